@@ -1,0 +1,239 @@
+//! Hybrid logical clock: stamps each accepted message once, and notices a wall clock that lies.
+//!
+//! A [`Hlc`] is 48 bits of wall-clock milliseconds and 16 bits of counter (Kulkarni et al.,
+//! "Logical Physical Clocks", 2014). The clock only moves forward, also across restarts: its high-water mark
+//! is stored with every batch. What stays true: no two stamps of one node are equal, and a stamp
+//! is above every version the node had received when it was given (P6).
+
+use core::fmt;
+use core::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::time::{Instant, Now, WallMs};
+
+/// A reading of the hybrid clock. Orders first by time, then by counter.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
+)]
+pub struct Hlc(pub u64);
+
+impl Hlc {
+    /// The first reading of millisecond `wall`.
+    pub const fn at(wall: WallMs) -> Self {
+        Self(wall.0 << 16)
+    }
+
+    /// The wall-clock part.
+    pub const fn wall(self) -> WallMs {
+        WallMs(self.0 >> 16)
+    }
+}
+
+impl fmt::Display for Hlc {
+    /// `019a0b1c2d3e-0003`: sorts byte by byte as the readings do.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:012x}-{:04x}", self.0 >> 16, self.0 & 0xffff)
+    }
+}
+
+/// Why a node does not stamp messages now, and how that ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ClockFault {
+    /// The wall clock moved against the monotonic clock by more than the limit.
+    #[error(
+        "the wall clock jumped by {by_ms} ms; set it right, or restart the node if it is right now"
+    )]
+    Jumped {
+        /// How far, in milliseconds; negative is backwards.
+        by_ms: i64,
+    },
+    /// The wall clock is behind what this node has stamped or received before.
+    #[error("the wall clock is {by_ms} ms behind what this node has seen before; set it right")]
+    Behind {
+        /// How far, in milliseconds.
+        by_ms: u64,
+    },
+    /// The wall clock is ahead of most peers' by more than the limit.
+    #[error("the wall clock is ahead of most peers' by more than the limit; set it right")]
+    AheadOfPeers,
+}
+
+/// A version that is further ahead of this node's wall clock than the limit (P6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the version is {ahead_ms} ms ahead of this node's clock")]
+pub struct TooFarAhead {
+    /// How far, in milliseconds.
+    pub ahead_ms: u64,
+}
+
+/// The clock of one node.
+#[derive(Debug)]
+pub struct Clock {
+    last: Hlc,
+    max_drift: Duration,
+    seen: Now,
+    jumped_by_ms: i64,
+    ahead_of_peers: bool,
+}
+
+impl Clock {
+    /// A clock that continues above `high_water`, the highest reading in the store.
+    pub fn new(high_water: Hlc, max_drift: Duration, now: Now) -> Self {
+        Self { last: high_water, max_drift, seen: now, jumped_by_ms: 0, ahead_of_peers: false }
+    }
+
+    /// Compares the two clocks with the last look at them. To be called with every input.
+    pub fn observe(&mut self, now: Now) {
+        let wall_step = now.wall.0 as i64 - self.seen.wall.0 as i64;
+        let true_step = millis(now.instant, self.seen.instant);
+        let jump = wall_step - true_step;
+        if jump.unsigned_abs() > self.drift_ms() || self.jumped_by_ms != 0 {
+            self.jumped_by_ms += jump;
+            if self.jumped_by_ms.unsigned_abs() <= self.drift_ms() {
+                self.jumped_by_ms = 0;
+            }
+        }
+        self.seen = now;
+    }
+
+    /// Takes the readings of the peers that are connected, as milliseconds that each is ahead of
+    /// this node. Most of them agreeing with this node ends doubt about a jump; most of them being
+    /// behind by more than the limit begins doubt.
+    pub fn compare_with_peers(&mut self, offsets_ms: impl Iterator<Item = i64>) {
+        let (mut peers, mut behind, mut agree) = (0_usize, 0_usize, 0_usize);
+        for offset in offsets_ms {
+            peers += 1;
+            behind += usize::from(offset < -(self.drift_ms() as i64));
+            agree += usize::from(offset.unsigned_abs() <= self.drift_ms());
+        }
+        self.ahead_of_peers = behind * 2 > peers;
+        if agree * 2 > peers {
+            self.jumped_by_ms = 0;
+        }
+    }
+
+    /// What is wrong with the clock now, if anything is.
+    pub fn fault(&self) -> Option<ClockFault> {
+        let behind_ms = self.last.wall().0.saturating_sub(self.seen.wall.0);
+        if self.jumped_by_ms != 0 {
+            Some(ClockFault::Jumped { by_ms: self.jumped_by_ms })
+        } else if behind_ms > self.drift_ms() {
+            Some(ClockFault::Behind { by_ms: behind_ms })
+        } else if self.ahead_of_peers {
+            Some(ClockFault::AheadOfPeers)
+        } else {
+            None
+        }
+    }
+
+    /// Stamps a message accepted now.
+    ///
+    /// # Errors
+    /// [`ClockFault`] while the clock cannot be trusted: publishers get `CLOCK`.
+    pub fn stamp(&mut self) -> Result<Hlc, ClockFault> {
+        if let Some(fault) = self.fault() {
+            return Err(fault);
+        }
+        self.last = Hlc((self.last.0 + 1).max(Hlc::at(self.seen.wall).0));
+        Ok(self.last)
+    }
+
+    /// Takes note of a version from elsewhere.
+    ///
+    /// # Errors
+    /// [`TooFarAhead`] if it is beyond the limit: to be refused for now, never restamped.
+    pub fn receive(&mut self, version: Hlc) -> Result<(), TooFarAhead> {
+        let ahead_ms = version.wall().0.saturating_sub(self.seen.wall.0);
+        if ahead_ms > self.drift_ms() {
+            return Err(TooFarAhead { ahead_ms });
+        }
+        self.last = self.last.max(version);
+        Ok(())
+    }
+
+    /// The highest reading so far, for the store.
+    pub fn high_water(&self) -> Hlc {
+        self.last
+    }
+
+    fn drift_ms(&self) -> u64 {
+        u64::try_from(self.max_drift.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+fn millis(later: Instant, earlier: Instant) -> i64 {
+    i64::try_from(later.since(earlier).as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DRIFT: Duration = Duration::from_secs(60);
+
+    fn now(monotonic_ms: u64, wall_ms: u64) -> Now {
+        Now { instant: Instant::from_micros(monotonic_ms * 1000), wall: WallMs(wall_ms) }
+    }
+
+    #[test]
+    fn stamps_grow_while_the_wall_clock_stands_still() {
+        let mut clock = Clock::new(Hlc(0), DRIFT, now(0, 1_000));
+        let first = clock.stamp().expect("the clock is sound");
+        let second = clock.stamp().expect("the clock is sound");
+        assert!(second > first);
+        assert_eq!(second.wall(), WallMs(1_000));
+    }
+
+    #[test]
+    fn a_stamp_is_above_every_version_received_before_it() {
+        let mut clock = Clock::new(Hlc(0), DRIFT, now(0, 1_000));
+        let remote = Hlc::at(WallMs(31_000));
+        clock.receive(remote).expect("within the limit");
+        assert!(clock.stamp().expect("the clock is sound") > remote);
+    }
+
+    #[test]
+    fn a_version_beyond_the_limit_is_refused_and_leaves_no_trace() {
+        let mut clock = Clock::new(Hlc(0), DRIFT, now(0, 1_000));
+        let at_limit = Hlc::at(WallMs(61_000));
+        let beyond = Hlc::at(WallMs(61_001));
+        assert_eq!(clock.receive(beyond), Err(TooFarAhead { ahead_ms: 60_001 }));
+        assert_eq!(clock.high_water(), Hlc(0));
+        assert_eq!(clock.receive(at_limit), Ok(()));
+    }
+
+    #[test]
+    fn a_jump_stops_stamping_until_the_clock_is_back() {
+        let mut clock = Clock::new(Hlc(0), DRIFT, now(0, 1_000_000));
+        clock.observe(now(10, 5_000_000));
+        assert!(matches!(clock.stamp(), Err(ClockFault::Jumped { .. })));
+        clock.observe(now(20, 1_000_020));
+        assert!(clock.stamp().is_ok());
+    }
+
+    #[test]
+    fn peers_that_agree_end_the_doubt_about_a_jump() {
+        let mut clock = Clock::new(Hlc(0), DRIFT, now(0, 1_000_000));
+        clock.observe(now(10, 5_000_000));
+        clock.compare_with_peers([5, -3].into_iter());
+        assert!(clock.stamp().is_ok());
+    }
+
+    #[test]
+    fn a_clock_ahead_of_most_peers_does_not_stamp() {
+        let mut clock = Clock::new(Hlc(0), DRIFT, now(0, 1_000_000));
+        clock.compare_with_peers([-70_000, -80_000, 0].into_iter());
+        assert_eq!(clock.stamp(), Err(ClockFault::AheadOfPeers));
+        clock.compare_with_peers([-70_000, 0].into_iter());
+        assert!(clock.stamp().is_ok());
+    }
+
+    #[test]
+    fn a_clock_far_behind_its_own_past_does_not_stamp() {
+        let clock = Clock::new(Hlc::at(WallMs(100_000)), DRIFT, now(0, 39_999));
+        assert_eq!(clock.fault(), Some(ClockFault::Behind { by_ms: 60_001 }));
+        let clock = Clock::new(Hlc::at(WallMs(100_000)), DRIFT, now(0, 40_000));
+        assert_eq!(clock.fault(), None);
+    }
+}

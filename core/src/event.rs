@@ -1,0 +1,259 @@
+//! What a node tells its operator: one variant per thing that can happen, with its level.
+//!
+//! Events hold names, numbers and reasons, never values or tokens (P11).
+
+use alloc::string::String;
+use core::fmt;
+use core::time::Duration;
+
+use crate::clock::ClockFault;
+use crate::ids::{Incarnation, LinkId, NodeId, Position, StoreId};
+use crate::io::Close;
+
+/// How much an event matters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// A single message.
+    Debug,
+    /// A change of state.
+    Info,
+    /// Someone should look.
+    Warn,
+    /// Something is broken.
+    Error,
+}
+
+/// Something that happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The node has begun.
+    Started {
+        /// Its id.
+        node: NodeId,
+        /// This start.
+        incarnation: Incarnation,
+        /// Its database.
+        store: StoreId,
+        /// The end of its log.
+        head: Position,
+    },
+    /// Receipts do not stand for a sync to disk.
+    NotSynced,
+    /// A link to a peer is of use.
+    PeerUp {
+        /// The peer.
+        peer: NodeId,
+        /// The connection.
+        link: LinkId,
+        /// The other end.
+        remote: String,
+        /// Whether that node syncs before it acknowledges.
+        synced: bool,
+    },
+    /// A link to a peer is gone.
+    PeerDown {
+        /// The peer.
+        peer: NodeId,
+        /// The connection.
+        link: LinkId,
+        /// Why.
+        reason: String,
+    },
+    /// A peer could not be reached.
+    DialFailed {
+        /// Where.
+        url: String,
+        /// Why.
+        reason: String,
+        /// When it is tried again; `None`: given up.
+        retry_in: Option<Duration>,
+    },
+    /// A configured peer is this node itself; it is not dialled again until the next reload.
+    SelfDial {
+        /// Where.
+        url: String,
+    },
+    /// Another node uses the id of a node that is connected, with another database.
+    IdInUse {
+        /// The id.
+        peer: NodeId,
+        /// Where the second one is.
+        remote: String,
+    },
+    /// A peer came back with another database: everything is offered to it again.
+    PeerLostStore {
+        /// The peer.
+        peer: NodeId,
+    },
+    /// An application is connected.
+    ApplicationUp {
+        /// The connection.
+        link: LinkId,
+        /// Its name, if it has one.
+        client: Option<String>,
+        /// The other end.
+        remote: String,
+    },
+    /// An application is gone.
+    ApplicationDown {
+        /// The connection.
+        link: LinkId,
+        /// Its name, if it has one.
+        client: Option<String>,
+        /// Why.
+        reason: String,
+    },
+    /// This node closes a link.
+    Closing {
+        /// The connection.
+        link: LinkId,
+        /// Why.
+        close: Close,
+    },
+    /// A frame of an application was answered with an error.
+    Rejected {
+        /// The connection.
+        link: LinkId,
+        /// The stable code.
+        code: &'static str,
+    },
+    /// A session has ended for good.
+    SessionEnded {
+        /// Its name.
+        session: String,
+        /// Why.
+        reason: String,
+        /// Rows of the log that it had not settled, at most.
+        owed: u64,
+    },
+    /// A message became a dead letter.
+    DeadLetter {
+        /// The session.
+        session: String,
+        /// The `messageId`.
+        message: String,
+        /// Why.
+        reason: &'static str,
+    },
+    /// The store has no room: publishers are refused.
+    StoreFull {
+        /// What the store said.
+        reason: String,
+    },
+    /// The store has room again.
+    StoreHasRoom,
+    /// The clock cannot be trusted: publishers are refused.
+    ClockFault(ClockFault),
+    /// The clock is sound again.
+    ClockSound,
+    /// A peer's messages are refused for now, because their versions are too far ahead.
+    VersionAhead {
+        /// The peer.
+        peer: NodeId,
+        /// How far, in milliseconds.
+        ahead_ms: u64,
+    },
+    /// Shutting down began.
+    ShuttingDown,
+}
+
+impl Event {
+    /// How much it matters.
+    pub fn level(&self) -> Level {
+        match self {
+            Self::Rejected { .. } => Level::Debug,
+            Self::Started { .. }
+            | Self::PeerUp { .. }
+            | Self::PeerDown { .. }
+            | Self::DialFailed { .. }
+            | Self::ApplicationUp { .. }
+            | Self::ApplicationDown { .. }
+            | Self::Closing { .. }
+            | Self::SessionEnded { .. }
+            | Self::StoreHasRoom
+            | Self::ClockSound
+            | Self::ShuttingDown => Level::Info,
+            Self::NotSynced
+            | Self::SelfDial { .. }
+            | Self::PeerLostStore { .. }
+            | Self::DeadLetter { .. }
+            | Self::VersionAhead { .. } => Level::Warn,
+            Self::IdInUse { .. } | Self::StoreFull { .. } | Self::ClockFault(_) => Level::Error,
+        }
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Started { node, incarnation, store, head } => {
+                write!(f, "node {node} started: incarnation {incarnation}, store {store}, ")?;
+                write!(f, "log up to {head}")
+            }
+            Self::NotSynced => f.write_str(
+                "store.durability is \"normal\": a power cut may lose what was acknowledged",
+            ),
+            Self::PeerUp { peer, link, remote, synced } => {
+                write!(f, "peer {peer} is up on link {link} ({remote})")?;
+                if *synced { Ok(()) } else { f.write_str("; it does not sync its receipts") }
+            }
+            Self::PeerDown { peer, link, reason } => {
+                write!(f, "peer {peer} is down, link {link}: {reason}")
+            }
+            Self::DialFailed { url, reason, retry_in: Some(wait) } => {
+                write!(f, "cannot reach {url}: {reason}; next try in {} ms", wait.as_millis())
+            }
+            Self::DialFailed { url, reason, retry_in: None } => {
+                write!(f, "cannot reach {url}: {reason}; given up (reconnect.max_attempts)")
+            }
+            Self::SelfDial { url } => {
+                write!(f, "peer {url} is this node itself: remove it from the configuration")
+            }
+            Self::IdInUse { peer, remote } => {
+                write!(f, "{remote} calls itself {peer}, and so does a live peer with another ")?;
+                f.write_str("database: give one of them another node.id")
+            }
+            Self::PeerLostStore { peer } => {
+                write!(f, "peer {peer} has a new database: offering it everything again")
+            }
+            Self::ApplicationUp { link, client, remote } => {
+                write!(f, "application {} connected, link {link} ({remote})", name(client))
+            }
+            Self::ApplicationDown { link, client, reason } => {
+                write!(f, "application {} is gone, link {link}: {reason}", name(client))
+            }
+            Self::Closing { link, close } => {
+                write!(f, "closing link {link}: {} {}", close.code.number(), close.reason)
+            }
+            Self::Rejected { link, code } => write!(f, "link {link}: answered with {code}"),
+            Self::SessionEnded { session, reason, owed } => {
+                write!(
+                    f,
+                    "session {session} has ended ({reason}); it was owed up to {owed} messages"
+                )
+            }
+            Self::DeadLetter { session, message, reason } => {
+                write!(f, "message {message} became a dead letter of {session}: {reason}")
+            }
+            Self::StoreFull { reason } => {
+                write!(
+                    f,
+                    "the store is full, publishers are refused: {reason}; make room on the "
+                )?;
+                f.write_str("disk, purge dead letters, forget sessions, or raise store.max_bytes")
+            }
+            Self::StoreHasRoom => f.write_str("the store has room again"),
+            Self::ClockFault(fault) => write!(f, "publishers are refused: {fault}"),
+            Self::ClockSound => f.write_str("the clock can be trusted again"),
+            Self::VersionAhead { peer, ahead_ms } => {
+                write!(f, "messages from {peer} are {ahead_ms} ms ahead of this clock: refused ")?;
+                f.write_str("for now; compare the clocks of the two nodes")
+            }
+            Self::ShuttingDown => f.write_str("shutting down"),
+        }
+    }
+}
+
+fn name(client: &Option<String>) -> &str {
+    client.as_deref().unwrap_or("without a name")
+}

@@ -1,0 +1,257 @@
+//! Everything that goes into a node and everything that comes out of it.
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use bytes::Bytes;
+
+use crate::admin::{AdminAnswer, AdminRequest};
+use crate::event::Event;
+use crate::ids::{DialId, FetchId, LinkId, Ticket};
+use crate::store::{Answer, Batch, CommitFailed, Committed, Query, StoreFailure};
+use crate::tags::TagSet;
+
+/// What a shell tells the node.
+#[derive(Debug)]
+pub enum Input {
+    /// A connection is open and upgraded.
+    LinkUp(LinkUp),
+    /// A connection is gone, for whatever reason, or was closed as the node asked.
+    LinkDown {
+        /// Which.
+        link: LinkId,
+        /// What happened, for the log.
+        reason: String,
+    },
+    /// A dial did not lead to a connection.
+    DialFailed {
+        /// Which.
+        dial: DialId,
+        /// What happened, for the log.
+        reason: String,
+    },
+    /// Something came from a connection.
+    Received {
+        /// From which.
+        link: LinkId,
+        /// What.
+        frame: Frame,
+    },
+    /// The socket has taken bytes of frames that the node transmitted.
+    Sent {
+        /// On which connection.
+        link: LinkId,
+        /// Frames taken.
+        frames: usize,
+        /// Sum of their [`Frame::cost`].
+        cost: usize,
+    },
+    /// A batch is durable.
+    Committed(Committed),
+    /// A batch is not there.
+    CommitFailed(CommitFailed),
+    /// The answer to a query, or why there is none.
+    Fetched {
+        /// Which question.
+        fetch: FetchId,
+        /// Answers come in the order of the questions.
+        answer: Result<Answer, StoreFailure>,
+    },
+    /// The time that [`crate::Node::poll_timeout`] named has come.
+    Timer,
+    /// The operator changed what can be changed while running.
+    Reconfigure {
+        /// Peers to dial from now on.
+        peers: Vec<String>,
+        /// Tags of this node from now on.
+        tags: TagSet,
+    },
+    /// The operator asks or orders something.
+    Admin {
+        /// Returned with the answer.
+        ticket: Ticket,
+        /// What.
+        request: AdminRequest,
+    },
+    /// Stop accepting, commit what is there, tell everyone 1001.
+    ShutDown,
+}
+
+/// A connection that was opened.
+#[derive(Debug, Clone)]
+pub struct LinkUp {
+    /// Its number.
+    pub link: LinkId,
+    /// The dial that it came from; `None` if it was accepted.
+    pub dial: Option<DialId>,
+    /// Subprotocol agreed on.
+    pub protocol: Protocol,
+    /// The other end, `host:port`.
+    pub remote: String,
+    /// Query string of the upgrade request, without the question mark; empty without one.
+    pub query: String,
+}
+
+/// What is spoken on a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// `slipstream.json.v1`: text frames, applications only. Also without any subprotocol.
+    Json,
+    /// `slipstream.postcard.v1`: binary frames, nodes and Rust applications.
+    Postcard,
+}
+
+/// A WebSocket message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Frame {
+    /// Text; valid UTF-8.
+    Text(Bytes),
+    /// Binary.
+    Binary(Bytes),
+    /// Ping. A shell's WebSocket library answers those that it receives by itself.
+    Ping(Bytes),
+    /// Pong.
+    Pong(Bytes),
+}
+
+impl Frame {
+    /// What a frame in flight counts against the send credit of its link: its bytes and 64 of
+    /// overhead.
+    pub fn cost(&self) -> usize {
+        let (Self::Text(bytes) | Self::Binary(bytes) | Self::Ping(bytes) | Self::Pong(bytes)) =
+            self;
+        bytes.len() + 64
+    }
+}
+
+/// Why a link is closed: a WebSocket close code (RFC 6455 section 7.4) and a reason of at most 123 bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Close {
+    /// The code.
+    pub code: CloseCode,
+    /// For people; never holds a value or token.
+    pub reason: String,
+}
+
+/// Close codes of the protocol. Numbers are fixed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CloseCode {
+    /// 1001: shutting down.
+    GoingAway,
+    /// 4400: a frame or parameter that breaks the protocol.
+    Protocol,
+    /// 4401: unauthorized.
+    Unauthorized,
+    /// 4403: forbidden.
+    Forbidden,
+    /// 4408: heartbeat or handshake time-out.
+    Timeout,
+    /// 4409: session taken over, duplicate link or node id.
+    Duplicate,
+    /// 4413: frame too large.
+    TooLarge,
+    /// 4429: error budget spent, too many connections, or lagging too far.
+    Limit,
+}
+
+impl CloseCode {
+    /// The number on the wire.
+    pub const fn number(self) -> u16 {
+        match self {
+            Self::GoingAway => 1001,
+            Self::Protocol => 4400,
+            Self::Unauthorized => 4401,
+            Self::Forbidden => 4403,
+            Self::Timeout => 4408,
+            Self::Duplicate => 4409,
+            Self::TooLarge => 4413,
+            Self::Limit => 4429,
+        }
+    }
+}
+
+/// What a node asks its shell to do.
+#[derive(Debug)]
+pub enum Output {
+    /// Make this durable, in one transaction; report [`Input::Committed`] or
+    /// [`Input::CommitFailed`].
+    Commit(Box<Batch>),
+    /// Look this up; report [`Input::Fetched`].
+    Fetch {
+        /// Number of the question.
+        fetch: FetchId,
+        /// The question.
+        query: Query,
+    },
+    /// Send this frame; report [`Input::Sent`] when the socket has taken it.
+    Transmit {
+        /// On which connection.
+        link: LinkId,
+        /// What.
+        frame: Frame,
+    },
+    /// Stop reading from this connection until [`Output::Resume`].
+    Pause(LinkId),
+    /// Read on.
+    Resume(LinkId),
+    /// Connect to this URL; report [`Input::LinkUp`] or [`Input::DialFailed`].
+    Dial {
+        /// Number of the attempt.
+        dial: DialId,
+        /// `ws://HOST:PORT/` or `wss://`.
+        url: String,
+    },
+    /// Send what was transmitted before, then a close frame, and end the connection; report
+    /// [`Input::LinkDown`]. Nothing else from this link is looked at.
+    Close {
+        /// Which connection.
+        link: LinkId,
+        /// Code and reason.
+        close: Close,
+    },
+    /// The answer to [`Input::Admin`].
+    Admin {
+        /// Which request.
+        ticket: Ticket,
+        /// The answer.
+        answer: AdminAnswer,
+    },
+    /// Something worth a log line.
+    Event(Event),
+    /// Something measured, for a histogram.
+    Observe(Observation),
+    /// Everything is done after [`Input::ShutDown`]: nothing uncommitted is left, every link has its close.
+    Stopped,
+    /// Nothing may be acknowledged any more: end the process with code 3.
+    Halt(StoreFailure),
+}
+
+/// A measured duration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Observation {
+    /// From the arrival of a publish to its receipt.
+    PublishAck {
+        /// How long.
+        took: Duration,
+        /// For how many messages.
+        count: usize,
+    },
+    /// From the origin's stamp to the commit here, by the wall clocks.
+    Propagation {
+        /// The origin.
+        origin: crate::ids::NodeId,
+        /// How long.
+        took: Duration,
+        /// For how many messages.
+        count: usize,
+    },
+    /// One commit.
+    Commit {
+        /// How long.
+        took: Duration,
+        /// Messages in it.
+        messages: usize,
+    },
+}

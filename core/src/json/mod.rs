@@ -1,0 +1,14 @@
+//! The JSON protocol of applications (2-interfaces, section 1).
+
+/// Whether `text` is exactly one JSON value.
+///
+/// # Errors
+/// [`BadValue`] if it is not.
+pub fn check_value(text: &str) -> Result<(), BadValue> {
+    serde_json::from_str::<serde::de::IgnoredAny>(text).map(drop).map_err(|_| BadValue)
+}
+
+/// A text that is not exactly one JSON value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not exactly one JSON value")]
+pub struct BadValue;

@@ -1,0 +1,479 @@
+//! A message in the form in which it travels and rests: one encoding, and views into it.
+//!
+//! The encoding is postcard of a flat record of integers and strings (no sequences, no maps, so
+//! that no length can lie about an allocation). A [`Message`] keeps it as it came and remembers
+//! where each field lies; reading a field copies nothing. A node encodes a message once, when it
+//! accepts it and puts its own id at the end of the path; the same bytes are stored and sent on.
+
+use bytes::{Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Hlc;
+use crate::ids::{Hash128, Identity, Incarnation, NodeId, Sequence, is_name};
+use crate::tags;
+use crate::time::WallMs;
+
+/// Longest `messageId`, in bytes.
+pub const MAX_MESSAGE_ID_BYTES: usize = 128;
+
+/// What a message does. The numbers are fixed: they are on the wire and in stores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Kind {
+    /// Set key.
+    Sk,
+    /// Set array.
+    Sa,
+    /// A command: an event, never superseded.
+    Cmd,
+}
+
+impl Kind {
+    /// Every kind, in the order of their numbers.
+    pub const ALL: [Self; 3] = [Self::Sk, Self::Sa, Self::Cmd];
+
+    /// The name in JSON, metrics and on the command line.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sk => "SK",
+            Self::Sa => "SA",
+            Self::Cmd => "CMD",
+        }
+    }
+
+    /// The kind with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
+    }
+
+    /// The number in stores.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Sk => 0,
+            Self::Sa => 1,
+            Self::Cmd => 2,
+        }
+    }
+
+    /// Whether a newer message of the same key and tag set takes its place.
+    pub const fn is_state(self) -> bool {
+        match self {
+            Self::Sk | Self::Sa => true,
+            Self::Cmd => false,
+        }
+    }
+}
+
+/// The flat record that is encoded. Key and body come last, so that everything before them is one
+/// run of bytes: the store keeps that run as a blob and key and body as readable columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fields<'a> {
+    /// What the message does.
+    pub kind: Kind,
+    /// Number of the origin's start.
+    pub incarnation: Incarnation,
+    /// Number within that start.
+    pub sequence: Sequence,
+    /// When the origin accepted it.
+    pub version: Hlc,
+    /// When an event ends, wall-clock milliseconds; 0 for state.
+    pub expires: WallMs,
+    /// Cluster group of the origin; empty without one.
+    pub group: &'a str,
+    /// Target tags in canonical form.
+    pub tags: &'a str,
+    /// Ids of the nodes visited, comma-joined, origin first. Never empty.
+    pub path: &'a str,
+    /// The publisher's name for the message.
+    pub id: &'a str,
+    /// The key.
+    pub key: &'a str,
+    /// One JSON value, as it was written.
+    pub body: &'a str,
+}
+
+/// What is wrong with a message that came from outside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BadMessage {
+    /// The bytes are not the encoding of a message.
+    #[error("not a message")]
+    Malformed,
+    /// The path is empty, too long, names a node twice, or is no list of node ids.
+    #[error("bad path")]
+    Path,
+    /// The tags are no canonical set, or too many.
+    #[error("bad target tags")]
+    Tags,
+    /// The id is empty or too long.
+    #[error("bad message id")]
+    Id,
+    /// The key is empty.
+    #[error("empty key")]
+    Key,
+    /// The cluster group has not the form of a name.
+    #[error("bad cluster group")]
+    Group,
+    /// State with an expiry, an event without, or number 0.
+    #[error("bad number or expiry")]
+    Number,
+    /// The body is not exactly one JSON value.
+    #[error("the body is not one JSON value")]
+    Body,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Span {
+    start: u32,
+    end: u32,
+}
+
+/// One message: its encoding and where its fields lie. Cloning shares the encoding.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Message {
+    encoded: Bytes,
+    kind: Kind,
+    incarnation: Incarnation,
+    sequence: Sequence,
+    version: Hlc,
+    expires: WallMs,
+    group: Span,
+    tags: Span,
+    path: Span,
+    id: Span,
+    key: Span,
+    body: Span,
+}
+
+impl Message {
+    /// Encodes `fields` at the end of `buffer` and splits the message off.
+    pub fn encode(fields: &Fields<'_>, buffer: &mut BytesMut) -> Self {
+        let room = fields.path.len() + fields.id.len() + fields.key.len() + fields.body.len();
+        buffer.reserve(room + 256);
+        let start = buffer.len();
+        postcard::serialize_with_flavor(fields, Appender(buffer))
+            .expect("appending to memory cannot fail");
+        let encoded = buffer.split_off(start).freeze();
+        Self::decode(&encoded).expect("what was just encoded can be decoded").0
+    }
+
+    /// Takes the first message of `bytes` apart; answers the rest too. Shape only: whether the
+    /// content is acceptable says [`Message::check`].
+    ///
+    /// # Errors
+    /// [`BadMessage::Malformed`] if the bytes do not begin with a message.
+    pub fn decode(bytes: &Bytes) -> Result<(Self, Bytes), BadMessage> {
+        let (fields, rest) =
+            postcard::take_from_bytes::<Fields<'_>>(bytes).map_err(|_| BadMessage::Malformed)?;
+        let length = bytes.len() - rest.len();
+        let base = bytes.as_ptr() as usize;
+        let span = |part: &str| {
+            // An empty string may lie anywhere.
+            let start = (part.as_ptr() as usize).wrapping_sub(base);
+            let start = if part.is_empty() { 0 } else { start as u32 };
+            Span { start, end: start + part.len() as u32 }
+        };
+        if u32::try_from(length).is_err() || fields.path.is_empty() {
+            return Err(BadMessage::Malformed);
+        }
+        let message = Self {
+            kind: fields.kind,
+            incarnation: fields.incarnation,
+            sequence: fields.sequence,
+            version: fields.version,
+            expires: fields.expires,
+            group: span(fields.group),
+            tags: span(fields.tags),
+            path: span(fields.path),
+            id: span(fields.id),
+            key: span(fields.key),
+            body: span(fields.body),
+            encoded: bytes.slice(..length),
+        };
+        Ok((message, bytes.slice(length..)))
+    }
+
+    /// Puts a stored message together again from its blob, key and body.
+    ///
+    /// # Errors
+    /// [`BadMessage::Malformed`] if they do not fit together.
+    pub fn from_parts(head: &[u8], key: &str, body: &str) -> Result<Self, BadMessage> {
+        let mut buffer = BytesMut::with_capacity(head.len() + key.len() + body.len() + 10);
+        buffer.extend_from_slice(head);
+        for part in [key, body] {
+            postcard::serialize_with_flavor(part, Appender(&mut buffer))
+                .map_err(|_| BadMessage::Malformed)?;
+        }
+        let (message, rest) = Self::decode(&buffer.freeze())?;
+        if rest.is_empty() { Ok(message) } else { Err(BadMessage::Malformed) }
+    }
+
+    /// Whether a message from another node is acceptable here: well-formed names and numbers, and
+    /// a body that is exactly one JSON value.
+    ///
+    /// # Errors
+    /// [`BadMessage`] says what is not.
+    pub fn check(&self, max_tags: usize, max_nodes: usize) -> Result<(), BadMessage> {
+        let fields = self.fields();
+        if !tags::is_path(fields.path, max_nodes) {
+            return Err(BadMessage::Path);
+        }
+        if !tags::is_canonical(fields.tags, max_tags) {
+            return Err(BadMessage::Tags);
+        }
+        if !(1..=MAX_MESSAGE_ID_BYTES).contains(&fields.id.len()) {
+            return Err(BadMessage::Id);
+        }
+        if fields.key.is_empty() {
+            return Err(BadMessage::Key);
+        }
+        if !fields.group.is_empty() && !is_name(fields.group) {
+            return Err(BadMessage::Group);
+        }
+        let expires = fields.expires != WallMs(0);
+        if fields.sequence.get() == 0 || expires == fields.kind.is_state() {
+            return Err(BadMessage::Number);
+        }
+        crate::json::check_value(fields.body).map_err(|_| BadMessage::Body)
+    }
+
+    /// All fields.
+    pub fn fields(&self) -> Fields<'_> {
+        Fields {
+            kind: self.kind,
+            incarnation: self.incarnation,
+            sequence: self.sequence,
+            version: self.version,
+            expires: self.expires,
+            group: self.text(self.group),
+            tags: self.tags(),
+            path: self.path(),
+            id: self.id(),
+            key: self.key(),
+            body: self.body(),
+        }
+    }
+
+    /// The whole encoding.
+    pub fn encoded(&self) -> &Bytes {
+        &self.encoded
+    }
+
+    /// The encoding up to where the key begins (with its length).
+    pub fn head(&self) -> &[u8] {
+        let key_length = varint_length(self.key().len());
+        &self.encoded[..self.key.start as usize - key_length]
+    }
+
+    /// What the message does.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// When the origin accepted it.
+    pub fn version(&self) -> Hlc {
+        self.version
+    }
+
+    /// When an event ends; `None` for state.
+    pub fn expires(&self) -> Option<WallMs> {
+        (self.expires != WallMs(0)).then_some(self.expires)
+    }
+
+    /// Whether it is an event whose time is over.
+    pub fn is_expired(&self, wall: WallMs) -> bool {
+        self.expires().is_some_and(|at| at <= wall)
+    }
+
+    /// Number of the origin's start.
+    pub fn incarnation(&self) -> Incarnation {
+        self.incarnation
+    }
+
+    /// Number within the origin's start.
+    pub fn sequence(&self) -> Sequence {
+        self.sequence
+    }
+
+    /// Id of the node that accepted it.
+    pub fn origin(&self) -> &str {
+        self.path().split(',').next().unwrap_or_default()
+    }
+
+    /// The identity as an owned value.
+    ///
+    /// # Panics
+    /// If the path was never checked and does not begin with a node id.
+    pub fn identity(&self) -> Identity {
+        Identity {
+            origin: NodeId::new(self.origin()).expect("a checked path begins with a node id"),
+            incarnation: self.incarnation,
+            sequence: self.sequence,
+        }
+    }
+
+    /// Cluster group of the origin.
+    pub fn group(&self) -> Option<&str> {
+        Some(self.text(self.group)).filter(|group| !group.is_empty())
+    }
+
+    /// Target tags in canonical form.
+    pub fn tags(&self) -> &str {
+        self.text(self.tags)
+    }
+
+    /// Nodes visited, comma-joined.
+    pub fn path(&self) -> &str {
+        self.text(self.path)
+    }
+
+    /// Whether `node` is on the path.
+    pub fn visited(&self, node: &NodeId) -> bool {
+        tags::list(self.path()).any(|id| id == node.as_str())
+    }
+
+    /// The publisher's name for the message.
+    pub fn id(&self) -> &str {
+        self.text(self.id)
+    }
+
+    /// The key.
+    pub fn key(&self) -> &str {
+        self.text(self.key)
+    }
+
+    /// One JSON value, as it was written.
+    pub fn body(&self) -> &str {
+        self.text(self.body)
+    }
+
+    /// Hash of key and tag set: two state messages with the same one compete (P6). `None` for
+    /// events.
+    pub fn key_hash(&self) -> Option<Hash128> {
+        self.kind.is_state().then(|| Hash128::of(&[self.key().as_bytes(), self.tags().as_bytes()]))
+    }
+
+    /// The order of versions: by clock, then by identity. Greater is newer.
+    pub fn order(&self) -> (Hlc, &str, Incarnation, Sequence) {
+        (self.version, self.origin(), self.incarnation, self.sequence)
+    }
+
+    /// Whether this is newer than `other` (P6).
+    pub fn is_newer_than(&self, other: &Self) -> bool {
+        self.order() > other.order()
+    }
+
+    fn text(&self, span: Span) -> &str {
+        core::str::from_utf8(&self.encoded[span.start as usize..span.end as usize])
+            .expect("spans were made from strings")
+    }
+}
+
+impl core::fmt::Debug for Message {
+    /// Never shows the body: values do not belong in logs (P11).
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(
+            f,
+            "{} {} {}/{:x}/{} path {}",
+            self.kind.as_str(),
+            self.key(),
+            self.origin(),
+            self.incarnation.get(),
+            self.sequence,
+            self.path()
+        )
+    }
+}
+
+/// Bytes that postcard uses for the length `value`.
+fn varint_length(value: usize) -> usize {
+    let bits = usize::BITS - value.leading_zeros();
+    (bits.max(1) as usize).div_ceil(7)
+}
+
+/// Lets postcard append to a buffer that is already in use.
+pub(crate) struct Appender<'a>(pub(crate) &'a mut BytesMut);
+
+impl postcard::ser_flavors::Flavor for Appender<'_> {
+    type Output = ();
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.0.extend_from_slice(&[byte]);
+        Ok(())
+    }
+
+    fn try_extend(&mut self, bytes: &[u8]) -> postcard::Result<()> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finalize(self) -> postcard::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields() -> Fields<'static> {
+        Fields {
+            kind: Kind::Sk,
+            incarnation: Incarnation::new(7),
+            sequence: Sequence::new(300),
+            version: Hlc(1 << 20),
+            expires: WallMs(0),
+            group: "",
+            tags: "aws,gcp",
+            path: "a,b",
+            id: "m-1",
+            key: "order:1",
+            body: "{\"amount\":1.10}",
+        }
+    }
+
+    #[test]
+    fn a_message_survives_encoding_and_the_store() {
+        let message = Message::encode(&fields(), &mut BytesMut::new());
+        assert_eq!(message.fields(), fields());
+        assert_eq!(message.check(2, 2), Ok(()));
+        let stored = Message::from_parts(message.head(), message.key(), message.body());
+        assert_eq!(stored, Ok(message));
+    }
+
+    #[test]
+    fn a_key_of_any_length_leaves_the_head_whole() {
+        for length in [1, 127, 128, 1024, 16_383, 16_384] {
+            let key = "k".repeat(length);
+            let message = Message::encode(&Fields { key: &key, ..fields() }, &mut BytesMut::new());
+            let stored = Message::from_parts(message.head(), &key, message.body());
+            assert_eq!(stored, Ok(message), "{length}");
+        }
+    }
+
+    #[test]
+    fn every_prefix_is_refused() {
+        let encoded = Message::encode(&fields(), &mut BytesMut::new()).encoded().clone();
+        for end in 0..encoded.len() {
+            assert_eq!(Message::decode(&encoded.slice(..end)), Err(BadMessage::Malformed), "{end}");
+        }
+    }
+
+    #[test]
+    fn what_a_node_would_not_send_is_refused() {
+        let cases = [
+            (Fields { path: "a,b,c", ..fields() }, BadMessage::Path),
+            (Fields { path: "a,a", ..fields() }, BadMessage::Path),
+            (Fields { tags: "b,a", ..fields() }, BadMessage::Tags),
+            (Fields { tags: "a,b,c", ..fields() }, BadMessage::Tags),
+            (Fields { id: "", ..fields() }, BadMessage::Id),
+            (Fields { key: "", ..fields() }, BadMessage::Key),
+            (Fields { group: "å", ..fields() }, BadMessage::Group),
+            (Fields { sequence: Sequence::new(0), ..fields() }, BadMessage::Number),
+            (Fields { kind: Kind::Cmd, ..fields() }, BadMessage::Number),
+            (Fields { body: "1 2", ..fields() }, BadMessage::Body),
+        ];
+        for (fields, refusal) in cases {
+            let message = Message::encode(&fields, &mut BytesMut::new());
+            assert_eq!(message.check(2, 2), Err(refusal), "{fields:?}");
+        }
+    }
+}

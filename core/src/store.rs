@@ -1,0 +1,361 @@
+//! The contract between core and store: what is committed, what is asked, what comes back.
+//!
+//! The core never calls a store. It emits [`Batch`]es and [`Query`]s as outputs and is handed
+//! their outcomes as inputs, in the order in which it asked. One batch is one transaction: all of
+//! it is durable, or none of it is.
+//!
+//! **What a store may forget.** A row at or below [`Batch::floor`] that is not the newest of its
+//! (key, tag set) is *history*. Up to [`Batch::history_max_bytes`] of history stay. Above that the
+//! store deletes history, a bounded amount with each commit: first superseded state and expired events,
+//! then unexpired events, oldest first, and counts them. It deletes nothing else on its own.
+//!
+//! **Who is newest.** A state row in a batch is newer than every earlier row with the same
+//! [`Row::key_hash`]: the core has made sure of it. A store keeps `latest` (key hash to position)
+//! from that alone.
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use bytes::Bytes;
+use serde::Serialize;
+
+use crate::clock::Hlc;
+use crate::ids::{
+    BatchId, DeadLetterId, Hash128, Incarnation, NodeId, Position, SessionId, StoreId,
+};
+use crate::message::Message;
+use crate::time::WallMs;
+
+/// One transaction.
+#[derive(Debug, Default)]
+pub struct Batch {
+    /// Number of the batch; they come in order, without gaps.
+    pub id: BatchId,
+    /// Messages to append, in the order of their positions, which grow but may skip.
+    pub rows: Vec<Row>,
+    /// Seen-set records to put in place of those with the same [`SeenKey`].
+    pub seen: Vec<SeenRecord>,
+    /// Seen-set records to delete.
+    pub seen_dropped: Vec<SeenKey>,
+    /// Sessions to put in place of those with the same id.
+    pub sessions: Vec<SessionRecord>,
+    /// Sessions that end: their dead letters and receipts go with them.
+    pub sessions_ended: Vec<SessionId>,
+    /// Dead letters to add.
+    pub dead_letters: Vec<DeadLetter>,
+    /// Dead letters to delete.
+    pub dead_letters_gone: Vec<DeadLetterId>,
+    /// Blocks of receipts to append to their session's ring (P9).
+    pub receipts: Vec<ReceiptBlock>,
+    /// Delete the blocks of this session up to and with this number.
+    pub receipts_dropped: Vec<(SessionId, u64)>,
+    /// High-water mark of the clock.
+    pub clock: Hlc,
+    /// The start of the node that this batch belongs to; the same in every batch of a run.
+    pub incarnation: Incarnation,
+    /// No session needs a row at or below this position.
+    pub floor: Position,
+    /// Bound of the history, in bytes.
+    pub history_max_bytes: u64,
+    /// Wall clock, for the expiry of events.
+    pub wall: WallMs,
+}
+
+impl Batch {
+    /// Whether there is nothing to commit.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+            && self.seen.is_empty()
+            && self.seen_dropped.is_empty()
+            && self.sessions.is_empty()
+            && self.sessions_ended.is_empty()
+            && self.dead_letters.is_empty()
+            && self.dead_letters_gone.is_empty()
+            && self.receipts.is_empty()
+            && self.receipts_dropped.is_empty()
+    }
+}
+
+/// One message in the log.
+#[derive(Debug, Clone)]
+pub struct Row {
+    /// Its place.
+    pub position: Position,
+    /// The message, this node's id at the end of its path.
+    pub message: Message,
+    /// Hash of key and tag set, if the row competes for being the newest: `None` for events and
+    /// for what was appended for one session only.
+    pub key_hash: Option<Hash128>,
+    /// The session at this node that published it.
+    pub publisher: Option<SessionId>,
+    /// The one session that it is for, if it is a replayed dead letter.
+    pub only: Option<SessionId>,
+}
+
+impl Row {
+    /// What the row counts for against limits in bytes: its encoding and 64 bytes of overhead.
+    pub fn size(&self) -> usize {
+        self.message.encoded().len() + 64
+    }
+}
+
+/// Names one record of the seen-set.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SeenKey {
+    /// Origin of the messages.
+    pub origin: NodeId,
+    /// Its start.
+    pub incarnation: Incarnation,
+    /// Number of the record; 0 is the first.
+    pub chunk: u64,
+}
+
+/// A part of the seen-set. The content is the core's affair.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeenRecord {
+    /// Which part.
+    pub key: SeenKey,
+    /// Encoded by the core.
+    pub marks: Bytes,
+}
+
+/// A session in the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionRecord {
+    /// Its number.
+    pub id: SessionId,
+    /// `peer:NAME` or `app:NAME`.
+    pub name: String,
+    /// Everything at or below it is settled.
+    pub cursor: Position,
+    /// Everything else, encoded by the core.
+    pub state: Bytes,
+}
+
+/// A message that a session could not be brought to acknowledge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Its number.
+    pub id: DeadLetterId,
+    /// Whose it is.
+    pub session: SessionId,
+    /// Why.
+    pub reason: DeadReason,
+    /// Hand-overs before.
+    pub attempts: u32,
+    /// What was said at the first failure.
+    pub first_error: String,
+    /// What was said at the last failure.
+    pub last_error: String,
+    /// When the session was first handed the message.
+    pub first_at: WallMs,
+    /// When it became a dead letter.
+    pub died_at: WallMs,
+    /// The message.
+    pub message: Message,
+}
+
+/// Why a message became a dead letter. The names are stored and shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeadReason {
+    /// Handed over as often as configured, and never acknowledged (P13).
+    Unacknowledged,
+    /// The application said `reject`.
+    Rejected,
+    /// The event's time was over before the application acknowledged it.
+    Expired,
+    /// Larger than the receiver takes.
+    TooLarge,
+}
+
+impl DeadReason {
+    /// Every reason.
+    pub const ALL: [Self; 4] =
+        [Self::Unacknowledged, Self::Rejected, Self::Expired, Self::TooLarge];
+
+    /// The name in the store, in JSON and in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unacknowledged => "unacknowledged",
+            Self::Rejected => "rejected",
+            Self::Expired => "expired",
+            Self::TooLarge => "too_large",
+        }
+    }
+
+    /// The reason with this name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.as_str() == name)
+    }
+}
+
+/// Receipts that one session was given in one batch (P9).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReceiptBlock {
+    /// Whose.
+    pub session: SessionId,
+    /// Number within the session, growing.
+    pub number: u64,
+    /// When.
+    pub wall: WallMs,
+    /// Encoded by the core.
+    pub receipts: Bytes,
+}
+
+/// What a store knows when it is opened.
+#[derive(Debug, Clone)]
+pub struct Recovered {
+    /// Made once, with the database.
+    pub store_id: StoreId,
+    /// Highest position ever given in this log (0: none), also if its row is gone.
+    pub head: Position,
+    /// High-water mark of the clock.
+    pub clock: Hlc,
+    /// The highest start that it has seen; 0: none.
+    pub incarnation: Incarnation,
+    /// Highest session number ever given.
+    pub last_session: SessionId,
+    /// Highest dead-letter number ever given.
+    pub last_dead_letter: DeadLetterId,
+    /// All sessions, by id.
+    pub sessions: Vec<SessionRecord>,
+    /// The whole seen-set, in the order of its keys.
+    pub seen: Vec<SeenRecord>,
+    /// All receipts, oldest first within each session.
+    pub receipts: Vec<ReceiptBlock>,
+    /// Number and bytes (as [`Row::size`]) of the dead letters, per session and reason.
+    pub dead_letters: Vec<(SessionId, DeadReason, u64, u64)>,
+    /// Size of the files.
+    pub usage: Usage,
+}
+
+/// How much room the store takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Usage {
+    /// Pages of the database that are in use, in bytes: what `max_bytes` limits.
+    pub used_bytes: u64,
+    /// Size of the database file.
+    pub database_bytes: u64,
+    /// Size of the write-ahead log.
+    pub wal_bytes: u64,
+    /// Rows in the log.
+    pub rows: u64,
+    /// Bytes of settled rows that are kept without being the newest of their key.
+    pub history_bytes: u64,
+    /// Superseded rows and expired events deleted since the start.
+    pub dropped_total: u64,
+    /// Events deleted before they had expired since the start, all settled.
+    pub forgotten_total: u64,
+}
+
+/// A batch that is durable.
+#[derive(Debug)]
+pub struct Committed {
+    /// The batch, given back so that its rows need no copy.
+    pub batch: Box<Batch>,
+    /// Room taken now.
+    pub usage: Usage,
+    /// How long the transaction took.
+    pub took: Duration,
+}
+
+/// A batch that is not in the store.
+#[derive(Debug)]
+pub struct CommitFailed {
+    /// The batch.
+    pub batch: Box<Batch>,
+    /// Why.
+    pub failure: StoreFailure,
+}
+
+/// Why the store could not do what it was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum StoreFailure {
+    /// No room; the transaction was rolled back, nothing of it is there.
+    #[error("no room in the store: {0}")]
+    Full(String),
+    /// Whether it is durable is not known: nothing may be acknowledged any more.
+    #[error("the store can no longer be trusted: {0}")]
+    Unknown(String),
+}
+
+/// A question to the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Query {
+    /// Rows behind `after` up to and with `upto`, in order, until either bound is reached (one row is
+    /// always answered).
+    Rows {
+        /// Start behind this position.
+        after: Position,
+        /// Last position of interest.
+        upto: Position,
+        /// At most so many rows.
+        max_rows: usize,
+        /// At most so many bytes, by [`Row::size`].
+        max_bytes: usize,
+    },
+    /// The rows at these positions, those that are still there.
+    RowsAt(Vec<Position>),
+    /// The newest row of each of these keys.
+    Latest(Vec<Hash128>),
+    /// Rows whose message has this id, in a bounded stretch of the log behind `after`.
+    Find {
+        /// The `messageId`.
+        id: String,
+        /// Start behind this position.
+        after: Position,
+    },
+    /// Dead letters behind `after`, at most `limit`, in the order of their numbers.
+    DeadLetters {
+        /// Start behind this number.
+        after: DeadLetterId,
+        /// At most so many.
+        limit: usize,
+    },
+}
+
+/// What the store found.
+#[derive(Debug, Clone)]
+pub enum Answer {
+    /// To [`Query::Rows`]: the rows, and the position up to which nothing else is there.
+    Rows {
+        /// In order.
+        rows: Vec<StoredRow>,
+        /// Everything up to here was looked at.
+        upto: Position,
+    },
+    /// To [`Query::RowsAt`]: in the order asked, without those that are gone.
+    RowsAt(Vec<StoredRow>),
+    /// To [`Query::Latest`]: one entry per key asked, in the order asked.
+    Latest(Vec<Option<Latest>>),
+    /// To [`Query::Find`].
+    Find {
+        /// The rows found in this stretch.
+        rows: Vec<StoredRow>,
+        /// Where to go on; `None` at the end of the log.
+        next: Option<Position>,
+    },
+    /// To [`Query::DeadLetters`].
+    DeadLetters(Vec<DeadLetter>),
+}
+
+/// A row as it was read.
+#[derive(Debug, Clone)]
+pub struct StoredRow {
+    /// The row.
+    pub row: Row,
+    /// Whether a newer row of its key and tag set is in the store.
+    pub superseded: bool,
+}
+
+/// The newest row of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Latest {
+    /// Where it lies.
+    pub position: Position,
+    /// The message.
+    pub message: Message,
+}

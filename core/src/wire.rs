@@ -1,0 +1,506 @@
+//! Binary frames, between nodes and to applications that speak `slipstream.postcard.v1`.
+//!
+//! A frame is one byte that says what it is, and the postcard encoding of one record or of several, one behind the other up to the end of the frame: no count can lie. Records hold integers
+//! and strings only. Numbers of frames and enum variants are append-only.
+//!
+//! The side that dialled speaks first: a node with [`Wire::Hello`], answered by the same; an
+//! application with [`Wire::Connect`], answered by [`Wire::Welcome`].
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use bytes::{Bytes, BytesMut};
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Hlc;
+use crate::config::Durability;
+use crate::ids::{Incarnation, Position, StoreId};
+use crate::message::{Appender, Kind, Message};
+use crate::time::WallMs;
+
+/// Version of the binary protocol that this code speaks. Nodes agree on the lower of the two.
+pub const PROTOCOL_VERSION: u16 = 1;
+
+/// A binary frame, its batches still encoded.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Wire {
+    /// First frame of a node, both ways.
+    Hello(Hello),
+    /// Node to node: messages, one [`Message`] behind the other. Each takes the next number of
+    /// the link, from 1.
+    Messages(Bytes),
+    /// Node to node: what is durable here.
+    Ack(Ack),
+    /// Node to node: these are refused for now.
+    NotNow(NotNow),
+    /// First frame of an application.
+    Connect(Connect),
+    /// Answer to [`Wire::Connect`].
+    Welcome(Welcome),
+    /// Application to node: [`Publish`] records.
+    Publish(Bytes),
+    /// Node to application: [`Outcome`] records, in the order of the published messages.
+    Outcomes(Bytes),
+    /// Node to application: a [`DeliveryHead`] and a [`Message`], repeated.
+    Deliveries(Bytes),
+    /// Node to application: all that was in the log at the welcome has been handed over.
+    Synced,
+    /// Application to node: [`Settle`] records.
+    Settle(Bytes),
+}
+
+/// What a node says of itself when a link opens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Highest protocol version that it speaks.
+    pub protocol: u16,
+    /// Node id.
+    pub node: String,
+    /// Its database.
+    pub store: StoreId,
+    /// Its start.
+    pub incarnation: Incarnation,
+    /// Cluster group; empty without one.
+    pub group: String,
+    /// Its tags in canonical form.
+    pub tags: String,
+    /// Its wall clock.
+    pub wall: WallMs,
+    /// Whether it syncs before it acknowledges.
+    pub durability: Durability,
+    /// Bits for what later versions add; unknown ones are ignored.
+    pub features: u64,
+    /// Largest value that it takes.
+    pub max_message_bytes: u64,
+    /// Largest frame that it takes.
+    pub max_frame_bytes: u64,
+    /// Highest log position of the *receiver's* store that the receiver has reported to it.
+    pub reported: Position,
+    /// The receiver's start at that report.
+    pub reported_incarnation: Incarnation,
+}
+
+/// Cumulative acknowledgement between nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ack {
+    /// Messages of this link up to and with this number are durable here, or were refused by a
+    /// [`NotNow`] that came before.
+    pub upto: u64,
+    /// End of the durable log here.
+    pub position: Position,
+    /// Wall clock here.
+    pub wall: WallMs,
+}
+
+/// Refusal for now, between nodes: the messages stay owed, and no attempt is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotNow {
+    /// First number refused.
+    pub first: u64,
+    /// Last number refused.
+    pub last: u64,
+    /// Why.
+    pub reason: NotNowReason,
+}
+
+/// Why a node does not take messages now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NotNowReason {
+    /// Its store is full.
+    StoreFull,
+    /// Their versions are too far ahead of its clock.
+    Clock,
+    /// It is shutting down.
+    ShuttingDown,
+}
+
+/// First frame of an application. What it wants is in the query string of the upgrade.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connect {
+    /// Highest protocol version that it speaks.
+    pub protocol: u16,
+}
+
+/// Greeting for an application; the same as WELCOME in JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Welcome {
+    /// Protocol version to speak.
+    pub protocol: u16,
+    /// Id of the node.
+    pub instance: String,
+    /// Name of the session; empty without one.
+    pub client: String,
+    /// Whether the session was there before.
+    pub resumed: bool,
+    /// Tags that it receives by, in canonical form.
+    pub tags: String,
+    /// Deliveries that may be unacknowledged.
+    pub window: u32,
+    /// Largest value.
+    pub max_message_bytes: u64,
+    /// Version of the product.
+    pub version: String,
+}
+
+/// A message to publish.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Publish<'a> {
+    /// What it does.
+    pub kind: Kind,
+    /// `messageId`; empty: the node gives one.
+    pub id: &'a str,
+    /// The key.
+    pub key: &'a str,
+    /// Target tags, comma-joined in any order.
+    pub tags: &'a str,
+    /// Time to live of an event in milliseconds; 0: the node's default.
+    pub ttl_ms: u64,
+    /// One JSON value.
+    pub body: &'a str,
+}
+
+/// What became of a published message.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome<'a> {
+    /// It is in the node's store.
+    Receipt {
+        /// `messageId`.
+        id: &'a str,
+        /// Its version's clock part.
+        version: Hlc,
+        /// Whether this is the receipt of an earlier publish (P9).
+        duplicate: bool,
+        /// What the receipt stands for.
+        level: Durability,
+    },
+    /// It was refused, or a frame was.
+    Error {
+        /// `messageId`, where one could be read.
+        id: Option<&'a str>,
+        /// Ordinal of the frame on this link, from 1.
+        frame: u64,
+        /// Stable code.
+        code: &'a str,
+        /// Whether trying again can help.
+        retryable: bool,
+        /// When, in milliseconds; 0: unknown.
+        retry_after_ms: u64,
+        /// For people.
+        message: &'a str,
+    },
+}
+
+/// What precedes each message in [`Wire::Deliveries`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeliveryHead {
+    /// Grows within the session and may skip.
+    pub delivery: Position,
+    /// How often it was handed over before.
+    pub redelivery: u32,
+}
+
+/// What an application says of a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Settle<'a> {
+    /// Done with this one.
+    Ack(Position),
+    /// Done with this one and all before it.
+    AckUpTo(Position),
+    /// Done with the oldest outstanding one of this `messageId`.
+    AckId(&'a str),
+    /// Hand it over again, later.
+    Retry {
+        /// Which.
+        delivery: Position,
+        /// Why.
+        reason: &'a str,
+    },
+    /// Make it a dead letter.
+    Reject {
+        /// Which.
+        delivery: Position,
+        /// Why.
+        reason: &'a str,
+    },
+}
+
+/// A binary frame that breaks the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum WireError {
+    /// No bytes.
+    #[error("empty frame")]
+    Empty,
+    /// The first byte says nothing known.
+    #[error("unknown frame {0}")]
+    Unknown(u8),
+    /// The rest is not what the first byte says.
+    #[error("malformed frame {0}")]
+    Malformed(u8),
+}
+
+const HELLO: u8 = 0;
+const MESSAGES: u8 = 1;
+const ACK: u8 = 2;
+const NOT_NOW: u8 = 3;
+const CONNECT: u8 = 4;
+const WELCOME: u8 = 5;
+const PUBLISH: u8 = 6;
+const OUTCOMES: u8 = 7;
+const DELIVERIES: u8 = 8;
+const SYNCED: u8 = 9;
+const SETTLE: u8 = 10;
+
+impl Wire {
+    /// Takes a frame apart, without copying its batch.
+    ///
+    /// # Errors
+    /// [`WireError`] if it is not one, or bytes are left over.
+    pub fn decode(frame: &Bytes) -> Result<Self, WireError> {
+        let tag = *frame.first().ok_or(WireError::Empty)?;
+        let rest = frame.slice(1..);
+        Ok(match tag {
+            HELLO => Self::Hello(whole(tag, &rest)?),
+            MESSAGES => Self::Messages(rest),
+            ACK => Self::Ack(whole(tag, &rest)?),
+            NOT_NOW => Self::NotNow(whole(tag, &rest)?),
+            CONNECT => Self::Connect(whole(tag, &rest)?),
+            WELCOME => Self::Welcome(whole(tag, &rest)?),
+            PUBLISH => Self::Publish(rest),
+            OUTCOMES => Self::Outcomes(rest),
+            DELIVERIES => Self::Deliveries(rest),
+            SYNCED if rest.is_empty() => Self::Synced,
+            SYNCED => return Err(WireError::Malformed(tag)),
+            SETTLE => Self::Settle(rest),
+            unknown => return Err(WireError::Unknown(unknown)),
+        })
+    }
+
+    /// The frame in bytes.
+    pub fn encode(&self) -> Bytes {
+        let mut buffer = BytesMut::new();
+        match self {
+            Self::Hello(hello) => begin(&mut buffer, HELLO, Some(hello)),
+            Self::Ack(ack) => begin(&mut buffer, ACK, Some(ack)),
+            Self::NotNow(not_now) => begin(&mut buffer, NOT_NOW, Some(not_now)),
+            Self::Connect(connect) => begin(&mut buffer, CONNECT, Some(connect)),
+            Self::Welcome(welcome) => begin(&mut buffer, WELCOME, Some(welcome)),
+            Self::Synced => begin(&mut buffer, SYNCED, None::<&()>),
+            Self::Messages(batch) => batched(&mut buffer, MESSAGES, batch),
+            Self::Publish(batch) => batched(&mut buffer, PUBLISH, batch),
+            Self::Outcomes(batch) => batched(&mut buffer, OUTCOMES, batch),
+            Self::Deliveries(batch) => batched(&mut buffer, DELIVERIES, batch),
+            Self::Settle(batch) => batched(&mut buffer, SETTLE, batch),
+        }
+        buffer.freeze()
+    }
+}
+
+/// Which batch a [`FrameWriter`] writes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BatchKind {
+    /// [`Wire::Messages`].
+    Messages,
+    /// [`Wire::Publish`].
+    Publish,
+    /// [`Wire::Outcomes`].
+    Outcomes,
+    /// [`Wire::Deliveries`].
+    Deliveries,
+    /// [`Wire::Settle`].
+    Settle,
+}
+
+/// Builds one batch frame record by record.
+#[derive(Debug)]
+pub struct FrameWriter {
+    buffer: BytesMut,
+}
+
+impl FrameWriter {
+    /// Begins a frame.
+    pub fn new(kind: BatchKind) -> Self {
+        let tag = match kind {
+            BatchKind::Messages => MESSAGES,
+            BatchKind::Publish => PUBLISH,
+            BatchKind::Outcomes => OUTCOMES,
+            BatchKind::Deliveries => DELIVERIES,
+            BatchKind::Settle => SETTLE,
+        };
+        let mut buffer = BytesMut::new();
+        buffer.extend_from_slice(&[tag]);
+        Self { buffer }
+    }
+
+    /// Adds a record.
+    pub fn push<T: Serialize>(&mut self, record: &T) {
+        append(&mut self.buffer, record);
+    }
+
+    /// Adds a message in its encoding.
+    pub fn push_message(&mut self, message: &Message) {
+        self.buffer.extend_from_slice(message.encoded());
+    }
+
+    /// Bytes so far.
+    pub fn len(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Whether there is no record yet.
+    pub fn is_empty(&self) -> bool {
+        self.buffer.len() <= 1
+    }
+
+    /// The frame.
+    pub fn finish(self) -> Bytes {
+        self.buffer.freeze()
+    }
+}
+
+/// The records of a batch of [`Publish`], [`Outcome`] or [`Settle`].
+///
+/// # Errors
+/// [`WireError::Malformed`] if the batch is not made of such records up to its end.
+pub fn records<'a, T: Deserialize<'a>>(batch: &'a [u8]) -> Result<Vec<T>, WireError> {
+    let mut records = Vec::new();
+    let mut rest = batch;
+    while !rest.is_empty() {
+        let (record, after) =
+            postcard::take_from_bytes(rest).map_err(|_| WireError::Malformed(batch[0]))?;
+        // Every record takes at least a byte, so this ends and cannot be made to grow for nothing.
+        if after.len() == rest.len() {
+            return Err(WireError::Malformed(batch[0]));
+        }
+        records.push(record);
+        rest = after;
+    }
+    Ok(records)
+}
+
+/// The messages of [`Wire::Messages`].
+///
+/// # Errors
+/// [`WireError::Malformed`] if the batch is not made of messages up to its end.
+pub fn messages(batch: &Bytes) -> Result<Vec<Message>, WireError> {
+    let mut messages = Vec::new();
+    let mut rest = batch.clone();
+    while !rest.is_empty() {
+        let (message, after) =
+            Message::decode(&rest).map_err(|_| WireError::Malformed(MESSAGES))?;
+        messages.push(message);
+        rest = after;
+    }
+    Ok(messages)
+}
+
+/// The deliveries of [`Wire::Deliveries`].
+///
+/// # Errors
+/// [`WireError::Malformed`] if the batch is not made of deliveries up to its end.
+pub fn deliveries(batch: &Bytes) -> Result<Vec<(DeliveryHead, Message)>, WireError> {
+    let mut deliveries = Vec::new();
+    let mut rest = batch.clone();
+    while !rest.is_empty() {
+        let (head, after) = postcard::take_from_bytes::<DeliveryHead>(&rest)
+            .map_err(|_| WireError::Malformed(DELIVERIES))?;
+        let after = rest.slice(rest.len() - after.len()..);
+        let (message, after) =
+            Message::decode(&after).map_err(|_| WireError::Malformed(DELIVERIES))?;
+        deliveries.push((head, message));
+        rest = after;
+    }
+    Ok(deliveries)
+}
+
+fn whole<'a, T: Deserialize<'a>>(tag: u8, bytes: &'a [u8]) -> Result<T, WireError> {
+    match postcard::take_from_bytes(bytes) {
+        Ok((record, [])) => Ok(record),
+        Ok(_) | Err(_) => Err(WireError::Malformed(tag)),
+    }
+}
+
+fn append<T: Serialize + ?Sized>(buffer: &mut BytesMut, record: &T) {
+    postcard::serialize_with_flavor(record, Appender(buffer))
+        .expect("appending to memory cannot fail");
+}
+
+fn begin<T: Serialize>(buffer: &mut BytesMut, tag: u8, record: Option<&T>) {
+    buffer.extend_from_slice(&[tag]);
+    if let Some(record) = record {
+        append(buffer, record);
+    }
+}
+
+fn batched(buffer: &mut BytesMut, tag: u8, batch: &[u8]) {
+    buffer.reserve(1 + batch.len());
+    buffer.extend_from_slice(&[tag]);
+    buffer.extend_from_slice(batch);
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+
+    use super::*;
+
+    fn hello() -> Hello {
+        Hello {
+            protocol: PROTOCOL_VERSION,
+            node: "aws-eu-1".into(),
+            store: StoreId(5),
+            incarnation: Incarnation::new(6),
+            group: String::new(),
+            tags: "aws,prod".into(),
+            wall: WallMs(7),
+            durability: Durability::Full,
+            features: 0,
+            max_message_bytes: 1 << 20,
+            max_frame_bytes: 4 << 20,
+            reported: Position::new(8),
+            reported_incarnation: Incarnation::new(9),
+        }
+    }
+
+    #[test]
+    fn a_frame_survives_encoding() {
+        let frames = [
+            Wire::Hello(hello()),
+            Wire::Ack(Ack { upto: 300, position: Position::new(1), wall: WallMs(2) }),
+            Wire::NotNow(NotNow { first: 1, last: 2, reason: NotNowReason::Clock }),
+            Wire::Connect(Connect { protocol: 1 }),
+            Wire::Synced,
+        ];
+        for frame in frames {
+            assert_eq!(Wire::decode(&frame.encode()), Ok(frame));
+        }
+    }
+
+    #[test]
+    fn what_is_left_over_or_cut_off_is_refused() {
+        let encoded = Wire::Hello(hello()).encode();
+        for end in 1..encoded.len() {
+            assert_eq!(Wire::decode(&encoded.slice(..end)), Err(WireError::Malformed(HELLO)));
+        }
+        let mut longer = BytesMut::from(&encoded[..]);
+        longer.extend_from_slice(&[0]);
+        assert_eq!(Wire::decode(&longer.freeze()), Err(WireError::Malformed(HELLO)));
+        assert_eq!(Wire::decode(&Bytes::new()), Err(WireError::Empty));
+        assert_eq!(Wire::decode(&Bytes::from_static(&[77])), Err(WireError::Unknown(77)));
+    }
+
+    #[test]
+    fn records_follow_each_other_to_the_end() {
+        let settle = [
+            Settle::Ack(Position::new(3)),
+            Settle::Reject { delivery: Position::new(4), reason: "no" },
+        ];
+        let mut writer = FrameWriter::new(BatchKind::Settle);
+        settle.iter().for_each(|record| writer.push(record));
+        let Ok(Wire::Settle(batch)) = Wire::decode(&writer.finish()) else {
+            panic!("a settle frame");
+        };
+        assert_eq!(records::<Settle<'_>>(&batch), Ok(settle.to_vec()));
+        assert!(records::<Settle<'_>>(&batch[..batch.len() - 1]).is_err());
+        assert_eq!(records::<Settle<'_>>(&[]), Ok(vec![]));
+    }
+}
