@@ -186,7 +186,7 @@ impl Field {
 }
 
 /// The object that a frame is: its known fields as they were written.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Envelope<'a> {
     fields: [Option<&'a RawValue>; Field::ALL.len()],
     /// A known field that is there twice.
