@@ -82,6 +82,12 @@ macro_rules! number {
             pub const fn next(self) -> Self {
                 Self(self.0 + 1)
             }
+
+            /// The identifier before this one; 0 has none and stays.
+            #[must_use]
+            pub const fn before(self) -> Self {
+                Self(self.0.saturating_sub(1))
+            }
         }
 
         impl fmt::Display for $name {
@@ -131,14 +137,6 @@ number! {
 number! {
     /// A request from whoever operates or embeds the node; chosen by the shell.
     Ticket(u64)
-}
-
-impl Position {
-    /// The position before this one; 0 has none and stays.
-    #[must_use]
-    pub const fn before(self) -> Self {
-        Self(self.0.saturating_sub(1))
-    }
 }
 
 /// Random number that a database was given when it was made. A node that comes back with another

@@ -22,6 +22,8 @@ pub enum Input {
     LinkDown {
         /// Which.
         link: LinkId,
+        /// Close code that the other end sent, if it did.
+        code: Option<u16>,
         /// What happened, for the log.
         reason: String,
     },

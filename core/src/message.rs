@@ -335,6 +335,11 @@ impl Message {
         self.text(self.id)
     }
 
+    /// The publisher's name for the message, sharing the encoding.
+    pub fn id_bytes(&self) -> Bytes {
+        self.encoded.slice(self.id.start as usize..self.id.end as usize)
+    }
+
     /// The key.
     pub fn key(&self) -> &str {
         self.text(self.key)

@@ -313,6 +313,7 @@ pub enum BatchKind {
 /// Builds one batch frame record by record.
 #[derive(Debug)]
 pub struct FrameWriter {
+    kind: BatchKind,
     buffer: BytesMut,
 }
 
@@ -328,7 +329,12 @@ impl FrameWriter {
         };
         let mut buffer = BytesMut::new();
         buffer.extend_from_slice(&[tag]);
-        Self { buffer }
+        Self { kind, buffer }
+    }
+
+    /// Which batch it writes.
+    pub fn kind(&self) -> BatchKind {
+        self.kind
     }
 
     /// Adds a record.

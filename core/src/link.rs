@@ -1,0 +1,405 @@
+//! A link: one live connection, what was agreed on it, and how much it may carry now.
+//!
+//! A link dies with its socket; what must survive is in the session. What stays true: frames in
+//! flight cost at most the send credit (and one frame more); answers to an application leave in the order of its frames,
+//! each only after the batch that it speaks of (P1, P12).
+
+use alloc::collections::VecDeque;
+use alloc::string::String;
+
+use bytes::Bytes;
+
+use crate::clock::Hlc;
+use crate::config::Durability;
+use crate::ids::{BatchId, FetchId, LinkId, NodeId, Position, SessionId};
+use crate::io::{Close, Protocol};
+use crate::message::Message;
+use crate::rate::RateLimit;
+use crate::refusal::Refusal;
+use crate::time::Instant;
+use crate::wire::{FrameWriter, Hello};
+
+/// Cost of the frames that an application's link may have in flight.
+pub const APPLICATION_CREDIT: usize = 256 << 10;
+/// Cost of the frames that a peer's link may have in flight.
+pub const PEER_CREDIT: usize = 2 << 20;
+/// Messages that a peer may leave unacknowledged on a link.
+pub const PEER_WINDOW: usize = 16_384;
+/// Answers that may wait on a link; above it the link is not read.
+pub const MAX_ANSWERS: usize = 16_384;
+/// Messages of a peer that may wait for the store; above it the link is not read.
+pub const MAX_PARKED: usize = 4096;
+/// Client errors in a row after which an application is closed (4429).
+pub const ERROR_BUDGET: u32 = 100;
+
+/// One live connection.
+#[derive(Debug)]
+pub struct Link {
+    /// Its number.
+    pub id: LinkId,
+    /// The other end, `host:port`.
+    pub remote: String,
+    /// Number of the configured peer that was dialled; `None` if the link was accepted.
+    pub dialer: Option<usize>,
+    /// What is spoken.
+    pub protocol: Protocol,
+    /// Query string of the upgrade.
+    pub query: String,
+    /// When it came up.
+    pub opened: Instant,
+    /// How far it has come.
+    pub state: State,
+    /// Frames received, the one at hand included.
+    pub frames_in: u64,
+    /// Cost of frames that the socket has not taken.
+    pub cost_in_flight: usize,
+    /// Frames transmitted.
+    pub frames_out: u64,
+    /// Frames that the socket has taken.
+    pub frames_taken: u64,
+    /// Whether the shell was told not to read.
+    pub paused: bool,
+    /// When the last bytes came.
+    pub heard: Instant,
+    /// When the next ping is due.
+    pub ping_at: Instant,
+    /// Last round trip.
+    pub rtt: Option<core::time::Duration>,
+    /// Bytes received and sent.
+    pub bytes: (u64, u64),
+    /// Binary frame that is being filled.
+    pub writer: Option<FrameWriter>,
+}
+
+/// How far a link has come.
+#[derive(Debug)]
+pub enum State {
+    /// Nobody has said who it is.
+    Handshake,
+    /// A node whose id is in use by another link, which is being pinged (3-architecture, "Link set-up").
+    Candidate {
+        /// What it said.
+        hello: alloc::boxed::Box<Hello>,
+        /// The link in doubt.
+        rival: LinkId,
+        /// When the rival must have answered.
+        deadline: Instant,
+    },
+    /// A node.
+    Peer(PeerLink),
+    /// An application.
+    Application(AppLink),
+}
+
+/// A link to a node.
+#[derive(Debug)]
+pub struct PeerLink {
+    /// Its session.
+    pub session: SessionId,
+    /// Its id.
+    pub node: NodeId,
+    /// Whether it syncs before it acknowledges.
+    pub durability: Durability,
+    /// Largest frame that it takes.
+    pub max_frame_bytes: usize,
+    /// Messages sent and not acknowledged, oldest first; `None`: refused for now.
+    pub sent: VecDeque<Option<Position>>,
+    /// Number of the message before the first in `sent`.
+    pub acknowledged: u64,
+    /// Messages received.
+    pub received: u64,
+    /// Received up to this number, durable with this batch; in order.
+    pub waiting: VecDeque<(BatchId, u64)>,
+    /// Received up to this number and durable.
+    pub settled: u64,
+    /// Told the peer so.
+    pub told: u64,
+    /// Messages that wait for the store to say what is the newest of their keys.
+    pub parked: VecDeque<Message>,
+    /// That question.
+    pub lookup: Option<FetchId>,
+    /// How far its wall clock is ahead of this node's, milliseconds.
+    pub clock_offset_ms: i64,
+    /// Whether a version was refused on this link: said once.
+    pub warned_of_clock: bool,
+}
+
+/// A link to an application.
+#[derive(Debug)]
+pub struct AppLink {
+    /// Its session.
+    pub session: SessionId,
+    /// Name, if it has one.
+    pub client: Option<String>,
+    /// Answers that have not left, in the order of the frames.
+    pub answers: VecDeque<Pending>,
+    /// Client errors since the last frame that was none.
+    pub errors_in_row: u32,
+    /// SYNCED is due when the session has been handed everything up to here.
+    pub synced_at: Option<Position>,
+    /// Limit of publishing.
+    pub publish_rate: RateLimit,
+    /// Automatic acknowledgement: rows by the number of the frame that carries them.
+    pub unsent: VecDeque<(u64, Position)>,
+    /// Whether the greeting has left: nothing leaves before it.
+    pub greeted: bool,
+    /// To be closed so when all answers have left.
+    pub ending: Option<Close>,
+}
+
+/// An answer on its way.
+#[derive(Debug)]
+pub struct Pending {
+    /// Its place in the log: deliveries before it leave first.
+    pub place: Position,
+    /// The batch that it waits for; 0: none.
+    pub batch: BatchId,
+    /// When its frame came.
+    pub received: Instant,
+    /// What it says.
+    pub answer: Answer,
+}
+
+/// What an application is told.
+#[derive(Debug)]
+pub enum Answer {
+    /// Greeting, encoded.
+    Welcome(Bytes),
+    /// Receipt.
+    Receipt {
+        /// `messageId`.
+        id: Bytes,
+        /// Version's clock part.
+        version: Hlc,
+        /// P9 applied.
+        duplicate: bool,
+        /// Number of the frame.
+        frame: u64,
+    },
+    /// Refusal.
+    Error {
+        /// Why.
+        refusal: Refusal,
+        /// Number of the frame.
+        frame: u64,
+    },
+}
+
+impl Link {
+    /// Whether another frame may be transmitted.
+    pub fn has_credit(&self) -> bool {
+        let credit = match self.state {
+            State::Peer(_) => PEER_CREDIT,
+            State::Handshake | State::Candidate { .. } | State::Application(_) => {
+                APPLICATION_CREDIT
+            }
+        };
+        self.cost_in_flight < credit
+    }
+
+    /// Whether too much waits on it to read on.
+    pub fn is_congested(&self) -> bool {
+        match &self.state {
+            State::Handshake | State::Candidate { .. } => false,
+            State::Peer(peer) => peer.parked.len() > MAX_PARKED,
+            State::Application(application) => application.answers.len() > MAX_ANSWERS,
+        }
+    }
+
+    /// Whether deliveries may leave: an application is greeted first.
+    pub fn is_greeted(&self) -> bool {
+        match &self.state {
+            State::Handshake | State::Candidate { .. } => false,
+            State::Peer(_) => true,
+            State::Application(application) => application.greeted,
+        }
+    }
+
+    /// The session that it serves.
+    pub fn session(&self) -> Option<SessionId> {
+        match &self.state {
+            State::Handshake | State::Candidate { .. } => None,
+            State::Peer(peer) => Some(peer.session),
+            State::Application(application) => Some(application.session),
+        }
+    }
+
+    /// The peer, if it is one.
+    pub fn peer(&self) -> Option<&PeerLink> {
+        match &self.state {
+            State::Peer(peer) => Some(peer),
+            State::Handshake | State::Candidate { .. } | State::Application(_) => None,
+        }
+    }
+
+    /// The peer, if it is one.
+    pub fn peer_mut(&mut self) -> Option<&mut PeerLink> {
+        match &mut self.state {
+            State::Peer(peer) => Some(peer),
+            State::Handshake | State::Candidate { .. } | State::Application(_) => None,
+        }
+    }
+
+    /// The application, if it is one.
+    pub fn application(&self) -> Option<&AppLink> {
+        match &self.state {
+            State::Application(application) => Some(application),
+            State::Handshake | State::Candidate { .. } | State::Peer(_) => None,
+        }
+    }
+
+    /// The application, if it is one.
+    pub fn application_mut(&mut self) -> Option<&mut AppLink> {
+        match &mut self.state {
+            State::Application(application) => Some(application),
+            State::Handshake | State::Candidate { .. } | State::Peer(_) => None,
+        }
+    }
+}
+
+impl PeerLink {
+    /// A link to the node that said `hello`.
+    pub fn new(session: SessionId, node: NodeId, hello: &Hello, clock_offset_ms: i64) -> Self {
+        Self {
+            session,
+            node,
+            durability: hello.durability,
+            max_frame_bytes: usize::try_from(hello.max_frame_bytes).unwrap_or(usize::MAX),
+            sent: VecDeque::new(),
+            acknowledged: 0,
+            received: 0,
+            waiting: VecDeque::new(),
+            settled: 0,
+            told: 0,
+            parked: VecDeque::new(),
+            lookup: None,
+            clock_offset_ms,
+            warned_of_clock: false,
+        }
+    }
+
+    /// The message received last is durable with `batch`, or already (`None`). Acknowledgements
+    /// are cumulative, so it waits for what came before it.
+    pub fn received_with(&mut self, batch: Option<BatchId>) {
+        let last = self.waiting.back().map(|(batch, _)| *batch);
+        match batch.max(last) {
+            None => self.settled = self.received,
+            Some(batch) => match self.waiting.back_mut() {
+                Some((last, upto)) if *last == batch => *upto = self.received,
+                Some(_) | None => self.waiting.push_back((batch, self.received)),
+            },
+        }
+    }
+
+    /// A batch is durable.
+    pub fn committed(&mut self, batch: BatchId) {
+        while let Some((waiting, upto)) = self.waiting.front() {
+            if *waiting > batch {
+                break;
+            }
+            self.settled = *upto;
+            self.waiting.pop_front();
+        }
+    }
+
+    /// Nothing that waits will become durable. Answers the numbers of what is to be sent again.
+    pub fn failed(&mut self) -> Option<(u64, u64)> {
+        let (_, last) = *self.waiting.back()?;
+        let first = self.settled + 1;
+        self.waiting.clear();
+        self.settled = last;
+        Some((first, last))
+    }
+
+    /// The positions that the peer acknowledges with the cumulative number `upto`.
+    pub fn acknowledge(&mut self, upto: u64) -> impl Iterator<Item = Position> + '_ {
+        let count = upto.saturating_sub(self.acknowledged).min(self.sent.len() as u64);
+        self.acknowledged += count;
+        self.sent.drain(..count as usize).flatten()
+    }
+
+    /// Whether an acknowledgement of this number makes sense.
+    pub fn may_acknowledge(&self, upto: u64) -> bool {
+        upto <= self.acknowledged + self.sent.len() as u64
+    }
+
+    /// The positions that the peer refuses for now.
+    pub fn refuse(&mut self, first: u64, last: u64) -> impl Iterator<Item = Position> + '_ {
+        let start = first.saturating_sub(self.acknowledged + 1);
+        let end = last.saturating_sub(self.acknowledged);
+        let (start, end) = (start as usize, (end as usize).min(self.sent.len()));
+        self.sent.range_mut(start.min(end)..end).filter_map(Option::take)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::Incarnation;
+    use crate::ids::StoreId;
+    use crate::time::WallMs;
+
+    fn peer_link() -> PeerLink {
+        let hello = Hello {
+            protocol: 1,
+            node: "b".into(),
+            store: StoreId(1),
+            incarnation: Incarnation::new(1),
+            group: String::new(),
+            tags: String::new(),
+            wall: WallMs(0),
+            durability: Durability::Full,
+            features: 0,
+            max_message_bytes: 1,
+            max_frame_bytes: 4,
+            reported: Position::new(0),
+            reported_incarnation: Incarnation::new(0),
+        };
+        PeerLink::new(SessionId::new(1), NodeId::new("b").expect("a name"), &hello, 0)
+    }
+
+    fn receive(link: &mut PeerLink, batch: Option<u64>) {
+        link.received += 1;
+        link.received_with(batch.map(BatchId::new));
+    }
+
+    #[test]
+    fn an_acknowledgement_waits_for_everything_before_it() {
+        let mut link = peer_link();
+        receive(&mut link, None);
+        assert_eq!(link.settled, 1);
+        receive(&mut link, Some(3));
+        receive(&mut link, None);
+        receive(&mut link, Some(2));
+        assert_eq!(link.settled, 1, "the duplicate waits behind the new message");
+        link.committed(BatchId::new(2));
+        assert_eq!(link.settled, 1);
+        link.committed(BatchId::new(3));
+        assert_eq!(link.settled, 4);
+    }
+
+    #[test]
+    fn what_a_failed_batch_held_is_named_once() {
+        let mut link = peer_link();
+        receive(&mut link, Some(1));
+        link.committed(BatchId::new(1));
+        receive(&mut link, Some(2));
+        receive(&mut link, Some(3));
+        assert_eq!(link.failed(), Some((2, 3)));
+        assert_eq!(link.failed(), None);
+        assert_eq!(link.settled, 3);
+    }
+
+    #[test]
+    fn refused_messages_are_not_acknowledged_by_a_later_number() {
+        let mut link = peer_link();
+        link.sent.extend((1..=5).map(|n| Some(Position::new(n))));
+        let refused: alloc::vec::Vec<_> = link.refuse(2, 3).collect();
+        assert_eq!(refused, [Position::new(2), Position::new(3)]);
+        let acknowledged: alloc::vec::Vec<_> = link.acknowledge(4).collect();
+        assert_eq!(acknowledged, [Position::new(1), Position::new(4)]);
+        assert!(link.may_acknowledge(5));
+        assert!(!link.may_acknowledge(6));
+        assert_eq!(link.refuse(1, 9).count(), 1);
+    }
+}

@@ -1,0 +1,238 @@
+//! The node's log as far as it is in memory: the batch that grows, the one on its way to the
+//! store, and the durable tail that sessions still read.
+//!
+//! What stays true: positions have no gaps within a run; a row is visible to sessions only when it is
+//! durable; one batch is in flight while the next grows (the group commit); what a batch marked is
+//! written down with it, so that a rolled-back batch can take all its marks with it. The tail is
+//! a cache: it is bounded, and what is not in it is read from the store.
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+use hashbrown::HashMap;
+
+use crate::ids::{BatchId, Hash128, Position, Sequence, SessionId};
+use crate::message::Message;
+use crate::newest::Newest;
+use crate::seen::Source;
+use crate::store::{Batch, Row};
+
+/// Most bytes that the durable tail keeps in memory.
+pub const TAIL_MAX_BYTES: usize = 8 << 20;
+/// Undurable bytes above which links are no longer read.
+pub const UNDURABLE_MAX_BYTES: usize = 16 << 20;
+
+/// What a batch has marked outside of itself, to be taken back if it fails.
+#[derive(Debug, Default)]
+pub struct Marks {
+    /// Marks in the seen-set.
+    pub seen: Vec<(Source, Sequence)>,
+    /// Keys that have a new newest, with what was there before.
+    pub newest: Vec<(Hash128, Option<Newest>)>,
+    /// Receipts remembered (P9), by session and hash of the id.
+    pub receipts: Vec<(SessionId, Hash128)>,
+}
+
+/// A durable row in memory.
+#[derive(Debug)]
+pub struct TailRow {
+    /// The row.
+    pub row: Row,
+    /// Its origin and incarnation.
+    source: Source,
+    /// Its delivery frame up to the delivery's own fields, made when the first application is
+    /// handed it.
+    pub json: Option<Bytes>,
+}
+
+/// The log in memory.
+#[derive(Debug)]
+pub struct Log {
+    durable: Position,
+    head: Position,
+    next_batch: BatchId,
+    /// What grows now.
+    pub growing: Box<Batch>,
+    /// What the growing batch has marked.
+    pub marks: Marks,
+    sources: VecDeque<Source>,
+    growing_bytes: usize,
+    in_flight: Option<InFlight>,
+    tail: VecDeque<TailRow>,
+    tail_bytes: usize,
+    index: HashMap<(Source, Sequence), Position>,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    id: BatchId,
+    last: Position,
+    bytes: usize,
+    marks: Marks,
+}
+
+impl Log {
+    /// The log that ends at `head` in the store.
+    pub fn new(head: Position) -> Self {
+        Self {
+            durable: head,
+            head,
+            next_batch: BatchId::new(1),
+            growing: Box::default(),
+            marks: Marks::default(),
+            sources: VecDeque::new(),
+            growing_bytes: 0,
+            in_flight: None,
+            tail: VecDeque::new(),
+            tail_bytes: 0,
+            index: HashMap::new(),
+        }
+    }
+
+    /// Last durable position.
+    pub fn durable(&self) -> Position {
+        self.durable
+    }
+
+    /// Last position given.
+    pub fn head(&self) -> Position {
+        self.head
+    }
+
+    /// Number that the growing batch will have.
+    pub fn growing_id(&self) -> BatchId {
+        self.next_batch
+    }
+
+    /// Number of the last batch that is no longer on its way.
+    pub fn committed_id(&self) -> BatchId {
+        match &self.in_flight {
+            Some(in_flight) => in_flight.id.before(),
+            None => self.next_batch.before(),
+        }
+    }
+
+    /// Appends a message to the growing batch.
+    pub fn append(
+        &mut self,
+        message: Message,
+        source: Source,
+        key_hash: Option<Hash128>,
+        publisher: Option<SessionId>,
+        only: Option<SessionId>,
+    ) -> Position {
+        self.head = self.head.next();
+        if only.is_none() {
+            self.index.insert((source, message.sequence()), self.head);
+        }
+        let row = Row { position: self.head, message, key_hash, publisher, only };
+        self.growing_bytes += row.size();
+        self.growing.rows.push(row);
+        self.sources.push_back(source);
+        self.head
+    }
+
+    /// Where a message of which this node knows lies, if that is in memory.
+    pub fn locate(&self, source: Source, sequence: Sequence) -> Option<Position> {
+        self.index.get(&(source, sequence)).copied()
+    }
+
+    /// The batch whose commit makes this position durable; `None` if it is already.
+    pub fn batch_of(&self, position: Position) -> Option<BatchId> {
+        if position <= self.durable {
+            return None;
+        }
+        match &self.in_flight {
+            Some(in_flight) if position <= in_flight.last => Some(in_flight.id),
+            Some(_) | None => Some(self.next_batch),
+        }
+    }
+
+    /// Whether a batch is on its way.
+    pub fn is_committing(&self) -> bool {
+        self.in_flight.is_some()
+    }
+
+    /// Bytes that are not durable yet.
+    pub fn undurable_bytes(&self) -> usize {
+        self.growing_bytes + self.in_flight.as_ref().map_or(0, |in_flight| in_flight.bytes)
+    }
+
+    /// Sends the growing batch on its way; the next one begins.
+    pub fn seal(&mut self) -> Box<Batch> {
+        let mut batch = core::mem::take(&mut self.growing);
+        batch.id = self.next_batch;
+        self.in_flight = Some(InFlight {
+            id: batch.id,
+            last: self.head,
+            bytes: core::mem::take(&mut self.growing_bytes),
+            marks: core::mem::take(&mut self.marks),
+        });
+        self.next_batch = self.next_batch.next();
+        batch
+    }
+
+    /// Takes the rows of the batch in flight, which is durable now, into the tail. Answers how
+    /// many there were.
+    pub fn committed(&mut self, rows: Vec<Row>) -> usize {
+        let Some(in_flight) = self.in_flight.take() else { return 0 };
+        self.durable = in_flight.last;
+        let count = rows.len();
+        for row in rows {
+            let Some(source) = self.sources.pop_front() else { break };
+            self.tail_bytes += row.size();
+            self.tail.push_back(TailRow { row, source, json: None });
+        }
+        count
+    }
+
+    /// Drops everything that is not durable, because the batch in flight failed. Answers what it
+    /// and the growing batch had marked, in the order in which it must be taken back.
+    pub fn failed(&mut self) -> Vec<Marks> {
+        let mut taken_back = Vec::new();
+        taken_back.push(core::mem::take(&mut self.marks));
+        taken_back.extend(self.in_flight.take().map(|in_flight| in_flight.marks));
+        self.head = self.durable;
+        let durable = self.durable;
+        self.index.retain(|_, position| *position <= durable);
+        self.growing.rows.clear();
+        self.growing_bytes = 0;
+        self.sources.clear();
+        taken_back
+    }
+
+    /// The durable row at this position, if it is in memory.
+    pub fn row(&mut self, position: Position) -> Option<&mut TailRow> {
+        let first = self.tail.front()?.row.position;
+        let offset = position.get().checked_sub(first.get())?;
+        self.tail.get_mut(usize::try_from(offset).ok()?)
+    }
+
+    /// Whether everything durable from this position on is in memory.
+    pub fn reaches(&self, position: Position) -> bool {
+        match self.tail.front() {
+            Some(first) => position >= first.row.position,
+            None => position > self.durable,
+        }
+    }
+
+    /// Drops from memory what no connected session needs (all before `keep`), and the oldest
+    /// rows beyond the bound.
+    pub fn trim(&mut self, keep: Position) {
+        while let Some(first) = self.tail.front() {
+            if first.row.position >= keep && self.tail_bytes <= TAIL_MAX_BYTES {
+                break;
+            }
+            let Some(row) = self.tail.pop_front() else { break };
+            self.tail_bytes -= row.row.size();
+            if row.row.only.is_none() {
+                self.index.remove(&(row.source, row.row.message.sequence()));
+            }
+        }
+        if self.tail.is_empty() && self.tail.capacity() > 1024 {
+            self.tail.shrink_to(1024);
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! Messages come in: published here, or sent by a peer. Each gets its place in the log, or the
+//! reason why it gets none.
+
+use alloc::borrow::Cow;
+use alloc::format;
+use core::time::Duration;
+
+use crate::draft::Draft;
+use crate::event::Event;
+use crate::ids::{BatchId, Hash128, Position, SessionId};
+use crate::link::Answer;
+use crate::message::{Fields, Message};
+use crate::newest::{Comparison, Newest};
+use crate::receipts::{Known, Receipt};
+use crate::refusal::{Code, Refusal};
+use crate::seen::{Source, Verdict};
+use crate::time::WallMs;
+use crate::wire::NotNowReason;
+
+use super::{Node, Phase};
+
+/// How long a publisher that met a full store is asked to wait.
+const FULL_RETRY: Duration = Duration::from_secs(1);
+
+/// What became of a message from a peer.
+pub(super) enum Accepted {
+    /// It is taken care of once this batch is durable; `None`: it is already.
+    With(Option<BatchId>),
+    /// It is refused for now.
+    NotNow(NotNowReason),
+}
+
+impl Node {
+    /// Publishes a message of an application. Answers the receipt and the batch that it waits
+    /// for.
+    pub(super) fn publish(
+        &mut self,
+        session: SessionId,
+        draft: &Draft<'_>,
+        frame: u64,
+    ) -> Result<(BatchId, Answer), Refusal> {
+        let known = draft.id.as_ref().map(|id| {
+            (Hash128::of(&[id.as_bytes()]), draft.content_hash())
+        });
+        if let Some((id, content)) = &known {
+            match self.receipts.check(session, id, content, self.now.wall) {
+                Known::Fresh => {}
+                Known::Same(receipt) => return Ok(self.published_before(draft, receipt, frame)),
+                Known::Other => {
+                    return Err(Refusal::new(
+                        Code::IdReused,
+                        "this messageId was used for other content; use a new one",
+                    ));
+                }
+            }
+        }
+        self.may_publish()?;
+        let version = self.clock.stamp().map_err(|fault| self.clock_refusal(fault))?;
+        self.sequence = self.sequence.next();
+        let given = format_args!("{}-{:x}-{}", self.config.id, self.incarnation.get(), self.sequence);
+        let id = draft.id.clone().unwrap_or_else(|| Cow::Owned(format!("{given}")));
+        let expires = if draft.kind.is_state() {
+            WallMs(0)
+        } else {
+            self.now.wall.plus(draft.ttl.unwrap_or(self.config.store.event_ttl))
+        };
+        let fields = Fields {
+            kind: draft.kind,
+            incarnation: self.incarnation,
+            sequence: self.sequence,
+            version,
+            expires,
+            group: self.config.cluster_group.as_deref().unwrap_or(""),
+            tags: &draft.tags,
+            path: self.config.id.as_str(),
+            id: &id,
+            key: &draft.key,
+            body: draft.body,
+        };
+        let message = Message::encode(&fields, &mut self.buffer);
+        let id = message.id_bytes();
+        self.append(message, self.me, Some(session));
+        let batch = self.log.growing_id();
+        if let Some((id, content)) = known {
+            let durable = self.sessions.get(&session).is_some_and(|session| session.is_durable());
+            let receipt = Receipt { content, version, batch };
+            self.receipts.insert(session, durable, id, receipt, self.now.wall);
+            self.log.marks.receipts.push((session, id));
+            self.receipts_touched.insert(session);
+        }
+        Ok((batch, Answer::Receipt { id, version, duplicate: false, frame }))
+    }
+
+    fn published_before(
+        &mut self,
+        draft: &Draft<'_>,
+        receipt: Receipt,
+        frame: u64,
+    ) -> (BatchId, Answer) {
+        self.tally.idempotent += 1;
+        let id = draft.id.as_deref().unwrap_or_default();
+        let id = bytes::Bytes::copy_from_slice(id.as_bytes());
+        let answer = Answer::Receipt { id, version: receipt.version, duplicate: true, frame };
+        (receipt.batch, answer)
+    }
+
+    /// Whether publishers are taken now (P8).
+    fn may_publish(&self) -> Result<(), Refusal> {
+        if self.phase != Phase::Running {
+            return Err(Refusal::new(
+                Code::ShuttingDown,
+                "this node is shutting down; publish through another one, or when it is back",
+            ));
+        }
+        if self.is_store_full(self.config.store.max_bytes) {
+            let mut refusal = Refusal::new(
+                Code::StoreFull,
+                format!(
+                    "the node's store holds {} bytes, the limit is {}",
+                    self.usage.used_bytes, self.config.store.max_bytes
+                ),
+            );
+            refusal.retry_after = Some(FULL_RETRY);
+            return Err(refusal);
+        }
+        Ok(())
+    }
+
+    fn clock_refusal(&mut self, fault: crate::clock::ClockFault) -> Refusal {
+        self.notice_clock();
+        Refusal::new(Code::Clock, format!("{fault}"))
+    }
+
+    /// Whether nothing more may be put into the store, which may hold `limit` bytes.
+    pub(super) fn is_store_full(&self, limit: u64) -> bool {
+        self.store_rest_until.is_some()
+            || self.usage.used_bytes + self.log.undurable_bytes() as u64 > limit
+    }
+
+    /// Takes a message of a peer. The newest of its key is known, or it was looked up before.
+    pub(super) fn accept(&mut self, message: &Message, from: SessionId) -> Accepted {
+        let origin = message.origin();
+        if message.visited(&self.config.id) {
+            self.tally.loops += 1;
+            return Accepted::With(None);
+        }
+        let source = self.source_of(message);
+        let verdict = self.seen.check(source, message.sequence());
+        match verdict {
+            Verdict::Seen => return self.seen_before(source, message, from),
+            Verdict::Below if !message.kind().is_state() => {
+                self.tally.expired += 1;
+                return Accepted::With(None);
+            }
+            Verdict::Below | Verdict::New => {}
+        }
+        if message.is_expired(self.now.wall) {
+            self.tally.expired += 1;
+            self.mark(source, message);
+            return Accepted::With(None);
+        }
+        if let Some(reason) = self.not_now(message) {
+            return Accepted::NotNow(reason);
+        }
+        let key_hash = message.key_hash();
+        if let Some(key) = &key_hash
+            && let Comparison::Superseded(by) = self.newest.compare(key, message, &self.seen)
+        {
+            self.tally.superseded += 1;
+            self.mark(source, message);
+            return Accepted::With(self.log.batch_of(by));
+        }
+        debug_assert!(!origin.is_empty(), "a checked path is not empty");
+        self.path.clear();
+        self.path.push_str(message.path());
+        self.path.push(',');
+        self.path.push_str(self.config.id.as_str());
+        let fields = Fields { path: &self.path, ..message.fields() };
+        let ours = Message::encode(&fields, &mut self.buffer);
+        self.append(ours, source, None);
+        Accepted::With(Some(self.log.growing_id()))
+    }
+
+    /// Why this message cannot be taken now, though it may be later.
+    fn not_now(&mut self, message: &Message) -> Option<NotNowReason> {
+        if self.phase != Phase::Running {
+            return Some(NotNowReason::ShuttingDown);
+        }
+        let limit = self.config.store.max_bytes;
+        if self.is_store_full(limit.saturating_add(limit / 4)) {
+            return Some(NotNowReason::StoreFull);
+        }
+        self.clock.receive(message.version()).err().map(|_| NotNowReason::Clock)
+    }
+
+    fn seen_before(&mut self, source: Source, message: &Message, from: SessionId) -> Accepted {
+        self.tally.seen += 1;
+        let position = self.log.locate(source, message.sequence());
+        if let Some(position) = position
+            && let Some(session) = self.sessions.get_mut(&from)
+        {
+            // Who sends it has it: nothing leaves a node before it is durable there.
+            session.settle(position);
+        }
+        Accepted::With(position.and_then(|position| self.log.batch_of(position)))
+    }
+
+    pub(super) fn source_of(&mut self, message: &Message) -> Source {
+        match self.seen.find(message.origin(), message.incarnation()) {
+            Some(source) => source,
+            None => {
+                let identity = message.identity();
+                self.seen.source(&identity.origin, identity.incarnation)
+            }
+        }
+    }
+
+    fn mark(&mut self, source: Source, message: &Message) {
+        if self.seen.mark(source, message.sequence()) {
+            self.log.marks.seen.push((source, message.sequence()));
+        }
+    }
+
+    fn append(&mut self, message: Message, source: Source, publisher: Option<SessionId>) {
+        self.tally.processed(message.origin(), message.kind());
+        self.mark(source, &message);
+        let key_hash = message.key_hash();
+        let (version, sequence) = (message.version(), message.sequence());
+        let position = self.log.append(message, source, key_hash, publisher, None);
+        if let Some(key) = key_hash {
+            let before = self.newest.put(key, Newest { version, source, sequence, position });
+            self.log.marks.newest.push((key, before));
+        }
+    }
+
+    /// Appends a message for one session only: a dead letter that is replayed.
+    pub(super) fn append_only_for(&mut self, session: SessionId, message: Message) -> Position {
+        let source = self.source_of(&message);
+        self.log.append(message, source, None, None, Some(session))
+    }
+
+    /// Says once when the clock becomes doubtful, and once when it is sound again.
+    pub(super) fn notice_clock(&mut self) {
+        let fault = self.clock.fault();
+        if fault.is_some() != self.clock_fault.is_some() {
+            self.event(fault.map_or(Event::ClockSound, Event::ClockFault));
+        }
+        self.clock_fault = fault;
+    }
+}

@@ -1,0 +1,275 @@
+//! Batches: sealed when the store is free, and what is released or taken back after.
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::ToString;
+use alloc::vec::Vec;
+
+use crate::admin::{AdminAnswer, AdminRefusal};
+use crate::event::Event;
+use crate::ids::{BatchId, Position};
+use crate::io::{Close, CloseCode, Frame, Observation, Output};
+use crate::link::{Answer, Link, State};
+use crate::refusal::{Code, Refusal};
+use crate::session::Dirty;
+use crate::store::{Batch, CommitFailed, Committed, Row, StoreFailure};
+use crate::timers::Timer;
+use crate::wire::{NotNow, NotNowReason, Wire};
+
+use super::{Node, Phase, transmit};
+
+/// How long the store is left alone after it was full.
+const REST_AFTER_FULL: core::time::Duration = core::time::Duration::from_secs(1);
+
+impl Node {
+    /// Seals the growing batch if it has something to say and none is in flight.
+    pub(super) fn seal_if_wanted(&mut self) {
+        let wanted = self.commit_wanted || !self.log.growing.rows.is_empty();
+        if self.log.is_committing() || !wanted || self.store_rest_until.is_some() {
+            return;
+        }
+        self.commit_wanted = false;
+        let (wall, floor) = (self.now.wall, self.floor());
+        let (blocks, dropped) =
+            self.receipts.take_blocks(core::mem::take(&mut self.receipts_touched).into_iter(), wall);
+        let (seen, seen_dropped) = self.seen.take_changes();
+        let mut ids = core::mem::take(&mut self.dirty_now);
+        ids.append(&mut self.dirty_soon);
+        self.timers.clear(Timer::Cursors);
+        let growing = &mut self.log.growing;
+        for id in ids {
+            if let Some(session) = self.sessions.get_mut(&id) {
+                session.dirty = Dirty::Clean;
+                growing.sessions.extend(session.record(wall));
+            }
+        }
+        growing.receipts.extend(blocks);
+        growing.receipts_dropped.extend(dropped);
+        growing.seen = seen;
+        growing.seen_dropped = seen_dropped;
+        growing.clock = self.clock.high_water();
+        growing.incarnation = self.incarnation;
+        growing.floor = floor;
+        // History gives way to what is owed: at most half of the store is kept for it.
+        let store = &self.config.store;
+        growing.history_max_bytes = store.history_max_bytes.min(store.max_bytes / 2);
+        growing.wall = wall;
+        let batch = self.log.seal();
+        self.out.push_back(Output::Commit(batch));
+    }
+
+    /// No session needs anything at or below this position.
+    fn floor(&self) -> Position {
+        let cursors = self.sessions.values().map(|session| session.cursor());
+        cursors.min().unwrap_or(self.log.durable()).min(self.log.durable())
+    }
+
+    pub(super) fn committed(&mut self, committed: Committed) {
+        let Committed { batch, usage, took } = committed;
+        let id = batch.id;
+        self.usage = usage;
+        self.observe_commit(&batch, took);
+        self.log_bytes += batch.rows.iter().map(|row| row.size() as u64).sum::<u64>();
+        if self.log.committed(batch.rows) > 0 {
+            let connected = self.sessions.values().filter(|session| session.link.is_some());
+            self.ready.extend(connected.map(|session| session.id));
+        }
+        self.newest.trim(self.log.durable());
+        for link in core::mem::take(&mut self.awaiting) {
+            self.release(link, id);
+        }
+        for (_, ticket) in self.orders.extract_if(.., |(batch, _)| *batch <= id) {
+            self.out.push_back(Output::Admin { ticket, answer: AdminAnswer::Done });
+        }
+        self.notice_room();
+    }
+
+    /// What waited on this link for the batch may leave.
+    fn release(&mut self, id: crate::ids::LinkId, batch: BatchId) {
+        let Some(link) = self.links.get_mut(&id) else { return };
+        match &mut link.state {
+            State::Handshake | State::Candidate { .. } => {}
+            State::Peer(peer) => {
+                peer.committed(batch);
+                if !peer.waiting.is_empty() {
+                    self.awaiting.insert(id);
+                }
+                self.unflushed.insert(id);
+            }
+            State::Application(application) => {
+                if application.answers.back().is_some_and(|last| last.batch > batch) {
+                    self.awaiting.insert(id);
+                }
+                self.ready.insert(application.session);
+            }
+        }
+    }
+
+    fn observe_commit(&mut self, batch: &Batch, took: core::time::Duration) {
+        let messages = batch.rows.len();
+        self.out.push_back(Output::Observe(Observation::Commit { took, messages }));
+        let mut run: Option<(&Row, u64, usize)> = None;
+        for row in batch.rows.iter().filter(|row| row.publisher.is_none() && row.only.is_none()) {
+            let ms = self.now.wall.0.saturating_sub(row.message.version().wall().0);
+            match &mut run {
+                Some((first, took, count))
+                    if *took == ms && first.message.origin() == row.message.origin() =>
+                {
+                    *count += 1;
+                }
+                Some(_) | None => {
+                    self.out.extend(run.take().and_then(propagation));
+                    run = Some((row, ms, 1));
+                }
+            }
+        }
+        self.out.extend(run.and_then(propagation));
+    }
+
+    fn notice_room(&mut self) {
+        let full = self.is_store_full(self.config.store.max_bytes);
+        if full && self.store_full.is_none() {
+            let reason = format!(
+                "{} bytes are in use, store.max_bytes is {}",
+                self.usage.used_bytes, self.config.store.max_bytes
+            );
+            self.store_full = Some(reason.clone());
+            self.event(Event::StoreFull { reason });
+        } else if !full && self.store_full.take().is_some() {
+            self.event(Event::StoreHasRoom);
+        }
+    }
+
+    pub(super) fn commit_failed(&mut self, failed: CommitFailed) {
+        let CommitFailed { batch, failure } = failed;
+        let reason = match failure {
+            StoreFailure::Unknown(_) => return self.halt(failure),
+            StoreFailure::Full(reason) => reason,
+        };
+        self.take_back(&batch);
+        self.keep_for_the_next(batch);
+        for id in self.links.keys().copied().collect::<Vec<_>>() {
+            if let Some(mut link) = self.links.remove(&id) {
+                self.refuse_undurable(&mut link);
+                self.links.insert(id, link);
+            }
+        }
+        self.awaiting.clear();
+        for (_, ticket) in core::mem::take(&mut self.orders) {
+            let refusal = AdminRefusal::Store(StoreFailure::Full(reason.clone()));
+            let answer = AdminAnswer::Refused(refusal);
+            self.out.push_back(Output::Admin { ticket, answer });
+        }
+        if self.store_full.replace(reason.clone()).is_none() {
+            self.event(Event::StoreFull { reason });
+        }
+        let until = self.now.instant + REST_AFTER_FULL;
+        self.store_rest_until = Some(until);
+        self.timers.set_earlier(Timer::Upkeep, until);
+    }
+
+    /// A batch that rolls back takes all its marks with it, and those of the batch that built on
+    /// it.
+    fn take_back(&mut self, batch: &Batch) {
+        for marks in self.log.failed() {
+            for (source, sequence) in marks.seen.into_iter().rev() {
+                self.seen.unmark(source, sequence);
+                if source == self.me {
+                    self.sequence = self.sequence.min(sequence.before());
+                }
+            }
+            for (key, before) in marks.newest.into_iter().rev() {
+                self.newest.undo(key, before);
+            }
+            for (session, id) in marks.receipts {
+                self.receipts.undo(session, &id);
+            }
+        }
+        self.seen.restore_changes(&batch.seen, batch.seen_dropped.clone());
+        let after = self.log.durable().next();
+        for session in self.sessions.values_mut() {
+            drop(session.known.split_off(&after));
+        }
+    }
+
+    /// What speaks of more than the rolled-back rows is written with the next batch.
+    fn keep_for_the_next(&mut self, batch: Box<Batch>) {
+        for record in &batch.sessions {
+            self.touch(record.id, Dirty::Now);
+        }
+        let growing = &mut self.log.growing;
+        growing.sessions_ended.extend(batch.sessions_ended);
+        growing.dead_letters.extend(batch.dead_letters);
+        growing.dead_letters_gone.extend(batch.dead_letters_gone);
+        growing.receipts_dropped.extend(batch.receipts_dropped);
+        self.commit_wanted = true;
+    }
+
+    /// Publishers that waited are refused; peers are told to send again later.
+    fn refuse_undurable(&mut self, link: &mut Link) {
+        match &mut link.state {
+            State::Handshake | State::Candidate { .. } => {}
+            State::Peer(peer) => {
+                if let Some((first, last)) = peer.failed() {
+                    let reason = NotNowReason::StoreFull;
+                    let not_now = Wire::NotNow(NotNow { first, last, reason });
+                    transmit(&mut self.out, link, Frame::Binary(not_now.encode()));
+                    self.unflushed.insert(link.id);
+                }
+            }
+            State::Application(application) => {
+                for pending in &mut application.answers {
+                    if pending.batch == BatchId::default() {
+                        continue;
+                    }
+                    pending.batch = BatchId::default();
+                    pending.place = pending.place.min(self.log.durable());
+                    if let Answer::Receipt { id, frame, .. } = &pending.answer {
+                        let mut refusal = Refusal::new(
+                            Code::StoreFull,
+                            "the node could not write the message: no room on its disk",
+                        );
+                        refusal.re = core::str::from_utf8(id).ok().map(ToString::to_string);
+                        refusal.retry_after = Some(REST_AFTER_FULL);
+                        self.tally.rejected(refusal.code);
+                        pending.answer = Answer::Error { refusal, frame: *frame };
+                    }
+                }
+                self.ready.insert(application.session);
+            }
+        }
+    }
+
+    pub(super) fn shut_down(&mut self) {
+        if self.phase != Phase::Running {
+            return;
+        }
+        self.event(Event::ShuttingDown);
+        self.phase = Phase::ShuttingDown;
+        self.store_rest_until = None;
+        let stored = self.sessions.values_mut().filter(|session| session.is_durable());
+        let touched: Vec<_> = stored.map(|session| (session.touch(Dirty::Now), session.id)).collect();
+        touched.into_iter().for_each(|(_, id)| self.arrange_write(id));
+        self.commit_wanted = true;
+    }
+
+    /// The last batch is durable and every answer has left: says 1001 to everyone.
+    pub(super) fn stop_if_done(&mut self) {
+        if self.log.is_committing() || self.commit_wanted {
+            return;
+        }
+        for (_, link) in core::mem::take(&mut self.links) {
+            let reason = "this node is shutting down".into();
+            let close = Close { code: CloseCode::GoingAway, reason };
+            self.out.push_back(Output::Close { link: link.id, close });
+        }
+        self.phase = Phase::Stopped;
+        self.out.push_back(Output::Stopped);
+    }
+}
+
+fn propagation((row, ms, count): (&Row, u64, usize)) -> Option<Output> {
+    let took = core::time::Duration::from_millis(ms);
+    let origin = crate::ids::NodeId::new(row.message.origin()).ok()?;
+    Some(Output::Observe(Observation::Propagation { origin, took, count }))
+}

@@ -1,0 +1,485 @@
+//! Links come, say who they are, and go.
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::String;
+use core::time::Duration;
+
+use bytes::Bytes;
+
+use crate::clock::Hlc;
+use crate::dial::DialState;
+use crate::event::Event;
+use crate::ids::{Incarnation, LinkId, NodeId, Position};
+use crate::io::{Close, CloseCode, Frame, LinkUp, Output, Protocol};
+use crate::link::{Link, PeerLink, State};
+use crate::rate::RateLimit;
+use crate::session::{Dirty, Peer, Role, Session};
+use crate::tags;
+use crate::timers::Timer;
+use crate::wire::{Hello, PROTOCOL_VERSION, Wire};
+
+use super::{Node, Phase, transmit};
+
+/// How long a link in doubt has to answer a ping.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+
+impl Node {
+    pub(super) fn link_up(&mut self, up: LinkUp) {
+        let dialer = up.dial.and_then(|dial| self.dialer_of(dial));
+        let link = Link {
+            id: up.link,
+            remote: up.remote,
+            dialer,
+            protocol: up.protocol,
+            query: up.query,
+            opened: self.now.instant,
+            state: State::Handshake,
+            frames_in: 0,
+            cost_in_flight: 0,
+            frames_out: 0,
+            frames_taken: 0,
+            paused: false,
+            heard: self.now.instant,
+            ping_at: self.now.instant + self.config.heartbeat.interval,
+            rtt: None,
+            bytes: (0, 0),
+            writer: None,
+        };
+        if let Some(dialer) = dialer.and_then(|index| self.dialers.get_mut(&index)) {
+            dialer.state = DialState::Linked(link.id);
+        }
+        if up.dial.is_some() && dialer.is_none() {
+            let reason = "no longer a configured peer".into();
+            self.finish(link, Some(Close { code: CloseCode::GoingAway, reason }), "");
+            return;
+        }
+        self.with_link(link, |node, link| node.greet(link));
+    }
+
+    fn greet(&mut self, link: &mut Link) -> Result<(), Close> {
+        if self.phase != Phase::Running {
+            let reason = "this node is shutting down".into();
+            return Err(Close { code: CloseCode::GoingAway, reason });
+        }
+        if self.links.len() >= self.config.limits.max_connections {
+            let reason = "this node has as many connections as it takes".into();
+            return Err(Close { code: CloseCode::Limit, reason });
+        }
+        let deadline = self.now.instant + self.config.limits.handshake_timeout;
+        self.timers.set(Timer::Link(link.id), deadline);
+        match (link.protocol, link.dialer) {
+            (Protocol::Json, _) => self.welcome(link),
+            (Protocol::Postcard, Some(index)) => {
+                let node = self.dialers.get(&index).and_then(|dialer| dialer.node.clone());
+                self.send_hello(link, node.as_ref());
+                Ok(())
+            }
+            (Protocol::Postcard, None) => Ok(()),
+        }
+    }
+
+    /// Works on a link, and puts it back unless it is to be closed.
+    pub(super) fn with_link(
+        &mut self,
+        mut link: Link,
+        work: impl FnOnce(&mut Self, &mut Link) -> Result<(), Close>,
+    ) {
+        match work(self, &mut link) {
+            Ok(()) => drop(self.links.insert(link.id, link)),
+            Err(close) => self.finish(link, Some(close), ""),
+        }
+    }
+
+    pub(super) fn received(&mut self, id: LinkId, frame: Frame) {
+        let Some(mut link) = self.links.remove(&id) else {
+            self.tally.stale += 1;
+            return;
+        };
+        link.heard = self.now.instant;
+        link.bytes.0 += (frame.cost() - 64) as u64;
+        self.with_link(link, |node, link| match frame {
+            Frame::Ping(_) => Ok(()),
+            Frame::Pong(payload) => {
+                node.pong(link, &payload);
+                Ok(())
+            }
+            Frame::Text(text) => node.text(link, &text),
+            Frame::Binary(bytes) => node.binary(link, bytes),
+        });
+        if let Some(candidate) = self.candidates.remove(&id) {
+            self.refuse_candidate(candidate);
+        }
+    }
+
+    fn text(&mut self, link: &mut Link, text: &Bytes) -> Result<(), Close> {
+        link.frames_in += 1;
+        if link.protocol == Protocol::Postcard {
+            return Err(protocol("a text frame on a binary connection"));
+        }
+        self.application_text(link, text)
+    }
+
+    fn binary(&mut self, link: &mut Link, bytes: Bytes) -> Result<(), Close> {
+        link.frames_in += 1;
+        if link.protocol == Protocol::Json {
+            return self.unexpected_binary(link);
+        }
+        let frame = Wire::decode(&bytes).map_err(|error| protocol(&format!("{error}")))?;
+        match (&link.state, frame) {
+            (State::Handshake, Wire::Hello(hello)) => self.hello(link, hello),
+            (State::Handshake, Wire::Connect(connect)) if link.dialer.is_none() => {
+                if connect.protocol == 0 {
+                    return Err(protocol("protocol version 0"));
+                }
+                self.welcome(link)
+            }
+            (State::Peer(_), Wire::Messages(batch)) => self.peer_messages(link, &batch),
+            (State::Peer(_), Wire::Ack(ack)) => self.peer_acknowledged(link, ack),
+            (State::Peer(_), Wire::NotNow(not_now)) => self.peer_refused(link, not_now),
+            (State::Application(_), Wire::Publish(batch)) => self.application_publish(link, &batch),
+            (State::Application(_), Wire::Settle(batch)) => self.application_settle(link, &batch),
+            _ => Err(protocol("a frame that has no place here")),
+        }
+    }
+
+    fn pong(&mut self, link: &mut Link, payload: &[u8]) {
+        if let Ok(sent) = <[u8; 8]>::try_from(payload) {
+            let sent = crate::time::Instant::from_micros(u64::from_be_bytes(sent));
+            link.rtt = Some(self.now.instant.since(sent));
+            self.dialer_succeeded(link);
+        }
+    }
+
+    pub(super) fn ping(&mut self, link: &mut Link) {
+        let payload = self.now.instant.as_micros().to_be_bytes();
+        transmit(&mut self.out, link, Frame::Ping(Bytes::copy_from_slice(&payload)));
+        link.ping_at = self.now.instant + self.config.heartbeat.interval;
+    }
+
+    fn send_hello(&mut self, link: &mut Link, node: Option<&NodeId>) {
+        let peer = node
+            .and_then(|node| self.by_name.get(&format!("peer:{node}")))
+            .and_then(|id| self.sessions.get(id))
+            .and_then(|session| session.peer());
+        let hello = Hello {
+            protocol: PROTOCOL_VERSION,
+            node: self.config.id.as_str().into(),
+            store: self.store_id,
+            incarnation: self.incarnation,
+            group: self.config.cluster_group.clone().unwrap_or_default(),
+            tags: self.config.tags.as_str().into(),
+            wall: self.now.wall,
+            durability: self.config.store.durability,
+            features: 0,
+            max_message_bytes: self.config.limits.max_message_bytes as u64,
+            max_frame_bytes: self.config.limits.max_frame_bytes() as u64,
+            reported: peer.map_or(Position::default(), |peer| peer.reported),
+            reported_incarnation: peer.map_or(Incarnation::default(), |peer| peer.incarnation),
+        };
+        transmit(&mut self.out, link, Frame::Binary(Wire::Hello(hello).encode()));
+    }
+
+    fn hello(&mut self, link: &mut Link, hello: Hello) -> Result<(), Close> {
+        let node = NodeId::new(&hello.node).map_err(|error| protocol(&format!("{error}")))?;
+        if hello.protocol == 0
+            || hello.wall.0 > Hlc(u64::MAX).wall().0
+            || !tags::is_canonical(&hello.tags, self.config.limits.max_tags)
+        {
+            return Err(protocol("a Hello with an impossible field"));
+        }
+        if node == self.config.id {
+            return Err(self.met_itself(link, &hello));
+        }
+        if let Some(dialer) = link.dialer.and_then(|index| self.dialers.get_mut(&index)) {
+            dialer.node = Some(node.clone());
+        }
+        match self.rival_of(&node) {
+            None => self.admit(link, node, &hello),
+            Some(rival) => self.decide_between(link, rival, node, hello),
+        }
+    }
+
+    fn met_itself(&mut self, link: &Link, hello: &Hello) -> Close {
+        if hello.store == self.store_id {
+            if let Some(dialer) = link.dialer.and_then(|index| self.dialers.get_mut(&index)) {
+                dialer.state = DialState::Stopped;
+                dialer.last_error = Some("it is this node itself".into());
+                let url = dialer.url.clone();
+                self.event(Event::SelfDial { url });
+            }
+        } else {
+            let (peer, remote) = (self.config.id.clone(), link.remote.clone());
+            self.event(Event::IdInUse { peer, remote });
+        }
+        duplicate("this node has the same id")
+    }
+
+    fn rival_of(&self, node: &NodeId) -> Option<LinkId> {
+        let session = self.by_name.get(&format!("peer:{node}"))?;
+        self.sessions.get(session)?.link.filter(|link| self.links.contains_key(link))
+    }
+
+    /// Two links to the same node id: which one stays (3-architecture, "Link set-up").
+    fn decide_between(
+        &mut self,
+        link: &mut Link,
+        rival: LinkId,
+        node: NodeId,
+        hello: Hello,
+    ) -> Result<(), Close> {
+        let session = &self.sessions[&self.by_name[&format!("peer:{node}")]];
+        let known = session.peer().map(|peer| (peer.store, peer.incarnation));
+        let rival_dialed = self.links[&rival].dialer.is_some();
+        let replace = match known {
+            Some((store, incarnation)) if store == hello.store => {
+                if incarnation == hello.incarnation {
+                    if rival_dialed == link.dialer.is_some() {
+                        None
+                    } else {
+                        // The one that the smaller id dialled stays.
+                        Some((self.config.id < node) == link.dialer.is_some())
+                    }
+                } else {
+                    Some(hello.incarnation > incarnation)
+                }
+            }
+            Some(_) | None => None,
+        };
+        match replace {
+            Some(true) => {
+                if let Some(rival) = self.links.remove(&rival) {
+                    self.finish(rival, Some(duplicate("another link to the same node")), "");
+                }
+                self.admit(link, node, &hello)
+            }
+            Some(false) => Err(duplicate("another link to the same node")),
+            None if link.dialer.is_some() && rival_dialed => {
+                Err(duplicate("another link to the same node"))
+            }
+            None => {
+                self.probe(link, rival, hello);
+                Ok(())
+            }
+        }
+    }
+
+    /// The older link may be dead without knowing it: it is pinged, and answers or goes.
+    fn probe(&mut self, link: &mut Link, rival: LinkId, hello: Hello) {
+        if let Some(mut old) = self.links.remove(&rival) {
+            self.ping(&mut old);
+            self.links.insert(rival, old);
+        }
+        if let Some(before) = self.candidates.insert(rival, link.id) {
+            self.refuse_candidate(before);
+        }
+        let deadline = self.now.instant + PROBE_TIMEOUT;
+        self.timers.set(Timer::Link(link.id), deadline);
+        link.state = State::Candidate { hello: Box::new(hello), rival, deadline };
+    }
+
+    fn refuse_candidate(&mut self, candidate: LinkId) {
+        let Some(link) = self.links.remove(&candidate) else { return };
+        if let State::Candidate { hello, .. } = &link.state
+            && let Ok(peer) = NodeId::new(&hello.node)
+        {
+            let known = self.by_name.get(&format!("peer:{peer}"));
+            let session = known.and_then(|id| self.sessions.get(id));
+            if session.and_then(Session::peer).is_some_and(|known| known.store != hello.store) {
+                let remote = link.remote.clone();
+                self.event(Event::IdInUse { peer, remote });
+            }
+        }
+        self.finish(link, Some(duplicate("the node with this id is connected")), "");
+    }
+
+    /// The link in doubt is gone: the candidate takes its place.
+    pub(super) fn admit_candidate(&mut self, candidate: LinkId) {
+        let Some(link) = self.links.remove(&candidate) else { return };
+        self.with_link(link, |node, link| {
+            let State::Candidate { hello, .. } =
+                core::mem::replace(&mut link.state, State::Handshake)
+            else {
+                return Ok(());
+            };
+            node.hello(link, *hello)
+        });
+    }
+
+    fn admit(&mut self, link: &mut Link, node: NodeId, hello: &Hello) -> Result<(), Close> {
+        let session = self.peer_session(&node, hello)?;
+        if link.dialer.is_none() {
+            self.send_hello(link, Some(&node));
+        }
+        let offset = i64::try_from(hello.wall.0).unwrap_or(i64::MAX) - self.now.wall.0 as i64;
+        link.state = State::Peer(PeerLink::new(session, node.clone(), hello, offset));
+        if let Some(session) = self.sessions.get_mut(&session) {
+            session.link = Some(link.id);
+            session.away_since = None;
+        }
+        self.ready.insert(session);
+        self.ping(link);
+        self.timers.set(Timer::Link(link.id), link.ping_at);
+        let synced = hello.durability == crate::config::Durability::Full;
+        let remote = link.remote.clone();
+        self.event(Event::PeerUp { peer: node, link: link.id, remote, synced });
+        Ok(())
+    }
+
+    /// The session of a peer that has said Hello. A new one, and one whose peer has lost its
+    /// database, begins at the first row: doubt means rewind.
+    fn peer_session(
+        &mut self,
+        node: &NodeId,
+        hello: &Hello,
+    ) -> Result<crate::ids::SessionId, Close> {
+        let peer = Peer {
+            node: node.clone(),
+            store: hello.store,
+            incarnation: hello.incarnation,
+            reported: Position::default(),
+            max_message_bytes: hello.max_message_bytes,
+        };
+        let name = format!("peer:{node}");
+        if let Some(id) = self.by_name.get(&name).copied()
+            && let Some(session) = self.sessions.get_mut(&id)
+        {
+            let lost = session.peer().is_some_and(|known| known.store != hello.store);
+            let reported = session.peer().map_or(Position::default(), |known| known.reported);
+            let reported = if lost { Position::default() } else { reported };
+            session.role = Role::Peer(Peer { reported, ..peer });
+            if lost {
+                session.rewind(self.log.durable());
+                self.tally.rewound("store_lost");
+                self.event(Event::PeerLostStore { peer: node.clone() });
+            }
+            self.touch(id, Dirty::Now);
+            return Ok(id);
+        }
+        let peers = self.sessions.values().filter(|session| session.peer().is_some()).count();
+        if peers >= self.config.limits.max_nodes || self.sessions_are_full() {
+            let reason = "this node has as many sessions as it takes".into();
+            return Err(Close { code: CloseCode::Limit, reason });
+        }
+        self.tally.rewound("new_session");
+        Ok(self.new_session(Role::Peer(peer), Position::new(1)))
+    }
+
+    pub(super) fn sessions_are_full(&self) -> bool {
+        let stored = self.sessions.values().filter(|session| session.is_durable()).count();
+        stored >= self.config.limits.max_sessions
+    }
+
+    pub(super) fn new_session(&mut self, role: Role, next: Position) -> crate::ids::SessionId {
+        let unnamed = matches!(&role, Role::Application(app) if app.client.is_none());
+        let last = if unnamed { &mut self.last_unnamed } else { &mut self.last_session };
+        *last = last.next();
+        let id = *last;
+        let repeats = RateLimit::new(self.config.retry.max_rate, self.now.instant);
+        let session = Session::new(id, role, next, repeats);
+        self.by_name.insert(session.name.clone(), id);
+        self.sessions.insert(id, session);
+        self.touch(id, Dirty::Now);
+        id
+    }
+
+    pub(super) fn link_down(&mut self, id: LinkId, code: Option<u16>, reason: &str) {
+        let Some(link) = self.links.remove(&id) else {
+            self.tally.stale += 1;
+            return;
+        };
+        let slowest = code.is_some_and(|code| (4400..4500).contains(&code) && code != 4408);
+        self.detach(link, reason, slowest);
+    }
+
+    /// Ends a link from this side, or takes note that it has ended.
+    pub(super) fn finish(&mut self, link: Link, close: Option<Close>, reason: &str) {
+        let reason = close.as_ref().map_or(reason.into(), |close| {
+            format!("{} {}", close.code.number(), close.reason)
+        });
+        let slowest = close.as_ref().is_some_and(|close| close.code == CloseCode::Duplicate);
+        if let Some(close) = close {
+            self.event(Event::Closing { link: link.id, close: close.clone() });
+            self.out.push_back(Output::Close { link: link.id, close });
+        }
+        self.detach(link, &reason, slowest);
+    }
+
+
+    fn detach(&mut self, link: Link, reason: &str, slowest: bool) {
+        self.timers.clear(Timer::Link(link.id));
+        self.awaiting.remove(&link.id);
+        self.unflushed.remove(&link.id);
+        if let Some(session) = link.session() {
+            self.ready.remove(&session);
+            self.timers.clear(Timer::Session(session));
+        }
+        let reason: String = reason.into();
+        match &link.state {
+            State::Handshake | State::Candidate { .. } => {}
+            State::Peer(peer) => {
+                self.tally.peer_bytes(peer.node.as_str(), link.bytes);
+                self.tally.reconnect(peer.node.as_str(), reason_label(&reason));
+                let peer = peer.node.clone();
+                self.event(Event::PeerDown { peer, link: link.id, reason: reason.clone() });
+            }
+            State::Application(application) => {
+                let client = application.client.clone();
+                let reason = reason.clone();
+                self.event(Event::ApplicationDown { link: link.id, client, reason });
+            }
+        }
+        if let Some(id) = link.session()
+            && let Some(session) = self.sessions.get_mut(&id)
+            && session.link == Some(link.id)
+        {
+            session.disconnected(self.now.wall);
+            if session.is_durable() {
+                self.touch(id, Dirty::Soon);
+            } else {
+                self.forget_unnamed(id);
+            }
+        }
+        let node = link.peer().map(|peer| peer.node.clone());
+        if let Some(index) = link.dialer {
+            self.dialer_lost(index, link.id, &reason, slowest);
+        }
+        if let Some(node) = node {
+            self.uncover_dialers(&node);
+        }
+        if let Some(candidate) = self.candidates.remove(&link.id) {
+            self.admit_candidate(candidate);
+        }
+    }
+
+    fn forget_unnamed(&mut self, id: crate::ids::SessionId) {
+        if let Some(session) = self.sessions.remove(&id) {
+            self.by_name.remove(&session.name);
+        }
+        self.receipts.end(id);
+        self.receipts_touched.remove(&id);
+    }
+}
+
+fn reason_label(reason: &str) -> &'static str {
+    match reason.get(..4) {
+        Some("1001") => "going_away",
+        Some("4408") => "timeout",
+        Some("4409") => "duplicate",
+        Some("4400") => "protocol",
+        Some(_) | None => "lost",
+    }
+}
+
+/// A close for a frame that breaks the protocol.
+pub(super) fn protocol(reason: &str) -> Close {
+    let mut reason: String = reason.into();
+    while reason.len() > 123 {
+        reason.pop();
+    }
+    Close { code: CloseCode::Protocol, reason }
+}
+
+fn duplicate(reason: &str) -> Close {
+    Close { code: CloseCode::Duplicate, reason: reason.into() }
+}

@@ -1,0 +1,174 @@
+//! The peers of the configuration: dialled, covered by another link, given up.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use crate::dial::{DialState, Dialer};
+use crate::event::Event;
+use crate::ids::{DialId, LinkId, NodeId};
+use crate::io::{Close, CloseCode, Output};
+use crate::link::Link;
+use crate::tags::TagSet;
+use crate::timers::Timer;
+
+use super::Node;
+
+impl Node {
+    pub(super) fn add_dialer(&mut self, url: String) {
+        let index = self.dialers.last_key_value().map_or(0, |(last, _)| last + 1);
+        self.dialers.insert(index, Dialer::new(url, self.now.instant));
+        self.timers.set(Timer::Dial(index), self.now.instant);
+    }
+
+    pub(super) fn dialer_of(&self, dial: DialId) -> Option<usize> {
+        let found = self.dialers.iter().find(|(_, d)| d.state == DialState::Dialing(dial));
+        found.map(|(index, _)| *index)
+    }
+
+    /// The time to dial has come.
+    pub(super) fn dial(&mut self, index: usize) {
+        let Some(dialer) = self.dialers.get(&index) else { return };
+        if !matches!(dialer.state, DialState::Waiting(_)) {
+            return;
+        }
+        let linked = dialer.node.clone().filter(|node| self.is_linked(node));
+        let Some(dialer) = self.dialers.get_mut(&index) else { return };
+        if let Some(node) = linked {
+            dialer.state = DialState::Covered(node);
+            return;
+        }
+        self.last_dial = self.last_dial.next();
+        dialer.state = DialState::Dialing(self.last_dial);
+        self.out.push_back(Output::Dial { dial: self.last_dial, url: dialer.url.clone() });
+    }
+
+    pub(super) fn dial_failed(&mut self, dial: DialId, reason: &str) {
+        match self.dialer_of(dial) {
+            Some(index) => self.dial_again(index, reason, false),
+            None => self.tally.stale += 1,
+        }
+    }
+
+    fn dial_again(&mut self, index: usize, reason: &str, slowest: bool) {
+        let Some(dialer) = self.dialers.get_mut(&index) else { return };
+        let (reconnect, random) = (&self.config.reconnect, &mut self.random);
+        let retry_in = dialer.fail(reason, slowest, reconnect, random, self.now.instant);
+        if let Some(wait) = retry_in {
+            self.timers.set(Timer::Dial(index), self.now.instant + wait);
+        }
+        let url = dialer.url.clone();
+        self.event(Event::DialFailed { url, reason: reason.into(), retry_in });
+    }
+
+    /// The link of a dialler is gone.
+    pub(super) fn dialer_lost(&mut self, index: usize, link: LinkId, reason: &str, slowest: bool) {
+        let Some(dialer) = self.dialers.get(&index) else { return };
+        if dialer.state != DialState::Linked(link) {
+            return;
+        }
+        let covered = dialer.node.clone().filter(|node| self.is_linked(node));
+        match covered {
+            Some(node) => {
+                if let Some(dialer) = self.dialers.get_mut(&index) {
+                    dialer.state = DialState::Covered(node);
+                }
+            }
+            None => self.dial_again(index, reason, slowest),
+        }
+    }
+
+    /// The link of a node is gone: whoever relied on it dials again.
+    pub(super) fn uncover_dialers(&mut self, node: &NodeId) {
+        if self.is_linked(node) {
+            return;
+        }
+        let initial = self.config.reconnect.initial;
+        for (index, dialer) in &mut self.dialers {
+            if dialer.state == DialState::Covered(node.clone()) {
+                let at = self.now.instant + self.random.below(initial);
+                dialer.state = DialState::Waiting(at);
+                self.timers.set(Timer::Dial(*index), at);
+            }
+        }
+    }
+
+    /// The link of a dialler has been of use: the next failure is a first one.
+    pub(super) fn dialer_succeeded(&mut self, link: &Link) {
+        if link.peer().is_some()
+            && let Some(dialer) = link.dialer.and_then(|index| self.dialers.get_mut(&index))
+        {
+            dialer.succeed();
+        }
+    }
+
+    fn is_linked(&self, node: &NodeId) -> bool {
+        let session = self.by_name.get(&alloc::format!("peer:{node}"));
+        session.and_then(|id| self.sessions.get(id)).is_some_and(|session| session.link.is_some())
+    }
+
+    /// The operator changed peers and tags.
+    pub(super) fn reconfigure(&mut self, peers: Vec<String>, tags: TagSet) {
+        let removed: Vec<usize> = self
+            .dialers
+            .iter()
+            .filter(|(_, dialer)| !peers.contains(&dialer.url))
+            .map(|(index, _)| *index)
+            .collect();
+        for index in removed {
+            self.remove_dialer(index);
+        }
+        for url in &peers {
+            let stopped = |dialer: &&mut Dialer| dialer.state == DialState::Stopped;
+            let known = self.dialers.values().any(|dialer| dialer.url == *url);
+            if let Some(dialer) =
+                self.dialers.values_mut().filter(|dialer| dialer.url == *url).find(stopped)
+            {
+                *dialer = Dialer::new(url.clone(), self.now.instant);
+                let index = self.dialers.iter().find(|(_, d)| d.url == *url).map(|(i, _)| *i);
+                index.into_iter().for_each(|i| self.timers.set(Timer::Dial(i), self.now.instant));
+            } else if !known {
+                self.add_dialer(url.clone());
+            }
+        }
+        self.config.peers = peers;
+        self.change_tags(tags);
+    }
+
+    fn remove_dialer(&mut self, index: usize) {
+        let Some(dialer) = self.dialers.remove(&index) else { return };
+        self.timers.clear(Timer::Dial(index));
+        if let DialState::Linked(link) = dialer.state
+            && let Some(mut link) = self.links.remove(&link)
+        {
+            link.dialer = None;
+            let reason = "removed from the configuration".into();
+            self.finish(link, Some(Close { code: CloseCode::GoingAway, reason }), "");
+        }
+        let Some(node) = dialer.node else { return };
+        let elsewhere = self.dialers.values().any(|other| other.node.as_ref() == Some(&node));
+        if !elsewhere && !self.is_linked(&node) {
+            self.end_session(&alloc::format!("peer:{node}"), "removed from the configuration");
+        }
+    }
+
+    /// Sessions without tags of their own have those of the node: they begin again.
+    fn change_tags(&mut self, tags: TagSet) {
+        if tags == self.config.tags {
+            return;
+        }
+        self.config.tags = tags;
+        let head = self.log.durable();
+        let mut rewound = Vec::new();
+        for session in self.sessions.values_mut() {
+            if session.application().is_some_and(|application| application.tags.is_none()) {
+                session.rewind(head);
+                rewound.push(session.id);
+            }
+        }
+        for id in rewound {
+            self.tally.rewound("tags_changed");
+            self.arrange_write(id);
+            self.ready.insert(id);
+        }
+    }
+}

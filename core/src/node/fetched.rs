@@ -1,0 +1,92 @@
+//! What the store found, on its way to whoever asked.
+
+use alloc::vec::Vec;
+
+use crate::ids::{FetchId, Hash128, LinkId, SessionId};
+use crate::newest::Newest;
+use crate::store::{Answer, Latest, Query, StoreFailure};
+
+use super::{MAX_FETCHES, Node, Purpose};
+
+impl Node {
+    pub(super) fn fetched(&mut self, fetch: FetchId, answer: Result<Answer, StoreFailure>) {
+        let Some(purpose) = self.fetches.remove(&fetch) else { return };
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(failure) => return self.halt(failure),
+        };
+        match (purpose, answer) {
+            (Purpose::Walk(session), Answer::Rows { rows, upto }) => {
+                self.rows_fetched(session, fetch, rows, upto);
+            }
+            (Purpose::Repeat(session, asked), Answer::RowsAt(rows)) => {
+                self.repeats_fetched(session, fetch, &asked, rows);
+            }
+            (Purpose::Lookup(link, keys), Answer::Latest(found)) => {
+                self.looked_up(link, keys, found);
+            }
+            (Purpose::Operator(ticket), answer) => self.operator_fetched(fetch, ticket, answer),
+            (purpose, answer) => {
+                debug_assert!(false, "{purpose:?} was answered with {answer:?}");
+            }
+        }
+        while self.session_fetches() < MAX_FETCHES
+            && let Some((session, query)) = self.fetch_queue.pop_front()
+        {
+            self.fetch_now(session, query);
+        }
+    }
+
+    /// Asks the store for rows of a session, now or when another question is answered.
+    pub(super) fn fetch_for(&mut self, session: SessionId, query: Query) {
+        if self.session_fetches() < MAX_FETCHES {
+            self.fetch_now(session, query);
+        } else if let Some(waiting) = self.sessions.get_mut(&session) {
+            // Any number that is never given: the session waits.
+            waiting.fetch = Some(FetchId::default());
+            self.fetch_queue.push_back((session, query));
+        }
+    }
+
+    fn session_fetches(&self) -> usize {
+        let of_sessions = |purpose: &&Purpose| match purpose {
+            Purpose::Walk(_) | Purpose::Repeat(..) => true,
+            Purpose::Lookup(..) | Purpose::Operator(_) => false,
+        };
+        self.fetches.values().filter(of_sessions).count()
+    }
+
+    fn fetch_now(&mut self, id: SessionId, query: Query) {
+        let waits = |session: &crate::session::Session| session.link.is_some();
+        if !self.sessions.get(&id).is_some_and(waits) {
+            return;
+        }
+        let purpose = match &query {
+            Query::RowsAt(positions) => Purpose::Repeat(id, positions.clone()),
+            _ => Purpose::Walk(id),
+        };
+        let fetch = self.fetch(purpose, query);
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.fetch = Some(fetch);
+        }
+    }
+
+    /// The newest of the keys of parked messages: remembered, and the messages are taken.
+    fn looked_up(&mut self, link: LinkId, keys: Vec<Hash128>, found: Vec<Option<Latest>>) {
+        for (key, latest) in keys.into_iter().zip(found) {
+            match latest {
+                Some(Latest { position, message }) => {
+                    let source = self.source_of(&message);
+                    let (version, sequence) = (message.version(), message.sequence());
+                    self.newest.learn(key, Newest { version, source, sequence, position });
+                }
+                None => self.newest.learn_absent(key, self.me),
+            }
+        }
+        let Some(mut link) = self.links.remove(&link) else { return };
+        if let Some(peer) = link.peer_mut() {
+            peer.lookup = None;
+        }
+        self.with_link(link, |node, link| node.take_parked(link));
+    }
+}

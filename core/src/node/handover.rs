@@ -1,0 +1,380 @@
+//! Messages go out: one session walks the log and its link carries what is owed.
+//!
+//! A [`Desk`] holds what that needs, borrowed for one visit. What stays true: rows are looked at
+//! in log order, each once; nothing is carried beyond credit and window; what the session is owed becomes a flight before the
+//! desk moves on. Dead letters are returned as facts, not written here.
+
+use alloc::collections::VecDeque;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use bytes::{Bytes, BytesMut};
+
+use crate::application::AckMode;
+use crate::config::Config;
+use crate::ids::Position;
+use crate::io::{Frame, Output, Protocol};
+use crate::json;
+use crate::link::{Link, PEER_WINDOW, State};
+use crate::log::Log;
+use crate::message::Message;
+use crate::rate::Random;
+use crate::session::{Flight, Role, Session, retry_wait};
+use crate::store::{DeadReason, Query, Row, StoredRow};
+use crate::tally::Tally;
+use crate::time::Now;
+use crate::wire::{BatchKind, DeliveryHead, FrameWriter};
+
+use super::transmit;
+
+/// A binary frame is sent when it has grown to this.
+const FRAME_TARGET: usize = 64 << 10;
+/// Rows asked of the store at once.
+const FETCH_ROWS: usize = 1024;
+/// Bytes asked of the store at once.
+const FETCH_BYTES: usize = 256 << 10;
+
+/// Where a session and its link meet.
+pub(super) struct Desk<'a> {
+    pub(super) session: &'a mut Session,
+    pub(super) link: &'a mut Link,
+    pub(super) log: &'a mut Log,
+    pub(super) carrier: Carrier<'a>,
+}
+
+/// What carries a row: everything but session, link and log.
+pub(super) struct Carrier<'a> {
+    pub(super) config: &'a Config,
+    pub(super) out: &'a mut VecDeque<Output>,
+    pub(super) tally: &'a mut Tally,
+    pub(super) buffer: &'a mut BytesMut,
+    pub(super) random: &'a mut Random,
+    pub(super) now: Now,
+    pub(super) deaths: Vec<Death>,
+    pub(super) first: u64,
+    pub(super) again: u64,
+}
+
+/// A message that its session will not be handed again.
+#[derive(Debug)]
+pub(super) struct Death {
+    pub(super) message: Message,
+    pub(super) reason: DeadReason,
+    pub(super) flight: Flight,
+    pub(super) error: String,
+}
+
+/// Why a session stopped walking.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// Everything up to the bound was looked at.
+    Done,
+    /// The application or peer must acknowledge first.
+    Window,
+    /// The socket must take something first.
+    Credit,
+    /// The store must answer first: this, or what it was asked before.
+    Store(Option<Query>),
+    /// The session takes nothing now.
+    Held,
+}
+
+impl Desk<'_> {
+    /// Hands over what is owed up to and with `upto`, as far as it goes.
+    pub(super) fn walk(&mut self, upto: Position) -> Stop {
+        loop {
+            if self.session.next > upto {
+                return Stop::Done;
+            }
+            if let Some(stop) = self.stop() {
+                return stop;
+            }
+            let position = self.session.next;
+            let in_memory = position > self.session.check_upto();
+            let Some(tail) = self.log.row(position).filter(|_| in_memory) else {
+                return Stop::Store(Some(self.query()));
+            };
+            self.carrier.offer(self.session, self.link, &tail.row, Some(&mut tail.json));
+            self.session.next = position.next();
+        }
+    }
+
+    fn stop(&self) -> Option<Stop> {
+        if self.session.fetch.is_some() {
+            Some(Stop::Store(None))
+        } else if self.is_held() {
+            Some(Stop::Held)
+        } else if !self.link.has_credit() {
+            Some(Stop::Credit)
+        } else {
+            (self.window() == 0).then_some(Stop::Window)
+        }
+    }
+
+    /// Whether the session is to be handed nothing: refused by the peer, or too many dead letters (P8).
+    pub(super) fn is_held(&self) -> bool {
+        self.session.hold_until.is_some_and(|until| until > self.carrier.now.instant)
+            || self.session.dead_bytes() > self.carrier.config.store.session_max_bytes
+    }
+
+    fn window(&self) -> usize {
+        let flights = self.session.flights.len();
+        match &self.session.role {
+            Role::Peer(_) => PEER_WINDOW.saturating_sub(flights),
+            Role::Application(application) => match application.ack {
+                AckMode::Manual => self.carrier.config.limits.delivery_window.saturating_sub(flights),
+                AckMode::Auto => FETCH_ROWS,
+            },
+        }
+    }
+
+    fn query(&self) -> Query {
+        // Only rows that need the store's word are asked beyond what is in memory.
+        let upto = self.log.durable();
+        Query::Rows {
+            after: self.session.next.before(),
+            upto,
+            max_rows: self.window().min(FETCH_ROWS),
+            max_bytes: FETCH_BYTES,
+        }
+    }
+
+    /// Rows that the store found; `upto` is how far it looked.
+    pub(super) fn rows(&mut self, rows: &[StoredRow], upto: Position) {
+        for StoredRow { row, superseded } in rows {
+            if row.position < self.session.next {
+                continue;
+            }
+            if self.stop().is_some() {
+                return;
+            }
+            let checked = row.position <= self.session.check_upto() || row.only.is_some();
+            if *superseded && checked {
+                self.carrier.tally.superseded +=
+                    u64::from(self.session.is_owed(row, &self.carrier.config.tags));
+            } else {
+                self.carrier.offer(self.session, self.link, row, None);
+            }
+            self.session.next = row.position.next();
+        }
+        self.session.next = self.session.next.max(upto.next());
+    }
+
+    /// Flights that were due, and what the store has of them.
+    pub(super) fn repeats(&mut self, asked: &[Position], rows: &[StoredRow]) {
+        let mut rows = rows.iter().peekable();
+        for position in asked {
+            let found = rows.next_if(|stored| stored.row.position == *position);
+            if !self.session.flights.contains_key(position) {
+                continue;
+            }
+            match found {
+                Some(StoredRow { row, superseded: false }) => {
+                    if self.is_held() || !self.link.has_credit() {
+                        return;
+                    }
+                    self.carrier.repeat(self.session, self.link, row);
+                }
+                // Superseded, or gone for that reason.
+                Some(_) | None => {
+                    self.session.flights.remove(position);
+                    self.carrier.tally.superseded += 1;
+                }
+            }
+        }
+    }
+}
+
+impl Carrier<'_> {
+    /// Hands a row over for the first time on this session, if it is owed.
+    fn offer(
+        &mut self,
+        session: &mut Session,
+        link: &mut Link,
+        row: &Row,
+        json: Option<&mut Option<Bytes>>,
+    ) {
+        session.walked_bytes += row.size() as u64;
+        let known = !session.known.is_empty() && session.known.remove(&row.position);
+        if known || !session.is_owed(row, &self.config.tags) {
+            return;
+        }
+        let mut flight = Flight::new(self.now.wall);
+        if let Some(reason) = self.refusal(session, &row.message) {
+            self.end(session, row, flight, reason);
+            return;
+        }
+        if row.position <= session.doubt || row.only.is_some() {
+            flight.handed = 1;
+        }
+        self.carry(session, link, row, flight, json);
+    }
+
+    /// Hands a flight over again, or gives it up.
+    fn repeat(&mut self, session: &mut Session, link: &mut Link, row: &Row) {
+        let Some(mut flight) = session.flights.remove(&row.position) else { return };
+        let application = session.application().is_some();
+        if application && flight.on_link && !flight.nacked {
+            flight.fail("no ACK in time");
+        }
+        flight.nacked = false;
+        let reason = if flight.rejected {
+            Some(DeadReason::Rejected)
+        } else if application && flight.failed >= self.config.retry.max_attempts {
+            Some(DeadReason::Unacknowledged)
+        } else {
+            self.refusal(session, &row.message)
+        };
+        match reason {
+            Some(reason) => self.end(session, row, flight, reason),
+            None => self.carry(session, link, row, flight, None),
+        }
+    }
+
+    /// Why the session cannot be handed this message.
+    fn refusal(&self, session: &Session, message: &Message) -> Option<DeadReason> {
+        if message.is_expired(self.now.wall) {
+            return Some(DeadReason::Expired);
+        }
+        let too_large =
+            session.peer().is_some_and(|peer| message.body().len() as u64 > peer.max_message_bytes);
+        too_large.then_some(DeadReason::TooLarge)
+    }
+
+    /// The obligation ends without an acknowledgement.
+    fn end(&mut self, session: &Session, row: &Row, flight: Flight, reason: DeadReason) {
+        if reason == DeadReason::Expired {
+            self.tally.expired += 1;
+        }
+        // An event that expires on its way to a node is settled; an unnamed session keeps nothing.
+        let settled = reason == DeadReason::Expired && session.peer().is_some();
+        if settled || !session.is_durable() {
+            return;
+        }
+        let error = match reason {
+            DeadReason::Expired => "its time to live was over".into(),
+            DeadReason::TooLarge => "larger than the peer takes".into(),
+            DeadReason::Unacknowledged => "no ACK in time".into(),
+            DeadReason::Rejected => "rejected".into(),
+        };
+        self.deaths.push(Death { message: row.message.clone(), reason, flight, error });
+    }
+
+    fn carry(
+        &mut self,
+        session: &mut Session,
+        link: &mut Link,
+        row: &Row,
+        mut flight: Flight,
+        json: Option<&mut Option<Bytes>>,
+    ) {
+        let redelivery = flight.handed;
+        flight.handed += 1;
+        flight.on_link = true;
+        flight.due = None;
+        if redelivery == 0 {
+            self.first += 1;
+        } else {
+            self.again += 1;
+        }
+        session.handed_upto = session.handed_upto.max(row.position);
+        match &session.role {
+            Role::Peer(_) => self.carry_to_peer(link, row),
+            Role::Application(application) => {
+                let manual = application.ack == AckMode::Manual;
+                self.carry_to_application(link, row, redelivery, json);
+                if manual {
+                    let wait = retry_wait(&self.config.retry, flight.handed, self.random);
+                    flight.id.get_or_insert_with(|| row.message.id().into());
+                    session.schedule(&mut flight, self.now.instant + wait);
+                } else if let Some(application) = link.application_mut() {
+                    // The frame that carries it is the next one at the latest.
+                    application.unsent.push_back((link.frames_out + 1, row.position));
+                }
+            }
+        }
+        session.flights.insert(row.position, flight);
+    }
+
+    fn carry_to_peer(&mut self, link: &mut Link, row: &Row) {
+        let Some(peer) = link.peer_mut() else { return };
+        peer.sent.push_back(Some(row.position));
+        let limit = FRAME_TARGET.min(peer.max_frame_bytes);
+        let length = row.message.encoded().len();
+        self.make_room(link, BatchKind::Messages, length, limit).push_message(&row.message);
+    }
+
+    fn carry_to_application(
+        &mut self,
+        link: &mut Link,
+        row: &Row,
+        redelivery: u32,
+        json: Option<&mut Option<Bytes>>,
+    ) {
+        if link.protocol == Protocol::Postcard {
+            let head = DeliveryHead { delivery: row.position, redelivery };
+            let length = row.message.encoded().len() + 16;
+            let writer = self.make_room(link, BatchKind::Deliveries, length, FRAME_TARGET);
+            writer.push(&head);
+            writer.push_message(&row.message);
+            return;
+        }
+        let node = self.config.id.as_str();
+        match json {
+            Some(cache) => {
+                let prefix = cache.get_or_insert_with(|| {
+                    json::write::delivery_prefix(&row.message, node, self.buffer);
+                    self.buffer.split().freeze()
+                });
+                self.buffer.extend_from_slice(prefix);
+            }
+            None => json::write::delivery_prefix(&row.message, node, self.buffer),
+        }
+        json::write::delivery_suffix(row.position, redelivery, self.buffer);
+        let frame = Frame::Text(self.buffer.split().freeze());
+        transmit(self.out, link, frame);
+    }
+
+    /// The frame that is being filled, with room for `length` more bytes.
+    pub(super) fn make_room<'l>(
+        &mut self,
+        link: &'l mut Link,
+        kind: BatchKind,
+        length: usize,
+        limit: usize,
+    ) -> &'l mut FrameWriter {
+        let fits = |writer: &FrameWriter| {
+            writer.kind() == kind && (writer.is_empty() || writer.len() + length <= limit)
+        };
+        if !link.writer.as_ref().is_some_and(fits) {
+            self.send_filled(link);
+        }
+        link.writer.get_or_insert_with(|| FrameWriter::new(kind))
+    }
+
+    /// Sends the frame that is being filled.
+    pub(super) fn send_filled(&mut self, link: &mut Link) {
+        if let Some(writer) = link.writer.take() {
+            transmit(self.out, link, Frame::Binary(writer.finish()));
+        }
+    }
+
+    /// Adds this visit to the counters.
+    pub(super) fn count(&mut self, session: &mut Session, link: &Link) {
+        session.delivered += self.first;
+        session.retransmits += self.again;
+        if self.first + self.again == 0 {
+            return;
+        }
+        match &link.state {
+            State::Peer(peer) => self.tally.sent(peer.node.as_str(), self.first, self.again),
+            State::Application(_) if !session.is_durable() => {
+                self.tally.delivered("app:other", self.first, self.again);
+            }
+            State::Application(_) => {
+                self.tally.delivered(&session.name, self.first, self.again);
+            }
+            State::Handshake | State::Candidate { .. } => {}
+        }
+    }
+}

@@ -1,0 +1,366 @@
+//! The node: the one place that sees links, sessions, log and clock at the same time.
+//!
+//! [`Node::handle`] takes an input and changes the parts; [`Node::poll_output`] first gives what
+//! is ready and then gathers: it seals a batch if none is in flight, hands over to the sessions
+//! that can take more, and releases what waited for a commit. So any number of inputs between two
+//! drains become one batch and few frames.
+//!
+//! The files of this folder are chapters of one `impl`: `connect` (links come and go), `accept` (messages come in),
+//! `commit` (batches), `handover` and `serve` (messages go out), `application` (frames of applications), `repeat`
+//! (timers), `operate` (operators).
+
+mod accept;
+mod application;
+mod commit;
+mod connect;
+mod dialing;
+mod fetched;
+mod handover;
+mod operate;
+mod peer;
+mod repeat;
+mod serve;
+
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use bytes::BytesMut;
+
+use crate::clock::{Clock, ClockFault};
+use crate::config::{Config, Durability};
+use crate::dial::Dialer;
+use crate::event::Event;
+use crate::ids::{
+    BatchId, DeadLetterId, DialId, FetchId, Incarnation, LinkId, Position, Sequence, SessionId,
+    StoreId, Ticket,
+};
+use crate::io::{Frame, Input, Output};
+use crate::link::Link;
+use crate::log::Log;
+use crate::newest::NewestOfKeys;
+use crate::rate::{Random, RateLimit};
+use crate::receipts::{Bounds, Receipts};
+use crate::seen::{Seen, Source};
+use crate::session::{Dirty, Session, UNNAMED};
+use crate::store::{Query, Recovered, StoreFailure, Usage};
+use crate::tally::Tally;
+use crate::time::{Instant, Now};
+use crate::timers::{Timer, Timers};
+
+use self::operate::Search;
+
+/// Questions to the store that may be open at once.
+const MAX_FETCHES: usize = 16;
+/// How long a cursor that moved may wait for a batch.
+const CURSOR_DELAY: Duration = Duration::from_millis(250);
+/// How often the node looks after itself.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
+
+/// One node of the mesh, as a state machine. See the [crate's documentation](crate) for the loop
+/// that drives it.
+#[derive(Debug)]
+pub struct Node {
+    config: Config,
+    store_id: StoreId,
+    incarnation: Incarnation,
+    /// This node as an origin.
+    me: Source,
+    started: Instant,
+    now: Now,
+    random: Random,
+    clock: Clock,
+    clock_fault: Option<ClockFault>,
+    sequence: Sequence,
+    log: Log,
+    seen: Seen,
+    newest: NewestOfKeys,
+    receipts: Receipts,
+    sessions: BTreeMap<SessionId, Session>,
+    by_name: BTreeMap<String, SessionId>,
+    last_session: SessionId,
+    last_unnamed: SessionId,
+    last_dead_letter: DeadLetterId,
+    links: BTreeMap<LinkId, Link>,
+    /// Links whose rival is being pinged, by the rival.
+    candidates: BTreeMap<LinkId, LinkId>,
+    dialers: BTreeMap<usize, Dialer>,
+    last_dial: DialId,
+    timers: Timers,
+    fetches: BTreeMap<FetchId, Purpose>,
+    last_fetch: FetchId,
+    /// Sessions that wait for a free question.
+    fetch_queue: VecDeque<(SessionId, Query)>,
+    /// Sessions to hand over to.
+    ready: BTreeSet<SessionId>,
+    /// Links that wait for a batch.
+    awaiting: BTreeSet<LinkId>,
+    /// Links with answers or acknowledgements to send.
+    unflushed: BTreeSet<LinkId>,
+    dirty_now: BTreeSet<SessionId>,
+    dirty_soon: BTreeSet<SessionId>,
+    receipts_touched: BTreeSet<SessionId>,
+    /// Something waits for a commit, though no row does.
+    commit_wanted: bool,
+    orders: Vec<(BatchId, Ticket)>,
+    searches: BTreeMap<FetchId, Search>,
+    usage: Usage,
+    store_full: Option<String>,
+    store_rest_until: Option<Instant>,
+    paused: bool,
+    phase: Phase,
+    /// Bytes ever appended or recovered, for the lag of sessions.
+    log_bytes: u64,
+    tally: Tally,
+    buffer: BytesMut,
+    path: String,
+    out: VecDeque<Output>,
+}
+
+/// Where the life of a node stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Running,
+    ShuttingDown,
+    Stopped,
+    Halted,
+}
+
+/// What a question to the store is for.
+#[derive(Debug, Clone)]
+enum Purpose {
+    /// The next rows of a session.
+    Walk(SessionId),
+    /// Flights of a session to hand over again.
+    Repeat(SessionId, Vec<Position>),
+    /// What is the newest of the keys of parked messages.
+    Lookup(LinkId, Vec<crate::ids::Hash128>),
+    /// An operator's question or order.
+    Operator(Ticket),
+}
+
+impl Node {
+    /// A node that goes on where its store says. `seed` is the source of all randomness in it
+    /// and must differ from start to start.
+    pub fn new(config: Config, recovered: Recovered, seed: u64, now: Now) -> Self {
+        let mut random = Random::new(seed);
+        let fresh = Incarnation::new((now.wall.0 << 16) | (random.next() & 0xffff));
+        let incarnation = fresh.max(recovered.incarnation.next());
+        let mut seen = Seen::recover(&recovered.seen);
+        let me = seen.source(&config.id, incarnation);
+        let bounds = Bounds {
+            ids: config.limits.idempotency_ids,
+            bytes: config.limits.idempotency_max_bytes,
+        };
+        let mut node = Self {
+            store_id: recovered.store_id,
+            incarnation,
+            me,
+            started: now.instant,
+            now,
+            random,
+            clock: Clock::new(recovered.clock, config.limits.max_clock_drift, now),
+            clock_fault: None,
+            sequence: Sequence::default(),
+            log: Log::new(recovered.head),
+            seen,
+            newest: NewestOfKeys::new(recovered.clock),
+            receipts: Receipts::recover(&recovered.receipts, bounds),
+            sessions: BTreeMap::new(),
+            by_name: BTreeMap::new(),
+            last_session: recovered.last_session,
+            last_unnamed: SessionId::new(UNNAMED),
+            last_dead_letter: recovered.last_dead_letter,
+            links: BTreeMap::new(),
+            candidates: BTreeMap::new(),
+            dialers: BTreeMap::new(),
+            last_dial: DialId::default(),
+            timers: Timers::default(),
+            fetches: BTreeMap::new(),
+            last_fetch: FetchId::default(),
+            fetch_queue: VecDeque::new(),
+            ready: BTreeSet::new(),
+            awaiting: BTreeSet::new(),
+            unflushed: BTreeSet::new(),
+            dirty_now: BTreeSet::new(),
+            dirty_soon: BTreeSet::new(),
+            receipts_touched: BTreeSet::new(),
+            commit_wanted: true,
+            orders: Vec::new(),
+            searches: BTreeMap::new(),
+            usage: recovered.usage,
+            store_full: None,
+            store_rest_until: None,
+            paused: false,
+            phase: Phase::Running,
+            log_bytes: 0,
+            tally: Tally::default(),
+            buffer: BytesMut::with_capacity(64 << 10),
+            path: String::new(),
+            out: VecDeque::new(),
+            config,
+        };
+        node.recover_sessions(&recovered, now);
+        node.begin();
+        node
+    }
+
+    fn recover_sessions(&mut self, recovered: &Recovered, now: Now) {
+        for record in &recovered.sessions {
+            let repeats = RateLimit::new(self.config.retry.max_rate, now.instant);
+            let Some(mut session) = Session::recover(record, recovered.head, repeats) else {
+                let reason = "its record in the store cannot be read".into();
+                let (session, owed) = (record.name.clone(), recovered.head.get());
+                self.out.push_back(Output::Event(Event::SessionEnded { session, reason, owed }));
+                continue;
+            };
+            for (id, reason, count, bytes) in &recovered.dead_letters {
+                if *id == session.id {
+                    session.dead.insert(*reason, (*count, *bytes));
+                }
+            }
+            self.by_name.insert(session.name.clone(), session.id);
+            self.sessions.insert(session.id, session);
+        }
+    }
+
+    fn begin(&mut self) {
+        self.event(Event::Started {
+            node: self.config.id.clone(),
+            incarnation: self.incarnation,
+            store: self.store_id,
+            head: self.log.durable(),
+        });
+        if self.config.store.durability == Durability::Normal {
+            self.event(Event::NotSynced);
+        }
+        self.look_after_itself();
+        for url in self.config.peers.clone() {
+            self.add_dialer(url);
+        }
+    }
+
+    /// Takes one input. Infallible; any number of calls between drains. `now` must not go back.
+    pub fn handle(&mut self, input: Input, now: Now) {
+        if matches!(self.phase, Phase::Halted | Phase::Stopped) {
+            return;
+        }
+        self.now = now;
+        self.clock.observe(now);
+        match input {
+            Input::LinkUp(up) => self.link_up(up),
+            Input::LinkDown { link, code, reason } => self.link_down(link, code, &reason),
+            Input::DialFailed { dial, reason } => self.dial_failed(dial, &reason),
+            Input::Received { link, frame } => self.received(link, frame),
+            Input::Sent { link, frames, cost } => self.sent(link, frames, cost),
+            Input::Committed(committed) => self.committed(committed),
+            Input::CommitFailed(failed) => self.commit_failed(failed),
+            Input::Fetched { fetch, answer } => self.fetched(fetch, answer),
+            Input::Timer => self.timers_due(),
+            Input::Reconfigure { peers, tags } => self.reconfigure(peers, tags),
+            Input::Admin { ticket, request } => self.operate(ticket, request),
+            Input::ShutDown => self.shut_down(),
+        }
+    }
+
+    /// The next output; `None`: drained.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        if self.out.is_empty() && !matches!(self.phase, Phase::Halted | Phase::Stopped) {
+            self.gather();
+        }
+        self.out.pop_front()
+    }
+
+    /// When [`Input::Timer`] is due. To be asked only when the outputs are drained.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    /// Turns what has changed into outputs. A commit comes first, so that the store works while
+    /// the shell sends.
+    fn gather(&mut self) {
+        self.seal_if_wanted();
+        for session in core::mem::take(&mut self.ready) {
+            self.serve(session);
+        }
+        for link in core::mem::take(&mut self.unflushed) {
+            self.flush(link);
+        }
+        self.pause_or_resume();
+        self.trim_tail();
+        if self.phase == Phase::ShuttingDown && self.out.is_empty() {
+            self.stop_if_done();
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        self.out.push_back(Output::Event(event));
+    }
+
+    fn halt(&mut self, failure: StoreFailure) {
+        self.phase = Phase::Halted;
+        // Nothing may be acknowledged any more, also not what was about to be.
+        self.out.clear();
+        self.out.push_back(Output::Halt(failure));
+    }
+
+    /// Asks the store, or queues the question of a session until another one is answered.
+    fn fetch(&mut self, purpose: Purpose, query: Query) -> FetchId {
+        self.last_fetch = self.last_fetch.next();
+        self.fetches.insert(self.last_fetch, purpose);
+        self.out.push_back(Output::Fetch { fetch: self.last_fetch, query });
+        self.last_fetch
+    }
+
+    /// Notes that the record of a session must be written, and arranges for it.
+    fn touch(&mut self, id: SessionId, dirty: Dirty) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        session.touch(dirty);
+        self.arrange_write(id);
+    }
+
+    fn arrange_write(&mut self, id: SessionId) {
+        match self.sessions.get(&id).map(|session| session.dirty) {
+            Some(Dirty::Now) => {
+                self.dirty_now.insert(id);
+                self.commit_wanted = true;
+            }
+            Some(Dirty::Soon) => {
+                self.dirty_soon.insert(id);
+                self.timers.set_earlier(Timer::Cursors, self.now.instant + CURSOR_DELAY);
+            }
+            Some(Dirty::Clean) | None => {}
+        }
+    }
+
+    fn trim_tail(&mut self) {
+        let connected = self.sessions.values().filter(|session| session.link.is_some());
+        let keep = connected.map(|session| session.next).min();
+        self.log.trim(keep.unwrap_or(self.log.durable().next()));
+    }
+
+    fn pause_or_resume(&mut self) {
+        let full = self.log.undurable_bytes() > crate::log::UNDURABLE_MAX_BYTES;
+        if full != self.paused {
+            self.paused = full;
+        }
+        for link in self.links.values_mut() {
+            let pause = full || link.is_congested();
+            if pause != link.paused {
+                link.paused = pause;
+                let output = if pause { Output::Pause(link.id) } else { Output::Resume(link.id) };
+                self.out.push_back(output);
+            }
+        }
+    }
+}
+
+/// Queues a frame and charges it to the link.
+fn transmit(out: &mut VecDeque<Output>, link: &mut Link, frame: Frame) {
+    let cost = frame.cost();
+    link.cost_in_flight += cost;
+    link.frames_out += 1;
+    link.bytes.1 += (cost - 64) as u64;
+    out.push_back(Output::Transmit { link: link.id, frame });
+}

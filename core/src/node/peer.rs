@@ -1,0 +1,179 @@
+//! Frames of peers: their messages, acknowledgements and refusals.
+
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+
+use crate::event::Event;
+use crate::ids::Hash128;
+use crate::io::{Close, Frame};
+use crate::link::Link;
+use crate::message::Message;
+use crate::newest::Comparison;
+use crate::rate::backoff;
+use crate::seen::Verdict;
+use crate::session::Dirty;
+use crate::store::Query;
+use crate::wire::{Ack, NotNow, NotNowReason, Wire, messages};
+
+use super::accept::Accepted;
+use super::connect::protocol;
+use super::{Node, Purpose, transmit};
+
+impl Node {
+    pub(super) fn peer_messages(&mut self, link: &mut Link, batch: &Bytes) -> Result<(), Close> {
+        let messages = messages(batch).map_err(|error| protocol(&alloc::format!("{error}")))?;
+        for message in &messages {
+            self.check_message(link, message)?;
+        }
+        self.dialer_succeeded(link);
+        if let Some(peer) = link.peer_mut() {
+            peer.parked.extend(messages);
+        }
+        self.take_parked(link)
+    }
+
+    fn check_message(&self, link: &Link, message: &Message) -> Result<(), Close> {
+        let limits = &self.config.limits;
+        message
+            .check(limits.max_tags, limits.max_nodes)
+            .map_err(|error| protocol(&alloc::format!("message {message:?}: {error}")))?;
+        let peer = link.peer().map(|peer| peer.node.as_str());
+        if message.path().rsplit(',').next() != peer {
+            return Err(protocol("the path of a message does not end with its sender"));
+        }
+        if message.body().len() > limits.max_message_bytes
+            || message.key().len() > limits.max_key_bytes
+        {
+            return Err(protocol("a message above the limits that this node told"));
+        }
+        Ok(())
+    }
+
+    /// Takes the messages of a link in their order, as far as the newest of their keys is known
+    /// without the store; asks for the others.
+    pub(super) fn take_parked(&mut self, link: &mut Link) -> Result<(), Close> {
+        let Some(peer) = link.peer_mut() else { return Ok(()) };
+        if peer.lookup.is_some() {
+            return Ok(());
+        }
+        let mut messages = core::mem::take(&mut peer.parked);
+        let unknown = self.unknown_keys(messages.make_contiguous());
+        let session = peer.session;
+        let ready = match unknown {
+            Some((first, keys)) => {
+                let query = Query::Latest(keys.clone());
+                peer.lookup = Some(self.fetch(Purpose::Lookup(link.id, keys), query));
+                first
+            }
+            None => messages.len(),
+        };
+        for message in messages.drain(..ready) {
+            let accepted = self.accept(&message, session);
+            let Some(peer) = link.peer_mut() else { return Ok(()) };
+            peer.received += 1;
+            match accepted {
+                Accepted::With(batch) => peer.received_with(batch),
+                Accepted::NotNow(reason) => self.say_not_now(link, reason, &message),
+            }
+        }
+        if let Some(peer) = link.peer_mut() {
+            peer.parked = messages;
+            if !peer.waiting.is_empty() {
+                self.awaiting.insert(link.id);
+            }
+        }
+        self.unflushed.insert(link.id);
+        Ok(())
+    }
+
+    /// The first of these messages that cannot be judged without the store, and the keys to ask
+    /// for from there on.
+    fn unknown_keys(&mut self, messages: &[Message]) -> Option<(usize, Vec<Hash128>)> {
+        let mut first = None;
+        let mut keys = Vec::new();
+        for (index, message) in messages.iter().enumerate() {
+            let Some(key) = message.key_hash() else { continue };
+            let source = self.source_of(message);
+            if self.seen.check(source, message.sequence()) != Verdict::Seen
+                && self.newest.compare(&key, message, &self.seen) == Comparison::Unknown
+            {
+                first.get_or_insert(index);
+                keys.push(key);
+            }
+        }
+        first.map(|first| (first, keys))
+    }
+
+    fn say_not_now(&mut self, link: &mut Link, reason: NotNowReason, message: &Message) {
+        let wall = self.now.wall.0;
+        let Some(peer) = link.peer_mut() else { return };
+        let number = peer.received;
+        // Its obligation is the sender's; the number counts as answered.
+        peer.received_with(None);
+        if reason == NotNowReason::Clock {
+            let first = !core::mem::replace(&mut peer.warned_of_clock, true);
+            let peer = peer.node.clone();
+            self.tally.clock_refused(peer.as_str());
+            if first {
+                let ahead_ms = message.version().wall().0.saturating_sub(wall);
+                self.event(Event::VersionAhead { peer, ahead_ms });
+            }
+        }
+        let not_now = Wire::NotNow(NotNow { first: number, last: number, reason });
+        transmit(&mut self.out, link, Frame::Binary(not_now.encode()));
+    }
+
+    pub(super) fn peer_acknowledged(&mut self, link: &mut Link, ack: Ack) -> Result<(), Close> {
+        let offset = i64::try_from(ack.wall.0).unwrap_or(i64::MAX) - self.now.wall.0 as i64;
+        self.dialer_succeeded(link);
+        let Some(peer) = link.peer_mut() else { return Ok(()) };
+        if !peer.may_acknowledge(ack.upto) {
+            return Err(protocol("an acknowledgement of what was not sent"));
+        }
+        peer.clock_offset_ms = offset;
+        let id = peer.session;
+        let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
+        let mut moved = false;
+        for position in peer.acknowledge(ack.upto) {
+            moved |= session.settle(position);
+        }
+        if let Some(peer) = session.peer_mut() {
+            moved |= peer.reported != ack.position;
+            peer.reported = ack.position;
+        }
+        if moved {
+            session.refusals = 0;
+            self.touch(id, Dirty::Soon);
+        }
+        self.ready.insert(id);
+        Ok(())
+    }
+
+    /// The peer cannot take these now: they stay owed, and are sent again after a wait that
+    /// grows with every refusal. No attempt is counted (P13).
+    pub(super) fn peer_refused(&mut self, link: &mut Link, not_now: NotNow) -> Result<(), Close> {
+        let Some(peer) = link.peer_mut() else { return Ok(()) };
+        if not_now.first == 0
+            || not_now.first > not_now.last
+            || !peer.may_acknowledge(not_now.last)
+        {
+            return Err(protocol("a refusal of what was not sent"));
+        }
+        let id = peer.session;
+        let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
+        let retry = &self.config.retry;
+        session.refusals = session.refusals.saturating_add(1);
+        let limit = backoff(retry.ack_timeout / 8, retry.max_backoff, session.refusals.min(32));
+        let at = self.now.instant + self.random.upper_half(limit);
+        for position in peer.refuse(not_now.first, not_now.last) {
+            session.schedule_at(position, at);
+        }
+        if not_now.reason != NotNowReason::Clock {
+            session.hold_until = Some(at);
+            session.wake_at(at);
+        }
+        self.ready.insert(id);
+        Ok(())
+    }
+}

@@ -1,0 +1,342 @@
+//! A visit to one session: answers and deliveries leave in the order of the log.
+
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+
+use crate::event::Event;
+use crate::ids::{FetchId, LinkId, Position, SessionId};
+use crate::io::{Frame, Observation, Output, Protocol};
+use crate::json;
+use crate::link::{Answer, Link, Pending};
+use crate::session::Dirty;
+use crate::store::{DeadLetter, Query, StoredRow};
+use crate::time::Instant;
+use crate::timers::Timer;
+use crate::wire::{Ack, BatchKind, Outcome, Wire};
+
+use super::handover::{Carrier, Death, Desk, Stop};
+use super::{Node, transmit};
+
+/// Flights that are handed over again at once.
+const REPEATS: usize = 256;
+
+impl Node {
+    /// Hands a session what its link can take now.
+    pub(super) fn serve(&mut self, id: SessionId) {
+        let stop = self.visit(id, |desk, durable, committed| {
+            desk.answer(durable, committed);
+            if desk.link.is_greeted() { desk.walk(durable) } else { Stop::Held }
+        });
+        let Some(stop) = stop else { return };
+        self.repeat_due(id);
+        let idle = self.sessions.get(&id).is_some_and(|session| session.fetch.is_none());
+        if let Stop::Store(Some(query)) = stop
+            && idle
+        {
+            self.fetch_for(id, query);
+        }
+        self.say_synced(id);
+        self.close_if_ending(id);
+        self.close_if_lagging(id);
+    }
+
+    /// Brings session and link together, and takes care of what comes of it.
+    fn visit<T>(
+        &mut self,
+        id: SessionId,
+        work: impl FnOnce(&mut Desk<'_>, Position, crate::ids::BatchId) -> T,
+    ) -> Option<T> {
+        let session = self.sessions.get_mut(&id)?;
+        let link = self.links.get_mut(&session.link?)?;
+        let (durable, committed) = (self.log.durable(), self.log.committed_id());
+        let before = session.cursor();
+        let carrier = Carrier {
+            config: &self.config,
+            out: &mut self.out,
+            tally: &mut self.tally,
+            buffer: &mut self.buffer,
+            random: &mut self.random,
+            now: self.now,
+            deaths: Vec::new(),
+            first: 0,
+            again: 0,
+        };
+        let mut desk = Desk { session, link, log: &mut self.log, carrier };
+        let result = work(&mut desk, durable, committed);
+        let Desk { session, link, mut carrier, .. } = desk;
+        carrier.send_filled(link);
+        carrier.count(session, link);
+        let deaths = carrier.deaths;
+        if session.cursor() != before {
+            session.touch(Dirty::Soon);
+        }
+        match session.wake {
+            Some(at) if session.fetch.is_none() => self.timers.set(Timer::Session(id), at),
+            Some(_) | None => self.timers.clear(Timer::Session(id)),
+        }
+        self.arrange_write(id);
+        self.bury(id, deaths);
+        Some(result)
+    }
+
+    /// Asks the store for the flights whose time has come.
+    fn repeat_due(&mut self, id: SessionId) {
+        let now = self.now.instant;
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let greeted = session.link.and_then(|link| self.links.get(&link));
+        let may = greeted.is_some_and(|link| link.is_greeted() && link.has_credit());
+        if session.fetch.is_some() || !session.has_due(now) || !may {
+            return;
+        }
+        let due = session.take_due(now, REPEATS);
+        if let Some(at) = session.wake {
+            self.timers.set(Timer::Session(id), at);
+        }
+        if !due.is_empty() {
+            self.fetch_for(id, Query::RowsAt(due));
+        }
+    }
+
+    /// Whether this answer is the one that the session waits for; it waits no longer.
+    fn is_awaited(&mut self, id: SessionId, fetch: FetchId) -> bool {
+        let Some(session) = self.sessions.get_mut(&id) else { return false };
+        let awaited = session.fetch == Some(fetch);
+        if awaited {
+            session.fetch = None;
+            self.ready.insert(id);
+        }
+        awaited
+    }
+
+    pub(super) fn rows_fetched(
+        &mut self,
+        id: SessionId,
+        fetch: FetchId,
+        rows: Vec<StoredRow>,
+        upto: Position,
+    ) {
+        if self.is_awaited(id, fetch) {
+            self.visit(id, |desk, _, _| desk.rows(&rows, upto));
+        }
+    }
+
+    pub(super) fn repeats_fetched(
+        &mut self,
+        id: SessionId,
+        fetch: FetchId,
+        asked: &[Position],
+        rows: Vec<StoredRow>,
+    ) {
+        if self.is_awaited(id, fetch) {
+            self.visit(id, |desk, _, _| desk.repeats(asked, &rows));
+            self.touch(id, Dirty::Soon);
+        }
+    }
+
+    /// Writes down what will not be handed over again.
+    fn bury(&mut self, id: SessionId, deaths: Vec<Death>) {
+        if deaths.is_empty() {
+            return;
+        }
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let owner = id;
+        for Death { message, reason, flight, error } in deaths {
+            self.last_dead_letter = self.last_dead_letter.next();
+            let counts = session.dead.entry(reason).or_default();
+            counts.0 += 1;
+            counts.1 += (message.encoded().len() + 64) as u64;
+            let (session, id) = (session.name.clone(), message.id().into());
+            let event = Event::DeadLetter { session, message: id, reason: reason.as_str() };
+            self.out.push_back(Output::Event(event));
+            let (first_error, last_error) = flight.errors.unwrap_or((error.clone(), error));
+            self.log.growing.dead_letters.push(DeadLetter {
+                id: self.last_dead_letter,
+                session: owner,
+                reason,
+                attempts: flight.handed,
+                first_error,
+                last_error,
+                first_at: flight.first_at,
+                died_at: self.now.wall,
+                message,
+            });
+        }
+        self.touch(id, Dirty::Now);
+    }
+
+    fn say_synced(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let Some(link) = session.link.and_then(|link| self.links.get_mut(&link)) else { return };
+        let (greeted, protocol) = (link.is_greeted(), link.protocol);
+        let Some(application) = link.application_mut() else { return };
+        let Some(at) = application.synced_at else { return };
+        if !greeted || session.next <= at || session.fresh {
+            return;
+        }
+        application.synced_at = None;
+        let frame = match protocol {
+            Protocol::Json => {
+                json::write::synced(&mut self.buffer);
+                Frame::Text(self.buffer.split().freeze())
+            }
+            Protocol::Postcard => Frame::Binary(Wire::Synced.encode()),
+        };
+        transmit(&mut self.out, link, frame);
+    }
+
+    /// Tells a peer what is durable, if that is news.
+    pub(super) fn flush(&mut self, id: LinkId) {
+        let (position, wall) = (self.log.durable(), self.now.wall);
+        let Some(link) = self.links.get_mut(&id) else { return };
+        let Some(peer) = link.peer_mut() else { return };
+        if peer.settled == peer.told {
+            return;
+        }
+        peer.told = peer.settled;
+        let ack = Wire::Ack(Ack { upto: peer.told, position, wall });
+        transmit(&mut self.out, link, Frame::Binary(ack.encode()));
+    }
+
+    fn close_if_ending(&mut self, id: SessionId) {
+        let Some(link) = self.sessions.get(&id).and_then(|session| session.link) else { return };
+        let done = |link: &Link| {
+            link.application()
+                .is_some_and(|app| app.ending.is_some() && app.answers.is_empty())
+        };
+        if !self.links.get(&link).is_some_and(done) {
+            return;
+        }
+        if let Some(mut link) = self.links.remove(&link) {
+            let close = link.application_mut().and_then(|app| app.ending.take());
+            self.finish(link, close, "");
+        }
+    }
+
+    /// An unnamed application that lags too far is closed: what it missed is counted (P8).
+    fn close_if_lagging(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get(&id).filter(|session| !session.is_durable()) else {
+            return;
+        };
+        let lag = self.log_bytes.saturating_sub(session.walked_bytes);
+        if lag <= self.config.store.session_max_bytes {
+            return;
+        }
+        let missed = self.log.durable().get() - session.next.before().get();
+        let Some(link) = session.link.and_then(|link| self.links.remove(&link)) else { return };
+        self.tally.missed += missed;
+        let reason = alloc::format!("lagging {lag} bytes behind: too slow for what it receives");
+        let code = crate::io::CloseCode::Limit;
+        self.finish(link, Some(crate::io::Close { code, reason }), "");
+    }
+}
+
+impl Desk<'_> {
+    /// Lets answers leave whose batch is durable, each behind the deliveries of its place. Where
+    /// those cannot leave now, the answer overtakes them, and they are handed over only while
+    /// they are the newest: the application never sees a key go back behind its own write (P6).
+    fn answer(&mut self, durable: Position, committed: crate::ids::BatchId) {
+        let mut receipts: Option<(Instant, usize)> = None;
+        while let Some(application) = self.link.application() {
+            let Some(Pending { place, batch, .. }) = application.answers.front() else { break };
+            let place = *place;
+            if *batch > committed || !self.link.has_credit() {
+                break;
+            }
+            if self.link.is_greeted() && place > self.session.next {
+                self.walk(place.before().min(durable));
+                if !self.link.has_credit() {
+                    break;
+                }
+                if self.session.next < place {
+                    self.session.overtaken = self.session.overtaken.max(place);
+                }
+            }
+            let Some(application) = self.link.application_mut() else { break };
+            let Some(pending) = application.answers.pop_front() else { break };
+            if matches!(pending.answer, Answer::Receipt { .. }) {
+                match &mut receipts {
+                    Some((received, count)) if *received == pending.received => *count += 1,
+                    Some(_) | None => {
+                        self.observe(receipts.take());
+                        receipts = Some((pending.received, 1));
+                    }
+                }
+            }
+            self.say(pending.answer);
+        }
+        self.observe(receipts);
+    }
+
+    fn observe(&mut self, receipts: Option<(Instant, usize)>) {
+        if let Some((received, count)) = receipts {
+            let took = self.carrier.now.instant.since(received);
+            let observation = Observation::PublishAck { took, count };
+            self.carrier.out.push_back(Output::Observe(observation));
+        }
+    }
+
+    fn say(&mut self, answer: Answer) {
+        match self.link.protocol {
+            Protocol::Json => self.say_in_json(&answer),
+            Protocol::Postcard => self.say_in_binary(&answer),
+        }
+    }
+
+    fn say_in_json(&mut self, answer: &Answer) {
+        let Carrier { config, buffer, .. } = &mut self.carrier;
+        let frame = match answer {
+            Answer::Welcome(frame) => frame.clone(),
+            Answer::Receipt { id, version, duplicate, .. } => {
+                let level = config.store.durability;
+                let node = config.id.as_str();
+                json::write::receipt(text(id), node, *version, *duplicate, level, buffer);
+                buffer.split().freeze()
+            }
+            Answer::Error { refusal, frame } => {
+                json::write::error(refusal, *frame, buffer);
+                buffer.split().freeze()
+            }
+        };
+        self.greet_with(answer);
+        transmit(self.carrier.out, self.link, Frame::Text(frame));
+    }
+
+    fn say_in_binary(&mut self, answer: &Answer) {
+        let outcome = match answer {
+            Answer::Welcome(frame) => {
+                self.greet_with(answer);
+                transmit(self.carrier.out, self.link, Frame::Binary(frame.clone()));
+                return;
+            }
+            Answer::Receipt { id, version, duplicate, .. } => Outcome::Receipt {
+                id: text(id),
+                version: *version,
+                duplicate: *duplicate,
+                level: self.carrier.config.store.durability,
+            },
+            Answer::Error { refusal, frame } => Outcome::Error {
+                id: refusal.re.as_deref(),
+                frame: *frame,
+                code: refusal.code.as_str(),
+                retryable: refusal.code.retryable(),
+                retry_after_ms: refusal.retry_after.map_or(0, |after| after.as_millis() as u64),
+                message: &refusal.message,
+            },
+        };
+        let limit = 64 << 10;
+        self.carrier.make_room(self.link, BatchKind::Outcomes, 256, limit).push(&outcome);
+    }
+
+    fn greet_with(&mut self, answer: &Answer) {
+        if let Answer::Welcome(_) = answer
+            && let Some(application) = self.link.application_mut()
+        {
+            application.greeted = true;
+        }
+    }
+}
+
+fn text(id: &Bytes) -> &str {
+    core::str::from_utf8(id).unwrap_or_default()
+}

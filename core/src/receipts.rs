@@ -1,0 +1,305 @@
+//! Receipts that were given, so that publishing again gives the same one (P9).
+//!
+//! A ring per session: the newest [`Bounds::ids`] ids of the last [`WINDOW`], and over all
+//! sessions a bound in bytes, to which the largest session gives way first. The store holds the same
+//! as append-only blocks, one per session and batch.
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use hashbrown::HashMap;
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Hlc;
+use crate::ids::{BatchId, Hash128, SessionId};
+use crate::store::ReceiptBlock;
+use crate::time::WallMs;
+
+/// How long an id is remembered.
+pub const WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
+/// Memory that one receipt takes, about, in bytes.
+pub const RECEIPT_BYTES: usize = 136;
+
+/// Bounds of the memory.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Ids per session.
+    pub ids: usize,
+    /// Bytes over all sessions.
+    pub bytes: usize,
+}
+
+/// A receipt that was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Receipt {
+    /// What was published.
+    pub content: Hash128,
+    /// The version that it was given.
+    pub version: Hlc,
+    /// The batch that it waits for; one that is durable already, if it was recovered.
+    pub batch: BatchId,
+}
+
+/// What is known of a `messageId`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Known {
+    /// Nothing.
+    Fresh,
+    /// The same content was published under it.
+    Same(Receipt),
+    /// Other content was published under it.
+    Other,
+}
+
+/// Receipts of all sessions.
+#[derive(Debug)]
+pub struct Receipts {
+    bounds: Bounds,
+    sessions: BTreeMap<SessionId, Ring>,
+    total: usize,
+}
+
+#[derive(Debug, Default)]
+struct Ring {
+    by_id: HashMap<Hash128, Receipt>,
+    order: VecDeque<(Hash128, WallMs)>,
+    /// Receipts since the last batch.
+    fresh: Vec<Stored>,
+    /// Blocks in the store: number, how many receipts.
+    blocks: VecDeque<(u64, usize)>,
+    next_block: u64,
+    durable: bool,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Stored {
+    id: Hash128,
+    content: Hash128,
+    version: Hlc,
+}
+
+impl Receipts {
+    /// What the store remembers. A block that cannot be read is left out.
+    pub fn recover(blocks: &[ReceiptBlock], bounds: Bounds) -> Self {
+        let mut receipts = Self { bounds, sessions: BTreeMap::new(), total: 0 };
+        for block in blocks {
+            let ring = receipts.sessions.entry(block.session).or_default();
+            ring.durable = true;
+            ring.next_block = ring.next_block.max(block.number + 1);
+            let stored: Vec<Stored> = postcard::from_bytes(&block.receipts).unwrap_or_default();
+            ring.blocks.push_back((block.number, stored.len()));
+            for Stored { id, content, version } in stored {
+                let receipt = Receipt { content, version, batch: BatchId::new(0) };
+                if ring.by_id.insert(id, receipt).is_none() {
+                    receipts.total += 1;
+                }
+                ring.order.push_back((id, block.wall));
+            }
+        }
+        receipts
+    }
+
+    /// What is known of the id in this session.
+    pub fn check(&self, session: SessionId, id: &Hash128, content: &Hash128, wall: WallMs) -> Known {
+        let Some(ring) = self.sessions.get(&session) else { return Known::Fresh };
+        let oldest = wall.minus(WINDOW);
+        match ring.by_id.get(id) {
+            Some(receipt) if receipt.version.wall() < oldest => Known::Fresh,
+            Some(receipt) if receipt.content == *content => Known::Same(*receipt),
+            Some(_) => Known::Other,
+            None => Known::Fresh,
+        }
+    }
+
+    /// Remembers a receipt. `durable` sessions have theirs in the store too.
+    pub fn insert(
+        &mut self,
+        session: SessionId,
+        durable: bool,
+        id: Hash128,
+        receipt: Receipt,
+        wall: WallMs,
+    ) {
+        let ring = self.sessions.entry(session).or_default();
+        ring.durable = durable;
+        if ring.by_id.insert(id, receipt).is_none() {
+            self.total += 1;
+        }
+        ring.order.push_back((id, wall));
+        if durable {
+            ring.fresh.push(Stored { id, content: receipt.content, version: receipt.version });
+        }
+    }
+
+    /// Forgets a receipt whose batch was rolled back.
+    pub fn undo(&mut self, session: SessionId, id: &Hash128) {
+        let Some(ring) = self.sessions.get_mut(&session) else { return };
+        if ring.by_id.remove(id).is_some() {
+            self.total -= 1;
+        }
+        ring.order.retain(|(other, _)| other != id);
+        ring.fresh.retain(|stored| stored.id != *id);
+    }
+
+    /// Forgets a session.
+    pub fn end(&mut self, session: SessionId) {
+        if let Some(ring) = self.sessions.remove(&session) {
+            self.total -= ring.by_id.len();
+        }
+    }
+
+    /// The blocks for the next batch of these sessions, and the blocks to delete, after forgetting what is beyond the
+    /// bounds.
+    pub fn take_blocks(
+        &mut self,
+        touched: impl Iterator<Item = SessionId>,
+        wall: WallMs,
+    ) -> (Vec<ReceiptBlock>, Vec<(SessionId, u64)>) {
+        let (mut blocks, mut dropped) = (Vec::new(), Vec::new());
+        for session in touched {
+            let Some(ring) = self.sessions.get_mut(&session) else { continue };
+            blocks.extend(ring.take_block(session, wall));
+            self.total -= ring.forget(self.bounds.ids, wall.minus(WINDOW));
+            dropped.extend(ring.drop_blocks().map(|number| (session, number)));
+        }
+        while self.total * RECEIPT_BYTES > self.bounds.bytes {
+            let largest = self.sessions.iter_mut().max_by_key(|(_, ring)| ring.by_id.len());
+            let Some((session, ring)) = largest else { break };
+            // An eighth at a time, so that finding the largest costs little per id.
+            let keep = ring.by_id.len() - ring.by_id.len().div_ceil(8);
+            self.total -= ring.forget(keep, WallMs(0));
+            dropped.extend(ring.drop_blocks().map(|number| (*session, number)));
+        }
+        (blocks, dropped)
+    }
+
+    /// Ids remembered.
+    pub fn len(&self) -> usize {
+        self.total
+    }
+}
+
+impl Ring {
+    fn take_block(&mut self, session: SessionId, wall: WallMs) -> Option<ReceiptBlock> {
+        if self.fresh.is_empty() {
+            return None;
+        }
+        let fresh = core::mem::take(&mut self.fresh);
+        let number = self.next_block;
+        self.next_block += 1;
+        self.blocks.push_back((number, fresh.len()));
+        let receipts = postcard::to_allocvec(&fresh).expect("hashes can be encoded").into();
+        Some(ReceiptBlock { session, number, wall, receipts })
+    }
+
+    /// Forgets all but the newest `keep`, and what is older than `oldest`. Answers how many ids.
+    fn forget(&mut self, keep: usize, oldest: WallMs) -> usize {
+        let before = self.by_id.len();
+        while let Some((id, wall)) = self.order.front() {
+            if self.order.len() <= keep && *wall >= oldest {
+                break;
+            }
+            self.by_id.remove(id);
+            self.order.pop_front();
+        }
+        before - self.by_id.len()
+    }
+
+    /// Numbers of the oldest blocks, all of whose receipts are forgotten: the last suffices.
+    fn drop_blocks(&mut self) -> impl Iterator<Item = u64> {
+        let mut stored: usize = self.blocks.iter().map(|(_, count)| count).sum();
+        let remembered = self.order.len() - self.fresh.len().min(self.order.len());
+        let mut last = None;
+        while let Some((number, count)) = self.blocks.front() {
+            if stored - count < remembered {
+                break;
+            }
+            stored -= count;
+            last = Some(*number);
+            self.blocks.pop_front();
+        }
+        last.into_iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SESSION: SessionId = SessionId::new(1);
+
+    fn hash(n: u64) -> Hash128 {
+        Hash128::of(&[&n.to_le_bytes()])
+    }
+
+    fn receipt(n: u64) -> Receipt {
+        Receipt { content: hash(n), version: Hlc::at(WallMs(n)), batch: BatchId::new(0) }
+    }
+
+    fn receipts(ids: usize, bytes: usize) -> Receipts {
+        Receipts::recover(&[], Bounds { ids, bytes })
+    }
+
+    #[test]
+    fn the_same_content_is_known_and_other_content_is_told_apart() {
+        let mut receipts = receipts(10, 1 << 20);
+        receipts.insert(SESSION, true, hash(1), receipt(5), WallMs(5));
+        let known = |content| receipts.check(SESSION, &hash(1), &hash(content), WallMs(6));
+        assert_eq!(known(5), Known::Same(receipt(5)));
+        assert_eq!(known(6), Known::Other);
+        let elsewhere = receipts.check(SessionId::new(2), &hash(1), &hash(5), WallMs(6));
+        assert_eq!(elsewhere, Known::Fresh);
+    }
+
+    #[test]
+    fn the_ring_keeps_the_newest_ids_also_across_a_restart() {
+        let mut before = receipts(3, 1 << 20);
+        let mut stored = Vec::new();
+        for n in 1..=5 {
+            before.insert(SESSION, true, hash(n), receipt(n), WallMs(n));
+            let (blocks, dropped) = before.take_blocks([SESSION].into_iter(), WallMs(n));
+            stored.extend(blocks);
+            stored.retain(|block| dropped.iter().all(|(_, upto)| block.number > *upto));
+        }
+        assert_eq!(stored.len(), 3);
+        let after = Receipts::recover(&stored, Bounds { ids: 3, bytes: 1 << 20 });
+        for n in 1..=5 {
+            let expected = if n <= 2 { Known::Fresh } else { Known::Same(receipt(n)) };
+            assert_eq!(before.check(SESSION, &hash(n), &hash(n), WallMs(9)), expected);
+            assert_eq!(after.check(SESSION, &hash(n), &hash(n), WallMs(9)), expected);
+        }
+    }
+
+    #[test]
+    fn an_id_is_forgotten_after_a_day() {
+        let mut receipts = receipts(10, 1 << 20);
+        let day = 24 * 60 * 60 * 1000;
+        receipts.insert(SESSION, true, hash(1), receipt(5), WallMs(5));
+        assert_ne!(receipts.check(SESSION, &hash(1), &hash(5), WallMs(5 + day)), Known::Fresh);
+        assert_eq!(receipts.check(SESSION, &hash(1), &hash(5), WallMs(6 + day)), Known::Fresh);
+    }
+
+    #[test]
+    fn the_largest_session_gives_way_first() {
+        let mut receipts = receipts(1000, 100 * RECEIPT_BYTES);
+        let quiet = SessionId::new(2);
+        receipts.insert(quiet, true, hash(0), receipt(0), WallMs(1));
+        for n in 1..=200 {
+            receipts.insert(SESSION, true, hash(n), receipt(n), WallMs(1));
+        }
+        receipts.take_blocks([SESSION, quiet].into_iter(), WallMs(1));
+        assert!(receipts.len() <= 100);
+        assert_ne!(receipts.check(quiet, &hash(0), &hash(0), WallMs(1)), Known::Fresh);
+        assert_ne!(receipts.check(SESSION, &hash(200), &hash(200), WallMs(1)), Known::Fresh);
+    }
+
+    #[test]
+    fn what_was_rolled_back_is_fresh_again() {
+        let mut receipts = receipts(10, 1 << 20);
+        receipts.insert(SESSION, true, hash(1), receipt(1), WallMs(1));
+        receipts.undo(SESSION, &hash(1));
+        assert_eq!(receipts.check(SESSION, &hash(1), &hash(1), WallMs(1)), Known::Fresh);
+        assert!(receipts.take_blocks([SESSION].into_iter(), WallMs(1)).0.is_empty());
+    }
+}

@@ -1,0 +1,522 @@
+//! A session: what outlives links, the record of what a peer or application has been handed.
+//!
+//! A session walks the log. Everything before [`Session::next`] is settled, except the
+//! [`Flight`]s: handed over, and not acknowledged. So the cursor, up to which everything is
+//! settled, needs no bookkeeping of its own. What stays true: `next` never passes a row that is owed
+//! without making it a flight, and a flight ends only by an acknowledgement, as superseded, or as a dead
+//! letter (P2). A session does no I/O and knows no link but by number.
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::application::AckMode;
+use crate::ids::{
+    FetchId, Incarnation, LinkId, NodeId, Position, SessionId, StoreId, is_name,
+};
+use crate::rate::{Random, RateLimit, backoff};
+use crate::store::{DeadReason, Row, SessionRecord};
+use crate::tags::TagSet;
+use crate::time::{Instant, WallMs};
+
+/// Unnamed applications' sessions have numbers from here on; they are never stored.
+pub const UNNAMED: u64 = 1 << 62;
+
+/// Whose session it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Role {
+    /// Another node.
+    Peer(Peer),
+    /// An application.
+    Application(Application),
+}
+
+/// What is known of a peer across links.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer {
+    /// Its id.
+    pub node: NodeId,
+    /// Its database, from its last Hello.
+    pub store: StoreId,
+    /// Its start, from its last Hello.
+    pub incarnation: Incarnation,
+    /// The end of its log, from its last acknowledgement.
+    pub reported: Position,
+    /// Largest value that it takes.
+    pub max_message_bytes: u64,
+}
+
+/// What an application receives, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Application {
+    /// Name; `None` ends the session with its link.
+    pub client: Option<String>,
+    /// Its tags; `None`: the node's.
+    pub tags: Option<TagSet>,
+    /// Key prefixes; `None`: all keys.
+    pub keys: Option<Vec<String>>,
+    /// Who says that a delivery is done.
+    pub ack: AckMode,
+    /// Whether it asked to be handed only the newest value while it lags.
+    pub conflate: bool,
+    /// Rows before this one are none of its business: `replay=new`.
+    pub from: Position,
+    /// The first replay ends here: rows up to here are handed over while they are the newest,
+    /// its own included.
+    pub replay: Position,
+}
+
+/// Something handed over and not acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Flight {
+    /// Hand-overs so far.
+    pub handed: u32,
+    /// Hand-overs that a live receiver left unacknowledged or answered with NACK.
+    pub failed: u32,
+    /// When it was handed over first.
+    pub first_at: WallMs,
+    /// When it is handed over again; `None` while the socket or a peer has it.
+    pub due: Option<Instant>,
+    /// Whether the link that is up now has carried it.
+    pub on_link: bool,
+    /// Its `messageId`, where an application may acknowledge by that.
+    pub id: Option<Box<str>>,
+    /// What was said at the first and at the last failure.
+    pub errors: Option<(String, String)>,
+    /// The application asked for it again, later.
+    pub nacked: bool,
+    /// The application wants none of it.
+    pub rejected: bool,
+}
+
+/// How soon the record of a session must be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Dirty {
+    /// It is as stored.
+    Clean,
+    /// With some batch before long.
+    Soon,
+    /// With the next batch.
+    Now,
+}
+
+/// A session.
+#[derive(Debug)]
+pub struct Session {
+    /// Number.
+    pub id: SessionId,
+    /// `peer:NAME`, `app:NAME`, or `link:N` without a name.
+    pub name: String,
+    /// Whose.
+    pub role: Role,
+    /// The next row to look at.
+    pub next: Position,
+    /// Rows up to here may have been handed over in an earlier life of the session: they are
+    /// marked `redelivery`, and handed over only while they are the newest.
+    pub doubt: Position,
+    /// A receipt for a row up to here has overtaken deliveries: those are handed over only
+    /// while they are the newest.
+    pub overtaken: Position,
+    /// Handed over and not acknowledged.
+    pub flights: BTreeMap<Position, Flight>,
+    /// Rows ahead of `next` that the peer is known to have.
+    pub known: BTreeSet<Position>,
+    /// Highest row ever handed over.
+    pub handed_upto: Position,
+    /// The link that serves it.
+    pub link: Option<LinkId>,
+    /// Rows are on their way from the store.
+    pub fetch: Option<FetchId>,
+    /// No flight is due before this time; `None`: none is due by time.
+    pub wake: Option<Instant>,
+    /// Whether there may be flights that the link has not carried.
+    pub fresh: bool,
+    /// Ids of what was acknowledged last, where an application may acknowledge by id.
+    pub settled_ids: VecDeque<Box<str>>,
+    /// Nothing is handed over before this time.
+    pub hold_until: Option<Instant>,
+    /// Refusals in a row by the peer, for the length of the hold.
+    pub refusals: u32,
+    /// Limit of repeats.
+    pub repeats: RateLimit,
+    /// When it was last disconnected; `None` while connected.
+    pub away_since: Option<WallMs>,
+    /// Number and bytes of its dead letters.
+    pub dead: BTreeMap<DeadReason, (u64, u64)>,
+    /// Whether its record must be written.
+    pub dirty: Dirty,
+    /// First hand-overs since the start.
+    pub delivered: u64,
+    /// Later hand-overs since the start.
+    pub retransmits: u64,
+    /// Bytes of the rows looked at, counted as the log counts them.
+    pub walked_bytes: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Record {
+    role: RoleRecord,
+    next: Position,
+    open: Vec<OpenRecord>,
+    away_since: WallMs,
+}
+
+#[derive(Serialize, Deserialize)]
+enum RoleRecord {
+    Peer {
+        store: StoreId,
+        incarnation: Incarnation,
+        reported: Position,
+        max_message_bytes: u64,
+    },
+    Application {
+        tags: Option<String>,
+        keys: Option<Vec<String>>,
+        auto: bool,
+        conflate: bool,
+        from: Position,
+        replay: Position,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct OpenRecord {
+    position: Position,
+    handed: u32,
+    failed: u32,
+    first_at: WallMs,
+}
+
+impl Session {
+    /// A session that begins to look at the row `next`.
+    pub fn new(id: SessionId, role: Role, next: Position, repeats: RateLimit) -> Self {
+        let name = match &role {
+            Role::Peer(peer) => alloc::format!("peer:{}", peer.node),
+            Role::Application(Application { client: Some(client), .. }) => {
+                alloc::format!("app:{client}")
+            }
+            Role::Application(_) => alloc::format!("link:{}", id.get() - UNNAMED),
+        };
+        Self {
+            id,
+            name,
+            role,
+            next,
+            doubt: Position::default(),
+            overtaken: Position::default(),
+            flights: BTreeMap::new(),
+            known: BTreeSet::new(),
+            handed_upto: Position::default(),
+            link: None,
+            fetch: None,
+            wake: None,
+            fresh: false,
+            settled_ids: VecDeque::new(),
+            hold_until: None,
+            refusals: 0,
+            repeats,
+            away_since: None,
+            dead: BTreeMap::new(),
+            dirty: Dirty::Clean,
+            delivered: 0,
+            retransmits: 0,
+            walked_bytes: 0,
+        }
+    }
+
+    /// The session of this record. Everything up to `head` may have been handed over before.
+    /// `None` if the record cannot be read.
+    pub fn recover(record: &SessionRecord, head: Position, repeats: RateLimit) -> Option<Self> {
+        let Record { role, next, open, away_since } =
+            postcard::from_bytes(&record.state).ok()?;
+        let (kind, name) = record.name.split_once(':')?;
+        let role = match role {
+            RoleRecord::Peer { store, incarnation, reported, max_message_bytes } => {
+                let node = NodeId::new(name).ok()?;
+                Role::Peer(Peer { node, store, incarnation, reported, max_message_bytes })
+            }
+            RoleRecord::Application { tags, keys, auto, conflate, from, replay } => {
+                let tags = tags.map(|tags| TagSet::new(crate::tags::list(&tags)));
+                Role::Application(Application {
+                    client: Some(name.into()).filter(|_| kind == "app" && is_name(name)),
+                    tags: tags.transpose().ok()?,
+                    keys,
+                    ack: if auto { AckMode::Auto } else { AckMode::Manual },
+                    conflate,
+                    from,
+                    replay,
+                })
+            }
+        };
+        let mut session = Self::new(record.id, role, next, repeats);
+        session.doubt = head;
+        session.handed_upto = next.before();
+        session.away_since = Some(away_since);
+        for OpenRecord { position, handed, failed, first_at } in open {
+            session.flights.insert(position, Flight { handed, failed, ..Flight::new(first_at) });
+        }
+        session.disconnected(away_since);
+        session.dirty = Dirty::Clean;
+        Some(session)
+    }
+
+    /// The record for the store; `None` for a session that is not stored.
+    pub fn record(&self, wall: WallMs) -> Option<SessionRecord> {
+        let role = match &self.role {
+            Role::Peer(peer) => RoleRecord::Peer {
+                store: peer.store,
+                incarnation: peer.incarnation,
+                reported: peer.reported,
+                max_message_bytes: peer.max_message_bytes,
+            },
+            Role::Application(application) => {
+                application.client.as_ref()?;
+                RoleRecord::Application {
+                    tags: application.tags.as_ref().map(|tags| tags.as_str().into()),
+                    keys: application.keys.clone(),
+                    auto: application.ack == AckMode::Auto,
+                    conflate: application.conflate,
+                    from: application.from,
+                    replay: application.replay,
+                }
+            }
+        };
+        // A peer acknowledges in order: what it has not is sent again from the cursor on.
+        let (next, open) = match &self.role {
+            Role::Peer(_) => (self.cursor().next(), Vec::new()),
+            Role::Application(_) => (self.next, self.open_records()),
+        };
+        let away_since = self.away_since.unwrap_or(wall);
+        let state = postcard::to_allocvec(&Record { role, next, open, away_since })
+            .expect("a record can be encoded");
+        Some(SessionRecord {
+            id: self.id,
+            name: self.name.clone(),
+            cursor: self.cursor(),
+            state: state.into(),
+        })
+    }
+
+    fn open_records(&self) -> Vec<OpenRecord> {
+        self.flights
+            .iter()
+            .map(|(position, flight)| OpenRecord {
+                position: *position,
+                handed: flight.handed,
+                failed: flight.failed,
+                first_at: flight.first_at,
+            })
+            .collect()
+    }
+
+    /// Whether it is kept in the store.
+    pub fn is_durable(&self) -> bool {
+        self.id.get() < UNNAMED
+    }
+
+    /// Everything at or below is settled.
+    pub fn cursor(&self) -> Position {
+        match self.flights.first_key_value() {
+            Some((first, _)) => (*first).min(self.next).before(),
+            None => self.next.before(),
+        }
+    }
+
+    /// Rows at or below this need the store's word that they are the newest of their key.
+    pub fn check_upto(&self) -> Position {
+        let replay = match &self.role {
+            Role::Peer(_) => Position::default(),
+            Role::Application(application) => application.replay,
+        };
+        self.doubt.max(self.overtaken).max(replay)
+    }
+
+    /// Whether the row is for this session at all: by path for a peer; by tags, keys and publisher for an
+    /// application.
+    pub fn is_owed(&self, row: &Row, node_tags: &TagSet) -> bool {
+        if let Some(only) = row.only {
+            return only == self.id;
+        }
+        match &self.role {
+            Role::Peer(peer) => !row.message.visited(&peer.node),
+            Role::Application(application) => {
+                application.wants(&row.message, node_tags)
+                    && (row.publisher != Some(self.id) || row.position <= application.replay)
+            }
+        }
+    }
+
+    /// Makes the record due; answers whether it was clean before.
+    pub fn touch(&mut self, dirty: Dirty) -> bool {
+        let was_clean = self.dirty == Dirty::Clean;
+        if self.is_durable() {
+            self.dirty = self.dirty.max(dirty);
+        }
+        was_clean && self.dirty != Dirty::Clean
+    }
+
+    /// Ends the obligation for this row, in flight or not looked at yet. Answers whether
+    /// anything changed.
+    pub fn settle(&mut self, position: Position) -> bool {
+        if position >= self.next { self.known.insert(position) } else { self.flights.remove(&position).is_some() }
+    }
+
+    /// Begins again at the first row: everything may have been handed over before.
+    pub fn rewind(&mut self, head: Position) {
+        self.doubt = head;
+        self.next = match &self.role {
+            Role::Peer(_) => Position::new(1),
+            Role::Application(application) => application.from,
+        };
+        self.flights.clear();
+        self.known.clear();
+        self.fetch = None;
+        self.touch(Dirty::Now);
+    }
+
+    /// The link is gone: what it carried will be handed over again.
+    pub fn disconnected(&mut self, wall: WallMs) {
+        self.link = None;
+        self.fetch = None;
+        self.hold_until = None;
+        self.wake = None;
+        self.away_since.get_or_insert(wall);
+        match &self.role {
+            Role::Peer(_) => {
+                self.next = self.cursor().next();
+                self.flights.clear();
+                self.known.clear();
+            }
+            Role::Application(_) => {
+                for flight in self.flights.values_mut() {
+                    flight.on_link = false;
+                    flight.due = None;
+                }
+                self.fresh = !self.flights.is_empty();
+            }
+        }
+    }
+
+    /// Makes a flight due at this time.
+    pub fn schedule(&mut self, flight: &mut Flight, at: Instant) {
+        flight.due = Some(at);
+        self.wake_at(at);
+    }
+
+    /// Makes the flight of this row due at this time.
+    pub fn schedule_at(&mut self, position: Position, at: Instant) {
+        if let Some(flight) = self.flights.get_mut(&position) {
+            flight.due = Some(at);
+            self.wake_at(at);
+        }
+    }
+
+    /// Wants to be looked at by this time.
+    pub fn wake_at(&mut self, at: Instant) {
+        self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
+    }
+
+    /// Whether there may be flights to hand over again now.
+    pub fn has_due(&self, now: Instant) -> bool {
+        self.fresh || self.wake.is_some_and(|wake| wake <= now)
+    }
+
+    /// The flights to hand over again now, in log order, at most `most`: those that the link has
+    /// not carried, and those whose time has come, under the rate limit. Sets when to ask again.
+    pub fn take_due(&mut self, now: Instant, most: usize) -> Vec<Position> {
+        let mut due = Vec::new();
+        let mut wake: Option<Instant> = None;
+        let mut limited = false;
+        for (position, flight) in &mut self.flights {
+            let fresh = !flight.on_link && flight.due.is_none();
+            let is_due = fresh || flight.due.is_some_and(|at| at <= now);
+            if is_due && due.len() < most && !limited {
+                if !fresh && let Err(wait) = self.repeats.take(now) {
+                    limited = true;
+                    wake = Some(now + wait);
+                } else {
+                    due.push(*position);
+                }
+            } else if let Some(at) = flight.due.filter(|at| *at > now) {
+                wake = Some(wake.map_or(at, |wake| wake.min(at)));
+            }
+        }
+        self.fresh = self.flights.values().any(|flight| !flight.on_link && flight.due.is_none());
+        self.wake = wake.filter(|_| due.is_empty()).or(Some(now).filter(|_| !due.is_empty()));
+        due
+    }
+
+    /// The peer, if it is one's session.
+    pub fn peer(&self) -> Option<&Peer> {
+        match &self.role {
+            Role::Peer(peer) => Some(peer),
+            Role::Application(_) => None,
+        }
+    }
+
+    /// The peer, if it is one's session.
+    pub fn peer_mut(&mut self) -> Option<&mut Peer> {
+        match &mut self.role {
+            Role::Peer(peer) => Some(peer),
+            Role::Application(_) => None,
+        }
+    }
+
+    /// The application, if it is one's session.
+    pub fn application(&self) -> Option<&Application> {
+        match &self.role {
+            Role::Peer(_) => None,
+            Role::Application(application) => Some(application),
+        }
+    }
+
+    /// Bytes of dead letters.
+    pub fn dead_bytes(&self) -> u64 {
+        self.dead.values().map(|(_, bytes)| bytes).sum()
+    }
+}
+
+impl Application {
+    /// Whether a message is for this application, by tags and keys (P5).
+    pub fn wants(&self, message: &crate::message::Message, node_tags: &TagSet) -> bool {
+        self.tags.as_ref().unwrap_or(node_tags).matches(message.tags())
+            && self.keys.as_ref().is_none_or(|prefixes| {
+                prefixes.iter().any(|prefix| message.key().starts_with(prefix.as_str()))
+            })
+    }
+}
+
+impl Flight {
+    /// A flight that has not begun.
+    pub fn new(first_at: WallMs) -> Self {
+        Self {
+            handed: 0,
+            failed: 0,
+            first_at,
+            due: None,
+            on_link: false,
+            id: None,
+            errors: None,
+            nacked: false,
+            rejected: false,
+        }
+    }
+
+    /// Takes note of a failed hand-over.
+    pub fn fail(&mut self, error: &str) {
+        self.failed += 1;
+        let first = self.errors.take().map_or_else(|| error.into(), |(first, _)| first);
+        self.errors = Some((first, error.into()));
+    }
+}
+
+/// When what was handed over `handed` times is handed over again: the time-out, doubled each time up to the
+/// bound, with jitter in its upper half (P13).
+pub fn retry_wait(retry: &crate::config::Retry, handed: u32, random: &mut Random) -> Duration {
+    let limit = backoff(retry.ack_timeout, retry.max_backoff.max(retry.ack_timeout), handed);
+    if handed <= 1 { limit } else { random.upper_half(limit) }
+}
