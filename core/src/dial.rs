@@ -41,13 +41,7 @@ pub enum DialState {
 impl Dialer {
     /// A peer to be dialled at once.
     pub fn new(url: String, now: Instant) -> Self {
-        Self {
-            url,
-            state: DialState::Waiting(now),
-            failures: 0,
-            node: None,
-            last_error: None,
-        }
+        Self { url, state: DialState::Waiting(now), failures: 0, node: None, last_error: None }
     }
 
     /// Takes note of a failure. Answers how long to wait; `None`: given up.

@@ -82,8 +82,6 @@ pub enum State {
         hello: alloc::boxed::Box<Hello>,
         /// The link in doubt.
         rival: LinkId,
-        /// When the rival must have answered.
-        deadline: Instant,
     },
     /// A node.
     Peer(PeerLink),

@@ -210,14 +210,6 @@ impl Log {
         self.tail.get_mut(usize::try_from(offset).ok()?)
     }
 
-    /// Whether everything durable from this position on is in memory.
-    pub fn reaches(&self, position: Position) -> bool {
-        match self.tail.front() {
-            Some(first) => position >= first.row.position,
-            None => position > self.durable,
-        }
-    }
-
     /// Drops from memory what no connected session needs (all before `keep`), and the oldest
     /// rows beyond the bound.
     pub fn trim(&mut self, keep: Position) {

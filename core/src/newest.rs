@@ -65,11 +65,6 @@ impl NewestOfKeys {
         }
     }
 
-    /// The newest of a key, where it is known without the store.
-    pub fn find(&self, key: &Hash128) -> Option<&Newest> {
-        self.keys.get(key)
-    }
-
     /// Takes note of a new newest; answers what it replaces, for [`Self::undo`].
     pub fn put(&mut self, key: Hash128, newest: Newest) -> Option<Newest> {
         self.keys.insert(key, newest)
@@ -113,18 +108,11 @@ impl NewestOfKeys {
         let horizon = self.horizon;
         self.keys.retain(|_, newest| newest.version > horizon || newest.position > durable);
     }
-
-    /// Keys in memory.
-    pub fn len(&self) -> usize {
-        self.keys.len()
-    }
 }
 
 fn is_newer(message: &Message, than: &Newest, seen: &Seen) -> bool {
     let there: (Hlc, &str, Incarnation, Sequence) = match seen.names(than.source) {
-        Some((origin, incarnation)) => {
-            (than.version, origin.as_str(), incarnation, than.sequence)
-        }
+        Some((origin, incarnation)) => (than.version, origin.as_str(), incarnation, than.sequence),
         None => (than.version, "", Incarnation::new(0), than.sequence),
     };
     message.order() > there
@@ -198,8 +186,8 @@ mod tests {
         let undurable = Hash128::of(&[b"undurable"]);
         newest.put(undurable, entry(1, source, MAX_KEYS as u64 + 2));
         newest.trim(Position::new(MAX_KEYS as u64 + 1));
-        assert!(newest.len() < MAX_KEYS / 2 + 10);
-        assert!(newest.find(&undurable).is_some());
+        assert!(newest.keys.len() < MAX_KEYS / 2 + 10);
+        assert!(newest.keys.contains_key(&undurable));
         let oldest = Hash128::of(&[&1_u64.to_le_bytes()]);
         assert_eq!(newest.compare(&oldest, &message(1, "a"), &seen), Comparison::Unknown);
     }

@@ -31,7 +31,8 @@ impl RateLimit {
         let rate = u64::from(self.per_second);
         let elapsed = now.as_micros().saturating_sub(self.filled.as_micros());
         let full = rate * 1_000_000;
-        self.micro_tokens = self.micro_tokens.saturating_add(elapsed.saturating_mul(rate)).min(full);
+        self.micro_tokens =
+            self.micro_tokens.saturating_add(elapsed.saturating_mul(rate)).min(full);
         self.filled = now;
         if self.micro_tokens >= 1_000_000 {
             self.micro_tokens -= 1_000_000;

@@ -101,7 +101,13 @@ impl Receipts {
     }
 
     /// What is known of the id in this session.
-    pub fn check(&self, session: SessionId, id: &Hash128, content: &Hash128, wall: WallMs) -> Known {
+    pub fn check(
+        &self,
+        session: SessionId,
+        id: &Hash128,
+        content: &Hash128,
+        wall: WallMs,
+    ) -> Known {
         let Some(ring) = self.sessions.get(&session) else { return Known::Fresh };
         let oldest = wall.minus(WINDOW);
         match ring.by_id.get(id) {

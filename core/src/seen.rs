@@ -163,11 +163,6 @@ impl Seen {
         self.dirty.insert(source);
     }
 
-    /// Whether there is something for the next batch.
-    pub fn is_dirty(&self) -> bool {
-        !self.dirty.is_empty() || !self.dropped.is_empty()
-    }
-
     /// Takes the records that changed since the last call, and the keys of those to delete.
     pub fn take_changes(&mut self) -> (Vec<SeenRecord>, Vec<SeenKey>) {
         let mut records = Vec::new();
@@ -199,11 +194,6 @@ impl Seen {
         self.chunks * (CHUNK as usize / 8) + self.tracks.len() * size_of::<Track>()
     }
 
-    /// Every origin known.
-    pub fn origins(&self) -> impl Iterator<Item = &NodeId> {
-        self.by_origin.keys()
-    }
-
     fn give_up_lowest_chunk(&mut self) -> bool {
         let oldest = self
             .tracks
@@ -224,8 +214,8 @@ impl Seen {
     fn forget_oldest_incarnation(&mut self) {
         let oldest = self
             .by_origin
-            .iter()
-            .filter_map(|(_, starts)| starts.first_key_value())
+            .values()
+            .filter_map(BTreeMap::first_key_value)
             .min()
             .map(|(_, source)| *source);
         let Some(track) = oldest.and_then(|source| self.tracks.remove(&source)) else { return };

@@ -15,9 +15,7 @@ use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::application::AckMode;
-use crate::ids::{
-    FetchId, Incarnation, LinkId, NodeId, Position, SessionId, StoreId, is_name,
-};
+use crate::ids::{FetchId, Incarnation, LinkId, NodeId, Position, SessionId, StoreId, is_name};
 use crate::rate::{Random, RateLimit, backoff};
 use crate::store::{DeadReason, Row, SessionRecord};
 use crate::tags::TagSet;
@@ -231,8 +229,7 @@ impl Session {
     /// The session of this record. Everything up to `head` may have been handed over before.
     /// `None` if the record cannot be read.
     pub fn recover(record: &SessionRecord, head: Position, repeats: RateLimit) -> Option<Self> {
-        let Record { role, next, open, away_since } =
-            postcard::from_bytes(&record.state).ok()?;
+        let Record { role, next, open, away_since } = postcard::from_bytes(&record.state).ok()?;
         let (kind, name) = record.name.split_once(':')?;
         let role = match role {
             RoleRecord::Peer { store, incarnation, reported, max_message_bytes } => {
@@ -362,7 +359,11 @@ impl Session {
     /// Ends the obligation for this row, in flight or not looked at yet. Answers whether
     /// anything changed.
     pub fn settle(&mut self, position: Position) -> bool {
-        if position >= self.next { self.known.insert(position) } else { self.flights.remove(&position).is_some() }
+        if position >= self.next {
+            self.known.insert(position)
+        } else {
+            self.flights.remove(&position).is_some()
+        }
     }
 
     /// Begins again at the first row: everything may have been handed over before.
@@ -420,6 +421,19 @@ impl Session {
         self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
     }
 
+    /// When the session has something to do by itself. What is due already waits for something
+    /// else: the socket, the store, or the operator.
+    pub fn next_wake(&self, now: Instant) -> Option<Instant> {
+        let hold = self.hold_until.filter(|until| *until > now);
+        hold.or(self.wake.filter(|at| *at > now && self.fetch.is_none()))
+    }
+
+    /// Whether it is to be handed nothing: refused by the peer for now, or with more dead letters
+    /// than its bound (P8).
+    pub fn is_held(&self, now: Instant, max_dead_bytes: u64) -> bool {
+        self.hold_until.is_some_and(|until| until > now) || self.dead_bytes() > max_dead_bytes
+    }
+
     /// Whether there may be flights to hand over again now.
     pub fn has_due(&self, now: Instant) -> bool {
         self.fresh || self.wake.is_some_and(|wake| wake <= now)
@@ -446,7 +460,7 @@ impl Session {
             }
         }
         self.fresh = self.flights.values().any(|flight| !flight.on_link && flight.due.is_none());
-        self.wake = wake.filter(|_| due.is_empty()).or(Some(now).filter(|_| !due.is_empty()));
+        self.wake = if due.is_empty() { wake } else { Some(now) };
         due
     }
 

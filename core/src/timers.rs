@@ -18,8 +18,6 @@ pub enum Timer {
     Cursors,
     /// Making room, ending sessions, looking at the clock.
     Upkeep,
-    /// The end of shutting down.
-    ShutDown,
 }
 
 /// All timers.

@@ -39,9 +39,8 @@ impl Node {
         draft: &Draft<'_>,
         frame: u64,
     ) -> Result<(BatchId, Answer), Refusal> {
-        let known = draft.id.as_ref().map(|id| {
-            (Hash128::of(&[id.as_bytes()]), draft.content_hash())
-        });
+        let known =
+            draft.id.as_ref().map(|id| (Hash128::of(&[id.as_bytes()]), draft.content_hash()));
         if let Some((id, content)) = &known {
             match self.receipts.check(session, id, content, self.now.wall) {
                 Known::Fresh => {}
@@ -57,7 +56,8 @@ impl Node {
         self.may_publish()?;
         let version = self.clock.stamp().map_err(|fault| self.clock_refusal(fault))?;
         self.sequence = self.sequence.next();
-        let given = format_args!("{}-{:x}-{}", self.config.id, self.incarnation.get(), self.sequence);
+        let given =
+            format_args!("{}-{:x}-{}", self.config.id, self.incarnation.get(), self.sequence);
         let id = draft.id.clone().unwrap_or_else(|| Cow::Owned(format!("{given}")));
         let expires = if draft.kind.is_state() {
             WallMs(0)

@@ -30,8 +30,9 @@ impl Node {
         }
         self.commit_wanted = false;
         let (wall, floor) = (self.now.wall, self.floor());
-        let (blocks, dropped) =
-            self.receipts.take_blocks(core::mem::take(&mut self.receipts_touched).into_iter(), wall);
+        let (blocks, dropped) = self
+            .receipts
+            .take_blocks(core::mem::take(&mut self.receipts_touched).into_iter(), wall);
         let (seen, seen_dropped) = self.seen.take_changes();
         let mut ids = core::mem::take(&mut self.dirty_now);
         ids.append(&mut self.dirty_soon);
@@ -248,7 +249,8 @@ impl Node {
         self.phase = Phase::ShuttingDown;
         self.store_rest_until = None;
         let stored = self.sessions.values_mut().filter(|session| session.is_durable());
-        let touched: Vec<_> = stored.map(|session| (session.touch(Dirty::Now), session.id)).collect();
+        let touched: Vec<_> =
+            stored.map(|session| (session.touch(Dirty::Now), session.id)).collect();
         touched.into_iter().for_each(|(_, id)| self.arrange_write(id));
         self.commit_wanted = true;
     }

@@ -275,7 +275,7 @@ impl Node {
         }
         let deadline = self.now.instant + PROBE_TIMEOUT;
         self.timers.set(Timer::Link(link.id), deadline);
-        link.state = State::Candidate { hello: Box::new(hello), rival, deadline };
+        link.state = State::Candidate { hello: Box::new(hello), rival };
     }
 
     fn refuse_candidate(&mut self, candidate: LinkId) {
@@ -394,9 +394,9 @@ impl Node {
 
     /// Ends a link from this side, or takes note that it has ended.
     pub(super) fn finish(&mut self, link: Link, close: Option<Close>, reason: &str) {
-        let reason = close.as_ref().map_or(reason.into(), |close| {
-            format!("{} {}", close.code.number(), close.reason)
-        });
+        let reason = close
+            .as_ref()
+            .map_or(reason.into(), |close| format!("{} {}", close.code.number(), close.reason));
         let slowest = close.as_ref().is_some_and(|close| close.code == CloseCode::Duplicate);
         if let Some(close) = close {
             self.event(Event::Closing { link: link.id, close: close.clone() });
@@ -404,7 +404,6 @@ impl Node {
         }
         self.detach(link, &reason, slowest);
     }
-
 
     fn detach(&mut self, link: Link, reason: &str, slowest: bool) {
         self.timers.clear(Timer::Link(link.id));

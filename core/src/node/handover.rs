@@ -111,10 +111,9 @@ impl Desk<'_> {
         }
     }
 
-    /// Whether the session is to be handed nothing: refused by the peer, or too many dead letters (P8).
-    pub(super) fn is_held(&self) -> bool {
-        self.session.hold_until.is_some_and(|until| until > self.carrier.now.instant)
-            || self.session.dead_bytes() > self.carrier.config.store.session_max_bytes
+    fn is_held(&self) -> bool {
+        let max = self.carrier.config.store.session_max_bytes;
+        self.session.is_held(self.carrier.now.instant, max)
     }
 
     fn window(&self) -> usize {
@@ -122,7 +121,9 @@ impl Desk<'_> {
         match &self.session.role {
             Role::Peer(_) => PEER_WINDOW.saturating_sub(flights),
             Role::Application(application) => match application.ack {
-                AckMode::Manual => self.carrier.config.limits.delivery_window.saturating_sub(flights),
+                AckMode::Manual => {
+                    self.carrier.config.limits.delivery_window.saturating_sub(flights)
+                }
                 AckMode::Auto => FETCH_ROWS,
             },
         }
@@ -287,9 +288,11 @@ impl Carrier<'_> {
                     let wait = retry_wait(&self.config.retry, flight.handed, self.random);
                     flight.id.get_or_insert_with(|| row.message.id().into());
                     session.schedule(&mut flight, self.now.instant + wait);
-                } else if let Some(application) = link.application_mut() {
-                    // The frame that carries it is the next one at the latest.
-                    application.unsent.push_back((link.frames_out + 1, row.position));
+                } else {
+                    let carrying = link.frames_out + u64::from(link.writer.is_some());
+                    if let Some(application) = link.application_mut() {
+                        application.unsent.push_back((carrying, row.position));
+                    }
                 }
             }
         }

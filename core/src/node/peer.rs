@@ -53,6 +53,7 @@ impl Node {
     /// Takes the messages of a link in their order, as far as the newest of their keys is known
     /// without the store; asks for the others.
     pub(super) fn take_parked(&mut self, link: &mut Link) -> Result<(), Close> {
+        let id = link.id;
         let Some(peer) = link.peer_mut() else { return Ok(()) };
         if peer.lookup.is_some() {
             return Ok(());
@@ -63,7 +64,7 @@ impl Node {
         let ready = match unknown {
             Some((first, keys)) => {
                 let query = Query::Latest(keys.clone());
-                peer.lookup = Some(self.fetch(Purpose::Lookup(link.id, keys), query));
+                peer.lookup = Some(self.fetch(Purpose::Lookup(id, keys), query));
                 first
             }
             None => messages.len(),
@@ -154,9 +155,7 @@ impl Node {
     /// grows with every refusal. No attempt is counted (P13).
     pub(super) fn peer_refused(&mut self, link: &mut Link, not_now: NotNow) -> Result<(), Close> {
         let Some(peer) = link.peer_mut() else { return Ok(()) };
-        if not_now.first == 0
-            || not_now.first > not_now.last
-            || !peer.may_acknowledge(not_now.last)
+        if not_now.first == 0 || not_now.first > not_now.last || !peer.may_acknowledge(not_now.last)
         {
             return Err(protocol("a refusal of what was not sent"));
         }

@@ -71,9 +71,9 @@ impl Node {
         if session.cursor() != before {
             session.touch(Dirty::Soon);
         }
-        match session.wake {
-            Some(at) if session.fetch.is_none() => self.timers.set(Timer::Session(id), at),
-            Some(_) | None => self.timers.clear(Timer::Session(id)),
+        match session.next_wake(self.now.instant) {
+            Some(at) => self.timers.set(Timer::Session(id), at),
+            None => self.timers.clear(Timer::Session(id)),
         }
         self.arrange_write(id);
         self.bury(id, deaths);
@@ -86,11 +86,12 @@ impl Node {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let greeted = session.link.and_then(|link| self.links.get(&link));
         let may = greeted.is_some_and(|link| link.is_greeted() && link.has_credit());
-        if session.fetch.is_some() || !session.has_due(now) || !may {
+        let held = session.is_held(now, self.config.store.session_max_bytes);
+        if held || session.fetch.is_some() || !session.has_due(now) || !may {
             return;
         }
         let due = session.take_due(now, REPEATS);
-        if let Some(at) = session.wake {
+        if let Some(at) = session.next_wake(now) {
             self.timers.set(Timer::Session(id), at);
         }
         if !due.is_empty() {
@@ -201,8 +202,7 @@ impl Node {
     fn close_if_ending(&mut self, id: SessionId) {
         let Some(link) = self.sessions.get(&id).and_then(|session| session.link) else { return };
         let done = |link: &Link| {
-            link.application()
-                .is_some_and(|app| app.ending.is_some() && app.answers.is_empty())
+            link.application().is_some_and(|app| app.ending.is_some() && app.answers.is_empty())
         };
         if !self.links.get(&link).is_some_and(done) {
             return;

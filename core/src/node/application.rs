@@ -1,0 +1,384 @@
+//! Frames of applications: who they are, what they publish, what they say of deliveries.
+
+use alloc::borrow::Cow;
+use alloc::collections::VecDeque;
+use alloc::format;
+use alloc::string::String;
+
+use bytes::Bytes;
+
+use crate::application::{AckMode, Replay, Wishes};
+use crate::draft::Draft;
+use crate::event::Event;
+use crate::ids::{BatchId, Position, SessionId};
+use crate::io::{Close, CloseCode, Protocol};
+use crate::json::{self, Request, Settle, Target};
+use crate::link::{Answer, AppLink, ERROR_BUDGET, Link, Pending, State};
+use crate::rate::RateLimit;
+use crate::refusal::{Code, Refusal};
+use crate::session::{Application, Dirty, Role, Session, retry_wait};
+use crate::wire::{self, PROTOCOL_VERSION, Welcome, Wire, records};
+
+use super::Node;
+use super::connect::protocol;
+
+/// Ids of settled deliveries that a session remembers.
+const SETTLED_IDS: usize = 1024;
+
+impl Node {
+    /// Greets an application: finds or makes its session.
+    pub(super) fn welcome(&mut self, link: &mut Link) -> Result<(), Close> {
+        let wishes = Wishes::parse(&link.query, &self.config.limits)
+            .map_err(|reason| Close { code: CloseCode::Protocol, reason })?;
+        let (session, resumed) = self.application_session(link, &wishes)?;
+        let tags = wishes.tags.as_ref().unwrap_or(&self.config.tags);
+        let welcome = Welcome {
+            protocol: PROTOCOL_VERSION,
+            instance: self.config.id.as_str().into(),
+            client: wishes.client.clone().unwrap_or_default(),
+            resumed,
+            tags: tags.as_str().into(),
+            window: self.config.limits.delivery_window as u32,
+            max_message_bytes: self.config.limits.max_message_bytes as u64,
+            version: self.config.version.into(),
+        };
+        let frame = match link.protocol {
+            Protocol::Json => {
+                json::write::welcome(&welcome, &mut self.buffer);
+                self.buffer.split().freeze()
+            }
+            Protocol::Postcard => Wire::Welcome(welcome).encode(),
+        };
+        // A session that is new is there once its record is durable.
+        let batch = if resumed || wishes.client.is_none() {
+            BatchId::default()
+        } else {
+            self.log.growing_id()
+        };
+        let greeting = Pending {
+            place: Position::default(),
+            batch,
+            received: self.now.instant,
+            answer: Answer::Welcome(frame),
+        };
+        link.state = State::Application(AppLink {
+            session,
+            client: wishes.client.clone(),
+            answers: VecDeque::from([greeting]),
+            errors_in_row: 0,
+            synced_at: Some(self.log.durable()),
+            publish_rate: RateLimit::new(self.config.limits.publish_rate, self.now.instant),
+            unsent: VecDeque::new(),
+            greeted: false,
+            ending: None,
+        });
+        self.awaiting.insert(link.id);
+        self.ready.insert(session);
+        self.timers.set(crate::timers::Timer::Link(link.id), link.ping_at);
+        let (client, remote) = (wishes.client, link.remote.clone());
+        self.event(Event::ApplicationUp { link: link.id, client, remote });
+        Ok(())
+    }
+
+    fn application_session(
+        &mut self,
+        link: &Link,
+        wishes: &Wishes,
+    ) -> Result<(SessionId, bool), Close> {
+        let known = wishes
+            .client
+            .as_ref()
+            .and_then(|client| self.by_name.get(&format!("app:{client}")).copied());
+        let id = match known {
+            Some(id) => {
+                self.resume(id, wishes);
+                id
+            }
+            None => self.begin_session(wishes)?,
+        };
+        let log_bytes = self.log_bytes;
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.link = Some(link.id);
+            session.away_since = None;
+            if !session.is_durable() {
+                session.walked_bytes = log_bytes;
+            }
+        }
+        self.touch(id, Dirty::Soon);
+        Ok((id, known.is_some()))
+    }
+
+    fn begin_session(&mut self, wishes: &Wishes) -> Result<SessionId, Close> {
+        if wishes.client.is_some() && self.sessions_are_full() {
+            let reason = "this node has as many sessions as it takes; forget some".into();
+            return Err(Close { code: CloseCode::Limit, reason });
+        }
+        let durable = self.log.durable();
+        let (from, replay) = match wishes.replay() {
+            Replay::All => (Position::new(1), durable),
+            Replay::New => (durable.next(), Position::default()),
+        };
+        let application = Application {
+            client: wishes.client.clone(),
+            tags: wishes.tags.clone(),
+            keys: wishes.keys.clone(),
+            ack: wishes.ack(),
+            conflate: wishes.conflate,
+            from,
+            replay,
+        };
+        Ok(self.new_session(Role::Application(application), from))
+    }
+
+    /// A named session goes on. Other tags or keys than before: it begins again.
+    fn resume(&mut self, id: SessionId, wishes: &Wishes) {
+        let before = self.sessions.get(&id).and_then(|session| session.link);
+        if let Some(before) = before.and_then(|link| self.links.remove(&link)) {
+            let reason = "taken over by another connection of the same client name".into();
+            self.finish(before, Some(Close { code: CloseCode::Duplicate, reason }), "");
+        }
+        let durable = self.log.durable();
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let Role::Application(application) = &mut session.role else { return };
+        let changed = application.tags != wishes.tags || application.keys != wishes.keys;
+        application.tags = wishes.tags.clone();
+        application.keys = wishes.keys.clone();
+        application.ack = wishes.ack();
+        application.conflate = wishes.conflate;
+        if changed {
+            session.rewind(durable);
+            self.tally.rewound("filter_changed");
+            self.arrange_write(id);
+        }
+    }
+
+    pub(super) fn application_text(&mut self, link: &mut Link, text: &Bytes) -> Result<(), Close> {
+        if link.application().is_none_or(|app| app.ending.is_some()) {
+            return Ok(());
+        }
+        let Ok(frame) = core::str::from_utf8(text) else {
+            return Err(protocol("text that is not UTF-8"));
+        };
+        let ordinal = link.frames_in;
+        match json::parse(frame, &self.config.limits) {
+            Ok(Request::Publish(draft)) => self.publish_on(link, &draft, ordinal),
+            Ok(Request::Settle(settle)) => self.settle_on(link, &settle, ordinal),
+            Err(refusal) => self.reject(link, refusal, ordinal),
+        }
+        Ok(())
+    }
+
+    pub(super) fn unexpected_binary(&mut self, link: &mut Link) -> Result<(), Close> {
+        let refusal = Refusal::new(
+            Code::BinaryFrame,
+            "this connection speaks JSON in text frames; binary frames need the subprotocol \
+             slipstream.postcard.v1",
+        );
+        let ordinal = link.frames_in;
+        self.reject(link, refusal, ordinal);
+        Ok(())
+    }
+
+    pub(super) fn application_publish(
+        &mut self,
+        link: &mut Link,
+        batch: &Bytes,
+    ) -> Result<(), Close> {
+        let publishes =
+            records::<wire::Publish<'_>>(batch).map_err(|error| protocol(&format!("{error}")))?;
+        let ordinal = link.frames_in;
+        for publish in &publishes {
+            match Draft::from_wire(publish, &self.config.limits) {
+                Ok(draft) => self.publish_on(link, &draft, ordinal),
+                Err(refusal) => self.reject(link, refusal, ordinal),
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn application_settle(
+        &mut self,
+        link: &mut Link,
+        batch: &Bytes,
+    ) -> Result<(), Close> {
+        let settles =
+            records::<wire::Settle<'_>>(batch).map_err(|error| protocol(&format!("{error}")))?;
+        let ordinal = link.frames_in;
+        for settle in &settles {
+            match Settle::from_wire(settle) {
+                Ok(settle) => self.settle_on(link, &settle, ordinal),
+                Err(refusal) => self.reject(link, refusal, ordinal),
+            }
+        }
+        Ok(())
+    }
+
+    fn publish_on(&mut self, link: &mut Link, draft: &Draft<'_>, frame: u64) {
+        let Some(application) = link.application_mut() else { return };
+        let session = application.session;
+        let published = match application.publish_rate.take(self.now.instant) {
+            Ok(()) => self.publish(session, draft, frame),
+            Err(wait) => {
+                let message = format!(
+                    "more than {} messages a second (limits.publish_rate)",
+                    self.config.limits.publish_rate
+                );
+                let retry_after = Some(wait);
+                Err(Refusal { retry_after, ..Refusal::new(Code::RateLimited, message) })
+            }
+        };
+        match published {
+            Ok((batch, answer)) => {
+                let Some(application) = link.application_mut() else { return };
+                application.errors_in_row = 0;
+                let duplicate = matches!(answer, Answer::Receipt { duplicate: true, .. });
+                let place = if duplicate { Position::default() } else { self.log.head() };
+                let received = self.now.instant;
+                application.answers.push_back(Pending { place, batch, received, answer });
+                self.awaiting.insert(link.id);
+                if batch <= self.log.committed_id() {
+                    self.ready.insert(session);
+                }
+            }
+            Err(refusal) => {
+                let re = draft.id.as_deref().map(String::from);
+                self.reject(link, Refusal { re, ..refusal }, frame);
+            }
+        }
+    }
+
+    /// Answers a frame with an error. A client that errs too often in a row is closed.
+    fn reject(&mut self, link: &mut Link, refusal: Refusal, frame: u64) {
+        self.tally.rejected(refusal.code);
+        let code = refusal.code.as_str();
+        self.out.push_back(crate::io::Output::Event(Event::Rejected { link: link.id, code }));
+        let Some(application) = link.application_mut() else { return };
+        if !refusal.code.retryable() {
+            application.errors_in_row += 1;
+        }
+        if application.errors_in_row >= ERROR_BUDGET {
+            let reason = format!("{ERROR_BUDGET} errors in a row, the last one {code}");
+            application.ending = Some(Close { code: CloseCode::Limit, reason });
+        }
+        application.answers.push_back(Pending {
+            place: Position::default(),
+            batch: BatchId::default(),
+            received: self.now.instant,
+            answer: Answer::Error { refusal, frame },
+        });
+        self.ready.insert(application.session);
+    }
+
+    fn settle_on(&mut self, link: &mut Link, settle: &Settle<'_>, frame: u64) {
+        let Some(application) = link.application_mut() else { return };
+        let id = application.session;
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let known = match settle {
+            Settle::Ack(delivery) => acknowledge(session, *delivery),
+            Settle::AckUpTo(delivery) => acknowledge_upto(session, *delivery),
+            Settle::AckId(message) => acknowledge_id(session, message),
+            Settle::Retry { target, reason } => {
+                let reason = said(reason, "NACK retry");
+                if let Some(position) = find(session, target)
+                    && let Some(flight) = session.flights.get_mut(&position)
+                {
+                    flight.fail(&reason);
+                    flight.nacked = true;
+                    let wait = retry_wait(&self.config.retry, flight.handed, &mut self.random);
+                    session.schedule_at(position, self.now.instant + wait);
+                }
+                find_known(session, target)
+            }
+            Settle::Reject { target, reason } => {
+                let reason = said(reason, "NACK reject");
+                if let Some(position) = find(session, target)
+                    && let Some(flight) = session.flights.get_mut(&position)
+                {
+                    flight.fail(&reason);
+                    flight.nacked = true;
+                    flight.rejected = true;
+                    session.schedule_at(position, self.now.instant);
+                }
+                find_known(session, target)
+            }
+        };
+        self.ready.insert(id);
+        if !known {
+            let message = "no such delivery was handed to this session";
+            self.reject(link, Refusal::new(Code::UnknownDelivery, message), frame);
+            return;
+        }
+        if let Some(application) = link.application_mut() {
+            application.errors_in_row = 0;
+        }
+        self.arrange_write(id);
+    }
+}
+
+fn said<'a>(reason: &'a Cow<'a, str>, otherwise: &'a str) -> Cow<'a, str> {
+    if reason.is_empty() { Cow::Borrowed(otherwise) } else { Cow::Borrowed(reason) }
+}
+
+fn find(session: &Session, target: &Target<'_>) -> Option<Position> {
+    match target {
+        Target::Delivery(delivery) => session.flights.contains_key(delivery).then_some(*delivery),
+        Target::Id(id) => flight_of(session, id),
+    }
+}
+
+/// Whether the target was ever handed out, as far as the session remembers.
+fn find_known(session: &Session, target: &Target<'_>) -> bool {
+    match target {
+        Target::Delivery(delivery) => was_handed(session, *delivery),
+        Target::Id(id) => {
+            flight_of(session, id).is_some()
+                || session.settled_ids.iter().any(|settled| **settled == **id)
+        }
+    }
+}
+
+fn was_handed(session: &Session, delivery: Position) -> bool {
+    delivery > Position::default() && delivery <= session.handed_upto
+}
+
+fn flight_of(session: &Session, id: &str) -> Option<Position> {
+    let found = session.flights.iter().find(|(_, flight)| flight.id.as_deref() == Some(id));
+    found.map(|(position, _)| *position)
+}
+
+/// Ends one delivery. Answers whether it was ever handed out.
+fn acknowledge(session: &mut Session, delivery: Position) -> bool {
+    if let Some(flight) = session.flights.remove(&delivery) {
+        if let Some(id) = flight.id {
+            session.settled_ids.push_back(id);
+            if session.settled_ids.len() > SETTLED_IDS {
+                session.settled_ids.pop_front();
+            }
+        }
+        session.touch(Dirty::Now);
+        return true;
+    }
+    was_handed(session, delivery)
+}
+
+fn acknowledge_upto(session: &mut Session, delivery: Position) -> bool {
+    if !was_handed(session, delivery) {
+        return false;
+    }
+    while let Some((first, _)) = session.flights.first_key_value() {
+        let first = *first;
+        if first > delivery {
+            break;
+        }
+        acknowledge(session, first);
+    }
+    true
+}
+
+fn acknowledge_id(session: &mut Session, id: &str) -> bool {
+    if let Some(position) = flight_of(session, id) {
+        return acknowledge(session, position);
+    }
+    let automatic = session.application().is_some_and(|app| app.ack == AckMode::Auto);
+    automatic || session.settled_ids.iter().any(|settled| **settled == *id)
+}

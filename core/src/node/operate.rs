@@ -1,0 +1,377 @@
+//! Operators: questions about the node, and orders.
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+
+use crate::admin::{
+    AdminAnswer, AdminRefusal, AdminRequest, LinkStatus, SessionFate, SessionStatus, Status,
+    StoreStatus, Whereabouts,
+};
+use crate::dial::DialState;
+use crate::ids::{DeadLetterId, FetchId, Position, Ticket};
+use crate::io::{Output, Protocol};
+use crate::json::write::version_text;
+use crate::link::{Link, State};
+use crate::receipts::RECEIPT_BYTES;
+use crate::session::{Role, Session, UNNAMED};
+use crate::store::{Answer, DeadLetter, Query, Row, StoredRow};
+use crate::tags;
+
+use super::{Node, Phase, Purpose};
+
+/// Dead letters asked of the store at once while looking for a message.
+const DEAD_LETTER_PAGE: usize = 256;
+
+/// An operator's request that needs the store.
+#[derive(Debug, Clone)]
+pub(super) enum Search {
+    /// Rows, then dead letters, of a `messageId`.
+    Where { id: String, rows: Vec<StoredRow>, dead: Vec<DeadLetter> },
+    /// Dead letters to show.
+    DeadLetters,
+    /// A dead letter to hand over again.
+    Replay(DeadLetterId),
+    /// A dead letter to delete.
+    Purge(DeadLetterId),
+}
+
+impl Node {
+    pub(super) fn operate(&mut self, ticket: Ticket, request: AdminRequest) {
+        if self.phase != Phase::Running && request != AdminRequest::Status {
+            let answer = AdminAnswer::Refused(AdminRefusal::ShuttingDown);
+            self.out.push_back(Output::Admin { ticket, answer });
+            return;
+        }
+        let one = |id: DeadLetterId| Query::DeadLetters { after: id.before(), limit: 1 };
+        match request {
+            AdminRequest::Status => {
+                let answer = AdminAnswer::Status(Box::new(self.status()));
+                self.out.push_back(Output::Admin { ticket, answer });
+            }
+            AdminRequest::Where(id) => {
+                let query = Query::Find { id: id.clone(), after: Position::default() };
+                let search = Search::Where { id, rows: Vec::new(), dead: Vec::new() };
+                self.search(ticket, search, query);
+            }
+            AdminRequest::DeadLetters { after, limit } => {
+                self.search(ticket, Search::DeadLetters, Query::DeadLetters { after, limit });
+            }
+            AdminRequest::ReplayDeadLetter(id) => {
+                self.search(ticket, Search::Replay(id), one(id));
+            }
+            AdminRequest::PurgeDeadLetter(id) => self.search(ticket, Search::Purge(id), one(id)),
+            AdminRequest::ForgetSession(name) => self.forget(ticket, &name),
+        }
+    }
+
+    fn search(&mut self, ticket: Ticket, search: Search, query: Query) {
+        let fetch = self.fetch(Purpose::Operator(ticket), query);
+        self.searches.insert(fetch, search);
+    }
+
+    pub(super) fn operator_fetched(&mut self, fetch: FetchId, ticket: Ticket, answer: Answer) {
+        let Some(search) = self.searches.remove(&fetch) else { return };
+        match (search, answer) {
+            (Search::Where { id, rows, dead }, answer) => {
+                self.search_on(ticket, id, rows, dead, answer);
+            }
+            (Search::DeadLetters, Answer::DeadLetters(letters)) => {
+                let named = letters.into_iter().map(|letter| {
+                    let session = self.sessions.get(&letter.session);
+                    (session.map_or_else(String::new, |session| session.name.clone()), letter)
+                });
+                let answer = AdminAnswer::DeadLetters(named.collect());
+                self.out.push_back(Output::Admin { ticket, answer });
+            }
+            (Search::Replay(id), Answer::DeadLetters(letters)) => {
+                self.end_dead_letter(ticket, id, letters, true);
+            }
+            (Search::Purge(id), Answer::DeadLetters(letters)) => {
+                self.end_dead_letter(ticket, id, letters, false);
+            }
+            (search, answer) => debug_assert!(false, "{search:?} was answered with {answer:?}"),
+        }
+    }
+
+    /// Goes on looking for a message: the log in stretches, then the dead letters.
+    fn search_on(
+        &mut self,
+        ticket: Ticket,
+        id: String,
+        mut rows: Vec<StoredRow>,
+        mut dead: Vec<DeadLetter>,
+        answer: Answer,
+    ) {
+        let next = match answer {
+            Answer::Find { rows: found, next } => {
+                rows.extend(found);
+                let letters =
+                    Query::DeadLetters { after: DeadLetterId::default(), limit: DEAD_LETTER_PAGE };
+                Some(next.map_or(letters, |after| Query::Find { id: id.clone(), after }))
+            }
+            Answer::DeadLetters(letters) => {
+                let full = letters.len() == DEAD_LETTER_PAGE;
+                let last = letters.last().map(|letter| letter.id).filter(|_| full);
+                dead.extend(letters.into_iter().filter(|letter| letter.message.id() == id));
+                last.map(|after| Query::DeadLetters { after, limit: DEAD_LETTER_PAGE })
+            }
+            Answer::Rows { .. } | Answer::RowsAt(_) | Answer::Latest(_) => None,
+        };
+        if let Some(query) = next {
+            self.search(ticket, Search::Where { id, rows, dead }, query);
+            return;
+        }
+        let found = rows.iter().map(|stored| self.whereabouts(stored, &dead)).collect();
+        let mut found: Vec<Whereabouts> = found;
+        let gone = |letter: &&DeadLetter| !rows.iter().any(|stored| is_same(&stored.row, letter));
+        found.extend(dead.iter().filter(gone).map(|letter| self.only_dead(letter)));
+        self.out.push_back(Output::Admin { ticket, answer: AdminAnswer::Where(found) });
+    }
+
+    fn whereabouts(&self, stored: &StoredRow, dead: &[DeadLetter]) -> Whereabouts {
+        let StoredRow { row, superseded } = stored;
+        let fates = self.sessions.values().map(|session| {
+            let died =
+                dead.iter().any(|letter| letter.session == session.id && is_same(row, letter));
+            let flight = session.flights.get(&row.position);
+            let fate = if died {
+                "dead_letter"
+            } else if flight.is_some() {
+                "in_flight"
+            } else if !session.is_owed(row, &self.config.tags) {
+                self.why_not_owed(session, row)
+            } else if row.position >= session.next && !session.known.contains(&row.position) {
+                "pending"
+            } else {
+                "settled"
+            };
+            let attempts = flight.map(|flight| flight.handed);
+            SessionFate { session: session.name.clone(), id: session.id, fate, attempts }
+        });
+        let sessions = fates.collect();
+        self.described(&row.message, row.position, *superseded, sessions)
+    }
+
+    fn why_not_owed(&self, session: &Session, row: &Row) -> &'static str {
+        match &session.role {
+            Role::Peer(_) => "on_its_path",
+            Role::Application(_) if row.publisher == Some(session.id) => "own",
+            Role::Application(_) => "not_for_it",
+        }
+    }
+
+    fn only_dead(&self, letter: &DeadLetter) -> Whereabouts {
+        let name = self.sessions.get(&letter.session).map(|session| session.name.clone());
+        let fate = SessionFate {
+            session: name.unwrap_or_default(),
+            id: letter.session,
+            fate: "dead_letter",
+            attempts: Some(letter.attempts),
+        };
+        self.described(&letter.message, Position::default(), false, Vec::from([fate]))
+    }
+
+    fn described(
+        &self,
+        message: &crate::message::Message,
+        position: Position,
+        superseded: bool,
+        sessions: Vec<SessionFate>,
+    ) -> Whereabouts {
+        Whereabouts {
+            message_id: message.id().into(),
+            kind: message.kind().as_str(),
+            key: message.key().into(),
+            origin_instance_id: message.origin().into(),
+            message_path: tags::list(message.path()).map(String::from).collect(),
+            targeted_tags: tags::list(message.tags()).map(String::from).collect(),
+            version: version_text(message.version(), message.origin()),
+            position,
+            superseded,
+            expired: message.is_expired(self.now.wall),
+            sessions,
+        }
+    }
+
+    fn end_dead_letter(
+        &mut self,
+        ticket: Ticket,
+        id: DeadLetterId,
+        letters: Vec<DeadLetter>,
+        replay: bool,
+    ) {
+        let letter = letters.into_iter().next().filter(|letter| letter.id == id);
+        let gone = self.log.growing.dead_letters_gone.contains(&id);
+        let Some(letter) = letter.filter(|_| !gone) else {
+            let answer = AdminAnswer::NotFound;
+            self.out.push_back(Output::Admin { ticket, answer });
+            return;
+        };
+        if let Some(session) = self.sessions.get_mut(&letter.session) {
+            let counts = session.dead.entry(letter.reason).or_default();
+            counts.0 = counts.0.saturating_sub(1);
+            counts.1 = counts.1.saturating_sub((letter.message.encoded().len() + 64) as u64);
+            self.ready.insert(letter.session);
+        }
+        if replay {
+            self.append_only_for(letter.session, letter.message);
+        }
+        self.log.growing.dead_letters_gone.push(id);
+        self.order(ticket);
+    }
+
+    /// Answers when the growing batch is durable.
+    fn order(&mut self, ticket: Ticket) {
+        self.commit_wanted = true;
+        self.orders.push((self.log.growing_id(), ticket));
+    }
+
+    fn forget(&mut self, ticket: Ticket, name: &str) {
+        let candidates =
+            [name.to_string(), alloc::format!("app:{name}"), alloc::format!("peer:{name}")];
+        let id = candidates.iter().find_map(|name| self.by_name.get(name)).copied();
+        let Some(session) = id.and_then(|id| self.sessions.get(&id)) else {
+            let answer = AdminAnswer::NotFound;
+            self.out.push_back(Output::Admin { ticket, answer });
+            return;
+        };
+        if session.link.is_some() {
+            let refusal = AdminRefusal::Connected(session.name.clone());
+            let answer = AdminAnswer::Refused(refusal);
+            self.out.push_back(Output::Admin { ticket, answer });
+            return;
+        }
+        let id = session.id;
+        self.end_session_by_id(id, "forgotten by the operator");
+        self.order(ticket);
+    }
+
+    fn status(&self) -> Status {
+        let refusing = match (&self.clock_fault, &self.store_full, self.phase) {
+            (_, _, Phase::ShuttingDown) => Some("shutting down".into()),
+            (Some(fault), _, _) => Some(fault.to_string()),
+            (None, Some(full), _) => Some(full.clone()),
+            (None, None, _) => None,
+        };
+        let mut counters = self.tally.counters();
+        for link in self.links.values() {
+            if let Some(peer) = link.peer() {
+                let bytes = counters.peer_bytes.entry(peer.node.as_str().into()).or_default();
+                bytes.0 += link.bytes.0;
+                bytes.1 += link.bytes.1;
+            }
+        }
+        Status {
+            node: self.config.id.clone(),
+            version: self.config.version,
+            tags: self.config.tags.clone(),
+            cluster_group: self.config.cluster_group.clone(),
+            incarnation: self.incarnation.get(),
+            uptime_ms: self.now.instant.since(self.started).as_millis() as u64,
+            durability: self.config.store.durability,
+            refusing,
+            shutting_down: self.phase != Phase::Running,
+            links: self.link_statuses(),
+            sessions: self.sessions.values().map(|session| self.session_status(session)).collect(),
+            store: StoreStatus {
+                store_id: self.store_id,
+                head: self.log.durable(),
+                usage: self.usage,
+                max_bytes: self.config.store.max_bytes,
+                seen_bytes: self.seen.bytes(),
+                idempotency_ids: self.receipts.len(),
+                idempotency_bytes: self.receipts.len() * RECEIPT_BYTES,
+            },
+            counters,
+        }
+    }
+
+    fn link_statuses(&self) -> Vec<LinkStatus> {
+        let mut statuses: Vec<LinkStatus> =
+            self.links.values().map(|link| self.link_status(link)).collect();
+        for dialer in self.dialers.values() {
+            let state = match dialer.state {
+                DialState::Waiting(_) => "waiting",
+                DialState::Dialing(_) => "dialing",
+                DialState::Stopped => "stopped",
+                DialState::Linked(_) | DialState::Covered(_) => continue,
+            };
+            statuses.push(LinkStatus {
+                link: None,
+                role: "peer",
+                name: dialer.node.as_ref().map(|node| node.as_str().into()),
+                remote: dialer.url.clone(),
+                state,
+                dialed: true,
+                protocol: "postcard",
+                rtt_ms: None,
+                clock_offset_ms: None,
+                received_bytes: 0,
+                sent_bytes: 0,
+                up_ms: None,
+                last_error: dialer.last_error.clone(),
+                durability: None,
+            });
+        }
+        statuses
+    }
+
+    fn link_status(&self, link: &Link) -> LinkStatus {
+        let (role, state) = match &link.state {
+            State::Handshake | State::Candidate { .. } => ("peer", "handshake"),
+            State::Peer(_) => ("peer", "up"),
+            State::Application(_) => ("app", "up"),
+        };
+        let peer = link.peer();
+        let client = link.application().and_then(|application| application.client.clone());
+        LinkStatus {
+            link: Some(link.id.get()),
+            role,
+            name: peer.map(|peer| peer.node.as_str().into()).or(client),
+            remote: link.remote.clone(),
+            state,
+            dialed: link.dialer.is_some(),
+            protocol: match link.protocol {
+                Protocol::Json => "json",
+                Protocol::Postcard => "postcard",
+            },
+            rtt_ms: link.rtt.map(|rtt| rtt.as_secs_f64() * 1000.0),
+            clock_offset_ms: peer.map(|peer| peer.clock_offset_ms),
+            received_bytes: link.bytes.0,
+            sent_bytes: link.bytes.1,
+            up_ms: Some(self.now.instant.since(link.opened).as_millis() as u64),
+            last_error: None,
+            durability: peer.map(|peer| peer.durability),
+        }
+    }
+
+    fn session_status(&self, session: &Session) -> SessionStatus {
+        let head = self.log.durable().get();
+        let oldest = session.flights.values().map(|flight| flight.first_at).min();
+        let dead: BTreeMap<&'static str, u64> =
+            session.dead.iter().map(|(reason, (count, _))| (reason.as_str(), *count)).collect();
+        SessionStatus {
+            id: if session.id.get() < UNNAMED { session.id.get() } else { 0 },
+            name: session.name.clone(),
+            role: if session.peer().is_some() { "peer" } else { "app" },
+            connected: session.link.is_some(),
+            tags: session.application().and_then(|application| application.tags.clone()),
+            cursor: session.cursor().get().min(head),
+            in_flight: session.flights.len(),
+            behind: head.saturating_sub(session.next.before().get()),
+            behind_bytes: self.log_bytes.saturating_sub(session.walked_bytes),
+            oldest_ms: oldest.map_or(0, |at| self.now.wall.0.saturating_sub(at.0)),
+            delivered_total: session.delivered,
+            retransmits_total: session.retransmits,
+            dead_letters: dead,
+            away_ms: session.away_since.map_or(0, |at| self.now.wall.0.saturating_sub(at.0)),
+        }
+    }
+}
+
+fn is_same(row: &Row, letter: &DeadLetter) -> bool {
+    let (a, b) = (&row.message, &letter.message);
+    a.origin() == b.origin() && a.incarnation() == b.incarnation() && a.sequence() == b.sequence()
+}

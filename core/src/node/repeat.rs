@@ -1,0 +1,154 @@
+//! Timers: heartbeats, repeats, cursors, upkeep; and what sockets have taken.
+
+use alloc::format;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use crate::event::Event;
+use crate::ids::{LinkId, SessionId};
+use crate::io::{Close, CloseCode};
+use crate::link::State;
+use crate::session::Dirty;
+use crate::timers::Timer;
+
+use super::{Node, UPKEEP_INTERVAL};
+
+/// How soon the store is asked again to make room.
+const MAKE_ROOM_INTERVAL: Duration = Duration::from_millis(50);
+
+impl Node {
+    pub(super) fn timers_due(&mut self) {
+        while let Some(timer) = self.timers.take_due(self.now.instant) {
+            match timer {
+                Timer::Link(link) => self.link_timer(link),
+                Timer::Session(session) => drop(self.ready.insert(session)),
+                Timer::Dial(index) => self.dial(index),
+                Timer::Cursors => self.commit_wanted = true,
+                Timer::Upkeep => self.look_after_itself(),
+            }
+        }
+    }
+
+    fn link_timer(&mut self, id: LinkId) {
+        let Some(mut link) = self.links.remove(&id) else { return };
+        let now = self.now.instant;
+        match &link.state {
+            State::Handshake => {
+                let reason = "no greeting within limits.handshake_timeout".into();
+                self.finish(link, Some(Close { code: CloseCode::Timeout, reason }), "");
+            }
+            State::Candidate { rival, .. } => {
+                let rival = *rival;
+                self.links.insert(id, link);
+                if let Some(rival) = self.links.remove(&rival) {
+                    let reason = "no answer, and the node has connected again".into();
+                    self.finish(rival, Some(Close { code: CloseCode::Timeout, reason }), "");
+                }
+            }
+            State::Peer(_) | State::Application(_) => {
+                let silent = now.since(link.heard);
+                if silent >= self.config.heartbeat.timeout {
+                    let reason = format!("nothing heard for {} ms", silent.as_millis());
+                    self.finish(link, Some(Close { code: CloseCode::Timeout, reason }), "");
+                    return;
+                }
+                if link.ping_at <= now {
+                    self.ping(&mut link);
+                }
+                let deadline = link.heard + self.config.heartbeat.timeout;
+                self.timers.set(Timer::Link(id), link.ping_at.min(deadline));
+                self.links.insert(id, link);
+            }
+        }
+    }
+
+    /// The socket has taken frames of a link.
+    pub(super) fn sent(&mut self, id: LinkId, frames: usize, cost: usize) {
+        let Some(link) = self.links.get_mut(&id) else {
+            self.tally.stale += 1;
+            return;
+        };
+        link.cost_in_flight = link.cost_in_flight.saturating_sub(cost);
+        link.frames_taken += frames as u64;
+        let taken = link.frames_taken;
+        let Some(session) = link.session() else { return };
+        let mut settled = false;
+        if let Some(application) = link.application_mut()
+            && let Some(session) = self.sessions.get_mut(&session)
+        {
+            // Handing it to the socket is enough for automatic acknowledgement.
+            while let Some((frame, position)) = application.unsent.front() {
+                if *frame > taken {
+                    break;
+                }
+                settled |= session.flights.remove(position).is_some();
+                application.unsent.pop_front();
+            }
+        }
+        if settled {
+            self.touch(session, Dirty::Soon);
+        }
+        self.ready.insert(session);
+    }
+
+    /// Looks at the clock, ends sessions whose time is over, and lets the store make room.
+    pub(super) fn look_after_itself(&mut self) {
+        let now = self.now.instant;
+        self.timers.set_earlier(Timer::Upkeep, now + UPKEEP_INTERVAL);
+        let peers = self.links.values().filter_map(|link| link.peer());
+        self.clock.compare_with_peers(peers.map(|peer| peer.clock_offset_ms));
+        self.notice_clock();
+        if self.store_rest_until.is_some_and(|until| until <= now) {
+            self.store_rest_until = None;
+            self.commit_wanted = true;
+        }
+        let ended: Vec<SessionId> = self
+            .sessions
+            .values()
+            .filter(|session| {
+                session
+                    .away_since
+                    .is_some_and(|since| since.plus(self.config.store.session_ttl) <= self.now.wall)
+            })
+            .map(|session| session.id)
+            .collect();
+        for id in ended {
+            self.end_session_by_id(id, "away for longer than store.session_ttl");
+        }
+        // Room is made by commits, also when nothing is published.
+        let store = &self.config.store;
+        let history = self.usage.history_bytes > store.history_max_bytes.min(store.max_bytes / 2);
+        if history && !self.log.is_committing() {
+            self.commit_wanted = true;
+            self.timers.set_earlier(Timer::Upkeep, now + MAKE_ROOM_INTERVAL);
+        }
+    }
+
+    /// Ends a session for good, by its full name.
+    pub(super) fn end_session(&mut self, name: &str, reason: &str) {
+        if let Some(id) = self.by_name.get(name).copied() {
+            self.end_session_by_id(id, reason);
+        }
+    }
+
+    pub(super) fn end_session_by_id(&mut self, id: SessionId, reason: &str) {
+        let Some(session) = self.sessions.remove(&id) else { return };
+        self.by_name.remove(&session.name);
+        self.receipts.end(id);
+        self.receipts_touched.remove(&id);
+        self.dirty_now.remove(&id);
+        self.dirty_soon.remove(&id);
+        self.ready.remove(&id);
+        self.timers.clear(Timer::Session(id));
+        if let Some(link) = session.link.and_then(|link| self.links.remove(&link)) {
+            let reason = format!("session ended: {reason}");
+            self.finish(link, Some(Close { code: CloseCode::GoingAway, reason }), "");
+        }
+        self.log.growing.sessions_ended.push(id);
+        self.commit_wanted = true;
+        let behind = self.log.durable().get().saturating_sub(session.next.before().get());
+        let owed = behind + session.flights.len() as u64;
+        let (session, reason) = (session.name, reason.into());
+        self.event(Event::SessionEnded { session, reason, owed });
+    }
+}
