@@ -1,0 +1,138 @@
+//! No room, damage, and what cannot be trusted any more.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod common;
+
+use std::path::Path;
+use std::sync::mpsc::channel;
+
+use common::*;
+use slipstream_core::ids::*;
+use slipstream_core::store::*;
+use slipstream_store_sqlite::{Damaged, Options};
+
+#[test]
+fn a_batch_without_room_leaves_nothing_and_the_store_goes_on() {
+    let directory = tempfile::tempdir().unwrap();
+    let options = Options { max_pages: Some(300), ..options(directory.path()) };
+    let mut harness = Harness::with(options).unwrap();
+    let value = format!("\"{}\"", "v".repeat(3000));
+    let mut head = 0;
+    let failure = loop {
+        let session = SessionRecord {
+            id: SessionId::new(head + 1),
+            name: format!("app:{head}"),
+            cursor: Position::new(head),
+            state: Default::default(),
+        };
+        let rows = (head + 1..=head + 20).map(|n| state(n, &format!("k{}", n % 3), &value));
+        match harness.try_commit(Batch { sessions: vec![session], ..batch(rows.collect()) }) {
+            Ok(_) => head += 20,
+            Err(failure) => break failure,
+        }
+    };
+    assert!(matches!(&failure, StoreFailure::Full(why) if why.contains("slipstream.db")));
+    assert!(head > 100, "{head}");
+    assert_eq!(harness.positions(), (1..=head).collect::<Vec<_>>());
+    assert_eq!(harness.latest(&[&format!("k{}", head % 3)])[0].as_ref().unwrap().0, head);
+    let killed = Harness::open(image(directory.path()).path()).recovered;
+    assert_eq!(killed.head, Position::new(head));
+    assert_eq!(killed.sessions.len() as u64, head / 20);
+
+    // Room is made by what may be forgotten, in the very commit that needs it.
+    let rows = (head + 1..=head + 20).map(|n| state(n, &format!("k{}", n % 3), &value));
+    let usage = harness.commit(Batch { rows: rows.collect(), ..trim(head, 0) });
+    assert!(usage.rows < 30, "{usage:?}");
+}
+
+#[test]
+fn after_a_failure_that_nobody_understands_nothing_is_committed() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut harness = Harness::open(directory.path());
+    harness.commit(batch(vec![state(1, "a", "1")]));
+    let broken = harness.try_commit(batch(vec![state(2, "a", "2"), state(1, "a", "1")]));
+    assert!(matches!(broken, Err(StoreFailure::Unknown(_))), "{broken:?}");
+    let after = harness.try_commit(batch(vec![state(3, "a", "3")]));
+    assert_eq!(after, broken);
+    assert_eq!(harness.positions(), [1]);
+    assert!(harness.store.close().is_err());
+}
+
+#[test]
+fn a_ping_is_answered_behind_what_was_asked_before() {
+    let directory = tempfile::tempdir().unwrap();
+    let harness = Harness::open(directory.path());
+    let (done, pong) = channel();
+    harness.store.ping(Box::new(move || done.send(7).unwrap())).unwrap();
+    assert_eq!(pong.recv(), Ok(7));
+}
+
+/// Flips one bit of the only place in the file that holds `text`.
+fn flip(directory: &Path, text: &str) {
+    let file = directory.join("slipstream.db");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let places: Vec<usize> = bytes
+        .windows(text.len())
+        .enumerate()
+        .filter_map(|(at, window)| (window == text.as_bytes()).then_some(at))
+        .collect();
+    assert_eq!(places.len(), 1, "{text}");
+    bytes[places[0] + text.len() / 2] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+}
+
+#[test]
+fn a_flipped_bit_is_never_answered_as_good() {
+    for (text, lost) in [("needle-in-value", 2), ("needle-in-key", 3)] {
+        let directory = tempfile::tempdir().unwrap();
+        let mut harness = Harness::open(directory.path());
+        let rows = vec![
+            state(1, "a", "1"),
+            state(2, "b", "\"needle-in-value\""),
+            state(3, "needle-in-key", "3"),
+            state(4, "d", "4"),
+        ];
+        harness.commit(batch(rows));
+        harness.store.close().unwrap();
+        flip(directory.path(), text);
+
+        let mut harness = Harness::open(directory.path());
+        let wanted: Vec<u64> = (1..=4).filter(|&position| position != lost).collect();
+        assert_eq!(harness.positions(), wanted, "{text}");
+        let damaged = Damaged::Row(Position::new(lost));
+        assert!(harness.damaged.contains(&damaged), "{:?}", harness.damaged);
+        assert!(damaged.to_string().contains(&format!("row {lost} of table log")));
+        let asked = vec![Position::new(lost), Position::new(4)];
+        let Answer::RowsAt(rows) = harness.fetch(Query::RowsAt(asked)) else { panic!("other") };
+        assert_eq!(rows.len(), 1);
+        assert_eq!(harness.latest(&["b", "needle-in-key"])[lost as usize - 2], None);
+    }
+}
+
+#[test]
+fn a_damaged_dead_letter_is_left_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut harness = Harness::open(directory.path());
+    let letter = |id: u64, error: &str| DeadLetter {
+        id: DeadLetterId::new(id),
+        session: SessionId::new(1),
+        reason: DeadReason::TooLarge,
+        attempts: 1,
+        first_error: error.into(),
+        last_error: String::new(),
+        first_at: Default::default(),
+        died_at: Default::default(),
+        message: state(id, "k", "1").message,
+    };
+    let dead_letters = vec![letter(1, "needle"), letter(2, "fine")];
+    harness.commit(Batch { dead_letters, ..batch(vec![]) });
+    harness.store.close().unwrap();
+    flip(directory.path(), "needle");
+
+    let mut harness = Harness::open(directory.path());
+    let query = Query::DeadLetters { after: DeadLetterId::new(0), limit: 1 };
+    let Answer::DeadLetters(found) = harness.fetch(query) else { panic!("another answer") };
+    assert_eq!(found, [letter(2, "fine")]);
+    harness.rows();
+    assert_eq!(harness.damaged, [Damaged::DeadLetter(DeadLetterId::new(1))]);
+}

@@ -1,0 +1,117 @@
+//! Who may open the file, and what is refused.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod common;
+
+use std::process::Command;
+
+use common::*;
+use rusqlite::Connection;
+use slipstream_core::config::Durability;
+use slipstream_store_sqlite::{OpenError, Options};
+
+const CHILD_DIRECTORY: &str = "SLIPSTREAM_TEST_DIRECTORY";
+
+#[test]
+fn a_second_open_in_the_same_process_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let first = Harness::open(directory.path());
+    let refused = Harness::with(options(directory.path())).err().unwrap();
+    assert!(matches!(refused, OpenError::InUse { .. }), "{refused:?}");
+    let file = directory.path().join("slipstream.db");
+    assert!(refused.to_string().contains(file.to_str().unwrap()), "{refused}");
+
+    drop(first);
+    let mut second = Harness::open(directory.path());
+    second.commit(batch(vec![state(1, "a", "1")]));
+}
+
+#[test]
+fn a_second_process_is_refused_before_anything_is_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let child = || {
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "opens_what_its_parent_says", "--nocapture"])
+            .env(CHILD_DIRECTORY, directory.path())
+            .output()
+            .unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let harness = Harness::open(directory.path());
+    assert!(child().contains("slipstream.db is in use by another process"), "{}", child());
+    drop(harness);
+    assert!(child().contains("opened"), "{}", child());
+    // The last one to open it was killed, so to speak: it is free again.
+    Harness::open(directory.path());
+}
+
+/// The other process of the test above; does nothing on its own.
+#[test]
+fn opens_what_its_parent_says() {
+    let Some(directory) = std::env::var_os(CHILD_DIRECTORY) else { return };
+    match Harness::with(options(directory.as_ref())) {
+        Ok(_) => println!("opened"),
+        Err(refused) => println!("{refused}"),
+    }
+}
+
+#[test]
+fn a_shell_that_has_the_file_open_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    Harness::open(directory.path()).store.close().unwrap();
+    let shell = Connection::open(directory.path().join("slipstream.db")).unwrap();
+    shell.execute_batch("BEGIN; SELECT * FROM meta").unwrap();
+    let refused = Harness::with(options(directory.path())).err().unwrap();
+    assert!(matches!(refused, OpenError::InUse { .. }), "{refused:?}");
+}
+
+#[test]
+fn a_file_of_something_else_is_left_alone() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("slipstream.db");
+    Connection::open(&file).unwrap().execute_batch("CREATE TABLE other (a)").unwrap();
+    let before = std::fs::read(&file).unwrap();
+    let refused = Harness::with(options(directory.path())).err().unwrap();
+    assert!(matches!(refused, OpenError::Foreign { .. }), "{refused:?}");
+    assert_eq!(std::fs::read(&file).unwrap(), before);
+
+    std::fs::write(&file, "no database at all, but long enough to look like one".repeat(40))
+        .unwrap();
+    let refused = Harness::with(options(directory.path())).err().unwrap();
+    assert!(matches!(refused, OpenError::Foreign { .. }), "{refused:?}");
+}
+
+#[test]
+fn a_newer_schema_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    Harness::open(directory.path()).store.close().unwrap();
+    let shell = Connection::open(directory.path().join("slipstream.db")).unwrap();
+    shell.pragma_update(None, "user_version", 2).unwrap();
+    drop(shell);
+    let refused = Harness::with(options(directory.path())).err().unwrap();
+    assert!(matches!(refused, OpenError::Newer { found: 2, known: 1, .. }), "{refused:?}");
+}
+
+#[test]
+fn a_directory_that_cannot_be_made_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("file"), "").unwrap();
+    let below = directory.path().join("file/data");
+    let refused = Harness::with(options(&below)).err().unwrap();
+    assert!(matches!(refused, OpenError::Directory { .. }), "{refused:?}");
+    assert!(refused.to_string().contains("file/data"), "{refused}");
+}
+
+#[test]
+fn both_durabilities_open_and_a_person_can_read_the_file() {
+    let directory = tempfile::tempdir().unwrap();
+    for (position, durability) in [(1, Durability::Full), (2, Durability::Normal)] {
+        let options = Options::new(directory.path().to_path_buf(), durability, STORE);
+        let mut harness = Harness::with(options).unwrap();
+        harness.commit(batch(vec![state(position, "order:1", "{\"amount\":1.10}")]));
+    }
+    let shell = Connection::open(directory.path().join("slipstream.db")).unwrap();
+    let sql = "SELECT key || ' ' || value FROM log WHERE position = 2";
+    let text: String = shell.query_row(sql, [], |row| row.get(0)).unwrap();
+    assert_eq!(text, "order:1 {\"amount\":1.10}");
+}

@@ -1,0 +1,167 @@
+//! What the store forgets, and what it never forgets (P8).
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod common;
+
+use common::*;
+use slipstream_core::ids::*;
+use slipstream_core::store::*;
+use slipstream_core::time::WallMs;
+
+fn size(rows: &[Row]) -> u64 {
+    rows.iter().map(|row| row.size() as u64).sum()
+}
+
+#[test]
+fn the_files_stay_small_under_many_messages_of_few_keys() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut harness = Harness::open(directory.path());
+    let value = format!("\"{}\"", "v".repeat(1000));
+    let mut most = 0;
+    for number in 0..400 {
+        let first = number * 500 + 1;
+        let rows = (first..first + 500).map(|n| state(n, &format!("k{}", n % 20), &value));
+        let usage = harness.commit(Batch {
+            rows: rows.collect(),
+            floor: Position::new(first.saturating_sub(1)),
+            history_max_bytes: 8 << 20,
+            ..Batch::default()
+        });
+        most = most.max(usage.database_bytes + usage.wal_bytes);
+        assert!(usage.history_bytes < 10 << 20, "{usage:?}");
+    }
+    assert!(most < 64 << 20, "{most} bytes");
+    let usage = harness.commit(Batch { history_max_bytes: 8 << 20, ..trim(200_000, 0) });
+    assert!(usage.history_bytes > 7 << 20, "{usage:?}");
+    assert_eq!(usage.dropped_total + usage.rows, 200_000);
+    assert_eq!(usage.forgotten_total, 0);
+}
+
+#[test]
+fn a_file_that_was_large_shrinks() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut harness = Harness::open(directory.path());
+    let value = format!("\"{}\"", "v".repeat(100_000));
+    for n in 1..=400 {
+        harness.commit(batch(vec![state(n, "k", &value)]));
+    }
+    harness.commit(trim(400, 0));
+    let large = harness.commit(trim(400, 0));
+    assert_eq!(large.rows, 1 + 400 - 1 - large.dropped_total);
+    let mut usage = large;
+    for _ in 0..300 {
+        usage = harness.commit(trim(400, 0));
+    }
+    assert_eq!(usage.rows, 1);
+    assert!(usage.used_bytes < 1 << 20, "{usage:?}");
+    harness.store.close().unwrap();
+    let file = std::fs::metadata(directory.path().join("slipstream.db")).unwrap();
+    assert!(file.len() < 8 << 20, "{} of {}", file.len(), large.database_bytes);
+}
+
+#[test]
+fn nothing_above_the_floor_is_deleted() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut harness = Harness::open(directory.path());
+    let mut rows: Vec<Row> = (1..=20).map(|n| state(n, "k", "1")).collect();
+    rows.extend((21..=30).map(|n| event(n, "e", "1", 5)));
+    rows.push(state(31, "k", "2"));
+    harness.commit(batch(rows));
+    for floor in [0, 10, 10, 9] {
+        harness.commit(trim(floor, 100));
+        let first = if floor == 0 { 1 } else { 11 };
+        assert_eq!(harness.positions(), (first..=31).collect::<Vec<_>>(), "floor {floor}");
+    }
+    harness.commit(trim(25, 100));
+    assert_eq!(harness.positions(), (26..=31).collect::<Vec<_>>());
+    let usage = harness.commit(trim(1000, 100));
+    assert_eq!(harness.positions(), [31]);
+    assert_eq!((usage.dropped_total, usage.forgotten_total), (30, 0));
+    assert_eq!((usage.rows, usage.history_bytes), (1, 0));
+}
+
+#[test]
+fn superseded_and_expired_rows_go_before_unexpired_events() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut harness = Harness::open(directory.path());
+    let replay = Row { only: Some(SessionId::new(1)), key_hash: None, ..state(3, "a", "1") };
+    let rows = vec![
+        event(1, "e", "1", 1000),
+        event(2, "e", "1", 50),
+        replay,
+        state(4, "a", "1"),
+        event(5, "e", "1", 1000),
+        state(6, "a", "2"),
+        event(7, "e", "1", 40),
+    ];
+    let all = size(&rows);
+    harness.commit(batch(rows.clone()));
+    // One byte less than there is each time: one row goes.
+    let mut kept = all - rows[5].size() as u64;
+    let order = [(4, 1, 0), (2, 2, 0), (7, 3, 0), (1, 3, 1), (3, 3, 2), (5, 3, 3)];
+    for (gone, dropped, forgotten) in order {
+        let bound = Batch { history_max_bytes: kept, ..trim(7, 60) };
+        let usage = harness.commit(bound);
+        assert_eq!(usage.history_bytes, kept);
+        let usage = harness.commit(Batch { history_max_bytes: kept - 1, ..trim(7, 60) });
+        assert!(!harness.positions().contains(&gone), "{gone} of {:?}", harness.positions());
+        assert_eq!((usage.dropped_total, usage.forgotten_total), (dropped, forgotten), "{gone}");
+        kept -= rows[gone as usize - 1].size() as u64;
+        assert_eq!(usage.history_bytes, kept);
+    }
+    assert_eq!(harness.positions(), [6]);
+}
+
+#[test]
+fn events_that_expire_at_different_times_go_when_they_have() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut harness = Harness::open(directory.path());
+    let rows: Vec<Row> = (1..=600).map(|n| event(n, "e", "1", n * 10_000)).collect();
+    let bound = size(&rows[100..]);
+    harness.commit(batch(rows));
+    // What has expired goes first, also if it is a few at a time.
+    let mut dropped = 0;
+    for expired in (0..=100).step_by(10) {
+        let wall = WallMs(expired * 10_000);
+        let batch = Batch { wall, history_max_bytes: bound, ..trim(600, 0) };
+        let usage = if expired == 0 { continue } else { harness.commit(batch) };
+        dropped = usage.dropped_total;
+        if expired == 100 {
+            assert_eq!(usage.history_bytes, bound);
+        }
+    }
+    assert!(dropped > 0);
+    let usage = harness.commit(Batch { history_max_bytes: bound, ..trim(600, 0) });
+    assert_eq!(usage.rows, 500);
+    assert_eq!(harness.positions(), (101..=600).collect::<Vec<_>>());
+}
+
+#[test]
+fn history_is_counted_the_same_after_a_restart() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut harness = Harness::open(directory.path());
+    let mut rows: Vec<Row> = (1..=900).map(|n| state(n, &format!("k{}", n % 7), "1")).collect();
+    rows.extend((901..=1000).map(|n| event(n, "e", "1", 5)));
+    harness.commit(batch(rows.clone()));
+    for floor in [300, 301, 555, 556, 950, 512, 511, 30] {
+        let usage = harness.commit(Batch { history_max_bytes: u64::MAX, ..trim(floor, 0) });
+        let below = rows.iter().filter(|row| {
+            row.position.get() <= floor && !(894..=900).contains(&row.position.get())
+        });
+        let below: u64 = below.map(|row| row.size() as u64).sum();
+        assert_eq!(usage.history_bytes, below, "{floor}");
+        assert_eq!(usage.rows, 1000);
+        let killed = Harness::open(image(directory.path()).path()).recovered.usage;
+        assert_eq!((killed.history_bytes, killed.rows), (usage.history_bytes, 1000), "{floor}");
+    }
+}
+
+#[test]
+fn the_end_of_the_log_is_known_when_its_rows_are_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut harness = Harness::open(directory.path());
+    harness.commit(batch(vec![event(10, "e", "1", 5), event(12, "e", "1", 5)]));
+    assert_eq!(harness.commit(trim(12, 10)).rows, 0);
+    drop(harness);
+    assert_eq!(Harness::open(directory.path()).recovered.head, Position::new(12));
+}
