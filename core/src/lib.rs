@@ -5,8 +5,10 @@
 extern crate alloc;
 
 pub mod admin;
+pub mod application;
 pub mod clock;
 pub mod config;
+pub mod draft;
 pub mod event;
 pub mod ids;
 pub mod io;

@@ -1,6 +1,19 @@
-//! The JSON protocol of applications (2-interfaces, section 1).
+//! The JSON protocol of applications (2-interfaces, section 1): frames in, frames out.
+//!
+//! [`parse`] takes a text frame apart without copying what it need not, [`write`] appends the
+//! frames of a node to a buffer. What stays true: a value passes through byte for byte, nothing
+//! here recurses, and nothing that an application sends makes it panic or allocate more than a
+//! few times the frame (P11). It knows no sessions and decides nothing: what a request leads to is
+//! the node's affair.
 
-/// Whether `text` is exactly one JSON value.
+mod parse;
+pub(crate) mod scan;
+pub mod write;
+
+pub use parse::{MAX_REASON_BYTES, Request, Settle, Target, parse};
+
+/// Whether `text` is exactly one JSON value, perhaps with white space around it. Takes any depth:
+/// `serde_json` skips values without recursion.
 ///
 /// # Errors
 /// [`BadValue`] if it is not.
@@ -12,3 +25,6 @@ pub fn check_value(text: &str) -> Result<(), BadValue> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not exactly one JSON value")]
 pub struct BadValue;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,558 @@
+//! What an application asks for when it connects: subprotocol, origin, and the query string.
+//!
+//! What stays true: a parameter is understood or refused by name, never passed over, and a token
+//! appears in no text that leaves this module. Whether a token is valid is not decided here.
+
+use alloc::borrow::Cow;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+use core::net::{Ipv4Addr, Ipv6Addr};
+
+use crate::config::Limits;
+use crate::ids::is_name;
+use crate::io::Protocol;
+use crate::tags::TagSet;
+
+/// Subprotocol of text frames.
+pub const JSON_PROTOCOL: &str = "slipstream.json.v1";
+
+/// Subprotocol of binary frames.
+pub const POSTCARD_PROTOCOL: &str = "slipstream.postcard.v1";
+
+/// Most key prefixes that an application may name.
+pub const MAX_KEY_PREFIXES: usize = 1024;
+
+/// Longest bearer token, in bytes.
+pub const MAX_TOKEN_BYTES: usize = 8192;
+
+/// What an application asks for in the query string of its upgrade request (2-interfaces,
+/// section 1). What it does not say is `None`.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct Wishes {
+    /// Name of a durable session.
+    pub client: Option<String>,
+    /// Its tags; `None`: the node's.
+    pub tags: Option<TagSet>,
+    /// Prefixes of the keys to receive; `None`: all, without a prefix: none.
+    pub keys: Option<Vec<String>>,
+    /// Where a session that is created now begins.
+    pub replay: Option<Replay>,
+    /// How deliveries are settled.
+    pub ack: Option<AckMode>,
+    /// Whether it wants only the newest value of a key while it lags.
+    pub conflate: bool,
+    /// Bearer token. Never to be shown.
+    pub token: Option<String>,
+}
+
+/// Where a new session begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Replay {
+    /// With what is there, then live.
+    All,
+    /// Live.
+    New,
+}
+
+/// How the deliveries of a session are settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AckMode {
+    /// Every one waits for an ACK.
+    Manual,
+    /// Handing it to the socket is enough.
+    Auto,
+}
+
+impl Wishes {
+    /// Reads a query string, without its question mark.
+    ///
+    /// # Errors
+    /// The reason for closing with 4400: at most 123 bytes, as a close frame holds no more.
+    pub fn parse(query: &str, limits: &Limits) -> Result<Self, String> {
+        let mut wishes = Self::default();
+        let mut seen = Vec::new();
+        for part in query.split('&').filter(|part| !part.is_empty()) {
+            let (name, value) = part.split_once('=').unwrap_or((part, ""));
+            let parameter = decoded(name)
+                .and_then(|name| Parameter::from_name(&name))
+                .ok_or_else(|| unknown(name, value))?;
+            if seen.contains(&parameter) {
+                return Err(format!("parameter `{}` is there twice", parameter.as_str()));
+            }
+            seen.push(parameter);
+            wishes.set(parameter, value, limits).ok_or_else(|| parameter.expectation(limits))?;
+        }
+        Ok(wishes)
+    }
+
+    /// Where a session begins that is created with this: unless it says otherwise, a named one
+    /// with all that is there.
+    pub fn replay(&self) -> Replay {
+        let default = if self.client.is_some() { Replay::All } else { Replay::New };
+        self.replay.unwrap_or(default)
+    }
+
+    /// How deliveries are settled: unless it says otherwise, those of a named session by ACKs.
+    pub fn ack(&self) -> AckMode {
+        let default = if self.client.is_some() { AckMode::Manual } else { AckMode::Auto };
+        self.ack.unwrap_or(default)
+    }
+
+    /// Takes the value of a parameter; `None` if it is not what is expected.
+    fn set(&mut self, parameter: Parameter, raw: &str, limits: &Limits) -> Option<()> {
+        match parameter {
+            Parameter::Client => {
+                self.client = Some(decoded(raw).filter(|name| is_name(name))?.into_owned());
+            }
+            Parameter::Tags => {
+                let tags = items(raw, limits.max_tags)?;
+                self.tags = Some(TagSet::new(tags.iter().map(|tag| &**tag)).ok()?);
+            }
+            Parameter::Keys if raw.is_empty() => self.keys = Some(Vec::new()),
+            Parameter::Keys => {
+                let fits = |key: &Cow<'_, str>| (1..=limits.max_key_bytes).contains(&key.len());
+                let keys = items(raw, MAX_KEY_PREFIXES)?;
+                self.keys = Some(
+                    keys.iter()
+                        .all(fits)
+                        .then(|| keys.into_iter().map(Cow::into_owned).collect())?,
+                );
+            }
+            Parameter::Replay => {
+                self.replay = Some(match &*decoded(raw)? {
+                    "all" => Replay::All,
+                    "new" => Replay::New,
+                    _ => return None,
+                });
+            }
+            Parameter::Ack => {
+                self.ack = Some(match &*decoded(raw)? {
+                    "manual" => AckMode::Manual,
+                    "auto" => AckMode::Auto,
+                    _ => return None,
+                });
+            }
+            Parameter::Conflate => {
+                self.conflate = match &*decoded(raw)? {
+                    "true" => true,
+                    "false" => false,
+                    _ => return None,
+                };
+            }
+            Parameter::Token => {
+                let fits = |token: &Cow<'_, str>| (1..=MAX_TOKEN_BYTES).contains(&token.len());
+                self.token = Some(decoded(raw).filter(fits)?.into_owned());
+            }
+        }
+        Some(())
+    }
+}
+
+impl fmt::Debug for Wishes {
+    /// Never shows the token (P11).
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Wishes")
+            .field("client", &self.client)
+            .field("tags", &self.tags)
+            .field("keys", &self.keys)
+            .field("replay", &self.replay)
+            .field("ack", &self.ack)
+            .field("conflate", &self.conflate)
+            .field("token", &self.token.as_ref().map(|_| "***"))
+            .finish()
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Parameter {
+    Client,
+    Tags,
+    Keys,
+    Replay,
+    Ack,
+    Conflate,
+    Token,
+}
+
+impl Parameter {
+    const ALL: [Self; 7] = [
+        Self::Client,
+        Self::Tags,
+        Self::Keys,
+        Self::Replay,
+        Self::Ack,
+        Self::Conflate,
+        Self::Token,
+    ];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Client => "client",
+            Self::Tags => "tags",
+            Self::Keys => "keys",
+            Self::Replay => "replay",
+            Self::Ack => "ack",
+            Self::Conflate => "conflate",
+            Self::Token => "token",
+        }
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|parameter| parameter.as_str() == name)
+    }
+
+    /// What a bad value is told. The value itself is never repeated: it may be a secret that went
+    /// to the wrong place.
+    fn expectation(self, limits: &Limits) -> String {
+        match self {
+            Self::Client => "`client` is a name of 1 to 64 of A-Za-z0-9._-".into(),
+            Self::Tags => format!(
+                "`tags` is a list of 1 to {} tags, each 1 to 64 of A-Za-z0-9._-",
+                limits.max_tags
+            ),
+            Self::Keys => format!(
+                "`keys` is empty or a list of at most {MAX_KEY_PREFIXES} prefixes, each 1 to {} \
+                 bytes of percent-encoded UTF-8",
+                limits.max_key_bytes
+            ),
+            Self::Replay => "`replay` is `all` or `new`".into(),
+            Self::Ack => "`ack` is `manual` or `auto`".into(),
+            Self::Conflate => "`conflate` is `true` or `false`".into(),
+            Self::Token => {
+                format!("`token` is 1 to {MAX_TOKEN_BYTES} bytes of percent-encoded UTF-8")
+            }
+        }
+    }
+}
+
+/// Longest name of an unknown parameter that is repeated to whoever sent it.
+const MAX_ECHO_BYTES: usize = 20;
+
+fn unknown(name: &str, value: &str) -> String {
+    let known = "client, tags, keys, replay, ack, conflate, token";
+    // What looks like no name may be a token without one.
+    let is_plain = name.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'_');
+    if !is_plain || value.is_empty() || name.is_empty() || name.len() > MAX_ECHO_BYTES {
+        return format!("unknown parameter; known are {known}");
+    }
+    let distance = |parameter: &Parameter| edits(name, parameter.as_str());
+    let nearest = Parameter::ALL.into_iter().min_by_key(distance).map_or("", Parameter::as_str);
+    format!("unknown parameter `{name}`, the nearest is `{nearest}`; known are {known}")
+}
+
+/// Levenshtein distance without regard to case.
+fn edits(from: &str, to: &str) -> usize {
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (line, a) in from.bytes().enumerate() {
+        let mut diagonal = core::mem::replace(&mut row[0], line + 1);
+        for (column, b) in to.bytes().enumerate() {
+            let replaced = diagonal + usize::from(!a.eq_ignore_ascii_case(&b));
+            diagonal = row[column + 1];
+            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
+        }
+    }
+    row[to.len()]
+}
+
+/// The items of a list, split first and decoded then, so that an item may hold a comma.
+fn items(raw: &str, max: usize) -> Option<Vec<Cow<'_, str>>> {
+    let items: Vec<_> =
+        raw.split(',').take(max.saturating_add(1)).map(decoded).collect::<Option<_>>()?;
+    (items.len() <= max).then_some(items)
+}
+
+/// Takes percent-encoding away (RFC 3986 section 2.1; a plus is a plus); `None` if it is broken or
+/// hides what is no UTF-8.
+fn decoded(raw: &str) -> Option<Cow<'_, str>> {
+    if !raw.contains('%') {
+        return Some(Cow::Borrowed(raw));
+    }
+    let mut parts = raw.split('%');
+    let mut bytes = Vec::with_capacity(raw.len());
+    bytes.extend_from_slice(parts.next()?.as_bytes());
+    for part in parts {
+        let (code, rest) = part.as_bytes().split_at_checked(2)?;
+        bytes.push(hex_digit(code[0])? << 4 | hex_digit(code[1])?);
+        bytes.extend_from_slice(rest);
+    }
+    String::from_utf8(bytes).ok().map(Cow::Owned)
+}
+
+fn hex_digit(digit: u8) -> Option<u8> {
+    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
+}
+
+/// Whether a web page from `origin` may connect (P11): if its origin is listed in `allowed`, or it
+/// comes from this machine and the listener is on loopback.
+pub fn origin_allowed(origin: &str, listener_is_loopback: bool, allowed: &[String]) -> bool {
+    // `null` stands for origins that are not to be told, and is never more than text.
+    if allowed.iter().any(|listed| listed.eq_ignore_ascii_case(origin)) {
+        return true;
+    }
+    listener_is_loopback && is_loopback_origin(origin)
+}
+
+fn is_loopback_origin(origin: &str) -> bool {
+    let Some((scheme, authority)) = origin.split_once("://") else {
+        return false;
+    };
+    let (host, port) = match authority.rfind(':') {
+        // Colons of an IPv6 address are in brackets.
+        Some(colon) if !authority[colon..].contains(']') => {
+            (&authority[..colon], Some(&authority[colon + 1..]))
+        }
+        Some(_) | None => (authority, None),
+    };
+    let v6 = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+    let is_loopback_host = host.eq_ignore_ascii_case("localhost")
+        || host.parse().is_ok_and(|address: Ipv4Addr| address.is_loopback())
+        || v6.and_then(|v6| v6.parse().ok()).is_some_and(|v6: Ipv6Addr| v6.is_loopback());
+    let is_web = scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https");
+    is_web && is_loopback_host && port.is_none_or(|port| port.parse::<u16>().is_ok())
+}
+
+/// None of the subprotocols that were offered is known: to be refused in the HTTP upgrade.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("no known subprotocol; offer {JSON_PROTOCOL}, {POSTCARD_PROTOCOL} or none")]
+pub struct UnknownProtocol;
+
+/// Chooses the first known subprotocol of those in `Sec-WebSocket-Protocol` (several headers joined
+/// by commas; RFC 6455 section 11.3.4), and says which one to confirm. JSON without one.
+///
+/// # Errors
+/// [`UnknownProtocol`] if some are offered and none is known.
+pub fn negotiate(
+    offered: Option<&str>,
+) -> Result<(Protocol, Option<&'static str>), UnknownProtocol> {
+    let offers = || offered.unwrap_or_default().split(',').map(str::trim);
+    let known = offers().find_map(|offer| match offer {
+        JSON_PROTOCOL => Some((Protocol::Json, Some(JSON_PROTOCOL))),
+        POSTCARD_PROTOCOL => Some((Protocol::Postcard, Some(POSTCARD_PROTOCOL))),
+        _ => None,
+    });
+    match known {
+        Some(known) => Ok(known),
+        None if offers().all(str::is_empty) => Ok((Protocol::Json, None)),
+        None => Err(UnknownProtocol),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::vec;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn wishes(query: &str) -> Wishes {
+        Wishes::parse(query, &Limits::default()).expect(query)
+    }
+
+    fn refusal(query: &str) -> String {
+        let reason = Wishes::parse(query, &Limits::default()).expect_err(query);
+        assert!(reason.len() <= 123, "{} bytes: {reason}", reason.len());
+        reason
+    }
+
+    #[test]
+    fn without_parameters_everything_is_the_default() {
+        for query in ["", "&", "&&"] {
+            let wishes = wishes(query);
+            assert_eq!(wishes, Wishes::default());
+            assert_eq!((wishes.replay(), wishes.ack()), (Replay::New, AckMode::Auto));
+        }
+    }
+
+    #[test]
+    fn a_named_session_replays_all_and_acknowledges_unless_it_says_otherwise() {
+        let named = wishes("client=pi-1");
+        assert_eq!(named.client.as_deref(), Some("pi-1"));
+        assert_eq!((named.replay(), named.ack()), (Replay::All, AckMode::Manual));
+        let other = wishes("client=pi-1&replay=new&ack=auto&conflate=true");
+        assert_eq!((other.replay(), other.ack()), (Replay::New, AckMode::Auto));
+        assert!(other.conflate);
+        let unnamed = wishes("replay=all&ack=manual&conflate=false");
+        assert_eq!((unnamed.replay(), unnamed.ack()), (Replay::All, AckMode::Manual));
+        assert!(!unnamed.conflate);
+    }
+
+    #[test]
+    fn a_client_is_a_name_of_1_to_64_characters() {
+        let name = "x".repeat(65);
+        wishes(&format!("client={}", &name[..64]));
+        for bad in [&*name, "", "a/b", "a%20b", "a,b"] {
+            assert!(refusal(&format!("client={bad}")).contains("`client`"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn lists_are_split_at_commas_and_decoded_then() {
+        let keys = wishes("keys=order:,a%2Cb,c%3D%c3%A9,1+1").keys;
+        assert_eq!(keys, Some(vec!["order:".into(), "a,b".into(), "c=é".into(), "1+1".into()]));
+        let tags = wishes("tags=gcp,%61ws,gcp").tags.expect("tags");
+        assert_eq!(tags.as_str(), "aws,gcp");
+        assert!(refusal("tags=a%2Cb").contains("`tags`"));
+    }
+
+    #[test]
+    fn keys_alone_is_none_and_no_keys_is_all() {
+        assert_eq!(wishes("keys=").keys, Some(vec![]));
+        assert_eq!(wishes("keys").keys, Some(vec![]));
+        assert_eq!(wishes("tags=a").keys, None);
+        for bad in ["keys=a,", "keys=,", "keys=%00%ff", "keys=%4", "keys=%zz", "keys=%+1"] {
+            assert!(refusal(bad).contains("`keys`"), "{bad}");
+        }
+    }
+
+    #[test]
+    fn lists_and_their_items_are_limited() {
+        let list = |count: usize| vec!["t"; count].join(",");
+        wishes(&format!("tags={}", list(32)));
+        assert!(refusal(&format!("tags={}", list(33))).contains("1 to 32 tags"));
+        assert!(refusal("tags=").contains("`tags`"));
+        wishes(&format!("keys={}", list(MAX_KEY_PREFIXES)));
+        assert!(refusal(&format!("keys={}", list(MAX_KEY_PREFIXES + 1))).contains("1024"));
+        wishes(&format!("keys={}", "k".repeat(1024)));
+        assert!(refusal(&format!("keys={}", "k".repeat(1025))).contains("`keys`"));
+        wishes(&format!("token={}", "k".repeat(MAX_TOKEN_BYTES)));
+        refusal(&format!("token={}", "k".repeat(MAX_TOKEN_BYTES + 1)));
+    }
+
+    #[test]
+    fn a_bad_value_is_answered_with_what_is_allowed() {
+        assert_eq!(refusal("replay=some"), "`replay` is `all` or `new`");
+        assert_eq!(refusal("ack="), "`ack` is `manual` or `auto`");
+        assert_eq!(refusal("conflate"), "`conflate` is `true` or `false`");
+        assert_eq!(refusal("conflate=1"), "`conflate` is `true` or `false`");
+        assert_eq!(refusal("ack=auto&ack=auto"), "parameter `ack` is there twice");
+        assert_eq!(refusal("ack=auto&%61ck=auto"), "parameter `ack` is there twice");
+    }
+
+    #[test]
+    fn an_unknown_parameter_is_answered_with_the_nearest() {
+        for (name, nearest) in
+            [("tag", "tags"), ("Client", "client"), ("repaly", "replay"), ("token_", "token")]
+        {
+            let reason = refusal(&format!("{name}=x"));
+            assert!(reason.contains(&format!("`{name}`, the nearest is `{nearest}`")), "{reason}");
+        }
+    }
+
+    #[test]
+    fn a_token_is_never_repeated() {
+        let wishes = wishes("token=s3cret%20");
+        assert_eq!(wishes.token.as_deref(), Some("s3cret "));
+        assert!(!format!("{wishes:?}").contains("s3cret"));
+        for query in [
+            "tokne=s3cret",
+            "s3cret",
+            "s3cret=",
+            "s3cret=x",
+            "token=s3cret%f",
+            "token=s3cret&token=1",
+        ] {
+            assert!(!refusal(query).contains("s3cret"), "{query}");
+        }
+    }
+
+    #[test]
+    fn a_listed_origin_may_connect() {
+        let allowed = ["https://App.example".into(), "http://b.example:8080".into()];
+        let ask = |origin| origin_allowed(origin, false, &allowed);
+        assert!(ask("https://app.example"));
+        assert!(ask("http://b.example:8080"));
+        for foreign in [
+            "http://app.example",
+            "https://app.example:444",
+            "https://app.example.evil.example",
+            "http://b.example",
+            "https://evil.example",
+            "null",
+            "",
+        ] {
+            assert!(!ask(foreign), "{foreign}");
+        }
+        assert!(origin_allowed("null", false, &["null".into()]));
+    }
+
+    #[test]
+    fn a_page_of_this_machine_may_connect_while_the_listener_is_on_loopback() {
+        for origin in [
+            "http://localhost",
+            "http://LOCALHOST:3000",
+            "https://localhost:3000",
+            "http://127.0.0.1:80",
+            "http://127.1.2.3",
+            "http://[::1]",
+            "http://[::1]:3000",
+        ] {
+            assert!(origin_allowed(origin, true, &[]), "{origin}");
+            assert!(!origin_allowed(origin, false, &[]), "{origin}");
+        }
+        for origin in [
+            "null",
+            "http://127.evil.example",
+            "http://localhost.evil.example",
+            "http://evil.example",
+            "http://localhost:evil",
+            "http://localhost:",
+            "http://localhost@evil.example",
+            "http://localhost:1@evil.example",
+            "http://[::2]",
+            "http://[::1",
+            "http://::1",
+            "http://10.0.0.1",
+            "file://localhost",
+            "http://",
+            "localhost",
+        ] {
+            assert!(!origin_allowed(origin, true, &[]), "{origin}");
+        }
+    }
+
+    #[test]
+    fn the_first_known_subprotocol_is_confirmed() {
+        let json = Ok((Protocol::Json, Some(JSON_PROTOCOL)));
+        let postcard = Ok((Protocol::Postcard, Some(POSTCARD_PROTOCOL)));
+        assert_eq!(negotiate(Some("slipstream.json.v1")), json);
+        assert_eq!(negotiate(Some("slipstream.postcard.v1")), postcard);
+        assert_eq!(negotiate(Some("mqtt, slipstream.json.v1,slipstream.postcard.v1")), json);
+        assert_eq!(negotiate(Some("slipstream.postcard.v1 ,slipstream.json.v1")), postcard);
+    }
+
+    #[test]
+    fn no_subprotocol_is_json_and_an_unknown_one_alone_is_refused() {
+        assert_eq!(negotiate(None), Ok((Protocol::Json, None)));
+        assert_eq!(negotiate(Some(" , ")), Ok((Protocol::Json, None)));
+        for unknown in ["mqtt", "mqtt,", "slipstream.json.v2", "Slipstream.json.v1"] {
+            assert_eq!(negotiate(Some(unknown)), Err(UnknownProtocol), "{unknown}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_query_is_taken_or_refused_in_a_close_frame(
+            query in r"(\PC|[=&%,]|keys|tags|token|[0-9a-f]{2}){0,30}",
+        ) {
+            if let Err(reason) = Wishes::parse(&query, &Limits::default()) {
+                prop_assert!(reason.len() <= 123);
+            }
+        }
+
+        #[test]
+        fn any_origin_and_offer_is_taken(text in any::<String>()) {
+            origin_allowed(&text, true, &[]);
+            let _ = negotiate(Some(&text));
+        }
+
+        #[test]
+        fn keys_come_back_from_percent_encoding(key in any::<String>()) {
+            prop_assume!(!key.is_empty() && key.len() <= 1024);
+            let encoded: String = key.bytes().map(|byte| format!("%{byte:02x}")).collect();
+            prop_assert_eq!(wishes(&format!("keys={encoded}")).keys, Some(vec![key]));
+        }
+    }
+}

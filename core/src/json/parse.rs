@@ -1,0 +1,428 @@
+//! Text frames of applications, taken apart into requests.
+//!
+//! The envelope is read field by field, each value as the slice of the frame that it is; what a
+//! type needs is looked at afterwards, so that a field of a wrong type spoils no other. What stays
+//! true: a value is never interpreted, a field that the type does not know is never looked at, and
+//! a refusal carries the `messageId` wherever one can be read. SW, DK and the reads are not known
+//! here yet.
+
+use alloc::borrow::Cow;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+use core::time::Duration;
+
+use serde::de::{
+    Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor,
+};
+use serde_json::value::RawValue;
+
+use super::scan::{self, BadString};
+use crate::config::Limits;
+use crate::draft::{Draft, bad_tag, canonical_tags, check_id, check_size, refusal, too_deep};
+use crate::ids::{Position, is_name};
+use crate::message::Kind;
+use crate::refusal::{Code, Refusal};
+
+/// Longest reason in a NACK, in bytes: dead letters keep it.
+pub const MAX_REASON_BYTES: usize = 4096;
+
+/// What an application asks with one frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request<'a> {
+    /// Publish this.
+    Publish(Draft<'a>),
+    /// Take note of what became of a delivery.
+    Settle(Settle<'a>),
+}
+
+/// What an application says of deliveries.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Settle<'a> {
+    /// Done with this one.
+    Ack(Position),
+    /// Done with this one and all before it.
+    AckUpTo(Position),
+    /// Done with the oldest outstanding one of this `messageId`.
+    AckId(Cow<'a, str>),
+    /// Hand it over again, later.
+    Retry {
+        /// Which.
+        target: Target<'a>,
+        /// Why; empty if it was not said.
+        reason: Cow<'a, str>,
+    },
+    /// Make it a dead letter.
+    Reject {
+        /// Which.
+        target: Target<'a>,
+        /// Why; empty if it was not said.
+        reason: Cow<'a, str>,
+    },
+}
+
+/// The delivery that a NACK names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target<'a> {
+    /// The one with this `deliveryId`.
+    Delivery(Position),
+    /// The oldest outstanding one of this `messageId`.
+    Id(Cow<'a, str>),
+}
+
+/// Takes a text frame apart.
+///
+/// # Errors
+/// A [`Refusal`] to be answered as ERR; what it is for is in 2-interfaces, section 1.
+pub fn parse<'a>(frame: &'a str, limits: &Limits) -> Result<Request<'a>, Refusal> {
+    let request = Envelope::read(frame, limits).and_then(|envelope| envelope.request(limits));
+    request.map_err(|refusal| Refusal { re: scan::message_id(frame), ..refusal })
+}
+
+/// A field that means something in some type of frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Field {
+    Type,
+    MessageId,
+    Key,
+    Value,
+    TargetedTags,
+    TtlMs,
+    DeliveryId,
+    UpTo,
+    Action,
+    Reason,
+    // A node stamps what follows. Listed so that a delivery can be published as it came without
+    // its names being collected as unknown ones.
+    OriginInstanceId,
+    SourceInstanceId,
+    MessagePath,
+    ClusterGroupId,
+    Version,
+}
+
+impl Field {
+    /// In the order of their numbers.
+    const ALL: [Self; 15] = [
+        Self::Type,
+        Self::MessageId,
+        Self::Key,
+        Self::Value,
+        Self::TargetedTags,
+        Self::TtlMs,
+        Self::DeliveryId,
+        Self::UpTo,
+        Self::Action,
+        Self::Reason,
+        Self::OriginInstanceId,
+        Self::SourceInstanceId,
+        Self::MessagePath,
+        Self::ClusterGroupId,
+        Self::Version,
+    ];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Type => "type",
+            Self::MessageId => "messageId",
+            Self::Key => "key",
+            Self::Value => "value",
+            Self::TargetedTags => "targetedTags",
+            Self::TtlMs => "ttlMs",
+            Self::DeliveryId => "deliveryId",
+            Self::UpTo => "upTo",
+            Self::Action => "action",
+            Self::Reason => "reason",
+            Self::OriginInstanceId => "originInstanceId",
+            Self::SourceInstanceId => "sourceInstanceId",
+            Self::MessagePath => "messagePath",
+            Self::ClusterGroupId => "clusterGroupId",
+            Self::Version => "version",
+        }
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|field| field.as_str() == name)
+    }
+
+    fn refusal(self, code: Code, message: impl Into<String>) -> Refusal {
+        refusal(code, &format!("$.{}", self.as_str()), message)
+    }
+
+    fn missing(self) -> Refusal {
+        self.refusal(Code::MissingField, format!("there is no {}", self.as_str()))
+    }
+
+    fn invalid(self, expected: &str) -> Refusal {
+        self.refusal(Code::InvalidField, format!("{} is not {expected}", self.as_str()))
+    }
+}
+
+/// The object that a frame is: its known fields as they were written.
+#[derive(Debug, Default)]
+struct Envelope<'a> {
+    fields: [Option<&'a RawValue>; Field::ALL.len()],
+    /// A known field that is there twice.
+    twice: Option<Field>,
+    /// Names of the other fields, as often as they are there.
+    unknown: Vec<Cow<'a, str>>,
+}
+
+impl<'a> Envelope<'a> {
+    fn read(frame: &'a str, limits: &Limits) -> Result<Self, Refusal> {
+        // The envelope is one level more than the value in it.
+        let deep = scan::deeper_than(frame, limits.max_json_depth.saturating_add(1));
+        let object = frame.trim_start_matches(scan::WHITE_SPACE).starts_with('{');
+        if deep.is_some() || !object {
+            serde_json::from_str::<IgnoredAny>(frame).map_err(|error| invalid_json(&error))?;
+        }
+        if !object {
+            return Err(Refusal::new(Code::NotAnObject, "the frame is JSON, but no object"));
+        }
+        if let Some(offset) = deep {
+            let field = scan::field_at(frame, offset).filter(|field| is_name(field));
+            return Err(match field {
+                Some(field) => too_deep(&format!("$.{field}"), limits),
+                None => too_deep("$", limits),
+            });
+        }
+        let mut envelope: Self =
+            serde_json::from_str(frame).map_err(|error| invalid_json(&error))?;
+        envelope.refuse_repetition()?;
+        Ok(envelope)
+    }
+
+    fn refuse_repetition(&mut self) -> Result<(), Refusal> {
+        if let Some(field) = self.twice {
+            let message = format!("{} is there twice", field.as_str());
+            return Err(field.refusal(Code::InvalidJson, message));
+        }
+        self.unknown.sort_unstable();
+        if self.unknown.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err(Refusal::new(Code::InvalidJson, "an unknown field is there twice"));
+        }
+        Ok(())
+    }
+
+    fn request(&self, limits: &Limits) -> Result<Request<'a>, Refusal> {
+        let name = self.text(Field::Type)?.ok_or_else(|| Field::Type.missing())?;
+        match &*name {
+            "ACK" => self.ack().map(Request::Settle),
+            "NACK" => self.nack().map(Request::Settle),
+            name => match Kind::from_name(name) {
+                Some(kind) => self.publish(kind, limits).map(Request::Publish),
+                None => Err(unknown_type(name)),
+            },
+        }
+    }
+
+    fn publish(&self, kind: Kind, limits: &Limits) -> Result<Draft<'a>, Refusal> {
+        let draft = Draft {
+            kind,
+            id: self.id()?,
+            key: self.text(Field::Key)?.ok_or_else(|| Field::Key.missing())?,
+            body: self.raw(Field::Value).ok_or_else(|| Field::Value.missing())?,
+            tags: match self.raw(Field::TargetedTags) {
+                Some(raw) => tags(raw, limits)?,
+                None => String::new(),
+            },
+            ttl: self.integer(Field::TtlMs)?.map(Duration::from_millis),
+        };
+        draft.check(limits)?;
+        Ok(draft)
+    }
+
+    fn ack(&self) -> Result<Settle<'a>, Refusal> {
+        let target = self.target()?;
+        let up_to = match self.raw(Field::UpTo) {
+            None | Some("false") => false,
+            Some("true") => true,
+            Some(_) => return Err(Field::UpTo.invalid("true or false")),
+        };
+        match (target, up_to) {
+            (Target::Delivery(delivery), false) => Ok(Settle::Ack(delivery)),
+            (Target::Delivery(delivery), true) => Ok(Settle::AckUpTo(delivery)),
+            (Target::Id(id), false) => Ok(Settle::AckId(id)),
+            (Target::Id(_), true) => {
+                let message = "upTo needs a deliveryId: a messageId has no order";
+                Err(Field::DeliveryId.refusal(Code::MissingField, message))
+            }
+        }
+    }
+
+    fn nack(&self) -> Result<Settle<'a>, Refusal> {
+        let target = self.target()?;
+        let action = self.text(Field::Action)?.ok_or_else(|| Field::Action.missing())?;
+        let reason = self.text(Field::Reason)?.unwrap_or_default();
+        check_size("reason", "$.reason", reason.len(), MAX_REASON_BYTES)?;
+        match &*action {
+            "retry" => Ok(Settle::Retry { target, reason }),
+            "reject" => Ok(Settle::Reject { target, reason }),
+            _ => Err(Field::Action.invalid("\"retry\" or \"reject\"")),
+        }
+    }
+
+    /// The delivery that is meant. A `deliveryId` is exact and goes before a `messageId`.
+    fn target(&self) -> Result<Target<'a>, Refusal> {
+        let id = self.id()?;
+        match (self.integer(Field::DeliveryId)?, id) {
+            (Some(delivery), _) => Ok(Target::Delivery(Position::new(delivery))),
+            (None, Some(id)) => Ok(Target::Id(id)),
+            (None, None) => {
+                let message = "there is neither a deliveryId nor a messageId";
+                Err(Field::DeliveryId.refusal(Code::MissingField, message))
+            }
+        }
+    }
+
+    fn id(&self) -> Result<Option<Cow<'a, str>>, Refusal> {
+        let id = self.text(Field::MessageId)?;
+        if let Some(id) = &id {
+            check_id(id)?;
+        }
+        Ok(id)
+    }
+
+    fn text(&self, field: Field) -> Result<Option<Cow<'a, str>>, Refusal> {
+        self.raw(field).map(scan::string).transpose().map_err(|bad| match bad {
+            BadString::Other => field.invalid("a string"),
+            BadString::LoneSurrogate => {
+                let message = format!("{} holds half of a surrogate pair", field.as_str());
+                field.refusal(Code::InvalidJson, message)
+            }
+        })
+    }
+
+    fn integer(&self, field: Field) -> Result<Option<u64>, Refusal> {
+        // The parser of the standard library takes a plus sign, but JSON does not.
+        let number = self.raw(field).map(str::parse).transpose();
+        number.map_err(|_| field.invalid("an integer within its range, written in digits"))
+    }
+
+    fn raw(&self, field: Field) -> Option<&'a str> {
+        self.fields[field as usize].map(RawValue::get)
+    }
+}
+
+/// Canonical form of the list `raw`.
+fn tags(raw: &str, limits: &Limits) -> Result<String, Refusal> {
+    // One more than the limit is enough to see that there are too many.
+    let items = FirstItems(limits.max_tags.saturating_add(1))
+        .deserialize(&mut serde_json::Deserializer::from_str(raw))
+        .map_err(|_| Field::TargetedTags.invalid("a list of strings"))?;
+    let mut tags = Vec::with_capacity(items.len());
+    for (index, item) in items.into_iter().enumerate() {
+        tags.push(scan::string(item.get()).map_err(|_| bad_tag(index))?);
+    }
+    canonical_tags(tags, limits)
+}
+
+fn invalid_json(error: &serde_json::Error) -> Refusal {
+    Refusal::new(Code::InvalidJson, format!("not one JSON value: {error}"))
+}
+
+fn unknown_type(name: &str) -> Refusal {
+    let known = "known are SK, SA, CMD, ACK and NACK";
+    let message = if is_name(name) {
+        format!("type {name} is unknown; {known}")
+    } else {
+        format!("the type is unknown; {known}")
+    };
+    Field::Type.refusal(Code::UnknownType, message)
+}
+
+impl<'de> Deserialize<'de> for Envelope<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(EnvelopeVisitor)
+    }
+}
+
+struct EnvelopeVisitor;
+
+impl<'de> Visitor<'de> for EnvelopeVisitor {
+    type Value = Envelope<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Envelope<'de>, A::Error> {
+        let mut envelope = Envelope::default();
+        while let Some(name) = map.next_key::<Name<'de>>()? {
+            match name {
+                Name::Known(field) => {
+                    let slot = &mut envelope.fields[field as usize];
+                    if slot.replace(map.next_value()?).is_some() {
+                        envelope.twice = Some(field);
+                    }
+                }
+                Name::Unknown(name) => {
+                    envelope.unknown.push(name);
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(envelope)
+    }
+}
+
+/// Name of a field, whichever way it is escaped.
+enum Name<'a> {
+    Known(Field),
+    Unknown(Cow<'a, str>),
+}
+
+impl<'de> Deserialize<'de> for Name<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_identifier(NameVisitor)
+    }
+}
+
+struct NameVisitor;
+
+impl<'de> Visitor<'de> for NameVisitor {
+    type Value = Name<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the name of a field")
+    }
+
+    fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Name<'de>, E> {
+        Ok(Field::from_name(name).map_or(Name::Unknown(Cow::Borrowed(name)), Name::Known))
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Name<'de>, E> {
+        let unknown = || Name::Unknown(Cow::Owned(String::from(name)));
+        Ok(Field::from_name(name).map_or_else(unknown, Name::Known))
+    }
+}
+
+/// Reads a list and keeps at most this many of its items.
+struct FirstItems(usize);
+
+impl<'de> DeserializeSeed<'de> for FirstItems {
+    type Value = Vec<&'de RawValue>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for FirstItems {
+    type Value = Vec<&'de RawValue>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = list.next_element()? {
+            if items.len() < self.0 {
+                items.push(item);
+            }
+        }
+        Ok(items)
+    }
+}

@@ -1,0 +1,616 @@
+//! Frames of 2-interfaces, section 1, sentence by sentence.
+
+use alloc::borrow::Cow;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use bytes::BytesMut;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::clock::Hlc;
+use crate::config::{Durability, Limits};
+use crate::draft::Draft;
+use crate::ids::{Incarnation, Position, Sequence};
+use crate::message::{Fields, Kind, Message};
+use crate::refusal::{Code, Refusal};
+use crate::time::WallMs;
+use crate::wire::Welcome;
+
+fn draft(frame: &str) -> Draft<'_> {
+    match parse(frame, &Limits::default()) {
+        Ok(Request::Publish(draft)) => draft,
+        other => panic!("{frame}: {other:?}"),
+    }
+}
+
+fn settle(frame: &str) -> Settle<'_> {
+    match parse(frame, &Limits::default()) {
+        Ok(Request::Settle(settle)) => settle,
+        other => panic!("{frame}: {other:?}"),
+    }
+}
+
+fn refused(frame: &str) -> Refusal {
+    parse(frame, &Limits::default()).expect_err(frame)
+}
+
+/// Asserts the code, the path and the `messageId` of a refusal.
+#[track_caller]
+fn assert_refused(frame: &str, code: Code, path: Option<&str>, re: Option<&str>) {
+    let refusal = refused(frame);
+    assert_eq!(refusal.code, code, "{frame}: {refusal}");
+    assert_eq!(refusal.path.as_deref(), path, "{frame}: {refusal}");
+    assert_eq!(refusal.re.as_deref(), re, "{frame}: {refusal}");
+}
+
+#[test]
+fn each_kind_is_published_as_the_specification_shows() {
+    let set = draft(
+        r#"{"type":"SK","messageId":"m-1","key":"order:123","value":"any JSON value",
+           "targetedTags":["azure","gcp"]}"#,
+    );
+    assert_eq!(set.kind, Kind::Sk);
+    assert_eq!(set.id.as_deref(), Some("m-1"));
+    assert_eq!(set.key, "order:123");
+    assert_eq!(set.body, r#""any JSON value""#);
+    assert_eq!(set.tags, "azure,gcp");
+    assert_eq!(set.ttl, None);
+    let array = draft(r#"{"type":"SA","key":"pending-orders","value":["order:123","order:456"]}"#);
+    assert_eq!((array.kind, array.id), (Kind::Sa, None));
+    let command = draft(
+        r#"{"type":"CMD","key":"terminal:9","value":{"do":"reboot"},"ttlMs":60000,
+           "targetedTags":["azure"]}"#,
+    );
+    assert_eq!((command.kind, command.ttl), (Kind::Cmd, Some(Duration::from_secs(60))));
+}
+
+#[test]
+fn deliveries_are_settled_as_the_specification_shows() {
+    let seventeen = Position::new(17);
+    assert_eq!(settle(r#"{"type":"ACK","deliveryId":17}"#), Settle::Ack(seventeen));
+    let up_to = settle(r#"{"type":"ACK","deliveryId":17,"upTo":true}"#);
+    assert_eq!(up_to, Settle::AckUpTo(seventeen));
+    let exact = settle(r#"{"type":"ACK","deliveryId":17,"upTo":false,"messageId":"m-1"}"#);
+    assert_eq!(exact, Settle::Ack(seventeen));
+    let by_id = settle(r#"{"type":"ACK","messageId":"m-1"}"#);
+    assert_eq!(by_id, Settle::AckId(Cow::Borrowed("m-1")));
+    let retry =
+        settle(r#"{"type":"NACK","deliveryId":17,"action":"retry","reason":"database is locked"}"#);
+    let reason = Cow::Borrowed("database is locked");
+    assert_eq!(retry, Settle::Retry { target: Target::Delivery(seventeen), reason });
+    let reject = settle(r#"{"type":"NACK","messageId":"m-1","action":"reject"}"#);
+    let target = Target::Id(Cow::Borrowed("m-1"));
+    assert_eq!(reject, Settle::Reject { target, reason: Cow::Borrowed("") });
+}
+
+#[test]
+fn a_delivery_that_is_not_named_properly_is_refused() {
+    let missing = |frame| assert_refused(frame, Code::MissingField, Some("$.deliveryId"), None);
+    missing(r#"{"type":"ACK"}"#);
+    missing(r#"{"type":"NACK","action":"retry"}"#);
+    let by_id = r#"{"type":"ACK","messageId":"m-1","upTo":true}"#;
+    assert_refused(by_id, Code::MissingField, Some("$.deliveryId"), Some("m-1"));
+    for number in ["17.0", "\"17\"", "-1", "1e1", "18446744073709551616", "null", "[17]"] {
+        let frame = format!(r#"{{"type":"ACK","deliveryId":{number}}}"#);
+        assert_refused(&frame, Code::InvalidField, Some("$.deliveryId"), None);
+    }
+    let largest = settle(r#"{"type":"ACK","deliveryId":18446744073709551615}"#);
+    assert_eq!(largest, Settle::Ack(Position::new(u64::MAX)));
+    let up_to = r#"{"type":"ACK","deliveryId":1,"upTo":1}"#;
+    assert_refused(up_to, Code::InvalidField, Some("$.upTo"), None);
+}
+
+#[test]
+fn a_nack_says_retry_or_reject_and_may_say_why() {
+    let frame = |rest: &str| format!(r#"{{"type":"NACK","deliveryId":1{rest}}}"#);
+    assert_refused(&frame(""), Code::MissingField, Some("$.action"), None);
+    let unknown = frame(r#","action":"drop""#);
+    assert_refused(&unknown, Code::InvalidField, Some("$.action"), None);
+    let number = frame(r#","action":"retry","reason":7"#);
+    assert_refused(&number, Code::InvalidField, Some("$.reason"), None);
+    let reason = |bytes| frame(&format!(r#","action":"retry","reason":"{}""#, "x".repeat(bytes)));
+    settle(&reason(MAX_REASON_BYTES));
+    let beyond = reason(MAX_REASON_BYTES + 1);
+    assert_refused(&beyond, Code::TooLarge, Some("$.reason"), None);
+}
+
+#[test]
+fn what_is_not_json_is_refused_with_the_id_where_one_can_be_read() {
+    for frame in [
+        "",
+        " ",
+        "nope",
+        "{",
+        "[1,",
+        "\u{feff}{}",
+        r#"{"type":"SK","key":"k","value":}"#,
+        r#"{"type":"SK","key":"k","value":1}{}"#,
+        r#"{"type":"SK","key":"k","value":01}"#,
+        r#"{type:"SK"}"#,
+        "{\"type\":\"SK\",\"key\":\"a\nb\",\"value\":1}",
+    ] {
+        assert_refused(frame, Code::InvalidJson, None, None);
+    }
+    let broken = r#"{"type":"SK","value":nope,"messageId":"m-1"}"#;
+    assert_refused(broken, Code::InvalidJson, None, Some("m-1"));
+}
+
+#[test]
+fn json_that_is_no_object_is_refused() {
+    for frame in ["[]", " 1 ", "null", r#""{}""#, r#"[{"type":"SK"}]"#] {
+        assert_refused(frame, Code::NotAnObject, None, None);
+    }
+}
+
+#[test]
+fn a_field_twice_in_the_envelope_is_refused_however_it_is_written() {
+    let twice = |rest: &str, path| {
+        let frame = format!(r#"{{"messageId":"m-1","type":"SK","key":"k","value":1,{rest}}}"#);
+        assert_refused(&frame, Code::InvalidJson, path, Some("m-1"));
+    };
+    twice(r#""key":"k""#, Some("$.key"));
+    twice(r#""\u006bey":"k""#, Some("$.key"));
+    twice(r#""messageId":"m-2""#, Some("$.messageId"));
+    twice(r#""version":1,"version":2"#, Some("$.version"));
+    twice(r#""unknown":1,"other":2,"unkn\u006fwn":3"#, None);
+}
+
+#[test]
+fn a_field_twice_inside_a_value_is_the_applications_affair() {
+    let frame = r#"{"type":"SK","key":"k","value":{"a":1,"a":2}}"#;
+    assert_eq!(draft(frame).body, r#"{"a":1,"a":2}"#);
+}
+
+#[test]
+fn unknown_fields_and_those_that_a_node_stamps_are_ignored_whatever_they_hold() {
+    for value in ["1", "null", r#""x""#, "[[]]", r#"{"a":{}}"#] {
+        let frame = format!(
+            r#"{{"originInstanceId":{value},"sourceInstanceId":{value},"messagePath":{value},
+               "clusterGroupId":{value},"version":{value},"later":{value},
+               "deliveryId":{value},"reason":{value},"type":"SK","key":"k","value":1}}"#,
+        );
+        assert_eq!(draft(&frame), draft(r#"{"type":"SK","key":"k","value":1}"#));
+        let frame = format!(
+            r#"{{"type":"ACK","deliveryId":1,"key":{value},"value":{value},"ttlMs":{value},
+               "targetedTags":{value}}}"#,
+        );
+        assert_eq!(settle(&frame), Settle::Ack(Position::new(1)));
+    }
+}
+
+#[test]
+fn many_unknown_fields_cost_no_more_than_reading_them() {
+    let mut frame = String::from(r#"{"type":"ACK","deliveryId":1"#);
+    for number in 0..100_000 {
+        frame.push_str(&format!(r#","x{number}":0"#));
+    }
+    frame.push('}');
+    assert_eq!(settle(&frame), Settle::Ack(Position::new(1)));
+}
+
+#[test]
+fn a_missing_field_is_named_and_so_is_the_message() {
+    let missing = |frame, path| {
+        assert_refused(frame, Code::MissingField, Some(path), Some("m-1"));
+    };
+    missing(r#"{"key":"k","value":1,"messageId":"m-1"}"#, "$.type");
+    missing(r#"{"type":"SK","value":1,"messageId":"m-1"}"#, "$.key");
+    missing(r#"{"type":"SK","key":"k","messageId":"m-1"}"#, "$.value");
+    missing(r#"{"type":"CMD","key":"k","messageId":"m-1"}"#, "$.value");
+}
+
+#[test]
+fn null_is_a_value_but_no_key_id_tag_or_time() {
+    assert_eq!(draft(r#"{"type":"SK","key":"k","value":null}"#).body, "null");
+    for field in ["type", "messageId", "key", "targetedTags", "ttlMs"] {
+        let mut frame = json!({"type":"CMD","messageId":"m-1","key":"k","value":1});
+        frame[field] = Value::Null;
+        let re = (field != "messageId").then_some("m-1");
+        let path = format!("$.{field}");
+        assert_refused(&frame.to_string(), Code::InvalidField, Some(&path), re);
+    }
+}
+
+#[test]
+fn fields_of_a_wrong_type_are_refused_by_path() {
+    for (field, value, path) in [
+        ("type", "7", "$.type"),
+        ("key", "7", "$.key"),
+        ("key", "[]", "$.key"),
+        ("key", r#""""#, "$.key"),
+        ("targetedTags", r#""azure""#, "$.targetedTags"),
+        ("targetedTags", "{}", "$.targetedTags"),
+        ("targetedTags", r#"["a",7]"#, "$.targetedTags[1]"),
+        ("targetedTags", r#"["a",""]"#, "$.targetedTags[1]"),
+        ("targetedTags", r#"["a,b"]"#, "$.targetedTags[0]"),
+        ("targetedTags", r#"["\ud800"]"#, "$.targetedTags[0]"),
+    ] {
+        let fields = [("type", "\"SK\""), ("messageId", "\"m-1\""), ("key", "\"k\"")];
+        let mut frame = format!(r#"{{"{field}":{value},"value":1"#);
+        for (name, value) in fields.into_iter().filter(|(name, _)| *name != field) {
+            frame.push_str(&format!(r#","{name}":{value}"#));
+        }
+        frame.push('}');
+        assert_refused(&frame, Code::InvalidField, Some(path), Some("m-1"));
+    }
+    let object = r#"{"type":"SA","key":"k","value":{}}"#;
+    assert_refused(object, Code::InvalidField, Some("$.value"), None);
+}
+
+#[test]
+fn types_that_are_not_known_are_refused() {
+    for name in ["GK", "GA", "GW", "SW", "DK", "sk", "", "FOO", "WELCOME", "a\u{7}"] {
+        let frame = json!({"type":name,"messageId":"m-1","key":7}).to_string();
+        assert_refused(&frame, Code::UnknownType, Some("$.type"), Some("m-1"));
+    }
+    assert!(refused(r#"{"type":"FOO"}"#).message.contains("FOO"));
+}
+
+#[test]
+fn an_id_is_a_string_of_one_to_128_bytes() {
+    let frame = |id: &str| format!(r#"{{"type":"SK","messageId":{id},"key":"k","value":1}}"#);
+    let quoted = |bytes| format!("\"{}\"", "x".repeat(bytes));
+    assert_eq!(draft(&frame(&quoted(128))).id.as_deref(), Some(&*"x".repeat(128)));
+    for id in [&*quoted(129), "\"\"", "7", "{}", "true"] {
+        assert_refused(&frame(id), Code::InvalidField, Some("$.messageId"), None);
+    }
+}
+
+#[test]
+fn a_lone_surrogate_passes_in_a_value_and_nowhere_else() {
+    let value = draft(r#"{"type":"SK","key":"k","value":{"\udc00":"\ud800x"}}"#);
+    assert_eq!(value.body, r#"{"\udc00":"\ud800x"}"#);
+    let key = r#"{"type":"SK","key":"\ud800","value":1,"messageId":"m-1"}"#;
+    assert_refused(key, Code::InvalidJson, Some("$.key"), Some("m-1"));
+    let id = r#"{"type":"SK","key":"k","value":1,"messageId":"\ud800"}"#;
+    assert_refused(id, Code::InvalidJson, Some("$.messageId"), None);
+    let pair = draft(r#"{"type":"SK","key":"\ud83d\ude00","value":1}"#);
+    assert_eq!(pair.key, "😀");
+}
+
+#[test]
+fn a_time_to_live_is_an_integer_on_a_command_only() {
+    let frame = |kind: &str, ttl: &str| {
+        format!(r#"{{"type":"{kind}","messageId":"m-1","key":"k","value":[],"ttlMs":{ttl}}}"#)
+    };
+    assert_eq!(draft(&frame("CMD", "1")).ttl, Some(Duration::from_millis(1)));
+    assert_eq!(draft(&frame("CMD", "2592000000")).ttl, Some(crate::draft::MAX_TTL));
+    for ttl in ["0", "2592000001", "60000.0", "\"60000\"", "6e4", "-1", "18446744073709551616"] {
+        let frame = frame("CMD", ttl);
+        assert_refused(&frame, Code::InvalidField, Some("$.ttlMs"), Some("m-1"));
+    }
+    for kind in ["SK", "SA"] {
+        let frame = frame(kind, "60000");
+        assert_refused(&frame, Code::InvalidField, Some("$.ttlMs"), Some("m-1"));
+    }
+}
+
+#[test]
+fn target_tags_are_a_set_of_limited_size() {
+    let frame = |tags: &[String]| {
+        json!({"type":"SK","messageId":"m-1","key":"k","value":1,"targetedTags":tags}).to_string()
+    };
+    let tags: Vec<String> = (0..33).map(|number| format!("t{number}")).collect();
+    draft(&frame(&tags[..32]));
+    assert_refused(&frame(&tags), Code::InvalidField, Some("$.targetedTags"), Some("m-1"));
+    assert_eq!(draft(&frame(&[])).tags, "");
+    let repeated = r#"{"type":"SK","key":"k","value":1,"targetedTags":["gcp","a\u0077s" , "gcp"]}"#;
+    assert_eq!(draft(repeated).tags, "aws,gcp");
+}
+
+#[test]
+fn a_value_keeps_its_digits_and_its_spaces() {
+    for value in ["1.10", "9223372036854775808", "-0.0", "1E+2", "{ \"a\" :\t1 }", "[1 ,2]"] {
+        let frame = format!("{{\"type\" : \"SK\",\"key\":\"k\",\"value\" : \r\n{value}\t }}");
+        assert_eq!(draft(&frame).body, value);
+    }
+}
+
+#[test]
+fn a_value_and_a_key_are_within_their_limits() {
+    let limits = Limits { max_message_bytes: 6, max_key_bytes: 2, ..Limits::default() };
+    let outcome = |key: &str, value: &str| {
+        let frame = json!({"type":"SK","messageId":"m-1","key":key,"value":value}).to_string();
+        parse(&frame, &limits).map(drop)
+    };
+    assert_eq!(outcome("kk", "1234"), Ok(()));
+    let value = outcome("kk", "12345").expect_err("too large");
+    assert_eq!((value.code, value.path.as_deref()), (Code::TooLarge, Some("$.value")));
+    assert_eq!(value.message, "value is 7 bytes, the limit is 6");
+    assert_eq!(value.re.as_deref(), Some("m-1"));
+    let key = outcome("kkk", "1").expect_err("too large");
+    assert_eq!((key.code, key.path.as_deref()), (Code::TooLarge, Some("$.key")));
+    assert_eq!(outcome("\u{e9}", "1"), Ok(()), "bytes count, two of them here");
+}
+
+#[test]
+fn depth_is_within_its_limit_wherever_it_is() {
+    let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+    let frame = |field: &str, depth: usize| {
+        let rest = if field == "value" { "" } else { r#","value":1"# };
+        let nested = nested(depth);
+        format!(r#"{{"type":"SK","key":"k","{field}":{nested}{rest},"messageId":"m-1"}}"#)
+    };
+    draft(&frame("value", 64));
+    assert_refused(&frame("value", 65), Code::TooDeep, Some("$.value"), Some("m-1"));
+    draft(&frame("later", 64));
+    assert_refused(&frame("later", 500_000), Code::TooDeep, Some("$.later"), Some("m-1"));
+    assert_refused(&nested(500_000), Code::NotAnObject, None, None);
+    assert_refused(&"[".repeat(500_000), Code::InvalidJson, None, None);
+    assert_refused(&"{\"a\":".repeat(500_000), Code::InvalidJson, None, None);
+}
+
+#[test]
+fn one_value_of_any_depth_can_be_checked() {
+    assert_eq!(check_value(&("[".repeat(500_000) + &"]".repeat(500_000))), Ok(()));
+    assert_eq!(check_value(" 1 "), Ok(()));
+    assert_eq!(check_value("1 2"), Err(BadValue));
+    assert_eq!(check_value(""), Err(BadValue));
+}
+
+#[test]
+fn a_refusal_never_repeats_a_value() {
+    for frame in [
+        r#"{"type":"SK","key":"k","value":"hunter2","ttlMs":"hunter2"}"#,
+        r#"{"type":"SK","key":"k","value":"hunter2" hunter2}"#,
+        r#"{"type":"hunter 2","value":"hunter2"}"#,
+        r#"{"type":"SA","key":"k","value":"hunter2"}"#,
+        r#"["hunter2"]"#,
+    ] {
+        assert!(!format!("{:?}", refused(frame)).contains("hunter"), "{frame}");
+    }
+}
+
+fn message(path: &str, group: &str, tags: &str) -> Message {
+    let fields = Fields {
+        kind: Kind::Sk,
+        incarnation: Incarnation::new(7),
+        sequence: Sequence::new(3),
+        version: Hlc((0x019a_0b1c_2d3e << 16) | 3),
+        expires: WallMs(0),
+        group,
+        tags,
+        path,
+        id: "m-1",
+        key: "order:123",
+        body: r#"{"any":"json", "amount":1.10}"#,
+    };
+    Message::encode(&fields, &mut BytesMut::new())
+}
+
+fn written(write: impl FnOnce(&mut BytesMut)) -> String {
+    let mut out = BytesMut::new();
+    write(&mut out);
+    let text = String::from_utf8(out.to_vec()).expect("text");
+    check_value(&text).expect("JSON");
+    text
+}
+
+/// Joins the lines of an expected frame.
+fn one_line(lines: &str) -> String {
+    lines.lines().map(str::trim_start).collect()
+}
+
+fn delivery(message: &Message, node: &str, redelivery: u32) -> String {
+    written(|out| {
+        write::delivery_prefix(message, node, out);
+        write::delivery_suffix(Position::new(17), redelivery, out);
+    })
+}
+
+#[test]
+fn a_delivery_is_written_as_the_specification_shows() {
+    let message = message("aws-eu-1,gcp-1,azure-1", "aws-eu", "azure");
+    assert_eq!(
+        delivery(&message, "azure-1", 0),
+        one_line(
+            r#"{"type":"SK","messageId":"m-1","key":"order:123",
+           "value":{"any":"json", "amount":1.10},"originInstanceId":"aws-eu-1",
+           "sourceInstanceId":"azure-1","messagePath":["aws-eu-1","gcp-1","azure-1"],
+           "targetedTags":["azure"],"clusterGroupId":"aws-eu",
+           "version":"019a0b1c2d3e-0003-aws-eu-1","deliveryId":17}"#
+        )
+    );
+}
+
+#[test]
+fn a_delivery_leaves_out_what_is_empty_and_says_that_it_is_repeated() {
+    let text = delivery(&message("a", "", ""), "a", 2);
+    assert!(!text.contains("targetedTags") && !text.contains("clusterGroupId"), "{text}");
+    assert!(text.ends_with(r#","deliveryId":17,"redelivery":2}"#), "{text}");
+    assert!(text.contains(r#""messagePath":["a"]"#), "{text}");
+}
+
+#[test]
+fn the_path_of_a_delivery_ends_with_the_node_that_hands_it_over() {
+    let text = delivery(&message("a,b", "", ""), "c", 0);
+    assert!(text.contains(r#""messagePath":["a","b","c"]"#), "{text}");
+}
+
+#[test]
+fn a_receipt_is_written_as_the_specification_shows() {
+    let version = Hlc((0x019a_0b1c_2d3e << 16) | 3);
+    let receipt = |duplicate, level| {
+        written(|out| write::receipt("m-1", "aws-eu-1", version, duplicate, level, out))
+    };
+    assert_eq!(
+        receipt(false, Durability::Full),
+        one_line(
+            r#"{"type":"ACK","messageId":"m-1","originInstanceId":"aws-eu-1",
+           "sourceInstanceId":"aws-eu-1","messagePath":["aws-eu-1"],
+           "version":"019a0b1c2d3e-0003-aws-eu-1","level":"durable"}"#
+        )
+    );
+    let repeated = receipt(true, Durability::Normal);
+    assert!(repeated.ends_with(r#","level":"written","duplicate":true}"#), "{repeated}");
+    assert_eq!(write::version_text(version, "aws-eu-1"), "019a0b1c2d3e-0003-aws-eu-1");
+}
+
+#[test]
+fn an_error_is_written_as_the_specification_shows() {
+    let refusal = Refusal {
+        re: Some("m-1".into()),
+        path: Some("$.value".into()),
+        ..Refusal::new(Code::TooLarge, "value is 1310720 bytes, the limit is 1048576")
+    };
+    assert_eq!(
+        written(|out| write::error(&refusal, 17, out)),
+        one_line(
+            r#"{"type":"ERR","re":"m-1","frame":17,"code":"TOO_LARGE","retryable":false,
+           "message":"value is 1310720 bytes, the limit is 1048576","path":"$.value"}"#
+        )
+    );
+    let later = Refusal {
+        retry_after: Some(Duration::from_micros(1_500)),
+        ..Refusal::new(Code::StoreFull, "full")
+    };
+    assert_eq!(
+        written(|out| write::error(&later, 1, out)),
+        one_line(
+            r#"{"type":"ERR","re":null,"frame":1,"code":"STORE_FULL","retryable":true,
+           "message":"full","retryAfterMs":2}"#
+        )
+    );
+}
+
+#[test]
+fn a_greeting_is_written_as_the_specification_shows() {
+    let mut welcome = Welcome {
+        protocol: 1,
+        instance: "azure-1".into(),
+        client: "pi-1".into(),
+        resumed: true,
+        tags: "azure".into(),
+        window: 256,
+        max_message_bytes: 1_048_576,
+        version: "0.1.0".into(),
+    };
+    assert_eq!(
+        written(|out| write::welcome(&welcome, out)),
+        one_line(
+            r#"{"type":"WELCOME","instanceId":"azure-1","client":"pi-1","resumed":true,
+           "tags":["azure"],"window":256,"maxMessageBytes":1048576,"version":"0.1.0"}"#
+        )
+    );
+    welcome.client.clear();
+    welcome.tags.clear();
+    let unnamed = written(|out| write::welcome(&welcome, out));
+    assert!(unnamed.contains(r#""client":null,"#) && unnamed.contains(r#""tags":[],"#));
+    assert_eq!(written(write::synced), r#"{"type":"SYNCED"}"#);
+}
+
+#[test]
+fn versions_sort_as_the_clock_does() {
+    let versions = [Hlc(0), Hlc(1), Hlc(0xffff), Hlc(0x1_0000), Hlc(0xa << 40), Hlc(u64::MAX)];
+    let texts = versions.map(|version| write::version_text(version, "a"));
+    assert!(texts.is_sorted(), "{texts:?}");
+}
+
+/// Any JSON, with the numbers and spaces that parsers like to change.
+fn any_json() -> impl Strategy<Value = String> {
+    let leaf = prop_oneof![
+        Just("null".to_string()),
+        Just("1.10".to_string()),
+        Just("18446744073709551616".to_string()),
+        Just(r#""\ud800\u0041""#.to_string()),
+        any::<i64>().prop_map(|number| number.to_string()),
+        any::<String>().prop_map(|text| json!(text).to_string()),
+    ];
+    leaf.prop_recursive(5, 40, 5, |inner| {
+        let items = prop::collection::vec(inner, 0..5);
+        let spaced = (items, prop::sample::select(&[",", " ,", ",\n\t"][..]));
+        spaced.prop_flat_map(|(items, comma)| {
+            let members: Vec<String> =
+                items.iter().map(|item| format!(r#""k\n" :{item}"#)).collect();
+            let (list, object) = (items.join(comma), members.join(comma));
+            prop_oneof![Just(format!("[ {list}]")), Just(format!("{{{object} }}"))]
+        })
+    })
+}
+
+fn any_frame() -> impl Strategy<Value = String> {
+    let publish = (any_json(), any::<String>(), any::<String>()).prop_map(|(value, key, id)| {
+        let (key, id) = (json!(key), json!(id));
+        format!(
+            r#"{{"type":"CMD","messageId":{id},"key":{key},"ttlMs":5,"targetedTags":["a"],
+               "value":{value}}}"#
+        )
+    });
+    let nack = any::<String>().prop_map(|reason| {
+        json!({"type":"NACK","deliveryId":5,"action":"retry","reason":reason}).to_string()
+    });
+    prop_oneof![publish, nack]
+}
+
+proptest! {
+    #[test]
+    fn parsing_takes_any_text(frame in any::<String>()) {
+        let _ = parse(&frame, &Limits::default());
+    }
+
+    #[test]
+    fn parsing_takes_any_mix_of_tokens(
+        frame in r#"([{}\[\]:,\\ ]|"|"type"|"key"|"messageId"|"SK"|1|é){0,40}"#,
+    ) {
+        let _ = parse(&frame, &Limits { max_json_depth: 3, ..Limits::default() });
+    }
+
+    #[test]
+    fn parsing_takes_damaged_frames(
+        frame in any_frame(),
+        cut in any::<prop::sample::Index>(),
+        drop_chars in 0_usize..3,
+        insert in prop::option::of(r#"[{}\[\]":,\\0-9a-zé]{1,3}"#),
+    ) {
+        let chars: Vec<char> = frame.chars().collect();
+        let at = cut.index(chars.len());
+        let mut damaged: String = chars[..at].iter().collect();
+        damaged.push_str(&insert.unwrap_or_default());
+        damaged.extend(chars.iter().skip(at + drop_chars));
+        let _ = parse(&damaged, &Limits::default());
+    }
+
+    #[test]
+    fn a_body_passes_through_byte_for_byte(value in any_json()) {
+        let frame = format!(r#"{{"type":"SK","key":"k","value": {value} }}"#);
+        prop_assert_eq!(draft(&frame).body, &value);
+        let plain = message("a", "", "");
+        let fields = Fields { body: &value, ..plain.fields() };
+        let message = Message::encode(&fields, &mut BytesMut::new());
+        let text = delivery(&message, "a", 0);
+        let expected = format!("\"value\":{value},\"originInstanceId\"");
+        prop_assert!(text.contains(&expected));
+    }
+
+    #[test]
+    fn what_is_published_is_what_was_written(
+        key in "\\PC{1,50}|[\\x00-\\x7f]{1,50}",
+        id in "\\PC{1,20}|[\\x00-\\x7f]{1,20}",
+    ) {
+        let frame = json!({"type":"SK","messageId":id,"key":key,"value":1}).to_string();
+        let draft = draft(&frame);
+        prop_assert_eq!(draft.key, &*key);
+        prop_assert_eq!(draft.id.as_deref(), Some(&*id));
+    }
+
+    #[test]
+    fn strings_come_back_from_what_is_written(key in any::<String>(), id in ".{0,40}") {
+        let plain = message("a,b", "", "x,y");
+        let fields = Fields { key: &key, id: &id, ..plain.fields() };
+        let message = Message::encode(&fields, &mut BytesMut::new());
+        let text = delivery(&message, &id, 1);
+        let value: Value = serde_json::from_str(&text).expect("JSON");
+        prop_assert_eq!(&value["key"], &key);
+        prop_assert_eq!(&value["messageId"], &id);
+        prop_assert_eq!(&value["sourceInstanceId"], &id);
+        let refusal = Refusal { re: Some(id), ..Refusal::new(Code::Internal, &*key) };
+        let text = written(|out| write::error(&refusal, 1, out));
+        let value: Value = serde_json::from_str(&text).expect("JSON");
+        prop_assert_eq!(&value["message"], &key);
+        prop_assert_eq!(value["re"].as_str(), refusal.re.as_deref());
+    }
+}
