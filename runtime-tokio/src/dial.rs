@@ -6,18 +6,24 @@
 use std::io;
 use std::time::Duration;
 
-use async_tungstenite::tungstenite::error::{Error, ProtocolError};
-use async_tungstenite::tungstenite::handshake::client::{Request, generate_key};
-use async_tungstenite::tungstenite::http::Uri;
+use async_tungstenite::tungstenite::error::Error;
+use async_tungstenite::tungstenite::handshake::client::{
+    Request, Response, generate_key, generate_request,
+};
+use async_tungstenite::tungstenite::handshake::derive_accept_key;
+use async_tungstenite::tungstenite::handshake::machine::TryParse;
+use async_tungstenite::tungstenite::http::{self, StatusCode, Uri};
 use async_tungstenite::tungstenite::protocol::Role;
+use slipstream_core::application::{JSON_PROTOCOL, POSTCARD_PROTOCOL};
 use slipstream_core::config::Limits;
 use slipstream_core::ids::DialId;
 use slipstream_core::io::{Input, Protocol};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::link::{self, Opened, Socket};
+use crate::link::Opened;
 use crate::turn::Incoming;
 
 /// Why a connection could not be opened.
@@ -85,16 +91,18 @@ async fn upgrade(
     let (uri, host, port) = parse(url)?;
     let request = request(&uri, protocol, token).map_err(|_| bad(url))?;
     let address = (host.trim_start_matches('[').trim_end_matches(']'), port);
-    let stream = TcpStream::connect(address).await.map_err(ConnectError::Unreachable)?;
-    let (socket, _) = async_tungstenite::tokio::client_async_with_config(
-        request,
-        Socket::new(stream),
-        Some(link::reading(limits, protocol)),
-    )
-    .await
-    .map_err(refusal)?;
+    let mut stream = TcpStream::connect(address).await.map_err(ConnectError::Unreachable)?;
+    let (request, key) = generate_request(request).map_err(not_a_node)?;
+    stream.write_all(&request).await.map_err(ConnectError::Unreachable)?;
+    let (response, rest) = match read_head::<Response>(&mut stream).await {
+        Ok(head) => head,
+        Err(HeadError::Lost(error)) => return Err(ConnectError::Unreachable(error)),
+        Err(HeadError::Bad(reason)) => return Err(ConnectError::NotANode(reason)),
+    };
+    check(&response, &key, protocol, &rest)?;
     Ok(Opened {
-        socket,
+        stream,
+        rest,
         role: Role::Client,
         largest: limits.max_frame_bytes(),
         dial: None,
@@ -103,6 +111,72 @@ async fn upgrade(
         query: uri.query().unwrap_or_default().into(),
         slot: None,
     })
+}
+
+/// Whether the response is that of a node which speaks `protocol` (RFC 6455 section 4.1).
+fn check(
+    response: &Response,
+    key: &str,
+    protocol: Protocol,
+    body: &[u8],
+) -> Result<(), ConnectError> {
+    let says = |name: &str, value: &str| {
+        let header = response.headers().get(name).and_then(|header| header.to_str().ok());
+        header.is_some_and(|header| header.eq_ignore_ascii_case(value))
+    };
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        let reason = String::from_utf8_lossy(&body[..body.len().min(500)]).trim().to_owned();
+        Err(ConnectError::Refused { status: response.status().as_u16(), reason })
+    } else if !says("Upgrade", "websocket")
+        || !says("Connection", "Upgrade")
+        || !says("Sec-WebSocket-Accept", &derive_accept_key(key.as_bytes()))
+    {
+        Err(ConnectError::NotANode("the answer is no WebSocket upgrade".into()))
+    } else if !says("Sec-WebSocket-Protocol", name(protocol)) {
+        Err(ConnectError::NotANode(format!("it does not speak {}", name(protocol))))
+    } else {
+        Ok(())
+    }
+}
+
+fn name(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Json => JSON_PROTOCOL,
+        Protocol::Postcard => POSTCARD_PROTOCOL,
+    }
+}
+
+fn not_a_node(error: Error) -> ConnectError {
+    ConnectError::NotANode(error.to_string())
+}
+
+/// Longest request or response of an upgrade: room for a token of 8 KiB, percent-encoded.
+const MAX_HEAD: usize = 64 * 1024;
+
+/// Why there is no request or response.
+pub(crate) enum HeadError {
+    /// The connection ended.
+    Lost(io::Error),
+    /// It is none, or too long.
+    Bad(String),
+}
+
+/// Reads an HTTP request or response up to its body. Returns what was read behind it, too.
+pub(crate) async fn read_head<T: TryParse>(
+    stream: &mut TcpStream,
+) -> Result<(T, Vec<u8>), HeadError> {
+    let mut read = Vec::with_capacity(1024);
+    while read.len() < MAX_HEAD {
+        if stream.read_buf(&mut read).await.map_err(HeadError::Lost)? == 0 {
+            return Err(HeadError::Lost(io::ErrorKind::UnexpectedEof.into()));
+        }
+        match T::try_parse(&read) {
+            Ok(Some((size, head))) => return Ok((head, read.split_off(size))),
+            Ok(None) => {}
+            Err(error) => return Err(HeadError::Bad(error.to_string())),
+        }
+    }
+    Err(HeadError::Bad(format!("more than {MAX_HEAD} bytes of HTTP headers")))
 }
 
 /// Whether a node could dial this URL.
@@ -130,16 +204,8 @@ fn parse(url: &str) -> Result<(Uri, String, u16), ConnectError> {
     Ok((uri, host, port))
 }
 
-fn request(
-    uri: &Uri,
-    protocol: Protocol,
-    token: Option<&str>,
-) -> Result<Request, async_tungstenite::tungstenite::http::Error> {
+fn request(uri: &Uri, protocol: Protocol, token: Option<&str>) -> Result<Request, http::Error> {
     let authority = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
-    let subprotocol = match protocol {
-        Protocol::Json => "slipstream.json.v1",
-        Protocol::Postcard => "slipstream.postcard.v1",
-    };
     let mut request = Request::builder()
         .uri(uri)
         // What stands before an @ is no part of the host.
@@ -148,24 +214,9 @@ fn request(
         .header("Upgrade", "websocket")
         .header("Sec-WebSocket-Version", "13")
         .header("Sec-WebSocket-Key", generate_key())
-        .header("Sec-WebSocket-Protocol", subprotocol);
+        .header("Sec-WebSocket-Protocol", name(protocol));
     if let Some(token) = token {
         request = request.header("Authorization", format!("Bearer {token}"));
     }
     request.body(())
-}
-
-fn refusal(error: Error) -> ConnectError {
-    match error {
-        Error::Http(response) => {
-            let body = response.body().as_deref().unwrap_or_default();
-            let reason = String::from_utf8_lossy(&body[..body.len().min(500)]).trim().to_owned();
-            ConnectError::Refused { status: response.status().as_u16(), reason }
-        }
-        Error::Io(error) => ConnectError::Unreachable(error),
-        Error::Protocol(ProtocolError::SecWebSocketSubProtocolError(_)) => {
-            ConnectError::NotANode("it does not speak this version of the protocol".into())
-        }
-        other => ConnectError::NotANode(other.to_string()),
-    }
 }

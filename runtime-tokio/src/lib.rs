@@ -26,7 +26,7 @@
 //! | --- | --- |
 //! | `node` | starting a node, and the handle to it |
 //! | `turn` | the one task that owns the core: inputs in, outputs out |
-//! | `link` | the two tasks of a connection |
+//! | `link`, `halves` | the two tasks of a connection |
 //! | `listen`, `dial` | how connections begin |
 //! | `client` | the other end: an application of a remote node |
 //! | `clock`, `report` | reading the clocks; logs and histograms |
@@ -35,6 +35,7 @@
 pub mod client;
 mod clock;
 mod dial;
+mod halves;
 mod link;
 mod listen;
 mod node;

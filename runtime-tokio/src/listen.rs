@@ -9,25 +9,22 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_tungstenite::WebSocketStream;
-use async_tungstenite::tokio::TokioAdapter;
-use async_tungstenite::tungstenite::handshake::machine::TryParse;
 use async_tungstenite::tungstenite::handshake::server::{Request, create_response, write_response};
 use async_tungstenite::tungstenite::http::{HeaderMap, HeaderValue, StatusCode};
 use async_tungstenite::tungstenite::protocol::Role;
 use slipstream_core::application::{negotiate, origin_allowed};
 use slipstream_core::config::Limits;
-use slipstream_core::io::{CloseCode, Protocol};
+use slipstream_core::ids::LinkId;
+use slipstream_core::io::{Close, CloseCode, Protocol};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{sleep, timeout};
 
-use crate::link::{self, Opened, Socket};
+use crate::dial::{HeadError, read_head};
+use crate::link::{Link, Opened};
 use crate::turn::Incoming;
 
-/// Longest upgrade request: room for a token of 8 KiB, percent-encoded.
-const MAX_REQUEST: usize = 64 * 1024;
 /// Connections beyond the limit that are upgraded, so that they can be told about it.
 const TURNED_AWAY_AT_ONCE: usize = 64;
 /// How long accepting rests when the system refuses, for want of descriptors for example.
@@ -52,14 +49,19 @@ pub(crate) async fn run(listener: TcpListener, rules: Rules, inputs: mpsc::Sende
     loop {
         match listener.accept().await {
             Ok((stream, remote)) => {
-                let place = match slots.clone().try_acquire_owned() {
-                    Ok(slot) => Place::Kept(slot),
+                let (slot, kept) = match slots.clone().try_acquire_owned() {
+                    Ok(slot) => (slot, true),
                     Err(_) => match spare.clone().try_acquire_owned() {
-                        Ok(spare) => Place::TurnedAway(spare),
+                        Ok(spare) => (spare, false),
                         Err(_) => continue,
                     },
                 };
-                tokio::spawn(welcome(stream, remote, place, rules.clone(), inputs.clone()));
+                let (rules, inputs) = (rules.clone(), inputs.clone());
+                tokio::spawn(async move {
+                    if let Some(opened) = welcome(stream, remote, slot, &rules).await {
+                        introduce(opened, kept, inputs).await;
+                    }
+                });
             }
             Err(error) => {
                 tracing::warn!(
@@ -73,62 +75,44 @@ pub(crate) async fn run(listener: TcpListener, rules: Rules, inputs: mpsc::Sende
     }
 }
 
-/// Whether there is room for a connection.
-enum Place {
-    Kept(OwnedSemaphorePermit),
-    TurnedAway(OwnedSemaphorePermit),
-}
-
+/// Upgrades a connection in time.
 async fn welcome(
     stream: TcpStream,
     remote: SocketAddr,
-    place: Place,
-    rules: Arc<Rules>,
-    inputs: mpsc::Sender<Incoming>,
-) {
-    let opened = match timeout(rules.limits.handshake_timeout, upgrade(stream, &rules)).await {
-        Ok(Some(opened)) => Opened { remote: remote.to_string(), ..opened },
-        Ok(None) => return,
+    slot: OwnedSemaphorePermit,
+    rules: &Rules,
+) -> Option<Opened> {
+    let remote = remote.to_string();
+    match timeout(rules.limits.handshake_timeout, upgrade(stream, rules)).await {
+        Ok(opened) => Some(Opened { remote, slot: Some(slot), ..opened? }),
         Err(_) => {
-            tracing::debug!(target: "slipstream", %remote, "no upgrade request in time");
-            return;
+            tracing::debug!(target: "slipstream", remote, "no upgrade request in time");
+            None
         }
-    };
-    match place {
-        Place::Kept(slot) => {
-            let opened = Box::new(Opened { slot: Some(slot), ..opened });
-            // A loop that is gone needs to know nothing.
-            let _ = inputs.send(Incoming::Opened(opened)).await;
-        }
-        Place::TurnedAway(spare) => {
-            let reason = "too many connections (limits.max_connections)";
-            opened.turn_away(CloseCode::Limit, reason).await;
-            drop(spare);
-        }
+    }
+}
+
+/// Hands a connection to the loop, or closes it if there is no room.
+async fn introduce(opened: Opened, kept: bool, inputs: mpsc::Sender<Incoming>) {
+    if kept {
+        // A loop that is gone needs to know nothing.
+        let _ = inputs.send(Incoming::Opened(Box::new(opened))).await;
+    } else {
+        let (nobody, _) = mpsc::channel(1);
+        let reason = "too many connections (limits.max_connections)".into();
+        Link::open(LinkId::default(), opened, nobody)
+            .close(Close { code: CloseCode::Limit, reason });
     }
 }
 
 /// Reads the request and answers it; `None` if it was refused or the connection was lost.
 async fn upgrade(mut stream: TcpStream, rules: &Rules) -> Option<Opened> {
-    let mut head = Vec::with_capacity(1024);
-    let verdict = loop {
-        if stream.read_buf(&mut head).await.ok()? == 0 {
-            return None;
-        }
-        match Request::try_parse(&head) {
-            Ok(Some((size, request))) => {
-                head.drain(..size);
-                break judge(&request, rules).map(|agreed| (agreed, request));
-            }
-            Ok(None) if head.len() < MAX_REQUEST => {}
-            Ok(None) => {
-                let status = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
-                break Err((status, format!("the request is longer than {MAX_REQUEST} bytes")));
-            }
-            Err(error) => break Err((StatusCode::BAD_REQUEST, error.to_string())),
-        }
+    let verdict = match read_head::<Request>(&mut stream).await {
+        Ok((request, rest)) => judge(&request, rules).map(|agreed| (agreed, request, rest)),
+        Err(HeadError::Bad(reason)) => Err((StatusCode::BAD_REQUEST, reason)),
+        Err(HeadError::Lost(_)) => return None,
     };
-    let ((protocol, response), request) = match verdict {
+    let ((protocol, response), request, rest) = match verdict {
         Ok(agreed) => agreed,
         Err((status, reason)) => {
             refuse(stream, status, &reason).await;
@@ -136,12 +120,10 @@ async fn upgrade(mut stream: TcpStream, rules: &Rules) -> Option<Opened> {
         }
     };
     stream.write_all(&response).await.ok()?;
-    let config = link::reading(&rules.limits, protocol);
-    let adapter = TokioAdapter::new(Socket::new(stream));
-    let (role, rest) = (Role::Server, head);
     Some(Opened {
-        socket: WebSocketStream::from_partially_read(adapter, rest, role, Some(config)).await,
-        role,
+        stream,
+        rest,
+        role: Role::Server,
         largest: rules.limits.max_frame_bytes(),
         dial: None,
         protocol,

@@ -11,7 +11,7 @@ use slipstream_core::ids::{LinkId, StoreId, Ticket};
 use slipstream_core::io::Input;
 use slipstream_core::store::{Recovered, StoreFailure};
 use slipstream_core::tags::TagSet;
-use slipstream_store_sqlite::{Completion, OpenError, Store};
+use slipstream_store_sqlite::{Completion, MAX_JOBS, OpenError, Store};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use crate::clock::Clock;
 use crate::dial::{ConnectError, check_url};
 use crate::listen::{self, Rules};
-use crate::turn::{COMPLETIONS, INPUTS, Incoming, Turn};
+use crate::turn::{INPUTS, Incoming, Turn};
 
 /// What a node is started with.
 #[derive(Debug, Clone)]
@@ -116,7 +116,8 @@ impl NodeHandle {
         let listener = TcpListener::bind(address).await.map_err(cannot_listen)?;
         let local_addr = listener.local_addr().map_err(cannot_listen)?;
 
-        let (completed, completions) = mpsc::channel(COMPLETIONS);
+        // As many as jobs may wait: the store's thread never does.
+        let (completed, completions) = mpsc::channel(MAX_JOBS);
         let (store, recovered) = open(&config, data_dir, completed).await?;
         let (clock, limits) = (Clock::start(), config.limits.clone());
         let seed = getrandom::u64().map_err(no_randomness)?;

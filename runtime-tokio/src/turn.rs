@@ -30,8 +30,6 @@ use crate::report;
 
 /// Things that may wait for the loop. A reader that finds no room waits, and so does its peer.
 pub(crate) const INPUTS: usize = 128;
-/// Completions that may wait: the node has one commit and a few fetches under way.
-pub(crate) const COMPLETIONS: usize = 64;
 /// Inputs that one turn takes before it looks at the outputs.
 const INPUTS_PER_TURN: usize = 512;
 /// How long shutting down may take.
@@ -181,12 +179,8 @@ impl Turn {
             Completion::Committed(committed) => Input::Committed(committed),
             Completion::CommitFailed(failed) => Input::CommitFailed(failed),
             Completion::Fetched { fetch, answer } => Input::Fetched { fetch, answer },
-            Completion::Damaged { position } => {
-                tracing::error!(
-                    target: "slipstream",
-                    %position,
-                    "a message in the store is damaged and was left out: check the disk"
-                );
+            Completion::Damaged(damaged) => {
+                tracing::error!(target: "slipstream", "{damaged}");
                 return;
             }
         };
