@@ -1,0 +1,203 @@
+//! Answers questions. Each is one short read; damaged rows are left out and reported.
+
+use std::ops::ControlFlow;
+
+use rusqlite::{Connection, OptionalExtension, Params, Result, params};
+use slipstream_core::ids::{DeadLetterId, Hash128, Position};
+use slipstream_core::store::{Answer, DeadLetter, Latest, Query, Row, StoreFailure, StoredRow};
+
+use crate::commit::State;
+use crate::latest;
+use crate::log::{self, Damaged, row_columns};
+use crate::records::{self, dead_letter_columns};
+use crate::writer::Writer;
+
+/// Rows that one [`Query::Find`] looks at.
+const FIND_ROWS: u32 = 20_000;
+
+/// Rows that one [`Query::Find`] answers, at most.
+const FOUND_ROWS: usize = 64;
+
+macro_rules! select_rows {
+    ($rest:literal) => {
+        concat!("SELECT ", row_columns!(), " FROM log ", $rest)
+    };
+}
+
+impl Writer {
+    /// Looks `query` up.
+    pub(crate) fn fetch(&mut self, query: &Query) -> Result<Answer, StoreFailure> {
+        let mut damaged = Vec::new();
+        let head = self.head();
+        let reader =
+            Reader { db: self.connection(), state: &self.state, head, damaged: &mut damaged };
+        let answer = reader.answer(query);
+        self.damaged.append(&mut damaged);
+        answer.map_err(|error| StoreFailure::Unknown(format!("cannot read the store: {error}")))
+    }
+}
+
+struct Reader<'a> {
+    db: &'a Connection,
+    state: &'a State,
+    head: Position,
+    damaged: &'a mut Vec<Damaged>,
+}
+
+impl Reader<'_> {
+    fn answer(mut self, query: &Query) -> Result<Answer> {
+        match query {
+            Query::Rows { after, upto, max_rows, max_bytes } => {
+                self.rows(*after, *upto, *max_rows, *max_bytes)
+            }
+            Query::RowsAt(positions) => {
+                let mut rows = Vec::with_capacity(positions.len());
+                for &position in positions {
+                    rows.extend(self.row_at(position)?.map(|row| self.stored(row)));
+                }
+                Ok(Answer::RowsAt(rows))
+            }
+            Query::Latest(keys) => {
+                let latest = keys.iter().map(|key| self.latest(key));
+                Ok(Answer::Latest(latest.collect::<Result<_>>()?))
+            }
+            Query::Find { id, after } => self.find(id, *after),
+            Query::DeadLetters { after, limit } => {
+                Ok(Answer::DeadLetters(self.dead_letters(*after, *limit)?))
+            }
+        }
+    }
+
+    fn rows(
+        &mut self,
+        after: Position,
+        upto: Position,
+        max_rows: usize,
+        max_bytes: usize,
+    ) -> Result<Answer> {
+        // What is not committed yet may still come below `upto`.
+        let mut looked_at = upto.min(self.head).max(after);
+        let mut rows: Vec<StoredRow> = Vec::new();
+        let mut bytes = 0;
+        let sql = select_rows!("WHERE position > ?1 AND position <= ?2 ORDER BY position");
+        let range = params![after.get().cast_signed(), looked_at.get().cast_signed()];
+        let mut last = after;
+        let (state, mut full) = (self.state, false);
+        self.each(sql, range, |row| {
+            bytes += row.size();
+            if !rows.is_empty() && (rows.len() >= max_rows || bytes > max_bytes) {
+                full = true;
+                return ControlFlow::Break(());
+            }
+            last = row.position;
+            rows.push(stored(state, row));
+            ControlFlow::Continue(())
+        })?;
+        if full {
+            looked_at = last;
+        }
+        Ok(Answer::Rows { rows, upto: looked_at })
+    }
+
+    fn find(&mut self, id: &str, after: Position) -> Result<Answer> {
+        let last: Option<i64> = self
+            .db
+            .prepare_cached(
+                "SELECT position FROM log WHERE position > ?1 ORDER BY position
+                 LIMIT 1 OFFSET ?2",
+            )?
+            .query_row(params![after.get().cast_signed(), FIND_ROWS - 1], |row| row.get(0))
+            .optional()?;
+        let mut next = last.map(|last| Position::new(last.cast_unsigned()));
+        let upto = last.unwrap_or(i64::MAX);
+        let sql = select_rows!(
+            "WHERE position > ?1 AND position <= ?2 AND message_id = ?3 ORDER BY position"
+        );
+        let mut rows = Vec::new();
+        let state = self.state;
+        self.each(sql, params![after.get().cast_signed(), upto, id], |row| {
+            let position = row.position;
+            rows.push(stored(state, row));
+            if rows.len() < FOUND_ROWS {
+                return ControlFlow::Continue(());
+            }
+            next = Some(position);
+            ControlFlow::Break(())
+        })?;
+        Ok(Answer::Find { rows, next })
+    }
+
+    fn latest(&mut self, key: &Hash128) -> Result<Option<Latest>> {
+        let newest = match self.state.pending.newest(key) {
+            Some(newest) => Some(newest),
+            None => latest::stored(self.db, key)?,
+        };
+        let Some(newest) = newest else { return Ok(None) };
+        let row = self.row_at(Position::new(newest.position))?;
+        Ok(row.map(|row| Latest { position: row.position, message: row.message }))
+    }
+
+    fn row_at(&mut self, position: Position) -> Result<Option<Row>> {
+        let mut found = None;
+        let sql = select_rows!("WHERE position = ?1");
+        self.each(sql, [position.get().cast_signed()], |row| {
+            found = Some(row);
+            ControlFlow::Break(())
+        })?;
+        Ok(found)
+    }
+
+    fn dead_letters(&mut self, after: DeadLetterId, limit: usize) -> Result<Vec<DeadLetter>> {
+        let sql = concat!(
+            "SELECT ",
+            dead_letter_columns!(),
+            " FROM dead_letters WHERE id > ?1 ORDER BY id"
+        );
+        let mut statement = self.db.prepare_cached(sql)?;
+        let mut found = statement.query([after.get().cast_signed()])?;
+        let mut letters = Vec::new();
+        while letters.len() < limit {
+            let Some(columns) = found.next()? else { break };
+            match records::read_dead_letter(columns) {
+                Ok(letter) => letters.push(letter),
+                Err(damage) => self.damaged.push(damage),
+            }
+        }
+        Ok(letters)
+    }
+
+    /// Hands each sound row that `sql` finds to `take`.
+    fn each(
+        &mut self,
+        sql: &str,
+        params: impl Params,
+        mut take: impl FnMut(Row) -> ControlFlow<()>,
+    ) -> Result<()> {
+        let mut statement = self.db.prepare_cached(sql)?;
+        let mut found = statement.query(params)?;
+        while let Some(columns) = found.next()? {
+            match log::read(columns) {
+                Ok(row) => {
+                    if take(row).is_break() {
+                        break;
+                    }
+                }
+                Err(damage) => self.damaged.push(damage),
+            }
+        }
+        Ok(())
+    }
+
+    fn stored(&self, row: Row) -> StoredRow {
+        stored(self.state, row)
+    }
+}
+
+fn stored(state: &State, row: Row) -> StoredRow {
+    let position = row.position.get();
+    let superseded = row.key_hash.is_some_and(|key| {
+        state.index.is_superseded(position)
+            || state.pending.newest(&key).is_some_and(|newest| newest.position > position)
+    });
+    StoredRow { row, superseded }
+}

@@ -1,0 +1,241 @@
+//! What is known in memory about the rows of the log: which are there, which are superseded, which
+//! are events, and how much of it is history.
+//!
+//! It mirrors what is committed: it changes only after a commit, and is rebuilt from the log when
+//! the store is opened. History are the superseded rows and events at or below the floor. A row
+//! that was appended for one session competes with nothing and counts as an event that never
+//! expires.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
+
+use crate::bits::{Bits, CHUNK};
+
+/// An event that does not expire.
+pub(crate) const NEVER: u64 = u64::MAX;
+
+/// The index.
+#[derive(Debug, Default)]
+pub(crate) struct Index {
+    chunks: BTreeMap<u64, Chunk>,
+    /// Chunks with superseded rows.
+    superseded: BTreeSet<u64>,
+    /// Chunks with events.
+    events: BTreeSet<u64>,
+    /// Chunks with events, by the time at which the first may expire.
+    expiring: BTreeSet<(u64, u64)>,
+    floor: u64,
+    rows: u64,
+    history_bytes: u64,
+}
+
+/// The rows of one stretch of positions.
+#[derive(Debug)]
+struct Chunk {
+    present: Bits,
+    superseded: Bits,
+    events: Bits,
+    /// Of superseded rows and events.
+    bytes: u64,
+    /// The part of it that is history.
+    history_bytes: u64,
+    /// No event expires earlier.
+    expires: u64,
+}
+
+/// A class of rows that may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// State that a newer value replaced.
+    Superseded,
+    /// Events.
+    Events,
+}
+
+impl Index {
+    pub(crate) fn floor(&self) -> u64 {
+        self.floor
+    }
+
+    pub(crate) fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    pub(crate) fn history_bytes(&self) -> u64 {
+        self.history_bytes
+    }
+
+    /// Whether the row is known to be superseded.
+    pub(crate) fn is_superseded(&self, position: u64) -> bool {
+        let chunk = self.chunks.get(&(position / CHUNK));
+        chunk.is_some_and(|chunk| chunk.superseded.contains(position % CHUNK))
+    }
+
+    /// Adds a row; `event` is the time at which it expires.
+    pub(crate) fn append(&mut self, position: u64, size: u32, event: Option<u64>) {
+        let id = position / CHUNK;
+        let chunk = self.chunks.entry(id).or_default();
+        chunk.present.insert(position % CHUNK);
+        self.rows += 1;
+        let Some(expires) = event else { return };
+        chunk.events.insert(position % CHUNK);
+        self.events.insert(id);
+        if expires < chunk.expires {
+            self.expiring.remove(&(chunk.expires, id));
+            chunk.expires = expires;
+            self.expiring.insert((expires, id));
+        }
+        self.count(position, size);
+    }
+
+    /// Notes that the row has been replaced, if it is there.
+    pub(crate) fn supersede(&mut self, position: u64, size: u32) {
+        let (id, place) = (position / CHUNK, position % CHUNK);
+        let Some(chunk) = self.chunks.get_mut(&id) else { return };
+        if !chunk.present.contains(place)
+            || chunk.superseded.contains(place)
+            || chunk.events.contains(place)
+        {
+            return;
+        }
+        chunk.superseded.insert(place);
+        self.superseded.insert(id);
+        self.count(position, size);
+    }
+
+    fn count(&mut self, position: u64, size: u32) {
+        let history = position <= self.floor;
+        let chunk = self.chunks.get_mut(&(position / CHUNK)).expect("it was just changed");
+        chunk.bytes += u64::from(size);
+        if history {
+            chunk.history_bytes += u64::from(size);
+            self.history_bytes += u64::from(size);
+        }
+    }
+
+    /// Takes away a row of the history.
+    pub(crate) fn remove(&mut self, position: u64, size: u32) {
+        let (id, place) = (position / CHUNK, position % CHUNK);
+        let chunk = self.chunks.get_mut(&id).expect("only rows that are there are deleted");
+        assert!(position <= self.floor, "row {position} is not history");
+        chunk.present.remove(place);
+        chunk.superseded.remove(place);
+        chunk.events.remove(place);
+        chunk.bytes -= u64::from(size);
+        chunk.history_bytes -= u64::from(size);
+        self.history_bytes -= u64::from(size);
+        self.rows -= 1;
+        if chunk.superseded.is_empty() {
+            self.superseded.remove(&id);
+        }
+        if chunk.events.is_empty() {
+            self.events.remove(&id);
+            self.expiring.remove(&(chunk.expires, id));
+            chunk.expires = NEVER;
+        }
+        if chunk.present.is_empty() {
+            self.chunks.remove(&id);
+        }
+    }
+
+    /// Moves the floor, up or down. `sizes` adds up the sizes of rows in a range of positions, of
+    /// those for which the second argument holds.
+    pub(crate) fn set_floor<E>(
+        &mut self,
+        floor: u64,
+        mut sizes: impl FnMut(RangeInclusive<u64>, &dyn Fn(u64) -> bool) -> Result<u64, E>,
+    ) -> Result<(), E> {
+        let old = self.floor;
+        if floor == old {
+            return Ok(());
+        }
+        let affected = old.min(floor) / CHUNK..=old.max(floor) / CHUNK;
+        let mut counted = Vec::new();
+        for (&id, chunk) in self.chunks.range(affected) {
+            let first = id * CHUNK;
+            let history_bytes = if floor < first || chunk.bytes == 0 {
+                0
+            } else if floor >= first + (CHUNK - 1) {
+                chunk.bytes
+            } else {
+                // Within one chunk that the floor climbs, only the step has to be looked at.
+                let climbs = (first..floor).contains(&old);
+                let from = if climbs { old + 1 } else { first };
+                let below = if climbs { chunk.history_bytes } else { 0 };
+                let marked = |position: u64| chunk.marked().contains(position % CHUNK);
+                let any = (from..=floor).any(marked);
+                below + if any { sizes(from..=floor, &marked)? } else { 0 }
+            };
+            counted.push((id, history_bytes));
+        }
+        for (id, history_bytes) in counted {
+            let chunk = self.chunks.get_mut(&id).expect("it was just looked at");
+            self.history_bytes = self.history_bytes - chunk.history_bytes + history_bytes;
+            chunk.history_bytes = history_bytes;
+        }
+        self.floor = floor;
+        Ok(())
+    }
+
+    /// Ranges of the log that hold nothing but rows of `class` at or below the floor, oldest
+    /// first.
+    pub(crate) fn history(&self, class: Class) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let chunks = match class {
+            Class::Superseded => &self.superseded,
+            Class::Events => &self.events,
+        };
+        chunks.range(..=self.floor / CHUNK).flat_map(move |&id| self.runs(id, class))
+    }
+
+    /// Chunks in which events at or below the floor may have expired at `wall`, the earliest
+    /// expiry first.
+    pub(crate) fn expired(&self, wall: u64) -> impl Iterator<Item = u64> + '_ {
+        let chunks = self.expiring.range(..(wall.saturating_add(1), 0)).map(|&(_, id)| id);
+        chunks.filter(|id| id * CHUNK <= self.floor)
+    }
+
+    /// The ranges of one chunk that hold nothing but rows of `class` at or below the floor.
+    pub(crate) fn runs(&self, id: u64, class: Class) -> Vec<(u64, u64)> {
+        let Some(chunk) = self.chunks.get(&id) else { return Vec::new() };
+        let first = id * CHUNK;
+        let Some(last) = self.floor.checked_sub(first) else { return Vec::new() };
+        let rows = match class {
+            Class::Superseded => chunk.superseded,
+            Class::Events => chunk.events,
+        };
+        let runs = rows.upto(last).runs(&chunk.present);
+        runs.into_iter().map(|(from, to)| (first + from, first + to)).collect()
+    }
+
+    /// Notes that no event of the chunk expires before `expires`.
+    pub(crate) fn set_expires(&mut self, id: u64, expires: u64) {
+        let Some(chunk) = self.chunks.get_mut(&id) else { return };
+        if chunk.events.is_empty() {
+            return;
+        }
+        self.expiring.remove(&(chunk.expires, id));
+        chunk.expires = expires;
+        if expires != NEVER {
+            self.expiring.insert((expires, id));
+        }
+    }
+}
+
+impl Chunk {
+    fn marked(&self) -> Bits {
+        self.superseded.or(&self.events)
+    }
+}
+
+impl Default for Chunk {
+    fn default() -> Self {
+        Self {
+            present: Bits::default(),
+            superseded: Bits::default(),
+            events: Bits::default(),
+            bytes: 0,
+            history_bytes: 0,
+            expires: NEVER,
+        }
+    }
+}

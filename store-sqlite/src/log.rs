@@ -1,0 +1,121 @@
+//! Rows of messages as they rest in the file, and the checksum that each carries.
+//!
+//! What stays true: a row whose checksum does not fit its content is never answered.
+
+use std::fmt;
+
+use rusqlite::types::ValueRef;
+use rusqlite::{Connection, Result, params};
+use slipstream_core::ids::{DeadLetterId, Position, SessionId};
+use slipstream_core::message::Message;
+use slipstream_core::store::Row;
+use slipstream_core::time::WallMs;
+
+/// The columns that [`read`] takes, in its order.
+macro_rules! row_columns {
+    () => {
+        "position, publisher, only_session, checksum, key, head, value"
+    };
+}
+pub(crate) use row_columns;
+
+/// Something in the file that is not what was written. It is left where it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Damaged {
+    /// A message in the log.
+    Row(Position),
+    /// A dead letter.
+    DeadLetter(DeadLetterId),
+}
+
+impl fmt::Display for Damaged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Row(position) => write!(f, "row {position} of table log is damaged")?,
+            Self::DeadLetter(id) => write!(f, "row {id} of table dead_letters is damaged")?,
+        }
+        f.write_str(": it is not used; check the disk and restore a backup")
+    }
+}
+
+/// Appends the rows, in their order.
+pub(crate) fn insert(db: &Connection, rows: &[Row]) -> Result<()> {
+    let mut statement = db.prepare_cached(
+        "INSERT INTO log (position, kind, expires, size, publisher, only_session,
+                          message_id, key, head, checksum, value)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+    )?;
+    for row in rows {
+        let message = &row.message;
+        let session = |id: Option<SessionId>| id.map(|id| id.get().cast_signed());
+        statement.execute(params![
+            row.position.get().cast_signed(),
+            message.kind().number(),
+            message.expires().unwrap_or(WallMs(0)).0.cast_signed(),
+            row_size(row),
+            session(row.publisher),
+            session(row.only),
+            message.id(),
+            message.key(),
+            message.head(),
+            checksum(row),
+            message.body(),
+        ])?;
+    }
+    Ok(())
+}
+
+/// Puts a row together from [`row_columns`].
+pub(crate) fn read(columns: &rusqlite::Row<'_>) -> Result<Row, Damaged> {
+    let position = columns.get_ref(0).ok().and_then(|value| value.as_i64().ok());
+    let position = Position::new(position.unwrap_or_default().cast_unsigned());
+    let row = (|| {
+        let session = |column| -> Option<Option<SessionId>> {
+            match columns.get_ref(column).ok()? {
+                ValueRef::Null => Some(None),
+                ValueRef::Integer(id) => Some(Some(SessionId::new(id.cast_unsigned()))),
+                _ => None,
+            }
+        };
+        let only = session(2)?;
+        let message = message(columns, 4)?;
+        let key_hash = if only.is_none() { message.key_hash() } else { None };
+        let row = Row { position, publisher: session(1)?, only, key_hash, message };
+        let stored = columns.get_ref(3).ok()?.as_i64().ok()?;
+        (stored == i64::from(checksum(&row))).then_some(row)
+    })();
+    row.ok_or(Damaged::Row(position))
+}
+
+/// Puts a message together from key, head and value, which begin at column `first`.
+pub(crate) fn message(columns: &rusqlite::Row<'_>, first: usize) -> Option<Message> {
+    let key = columns.get_ref(first).ok()?;
+    let head = columns.get_ref(first + 1).ok()?;
+    let value = columns.get_ref(first + 2).ok()?;
+    Message::from_parts(head.as_blob().ok()?, key.as_str().ok()?, value.as_str().ok()?).ok()
+}
+
+/// Size of a row as it is counted. Messages are far smaller than 4 GiB.
+pub(crate) fn row_size(row: &Row) -> u32 {
+    u32::try_from(row.size()).unwrap_or(u32::MAX)
+}
+
+fn checksum(row: &Row) -> u32 {
+    let session = |id: Option<SessionId>| id.map_or(u64::MAX, SessionId::get);
+    checksum_of(
+        [row.position.get(), session(row.publisher), session(row.only)],
+        &[row.message.encoded()],
+    )
+}
+
+/// CRC-32 of some numbers and some bytes.
+pub(crate) fn checksum_of<const N: usize>(numbers: [u64; N], parts: &[&[u8]]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    for number in numbers {
+        hasher.update(&number.to_le_bytes());
+    }
+    for part in parts {
+        hasher.update(part);
+    }
+    hasher.finalize()
+}

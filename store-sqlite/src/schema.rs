@@ -1,0 +1,94 @@
+//! The tables: what a person who opens the file with the `sqlite3` shell finds.
+//!
+//! The comments are part of the schema and shown by `.schema`. A change of it is a new number and
+//! a step in [`MIGRATIONS`].
+
+use rusqlite::{Connection, Result};
+
+/// In the header of the file: `Slps`.
+pub(crate) const APPLICATION_ID: i32 = 0x536c_7073;
+
+/// The version that this code writes.
+pub(crate) const VERSION: i32 = MIGRATIONS.len() as i32;
+
+/// Step `n` leads from version `n` to `n + 1`.
+const MIGRATIONS: [&str; 1] = [FIRST];
+
+const FIRST: &str = "
+CREATE TABLE log (              -- messages, in the order in which this node accepted them
+    position     INTEGER PRIMARY KEY,
+    kind         INTEGER NOT NULL,  -- 0 SK, 1 SA, 2 CMD
+    expires      INTEGER NOT NULL,  -- end of an event, ms since 1970; 0 for state
+    size         INTEGER NOT NULL,  -- what it counts for against limits, bytes
+    publisher    INTEGER,           -- session that published it here
+    only_session INTEGER,           -- the one session it is for, if it is a replay
+    message_id   TEXT NOT NULL,
+    key          TEXT NOT NULL,
+    head         BLOB NOT NULL,     -- encoding of everything before key and value
+    checksum     INTEGER NOT NULL,  -- CRC-32 of the whole row
+    value        TEXT NOT NULL
+) STRICT;
+CREATE TABLE latest (           -- the newest row of each key and tag set, behind the log:
+    key      BLOB PRIMARY KEY,  -- (their hash)
+    position INTEGER NOT NULL,  -- rows behind meta.merged are newer than this table
+    size     INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE seen (             -- which messages this node has processed
+    origin      TEXT NOT NULL,
+    incarnation INTEGER NOT NULL,
+    chunk       INTEGER NOT NULL,
+    marks       BLOB NOT NULL,
+    PRIMARY KEY (origin, incarnation, chunk)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE sessions (         -- peers and named applications
+    id     INTEGER PRIMARY KEY,
+    name   TEXT NOT NULL,
+    cursor INTEGER NOT NULL,    -- everything in the log up to here is settled
+    state  BLOB NOT NULL
+) STRICT;
+CREATE TABLE dead_letters (     -- messages that a session could not be brought to acknowledge
+    id          INTEGER PRIMARY KEY,
+    session     INTEGER NOT NULL,
+    reason      TEXT NOT NULL,
+    attempts    INTEGER NOT NULL,
+    first_error TEXT NOT NULL,
+    last_error  TEXT NOT NULL,
+    first_at    INTEGER NOT NULL,
+    died_at     INTEGER NOT NULL,
+    size        INTEGER NOT NULL,
+    message_id  TEXT NOT NULL,
+    key         TEXT NOT NULL,
+    head        BLOB NOT NULL,
+    checksum    INTEGER NOT NULL,
+    value       TEXT NOT NULL
+) STRICT;
+CREATE INDEX dead_letters_by_session ON dead_letters (session);
+CREATE TABLE receipts (         -- what each session was given for its messageIds
+    session  INTEGER NOT NULL,
+    number   INTEGER NOT NULL,
+    wall     INTEGER NOT NULL,
+    receipts BLOB NOT NULL,
+    PRIMARY KEY (session, number)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE meta (             -- one row
+    id               INTEGER PRIMARY KEY CHECK (id = 0),
+    store_id         BLOB NOT NULL,
+    head             INTEGER NOT NULL,  -- highest position ever given
+    clock            INTEGER NOT NULL,
+    incarnation      INTEGER NOT NULL,
+    last_session     INTEGER NOT NULL,
+    last_dead_letter INTEGER NOT NULL,
+    floor            INTEGER NOT NULL,  -- no session needs a row up to here
+    merged           INTEGER NOT NULL   -- latest knows every row up to here
+) STRICT;
+";
+
+/// Brings the schema from `version` to [`VERSION`], within the caller's transaction.
+pub(crate) fn migrate(db: &Connection, version: i32) -> Result<()> {
+    let from = usize::try_from(version).expect("versions below zero were refused");
+    for step in &MIGRATIONS[from..] {
+        db.execute_batch(step)?;
+    }
+    db.pragma_update(None, "application_id", APPLICATION_ID)?;
+    db.pragma_update(None, "user_version", VERSION)
+}

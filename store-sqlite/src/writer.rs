@@ -1,0 +1,205 @@
+//! The connection at work: commits, checkpoints, and what their failures mean.
+//!
+//! What stays true: after a failure that leaves durability unknown (an I/O error of a commit or a
+//! checkpoint, or anything else but a full disk) every further commit fails with
+//! [`StoreFailure::Unknown`]: the kernel may have dropped what it could not write, and say nothing
+//! the next time.
+
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use rusqlite::{Connection, ErrorCode};
+use slipstream_core::ids::Position;
+use slipstream_core::store::{Batch, CommitFailed, Committed, Recovered, StoreFailure, Usage};
+
+use crate::commit::{self, State};
+use crate::database::{Database, OpenError, Options, refusal};
+use crate::log::Damaged;
+use crate::{history, recover};
+
+/// Pages in the WAL (16 MiB) above which it is copied into the database.
+const CHECKPOINT_PAGES: u32 = 4096;
+
+/// After a checkpoint found no room, it is tried again each time that the WAL has grown by so many
+/// pages.
+const RETRY_PAGES: u32 = 256;
+
+/// Pages in the WAL (64 MiB) above which commits are refused until a checkpoint succeeds.
+const MOST_WAL_PAGES: u32 = 16_384;
+
+/// Owns the connection; lives on the store's thread.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    database: Database,
+    pub(crate) state: State,
+    usage: Usage,
+    /// A checkpoint is due when the WAL has more pages.
+    checkpoint_above: u32,
+    /// Why no commit can be trusted any more.
+    broken: Option<String>,
+    /// Damaged rows met and not reported yet.
+    pub(crate) damaged: Vec<Damaged>,
+}
+
+impl Writer {
+    pub(crate) fn open(options: &Options) -> Result<(Self, Recovered), OpenError> {
+        let database = Database::open(options)?;
+        let mut damaged = Vec::new();
+        let (state, mut recovered) = recover::recover(&database.connection, &mut damaged)
+            .map_err(|source| refusal(&database.path, source))?;
+        let mut writer = Self {
+            database,
+            state,
+            usage: Usage::default(),
+            checkpoint_above: CHECKPOINT_PAGES,
+            broken: None,
+            damaged,
+        };
+        if let Err(StoreFailure::Unknown(reason)) = writer.checkpoint("PASSIVE") {
+            let path = writer.database.path;
+            let source = std::io::Error::other(reason);
+            return Err(OpenError::Directory { path, action: "checkpoint the WAL", source });
+        }
+        writer.measure();
+        recovered.usage = writer.usage;
+        Ok((writer, recovered))
+    }
+
+    pub(crate) fn connection(&self) -> &Connection {
+        &self.database.connection
+    }
+
+    /// The end of what is committed.
+    pub(crate) fn head(&self) -> Position {
+        Position::new(self.state.meta.head)
+    }
+
+    /// Commits a batch: all of it is durable, or nothing of it is there.
+    pub(crate) fn commit(&mut self, batch: Box<Batch>) -> Result<Committed, CommitFailed> {
+        let begun = Instant::now();
+        match self.try_commit(&batch) {
+            Ok(()) => {
+                let took = begun.elapsed();
+                self.measure();
+                Ok(Committed { batch, usage: self.usage, took })
+            }
+            Err(failure) => Err(CommitFailed { batch, failure }),
+        }
+    }
+
+    fn try_commit(&mut self, batch: &Batch) -> Result<(), StoreFailure> {
+        if let Some(reason) = &self.broken {
+            return Err(StoreFailure::Unknown(reason.clone()));
+        }
+        if self.wal_pages() >= MOST_WAL_PAGES {
+            self.checkpoint("PASSIVE")?;
+        }
+        match self.transact(batch) {
+            Ok(effects) => {
+                self.state.apply(batch, &effects);
+                Ok(())
+            }
+            Err(error) => Err(self.roll_back(&error)),
+        }
+    }
+
+    fn transact(&mut self, batch: &Batch) -> rusqlite::Result<commit::Effects> {
+        let db = &self.database.connection;
+        let sizes = |range: RangeInclusive<u64>, counts: &dyn Fn(u64) -> bool| {
+            history::sizes(db, *range.start(), *range.end(), counts)
+        };
+        db.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
+        self.state.index.set_floor(batch.floor.get(), sizes)?;
+        let effects = commit::write(db, &self.state, batch)?;
+        db.prepare_cached("COMMIT")?.execute([])?;
+        Ok(effects)
+    }
+
+    /// Leaves the transaction that failed. SQLite may have rolled it back already.
+    fn roll_back(&mut self, error: &rusqlite::Error) -> StoreFailure {
+        let db = &self.database.connection;
+        let rolled_back = if db.is_autocommit() { Ok(()) } else { db.execute_batch("ROLLBACK") };
+        let path = self.database.path.display();
+        match rolled_back {
+            Ok(()) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => {
+                StoreFailure::Full(format!("{path}: {error}"))
+            }
+            Ok(()) => self.breaks(format!("{path}: {error}")),
+            Err(second) => self.breaks(format!("{path}: {error}, then {second}")),
+        }
+    }
+
+    fn breaks(&mut self, reason: String) -> StoreFailure {
+        self.broken = Some(reason.clone());
+        StoreFailure::Unknown(reason)
+    }
+
+    /// Copies the WAL into the database if it has grown enough. Comes after the commit was
+    /// reported, so that nobody waits for it.
+    pub(crate) fn checkpoint_if_due(&mut self) {
+        if self.broken.is_none() && self.wal_pages() > self.checkpoint_above {
+            // No room is not fatal, and anything else is told with the next commit.
+            drop(self.checkpoint("PASSIVE"));
+        }
+    }
+
+    /// The last checkpoint, of all there is.
+    pub(crate) fn finish(mut self) -> Result<(), StoreFailure> {
+        if let Some(reason) = self.broken {
+            return Err(StoreFailure::Unknown(reason));
+        }
+        self.checkpoint("TRUNCATE")
+    }
+
+    fn checkpoint(&mut self, mode: &str) -> Result<(), StoreFailure> {
+        let sql = format!("PRAGMA wal_checkpoint({mode})");
+        let result = self.database.connection.query_row(&sql, [], |row| {
+            Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
+        });
+        let path = self.database.path.display();
+        match result {
+            Ok((0, log, copied)) if log == copied => {
+                self.database.wal_pages.store(0, Ordering::Relaxed);
+                self.checkpoint_above = CHECKPOINT_PAGES;
+                Ok(())
+            }
+            Ok((busy, log, copied)) => {
+                self.checkpoint_above = self.wal_pages().saturating_add(RETRY_PAGES);
+                let what = format!("{path}: checkpoint did {copied} of {log} pages ({busy})");
+                Err(StoreFailure::Full(what))
+            }
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::DiskFull) => {
+                self.checkpoint_above = self.wal_pages().saturating_add(RETRY_PAGES);
+                Err(StoreFailure::Full(format!("{path}: checkpoint: {error}")))
+            }
+            Err(error) => {
+                let reason = format!("{path}: checkpoint: {error}");
+                Err(self.breaks(reason))
+            }
+        }
+    }
+
+    fn wal_pages(&self) -> u32 {
+        self.database.wal_pages.load(Ordering::Relaxed)
+    }
+
+    /// Looks at the files. Never opens them: closing a file releases SQLite's locks on it.
+    fn measure(&mut self) {
+        let size = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
+        let State { index, pages, dropped_total, forgotten_total, .. } = &self.state;
+        self.usage = Usage {
+            used_bytes: (pages.all - pages.free) * PAGE_BYTES,
+            database_bytes: size(&self.database.path),
+            wal_bytes: size(&self.database.wal_path()),
+            rows: index.rows(),
+            history_bytes: index.history_bytes(),
+            dropped_total: *dropped_total,
+            forgotten_total: *forgotten_total,
+        };
+    }
+}
+
+/// SQLite's default, which [`Database`] does not change.
+const PAGE_BYTES: u64 = 4096;

@@ -1,0 +1,183 @@
+//! What every test of the store needs: a store with its completions, and messages.
+#![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used)]
+
+use std::path::Path;
+use std::sync::mpsc::{Receiver, channel};
+
+use bytes::BytesMut;
+use slipstream_core::clock::Hlc;
+use slipstream_core::config::Durability;
+use slipstream_core::ids::*;
+use slipstream_core::message::{Fields, Kind, Message};
+use slipstream_core::store::*;
+use slipstream_core::time::WallMs;
+use slipstream_store_sqlite::{Completion, Damaged, OpenError, Options, Store};
+
+pub const STORE: StoreId = StoreId(0x0123_4567_89ab_cdef);
+
+pub struct Harness {
+    pub store: Store,
+    pub recovered: Recovered,
+    pub damaged: Vec<Damaged>,
+    completions: Receiver<Completion>,
+    batches: u64,
+    fetches: u64,
+}
+
+pub fn options(directory: &Path) -> Options {
+    Options::new(directory.to_path_buf(), Durability::Normal, STORE)
+}
+
+impl Harness {
+    pub fn open(directory: &Path) -> Self {
+        Self::with(options(directory)).unwrap()
+    }
+
+    pub fn with(options: Options) -> Result<Self, OpenError> {
+        let (done, completions) = channel();
+        let notify = Box::new(move |completion| drop(done.send(completion)));
+        let (store, recovered) = Store::open(options, notify)?;
+        let damaged = Vec::new();
+        Ok(Self { store, recovered, damaged, completions, batches: 0, fetches: 0 })
+    }
+
+    fn next(&mut self) -> Completion {
+        loop {
+            match self.completions.recv().unwrap() {
+                Completion::Damaged(damaged) => self.damaged.push(damaged),
+                other => return other,
+            }
+        }
+    }
+
+    pub fn try_commit(&mut self, mut batch: Batch) -> Result<Usage, StoreFailure> {
+        self.batches += 1;
+        batch.id = BatchId::new(self.batches);
+        self.store.commit(Box::new(batch)).unwrap();
+        match self.next() {
+            Completion::Committed(committed) => {
+                assert_eq!(committed.batch.id.get(), self.batches);
+                Ok(committed.usage)
+            }
+            Completion::CommitFailed(failed) => Err(failed.failure),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn commit(&mut self, batch: Batch) -> Usage {
+        self.try_commit(batch).unwrap()
+    }
+
+    pub fn fetch(&mut self, query: Query) -> Answer {
+        self.fetches += 1;
+        self.store.fetch(FetchId::new(self.fetches), query).unwrap();
+        match self.next() {
+            Completion::Fetched { fetch, answer } => {
+                assert_eq!(fetch.get(), self.fetches);
+                answer.unwrap()
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// All rows of the log.
+    pub fn rows(&mut self) -> Vec<StoredRow> {
+        let query = Query::Rows {
+            after: Position::new(0),
+            upto: Position::new(u64::MAX >> 1),
+            max_rows: usize::MAX,
+            max_bytes: usize::MAX,
+        };
+        let answer = self.fetch(query);
+        // Damage met on the way is reported behind the answer.
+        self.commit_nothing();
+        match answer {
+            Answer::Rows { rows, .. } => rows,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn commit_nothing(&mut self) {
+        let (done, pong) = channel();
+        self.store.ping(Box::new(move || done.send(()).unwrap())).unwrap();
+        pong.recv().unwrap();
+        while let Ok(completion) = self.completions.try_recv() {
+            match completion {
+                Completion::Damaged(damaged) => self.damaged.push(damaged),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    pub fn positions(&mut self) -> Vec<u64> {
+        self.rows().iter().map(|row| row.row.position.get()).collect()
+    }
+
+    pub fn latest(&mut self, keys: &[&str]) -> Vec<Option<(u64, String)>> {
+        let hashes = keys.iter().map(|key| key_hash(key)).collect();
+        match self.fetch(Query::Latest(hashes)) {
+            Answer::Latest(found) => found
+                .into_iter()
+                .map(|found| found.map(|l| (l.position.get(), l.message.body().to_owned())))
+                .collect(),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+pub fn key_hash(key: &str) -> Hash128 {
+    state(1, key, "0").key_hash.unwrap()
+}
+
+pub fn message(kind: Kind, number: u64, key: &str, value: &str, expires: u64) -> Message {
+    let fields = Fields {
+        kind,
+        incarnation: Incarnation::new(7),
+        sequence: Sequence::new(number),
+        version: Hlc(number << 16),
+        expires: WallMs(expires),
+        group: "",
+        tags: "",
+        path: "a,b",
+        id: &format!("m-{number}"),
+        key,
+        body: value,
+    };
+    Message::encode(&fields, &mut BytesMut::new())
+}
+
+pub fn state(position: u64, key: &str, value: &str) -> Row {
+    let message = message(Kind::Sk, position, key, value, 0);
+    let key_hash = message.key_hash();
+    Row { position: Position::new(position), message, key_hash, publisher: None, only: None }
+}
+
+pub fn event(position: u64, key: &str, value: &str, expires: u64) -> Row {
+    let message = message(Kind::Cmd, position, key, value, expires);
+    Row { position: Position::new(position), message, key_hash: None, publisher: None, only: None }
+}
+
+/// A batch that lets everything be kept.
+pub fn batch(rows: Vec<Row>) -> Batch {
+    Batch { rows, history_max_bytes: u64::MAX, ..Batch::default() }
+}
+
+/// A batch under which no history is kept up to `floor`.
+pub fn trim(floor: u64, wall: u64) -> Batch {
+    Batch { floor: Position::new(floor), wall: WallMs(wall), ..Batch::default() }
+}
+
+/// What a killed process would leave: the files as they are now.
+pub fn image(directory: &Path) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for file in std::fs::read_dir(directory).unwrap() {
+        let file = file.unwrap();
+        // Read in another process: closing the file here would release the store's locks.
+        let status = std::process::Command::new("cp")
+            .arg(file.path())
+            .arg(copy.path().join(file.file_name()))
+            .status();
+        assert!(status.unwrap().success());
+    }
+    copy
+}

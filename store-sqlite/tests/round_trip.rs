@@ -1,0 +1,254 @@
+//! What goes in comes out, also after the store was closed, dropped or killed.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod common;
+
+use bytes::Bytes;
+use common::*;
+use slipstream_core::clock::Hlc;
+use slipstream_core::config::Durability;
+use slipstream_core::ids::*;
+use slipstream_core::store::*;
+use slipstream_core::time::WallMs;
+use slipstream_store_sqlite::Options;
+
+fn session(id: u64, cursor: u64) -> SessionRecord {
+    SessionRecord {
+        id: SessionId::new(id),
+        name: format!("app:s{id}"),
+        cursor: Position::new(cursor),
+        state: Bytes::from(vec![id as u8; 5]),
+    }
+}
+
+fn seen(origin: &str, incarnation: u64, chunk: u64) -> SeenRecord {
+    let origin = NodeId::new(origin).unwrap();
+    let key = SeenKey { origin, incarnation: Incarnation::new(incarnation), chunk };
+    SeenRecord { key, marks: Bytes::from(vec![chunk as u8, 1, 2]) }
+}
+
+fn dead_letter(id: u64, session: u64, reason: DeadReason) -> DeadLetter {
+    DeadLetter {
+        id: DeadLetterId::new(id),
+        session: SessionId::new(session),
+        reason,
+        attempts: 3,
+        first_error: "first".into(),
+        last_error: "last".into(),
+        first_at: WallMs(10),
+        died_at: WallMs(20),
+        message: state(id, "dead", "[1, 2]").message,
+    }
+}
+
+fn receipts(session: u64, number: u64) -> ReceiptBlock {
+    ReceiptBlock {
+        session: SessionId::new(session),
+        number,
+        wall: WallMs(number * 10),
+        receipts: Bytes::from(vec![number as u8; 3]),
+    }
+}
+
+fn everything() -> Batch {
+    Batch {
+        rows: vec![
+            Row { publisher: Some(SessionId::new(4)), ..state(3, "a", "1") },
+            event(4, "c", "{\"do\":1}", 500),
+            Row { only: Some(SessionId::new(5)), key_hash: None, ..state(7, "a", "2") },
+            state(9, "å \u{0}", "\"x\\u0000\""),
+        ],
+        seen: vec![seen("b", 1, 0), seen("a", u64::MAX, 0), seen("a", 2, 1), seen("a", 2, 0)],
+        sessions: vec![session(5, 3), session(4, 9)],
+        dead_letters: vec![
+            dead_letter(1, 4, DeadReason::Rejected),
+            dead_letter(2, 5, DeadReason::Expired),
+            dead_letter(3, 4, DeadReason::Rejected),
+        ],
+        receipts: vec![receipts(5, 1), receipts(4, 2), receipts(4, 1)],
+        clock: Hlc(u64::MAX),
+        incarnation: Incarnation::new(77),
+        ..batch(vec![])
+    }
+}
+
+fn assert_everything(recovered: &Recovered) {
+    assert_eq!(recovered.store_id, STORE);
+    assert_eq!(recovered.head, Position::new(9));
+    assert_eq!(recovered.clock, Hlc(u64::MAX));
+    assert_eq!(recovered.incarnation, Incarnation::new(77));
+    assert_eq!(recovered.last_session, SessionId::new(5));
+    assert_eq!(recovered.last_dead_letter, DeadLetterId::new(3));
+    assert_eq!(recovered.sessions, [session(4, 9), session(5, 3)]);
+    let order = [seen("a", 2, 0), seen("a", 2, 1), seen("a", u64::MAX, 0), seen("b", 1, 0)];
+    assert_eq!(recovered.seen, order);
+    assert_eq!(recovered.receipts, [receipts(4, 1), receipts(4, 2), receipts(5, 1)]);
+    let size = dead_letter(1, 4, DeadReason::Rejected).message.encoded().len() as u64 + 64;
+    let rejected = (SessionId::new(4), DeadReason::Rejected, 2, 2 * size);
+    let expired = (SessionId::new(5), DeadReason::Expired, 1, size);
+    assert_eq!(recovered.dead_letters, [rejected, expired]);
+    assert_eq!(recovered.usage.rows, 4);
+}
+
+fn assert_rows(harness: &mut Harness) {
+    let rows = harness.rows();
+    for (found, wanted) in rows.iter().zip(&everything().rows) {
+        assert_eq!(found.row.position, wanted.position);
+        assert_eq!(found.row.message, wanted.message);
+        assert_eq!(found.row.key_hash, wanted.key_hash);
+        assert_eq!(found.row.publisher, wanted.publisher);
+        assert_eq!(found.row.only, wanted.only);
+        assert!(!found.superseded);
+    }
+    assert_eq!(rows.len(), 4);
+}
+
+#[test]
+fn a_new_store_knows_nothing_and_keeps_its_id() {
+    let directory = tempfile::tempdir().unwrap();
+    let below = directory.path().join("made/on/the/way");
+    let harness = Harness::open(&below);
+    assert_eq!(harness.recovered.head, Position::new(0));
+    assert_eq!(harness.recovered.incarnation, Incarnation::new(0));
+    assert!(harness.recovered.sessions.is_empty());
+    harness.store.close().unwrap();
+    let other = Options::new(below, Durability::Full, StoreId(1));
+    assert_eq!(Harness::with(other).unwrap().recovered.store_id, STORE);
+}
+
+#[test]
+fn everything_is_there_after_closing_dropping_and_killing() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut harness = Harness::open(directory.path());
+    harness.commit(everything());
+    assert_rows(&mut harness);
+
+    let killed = image(directory.path());
+    drop(harness);
+    for directory in [killed.path(), directory.path()] {
+        let mut harness = Harness::open(directory);
+        assert_everything(&harness.recovered);
+        assert_rows(&mut harness);
+        harness.store.close().unwrap();
+        assert_eq!(std::fs::metadata(directory.join("slipstream.db-wal")).unwrap().len(), 0);
+        let mut harness = Harness::open(directory);
+        assert_everything(&harness.recovered);
+        assert_rows(&mut harness);
+    }
+}
+
+#[test]
+fn records_are_replaced_and_deleted() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut harness = Harness::open(directory.path());
+    harness.commit(everything());
+    harness.commit(Batch {
+        seen: vec![SeenRecord { marks: Bytes::from_static(b"new"), ..seen("b", 1, 0) }],
+        seen_dropped: vec![seen("a", 2, 0).key, seen("a", u64::MAX, 0).key],
+        sessions: vec![session(4, 11)],
+        sessions_ended: vec![SessionId::new(5)],
+        dead_letters_gone: vec![DeadLetterId::new(1)],
+        receipts: vec![receipts(4, 3)],
+        receipts_dropped: vec![(SessionId::new(4), 2)],
+        ..batch(vec![])
+    });
+    drop(harness);
+
+    let mut harness = Harness::open(directory.path());
+    let recovered = &harness.recovered;
+    assert_eq!(recovered.sessions, [session(4, 11)]);
+    assert_eq!(recovered.seen.len(), 2);
+    assert_eq!(recovered.seen[0], seen("a", 2, 1));
+    assert_eq!(recovered.seen[1].marks, "new");
+    assert_eq!(recovered.receipts, [receipts(4, 3)]);
+    assert_eq!(recovered.dead_letters.len(), 1);
+    assert_eq!(recovered.last_session, SessionId::new(5));
+    assert_eq!(recovered.last_dead_letter, DeadLetterId::new(3));
+    let query = Query::DeadLetters { after: DeadLetterId::new(0), limit: 10 };
+    let Answer::DeadLetters(left) = harness.fetch(query) else { panic!("another answer") };
+    assert_eq!(left, [dead_letter(3, 4, DeadReason::Rejected)]);
+}
+
+#[test]
+fn dead_letters_come_in_pages() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut harness = Harness::open(directory.path());
+    harness.commit(everything());
+    let mut page = |after, limit| {
+        let query = Query::DeadLetters { after: DeadLetterId::new(after), limit };
+        let Answer::DeadLetters(found) = harness.fetch(query) else { panic!("another answer") };
+        found.iter().map(|letter| letter.id.get()).collect::<Vec<_>>()
+    };
+    assert_eq!(page(0, 2), [1, 2]);
+    assert_eq!(page(2, 2), [3]);
+    assert_eq!(page(0, 0), [0; 0]);
+}
+
+#[test]
+fn rows_stop_at_each_bound_and_answer_one_at_least() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut harness = Harness::open(directory.path());
+    let rows: Vec<Row> = [2, 4, 6, 8].map(|n| state(n, &format!("k{n}"), "1")).into();
+    let size = rows[0].size();
+    harness.commit(batch(rows));
+    let mut rows = |after, upto, max_rows, max_bytes| {
+        let (after, upto) = (Position::new(after), Position::new(upto));
+        match harness.fetch(Query::Rows { after, upto, max_rows, max_bytes }) {
+            Answer::Rows { rows, upto } => {
+                (rows.iter().map(|row| row.row.position.get()).collect::<Vec<_>>(), upto.get())
+            }
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(rows(0, 100, 10, 1 << 20), (vec![2, 4, 6, 8], 8));
+    assert_eq!(rows(2, 7, 10, 1 << 20), (vec![4, 6], 7));
+    assert_eq!(rows(0, 100, 2, 1 << 20), (vec![2, 4], 4));
+    assert_eq!(rows(0, 100, 4, 1 << 20), (vec![2, 4, 6, 8], 8));
+    assert_eq!(rows(0, 100, 10, 2 * size), (vec![2, 4], 4));
+    assert_eq!(rows(0, 100, 10, 2 * size - 1), (vec![2], 2));
+    assert_eq!(rows(0, 100, 0, 0), (vec![2], 2));
+    assert_eq!(rows(8, 100, 10, 1 << 20), (vec![], 8));
+    assert_eq!(rows(50, 100, 10, 1 << 20), (vec![], 50));
+}
+
+#[test]
+fn rows_at_come_in_the_order_asked_without_those_that_are_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut harness = Harness::open(directory.path());
+    harness.commit(batch(vec![state(1, "a", "1"), state(2, "b", "1"), state(3, "a", "2")]));
+    let asked = [3, 9, 1, 2].map(Position::new).to_vec();
+    let Answer::RowsAt(rows) = harness.fetch(Query::RowsAt(asked)) else { panic!("another") };
+    let found: Vec<_> = rows.iter().map(|row| (row.row.position.get(), row.superseded)).collect();
+    assert_eq!(found, [(3, false), (1, true), (2, false)]);
+}
+
+#[test]
+fn latest_answers_in_the_order_asked() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut harness = Harness::open(directory.path());
+    let replay = Row { only: Some(SessionId::new(1)), key_hash: None, ..state(4, "a", "9") };
+    let rows = vec![state(1, "a", "1"), state(2, "b", "1"), state(3, "a", "2"), replay];
+    harness.commit(batch(rows));
+    let wanted = [Some((2, "1".into())), None, Some((3, "2".into()))];
+    assert_eq!(harness.latest(&["b", "x", "a"]), wanted);
+}
+
+#[test]
+fn find_looks_at_a_bounded_stretch() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut harness = Harness::open(directory.path());
+    let mut rows: Vec<Row> = (1..=20_001).map(|n| event(n, "k", "1", 9)).collect();
+    rows.push(Row { position: Position::new(30_000), ..event(20_001, "k", "2", 9) });
+    harness.commit(batch(rows));
+    let mut find = |id: &str, after| {
+        let query = Query::Find { id: id.into(), after: Position::new(after) };
+        let Answer::Find { rows, next } = harness.fetch(query) else { panic!("another answer") };
+        let rows: Vec<_> = rows.iter().map(|row| row.row.position.get()).collect();
+        (rows, next.map(Position::get))
+    };
+    assert_eq!(find("m-5", 0), (vec![5], Some(20_000)));
+    assert_eq!(find("m-20001", 0), (vec![], Some(20_000)));
+    assert_eq!(find("m-20001", 20_000), (vec![20_001, 30_000], None));
+    assert_eq!(find("m-20001", 1), (vec![20_001], Some(20_001)));
+    assert_eq!(find("m-20001", 30_000), (vec![], None));
+}
