@@ -235,11 +235,11 @@ fn unknown(name: &str, value: &str) -> String {
     // What looks like no name may be a token without one.
     let is_plain = name.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'_');
     if !is_plain || value.is_empty() || name.is_empty() || name.len() > MAX_ECHO_BYTES {
-        return format!("unknown parameter; known are {known}");
+        return format!("unknown parameter; known: {known}");
     }
     let distance = |parameter: &Parameter| edits(name, parameter.as_str());
     let nearest = Parameter::ALL.into_iter().min_by_key(distance).map_or("", Parameter::as_str);
-    format!("unknown parameter `{name}`, the nearest is `{nearest}`; known are {known}")
+    format!("unknown parameter `{name}` (nearest: `{nearest}`); known: {known}")
 }
 
 /// Levenshtein distance without regard to case.
@@ -437,7 +437,21 @@ mod tests {
             [("tag", "tags"), ("Client", "client"), ("repaly", "replay"), ("token_", "token")]
         {
             let reason = refusal(&format!("{name}=x"));
-            assert!(reason.contains(&format!("`{name}`, the nearest is `{nearest}`")), "{reason}");
+            assert!(reason.contains(&format!("`{name}` (nearest: `{nearest}`)")), "{reason}");
+        }
+    }
+
+    #[test]
+    fn every_reason_fits_into_a_close_frame() {
+        let longest = "conflate".repeat(3);
+        let named = refusal(&format!("{}=x", &longest[..MAX_ECHO_BYTES]));
+        assert!(named.contains("nearest: `conflate`"), "{named}");
+        let unnamed = refusal(&format!("{}=x", &longest[..=MAX_ECHO_BYTES]));
+        assert!(!unnamed.contains("nearest"), "{unnamed}");
+        let limits =
+            Limits { max_tags: usize::MAX, max_key_bytes: usize::MAX, ..Limits::default() };
+        for parameter in Parameter::ALL {
+            assert!(parameter.expectation(&limits).len() <= 123, "{parameter:?}");
         }
     }
 

@@ -24,6 +24,7 @@ use crate::draft::{Draft, bad_tag, canonical_tags, check_id, check_size, refusal
 use crate::ids::{Position, is_name};
 use crate::message::Kind;
 use crate::refusal::{Code, Refusal};
+use crate::wire;
 
 /// Longest reason in a NACK, in bytes: dead letters keep it.
 pub const MAX_REASON_BYTES: usize = 4096;
@@ -60,6 +61,31 @@ pub enum Settle<'a> {
         /// Why; empty if it was not said.
         reason: Cow<'a, str>,
     },
+}
+
+impl<'a> Settle<'a> {
+    /// Takes what a binary client says of a delivery.
+    ///
+    /// # Errors
+    /// A [`Refusal`] with the same codes and paths as for the JSON frame that says the same.
+    pub fn from_wire(settle: &wire::Settle<'a>) -> Result<Self, Refusal> {
+        Ok(match *settle {
+            wire::Settle::Ack(delivery) => Self::Ack(delivery),
+            wire::Settle::AckUpTo(delivery) => Self::AckUpTo(delivery),
+            wire::Settle::AckId(id) => {
+                check_id(id)?;
+                Self::AckId(Cow::Borrowed(id))
+            }
+            wire::Settle::Retry { delivery, reason } => {
+                check_reason(reason)?;
+                Self::Retry { target: Target::Delivery(delivery), reason: Cow::Borrowed(reason) }
+            }
+            wire::Settle::Reject { delivery, reason } => {
+                check_reason(reason)?;
+                Self::Reject { target: Target::Delivery(delivery), reason: Cow::Borrowed(reason) }
+            }
+        })
+    }
 }
 
 /// The delivery that a NACK names.
@@ -160,7 +186,7 @@ impl Field {
 }
 
 /// The object that a frame is: its known fields as they were written.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Envelope<'a> {
     fields: [Option<&'a RawValue>; Field::ALL.len()],
     /// A known field that is there twice.
@@ -187,8 +213,10 @@ impl<'a> Envelope<'a> {
                 None => too_deep("$", limits),
             });
         }
-        let mut envelope: Self =
-            serde_json::from_str(frame).map_err(|error| invalid_json(&error))?;
+        let mut envelope = Self::default();
+        let mut json = serde_json::Deserializer::from_str(frame);
+        let read = envelope.deserialize(&mut json).and_then(|()| json.end());
+        read.map_err(|error| invalid_json(&error))?;
         envelope.refuse_repetition()?;
         Ok(envelope)
     }
@@ -255,7 +283,7 @@ impl<'a> Envelope<'a> {
         let target = self.target()?;
         let action = self.text(Field::Action)?.ok_or_else(|| Field::Action.missing())?;
         let reason = self.text(Field::Reason)?.unwrap_or_default();
-        check_size("reason", "$.reason", reason.len(), MAX_REASON_BYTES)?;
+        check_reason(&reason)?;
         match &*action {
             "retry" => Ok(Settle::Retry { target, reason }),
             "reject" => Ok(Settle::Reject { target, reason }),
@@ -318,6 +346,10 @@ fn tags(raw: &str, limits: &Limits) -> Result<String, Refusal> {
     canonical_tags(tags, limits)
 }
 
+fn check_reason(reason: &str) -> Result<(), Refusal> {
+    check_size("reason", "$.reason", reason.len(), MAX_REASON_BYTES)
+}
+
 fn invalid_json(error: &serde_json::Error) -> Refusal {
     Refusal::new(Code::InvalidJson, format!("not one JSON value: {error}"))
 }
@@ -332,38 +364,37 @@ fn unknown_type(name: &str) -> Refusal {
     Field::Type.refusal(Code::UnknownType, message)
 }
 
-impl<'de> Deserialize<'de> for Envelope<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(EnvelopeVisitor)
+impl<'de> DeserializeSeed<'de> for &mut Envelope<'de> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_map(self)
     }
 }
 
-struct EnvelopeVisitor;
-
-impl<'de> Visitor<'de> for EnvelopeVisitor {
-    type Value = Envelope<'de>;
+impl<'de> Visitor<'de> for &mut Envelope<'de> {
+    type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Envelope<'de>, A::Error> {
-        let mut envelope = Envelope::default();
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(name) = map.next_key::<Name<'de>>()? {
             match name {
                 Name::Known(field) => {
-                    let slot = &mut envelope.fields[field as usize];
+                    let slot = &mut self.fields[field as usize];
                     if slot.replace(map.next_value()?).is_some() {
-                        envelope.twice = Some(field);
+                        self.twice = Some(field);
                     }
                 }
                 Name::Unknown(name) => {
-                    envelope.unknown.push(name);
+                    self.unknown.push(name);
                     map.next_value::<IgnoredAny>()?;
                 }
             }
         }
-        Ok(envelope)
+        Ok(())
     }
 }
 

@@ -18,7 +18,7 @@ use crate::ids::{Incarnation, Position, Sequence};
 use crate::message::{Fields, Kind, Message};
 use crate::refusal::{Code, Refusal};
 use crate::time::WallMs;
-use crate::wire::Welcome;
+use crate::wire::{self, Welcome};
 
 fn draft(frame: &str) -> Draft<'_> {
     match parse(frame, &Limits::default()) {
@@ -116,6 +116,23 @@ fn a_nack_says_retry_or_reject_and_may_say_why() {
     settle(&reason(MAX_REASON_BYTES));
     let beyond = reason(MAX_REASON_BYTES + 1);
     assert_refused(&beyond, Code::TooLarge, Some("$.reason"), None);
+}
+
+#[test]
+fn a_binary_client_settles_under_the_same_rules() {
+    let delivery = Position::new(17);
+    let taken = |settle| Settle::from_wire(&settle).map_err(|refusal| refusal.code);
+    assert_eq!(taken(wire::Settle::Ack(delivery)), Ok(Settle::Ack(delivery)));
+    assert_eq!(taken(wire::Settle::AckUpTo(delivery)), Ok(Settle::AckUpTo(delivery)));
+    assert_eq!(taken(wire::Settle::AckId("m-1")), Ok(Settle::AckId(Cow::Borrowed("m-1"))));
+    assert_eq!(taken(wire::Settle::AckId("")), Err(Code::InvalidField));
+    let reason = "x".repeat(MAX_REASON_BYTES + 1);
+    let at_limit = &reason[..MAX_REASON_BYTES];
+    assert!(taken(wire::Settle::Retry { delivery, reason: at_limit }).is_ok());
+    assert!(taken(wire::Settle::Reject { delivery, reason: at_limit }).is_ok());
+    let beyond = Err(Code::TooLarge);
+    assert_eq!(taken(wire::Settle::Retry { delivery, reason: &reason }), beyond);
+    assert_eq!(taken(wire::Settle::Reject { delivery, reason: &reason }), beyond);
 }
 
 #[test]
