@@ -46,6 +46,7 @@ const BROKEN_FRAMING: u16 = 1002;
 const NOT_UTF8: u16 = 1007;
 
 /// The half that writes. Its codec never reads.
+#[derive(Debug)]
 pub(crate) struct Writer {
     socket: WebSocketStream<TokioAdapter<Join<Empty, OwnedWriteHalf>>>,
     role: Role,
@@ -158,6 +159,7 @@ fn message(frame: Frame) -> Message {
 }
 
 /// The half that reads. What its codec writes by itself goes nowhere.
+#[derive(Debug)]
 pub(crate) struct Reader {
     socket: WebSocketStream<TokioAdapter<Join<OwnedReadHalf, Sink>>>,
 }
