@@ -1,0 +1,232 @@
+//! Text frames of a client. A value is never taken apart.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use slipstream_core::config::Durability;
+use slipstream_core::ids::Position;
+use slipstream_core::io::Frame;
+use slipstream_core::tags;
+use slipstream_core::wire::{PROTOCOL_VERSION, Publish, Settle, Welcome};
+
+use super::frames::{Content, Delivery, Outcome, Refused, Text, Version};
+use super::{ClientError, Received};
+
+/// A message to publish.
+pub(super) fn publish(message: &Publish<'_>) -> Result<Frame, ClientError> {
+    let value = serde_json::from_str(message.body).map_err(|error| ClientError::BadValue {
+        key: message.key.into(),
+        reason: error.to_string(),
+    })?;
+    let frame = PublishJson {
+        kind: message.kind.as_str(),
+        message_id: message.id,
+        key: message.key,
+        value,
+        targeted_tags: tags::list(message.tags).collect(),
+        ttl_ms: message.ttl_ms,
+    };
+    Ok(text_frame(&frame))
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct PublishJson<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    message_id: &'a str,
+    key: &'a str,
+    value: &'a RawValue,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    targeted_tags: Vec<&'a str>,
+    #[serde(skip_serializing_if = "is_zero")]
+    ttl_ms: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// What became of a delivery.
+pub(super) fn settle(settle: &Settle<'_>) -> Frame {
+    let empty = SettleJson::default();
+    let nack = |delivery: Position, action, reason| SettleJson {
+        kind: "NACK",
+        delivery_id: Some(delivery),
+        action: Some(action),
+        reason: Some(reason),
+        ..SettleJson::default()
+    };
+    text_frame(&match *settle {
+        Settle::Ack(delivery) => SettleJson { delivery_id: Some(delivery), ..empty },
+        Settle::AckUpTo(delivery) => {
+            SettleJson { delivery_id: Some(delivery), up_to: Some(true), ..empty }
+        }
+        Settle::AckId(id) => SettleJson { message_id: Some(id), ..empty },
+        Settle::Retry { delivery, reason } => nack(delivery, "retry", reason),
+        Settle::Reject { delivery, reason } => nack(delivery, "reject", reason),
+    })
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SettleJson<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delivery_id: Option<Position>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    up_to: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    action: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'a str>,
+}
+
+impl Default for SettleJson<'_> {
+    fn default() -> Self {
+        Self {
+            kind: "ACK",
+            delivery_id: None,
+            up_to: None,
+            message_id: None,
+            action: None,
+            reason: None,
+        }
+    }
+}
+
+fn text_frame(frame: &impl Serialize) -> Frame {
+    Frame::Text(serde_json::to_vec(frame).expect("no map, and writing to memory").into())
+}
+
+/// Every field of every frame of a node: one pass over the text, whatever it is.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Any<'a> {
+    #[serde(rename = "type", borrow)]
+    kind: Cow<'a, str>,
+    #[serde(borrow)]
+    message_id: Cow<'a, str>,
+    #[serde(borrow)]
+    key: Cow<'a, str>,
+    #[serde(borrow)]
+    value: Option<&'a RawValue>,
+    #[serde(borrow)]
+    origin_instance_id: Cow<'a, str>,
+    #[serde(borrow)]
+    message_path: Vec<Cow<'a, str>>,
+    #[serde(borrow)]
+    targeted_tags: Vec<Cow<'a, str>>,
+    #[serde(borrow)]
+    version: Cow<'a, str>,
+    delivery_id: u64,
+    redelivery: u32,
+    duplicate: bool,
+    #[serde(borrow)]
+    level: Cow<'a, str>,
+    #[serde(borrow)]
+    re: Option<Cow<'a, str>>,
+    frame: u64,
+    #[serde(borrow)]
+    code: Cow<'a, str>,
+    retryable: bool,
+    retry_after_ms: u64,
+    #[serde(borrow)]
+    message: Cow<'a, str>,
+    #[serde(borrow)]
+    path: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    instance_id: Cow<'a, str>,
+    #[serde(borrow)]
+    client: Option<Cow<'a, str>>,
+    resumed: bool,
+    #[serde(borrow)]
+    tags: Vec<Cow<'a, str>>,
+    window: u32,
+    max_message_bytes: u64,
+}
+
+/// What is read out of a delivery. Lists are comma-joined, as in binary frames.
+#[derive(Debug, Clone)]
+pub(super) struct Json {
+    pub(super) frame: Text,
+    pub(super) kind: Text,
+    pub(super) message_id: Text,
+    pub(super) key: Text,
+    pub(super) value: Text,
+    pub(super) origin: Text,
+    pub(super) path: String,
+    pub(super) tags: String,
+    pub(super) version: Text,
+}
+
+fn parse(text: &Bytes) -> Result<Any<'_>, ClientError> {
+    serde_json::from_slice(text).map_err(|error| ClientError::Protocol(error.to_string()))
+}
+
+/// The greeting of a node.
+pub(super) fn welcome(text: &Bytes) -> Result<Welcome, ClientError> {
+    let any = parse(text)?;
+    if any.kind != "WELCOME" {
+        return Err(ClientError::Protocol(format!("{} instead of a WELCOME", any.kind)));
+    }
+    Ok(Welcome {
+        protocol: PROTOCOL_VERSION,
+        instance: any.instance_id.into(),
+        client: any.client.unwrap_or_default().into(),
+        resumed: any.resumed,
+        tags: any.tags.join(","),
+        window: any.window,
+        max_message_bytes: any.max_message_bytes,
+        version: any.version.into(),
+    })
+}
+
+/// What a frame says; `None` for types that later versions may add.
+pub(super) fn received(text: &Bytes) -> Result<Option<Received>, ClientError> {
+    let any = parse(text)?;
+    Ok(match &*any.kind {
+        "SYNCED" => Some(Received::Synced),
+        "ACK" => Some(Received::Outcomes(vec![Outcome::Receipt {
+            id: any.message_id.into(),
+            version: Version::Text(any.version.into()),
+            duplicate: any.duplicate,
+            level: if any.level == "durable" { Durability::Full } else { Durability::Normal },
+        }])),
+        "ERR" => Some(Received::Outcomes(vec![Outcome::Refused(Refused {
+            id: any.re.map(Text::from),
+            frame: any.frame,
+            code: any.code.into(),
+            retryable: any.retryable,
+            retry_after: (any.retry_after_ms > 0)
+                .then(|| Duration::from_millis(any.retry_after_ms)),
+            message: any.message.into(),
+            path: any.path.map(Text::from),
+        })])),
+        _ => match any.value {
+            Some(value) if any.delivery_id > 0 => Some(Received::Deliveries(vec![Delivery {
+                id: Position::new(any.delivery_id),
+                redelivery: any.redelivery,
+                content: Content::Json(Box::new(Json {
+                    frame: Text(text.clone()),
+                    value: Text::within(text, value.get()),
+                    kind: any.kind.into(),
+                    message_id: any.message_id.into(),
+                    key: any.key.into(),
+                    origin: any.origin_instance_id.into(),
+                    path: any.message_path.join(","),
+                    tags: any.targeted_tags.join(","),
+                    version: any.version.into(),
+                })),
+            }])),
+            Some(_) | None => None,
+        },
+    })
+}

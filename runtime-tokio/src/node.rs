@@ -1,0 +1,216 @@
+//! Starts a node and holds on to it: what a program that embeds one works with.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use slipstream_core::Node;
+use slipstream_core::admin::{AdminAnswer, AdminRequest};
+use slipstream_core::config::Config;
+use slipstream_core::ids::{LinkId, StoreId, Ticket};
+use slipstream_core::io::Input;
+use slipstream_core::store::{Recovered, StoreFailure};
+use slipstream_core::tags::TagSet;
+use slipstream_store_sqlite::{Completion, MAX_JOBS, OpenError, Store};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
+
+use crate::clock::Clock;
+use crate::dial::{ConnectError, check_url};
+use crate::listen::{self, Rules};
+use crate::turn::{INPUTS, Incoming, Turn};
+
+/// What a node is started with.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// What the protocol goes by.
+    pub config: Config,
+    /// Directory of the database; made if it is not there.
+    pub data_dir: PathBuf,
+    /// Where peers and applications connect; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// Origins of web pages that may connect, besides loopback while listening on loopback.
+    pub allowed_origins: Vec<String>,
+}
+
+/// Why a node did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address}: {source}; is another program there? (listen.address)")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A peer's URL cannot be dialled.
+    #[error("a peer cannot be dialled: {0} (peers.url)")]
+    Peer(#[source] ConnectError),
+    /// The database cannot be opened. The message names the file and the remedy.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// The system gave no random numbers.
+    #[error("the system gives no random numbers: {0}")]
+    NoRandomness(String),
+    /// The database could not be opened because a part of the program failed.
+    #[error("opening {} failed inside the program: {reason}", data_dir.display())]
+    Internal {
+        /// The data directory.
+        data_dir: PathBuf,
+        /// What failed.
+        reason: String,
+    },
+}
+
+impl StartError {
+    /// Exit code of a process that ends because of this: 3 for storage that cannot be trusted, 2
+    /// for what another configuration mends, 1 for the rest.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Listen { .. } | Self::Peer(_) => 2,
+            Self::Store(error) => match error {
+                OpenError::InUse { .. }
+                | OpenError::Foreign { .. }
+                | OpenError::Newer { .. }
+                | OpenError::Directory { .. } => 2,
+                _ => 3,
+            },
+            Self::NoRandomness(_) | Self::Internal { .. } => 1,
+        }
+    }
+}
+
+/// How a node ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Exit {
+    /// As it was asked to; what was accepted is durable.
+    Stopped,
+    /// Its store can no longer be trusted: a process ends with code 3.
+    Halted(StoreFailure),
+}
+
+/// The node has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the node has ended")]
+pub struct NodeGone;
+
+/// A running node. Clones are for the same node; it goes on when all are dropped.
+#[derive(Debug, Clone)]
+pub struct NodeHandle {
+    inputs: mpsc::Sender<Incoming>,
+    local_addr: SocketAddr,
+}
+
+impl NodeHandle {
+    /// Opens the store, listens, and starts the node. The task ends when the node has ended.
+    ///
+    /// # Errors
+    /// [`StartError`] says what is in the way, and what to do.
+    pub async fn start(options: Options) -> Result<(Self, JoinHandle<Exit>), StartError> {
+        let Options { config, data_dir, listen: address, allowed_origins } = options;
+        config.peers.iter().try_for_each(|url| check_url(url)).map_err(StartError::Peer)?;
+        let cannot_listen = |source| StartError::Listen { address, source };
+        let listener = TcpListener::bind(address).await.map_err(cannot_listen)?;
+        let local_addr = listener.local_addr().map_err(cannot_listen)?;
+
+        // As many as jobs may wait: the store's thread never does.
+        let (completed, completions) = mpsc::channel(MAX_JOBS);
+        let (store, recovered) = open(&config, data_dir, completed).await?;
+        let (clock, limits) = (Clock::start(), config.limits.clone());
+        let seed = getrandom::u64().map_err(no_randomness)?;
+        let (inputs, received) = mpsc::channel(INPUTS);
+        let loopback = local_addr.ip().to_canonical().is_loopback();
+        let rules = Rules { allowed_origins, loopback, limits: limits.clone() };
+        let turn = Turn {
+            node: Node::new(config, recovered, seed, clock.now()),
+            clock,
+            store,
+            limits,
+            inputs: inputs.clone(),
+            listener: tokio::spawn(listen::run(listener, rules, inputs.clone())).abort_handle(),
+            links: HashMap::new(),
+            touched: Vec::new(),
+            last_link: LinkId::default(),
+            tickets: HashMap::new(),
+            last_ticket: Ticket::default(),
+            stop_at: None,
+            stopped: false,
+        };
+        let task = tokio::spawn(turn.run(received, completions));
+        Ok((Self { inputs, local_addr }, task))
+    }
+
+    /// Where it listens.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Asks or orders something. Orders are answered when they are durable.
+    ///
+    /// # Errors
+    /// [`NodeGone`] if the node has ended, or ends before it answers.
+    pub async fn admin(&self, request: AdminRequest) -> Result<AdminAnswer, NodeGone> {
+        let (answer, answered) = oneshot::channel();
+        self.send(Incoming::Admin(request, answer)).await?;
+        answered.await.map_err(|_| NodeGone)
+    }
+
+    /// Replaces the peers to dial and the tags of this node.
+    ///
+    /// # Errors
+    /// [`NodeGone`] if the node has ended.
+    pub async fn reconfigure(&self, peers: Vec<String>, tags: TagSet) -> Result<(), NodeGone> {
+        self.send(Incoming::Input(Input::Reconfigure { peers, tags })).await
+    }
+
+    /// Returns when the loop has turned and the store's thread has answered. For as long as that
+    /// takes: whoever asks sets the deadline.
+    ///
+    /// # Errors
+    /// [`NodeGone`] if the node has ended.
+    pub async fn alive(&self) -> Result<(), NodeGone> {
+        let (answer, answered) = oneshot::channel();
+        self.send(Incoming::Alive(answer)).await?;
+        answered.await.map_err(|_| NodeGone)
+    }
+
+    /// Begins to shut down: nothing new is accepted, what was accepted is committed, everyone is
+    /// told 1001. The node's task ends when that is done, after at most 5 seconds.
+    ///
+    /// # Errors
+    /// [`NodeGone`] if the node has ended.
+    pub async fn shutdown(&self) -> Result<(), NodeGone> {
+        self.send(Incoming::Input(Input::ShutDown)).await
+    }
+
+    async fn send(&self, incoming: Incoming) -> Result<(), NodeGone> {
+        self.inputs.send(incoming).await.map_err(|_| NodeGone)
+    }
+}
+
+fn no_randomness(error: getrandom::Error) -> StartError {
+    StartError::NoRandomness(error.to_string())
+}
+
+/// Opens the store, which may take a while, beside the runtime's threads.
+async fn open(
+    config: &Config,
+    data_dir: PathBuf,
+    completed: mpsc::Sender<Completion>,
+) -> Result<(Store, Recovered), StartError> {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).map_err(no_randomness)?;
+    let store_id = StoreId(u128::from_le_bytes(random));
+    let durability = config.store.durability;
+    let options = slipstream_store_sqlite::Options::new(data_dir.clone(), durability, store_id);
+    // A loop that is gone needs to know nothing: the store goes on to its end.
+    let notify = Box::new(move |completion| drop(completed.blocking_send(completion)));
+    let opening = tokio::task::spawn_blocking(move || Store::open(options, notify));
+    match opening.await {
+        Ok(opened) => Ok(opened?),
+        Err(failed) => Err(StartError::Internal { data_dir, reason: failed.to_string() }),
+    }
+}

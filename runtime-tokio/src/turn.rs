@@ -1,0 +1,242 @@
+//! The crank: takes what has come, turns the node, carries out what it asks.
+//!
+//! One task owns the node, so nothing is locked. A turn takes a bounded number of inputs, then all
+//! outputs; frames are gathered per link and handed over once a turn. The task waits for nothing
+//! but its inputs: writers, store and dials are given work and report back. So every channel
+//! towards this task may make its sender wait, and nothing can wait in a circle.
+//!
+//! Nothing is decided here about messages, peers or time: that is the node's.
+
+use std::collections::HashMap;
+use std::pin::pin;
+use std::time::Duration;
+
+use slipstream_core::Node;
+use slipstream_core::admin::{AdminAnswer, AdminRequest};
+use slipstream_core::config::Limits;
+use slipstream_core::ids::{LinkId, Ticket};
+use slipstream_core::io::{Frame, Input, Output};
+use slipstream_core::store::StoreFailure;
+use slipstream_store_sqlite::{Completion, Store};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep_until};
+
+use crate::clock::Clock;
+use crate::dial;
+use crate::link::{Link, Opened};
+use crate::node::Exit;
+use crate::report;
+
+/// Things that may wait for the loop. A reader that finds no room waits, and so does its peer.
+pub(crate) const INPUTS: usize = 128;
+/// Inputs that one turn takes before it looks at the outputs.
+const INPUTS_PER_TURN: usize = 512;
+/// How long shutting down may take.
+const STOP_DEADLINE: Duration = Duration::from_secs(5);
+
+/// What reaches the loop.
+#[derive(Debug)]
+pub(crate) enum Incoming {
+    /// For the node as it is.
+    Input(Input),
+    /// Frames of one link, as many as were there.
+    Received(LinkId, Vec<Frame>),
+    /// A connection whose handshake is done.
+    Opened(Box<Opened>),
+    /// A question or order of the operator.
+    Admin(AdminRequest, oneshot::Sender<AdminAnswer>),
+    /// To be answered by the store's thread.
+    Alive(oneshot::Sender<()>),
+}
+
+/// A running node.
+pub(crate) struct Turn {
+    pub(crate) node: Node,
+    pub(crate) clock: Clock,
+    pub(crate) store: Store,
+    pub(crate) limits: Limits,
+    /// For the tasks of links and dials.
+    pub(crate) inputs: mpsc::Sender<Incoming>,
+    /// Ends the accepting of connections.
+    pub(crate) listener: AbortHandle,
+    pub(crate) links: HashMap<LinkId, Link>,
+    /// Links that have frames to flush.
+    pub(crate) touched: Vec<LinkId>,
+    pub(crate) last_link: LinkId,
+    pub(crate) tickets: HashMap<Ticket, oneshot::Sender<AdminAnswer>>,
+    pub(crate) last_ticket: Ticket,
+    /// When shutting down is over, done or not.
+    pub(crate) stop_at: Option<Instant>,
+    pub(crate) stopped: bool,
+}
+
+impl Turn {
+    /// Turns the node until it has stopped or must not go on.
+    pub(crate) async fn run(
+        mut self,
+        mut inputs: mpsc::Receiver<Incoming>,
+        mut completions: mpsc::Receiver<Completion>,
+    ) -> Exit {
+        let mut timer = pin!(sleep_until(Instant::now()));
+        let exit = loop {
+            if let Some(failure) = self.carry_out() {
+                break Exit::Halted(failure);
+            }
+            if self.stopped && self.links.is_empty() {
+                break Exit::Stopped;
+            }
+            let due = self.node.poll_timeout().map(|at| self.clock.deadline(at));
+            let wake = [due, self.stop_at].into_iter().flatten().min();
+            if let Some(at) = wake.filter(|at| *at != timer.deadline()) {
+                timer.as_mut().reset(at);
+            }
+            tokio::select! {
+                biased;
+                Some(completion) = completions.recv() => self.completed(completion),
+                Some(incoming) = inputs.recv() => {
+                    let mut taken = self.take(incoming);
+                    while taken < INPUTS_PER_TURN {
+                        let Ok(incoming) = inputs.try_recv() else { break };
+                        taken += self.take(incoming);
+                    }
+                }
+                () = timer.as_mut(), if wake.is_some() => {}
+            }
+            let now = self.clock.now();
+            if self.node.poll_timeout().is_some_and(|at| at <= now.instant) {
+                self.node.handle(Input::Timer, now);
+            }
+            if self.stop_at.is_some_and(|at| at <= Instant::now()) {
+                tracing::warn!(target: "slipstream", "not everyone could be told in time");
+                break Exit::Stopped;
+            }
+        };
+        self.listener.abort();
+        // The links end by this, and a store that reports to nobody does not wait.
+        drop((inputs, completions));
+        let Self { store, links, .. } = self;
+        drop(links);
+        match tokio::task::spawn_blocking(move || store.close()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(target: "slipstream", %error, "closing the store"),
+            Err(error) => tracing::error!(target: "slipstream", %error, "closing the store"),
+        }
+        exit
+    }
+
+    /// Gives the node one thing that came. Returns for how many inputs it counts.
+    fn take(&mut self, incoming: Incoming) -> usize {
+        let now = self.clock.now();
+        match incoming {
+            Incoming::Input(input) => {
+                match &input {
+                    Input::LinkDown { link, .. } => drop(self.links.remove(link)),
+                    Input::ShutDown => {
+                        self.listener.abort();
+                        self.stop_at.get_or_insert(Instant::now() + STOP_DEADLINE);
+                    }
+                    _ => {}
+                }
+                self.node.handle(input, now);
+                1
+            }
+            Incoming::Received(link, frames) => {
+                let count = frames.len();
+                for frame in frames {
+                    self.node.handle(Input::Received { link, frame }, now);
+                }
+                count
+            }
+            Incoming::Opened(mut opened) => {
+                let id = self.last_link.next();
+                self.last_link = id;
+                let up = opened.up(id);
+                self.links.insert(id, Link::open(id, *opened, self.inputs.clone()));
+                self.node.handle(Input::LinkUp(up), now);
+                1
+            }
+            Incoming::Admin(request, answer) => {
+                let ticket = self.last_ticket.next();
+                self.last_ticket = ticket;
+                self.tickets.insert(ticket, answer);
+                self.node.handle(Input::Admin { ticket, request }, now);
+                1
+            }
+            Incoming::Alive(answer) => {
+                // Without a store the answer is dropped, and that tells enough.
+                let _ = self.store.ping(Box::new(move || {
+                    // Whoever asked may have given up.
+                    let _ = answer.send(());
+                }));
+                1
+            }
+        }
+    }
+
+    fn completed(&mut self, completion: Completion) {
+        let input = match completion {
+            Completion::Committed(committed) => Input::Committed(committed),
+            Completion::CommitFailed(failed) => Input::CommitFailed(failed),
+            Completion::Fetched { fetch, answer } => Input::Fetched { fetch, answer },
+            Completion::Damaged(damaged) => {
+                tracing::error!(target: "slipstream", "{damaged}");
+                return;
+            }
+        };
+        self.node.handle(input, self.clock.now());
+    }
+
+    /// Carries out all outputs. Returns why nothing may go on, if that is so; then what was not
+    /// sent is not sent.
+    fn carry_out(&mut self) -> Option<StoreFailure> {
+        while let Some(output) = self.node.poll_output() {
+            match output {
+                Output::Transmit { link, frame } => {
+                    if self.links.get_mut(&link).is_some_and(|to| to.transmit(frame)) {
+                        self.touched.push(link);
+                    }
+                }
+                Output::Commit(batch) => {
+                    if let Err(stopped) = self.store.commit(batch) {
+                        return Some(StoreFailure::Unknown(stopped.to_string()));
+                    }
+                }
+                Output::Fetch { fetch, query } => {
+                    if let Err(stopped) = self.store.fetch(fetch, query) {
+                        return Some(StoreFailure::Unknown(stopped.to_string()));
+                    }
+                }
+                Output::Pause(link) => self.with(link, |link| link.pause()),
+                Output::Resume(link) => self.with(link, |link| link.resume()),
+                Output::Close { link, close } => self.with(link, |link| link.close(close)),
+                Output::Dial { dial, url } => {
+                    let inputs = self.inputs.clone();
+                    tokio::spawn(dial::run(dial, url, self.limits.clone(), inputs));
+                }
+                Output::Admin { ticket, answer } => {
+                    if let Some(asked) = self.tickets.remove(&ticket) {
+                        // Whoever asked may have given up.
+                        let _ = asked.send(answer);
+                    }
+                }
+                Output::Event(event) => report::event(&event),
+                Output::Observe(observation) => report::observe(&observation),
+                Output::Stopped => self.stopped = true,
+                Output::Halt(failure) => return Some(failure),
+            }
+        }
+        for link in self.touched.drain(..) {
+            if let Some(link) = self.links.get_mut(&link) {
+                link.flush();
+            }
+        }
+        None
+    }
+
+    fn with(&mut self, link: LinkId, order: impl FnOnce(&mut Link)) {
+        if let Some(link) = self.links.get_mut(&link) {
+            order(link);
+        }
+    }
+}
