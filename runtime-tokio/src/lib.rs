@@ -34,6 +34,8 @@
 
 pub mod client;
 mod clock;
+#[cfg(feature = "daemon")]
+pub mod daemon;
 mod dial;
 mod halves;
 mod link;

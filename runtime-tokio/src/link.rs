@@ -104,6 +104,11 @@ impl End {
         Self { close: Some((code, text)), by_peer: false, reason }
     }
 
+    /// The close code that the other side sent, if it did.
+    fn code_of_peer(&self) -> Option<u16> {
+        self.close.as_ref().filter(|_| self.by_peer).map(|(code, _)| *code)
+    }
+
     /// Without a close frame: there is nobody to send it, or nobody to receive it.
     fn silent(reason: String) -> Self {
         Self { close: None, by_peer: false, reason }
@@ -223,11 +228,11 @@ impl Tasks {
         if timeout(LINGER, &mut reading).await.is_err() {
             reading.abort();
         }
-        let reason = match &*self.flow.borrow() {
-            Flow::End(end) => end.reason.clone(),
-            Flow::Read | Flow::Pause => "the connection was lost".into(),
+        let (code, reason) = match &*self.flow.borrow() {
+            Flow::End(end) => (end.code_of_peer(), end.reason.clone()),
+            Flow::Read | Flow::Pause => (None, "the connection was lost".into()),
         };
-        let down = Incoming::Input(Input::LinkDown { link: self.id, reason });
+        let down = Incoming::Input(Input::LinkDown { link: self.id, code, reason });
         // A loop that is gone needs to know nothing.
         let _ = self.inputs.send(down).await;
         drop(slot);

@@ -1,0 +1,281 @@
+//! One function per path.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde_json::json;
+use slipstream_core::admin::{AdminAnswer, AdminRequest, Status};
+use slipstream_core::ids::DeadLetterId;
+
+use super::Admin;
+use super::reply::{DeadLetterJson, Failure};
+use crate::daemon::config::masked;
+use crate::daemon::reload::ReloadError;
+
+type Node = State<Arc<Admin>>;
+type Answer = Result<Response, Failure>;
+
+/// How long the event loop and the store thread may take to answer a probe.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Dead letters in one answer, if the request names no number.
+const DEFAULT_DEAD_LETTERS: usize = 100;
+
+/// Dead letters in one answer at most.
+const MAX_DEAD_LETTERS: usize = 1000;
+
+/// `GET /livez`
+pub(super) async fn livez(State(admin): Node) -> Answer {
+    alive(&admin).await?;
+    Ok("ok\n".into_response())
+}
+
+/// `GET /readyz`
+pub(super) async fn readyz(State(admin): Node) -> Answer {
+    alive(&admin).await?;
+    let status = probe_status(&admin).await?;
+    if status.shutting_down {
+        return Err(Failure::unavailable("the node is shutting down"));
+    }
+    match status.refusing {
+        Some(reason) => Err(Failure::unavailable(format!("publishers are refused: {reason}"))),
+        None => Ok("ready\n".into_response()),
+    }
+}
+
+/// `GET /healthz`
+pub(super) async fn healthz(State(admin): Node) -> Response {
+    let check = |ok: bool, detail: &str| json!({ "ok": ok, "detail": detail });
+    let state = match alive(&admin).await {
+        Ok(()) => probe_status(&admin).await,
+        Err(failure) => Err(failure),
+    };
+    let (word, checks) = match &state {
+        Err(failure) => ("failing", json!({ "node": check(false, &failure.to_string()) })),
+        Ok(status) => {
+            let store = &status.store;
+            let room = format!("{} of {} bytes", store.usage.used_bytes, store.max_bytes);
+            let down = peers_down(status);
+            let peers = match down.len() {
+                0 => "every peer is up".to_owned(),
+                _ => format!("down: {}", down.join(", ")),
+            };
+            let refusing = if status.shutting_down {
+                Some("the node is shutting down")
+            } else {
+                status.refusing.as_deref()
+            };
+            let checks = json!({
+                "node": check(true, "event loop and store thread answer"),
+                "publish": check(refusing.is_none(), refusing.unwrap_or("accepted")),
+                "store": check(store.usage.used_bytes < store.max_bytes, &room),
+                "peers": check(down.is_empty(), &peers),
+            });
+            let word = match (refusing, down.is_empty()) {
+                (Some(_), _) => "refusing",
+                (None, false) => "degraded",
+                (None, true) => "ok",
+            };
+            (word, checks)
+        }
+    };
+    let uptime_ms = u64::try_from(admin.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let body = json!({
+        "status": word,
+        "version": env!("CARGO_PKG_VERSION"),
+        "uptime_ms": uptime_ms,
+        "checks": checks,
+    });
+    let code = if state.is_ok() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (code, Json(body)).into_response()
+}
+
+/// Peers without any link that is up.
+fn peers_down(status: &Status) -> Vec<String> {
+    let peers = || status.links.iter().filter(|link| link.role == "peer");
+    let is_up = |name: &Option<String>| {
+        name.is_some() && peers().any(|link| link.state == "up" && link.name == *name)
+    };
+    peers()
+        .filter(|link| link.state != "up" && !is_up(&link.name))
+        .map(|link| masked(link.name.as_deref().unwrap_or(&link.remote)).into_owned())
+        .collect()
+}
+
+/// `GET /metrics`
+pub(super) async fn metrics(State(admin): Node) -> Answer {
+    let status = node_status(&admin).await?;
+    let kind = (header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8");
+    Ok(([kind], admin.metrics.render(&status)).into_response())
+}
+
+/// `GET /status`
+pub(super) async fn status(State(admin): Node) -> Answer {
+    Ok(Json(node_status(&admin).await?).into_response())
+}
+
+/// `GET /where/{messageId}`
+pub(super) async fn whereabouts(
+    State(admin): Node,
+    id: Result<Path<String>, PathRejection>,
+) -> Answer {
+    let id = name(id)?;
+    match admin.node.admin(AdminRequest::Where(id)).await? {
+        AdminAnswer::Where(found) => Ok(Json(found).into_response()),
+        other => Err(unexpected(other)),
+    }
+}
+
+/// What `GET /dead-letters` may name.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Range {
+    after: Option<u64>,
+    limit: Option<usize>,
+}
+
+/// `GET /dead-letters`
+pub(super) async fn dead_letters(
+    State(admin): Node,
+    range: Result<Query<Range>, QueryRejection>,
+) -> Answer {
+    let Query(range) = range.map_err(|error| Failure::bad_request(error.body_text()))?;
+    let limit = range.limit.unwrap_or(DEFAULT_DEAD_LETTERS);
+    if !(1..=MAX_DEAD_LETTERS).contains(&limit) {
+        return Err(Failure::bad_request(format!("limit must be 1 to {MAX_DEAD_LETTERS}")));
+    }
+    let after = DeadLetterId::new(range.after.unwrap_or(0));
+    match admin.node.admin(AdminRequest::DeadLetters { after, limit }).await? {
+        AdminAnswer::DeadLetters(letters) => {
+            let shown: Vec<_> = letters
+                .iter()
+                .map(|(session, letter)| DeadLetterJson::new(session, letter))
+                .collect();
+            Ok(Json(shown).into_response())
+        }
+        other => Err(unexpected(other)),
+    }
+}
+
+/// `POST /dead-letters/{id}/replay`
+pub(super) async fn replay(State(admin): Node, id: Result<Path<String>, PathRejection>) -> Answer {
+    let id = dead_letter(id)?;
+    order(&admin, AdminRequest::ReplayDeadLetter(id), || format!("there is no dead letter {id}"))
+        .await
+}
+
+/// `DELETE /dead-letters/{id}`
+pub(super) async fn purge(State(admin): Node, id: Result<Path<String>, PathRejection>) -> Answer {
+    let id = dead_letter(id)?;
+    order(&admin, AdminRequest::PurgeDeadLetter(id), || format!("there is no dead letter {id}"))
+        .await
+}
+
+/// `GET /sessions`
+pub(super) async fn sessions(State(admin): Node) -> Answer {
+    Ok(Json(node_status(&admin).await?.sessions).into_response())
+}
+
+/// `DELETE /sessions/{name}`
+pub(super) async fn forget(State(admin): Node, id: Result<Path<String>, PathRejection>) -> Answer {
+    let name = name(id)?;
+    let request = AdminRequest::ForgetSession(name.clone());
+    order(&admin, request, || format!("there is no session {name}")).await
+}
+
+/// `GET /log`
+pub(super) async fn log(State(admin): Node) -> String {
+    format!("{}\n", admin.log.filter())
+}
+
+/// `PUT /log`
+pub(super) async fn set_log(State(admin): Node, body: Result<Bytes, BytesRejection>) -> Answer {
+    let body = body.map_err(|error| Failure::bad_request(error.body_text()))?;
+    let filter = std::str::from_utf8(&body).map_err(|_| Failure::bad_request("not UTF-8"))?;
+    admin.log.set(filter.trim()).map_err(|bad| Failure::bad_request(bad.to_string()))?;
+    tracing::info!(filter = %admin.log.filter(), "the log level was changed");
+    Ok(format!("{}\n", admin.log.filter()).into_response())
+}
+
+/// `POST /reload`
+pub(super) async fn reload(State(admin): Node) -> Answer {
+    match admin.reloader.reload().await {
+        Ok(report) => {
+            let body = json!({ "reloaded": true, "needs_restart": report.needs_restart });
+            Ok(Json(body).into_response())
+        }
+        Err(error @ (ReloadError::Config(_) | ReloadError::Log(_))) => {
+            Err(Failure::bad_request(error.to_string()))
+        }
+        Err(ReloadError::Gone(gone)) => Err(gone.into()),
+    }
+}
+
+async fn alive(admin: &Admin) -> Result<(), Failure> {
+    match tokio::time::timeout(PROBE_TIMEOUT, admin.node.alive()).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(Failure::unavailable("event loop or store thread does not answer")),
+    }
+}
+
+async fn probe_status(admin: &Admin) -> Result<Status, Failure> {
+    match tokio::time::timeout(PROBE_TIMEOUT, node_status(admin)).await {
+        Ok(answer) => answer,
+        Err(_) => Err(Failure::unavailable("the event loop does not answer")),
+    }
+}
+
+/// The state of the node, without user information of URLs.
+async fn node_status(admin: &Admin) -> Result<Status, Failure> {
+    let mut status = match admin.node.admin(AdminRequest::Status).await? {
+        AdminAnswer::Status(status) => *status,
+        other => return Err(unexpected(other)),
+    };
+    for link in &mut status.links {
+        link.remote = masked(&link.remote).into_owned();
+        for text in [&mut link.name, &mut link.last_error].into_iter().flatten() {
+            *text = masked(text).into_owned();
+        }
+    }
+    Ok(status)
+}
+
+/// Gives an order, and says what is missing if there is nothing to carry it out on.
+async fn order(admin: &Admin, request: AdminRequest, missing: impl FnOnce() -> String) -> Answer {
+    match admin.node.admin(request).await? {
+        AdminAnswer::Done => Ok(Json(json!({ "done": true })).into_response()),
+        AdminAnswer::NotFound => Err(Failure::not_found(missing())),
+        other => Err(unexpected(other)),
+    }
+}
+
+/// An answer that is none to this question: a refusal, or a fault.
+fn unexpected(answer: AdminAnswer) -> Failure {
+    match answer {
+        AdminAnswer::Refused(refusal) => refusal.into(),
+        AdminAnswer::NotFound => Failure::not_found("there is nothing of that name"),
+        AdminAnswer::Status(_)
+        | AdminAnswer::Where(_)
+        | AdminAnswer::DeadLetters(_)
+        | AdminAnswer::Done => Failure::internal("the node answered another question"),
+    }
+}
+
+fn name(path: Result<Path<String>, PathRejection>) -> Result<String, Failure> {
+    path.map(|Path(name)| name).map_err(|error| Failure::bad_request(error.body_text()))
+}
+
+fn dead_letter(path: Result<Path<String>, PathRejection>) -> Result<DeadLetterId, Failure> {
+    let text = name(path)?;
+    match text.parse() {
+        Ok(number) => Ok(DeadLetterId::new(number)),
+        Err(_) => Err(Failure::bad_request(format!("`{text}` is no number of a dead letter"))),
+    }
+}

@@ -1,0 +1,133 @@
+//! Answers as JSON.
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use serde_json::json;
+use serde_json::value::RawValue;
+use slipstream_core::admin::AdminRefusal;
+use slipstream_core::store::{DeadLetter, DeadReason};
+use slipstream_core::tags;
+
+use crate::NodeGone;
+
+/// A request that is answered with an error.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct Failure {
+    status: StatusCode,
+    message: String,
+}
+
+impl Failure {
+    fn new(status: StatusCode, message: impl Into<String>) -> Self {
+        Self { status, message: message.into() }
+    }
+
+    /// 400: the request makes no sense.
+    pub(crate) fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, message)
+    }
+
+    /// 403: not from there.
+    pub(super) fn forbidden(message: &str) -> Self {
+        Self::new(StatusCode::FORBIDDEN, message)
+    }
+
+    /// 404: there is none.
+    pub(super) fn not_found(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, message)
+    }
+
+    /// 405: not with this method.
+    pub(super) fn wrong_method() -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "this path has no such method")
+    }
+
+    /// 503: not now.
+    pub(crate) fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, message)
+    }
+
+    /// 500: a fault of the node.
+    pub(super) fn internal(message: &str) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, message)
+    }
+}
+
+impl From<NodeGone> for Failure {
+    fn from(gone: NodeGone) -> Self {
+        Self::unavailable(gone.to_string())
+    }
+}
+
+impl From<AdminRefusal> for Failure {
+    fn from(refusal: AdminRefusal) -> Self {
+        let status = match &refusal {
+            AdminRefusal::Connected(_) => StatusCode::CONFLICT,
+            AdminRefusal::Store(_) | AdminRefusal::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        Self::new(status, refusal.to_string())
+    }
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        (self.status, Json(json!({ "error": self.message }))).into_response()
+    }
+}
+
+/// A dead letter with its whole payload, the value as it was written.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct DeadLetterJson<'a> {
+    id: u64,
+    session: &'a str,
+    reason: DeadReason,
+    attempts: u32,
+    first_error: &'a str,
+    last_error: &'a str,
+    first_at_ms: u64,
+    died_at_ms: u64,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    message_id: &'a str,
+    key: &'a str,
+    value: Option<&'a RawValue>,
+    origin_instance_id: &'a str,
+    message_path: Vec<&'a str>,
+    targeted_tags: Vec<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster_group_id: Option<&'a str>,
+    version: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expires_at_ms: Option<u64>,
+}
+
+impl<'a> DeadLetterJson<'a> {
+    /// What is shown of a dead letter.
+    pub(super) fn new(session: &'a str, letter: &'a DeadLetter) -> Self {
+        let message = &letter.message;
+        Self {
+            id: letter.id.get(),
+            session,
+            reason: letter.reason,
+            attempts: letter.attempts,
+            first_error: &letter.first_error,
+            last_error: &letter.last_error,
+            first_at_ms: letter.first_at.0,
+            died_at_ms: letter.died_at.0,
+            kind: message.kind().as_str(),
+            message_id: message.id(),
+            key: message.key(),
+            value: serde_json::from_str(message.body()).ok(),
+            origin_instance_id: message.origin(),
+            message_path: tags::list(message.path()).collect(),
+            targeted_tags: tags::list(message.tags()).collect(),
+            cluster_group_id: message.group(),
+            version: format!("{}-{}", message.version(), message.origin()),
+            expires_at_ms: message.expires().map(|at| at.0),
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! A small blocking client of the admin endpoint, for the commands.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
+use ureq::http::{Response, StatusCode};
+use ureq::{Agent, Body};
+
+use super::Failed;
+
+/// For a whole request; the endpoint itself gives up earlier.
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Largest answer that is read: a page of dead letters holds whole messages.
+const MAX_ANSWER_BYTES: u64 = 1 << 30;
+
+/// What stands for itself in a segment of a path (RFC 3986 section 2.3).
+const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// `text` as one segment of a path.
+pub(super) fn segment(text: &str) -> Cow<'_, str> {
+    match text {
+        // Unescaped, these two would be resolved.
+        "." => Cow::Borrowed("%2E"),
+        ".." => Cow::Borrowed("%2E%2E"),
+        _ => utf8_percent_encode(text, UNRESERVED).into(),
+    }
+}
+
+/// The admin endpoint of one node.
+#[derive(Debug)]
+pub(super) struct AdminClient {
+    base: String,
+    agent: Agent,
+}
+
+impl AdminClient {
+    /// A client of the endpoint with this URL, such as `http://127.0.0.1:7401`.
+    pub(super) fn new(url: &str) -> Result<Self, Failed> {
+        let Some(host) = url.strip_prefix("http://").filter(|host| !host.is_empty()) else {
+            let message = format!("--admin {url}: needs a URL such as http://127.0.0.1:7401");
+            return Err(Failed::usage(message));
+        };
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_global(Some(TIMEOUT))
+            .max_redirects(0)
+            .proxy(None)
+            .build();
+        Ok(Self { base: format!("http://{}", host.trim_end_matches('/')), agent: config.into() })
+    }
+
+    /// The body of the answer to `GET`.
+    pub(super) fn get(&self, path: &str) -> Result<String, Failed> {
+        let url = self.url(path);
+        self.outcome("GET", &url, self.agent.get(&url).call())
+    }
+
+    /// The body of the answer to `POST`.
+    pub(super) fn post(&self, path: &str) -> Result<String, Failed> {
+        let url = self.url(path);
+        self.outcome("POST", &url, self.agent.post(&url).send_empty())
+    }
+
+    /// The body of the answer to `DELETE`.
+    pub(super) fn delete(&self, path: &str) -> Result<String, Failed> {
+        let url = self.url(path);
+        self.outcome("DELETE", &url, self.agent.delete(&url).call())
+    }
+
+    /// Takes the JSON of an answer apart.
+    pub(super) fn parse<'a, T: Deserialize<'a>>(&self, body: &'a str) -> Result<T, Failed> {
+        serde_json::from_str(body).map_err(|error| {
+            let base = &self.base;
+            Failed::general(format!(
+                "{base} gave an answer that is not understood ({error}): is it the admin \
+                 endpoint of a node of this version?"
+            ))
+        })
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
+    fn outcome(
+        &self,
+        method: &str,
+        url: &str,
+        answer: Result<Response<Body>, ureq::Error>,
+    ) -> Result<String, Failed> {
+        let unreachable = |error: ureq::Error| {
+            Failed::general(format!(
+                "{method} {url}: {error}; is the node running, and is --admin its listen.admin?"
+            ))
+        };
+        let mut answer = answer.map_err(unreachable)?;
+        let reader = answer.body_mut().with_config().limit(MAX_ANSWER_BYTES);
+        let body = reader.read_to_string().map_err(unreachable)?;
+        match answer.status() {
+            status if status.is_success() => Ok(body),
+            status => Err(Failed::general(format!("{method} {url}: {}", refusal(status, &body)))),
+        }
+    }
+}
+
+/// What an answer that is no success says.
+fn refusal(status: StatusCode, body: &str) -> String {
+    #[derive(Deserialize)]
+    struct Refusal {
+        error: String,
+    }
+    match serde_json::from_str::<Refusal>(body) {
+        Ok(refusal) => refusal.error,
+        Err(_) => format!("{status}: is it the admin endpoint of a node?"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_name_is_one_segment() {
+        assert_eq!(segment("app:pi-1"), "app%3Api-1");
+        assert_eq!(segment("a/b c?#%å"), "a%2Fb%20c%3F%23%25%C3%A5");
+        assert_eq!(segment(".."), "%2E%2E");
+    }
+
+    #[test]
+    fn only_http_urls_are_taken() {
+        assert!(AdminClient::new("http://127.0.0.1:7401/").is_ok());
+        for bad in ["127.0.0.1:7401", "https://a", "http://"] {
+            assert_eq!(AdminClient::new(bad).expect_err("no URL").code, 2, "{bad}");
+        }
+    }
+}

@@ -1,0 +1,235 @@
+//! `slipstream dead-letters`: look at them, hand them over again, or delete them.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::table::{table, time};
+use crate::daemon::Failed;
+use crate::daemon::admin_client::AdminClient;
+use crate::daemon::cli::AdminArgs;
+
+/// Dead letters that are fetched at once: each may be a large message.
+const PAGE: usize = 100;
+
+/// Arguments of `dead-letters`.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  slipstream dead-letters list\n  \
+                        slipstream dead-letters show 7\n  \
+                        slipstream dead-letters replay --all")]
+pub(crate) struct DeadLetters {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// List dead letters in the order of their numbers
+    #[command(after_help = "Example:\n  slipstream dead-letters list --after 100 --limit 50")]
+    List {
+        #[command(flatten)]
+        admin: AdminArgs,
+        /// Start behind this number
+        #[arg(long, default_value_t = 0, value_name = "ID")]
+        after: u64,
+        /// At most so many
+        #[arg(long, default_value_t = PAGE, value_name = "N")]
+        limit: usize,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one with its value
+    #[command(after_help = "Example:\n  slipstream dead-letters show 7 --json | jq .value")]
+    Show {
+        /// Number of the dead letter
+        id: u64,
+        #[command(flatten)]
+        admin: AdminArgs,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Hand one, or all, to their sessions again
+    #[command(after_help = "Examples:\n  slipstream dead-letters replay 7\n  \
+                            slipstream dead-letters replay --all")]
+    Replay(Which),
+    /// Delete one, or all, for good
+    #[command(after_help = "Examples:\n  slipstream dead-letters purge 7\n  \
+                            slipstream dead-letters purge --all")]
+    Purge(Which),
+}
+
+#[derive(Debug, Args)]
+struct Which {
+    /// Number of the dead letter
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    id: Option<u64>,
+    /// All that there are now
+    #[arg(long)]
+    all: bool,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+/// What is read of a dead letter; the value stays as it was written.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Letter<'a> {
+    id: u64,
+    session: String,
+    reason: String,
+    attempts: u32,
+    first_error: String,
+    last_error: String,
+    first_at_ms: u64,
+    died_at_ms: u64,
+    #[serde(rename = "type")]
+    kind: String,
+    message_id: String,
+    key: String,
+    #[serde(borrow)]
+    value: Option<&'a RawValue>,
+    message_path: Vec<String>,
+    targeted_tags: Vec<String>,
+    version: String,
+}
+
+impl DeadLetters {
+    pub(super) fn execute(self) -> Result<ExitCode, Failed> {
+        match self.action {
+            Action::List { admin, after, limit, json } => list(&admin, after, limit, json)?,
+            Action::Show { id, admin, json } => show(&admin, id, json)?,
+            Action::Replay(which) => {
+                let client = AdminClient::new(&which.admin.url)?;
+                each(&client, &which, "replayed", |id| {
+                    client.post(&format!("/dead-letters/{id}/replay"))
+                })?;
+            }
+            Action::Purge(which) => {
+                let client = AdminClient::new(&which.admin.url)?;
+                each(&client, &which, "purged", |id| {
+                    client.delete(&format!("/dead-letters/{id}"))
+                })?;
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn list(admin: &AdminArgs, after: u64, limit: usize, json: bool) -> Result<(), Failed> {
+    let client = AdminClient::new(&admin.url)?;
+    let body = client.get(&format!("/dead-letters?after={after}&limit={limit}"))?;
+    let mut out = std::io::stdout();
+    if json {
+        writeln!(out, "{}", body.trim_end())?;
+        return Ok(());
+    }
+    let letters: Vec<Letter<'_>> = client.parse(&body)?;
+    if letters.is_empty() {
+        writeln!(out, "no dead letters")?;
+        return Ok(());
+    }
+    let heading =
+        ["ID", "SESSION", "TYPE", "MESSAGE", "KEY", "REASON", "ATTEMPTS", "DIED", "LAST ERROR"];
+    let mut table = table(&heading);
+    for letter in &letters {
+        table.add_row([
+            letter.id.to_string(),
+            letter.session.clone(),
+            letter.kind.clone(),
+            letter.message_id.clone(),
+            letter.key.clone(),
+            letter.reason.clone(),
+            letter.attempts.to_string(),
+            time(letter.died_at_ms),
+            letter.last_error.clone(),
+        ]);
+    }
+    writeln!(out, "{}", table.trim_fmt())?;
+    if let Some(last) = letters.last().filter(|_| letters.len() == limit) {
+        writeln!(out, "there may be more: --after {}", last.id)?;
+    }
+    Ok(())
+}
+
+fn show(admin: &AdminArgs, id: u64, json: bool) -> Result<(), Failed> {
+    let client = AdminClient::new(&admin.url)?;
+    let body = client.get(&format!("/dead-letters?after={}&limit=1", id.saturating_sub(1)))?;
+    let found: Vec<&RawValue> = client.parse(&body)?;
+    for raw in found {
+        let letter: Letter<'_> = client.parse(raw.get())?;
+        if letter.id == id {
+            let mut out = std::io::stdout();
+            if json {
+                writeln!(out, "{raw}")?;
+            } else {
+                write_letter(&mut out, &letter)?;
+            }
+            return Ok(());
+        }
+    }
+    Err(Failed::general(format!("there is no dead letter {id} at {}", admin.url)))
+}
+
+fn write_letter(out: &mut impl Write, letter: &Letter<'_>) -> std::io::Result<()> {
+    for (name, text) in [
+        ("id", letter.id.to_string()),
+        ("session", letter.session.clone()),
+        ("reason", letter.reason.clone()),
+        ("attempts", letter.attempts.to_string()),
+        ("first handed over", time(letter.first_at_ms)),
+        ("died", time(letter.died_at_ms)),
+        ("first error", letter.first_error.clone()),
+        ("last error", letter.last_error.clone()),
+        ("message", format!("{} {}", letter.kind, letter.message_id)),
+        ("version", letter.version.clone()),
+        ("path", letter.message_path.join(",")),
+        ("tags", letter.targeted_tags.join(",")),
+        ("key", letter.key.clone()),
+        ("value", letter.value.map_or("", RawValue::get).to_owned()),
+    ] {
+        writeln!(out, "{name:<18} {text}")?;
+    }
+    Ok(())
+}
+
+/// Does something with the one that was named, or with all that there are at the beginning: what
+/// dies again meanwhile is left for the next time.
+fn each(
+    client: &AdminClient,
+    which: &Which,
+    done: &str,
+    order: impl Fn(u64) -> Result<String, Failed>,
+) -> Result<(), Failed> {
+    let mut out = std::io::stdout();
+    let ids = match which.id {
+        Some(id) => vec![id],
+        None => all(client)?,
+    };
+    for id in &ids {
+        order(*id)?;
+        writeln!(out, "{done} {id}")?;
+    }
+    if ids.is_empty() {
+        writeln!(out, "no dead letters")?;
+    }
+    Ok(())
+}
+
+/// The numbers of all dead letters.
+fn all(client: &AdminClient) -> Result<Vec<u64>, Failed> {
+    let mut ids = Vec::new();
+    loop {
+        let after = ids.last().copied().unwrap_or(0);
+        let body = client.get(&format!("/dead-letters?after={after}&limit={PAGE}"))?;
+        let page: Vec<Letter<'_>> = client.parse(&body)?;
+        ids.extend(page.iter().map(|letter| letter.id));
+        if page.len() < PAGE {
+            return Ok(ids);
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! The commands, one file each: its arguments, and what it does with them.
+//!
+//! A new command is a file, a variant of [`Command`] and an arm in [`execute`].
+
+mod check;
+mod dead_letters;
+mod run;
+mod sessions;
+mod status;
+mod table;
+mod whereabouts;
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+use super::Failed;
+
+/// A command with its arguments.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run a node
+    Run(run::Run),
+    /// Validate a configuration and print it in full, secrets masked
+    Check(check::Check),
+    /// Show a node, its links, sessions and store
+    Status(status::Status),
+    /// Show where messages with an id are at a node, per session
+    Where(whereabouts::Where),
+    /// Work on messages that a session could not be brought to acknowledge
+    DeadLetters(dead_letters::DeadLetters),
+    /// List sessions, or end one for good
+    Sessions(sessions::Sessions),
+}
+
+/// Carries out a command.
+pub(super) fn execute(command: Command) -> Result<ExitCode, Failed> {
+    match command {
+        Command::Run(run) => run.execute(),
+        Command::Check(check) => check.execute(),
+        Command::Status(status) => status.execute(),
+        Command::Where(whereabouts) => whereabouts.execute(),
+        Command::DeadLetters(letters) => letters.execute(),
+        Command::Sessions(sessions) => sessions.execute(),
+    }
+}

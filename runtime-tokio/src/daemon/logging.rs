@@ -1,0 +1,102 @@
+//! Structured logs on standard error, with a level that can change while the process runs.
+
+use std::fmt;
+
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::reload;
+use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
+use tracing_subscriber::{EnvFilter, Layer, Registry};
+
+use super::config::{LogFormat, LogSettings};
+
+/// Why a text is no log level or filter.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{filter}` is not a log level or filter: {reason}")]
+pub struct BadFilter {
+    filter: String,
+    reason: String,
+}
+
+/// Reads a level (`debug`) or a filter (`info,slipstream_core=debug`).
+///
+/// # Errors
+/// [`BadFilter`] if it is neither; also for a bare word that is no level, which the filter
+/// language takes for the name of a module.
+pub fn parse_filter(filter: &str) -> Result<EnvFilter, BadFilter> {
+    let bad = |reason: String| BadFilter { filter: filter.to_owned(), reason };
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    for part in filter.split(',').map(str::trim) {
+        let is_level = LEVELS.iter().any(|level| level.eq_ignore_ascii_case(part));
+        if !is_level && !part.contains(['=', '[', ']', '}']) {
+            return Err(bad(format!("`{part}` is none of {}", LEVELS.join(", "))));
+        }
+    }
+    EnvFilter::try_new(filter).map_err(|error| bad(error.to_string()))
+}
+
+/// Changes the level of this process's log.
+#[derive(Clone)]
+pub struct LogHandle {
+    reload: reload::Handle<EnvFilter, Registry>,
+}
+
+impl fmt::Debug for LogHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("LogHandle").field(&self.filter()).finish()
+    }
+}
+
+impl LogHandle {
+    /// The filter in force.
+    pub fn filter(&self) -> String {
+        self.reload.with_current(ToString::to_string).unwrap_or_default()
+    }
+
+    /// Puts another filter in force.
+    ///
+    /// # Errors
+    /// [`BadFilter`] leaves the old one in force.
+    pub fn set(&self, filter: &str) -> Result<(), BadFilter> {
+        let parsed = parse_filter(filter)?;
+        self.reload
+            .reload(parsed)
+            .map_err(|error| BadFilter { filter: filter.to_owned(), reason: error.to_string() })
+    }
+}
+
+/// Begins to log.
+///
+/// # Errors
+/// If something in this process logs already.
+///
+/// # Panics
+/// Never: the level is checked when the configuration is loaded.
+pub fn init(settings: &LogSettings) -> Result<LogHandle, TryInitError> {
+    let filter = parse_filter(&settings.level).expect("the level is checked when it is loaded");
+    let (filter, reload) = reload::Layer::new(filter);
+    let lines = tracing_subscriber::fmt::layer()
+        .with_ansi(false)
+        .log_internal_errors(false)
+        .with_writer(std::io::stderr);
+    let lines = match settings.format {
+        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).boxed(),
+        LogFormat::Text => lines.boxed(),
+    };
+    tracing_subscriber::registry().with(filter).with(lines).try_init()?;
+    Ok(LogHandle { reload })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_and_filters_pass_and_typing_errors_do_not() {
+        for good in ["info", "DEBUG", "off", "warn,slipstream_core=debug", "a::b=trace"] {
+            assert!(parse_filter(good).is_ok(), "{good}");
+        }
+        for bad in ["", "debgu", "info,debgu", "a=debgu", "info,"] {
+            assert!(parse_filter(bad).is_err(), "{bad}");
+        }
+    }
+}

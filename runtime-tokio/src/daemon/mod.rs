@@ -1,0 +1,80 @@
+//! The daemon: what the `slipstream` binary is besides the library.
+//!
+//! Configuration, logs, metrics, the admin endpoint, signals and the command line. Nothing here
+//! knows how messages travel; it asks the node through [`crate::NodeHandle`].
+
+mod admin;
+mod admin_client;
+mod cli;
+mod commands;
+pub mod config;
+mod logging;
+mod metrics;
+mod reload;
+mod run;
+
+use std::process::ExitCode;
+
+/// Exit code: failed.
+const EXIT_FAILED: u8 = 1;
+
+/// Exit code: wrong usage or configuration.
+const EXIT_USAGE: u8 = 2;
+
+/// Why a command did not do what it was asked: what to tell, and the exit code.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Failed {
+    /// Exit code of the process.
+    pub code: u8,
+    /// What was tried, on what, and what to do; empty if there is nobody to tell.
+    pub message: String,
+}
+
+impl Failed {
+    /// Something failed.
+    fn general(message: impl Into<String>) -> Self {
+        Self { code: EXIT_FAILED, message: message.into() }
+    }
+
+    /// It was called in a wrong way, or its configuration is wrong.
+    fn usage(message: impl Into<String>) -> Self {
+        Self { code: EXIT_USAGE, message: message.into() }
+    }
+}
+
+impl From<std::io::Error> for Failed {
+    /// Of writing to standard output. Whoever closed it, as `head` does, wants to hear no more.
+    fn from(error: std::io::Error) -> Self {
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            return Self { code: 0, message: String::new() };
+        }
+        Self::general(format!("cannot write to standard output: {error}"))
+    }
+}
+
+impl From<config::ConfigError> for Failed {
+    fn from(error: config::ConfigError) -> Self {
+        Self::usage(error.to_string())
+    }
+}
+
+/// The whole of the `slipstream` binary.
+pub fn main() -> ExitCode {
+    match commands::execute(cli::parse()) {
+        Ok(code) => code,
+        Err(failed) => {
+            complain(&failed);
+            ExitCode::from(failed.code)
+        }
+    }
+}
+
+/// Tells what failed; if even standard error is gone, there is nobody to tell.
+fn complain(failed: &Failed) {
+    use std::io::Write;
+    if failed.message.is_empty() {
+        return;
+    }
+    let _gone = writeln!(std::io::stderr(), "slipstream: {failed}");
+}

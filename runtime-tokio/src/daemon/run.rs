@@ -1,0 +1,168 @@
+//! `slipstream run`: a node, its admin endpoint and the signals, from start to exit code.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
+
+use super::admin::{self, Admin};
+use super::config::Settings;
+use super::logging::LogHandle;
+use super::metrics::Metrics;
+use super::reload::Reloader;
+use super::{Failed, logging};
+use crate::{Exit, NodeHandle};
+
+/// Between two turns of housekeeping for histograms.
+const METRICS_UPKEEP: Duration = Duration::from_secs(5);
+
+/// Exit code: storage that can no longer be trusted.
+const EXIT_STORAGE: u8 = 3;
+
+/// Runs a node with these settings, read from `file`, until it is told to stop.
+///
+/// # Errors
+/// [`Failed`] says what was in the way, and carries the exit code.
+pub fn run(file: &Path, settings: Settings) -> Result<ExitCode, Failed> {
+    let log = logging::init(&settings.log).map_err(|error| Failed::general(error.to_string()))?;
+    let metrics = Metrics::install().map_err(|error| Failed::general(error.to_string()))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failed::general(format!("cannot start threads: {error}")))?;
+    let outcome = runtime.block_on(live(file, settings, log, metrics));
+    // What may still be under way, such as the answer to an operator, is not waited for.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn live(
+    file: &Path,
+    settings: Settings,
+    log: LogHandle,
+    metrics: Metrics,
+) -> Result<ExitCode, Failed> {
+    let since = Instant::now();
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        node = %settings.node.id,
+        listen = %settings.listen.address,
+        admin = %settings.listen.admin,
+        data_dir = %settings.node.data_dir.display(),
+        "starting"
+    );
+    let signals = Signals::new()?;
+    let listener = bind_admin(&settings).await?;
+    let (node, task) = NodeHandle::start(settings.options())
+        .await
+        .map_err(|error| Failed { code: error.exit_code(), message: error.to_string() })?;
+    let admin_address =
+        listener.local_addr().map_err(|error| Failed::general(error.to_string()))?;
+    let id = settings.node.id.clone();
+    let allowed_hosts = settings.listen.allowed_hosts.clone();
+    let reloader = Reloader::new(file.to_owned(), settings, node.clone(), log.clone());
+    let reloader = Arc::new(reloader);
+    let admin = Arc::new(Admin {
+        node: node.clone(),
+        log,
+        metrics,
+        reloader: reloader.clone(),
+        allowed_hosts,
+        since,
+    });
+    tokio::spawn(upkeep(admin.clone()));
+    tokio::spawn(admin::serve(listener, admin));
+    tracing::info!(node = %id, listen = %node.local_addr(), admin = %admin_address, "ready");
+    until_the_end(node, task, signals, &reloader).await
+}
+
+async fn bind_admin(settings: &Settings) -> Result<TcpListener, Failed> {
+    let address = settings.listen.admin;
+    TcpListener::bind(address).await.map_err(|error| {
+        let message = format!(
+            "cannot listen on {address} for the admin endpoint: {error}; \
+             end what holds the port, or set listen.admin to a free one"
+        );
+        Failed::general(message)
+    })
+}
+
+async fn upkeep(admin: Arc<Admin>) {
+    let mut ticks = tokio::time::interval(METRICS_UPKEEP);
+    loop {
+        ticks.tick().await;
+        admin.metrics.upkeep();
+    }
+}
+
+/// The signals that mean something here.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Failed> {
+        let listen = |kind| {
+            signal(kind).map_err(|error| Failed::general(format!("cannot take signals: {error}")))
+        };
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hang_up: listen(SignalKind::hangup())?,
+        })
+    }
+}
+
+/// Carries out what signals say until the node has ended.
+async fn until_the_end(
+    node: NodeHandle,
+    mut task: JoinHandle<Exit>,
+    mut signals: Signals,
+    reloader: &Reloader,
+) -> Result<ExitCode, Failed> {
+    let mut stopping = false;
+    let exit = loop {
+        let signal = tokio::select! {
+            exit = &mut task => break exit,
+            Some(()) = signals.terminate.recv() => "SIGTERM",
+            Some(()) = signals.interrupt.recv() => {
+                if stopping {
+                    return Err(Failed::general("interrupted again: ended without waiting"));
+                }
+                "SIGINT"
+            }
+            Some(()) = signals.hang_up.recv() => {
+                // The outcome is logged there.
+                let _outcome = reloader.reload().await;
+                continue;
+            }
+        };
+        if !stopping {
+            stopping = true;
+            tracing::info!(signal, "stopping; SIGINT ends at once from now on");
+            // A node that has ended already is what was asked for.
+            let _ = node.shutdown().await;
+        }
+    };
+    match exit {
+        Ok(Exit::Stopped) => {
+            tracing::info!("stopped");
+            Ok(ExitCode::SUCCESS)
+        }
+        Ok(Exit::Halted(failure)) => {
+            let message = format!("{failure}; check the disk, then start the node again");
+            tracing::error!(%failure, "halted: the store can no longer be trusted");
+            Err(Failed { code: EXIT_STORAGE, message })
+        }
+        Err(error) => {
+            tracing::error!(%error, "the event loop ended by a fault");
+            Err(Failed::general(format!("the event loop ended by a fault: {error}")))
+        }
+    }
+}
