@@ -44,7 +44,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// What the pages work with.
 #[derive(Debug)]
-pub struct Admin {
+pub(super) struct Admin {
     /// The node.
     pub node: NodeHandle,
     /// The log of this process.
@@ -60,7 +60,7 @@ pub struct Admin {
 }
 
 /// Answers requests on `listener` for ever.
-pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
+pub(super) async fn serve(listener: TcpListener, admin: Arc<Admin>) {
     let router = router(admin);
     let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {

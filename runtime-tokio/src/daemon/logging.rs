@@ -12,7 +12,7 @@ use super::config::{LogFormat, LogSettings};
 /// Why a text is no log level or filter.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{filter}` is not a log level or filter: {reason}")]
-pub struct BadFilter {
+pub(super) struct BadFilter {
     filter: String,
     reason: String,
 }
@@ -22,7 +22,7 @@ pub struct BadFilter {
 /// # Errors
 /// [`BadFilter`] if it is neither; also for a bare word that is no level, which the filter
 /// language takes for the name of a module.
-pub fn parse_filter(filter: &str) -> Result<EnvFilter, BadFilter> {
+pub(super) fn parse_filter(filter: &str) -> Result<EnvFilter, BadFilter> {
     let bad = |reason: String| BadFilter { filter: filter.to_owned(), reason };
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     for part in filter.split(',').map(str::trim) {
@@ -36,7 +36,7 @@ pub fn parse_filter(filter: &str) -> Result<EnvFilter, BadFilter> {
 
 /// Changes the level of this process's log.
 #[derive(Clone)]
-pub struct LogHandle {
+pub(super) struct LogHandle {
     reload: reload::Handle<EnvFilter, Registry>,
 }
 
@@ -48,7 +48,7 @@ impl fmt::Debug for LogHandle {
 
 impl LogHandle {
     /// The filter in force.
-    pub fn filter(&self) -> String {
+    pub(super) fn filter(&self) -> String {
         self.reload.with_current(ToString::to_string).unwrap_or_default()
     }
 
@@ -56,7 +56,7 @@ impl LogHandle {
     ///
     /// # Errors
     /// [`BadFilter`] leaves the old one in force.
-    pub fn set(&self, filter: &str) -> Result<(), BadFilter> {
+    pub(super) fn set(&self, filter: &str) -> Result<(), BadFilter> {
         let parsed = parse_filter(filter)?;
         self.reload
             .reload(parsed)
@@ -71,7 +71,7 @@ impl LogHandle {
 ///
 /// # Panics
 /// Never: the level is checked when the configuration is loaded.
-pub fn init(settings: &LogSettings) -> Result<LogHandle, TryInitError> {
+pub(super) fn init(settings: &LogSettings) -> Result<LogHandle, TryInitError> {
     let filter = parse_filter(&settings.level).expect("the level is checked when it is loaded");
     let (filter, reload) = reload::Layer::new(filter);
     let lines = tracing_subscriber::fmt::layer()

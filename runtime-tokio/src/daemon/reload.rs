@@ -12,7 +12,7 @@ use crate::{NodeGone, NodeHandle};
 
 /// Why the old configuration stays in force.
 #[derive(Debug, thiserror::Error)]
-pub enum ReloadError {
+pub(super) enum ReloadError {
     /// The file or the environment is wrong.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -26,14 +26,14 @@ pub enum ReloadError {
 
 /// What a reload came to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reloaded {
+pub(super) struct Reloaded {
     /// Keys that have changed and only a restart brings into force.
     pub needs_restart: Vec<String>,
 }
 
 /// Reads the configuration again.
 #[derive(Debug)]
-pub struct Reloader {
+pub(super) struct Reloader {
     file: PathBuf,
     node: NodeHandle,
     log: LogHandle,
@@ -43,7 +43,7 @@ pub struct Reloader {
 
 impl Reloader {
     /// For a node that was started with these settings from this file.
-    pub fn new(file: PathBuf, settings: Settings, node: NodeHandle, log: LogHandle) -> Self {
+    pub(super) fn new(file: PathBuf, settings: Settings, node: NodeHandle, log: LogHandle) -> Self {
         Self { file, node, log, started: Mutex::new(settings) }
     }
 
@@ -51,7 +51,7 @@ impl Reloader {
     ///
     /// # Errors
     /// [`ReloadError`], with everything as it was. It is logged too.
-    pub async fn reload(&self) -> Result<Reloaded, ReloadError> {
+    pub(super) async fn reload(&self) -> Result<Reloaded, ReloadError> {
         let outcome = self.try_reload().await;
         match &outcome {
             Ok(report) if report.needs_restart.is_empty() => {

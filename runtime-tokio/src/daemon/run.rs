@@ -27,7 +27,7 @@ const EXIT_STORAGE: u8 = 3;
 ///
 /// # Errors
 /// [`Failed`] says what was in the way, and carries the exit code.
-pub fn run(file: &Path, settings: Settings) -> Result<ExitCode, Failed> {
+pub(super) fn run(file: &Path, settings: Settings) -> Result<ExitCode, Failed> {
     let log = logging::init(&settings.log).map_err(|error| Failed::general(error.to_string()))?;
     let metrics = Metrics::install().map_err(|error| Failed::general(error.to_string()))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -106,6 +106,7 @@ impl<'a> Draft<'a> {
                         self.take_key("peers", key, None, place(&path), path);
                     }
                 }
+                let peers = peers.into_iter().map(peer_table).collect();
                 self.table.insert(section.to_owned(), Value::Array(peers));
             }
             Value::Table(values) if self.table.contains_key(section) => {

@@ -24,7 +24,7 @@ pub struct Settings {
     /// Where it listens.
     pub listen: ListenSettings,
     /// Whom it dials.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub peers: Vec<PeerSettings>,
     /// Heartbeat of every link.
     pub heartbeat: HeartbeatSettings,
