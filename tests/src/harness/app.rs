@@ -228,7 +228,7 @@ impl App {
         }
     }
 
-    /// Says goodbye and waits for the answer, so that the node knows when this returns.
+    /// Says goodbye and waits for the answer.
     pub fn leave(mut self) {
         let _ = self.socket.close(None);
         self.early.clear();

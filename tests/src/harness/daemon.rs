@@ -208,11 +208,20 @@ impl Daemon {
 
     /// Waits until a named application is connected.
     pub fn await_client(&self, client: &str) {
+        self.await_connected(client, true);
+    }
+
+    /// Waits until a named application is known to be away.
+    pub fn await_away(&self, client: &str) {
+        self.await_connected(client, false);
+    }
+
+    fn await_connected(&self, client: &str, connected: bool) {
         let name = format!("app:{client}");
-        until(&format!("{name} to be connected"), PATIENCE, || {
-            self.sessions()
-                .iter()
-                .any(|one| one["name"] == name.as_str() && one["connected"] == true)
+        until(&format!("connected = {connected} of {name}"), PATIENCE, || {
+            let sessions = self.sessions();
+            let own = sessions.iter().find(|one| one["name"] == name.as_str());
+            own.is_some_and(|own| own["connected"] == connected)
         });
     }
 

@@ -85,6 +85,7 @@ fn settles(node: &Daemon, id: &str) {
 pub fn a_forgotten_session_begins_anew(binary: &str) {
     let node = Daemon::start(binary, NodeConfig::new("aws"));
     App::connect(&node, "client=pi-1").leave();
+    node.await_away("pi-1");
     assert!(node.get("/sessions").body.contains("app:pi-1"));
     let ended = node.admin("DELETE", "/sessions/app:pi-1");
     assert!((200..300).contains(&ended.status), "{ended:?}");

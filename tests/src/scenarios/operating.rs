@@ -115,6 +115,7 @@ pub fn probes_and_status(binary: &str) {
     let absent = NodeConfig::new("azure");
     let node = Daemon::start(binary, NodeConfig::new("aws").peer(&absent.address));
     App::connect(&node, "client=pi-1").leave();
+    node.await_away("pi-1");
     for path in ["/livez", "/readyz"] {
         assert_eq!(node.get(path).status, 200);
     }

@@ -21,6 +21,7 @@ pub fn a_full_store_refuses_and_recovers(binary: &str) {
         .text("store.history_max_bytes", "1MiB");
     let node = Daemon::start(binary, config);
     App::connect(&node, "client=sleeper").leave();
+    node.await_away("sleeper");
     let mut till = App::connect(&node, "client=till&keys=");
 
     let receipts = fill(&node, &mut till, "first");
@@ -29,6 +30,7 @@ pub fn a_full_store_refuses_and_recovers(binary: &str) {
     each_exactly_once("the sleeper", &sleeper.stop(), receipts.iter().map(String::as_str));
     goes_on(&mut till, "after the return");
 
+    node.await_away("sleeper");
     fill(&node, &mut till, "second");
     let ended = node.admin("DELETE", "/sessions/app:sleeper");
     assert!((200..300).contains(&ended.status), "{ended:?}");
