@@ -173,3 +173,35 @@ impl RawSocket {
         (self.received.len() >= to).then_some((first & 0x0f, from, to))
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use std::net::TcpListener;
+    use std::thread;
+
+    use tungstenite::protocol::CloseFrame;
+
+    use super::*;
+    use crate::harness::PATIENCE;
+
+    #[test]
+    fn frames_and_the_close_code_are_read() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let server = thread::spawn(move || {
+            let mut socket = tungstenite::accept(listener.accept().unwrap().0).unwrap();
+            let received = socket.read().unwrap();
+            socket.send(received).unwrap();
+            let close = CloseFrame { code: 4400.into(), reason: "enough".into() };
+            socket.close(Some(close)).unwrap();
+            while socket.read().is_ok() {}
+        });
+        let mut socket = RawSocket::upgrade(&address, "keys=", None);
+        let long = vec![b'x'; 70_000];
+        socket.send_frame(Opcode::Binary, true, &long);
+        assert_eq!(socket.read_frame(PATIENCE), Some((Opcode::Binary as u8, long)));
+        assert_eq!(socket.closed(PATIENCE), Some(4400));
+        server.join().unwrap();
+    }
+}
