@@ -10,8 +10,8 @@ const MESSAGES: usize = 20_000;
 const ROUNDS: usize = 3;
 
 /// Throughput of another subscriber with and without one that does not read, medians of a few
-/// rounds. Whatever else runs disturbs it, so that one quiet comparison out of three is enough: what really
-/// costs something costs it every time.
+/// rounds. Whatever else runs disturbs it, so one quiet comparison out of three is enough: what
+/// really costs something costs it every time.
 pub fn who_does_not_read_costs_the_others_nothing(binary: &str) {
     let ratios: Vec<_> = (0..3).map(|attempt| compare(binary, attempt)).collect();
     let best = ratios.iter().copied().fold(f64::INFINITY, f64::min);
