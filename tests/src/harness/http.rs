@@ -84,7 +84,8 @@ mod tests {
 
     #[test]
     fn a_chunked_body_is_joined() {
-        let bytes = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\n{\"a\"\r\n3\r\n:1}\r\n0\r\n\r\n";
+        let bytes = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n\
+            4\r\n{\"a\"\r\n3\r\n:1}\r\n0\r\n\r\n";
         let answer = parse(bytes).unwrap();
         assert_eq!((answer.status, answer.body.as_str()), (200, "{\"a\":1}"));
     }
