@@ -1,1 +1,9 @@
-//! Placeholder.
+//! Tests of Slipstream that need more than one crate.
+//!
+//! [`harness`] starts the built binary and speaks to it as its users do: WebSocket, HTTP,
+//! signals, files. [`scenarios`] are the stories told with it, one function each. The thin
+//! `#[test]` functions that name the binary lie in `runtime-tokio/tests/`, because Cargo tells
+//! only the package of a binary where that binary is.
+
+pub mod harness;
+pub mod scenarios;

@@ -1,0 +1,36 @@
+//! `kill -9`: receipts are honoured; and a store that is bounded.
+
+use slipstream_tests::scenarios::{durability, storing};
+
+/// The binary that Cargo built for these tests.
+const SLIPSTREAM: &str = env!("CARGO_BIN_EXE_slipstream");
+
+#[test]
+fn nodes_killed_under_load() {
+    durability::killed_under_load(SLIPSTREAM);
+}
+
+#[test]
+fn a_node_killed_on_the_receipt() {
+    durability::killed_on_the_receipt(SLIPSTREAM);
+}
+
+#[test]
+fn without_syncing_the_receipt_says_so() {
+    durability::without_syncing_the_receipt_says_so(SLIPSTREAM);
+}
+
+#[test]
+fn a_full_store_refuses_and_recovers() {
+    storing::a_full_store_refuses_and_recovers(SLIPSTREAM);
+}
+
+#[test]
+fn history_is_bounded() {
+    storing::history_is_bounded(SLIPSTREAM);
+}
+
+#[test]
+fn a_data_directory_has_one_daemon() {
+    storing::a_data_directory_has_one_daemon(SLIPSTREAM);
+}

@@ -1,0 +1,11 @@
+//! Alone in its file, so that no other test runs beside the measurement.
+
+use slipstream_tests::scenarios::fairness;
+
+/// The binary that Cargo built for these tests.
+const SLIPSTREAM: &str = env!("CARGO_BIN_EXE_slipstream");
+
+#[test]
+fn who_does_not_read_costs_the_others_nothing() {
+    fairness::who_does_not_read_costs_the_others_nothing(SLIPSTREAM);
+}

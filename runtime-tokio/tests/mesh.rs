@@ -1,0 +1,36 @@
+//! Meshes of real nodes: every destination gets everything once, over any route.
+
+use slipstream_tests::scenarios::mesh;
+
+/// The binary that Cargo built for these tests.
+const SLIPSTREAM: &str = env!("CARGO_BIN_EXE_slipstream");
+
+#[test]
+fn a_ring_of_three() {
+    mesh::a_ring_of_three(SLIPSTREAM);
+}
+
+#[test]
+fn a_full_mesh_of_five() {
+    mesh::a_full_mesh_of_five(SLIPSTREAM);
+}
+
+#[test]
+fn a_dead_route_is_noticed_and_made_good() {
+    mesh::a_dead_route_is_noticed_and_made_good(SLIPSTREAM);
+}
+
+#[test]
+fn a_hanging_node_costs_the_others_nothing() {
+    mesh::a_hanging_node_costs_the_others_nothing(SLIPSTREAM);
+}
+
+#[test]
+fn tags_are_reached_through_any_node() {
+    mesh::tags_are_reached_through_any_node(SLIPSTREAM);
+}
+
+#[test]
+fn a_late_node_is_brought_up_to_date() {
+    mesh::a_late_node_is_brought_up_to_date(SLIPSTREAM);
+}

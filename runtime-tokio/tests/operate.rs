@@ -1,0 +1,66 @@
+//! Configuration, command line, admin endpoint, metrics, logs and signals.
+
+use slipstream_tests::scenarios::{configuring, operating};
+
+/// The binary that Cargo built for these tests.
+const SLIPSTREAM: &str = env!("CARGO_BIN_EXE_slipstream");
+
+#[test]
+fn a_wrong_key_is_named() {
+    configuring::a_wrong_key_is_named(SLIPSTREAM);
+}
+
+#[test]
+fn a_wrong_value_is_named() {
+    configuring::a_wrong_value_is_named(SLIPSTREAM);
+}
+
+#[test]
+fn check_prints_what_counts() {
+    configuring::check_prints_what_counts(SLIPSTREAM);
+}
+
+#[test]
+fn exit_codes_tell_what_went_wrong() {
+    configuring::exit_codes_tell_what_went_wrong(SLIPSTREAM);
+}
+
+#[test]
+fn publishing_by_hand() {
+    configuring::publishing_by_hand(SLIPSTREAM);
+}
+
+#[test]
+fn every_metric_is_there() {
+    operating::every_metric_is_there(SLIPSTREAM);
+}
+
+#[test]
+fn where_a_message_is() {
+    operating::where_a_message_is(SLIPSTREAM);
+}
+
+#[test]
+fn probes_and_status() {
+    operating::probes_and_status(SLIPSTREAM);
+}
+
+#[test]
+fn dead_letters_by_hand() {
+    operating::dead_letters_by_hand(SLIPSTREAM);
+}
+
+#[test]
+fn a_reload_is_all_or_nothing() {
+    operating::a_reload_is_all_or_nothing(SLIPSTREAM);
+}
+
+#[test]
+fn the_log_level_changes_and_values_stay_out() {
+    operating::the_log_level_changes_and_values_stay_out(SLIPSTREAM);
+}
+
+#[test]
+fn an_idle_node_is_small() {
+    operating::an_idle_node_is_small(SLIPSTREAM);
+}

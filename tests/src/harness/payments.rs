@@ -1,0 +1,44 @@
+//! Messages that look like the real thing: `tests/data/payments.ndjson`, or the whole collection
+//! where it lies beside the repository.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::Frame;
+
+/// A file of messages, one JSON object a line.
+#[derive(Debug, Clone)]
+pub struct Payments {
+    /// The messages in the order of the file.
+    pub messages: Vec<Frame>,
+    /// The file as it is.
+    pub text: String,
+}
+
+impl Payments {
+    /// Reads the whole collection if it can be found, else the part of it in this repository.
+    ///
+    /// # Panics
+    /// If neither can be read.
+    pub fn load() -> Self {
+        let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let beside = own.ancestors().map(|folder| folder.join("shared/data/payments.ndjson"));
+        let path: PathBuf = beside
+            .into_iter()
+            .find(|path| path.exists())
+            .unwrap_or(own.join("data/payments.ndjson"));
+        let text = fs::read_to_string(&path)
+            .unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()));
+        let messages = text.lines().map(Frame::parse).collect();
+        Self { messages, text }
+    }
+
+    /// The messages that an application with this one tag is handed.
+    pub fn for_tag<'a>(&'a self, tag: &str) -> Vec<&'a Frame> {
+        let matches = |message: &&Frame| {
+            let targets = message.targeted_tags.as_deref().unwrap_or_default();
+            targets.is_empty() || targets.iter().any(|target| target == tag)
+        };
+        self.messages.iter().filter(matches).collect()
+    }
+}

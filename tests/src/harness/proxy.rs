@@ -1,0 +1,191 @@
+//! A link that can be cut, stalled and healed, without root: a TCP proxy between two nodes.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+const PASS: u8 = 0;
+const STALL: u8 = 1;
+const CUT: u8 = 2;
+const TICK: Duration = Duration::from_millis(20);
+
+/// A proxy. It ends with the value.
+#[derive(Debug)]
+pub struct Proxy {
+    /// Where it listens: what the dialling node is told.
+    pub address: String,
+    state: Arc<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    target: String,
+    mode: AtomicU8,
+    /// Connections made before a cut belong to an older generation and are closed by it.
+    generation: AtomicU64,
+    ended: AtomicBool,
+    passed: AtomicU64,
+}
+
+impl Proxy {
+    /// Passes connections on to `target`.
+    pub fn to(target: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+        let address = listener.local_addr().expect("a bound socket has an address").to_string();
+        listener.set_nonblocking(true).expect("a listener can be non-blocking");
+        let state = Arc::new(State {
+            target: target.to_owned(),
+            mode: AtomicU8::new(PASS),
+            generation: AtomicU64::new(0),
+            ended: AtomicBool::new(false),
+            passed: AtomicU64::new(0),
+        });
+        let shared = Arc::clone(&state);
+        thread::spawn(move || accept(&listener, &shared));
+        Self { address, state }
+    }
+
+    /// Closes what is open and refuses what comes.
+    pub fn cut(&self) {
+        self.state.mode.store(CUT, Ordering::SeqCst);
+        self.state.generation.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Keeps connections open and passes nothing on: what a dead route looks like.
+    pub fn stall(&self) {
+        self.state.mode.store(STALL, Ordering::SeqCst);
+    }
+
+    /// Passes on again.
+    pub fn heal(&self) {
+        self.state.mode.store(PASS, Ordering::SeqCst);
+    }
+
+    /// Bytes passed on so far, both ways.
+    pub fn passed(&self) -> u64 {
+        self.state.passed.load(Ordering::SeqCst)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.state.ended.store(true, Ordering::SeqCst);
+        self.cut();
+    }
+}
+
+fn accept(listener: &TcpListener, state: &Arc<State>) {
+    while !state.ended.load(Ordering::SeqCst) {
+        match listener.accept() {
+            Ok((inbound, _)) => connect(inbound, state),
+            Err(_) => thread::sleep(TICK),
+        }
+    }
+}
+
+fn connect(inbound: TcpStream, state: &Arc<State>) {
+    // Read before the mode: a cut that comes in between closes what is made here.
+    let generation = state.generation.load(Ordering::SeqCst);
+    // A socket that is dropped here is closed: that is how a cut link refuses.
+    if state.mode.load(Ordering::SeqCst) == CUT {
+        return;
+    }
+    let Ok(outbound) = TcpStream::connect(&state.target) else { return };
+    for (from, to) in [(&inbound, &outbound), (&outbound, &inbound)] {
+        let (Ok(from), Ok(to)) = (from.try_clone(), to.try_clone()) else { return };
+        let state = Arc::clone(state);
+        thread::spawn(move || pump(from, to, &state, generation));
+    }
+}
+
+fn pump(mut from: TcpStream, mut to: TcpStream, state: &State, generation: u64) {
+    let _ = from.set_nonblocking(false);
+    let _ = from.set_nodelay(true);
+    let _ = from.set_read_timeout(Some(TICK));
+    let mut buffer = vec![0; 64 * 1024];
+    while state.generation.load(Ordering::SeqCst) == generation {
+        if state.mode.load(Ordering::SeqCst) == STALL {
+            thread::sleep(TICK);
+            continue;
+        }
+        match from.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(read) => {
+                if to.write_all(&buffer[..read]).is_err() {
+                    break;
+                }
+                state.passed.fetch_add(read as u64, Ordering::SeqCst);
+            }
+            Err(error) if idle(error.kind()) => {}
+            Err(_) => break,
+        }
+    }
+    let _ = from.shutdown(Shutdown::Both);
+    let _ = to.shutdown(Shutdown::Both);
+}
+
+fn idle(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::harness::{PATIENCE, until};
+
+    /// Sends back what it is sent.
+    fn echo() -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                thread::spawn(move || {
+                    let mut writer = stream.try_clone().unwrap();
+                    std::io::copy(&mut &stream, &mut writer)
+                });
+            }
+        });
+        address
+    }
+
+    fn echoes(stream: &mut TcpStream) -> bool {
+        let mut byte = [0];
+        stream.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+        stream.write_all(b"x").is_ok() && stream.read_exact(&mut byte).is_ok()
+    }
+
+    #[test]
+    fn a_link_is_cut_and_healed() {
+        let proxy = Proxy::to(&echo());
+        let mut before = TcpStream::connect(&proxy.address).unwrap();
+        assert!(echoes(&mut before));
+        proxy.cut();
+        until("the cut", PATIENCE, || !echoes(&mut before));
+        let mut refused = TcpStream::connect(&proxy.address).unwrap();
+        assert!(!echoes(&mut refused));
+        proxy.heal();
+        let mut after = TcpStream::connect(&proxy.address).unwrap();
+        assert!(echoes(&mut after));
+    }
+
+    #[test]
+    fn a_stalled_link_keeps_what_it_was_given() {
+        let proxy = Proxy::to(&echo());
+        let mut stream = TcpStream::connect(&proxy.address).unwrap();
+        assert!(echoes(&mut stream));
+        let passed = proxy.passed();
+        proxy.stall();
+        // A read that began before the stall may still pass one on.
+        thread::sleep(TICK * 3);
+        assert!(!echoes(&mut stream));
+        assert_eq!(proxy.passed(), passed);
+        proxy.heal();
+        let mut byte = [0];
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.read_exact(&mut byte).unwrap();
+    }
+}

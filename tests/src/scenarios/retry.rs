@@ -1,0 +1,157 @@
+//! Deliveries that nobody acknowledges (P6, P13).
+
+use std::time::{Duration, Instant};
+
+use crate::harness::{App, Daemon, Message, NodeConfig, PATIENCE, Subscriber, until};
+
+use super::dead_letters;
+
+/// A node that repeats soon and gives up after three hand-overs.
+fn impatient(id: &str) -> NodeConfig {
+    NodeConfig::new(id)
+        .text("retry.ack_timeout", "200ms")
+        .text("retry.max_backoff", "1s")
+        .number("retry.max_attempts", 3)
+}
+
+/// An application that never acknowledges is handed the message again with back-off, marked and
+/// under the same number, as often as configured; then it is a dead letter that can be seen with
+/// its payload and replayed. A peer that was offline all that time makes none.
+pub fn never_acknowledged_becomes_a_dead_letter(binary: &str) {
+    let absent = NodeConfig::new("azure");
+    let node = Daemon::start(binary, impatient("aws").peer(&absent.address));
+    let mut absent = Daemon::start(binary, absent);
+    node.await_peer("azure");
+    absent.kill();
+    let mut stubborn = App::connect(&node, "client=stubborn");
+    let mut till = App::connect(&node, "client=till&keys=");
+    till.publish(&Message::event("m-1", "terminal:9", r#"{"do":"reboot","amount":1.10}"#));
+
+    let start = Instant::now();
+    let attempts = [stubborn.delivery(), stubborn.delivery(), stubborn.delivery()];
+    let taken = start.elapsed();
+    assert!(attempts.iter().all(|one| one.delivery() == attempts[0].delivery()), "{attempts:?}");
+    assert_eq!(attempts[0].redelivery, None);
+    assert_eq!(attempts[1].redelivery, Some(1));
+    assert_eq!(attempts[2].redelivery, Some(2));
+    assert!(taken >= Duration::from_millis(200), "three hand-overs within {taken:?}");
+
+    until("the dead letter", PATIENCE, || dead_letters(&node).len() == 1);
+    let letter = &dead_letters(&node)[0];
+    assert!(letter.to_string().contains("app:stubborn"), "not of the peer: {letter}");
+    let body = node.get("/dead-letters").body;
+    assert!(body.contains(r#""do""#) && body.contains("1.10"), "its payload is shown: {body}");
+    let of_it = node.metric("slipstream_dead_letters", &["app:stubborn"]);
+    assert_eq!(of_it, 1.0);
+
+    // Other messages go on meanwhile.
+    let next = till.publish(&Message::event("m-2", "terminal:9", "2"));
+    let handed = stubborn.delivery();
+    assert_eq!((handed.id(), handed.version.as_ref()), ("m-2", next.version.as_ref()));
+    stubborn.ack(&handed);
+
+    // A late peer has both, and never was a dead letter.
+    absent.run();
+    let watcher = Subscriber::start(&absent, "client=watch");
+    watcher.wait_for("azure", 2, PATIENCE);
+    assert!(dead_letters(&node).iter().all(|one| !one.to_string().contains("peer:")));
+}
+
+/// A dead letter is replayed by number, and is gone when it is acknowledged; another is purged.
+pub fn dead_letters_are_replayed_and_purged(binary: &str) {
+    let mut node = Daemon::start(binary, impatient("aws"));
+    let mut till = App::connect(&node, "client=till&keys=");
+    let mut app = App::connect(&node, "client=pi-1");
+    for id in ["m-1", "m-2"] {
+        till.publish(&Message::event(id, "terminal:9", "1"));
+        let handed = app.delivery();
+        app.nack(&handed, "reject");
+    }
+    until("two dead letters", PATIENCE, || dead_letters(&node).len() == 2);
+    drop((till, app));
+    node.kill();
+    node.run();
+    let letters = dead_letters(&node);
+    assert_eq!(letters.len(), 2, "dead letters survive a kill");
+    let number = |at: usize| letters[at]["id"].to_string().trim_matches('"').to_owned();
+
+    let purged = node.admin("DELETE", &format!("/dead-letters/{}", number(1)));
+    assert!((200..300).contains(&purged.status), "{purged:?}");
+    let mut app = App::connect(&node, "client=pi-1");
+    assert!(app.replay().is_empty(), "a dead letter does not come by itself");
+    let replayed = node.admin("POST", &format!("/dead-letters/{}/replay", number(0)));
+    assert!((200..300).contains(&replayed.status), "{replayed:?}");
+    let handed = app.delivery();
+    assert_eq!(handed.id(), "m-1");
+    app.ack(&handed);
+    until("no dead letter", PATIENCE, || dead_letters(&node).is_empty());
+    assert_eq!(node.admin("DELETE", "/dead-letters/999999").status, 404);
+}
+
+/// `NACK` with `retry` brings the message again, `reject` makes a dead letter at once.
+pub fn an_application_refuses(binary: &str) {
+    let node = Daemon::start(binary, impatient("aws"));
+    let mut till = App::connect(&node, "client=till&keys=");
+    let mut app = App::connect(&node, "client=pi-1");
+    till.publish(&Message::event("m-1", "terminal:9", "1"));
+    let first = app.delivery();
+    app.nack(&first, "retry");
+    let second = app.delivery();
+    assert_eq!((second.id(), second.redelivery), ("m-1", Some(1)));
+    assert_eq!(second.delivery(), first.delivery());
+    app.nack(&second, "reject");
+    until("the dead letter", PATIENCE, || dead_letters(&node).len() == 1);
+    assert!(dead_letters(&node)[0].to_string().contains("as the test says"));
+}
+
+/// With v1 unacknowledged and v2 of the same key acknowledged, v1 is never handed over again: by
+/// no retry, no reconnect and no restart.
+pub fn an_older_value_never_comes_again(binary: &str) {
+    let config = impatient("aws").number("retry.max_attempts", 1_000);
+    let mut node = Daemon::start(binary, config);
+    let mut till = App::connect(&node, "client=till&keys=");
+    let mut app = App::connect(&node, "client=pi-1");
+    app.replay();
+    till.publish(&Message::state("v1", "order:1", "1"));
+    assert_eq!(app.delivery().id(), "v1");
+    till.publish(&Message::state("v2", "order:1", "2"));
+    let newest = loop {
+        // While v2 is on its way, v1 may still be repeated.
+        let handed = app.delivery();
+        if handed.id() == "v2" {
+            break handed;
+        }
+    };
+    app.ack(&newest);
+    till.publish(&Message::state("other", "order:2", "1"));
+
+    // The other message is repeated three times: v1 would have been, too.
+    for _ in 0..4 {
+        assert_eq!(app.delivery().id(), "other");
+    }
+    drop(app);
+    let mut app = App::connect(&node, "client=pi-1");
+    let resumed = app.replay();
+    assert!(resumed.iter().all(|frame| frame.id() == "other"), "{resumed:?}");
+    drop((app, till));
+    node.kill();
+    node.run();
+    let mut app = App::connect(&node, "client=pi-1");
+    let resumed = app.replay();
+    assert!(resumed.iter().all(|frame| frame.id() == "other"), "{resumed:?}");
+}
+
+/// An event whose time is over while its application is away is not handed over: it is a dead
+/// letter that says so.
+pub fn an_event_expires(binary: &str) {
+    let node = Daemon::start(binary, NodeConfig::new("aws"));
+    App::connect(&node, "client=pi-1").leave();
+    let mut till = App::connect(&node, "client=till&keys=");
+    till.publish(&Message::event("short", "terminal:1", "1").lasting_ms(300));
+    till.publish(&Message::event("long", "terminal:1", "2").lasting_ms(600_000));
+    until("the dead letter", PATIENCE, || {
+        dead_letters(&node).iter().any(|one| one.to_string().contains("expired"))
+    });
+    let mut app = App::connect(&node, "client=pi-1");
+    assert_eq!(app.delivery().id(), "long");
+}
