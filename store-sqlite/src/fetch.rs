@@ -80,7 +80,7 @@ impl Reader<'_> {
         let mut rows: Vec<StoredRow> = Vec::new();
         let mut bytes = 0;
         let sql = select_rows!("WHERE position > ?1 AND position <= ?2 ORDER BY position");
-        let range = params![after.get().cast_signed(), looked_at.get().cast_signed()];
+        let range = params![stored_number(after.get()), stored_number(looked_at.get())];
         let mut last = after;
         let (state, mut full) = (self.state, false);
         self.each(sql, range, |row| {
@@ -106,7 +106,7 @@ impl Reader<'_> {
                 "SELECT position FROM log WHERE position > ?1 ORDER BY position
                  LIMIT 1 OFFSET ?2",
             )?
-            .query_row(params![after.get().cast_signed(), FIND_ROWS - 1], |row| row.get(0))
+            .query_row(params![stored_number(after.get()), FIND_ROWS - 1], |row| row.get(0))
             .optional()?;
         let mut next = last.map(|last| Position::new(last.cast_unsigned()));
         let upto = last.unwrap_or(i64::MAX);
@@ -115,7 +115,7 @@ impl Reader<'_> {
         );
         let mut rows = Vec::new();
         let state = self.state;
-        self.each(sql, params![after.get().cast_signed(), upto, id], |row| {
+        self.each(sql, params![stored_number(after.get()), upto, id], |row| {
             let position = row.position;
             rows.push(stored(state, row));
             if rows.len() < FOUND_ROWS {
@@ -140,7 +140,7 @@ impl Reader<'_> {
     fn row_at(&mut self, position: Position) -> Result<Option<Row>> {
         let mut found = None;
         let sql = select_rows!("WHERE position = ?1");
-        self.each(sql, [position.get().cast_signed()], |row| {
+        self.each(sql, [stored_number(position.get())], |row| {
             found = Some(row);
             ControlFlow::Break(())
         })?;
@@ -154,7 +154,7 @@ impl Reader<'_> {
             " FROM dead_letters WHERE id > ?1 ORDER BY id"
         );
         let mut statement = self.db.prepare_cached(sql)?;
-        let mut found = statement.query([after.get().cast_signed()])?;
+        let mut found = statement.query([stored_number(after.get())])?;
         let mut letters = Vec::new();
         while letters.len() < limit {
             let Some(columns) = found.next()? else { break };
@@ -191,6 +191,11 @@ impl Reader<'_> {
     fn stored(&self, row: Row) -> StoredRow {
         stored(self.state, row)
     }
+}
+
+/// A number as the tables hold it; one that no row can have lies behind all of them.
+fn stored_number(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 fn stored(state: &State, row: Row) -> StoredRow {

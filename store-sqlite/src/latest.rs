@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use rusqlite::{Connection, OptionalExtension, Result, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Result, params};
 use slipstream_core::ids::Hash128;
 
 /// Least number of keys merged with a commit, while a round goes on.
@@ -101,9 +101,10 @@ impl Pending {
         }
         let from = round.after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut merged = Merged::default();
+        let mut table = Table::new(db)?;
         for (key, newest) in self.newest.range((from, Bound::Unbounded)).take(slice) {
             merged.keys.push(*key);
-            merged.superseded.extend(put(db, key, *newest)?);
+            merged.superseded.extend(table.put(key, *newest)?);
         }
         if merged.keys.len() < slice {
             merged.upto = round.upto;
@@ -127,24 +128,43 @@ impl Pending {
 
 /// The newest row of a key that the table knows.
 pub(crate) fn stored(db: &Connection, key: &Hash128) -> Result<Option<Newest>> {
-    db.prepare_cached("SELECT position, size FROM latest WHERE key = ?1")?
+    lookup(&mut db.prepare_cached(LOOKUP)?, key)
+}
+
+const LOOKUP: &str = "SELECT position, size FROM latest WHERE key = ?1";
+
+const PUT: &str = "INSERT INTO latest (key, position, size) VALUES (?1, ?2, ?3)
+                   ON CONFLICT (key) DO UPDATE SET position = ?2, size = ?3";
+
+/// The table, with its statements prepared for many keys.
+struct Table<'a> {
+    lookup: CachedStatement<'a>,
+    put: CachedStatement<'a>,
+}
+
+impl<'a> Table<'a> {
+    fn new(db: &'a Connection) -> Result<Self> {
+        Ok(Self { lookup: db.prepare_cached(LOOKUP)?, put: db.prepare_cached(PUT)? })
+    }
+
+    /// Puts a row into the table unless it is there; answers the one that is older.
+    fn put(&mut self, key: &Hash128, newest: Newest) -> Result<Option<Newest>> {
+        let old = lookup(&mut self.lookup, key)?;
+        match old {
+            Some(old) if old.position == newest.position => return Ok(None),
+            // Only if newer rows of the log could not be read when the store was opened.
+            Some(old) if old.position > newest.position => return Ok(Some(newest)),
+            Some(_) | None => {}
+        }
+        self.put.execute(params![key.0, newest.position.cast_signed(), newest.size])?;
+        Ok(old)
+    }
+}
+
+fn lookup(statement: &mut CachedStatement<'_>, key: &Hash128) -> Result<Option<Newest>> {
+    statement
         .query_row([key.0], |row| {
             Ok(Newest { position: row.get::<_, i64>(0)?.cast_unsigned(), size: row.get(1)? })
         })
         .optional()
-}
-
-/// Puts a row into the table unless it is there; answers the one that is older.
-fn put(db: &Connection, key: &Hash128, newest: Newest) -> Result<Option<Newest>> {
-    let old = stored(db, key)?;
-    match old {
-        Some(old) if old.position == newest.position => return Ok(None),
-        // Only if newer rows of the log could not be read when the store was opened.
-        Some(old) if old.position > newest.position => return Ok(Some(newest)),
-        Some(_) | None => {}
-    }
-    let sql = "INSERT INTO latest (key, position, size) VALUES (?1, ?2, ?3)
-               ON CONFLICT (key) DO UPDATE SET position = ?2, size = ?3";
-    db.prepare_cached(sql)?.execute(params![key.0, newest.position.cast_signed(), newest.size])?;
-    Ok(old)
 }

@@ -209,6 +209,8 @@ fn rows_stop_at_each_bound_and_answer_one_at_least() {
     assert_eq!(rows(0, 100, 0, 0), (vec![2], 2));
     assert_eq!(rows(8, 100, 10, 1 << 20), (vec![], 8));
     assert_eq!(rows(50, 100, 10, 1 << 20), (vec![], 50));
+    assert_eq!(rows(0, u64::MAX, 10, 1 << 20), (vec![2, 4, 6, 8], 8));
+    assert_eq!(rows(u64::MAX, u64::MAX, 10, 1 << 20), (vec![], u64::MAX));
 }
 
 #[test]
@@ -251,4 +253,5 @@ fn find_looks_at_a_bounded_stretch() {
     assert_eq!(find("m-20001", 20_000), (vec![20_001, 30_000], None));
     assert_eq!(find("m-20001", 1), (vec![20_001], Some(20_001)));
     assert_eq!(find("m-20001", 30_000), (vec![], None));
+    assert_eq!(find("m-5", u64::MAX), (vec![], None));
 }
