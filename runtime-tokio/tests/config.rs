@@ -165,7 +165,7 @@ fn a_daemon_answers_operators_and_ends_when_told() {
     assert_eq!(daemon.ask("DELETE", "/dead-letters/7", "", "").0, 404);
     assert_eq!(daemon.ask("POST", "/dead-letters/x/replay", "", "").0, 400);
     assert_eq!(daemon.ask("PUT", "/status", "", "").0, 405);
-    assert_eq!(daemon.ask("PUT", "/log", "", &"x".repeat(100_000)).0, 400);
+    assert_eq!(daemon.ask("PUT", "/log", "", &"x".repeat(100_000)).0, 413);
     for path in ["/livez", "/metrics", "/nothing"] {
         assert_eq!(daemon.ask("GET", path, "Host: evil.example\r\n", "").0, 403, "{path}");
         assert_eq!(daemon.ask("GET", path, "Origin: http://evil.example\r\n", "").0, 403, "{path}");

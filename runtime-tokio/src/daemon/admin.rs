@@ -20,7 +20,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
-pub(crate) use reply::Failure;
+use reply::Failure;
 
 use super::logging::LogHandle;
 use super::metrics::Metrics;

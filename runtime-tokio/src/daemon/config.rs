@@ -166,6 +166,12 @@ mod tests {
         assert!(said.contains(":3: node.tags[1]: `a,b`"), "{said}");
         let said = error(&format!("{ID}[[peers]]\nurl = \"ws://gcp\""), &[]);
         assert!(said.contains(":4: peers[0].url: `ws://gcp` names no port"), "{said}");
+        let said = error(&format!("{ID}x = 3\n[[peers]]\nurl = \"ws://me:secret@gcp\""), &[]);
+        assert!(!said.contains("secret"), "{said}");
+        let said = error(&format!("{ID}[[peers]]\nurl = \"ws://me:secret@gcp\""), &[]);
+        assert!(said.contains("ws://***@gcp") && !said.contains("secret"), "{said}");
+        let said = error(&format!("{ID}[limits]\nmax_tags = -1"), &[]);
+        assert!(said.contains(":4: limits.max_tags: ") && said.contains("from 0 to"), "{said}");
     }
 
     #[test]

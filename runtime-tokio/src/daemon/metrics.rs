@@ -344,7 +344,8 @@ fn take_processed(counters: &Counters, node: &str, labels: &mut Labels) {
         }
     }
     for ((kind, origin), count) in sums {
-        counter!("slipstream_messages_processed_total", "type" => kind.to_owned(), "origin" => origin)
+        let kind = kind.to_owned();
+        counter!("slipstream_messages_processed_total", "type" => kind, "origin" => origin)
             .absolute(count);
     }
     for origin in origins {
@@ -373,5 +374,159 @@ fn take_plain_counters(counters: &Counters) {
         ("slipstream_missed_total", counters.missed),
     ] {
         counter!(name).absolute(count);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use slipstream_core::admin::StoreStatus;
+    use slipstream_core::config::Durability;
+    use slipstream_core::ids::{NodeId, Position, StoreId};
+    use slipstream_core::store::Usage;
+    use slipstream_core::tags::TagSet;
+
+    use super::*;
+
+    fn status() -> Status {
+        Status {
+            node: NodeId::new("a").expect("a name"),
+            version: "1.2.3",
+            tags: TagSet::empty(),
+            cluster_group: None,
+            incarnation: 1,
+            uptime_ms: 1,
+            durability: Durability::Full,
+            refusing: None,
+            shutting_down: false,
+            links: Vec::new(),
+            sessions: Vec::new(),
+            store: StoreStatus {
+                store_id: StoreId(1),
+                head: Position::new(0),
+                usage: Usage { database_bytes: 4096, ..Usage::default() },
+                max_bytes: 1,
+                seen_bytes: 7,
+                idempotency_ids: 0,
+                idempotency_bytes: 0,
+            },
+            counters: Counters::default(),
+        }
+    }
+
+    fn link(name: Option<&str>, remote: &str, state: &'static str) -> LinkStatus {
+        LinkStatus {
+            link: None,
+            role: "peer",
+            name: name.map(str::to_owned),
+            remote: remote.to_owned(),
+            state,
+            dialed: true,
+            protocol: "postcard",
+            rtt_ms: Some(1.5),
+            clock_offset_ms: Some(-250),
+            received_bytes: 0,
+            sent_bytes: 0,
+            up_ms: None,
+            last_error: None,
+            durability: None,
+        }
+    }
+
+    fn session(name: &str) -> SessionStatus {
+        SessionStatus {
+            id: 1,
+            name: name.to_owned(),
+            role: "app",
+            connected: true,
+            tags: None,
+            cursor: 0,
+            in_flight: 2,
+            behind: 3,
+            behind_bytes: 100,
+            oldest_ms: 1500,
+            delivered_total: 0,
+            retransmits_total: 0,
+            dead_letters: BTreeMap::from([("rejected", 4)]),
+            away_ms: 0,
+        }
+    }
+
+    /// Runs `test` with a recorder of its own.
+    fn recorded(test: impl FnOnce(&Metrics)) {
+        let (recorder, metrics) = Metrics::new().expect("good buckets");
+        metrics::with_local_recorder(&recorder, || {
+            register();
+            test(&metrics);
+        });
+    }
+
+    fn has(text: &str, line: &str) {
+        assert!(text.lines().any(|had| had == line), "no `{line}` in:\n{text}");
+    }
+
+    #[test]
+    fn a_peer_that_is_down_is_there_by_host_and_port_alone() {
+        recorded(|metrics| {
+            let mut status = status();
+            status.links.push(link(None, "ws://me:secret@gcp:7400/?x=y", "waiting"));
+            status.links.push(link(Some("azure"), "10.0.0.1:5", "up"));
+            let text = metrics.render(&status);
+            assert!(!text.contains("secret"), "{text}");
+            has(&text, "slipstream_link_up{peer=\"gcp:7400\"} 0");
+            has(&text, "slipstream_link_up{peer=\"azure\"} 1");
+            has(&text, "slipstream_link_rtt_seconds{peer=\"azure\"} 0.0015");
+            has(&text, "slipstream_clock_offset_seconds{peer=\"azure\"} -0.25");
+            has(&text, "slipstream_active_connections{role=\"peer\"} 1");
+            has(&text, "slipstream_messages_sent_total{peer=\"azure\",mode=\"pulled\"} 0");
+            has(&text, "slipstream_offers_total{peer=\"azure\"} 0");
+        });
+    }
+
+    #[test]
+    fn sessions_beyond_the_bound_share_a_label() {
+        recorded(|metrics| {
+            let mut status = status();
+            let names = (0..MAX_SESSIONS + 5).map(|number| format!("app:{number}"));
+            status.sessions = names.map(|name| session(&name)).collect();
+            status.sessions.push(session("peer:gcp"));
+            status.sessions.push(session("link:17"));
+            status.counters.delivered.insert("app:0".to_owned(), 9);
+            let text = metrics.render(&status);
+            has(&text, "slipstream_outbox_messages{session=\"app:0\"} 5");
+            has(&text, "slipstream_outbox_messages{session=\"peer:gcp\"} 5");
+            has(&text, "slipstream_outbox_messages{session=\"app:other\"} 30");
+            has(&text, "slipstream_outbox_oldest_age_seconds{session=\"app:other\"} 1.5");
+            has(&text, "slipstream_dead_letters{session=\"app:other\",reason=\"rejected\"} 24");
+            has(&text, "slipstream_messages_delivered_total{session=\"app:0\"} 9");
+            has(&text, "slipstream_conflated_total{session=\"app:0\"} 0");
+        });
+    }
+
+    #[test]
+    fn the_gauges_of_what_is_gone_go() {
+        recorded(|metrics| {
+            let mut before = status();
+            before.sessions.push(session("app:x"));
+            assert!(metrics.render(&before).contains("slipstream_outbox_bytes{"));
+            std::thread::sleep(STALE + Duration::from_millis(100));
+            let text = metrics.render(&status());
+            assert!(!text.contains("slipstream_outbox_bytes{"), "{text}");
+            has(&text, "slipstream_store_bytes{file=\"database\"} 4096");
+            has(&text, "slipstream_build_info{version=\"1.2.3\"} 1");
+        });
+    }
+
+    #[test]
+    fn samples_fall_into_buckets() {
+        recorded(|metrics| {
+            histogram!("slipstream_publish_ack_seconds").record(0.003);
+            histogram!("slipstream_store_batch_messages").record(100.0);
+            let text = metrics.render(&status());
+            has(&text, "slipstream_publish_ack_seconds_bucket{le=\"0.005\"} 1");
+            has(&text, "slipstream_store_batch_messages_bucket{le=\"256\"} 1");
+            has(&text, "slipstream_propagation_seconds_count{origin=\"a\"} 0");
+        });
     }
 }

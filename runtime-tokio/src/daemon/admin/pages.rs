@@ -197,7 +197,7 @@ pub(super) async fn log(State(admin): Node) -> String {
 
 /// `PUT /log`
 pub(super) async fn set_log(State(admin): Node, body: Result<Bytes, BytesRejection>) -> Answer {
-    let body = body.map_err(|error| Failure::bad_request(error.body_text()))?;
+    let body = body.map_err(|error| Failure::new(error.status(), error.body_text()))?;
     let filter = std::str::from_utf8(&body).map_err(|_| Failure::bad_request("not UTF-8"))?;
     admin.log.set(filter.trim()).map_err(|bad| Failure::bad_request(bad.to_string()))?;
     tracing::info!(filter = %admin.log.filter(), "the log level was changed");

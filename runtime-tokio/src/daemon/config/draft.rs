@@ -305,11 +305,13 @@ fn peer_table(peer: Value) -> Value {
 
 /// Whether Kubernetes made this variable, for a service that is called `slipstream`.
 fn is_service_link(rest: &str) -> bool {
-    rest.ends_with("SERVICE_HOST")
+    let is_link = rest.ends_with("SERVICE_HOST")
         || rest.contains("SERVICE_PORT")
         || rest == "PORT"
-        || rest.ends_with("_PORT") && !rest.contains("__")
-        || rest.contains("PORT_") && (rest.contains("_TCP") || rest.contains("_UDP"))
+        || rest.ends_with("_PORT")
+        || rest.contains("PORT_")
+            && ["_TCP", "_UDP", "_SCTP"].iter().any(|kind| rest.contains(kind));
+    is_link && !rest.contains("__")
 }
 
 /// Notes on which line each key of `value` stands, under the path that errors name.

@@ -89,6 +89,7 @@ pub struct HeartbeatSettings {
 pub struct ReconnectSettings {
     pub initial: Span,
     pub max: Span,
+    #[serde(deserialize_with = "units::count")]
     pub max_attempts: u32,
 }
 
@@ -98,7 +99,9 @@ pub struct ReconnectSettings {
 pub struct RetrySettings {
     pub ack_timeout: Span,
     pub max_backoff: Span,
+    #[serde(deserialize_with = "units::count")]
     pub max_attempts: u32,
+    #[serde(deserialize_with = "units::count")]
     pub max_rate: u32,
 }
 
@@ -127,16 +130,25 @@ pub struct StoreSettings {
 #[allow(missing_docs)]
 pub struct LimitSettings {
     pub max_message_bytes: Size,
+    #[serde(deserialize_with = "units::count")]
     pub max_key_bytes: u32,
+    #[serde(deserialize_with = "units::count")]
     pub max_tags: u32,
+    #[serde(deserialize_with = "units::count")]
     pub max_json_depth: u32,
+    #[serde(deserialize_with = "units::count")]
     pub max_nodes: u32,
+    #[serde(deserialize_with = "units::count")]
     pub max_connections: u32,
+    #[serde(deserialize_with = "units::count")]
     pub max_sessions: u32,
+    #[serde(deserialize_with = "units::count")]
     pub delivery_window: u32,
+    #[serde(deserialize_with = "units::count")]
     pub publish_rate: u32,
     pub max_clock_drift: Span,
     pub handshake_timeout: Span,
+    #[serde(deserialize_with = "units::count")]
     pub idempotency_ids: u32,
     pub idempotency_max_bytes: Size,
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use axum::http::Uri;
 use bytesize::ByteSize;
-use serde::de::{Deserializer, Error, Visitor};
+use serde::de::{Deserializer, Error, Unexpected, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
 use slipstream_core::ids::NodeId;
 use tracing_subscriber::EnvFilter;
@@ -137,6 +137,25 @@ impl<'de> Deserialize<'de> for Span {
             Self::parse,
         )
     }
+}
+
+/// Reads a count.
+pub(super) fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    struct Count;
+
+    impl Visitor<'_> for Count {
+        type Value = u32;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a whole number from 0 to 4294967295")
+        }
+
+        fn visit_i64<E: Error>(self, number: i64) -> Result<u32, E> {
+            u32::try_from(number).map_err(|_| E::invalid_value(Unexpected::Signed(number), &self))
+        }
+    }
+
+    deserializer.deserialize_i64(Count)
 }
 
 /// Reads a node id.
