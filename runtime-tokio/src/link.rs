@@ -154,7 +154,8 @@ impl Link {
             return;
         }
         let batch = Outgoing::Frames(std::mem::take(&mut self.pending));
-        if self.queue.try_send(batch).is_err() {
+        // A writer that has ended says why by itself.
+        if let Err(mpsc::error::TrySendError::Full(_)) = self.queue.try_send(batch) {
             let reason = "the connection does not take what it is sent";
             order_end(&self.flow, End::here(CloseCode::Limit.number(), reason.into()));
         }

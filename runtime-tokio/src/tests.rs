@@ -79,7 +79,7 @@ impl Door {
     /// Why the link ended; what else came before is passed over.
     async fn down(&mut self) -> String {
         loop {
-            if let Incoming::Input(Input::LinkDown { link: LINK, reason }) = self.next().await {
+            if let Incoming::Input(Input::LinkDown { link: LINK, reason, .. }) = self.next().await {
                 return reason;
             }
         }

@@ -46,6 +46,10 @@ impl Node {
                 }
             }
             State::Peer(_) | State::Application(_) => {
+                if link.paused {
+                    // Nothing is read, so nothing can be heard.
+                    link.heard = now;
+                }
                 let silent = now.since(link.heard);
                 if silent >= self.config.heartbeat.timeout {
                     let reason = format!("nothing heard for {} ms", silent.as_millis());
