@@ -220,7 +220,7 @@ impl Node {
         self.sessions.get(session)?.link.filter(|link| self.links.contains_key(link))
     }
 
-    /// Two links to the same node id: which one stays (3-architecture, "Link set-up").
+    /// Two links to the same node id: which one stays.
     fn decide_between(
         &mut self,
         link: &mut Link,

@@ -1,7 +1,5 @@
 //! Bad frames: each gets one error with its code and number, and the connection lives on (P12).
 
-use std::time::Duration;
-
 use crate::harness::{App, Daemon, Message, NodeConfig, PATIENCE, Said, text};
 
 /// A frame and the code that it is refused with.
