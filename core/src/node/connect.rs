@@ -317,6 +317,7 @@ impl Node {
             session.link = Some(link.id);
             session.away_since = None;
         }
+        self.tally.peer_known(node.as_str());
         self.ready.insert(session);
         self.ping(link);
         self.timers.set(Timer::Link(link.id), link.ping_at);
