@@ -4,6 +4,7 @@
 
 mod check;
 mod dead_letters;
+mod demo;
 mod run;
 mod sessions;
 mod status;
@@ -31,6 +32,8 @@ pub(super) enum Command {
     DeadLetters(dead_letters::DeadLetters),
     /// List sessions, or end one for good
     Sessions(sessions::Sessions),
+    /// Mistreat a mesh of three nodes and check that nothing is lost or doubled
+    Demo(demo::Demo),
 }
 
 /// Carries out a command.
@@ -42,5 +45,6 @@ pub(super) fn execute(command: Command) -> Result<ExitCode, Failed> {
         Command::Where(whereabouts) => whereabouts.execute(),
         Command::DeadLetters(letters) => letters.execute(),
         Command::Sessions(sessions) => sessions.execute(),
+        Command::Demo(demo) => demo.execute(),
     }
 }
