@@ -27,8 +27,8 @@ pub const MAX_KEY_PREFIXES: usize = 1024;
 /// Longest bearer token, in bytes.
 pub const MAX_TOKEN_BYTES: usize = 8192;
 
-/// What an application asks for in the query string of its upgrade request (2-interfaces,
-/// section 1). What it does not say is `None`.
+/// What an application asks for in the query string of its upgrade
+/// request. What it does not say is `None`.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Wishes {
     /// Name of a durable session.

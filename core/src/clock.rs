@@ -1,9 +1,9 @@
 //! Hybrid logical clock: stamps each accepted message once, and notices a wall clock that lies.
 //!
 //! A [`Hlc`] is 48 bits of wall-clock milliseconds and 16 bits of counter (Kulkarni et al.,
-//! "Logical Physical Clocks", 2014). The clock only moves forward, also across restarts: its high-water mark
-//! is stored with every batch. What stays true: no two stamps of one node are equal, and a stamp
-//! is above every version the node had received when it was given (P6).
+//! "Logical Physical Clocks", 2014). The clock only moves forward, also across restarts: its
+//! high-water mark is stored with every batch. What stays true: no two stamps of one node are
+//! equal, and a stamp is above every version the node had received when it was given (P6).
 
 use core::fmt;
 use core::time::Duration;

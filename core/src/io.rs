@@ -128,7 +128,8 @@ impl Frame {
     }
 }
 
-/// Why a link is closed: a WebSocket close code (RFC 6455 section 7.4) and a reason of at most 123 bytes.
+/// Why a link is closed: a WebSocket close code (RFC 6455 section 7.4) and a reason of at most 123
+/// bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Close {
     /// The code.
@@ -224,7 +225,8 @@ pub enum Output {
     Event(Event),
     /// Something measured, for a histogram.
     Observe(Observation),
-    /// Everything is done after [`Input::ShutDown`]: nothing uncommitted is left, every link has its close.
+    /// Everything is done after [`Input::ShutDown`]: nothing uncommitted is left, every link has
+    /// its close.
     Stopped,
     /// Nothing may be acknowledged any more: end the process with code 3.
     Halt(StoreFailure),

@@ -1,4 +1,57 @@
 //! The Slipstream protocol as a state machine: data in, data out.
+//!
+//! A [`Node`] does no I/O, reads no clock, starts no thread and logs nothing. A *shell* tells it
+//! what happened ([`io::Input`]) together with what its clocks say ([`time::Now`]), and carries out
+//! what it asks ([`io::Output`]): sending frames, dialling, and above all storing. The store is
+//! behind the same door: a commit or a question goes out, its outcome comes back as an input, and
+//! nothing that speaks of a message leaves a node before the message is durable.
+//!
+//! The loop that drives it, here with a store that remembers nothing:
+//!
+//! ```
+//! use slipstream_core::Node;
+//! use slipstream_core::clock::Hlc;
+//! use slipstream_core::config::Config;
+//! use slipstream_core::ids::{self, NodeId, StoreId};
+//! use slipstream_core::io::{Input, Output};
+//! use slipstream_core::store::{Committed, Recovered, Usage};
+//! use slipstream_core::time::{Instant, Now, WallMs};
+//!
+//! let now = Now { instant: Instant::from_micros(0), wall: WallMs(1_790_000_000_000) };
+//! let empty = Recovered {
+//!     store_id: StoreId(1),
+//!     head: ids::Position::default(),
+//!     clock: Hlc::default(),
+//!     incarnation: ids::Incarnation::default(),
+//!     last_session: ids::SessionId::default(),
+//!     last_dead_letter: ids::DeadLetterId::default(),
+//!     sessions: Vec::new(),
+//!     seen: Vec::new(),
+//!     receipts: Vec::new(),
+//!     dead_letters: Vec::new(),
+//!     usage: Usage::default(),
+//! };
+//! let mut node = Node::new(Config::new(NodeId::new("aws-eu-1")?), empty, 42, now);
+//! node.handle(Input::ShutDown, now);
+//!
+//! let mut stopped = false;
+//! while !stopped {
+//!     // Wait until something has happened, or `poll_timeout` has come; then drain the outputs.
+//!     while let Some(output) = node.poll_output() {
+//!         match output {
+//!             Output::Commit(batch) => {
+//!                 let took = core::time::Duration::ZERO;
+//!                 let committed = Committed { batch, usage: Usage::default(), took };
+//!                 node.handle(Input::Committed(committed), now);
+//!             }
+//!             Output::Stopped => stopped = true,
+//!             Output::Event(event) => println!("{event}"),
+//!             _ => {}
+//!         }
+//!     }
+//! }
+//! # Ok::<(), ids::BadName>(())
+//! ```
 #![no_std]
 #![forbid(unsafe_code)]
 

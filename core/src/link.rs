@@ -1,8 +1,8 @@
 //! A link: one live connection, what was agreed on it, and how much it may carry now.
 //!
 //! A link dies with its socket; what must survive is in the session. What stays true: frames in
-//! flight cost at most the send credit (and one frame more); answers to an application leave in the order of its frames,
-//! each only after the batch that it speaks of (P1, P12).
+//! flight cost at most the send credit (and one frame more); answers to an application leave in
+//! the order of its frames, each only after the batch that it speaks of (P1, P12).
 
 use alloc::collections::VecDeque;
 use alloc::string::String;
@@ -76,7 +76,8 @@ pub struct Link {
 pub enum State {
     /// Nobody has said who it is.
     Handshake,
-    /// A node whose id is in use by another link, which is being pinged (3-architecture, "Link set-up").
+    /// A node whose id is in use by another link, which is being pinged: it
+    /// answers, or this one takes its place.
     Candidate {
         /// What it said.
         hello: alloc::boxed::Box<Hello>,

@@ -1,10 +1,10 @@
 //! The node's log as far as it is in memory: the batch that grows, the one on its way to the
 //! store, and the durable tail that sessions still read.
 //!
-//! What stays true: positions have no gaps within a run; a row is visible to sessions only when it is
-//! durable; one batch is in flight while the next grows (the group commit); what a batch marked is
-//! written down with it, so that a rolled-back batch can take all its marks with it. The tail is
-//! a cache: it is bounded, and what is not in it is read from the store.
+//! What stays true: positions have no gaps within a run; a row is visible to sessions only when it
+//! is durable; one batch is in flight while the next grows (the group commit); what a batch marked
+//! is written down with it, so that a rolled-back batch can take all its marks with it. The tail
+//! is a cache: it is bounded, and what is not in it is read from the store.
 
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;

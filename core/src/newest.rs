@@ -2,9 +2,10 @@
 //!
 //! The versions of the keys written since some *horizon* are kept in memory. A version above the
 //! horizon is compared here: a key that is not here has nothing newer. Only at or below the horizon
-//! must the store be asked, and its answer is remembered as if the key had just been written. What stays true: every key whose newest
-//! version is above the horizon is here, and so is every key with a row that is not durable yet. At most [`MAX_KEYS`] keys are
-//! kept beyond those that are not durable: then the horizon rises, and the older half goes.
+//! must the store be asked, and its answer is remembered as if the key had just been written. What
+//! stays true: every key whose newest version is above the horizon is here, and so is every key
+//! with a row that is not durable yet. At most [`MAX_KEYS`] keys are kept beyond those that are
+//! not durable: then the horizon rises, and the older half goes.
 
 use alloc::vec::Vec;
 

@@ -1,8 +1,8 @@
 //! Receipts that were given, so that publishing again gives the same one (P9).
 //!
 //! A ring per session: the newest [`Bounds::ids`] ids of the last [`WINDOW`], and over all
-//! sessions a bound in bytes, to which the largest session gives way first. The store holds the same
-//! as append-only blocks, one per session and batch.
+//! sessions a bound in bytes, to which the largest session gives way first. The store holds the
+//! same as append-only blocks, one per session and batch.
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
@@ -155,8 +155,8 @@ impl Receipts {
         }
     }
 
-    /// The blocks for the next batch of these sessions, and the blocks to delete, after forgetting what is beyond the
-    /// bounds.
+    /// The blocks for the next batch of these sessions, and the blocks to delete, after forgetting
+    /// what is beyond the bounds.
     pub fn take_blocks(
         &mut self,
         touched: impl Iterator<Item = SessionId>,

@@ -437,7 +437,8 @@ mod tests {
                         stored.extend(records.into_iter().map(|r| (r.key, r.marks)));
                         let records: Vec<SeenRecord> = stored
                             .iter()
-                            .map(|(key, marks)| SeenRecord { key: key.clone(), marks: marks.clone() })
+                            .map(|(key, marks)| (key.clone(), marks.clone()))
+                            .map(|(key, marks)| SeenRecord { key, marks })
                             .collect();
                         seen = Seen::recover(&records);
                         seen.source(&NodeId::new("a").expect("a name"), Incarnation::new(1));

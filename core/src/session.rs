@@ -2,9 +2,11 @@
 //!
 //! A session walks the log. Everything before [`Session::next`] is settled, except the
 //! [`Flight`]s: handed over, and not acknowledged. So the cursor, up to which everything is
-//! settled, needs no bookkeeping of its own. What stays true: `next` never passes a row that is owed
-//! without making it a flight, and a flight ends only by an acknowledgement, as superseded, or as a dead
-//! letter (P2). A session does no I/O and knows no link but by number.
+//! settled, needs no bookkeeping of its own. What stays true: `next` never passes a row that is
+//! owed without making it a flight, and a flight ends only by an acknowledgement, as superseded,
+//! or as a dead letter (P2). A session does no I/O and knows no link but by number.
+
+mod record;
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -12,12 +14,10 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use crate::application::AckMode;
-use crate::ids::{FetchId, Incarnation, LinkId, NodeId, Position, SessionId, StoreId, is_name};
+use crate::ids::{FetchId, Incarnation, LinkId, NodeId, Position, SessionId, StoreId};
 use crate::rate::{Random, RateLimit, backoff};
-use crate::store::{DeadReason, Row, SessionRecord};
+use crate::store::{DeadReason, Row};
 use crate::tags::TagSet;
 use crate::time::{Instant, WallMs};
 
@@ -155,40 +155,6 @@ pub struct Session {
     pub walked_bytes: u64,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Record {
-    role: RoleRecord,
-    next: Position,
-    open: Vec<OpenRecord>,
-    away_since: WallMs,
-}
-
-#[derive(Serialize, Deserialize)]
-enum RoleRecord {
-    Peer {
-        store: StoreId,
-        incarnation: Incarnation,
-        reported: Position,
-        max_message_bytes: u64,
-    },
-    Application {
-        tags: Option<String>,
-        keys: Option<Vec<String>>,
-        auto: bool,
-        conflate: bool,
-        from: Position,
-        replay: Position,
-    },
-}
-
-#[derive(Serialize, Deserialize)]
-struct OpenRecord {
-    position: Position,
-    handed: u32,
-    failed: u32,
-    first_at: WallMs,
-}
-
 impl Session {
     /// A session that begins to look at the row `next`.
     pub fn new(id: SessionId, role: Role, next: Position, repeats: RateLimit) -> Self {
@@ -226,90 +192,6 @@ impl Session {
         }
     }
 
-    /// The session of this record. Everything up to `head` may have been handed over before.
-    /// `None` if the record cannot be read.
-    pub fn recover(record: &SessionRecord, head: Position, repeats: RateLimit) -> Option<Self> {
-        let Record { role, next, open, away_since } = postcard::from_bytes(&record.state).ok()?;
-        let (kind, name) = record.name.split_once(':')?;
-        let role = match role {
-            RoleRecord::Peer { store, incarnation, reported, max_message_bytes } => {
-                let node = NodeId::new(name).ok()?;
-                Role::Peer(Peer { node, store, incarnation, reported, max_message_bytes })
-            }
-            RoleRecord::Application { tags, keys, auto, conflate, from, replay } => {
-                let tags = tags.map(|tags| TagSet::new(crate::tags::list(&tags)));
-                Role::Application(Application {
-                    client: Some(name.into()).filter(|_| kind == "app" && is_name(name)),
-                    tags: tags.transpose().ok()?,
-                    keys,
-                    ack: if auto { AckMode::Auto } else { AckMode::Manual },
-                    conflate,
-                    from,
-                    replay,
-                })
-            }
-        };
-        let mut session = Self::new(record.id, role, next, repeats);
-        session.doubt = head;
-        session.handed_upto = next.before();
-        session.away_since = Some(away_since);
-        for OpenRecord { position, handed, failed, first_at } in open {
-            session.flights.insert(position, Flight { handed, failed, ..Flight::new(first_at) });
-        }
-        session.disconnected(away_since);
-        session.dirty = Dirty::Clean;
-        Some(session)
-    }
-
-    /// The record for the store; `None` for a session that is not stored.
-    pub fn record(&self, wall: WallMs) -> Option<SessionRecord> {
-        let role = match &self.role {
-            Role::Peer(peer) => RoleRecord::Peer {
-                store: peer.store,
-                incarnation: peer.incarnation,
-                reported: peer.reported,
-                max_message_bytes: peer.max_message_bytes,
-            },
-            Role::Application(application) => {
-                application.client.as_ref()?;
-                RoleRecord::Application {
-                    tags: application.tags.as_ref().map(|tags| tags.as_str().into()),
-                    keys: application.keys.clone(),
-                    auto: application.ack == AckMode::Auto,
-                    conflate: application.conflate,
-                    from: application.from,
-                    replay: application.replay,
-                }
-            }
-        };
-        // A peer acknowledges in order: what it has not is sent again from the cursor on.
-        let (next, open) = match &self.role {
-            Role::Peer(_) => (self.cursor().next(), Vec::new()),
-            Role::Application(_) => (self.next, self.open_records()),
-        };
-        let away_since = self.away_since.unwrap_or(wall);
-        let state = postcard::to_allocvec(&Record { role, next, open, away_since })
-            .expect("a record can be encoded");
-        Some(SessionRecord {
-            id: self.id,
-            name: self.name.clone(),
-            cursor: self.cursor(),
-            state: state.into(),
-        })
-    }
-
-    fn open_records(&self) -> Vec<OpenRecord> {
-        self.flights
-            .iter()
-            .map(|(position, flight)| OpenRecord {
-                position: *position,
-                handed: flight.handed,
-                failed: flight.failed,
-                first_at: flight.first_at,
-            })
-            .collect()
-    }
-
     /// Whether it is kept in the store.
     pub fn is_durable(&self) -> bool {
         self.id.get() < UNNAMED
@@ -332,8 +214,8 @@ impl Session {
         self.doubt.max(self.overtaken).max(replay)
     }
 
-    /// Whether the row is for this session at all: by path for a peer; by tags, keys and publisher for an
-    /// application.
+    /// Whether the row is for this session at all: by path for a peer; by tags, keys and publisher
+    /// for an application.
     pub fn is_owed(&self, row: &Row, node_tags: &TagSet) -> bool {
         if let Some(only) = row.only {
             return only == self.id;
@@ -528,8 +410,8 @@ impl Flight {
     }
 }
 
-/// When what was handed over `handed` times is handed over again: the time-out, doubled each time up to the
-/// bound, with jitter in its upper half (P13).
+/// When what was handed over `handed` times is handed over again: the time-out, doubled each time
+/// up to the bound, with jitter in its upper half (P13).
 pub fn retry_wait(retry: &crate::config::Retry, handed: u32, random: &mut Random) -> Duration {
     let limit = backoff(retry.ack_timeout, retry.max_backoff.max(retry.ack_timeout), handed);
     if handed <= 1 { limit } else { random.upper_half(limit) }

@@ -6,8 +6,9 @@
 //!
 //! **What a store may forget.** A row at or below [`Batch::floor`] that is not the newest of its
 //! (key, tag set) is *history*. Up to [`Batch::history_max_bytes`] of history stay. Above that the
-//! store deletes history, a bounded amount with each commit: first superseded state and expired events,
-//! then unexpired events, oldest first, and counts them. It deletes nothing else on its own.
+//! store deletes history, a bounded amount with each commit: first superseded state and expired
+//! events, then unexpired events, oldest first, and counts them. It deletes nothing else on its
+//! own.
 //!
 //! **Who is newest.** A state row in a batch is newer than every earlier row with the same
 //! [`Row::key_hash`]: the core has made sure of it. A store keeps `latest` (key hash to position)
@@ -285,8 +286,8 @@ pub enum StoreFailure {
 /// A question to the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Query {
-    /// Rows behind `after` up to and with `upto`, in order, until either bound is reached (one row is
-    /// always answered).
+    /// Rows behind `after` up to and with `upto`, in order, until either bound is reached (one row
+    /// is always answered).
     Rows {
         /// Start behind this position.
         after: Position,

@@ -2,7 +2,8 @@
 //! store alike.
 //!
 //! A tag holds no comma, so `aws,azure` is the canonical form of a tag set: sorted, without
-//! repetition, joined by commas; the empty string is the empty set. A path is the same form without the sorting.
+//! repetition, joined by commas; the empty string is the empty set. A path is the same form
+//! without the sorting.
 
 use alloc::string::String;
 use alloc::sync::Arc;

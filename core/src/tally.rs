@@ -11,6 +11,9 @@ use crate::refusal::Code;
 /// Sessions that are counted by name; the others share one name.
 pub const MAX_NAMED: usize = 1000;
 
+/// Why links to peers are lost.
+pub const RECONNECT_REASONS: [&str; 5] = ["going_away", "timeout", "duplicate", "protocol", "lost"];
+
 /// Counters since the start.
 #[derive(Debug, Default)]
 pub struct Tally {
@@ -83,7 +86,18 @@ impl Tally {
         *entry(&mut self.clock_refused, peer) += 1;
     }
 
-    /// The link to a peer was lost.
+    /// A peer is known: its counters are there from now on.
+    pub fn peer_known(&mut self, peer: &str) {
+        let reasons = entry(&mut self.reconnects, peer);
+        for reason in RECONNECT_REASONS {
+            reasons.entry(reason).or_default();
+        }
+        entry(&mut self.sent, peer);
+        entry(&mut self.peer_bytes, peer);
+        entry(&mut self.clock_refused, peer);
+    }
+
+    /// The link to a peer was lost, for one of [`RECONNECT_REASONS`].
     pub fn reconnect(&mut self, peer: &str, reason: &'static str) {
         *entry(&mut self.reconnects, peer).entry(reason).or_default() += 1;
     }

@@ -1,7 +1,8 @@
 //! Binary frames, between nodes and to applications that speak `slipstream.postcard.v1`.
 //!
-//! A frame is one byte that says what it is, and the postcard encoding of one record or of several, one behind the other up to the end of the frame: no count can lie. Records hold integers
-//! and strings only. Numbers of frames and enum variants are append-only.
+//! A frame is one byte that says what it is, and the postcard encoding of one record or of
+//! several, one behind the other up to the end of the frame: no count can lie. Records hold
+//! integers and strings only. Numbers of frames and enum variants are append-only.
 //!
 //! The side that dialled speaks first: a node with [`Wire::Hello`], answered by the same; an
 //! application with [`Wire::Connect`], answered by [`Wire::Welcome`].

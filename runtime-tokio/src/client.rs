@@ -72,7 +72,7 @@ pub enum ClientError {
     /// Closed with a close code: by the node, or here, for a frame that cannot be read.
     #[error("the connection was closed: {code} {reason}")]
     Closed {
-        /// The code (2-interfaces, section 1).
+        /// The code; those from 4400 on are of the protocol.
         code: u16,
         /// For people.
         reason: String,

@@ -1,4 +1,4 @@
-//! The JSON protocol of applications (2-interfaces, section 1): frames in, frames out.
+//! The JSON protocol of applications: frames in, frames out.
 //!
 //! [`parse()`] takes a text frame apart without copying what it need not, [`mod@write`] appends the
 //! frames of a node to a buffer. What stays true: a value passes through byte for byte, nothing

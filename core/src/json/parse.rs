@@ -100,7 +100,7 @@ pub enum Target<'a> {
 /// Takes a text frame apart.
 ///
 /// # Errors
-/// A [`Refusal`] to be answered as ERR; what it is for is in 2-interfaces, section 1.
+/// A [`Refusal`] to be answered as ERR; its code says what is wrong.
 pub fn parse<'a>(frame: &'a str, limits: &Limits) -> Result<Request<'a>, Refusal> {
     let request = Envelope::read(frame, limits).and_then(|envelope| envelope.request(limits));
     request.map_err(|refusal| Refusal { re: scan::message_id(frame), ..refusal })

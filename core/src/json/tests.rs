@@ -1,4 +1,4 @@
-//! Frames of 2-interfaces, section 1, sentence by sentence.
+//! Frames of applications, one rule of the protocol after the other.
 
 use alloc::borrow::Cow;
 use alloc::format;

@@ -305,13 +305,27 @@ impl Node {
         self.ready.insert(id);
         if !known {
             let message = "no such delivery was handed to this session";
-            self.reject(link, Refusal::new(Code::UnknownDelivery, message), frame);
+            let re = named(settle).map(String::from);
+            let refusal = Refusal { re, ..Refusal::new(Code::UnknownDelivery, message) };
+            self.reject(link, refusal, frame);
             return;
         }
         if let Some(application) = link.application_mut() {
             application.errors_in_row = 0;
         }
         self.arrange_write(id);
+    }
+}
+
+/// The `messageId` that a frame names.
+fn named<'a>(settle: &'a Settle<'_>) -> Option<&'a str> {
+    match settle {
+        Settle::Ack(_) | Settle::AckUpTo(_) => None,
+        Settle::AckId(id) => Some(id),
+        Settle::Retry { target, .. } | Settle::Reject { target, .. } => match target {
+            Target::Delivery(_) => None,
+            Target::Id(id) => Some(id),
+        },
     }
 }
 

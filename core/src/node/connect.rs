@@ -220,7 +220,7 @@ impl Node {
         self.sessions.get(session)?.link.filter(|link| self.links.contains_key(link))
     }
 
-    /// Two links to the same node id: which one stays (3-architecture, "Link set-up").
+    /// Two links to the same node id: which one stays.
     fn decide_between(
         &mut self,
         link: &mut Link,
@@ -317,6 +317,7 @@ impl Node {
             session.link = Some(link.id);
             session.away_since = None;
         }
+        self.tally.peer_known(node.as_str());
         self.ready.insert(session);
         self.ping(link);
         self.timers.set(Timer::Link(link.id), link.ping_at);

@@ -1,8 +1,9 @@
 //! Messages go out: one session walks the log and its link carries what is owed.
 //!
 //! A [`Desk`] holds what that needs, borrowed for one visit. What stays true: rows are looked at
-//! in log order, each once; nothing is carried beyond credit and window; what the session is owed becomes a flight before the
-//! desk moves on. Dead letters are returned as facts, not written here.
+//! in log order, each once; nothing is carried beyond credit and window; what the session is owed
+//! becomes a flight before the desk moves on. Dead letters are returned as facts, not written
+//! here.
 
 use alloc::collections::VecDeque;
 use alloc::string::String;

@@ -5,9 +5,10 @@
 //! that can take more, and releases what waited for a commit. So any number of inputs between two
 //! drains become one batch and few frames.
 //!
-//! The files of this folder are chapters of one `impl`: `connect` (links come and go), `accept` (messages come in),
-//! `commit` (batches), `handover` and `serve` (messages go out), `application` (frames of applications), `repeat`
-//! (timers), `operate` (operators).
+//! The files of this folder are chapters of one `impl`: `connect` (links come and go), `accept`
+//! (messages come in),
+//! `commit` (batches), `handover` and `serve` (messages go out), `application` (frames of
+//! applications), `repeat` (timers), `operate` (operators).
 
 mod accept;
 mod application;

@@ -30,7 +30,7 @@ const EXIT_STORAGE: u8 = 3;
 pub(super) fn run(file: &Path, settings: Settings) -> Result<ExitCode, Failed> {
     let log = logging::init(&settings.log).map_err(|error| Failed::general(error.to_string()))?;
     let metrics = Metrics::install().map_err(|error| Failed::general(error.to_string()))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| Failed::general(format!("cannot start threads: {error}")))?;

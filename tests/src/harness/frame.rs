@@ -1,4 +1,4 @@
-//! JSON frames, both ways, as `2-interfaces` fixes them. Values stay as they were written.
+//! JSON frames, both ways, as the protocol fixes them. Values stay as they were written.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;

@@ -149,9 +149,10 @@ pub fn an_event_expires(binary: &str) {
     let mut till = App::connect(&node, "client=till&keys=");
     till.publish(&Message::event("short", "terminal:1", "1").lasting_ms(300));
     till.publish(&Message::event("long", "terminal:1", "2").lasting_ms(600_000));
+    std::thread::sleep(std::time::Duration::from_millis(400));
+    let mut app = App::connect(&node, "client=pi-1");
+    assert_eq!(app.delivery().id(), "long");
     until("the dead letter", PATIENCE, || {
         dead_letters(&node).iter().any(|one| one.to_string().contains("expired"))
     });
-    let mut app = App::connect(&node, "client=pi-1");
-    assert_eq!(app.delivery().id(), "long");
 }

@@ -2,7 +2,9 @@
 //!
 //! A new command is a file, a variant of [`Command`] and an arm in [`execute`].
 
+mod bench;
 mod check;
+mod client_args;
 mod dead_letters;
 mod demo;
 mod run;
@@ -28,6 +30,8 @@ pub(super) enum Command {
     Status(status::Status),
     /// Show where messages with an id are at a node, per session
     Where(whereabouts::Where),
+    /// Measure throughput and latency
+    Bench(bench::Bench),
     /// Work on messages that a session could not be brought to acknowledge
     DeadLetters(dead_letters::DeadLetters),
     /// List sessions, or end one for good
@@ -43,6 +47,7 @@ pub(super) fn execute(command: Command) -> Result<ExitCode, Failed> {
         Command::Check(check) => check.execute(),
         Command::Status(status) => status.execute(),
         Command::Where(whereabouts) => whereabouts.execute(),
+        Command::Bench(bench) => bench.execute(),
         Command::DeadLetters(letters) => letters.execute(),
         Command::Sessions(sessions) => sessions.execute(),
         Command::Demo(demo) => demo.execute(),

@@ -1,0 +1,134 @@
+//! The record of a session in the store.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Application, Dirty, Flight, Peer, Role, Session};
+use crate::application::AckMode;
+use crate::ids::{Incarnation, NodeId, Position, StoreId, is_name};
+use crate::rate::RateLimit;
+use crate::store::SessionRecord;
+use crate::tags::TagSet;
+use crate::time::WallMs;
+
+#[derive(Serialize, Deserialize)]
+struct Record {
+    role: RoleRecord,
+    next: Position,
+    open: Vec<OpenRecord>,
+    away_since: WallMs,
+}
+
+#[derive(Serialize, Deserialize)]
+enum RoleRecord {
+    Peer {
+        store: StoreId,
+        incarnation: Incarnation,
+        reported: Position,
+        max_message_bytes: u64,
+    },
+    Application {
+        tags: Option<String>,
+        keys: Option<Vec<String>>,
+        auto: bool,
+        conflate: bool,
+        from: Position,
+        replay: Position,
+    },
+}
+
+#[derive(Serialize, Deserialize)]
+struct OpenRecord {
+    position: Position,
+    handed: u32,
+    failed: u32,
+    first_at: WallMs,
+}
+
+impl Session {
+    /// The session of this record. Everything up to `head` may have been handed over before.
+    /// `None` if the record cannot be read.
+    pub fn recover(record: &SessionRecord, head: Position, repeats: RateLimit) -> Option<Self> {
+        let Record { role, next, open, away_since } = postcard::from_bytes(&record.state).ok()?;
+        let (kind, name) = record.name.split_once(':')?;
+        let role = match role {
+            RoleRecord::Peer { store, incarnation, reported, max_message_bytes } => {
+                let node = NodeId::new(name).ok()?;
+                Role::Peer(Peer { node, store, incarnation, reported, max_message_bytes })
+            }
+            RoleRecord::Application { tags, keys, auto, conflate, from, replay } => {
+                let tags = tags.map(|tags| TagSet::new(crate::tags::list(&tags)));
+                Role::Application(Application {
+                    client: Some(name.into()).filter(|_| kind == "app" && is_name(name)),
+                    tags: tags.transpose().ok()?,
+                    keys,
+                    ack: if auto { AckMode::Auto } else { AckMode::Manual },
+                    conflate,
+                    from,
+                    replay,
+                })
+            }
+        };
+        let mut session = Self::new(record.id, role, next, repeats);
+        session.doubt = head;
+        session.handed_upto = next.before();
+        session.away_since = Some(away_since);
+        for OpenRecord { position, handed, failed, first_at } in open {
+            session.flights.insert(position, Flight { handed, failed, ..Flight::new(first_at) });
+        }
+        session.disconnected(away_since);
+        session.dirty = Dirty::Clean;
+        Some(session)
+    }
+
+    /// The record for the store; `None` for a session that is not stored.
+    pub fn record(&self, wall: WallMs) -> Option<SessionRecord> {
+        let role = match &self.role {
+            Role::Peer(peer) => RoleRecord::Peer {
+                store: peer.store,
+                incarnation: peer.incarnation,
+                reported: peer.reported,
+                max_message_bytes: peer.max_message_bytes,
+            },
+            Role::Application(application) => {
+                application.client.as_ref()?;
+                RoleRecord::Application {
+                    tags: application.tags.as_ref().map(|tags| tags.as_str().into()),
+                    keys: application.keys.clone(),
+                    auto: application.ack == AckMode::Auto,
+                    conflate: application.conflate,
+                    from: application.from,
+                    replay: application.replay,
+                }
+            }
+        };
+        // A peer acknowledges in order: what it has not is sent again from the cursor on.
+        let (next, open) = match &self.role {
+            Role::Peer(_) => (self.cursor().next(), Vec::new()),
+            Role::Application(_) => (self.next, self.open_records()),
+        };
+        let away_since = self.away_since.unwrap_or(wall);
+        let state = postcard::to_allocvec(&Record { role, next, open, away_since })
+            .expect("a record can be encoded");
+        Some(SessionRecord {
+            id: self.id,
+            name: self.name.clone(),
+            cursor: self.cursor(),
+            state: state.into(),
+        })
+    }
+
+    fn open_records(&self) -> Vec<OpenRecord> {
+        self.flights
+            .iter()
+            .map(|(position, flight)| OpenRecord {
+                position: *position,
+                handed: flight.handed,
+                failed: flight.failed,
+                first_at: flight.first_at,
+            })
+            .collect()
+    }
+}

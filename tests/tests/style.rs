@@ -1,0 +1,202 @@
+//! The style of this repository, kept by a test (CONTRIBUTING.md, "Style").
+//!
+//! What the compiler, rustfmt and clippy cannot say is said here: how long files and lines may
+//! be, what product code does without, how large a shell may grow, and what lies at the top.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Lines of a file without its tests.
+const MAX_FILE_LINES: usize = 500;
+/// Characters of a line.
+const MAX_COLUMNS: usize = 100;
+/// Lines of code of a shell: what lies directly in its `src/`, without the client.
+const MAX_SHELL_LINES: usize = 1200;
+/// Lines of code of a shell's client, `client.rs` and `client/`.
+const MAX_CLIENT_LINES: usize = 800;
+
+/// What product code does without, outside its tests.
+const BANNED: [&str; 4] = [".unwrap()", "todo!", "unimplemented!", "dbg!"];
+
+/// Folders of product code.
+const PRODUCT: [&str; 3] = ["core/src", "store-sqlite/src", "runtime-tokio/src"];
+
+/// Everything that may lie at the top; `fuzz` and `runtime-smol` have their places.
+const TOP_LEVEL: [&str; 17] = [
+    ".ci",
+    ".gitignore",
+    "ARCHITECTURE.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "Cargo.lock",
+    "Cargo.toml",
+    "LICENSE",
+    "README.md",
+    "clippy.toml",
+    "core",
+    "fuzz",
+    "runtime-smol",
+    "runtime-tokio",
+    "rustfmt.toml",
+    "store-sqlite",
+    "tests",
+];
+
+/// A source file, by its path from the root.
+struct Source {
+    path: String,
+    text: String,
+}
+
+impl Source {
+    /// Numbered lines without the tests at the end; none for a file that holds only tests.
+    fn product_lines(&self) -> impl Iterator<Item = (usize, &str)> {
+        let all: Vec<&str> = self.text.lines().collect();
+        let opens_module = |rest: &[&str]| {
+            let item = rest.iter().find(|line| !line.starts_with("#["));
+            item.is_some_and(|item| item.contains("mod ") && item.ends_with('{'))
+        };
+        let tests = (0..all.len())
+            .find(|index| all[*index] == "#[cfg(test)]" && opens_module(&all[*index..]));
+        let end = if self.path.ends_with("/tests.rs") { 0 } else { tests.unwrap_or(all.len()) };
+        all.into_iter().take(end).enumerate().map(|(index, line)| (index + 1, line))
+    }
+
+    /// Lines that are neither blank nor comments, without the tests.
+    fn code_lines(&self) -> impl Iterator<Item = (usize, &str)> {
+        self.product_lines().filter(|(_, line)| {
+            let line = line.trim_start();
+            !line.is_empty() && !line.starts_with("//")
+        })
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package lies in the repository")
+}
+
+fn sources(folder: &str) -> Vec<Source> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        let entries = fs::read_dir(&folder).expect("the folder can be read");
+        let mut paths: Vec<PathBuf> =
+            entries.map(|entry| entry.expect("an entry can be read").path()).collect();
+        paths.sort();
+        for path in paths {
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path).expect("a source file is UTF-8");
+                let path = path.strip_prefix(root()).expect("it lies under the root");
+                found.push(Source { path: path.to_string_lossy().replace('\\', "/"), text });
+            }
+        }
+    }
+    assert!(!found.is_empty(), "there are no source files under {folder}");
+    found
+}
+
+fn product() -> Vec<Source> {
+    PRODUCT.iter().flat_map(|folder| sources(folder)).collect()
+}
+
+fn everything() -> Vec<Source> {
+    ["core", "store-sqlite", "runtime-tokio", "tests"].iter().flat_map(|f| sources(f)).collect()
+}
+
+fn assert_none(rule: &str, offences: &[String]) {
+    assert!(offences.is_empty(), "{rule}:\n  {}", offences.join("\n  "));
+}
+
+#[test]
+fn a_file_has_at_most_500_lines_without_its_tests() {
+    let long = |source: &Source| {
+        let lines = source.product_lines().count();
+        (lines > MAX_FILE_LINES).then(|| format!("{}: {lines} lines", source.path))
+    };
+    let offences: Vec<_> = product().iter().filter_map(long).collect();
+    assert_none("two things live in a longer file; give each its own", &offences);
+}
+
+#[test]
+fn a_line_has_at_most_100_columns() {
+    let mut offences = Vec::new();
+    for source in everything() {
+        for (index, line) in source.text.lines().enumerate() {
+            if line.chars().count() > MAX_COLUMNS {
+                offences.push(format!("{}:{}", source.path, index + 1));
+            }
+        }
+    }
+    assert_none("longer lines, comments included", &offences);
+}
+
+#[test]
+fn a_module_begins_with_what_it_owns() {
+    let offences: Vec<_> = everything()
+        .into_iter()
+        .filter(|source| !source.text.starts_with("//! "))
+        .map(|source| source.path)
+        .collect();
+    assert_none("a module begins with `//!`", &offences);
+}
+
+#[test]
+fn product_code_neither_unwraps_nor_is_left_unfinished() {
+    let mut offences = Vec::new();
+    for source in product() {
+        for (number, line) in source.code_lines() {
+            for banned in BANNED.iter().filter(|banned| line.contains(**banned)) {
+                offences.push(format!("{}:{number}: {banned}", source.path));
+            }
+        }
+    }
+    assert_none("`expect` states the invariant; unfinished code is not committed", &offences);
+}
+
+#[test]
+fn no_test_is_ignored() {
+    // Put together, so that this line is none.
+    let ignored = concat!("#[", "ignore");
+    let offences: Vec<_> = everything()
+        .into_iter()
+        .filter(|source| source.text.contains(ignored))
+        .map(|source| source.path)
+        .collect();
+    assert_none("a test that is not run keeps nothing", &offences);
+}
+
+#[test]
+fn a_shell_stays_thin() {
+    let (mut shell, mut client) = (0, 0);
+    for source in sources("runtime-tokio/src") {
+        let path = source.path.trim_start_matches("runtime-tokio/src/");
+        let lines = source.code_lines().count();
+        if path == "client.rs" || path.starts_with("client/") {
+            client += lines;
+        } else if !path.starts_with("daemon/") && !path.starts_with("bin/") {
+            shell += lines;
+        }
+    }
+    let advice = "what both shells would decide belongs in the core";
+    assert!(shell <= MAX_SHELL_LINES, "the shell has {shell} lines of code: {advice}");
+    assert!(client <= MAX_CLIENT_LINES, "the client has {client} lines of code: {advice}");
+}
+
+#[test]
+fn only_what_belongs_there_lies_at_the_top() {
+    // Without git, or outside a checkout, nobody can say which files belong to the repository.
+    let Ok(listed) = Command::new("git").arg("ls-files").current_dir(root()).output() else {
+        return;
+    };
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    let mut offences: Vec<_> = listed
+        .lines()
+        .map(|path| path.split('/').next().unwrap_or(path).to_owned())
+        .filter(|entry| !TOP_LEVEL.contains(&entry.as_str()))
+        .collect();
+    offences.dedup();
+    assert_none("nothing else lies at the top without a reason", &offences);
+}
