@@ -6,6 +6,7 @@ mod bench;
 mod check;
 mod connecting;
 mod dead_letters;
+mod demo;
 mod publish;
 mod run;
 mod sessions;
@@ -41,6 +42,8 @@ pub(super) enum Command {
     DeadLetters(dead_letters::DeadLetters),
     /// List sessions, or end one for good
     Sessions(sessions::Sessions),
+    /// Mistreat a mesh of three nodes and check that nothing is lost or doubled
+    Demo(demo::Demo),
 }
 
 /// Carries out a command.
@@ -55,5 +58,6 @@ pub(super) fn execute(command: Command) -> Result<ExitCode, Failed> {
         Command::Bench(bench) => bench.execute(),
         Command::DeadLetters(letters) => letters.execute(),
         Command::Sessions(sessions) => sessions.execute(),
+        Command::Demo(demo) => demo.execute(),
     }
 }

@@ -1,0 +1,106 @@
+//! What the demo publishes: messages like those of payment isolates, made from their numbers.
+//!
+//! Most have a key of their own, as SK or SA, with and without target tags. Every twentieth
+//! writes one of a few keys that all nodes write at the same time.
+
+use std::sync::Arc;
+
+use slipstream_core::message::Kind;
+use slipstream_core::tags;
+use slipstream_core::wire::Publish;
+
+/// The nodes. Each has its id as its only tag.
+pub(super) const NODES: [&str; 3] = ["aws", "azure", "gcp"];
+
+/// Every so many messages write a key that others write too.
+const HOT_EVERY: usize = 20;
+
+/// The keys that everybody writes. Nobody is targeted in particular.
+const HOT_KEYS: [&str; 4] = ["rate:EUR/USD", "rate:GBP/USD", "rate:USD/JPY", "acquirer:default"];
+
+/// Target tags, in turn; canonical.
+const TAGS: [&str; 8] = ["", "aws", "", "azure", "azure,gcp", "gcp", "", "aws,azure"];
+
+/// A message and what it should be when it arrives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Sample {
+    pub(super) id: String,
+    pub(super) kind: Kind,
+    pub(super) key: String,
+    /// Target tags, comma-joined.
+    pub(super) tags: &'static str,
+    pub(super) value: String,
+}
+
+impl Sample {
+    /// What is told to the node.
+    pub(super) fn publish(&self) -> Publish<'_> {
+        Publish {
+            kind: self.kind,
+            id: &self.id,
+            key: &self.key,
+            tags: self.tags,
+            ttl_ms: 0,
+            body: &self.value,
+        }
+    }
+
+    /// Whether an application with the tags of this node is a destination.
+    pub(super) fn targets(&self, node: &str) -> bool {
+        self.tags.is_empty() || tags::list(self.tags).any(|tag| tag == node)
+    }
+}
+
+/// The messages that are published at `node`, in order.
+pub(super) fn samples(node: &str, count: usize) -> Arc<[Sample]> {
+    (0..count).map(|number| sample(node, number)).collect()
+}
+
+fn sample(node: &str, number: usize) -> Sample {
+    let id = format!("{node}-{number:06}");
+    // Amounts as they are written: 12.50 must not arrive as 12.5.
+    let amount = format!("{}.{:02}", number % 977, number % 10 * 10);
+    let tags = TAGS[number % TAGS.len()];
+    if number.is_multiple_of(HOT_EVERY) {
+        let key = HOT_KEYS[number / HOT_EVERY % HOT_KEYS.len()].to_owned();
+        let value = format!(r#"{{"value":1.{number:04}0,"by":"{node}","revision":{number}}}"#);
+        return Sample { id, kind: Kind::Sk, key, tags: "", value };
+    }
+    if number % 4 == 3 {
+        let key = format!("terminal:{node}-{number:06}:pending");
+        let value = format!(r#"["order:{number}","order:{}",{amount}]"#, number + 1);
+        return Sample { id, kind: Kind::Sa, key, tags, value };
+    }
+    let key = format!("payment:{node}-{number:06}");
+    let value = format!(
+        r#"{{"amount":{amount},"currency":"EUR","status":"authorized","isolate":"{node}","reference":{}}}"#,
+        i64::MAX as u64 + number as u64
+    );
+    Sample { id, kind: Kind::Sk, key, tags, value }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn messages_are_of_every_sort() {
+        let samples = samples("aws", 400);
+        let of = |kind, tagged: bool| {
+            samples.iter().filter(|s| s.kind == kind && s.tags.is_empty() != tagged).count()
+        };
+        for kind in [Kind::Sk, Kind::Sa] {
+            assert!(of(kind, true) > 10 && of(kind, false) > 10, "{kind:?}");
+        }
+        for node in NODES {
+            assert!(samples.iter().any(|sample| !sample.targets(node)));
+        }
+        let keys: HashSet<_> = samples.iter().map(|sample| &sample.key).collect();
+        assert_eq!(keys.len(), 400 - 400 / HOT_EVERY + HOT_KEYS.len());
+        for sample in &*samples {
+            assert!(serde_json::from_str::<serde_json::Value>(&sample.value).is_ok(), "{sample:?}");
+        }
+    }
+}
