@@ -30,7 +30,8 @@ const SHOWN: usize = 60;
     slipstream pub CMD terminal:9 '\"reboot\"' --ttl 60s\n  \
     slipstream pub - --client importer < messages.ndjson\n\n\
     A line of standard input is a message as applications send it:\n  \
-    {\"type\":\"SK\",\"messageId\":\"m-1\",\"key\":\"order:123\",\"value\":1,\"targetedTags\":[\"gcp\"]}\n\n\
+    {\"type\":\"SK\",\"messageId\":\"m-1\",\"key\":\"order:123\",\"value\":1,\
+    \"targetedTags\":[\"gcp\"]}\n\n\
     With --client nothing is published twice, even if the connection breaks. Use a name that no \
     subscriber has: a name is connected once, and this one receives nothing.")]
 pub(crate) struct Publish {
