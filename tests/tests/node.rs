@@ -22,7 +22,7 @@ fn ids(frames: &[Value]) -> Vec<&str> {
 }
 
 fn config(change: impl FnOnce(&mut Config)) -> Config {
-    let mut config = Config::new(NodeId::new("a").unwrap());
+    let mut config = Config::new(NodeId::new("a").expect("a good name"));
     change(&mut config);
     config
 }

@@ -15,7 +15,7 @@ use slipstream_core::wire::{BatchKind, FrameWriter, Hello, NotNowReason, Wire};
 use slipstream_tests::world::{World, carry, join};
 
 fn dialling(id: &str) -> World {
-    let mut config = Config::new(NodeId::new(id).unwrap());
+    let mut config = Config::new(NodeId::new(id).expect("a good name"));
     config.peers = vec!["ws://peer:7400".into()];
     let mut world = World::with(config);
     world.pass(Duration::ZERO);

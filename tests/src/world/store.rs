@@ -131,8 +131,9 @@ impl MemoryStore {
     /// The answer to a question.
     pub fn answer(&self, query: Query) -> Answer {
         match query {
-            Query::Rows { after, upto, max_rows, max_bytes } => {
-                self.rows_after(after, upto.min(self.head()), max_rows, max_bytes)
+            Query::Rows { after, upto, newest_upto, max_rows, max_bytes } => {
+                let upto = upto.min(self.head());
+                self.rows_after(after, upto, newest_upto, max_rows, max_bytes)
             }
             Query::RowsAt(positions) => {
                 let found = positions.iter().filter_map(|position| self.rows.get(position));
@@ -168,21 +169,27 @@ impl MemoryStore {
         &self,
         after: Position,
         upto: Position,
+        newest_upto: Position,
         max_rows: usize,
         max_bytes: usize,
     ) -> Answer {
-        let (mut rows, mut bytes) = (Vec::new(), 0);
+        let (mut rows, mut bytes, mut superseded) = (Vec::new(), 0, 0);
         for (position, row) in self.rows.range(after.next()..) {
             if *position > upto {
                 break;
             }
+            let stored = self.stored(row);
+            if stored.superseded && *position <= newest_upto && row.only.is_none() {
+                superseded += 1;
+                continue;
+            }
             bytes += row.size();
             if rows.len() == max_rows.max(1) || (bytes > max_bytes && !rows.is_empty()) {
-                return Answer::Rows { rows, upto: position.before() };
+                return Answer::Rows { rows, upto: position.before(), superseded };
             }
-            rows.push(self.stored(row));
+            rows.push(stored);
         }
-        Answer::Rows { rows, upto }
+        Answer::Rows { rows, upto, superseded }
     }
 
     fn stored(&self, row: &Row) -> StoredRow {
