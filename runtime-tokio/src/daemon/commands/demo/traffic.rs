@@ -72,9 +72,9 @@ fn sample(node: &str, number: usize) -> Sample {
         return Sample { id, kind: Kind::Sa, key, tags, value };
     }
     let key = format!("payment:{node}-{number:06}");
+    let reference = i64::MAX as u64 + number as u64;
     let value = format!(
-        r#"{{"amount":{amount},"currency":"EUR","status":"authorized","isolate":"{node}","reference":{}}}"#,
-        i64::MAX as u64 + number as u64
+        r#"{{"amount":{amount},"currency":"EUR","isolate":"{node}","reference":{reference}}}"#
     );
     Sample { id, kind: Kind::Sk, key, tags, value }
 }
