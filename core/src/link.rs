@@ -16,7 +16,7 @@ use crate::io::{Close, Protocol};
 use crate::message::Message;
 use crate::rate::RateLimit;
 use crate::refusal::Refusal;
-use crate::time::Instant;
+use crate::time::{Instant, Now, WallMs};
 use crate::wire::{FrameWriter, Hello};
 
 /// Cost of the frames that an application's link may have in flight.
@@ -99,6 +99,8 @@ pub struct PeerLink {
     pub node: NodeId,
     /// Whether it syncs before it acknowledges.
     pub durability: Durability,
+    /// Largest value that it takes.
+    pub max_message_bytes: usize,
     /// Largest frame that it takes.
     pub max_frame_bytes: usize,
     /// Messages sent and not acknowledged, oldest first; `None`: refused for now.
@@ -117,8 +119,8 @@ pub struct PeerLink {
     pub parked: VecDeque<Message>,
     /// That question.
     pub lookup: Option<FetchId>,
-    /// How far its wall clock is ahead of this node's, milliseconds.
-    pub clock_offset_ms: i64,
+    /// Its wall clock less this node's monotonic clock, milliseconds.
+    clock_reference_ms: i64,
     /// Whether a version was refused on this link: said once.
     pub warned_of_clock: bool,
 }
@@ -258,11 +260,12 @@ impl Link {
 
 impl PeerLink {
     /// A link to the node that said `hello`.
-    pub fn new(session: SessionId, node: NodeId, hello: &Hello, clock_offset_ms: i64) -> Self {
+    pub fn new(session: SessionId, node: NodeId, hello: &Hello, now: Now) -> Self {
         Self {
             session,
             node,
             durability: hello.durability,
+            max_message_bytes: usize::try_from(hello.max_message_bytes).unwrap_or(usize::MAX),
             max_frame_bytes: usize::try_from(hello.max_frame_bytes).unwrap_or(usize::MAX),
             sent: VecDeque::new(),
             acknowledged: 0,
@@ -272,9 +275,21 @@ impl PeerLink {
             told: 0,
             parked: VecDeque::new(),
             lookup: None,
-            clock_offset_ms,
+            clock_reference_ms: clock_reference(hello.wall, now),
             warned_of_clock: false,
         }
+    }
+
+    /// Takes note of what its wall clock says.
+    pub fn hear_clock(&mut self, wall: WallMs, now: Now) {
+        self.clock_reference_ms = clock_reference(wall, now);
+    }
+
+    /// How far its wall clock is ahead of this node's, milliseconds. Measured against the
+    /// monotonic clock, so that a jump of this node's wall clock shows at once.
+    pub fn clock_offset_ms(&self, now: Now) -> i64 {
+        let monotonic = (now.instant.as_micros() / 1000).cast_signed();
+        self.clock_reference_ms + monotonic - now.wall.0.cast_signed()
     }
 
     /// The message received last is durable with `batch`, or already (`None`). Acknowledgements
@@ -331,14 +346,18 @@ impl PeerLink {
     }
 }
 
+fn clock_reference(wall: WallMs, now: Now) -> i64 {
+    wall.0.cast_signed() - (now.instant.as_micros() / 1000).cast_signed()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::ids::Incarnation;
     use crate::ids::StoreId;
-    use crate::time::WallMs;
 
     fn peer_link() -> PeerLink {
+        let now = Now { instant: Instant::from_micros(0), wall: WallMs(0) };
         let hello = Hello {
             protocol: 1,
             node: "b".into(),
@@ -354,7 +373,7 @@ mod tests {
             reported: Position::new(0),
             reported_incarnation: Incarnation::new(0),
         };
-        PeerLink::new(SessionId::new(1), NodeId::new("b").expect("a name"), &hello, 0)
+        PeerLink::new(SessionId::new(1), NodeId::new("b").expect("a name"), &hello, now)
     }
 
     fn receive(link: &mut PeerLink, batch: Option<u64>) {

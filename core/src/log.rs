@@ -13,11 +13,11 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use hashbrown::HashMap;
 
-use crate::ids::{BatchId, Hash128, Position, Sequence, SessionId};
+use crate::ids::{BatchId, DeadLetterId, Hash128, Position, Sequence, SessionId};
 use crate::message::Message;
 use crate::newest::Newest;
 use crate::seen::Source;
-use crate::store::{Batch, Row};
+use crate::store::{Batch, DeadReason, Row};
 
 /// Most bytes that the durable tail keeps in memory.
 pub const TAIL_MAX_BYTES: usize = 8 << 20;
@@ -33,6 +33,8 @@ pub struct Marks {
     pub newest: Vec<(Hash128, Option<Newest>)>,
     /// Receipts remembered (P9), by session and hash of the id.
     pub receipts: Vec<(SessionId, Hash128)>,
+    /// Dead letters that leave, with what they counted for.
+    pub letters: Vec<(DeadLetterId, SessionId, DeadReason, u64)>,
 }
 
 /// A durable row in memory.
@@ -150,6 +152,15 @@ impl Log {
         }
     }
 
+    /// The last batch that has something in it and is not durable yet.
+    pub fn undurable(&self) -> Option<BatchId> {
+        if self.growing.rows.is_empty() {
+            self.in_flight.as_ref().map(|in_flight| in_flight.id)
+        } else {
+            Some(self.next_batch)
+        }
+    }
+
     /// Whether a batch is on its way.
     pub fn is_committing(&self) -> bool {
         self.in_flight.is_some()
@@ -198,6 +209,7 @@ impl Log {
         let durable = self.durable;
         self.index.retain(|_, position| *position <= durable);
         self.growing.rows.clear();
+        self.growing.dead_letters_gone.clear();
         self.growing_bytes = 0;
         self.sources.clear();
         taken_back

@@ -63,7 +63,7 @@ pub struct Receipts {
 #[derive(Debug, Default)]
 struct Ring {
     by_id: HashMap<Hash128, Receipt>,
-    order: VecDeque<(Hash128, WallMs)>,
+    order: VecDeque<(Hash128, Hlc, WallMs)>,
     /// Receipts since the last batch.
     fresh: Vec<Stored>,
     /// Blocks in the store: number, how many receipts.
@@ -94,7 +94,7 @@ impl Receipts {
                 if ring.by_id.insert(id, receipt).is_none() {
                     receipts.total += 1;
                 }
-                ring.order.push_back((id, block.wall));
+                ring.order.push_back((id, version, block.wall));
             }
         }
         receipts
@@ -132,20 +132,33 @@ impl Receipts {
         if ring.by_id.insert(id, receipt).is_none() {
             self.total += 1;
         }
-        ring.order.push_back((id, wall));
+        ring.order.push_back((id, receipt.version, wall));
         if durable {
             ring.fresh.push(Stored { id, content: receipt.content, version: receipt.version });
         }
     }
 
-    /// Forgets a receipt whose batch was rolled back.
+    /// Forgets a receipt whose batch was rolled back. To be called for the newest first.
     pub fn undo(&mut self, session: SessionId, id: &Hash128) {
         let Some(ring) = self.sessions.get_mut(&session) else { return };
         if ring.by_id.remove(id).is_some() {
             self.total -= 1;
         }
-        ring.order.retain(|(other, _)| other != id);
-        ring.fresh.retain(|stored| stored.id != *id);
+        if ring.order.back().is_some_and(|(last, ..)| last == id) {
+            ring.order.pop_back();
+        }
+        if ring.fresh.last().is_some_and(|last| last.id == *id) {
+            ring.fresh.pop();
+        }
+    }
+
+    /// Takes note that these blocks are not in the store, because their batch was rolled back.
+    pub fn undo_blocks(&mut self, blocks: &[ReceiptBlock]) {
+        for block in blocks {
+            if let Some(ring) = self.sessions.get_mut(&block.session) {
+                ring.blocks.retain(|(number, _)| *number != block.number);
+            }
+        }
     }
 
     /// Forgets a session.
@@ -202,11 +215,14 @@ impl Ring {
     /// Forgets all but the newest `keep`, and what is older than `oldest`. Answers how many ids.
     fn forget(&mut self, keep: usize, oldest: WallMs) -> usize {
         let before = self.by_id.len();
-        while let Some((id, wall)) = self.order.front() {
+        while let Some((id, version, wall)) = self.order.front() {
             if self.order.len() <= keep && *wall >= oldest {
                 break;
             }
-            self.by_id.remove(id);
+            // An id that was used again after its time is remembered by its later receipt.
+            if self.by_id.get(id).is_some_and(|receipt| receipt.version == *version) {
+                self.by_id.remove(id);
+            }
             self.order.pop_front();
         }
         before - self.by_id.len()
@@ -284,6 +300,18 @@ mod tests {
         receipts.insert(SESSION, true, hash(1), receipt(5), WallMs(5));
         assert_ne!(receipts.check(SESSION, &hash(1), &hash(5), WallMs(5 + day)), Known::Fresh);
         assert_eq!(receipts.check(SESSION, &hash(1), &hash(5), WallMs(6 + day)), Known::Fresh);
+    }
+
+    #[test]
+    fn an_id_that_is_used_again_after_a_day_is_remembered_again() {
+        let mut receipts = receipts(10, 1 << 20);
+        let later = 25 * 60 * 60 * 1000;
+        receipts.insert(SESSION, true, hash(1), receipt(5), WallMs(5));
+        receipts.take_blocks([SESSION].into_iter(), WallMs(5));
+        receipts.insert(SESSION, true, hash(1), receipt(later), WallMs(later));
+        receipts.take_blocks([SESSION].into_iter(), WallMs(later));
+        let known = receipts.check(SESSION, &hash(1), &hash(later), WallMs(later + 1));
+        assert_eq!(known, Known::Same(receipt(later)));
     }
 
     #[test]

@@ -171,7 +171,10 @@ impl Seen {
                 track.take_changes(&mut records);
             }
         }
-        (records, core::mem::take(&mut self.dropped))
+        let mut dropped = core::mem::take(&mut self.dropped);
+        // What was given up and is there again, after a rollback, stays.
+        dropped.retain(|key| !self.holds(key));
+        (records, dropped)
     }
 
     /// Writes these records again: the batch that held them was rolled back.
@@ -194,6 +197,15 @@ impl Seen {
         self.chunks * (CHUNK as usize / 8) + self.tracks.len() * size_of::<Track>()
     }
 
+    fn holds(&mut self, key: &SeenKey) -> bool {
+        let source = self.find(key.origin.as_str(), key.incarnation);
+        let track = source.and_then(|source| self.tracks.get(&source));
+        track.is_some_and(|track| match key.chunk.checked_sub(1) {
+            None => true,
+            Some(chunk) => track.chunks.contains_key(&chunk),
+        })
+    }
+
     fn give_up_lowest_chunk(&mut self) -> bool {
         let oldest = self
             .tracks
@@ -202,7 +214,7 @@ impl Seen {
             .min_by_key(|(_, track)| track.incarnation);
         let Some((source, track)) = oldest else { return false };
         let Some((chunk, _)) = track.chunks.pop_first() else { return false };
-        track.floor = track.floor.max((chunk + 1) * CHUNK);
+        track.floor = track.floor.max((chunk + 1).saturating_mul(CHUNK));
         track.header_dirty = true;
         track.dirty_chunks.remove(&chunk);
         self.dropped.push(track.key(chunk + 1));
@@ -285,7 +297,7 @@ impl Track {
         // Bitmaps that lie wholly within the prefix say nothing more.
         while let Some(entry) = self.chunks.first_entry() {
             let chunk = *entry.key();
-            if (chunk + 1) * CHUNK > self.prefix {
+            if (chunk + 1).saturating_mul(CHUNK) > self.prefix {
                 break;
             }
             entry.remove();

@@ -24,6 +24,9 @@ use crate::time::{Instant, WallMs};
 /// Unnamed applications' sessions have numbers from here on; they are never stored.
 pub const UNNAMED: u64 = 1 << 62;
 
+/// Rows ahead of a session that its peer is remembered to have.
+const MAX_KNOWN: usize = 65_536;
+
 /// Whose session it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Role {
@@ -44,8 +47,6 @@ pub struct Peer {
     pub incarnation: Incarnation,
     /// The end of its log, from its last acknowledgement.
     pub reported: Position,
-    /// Largest value that it takes.
-    pub max_message_bytes: u64,
 }
 
 /// What an application receives, and how.
@@ -205,6 +206,11 @@ impl Session {
         }
     }
 
+    /// Whether it receives by the tags of the node.
+    pub fn follows_node_tags(&self) -> bool {
+        self.application().is_some_and(|application| application.tags.is_none())
+    }
+
     /// Whether it may ever be handed anything: a publisher with `keys=` is not.
     pub fn receives(&self) -> bool {
         match &self.role {
@@ -248,13 +254,18 @@ impl Session {
         was_clean && self.dirty != Dirty::Clean
     }
 
-    /// Ends the obligation for this row, in flight or not looked at yet. Answers whether
-    /// anything changed.
+    /// Ends the obligation for a row in flight. Answers whether there was one.
     pub fn settle(&mut self, position: Position) -> bool {
-        if position >= self.next {
-            self.known.insert(position)
-        } else {
-            self.flights.remove(&position).is_some()
+        self.flights.remove(&position).is_some()
+    }
+
+    /// The peer has this row, in flight or not looked at yet. More than [`MAX_KNOWN`] ahead are
+    /// not remembered, at the price of a copy each.
+    pub fn note_known(&mut self, position: Position) {
+        if position < self.next {
+            self.settle(position);
+        } else if self.known.len() < MAX_KNOWN {
+            self.known.insert(position);
         }
     }
 

@@ -8,7 +8,7 @@ use crate::ids::NodeId;
 use crate::message::Kind;
 use crate::refusal::Code;
 
-/// Sessions that are counted by name; the others share one name.
+/// Sessions and origins that are counted by name; the others share one name.
 pub const MAX_NAMED: usize = 1000;
 
 /// Why links to peers are lost.
@@ -47,7 +47,10 @@ impl Tally {
         let index = usize::from(kind.number());
         if let Some(counts) = self.processed.get_mut(origin) {
             counts[index] += 1;
-        } else if let Ok(origin) = NodeId::new(origin) {
+            return;
+        }
+        let origin = if self.processed.len() < MAX_NAMED { origin } else { "other" };
+        if let Ok(origin) = NodeId::new(origin) {
             self.processed.entry(origin).or_default()[index] += 1;
         }
     }

@@ -6,9 +6,10 @@ use bytes::Bytes;
 use serde_json::Value;
 use slipstream_core::admin::{AdminAnswer, AdminRequest};
 use slipstream_core::config::Config;
-use slipstream_core::ids::{DeadLetterId, NodeId};
+use slipstream_core::ids::{DeadLetterId, NodeId, Ticket};
 use slipstream_core::io::{CloseCode, Frame, Input, Protocol};
 use slipstream_core::store::StoreFailure;
+use slipstream_core::tags::TagSet;
 use slipstream_core::time::WallMs;
 use slipstream_tests::world::World;
 
@@ -111,6 +112,126 @@ fn a_commit_without_room_refuses_its_publishers_and_leaves_no_trace() {
     assert!(receipt["duplicate"].is_null(), "the failed one left no receipt behind");
     let stored: Vec<_> = world.store.messages().map(|message| message.id().to_owned()).collect();
     assert_eq!(stored, ["m-1"]);
+}
+
+#[test]
+fn a_receipt_that_waits_for_the_socket_survives_the_failure_of_a_later_batch() {
+    let mut world = World::new("a");
+    let till = world.connect("keys=");
+    world.settle();
+    world.said(till);
+    world.takes_frames = false;
+    // Far more receipts than the socket may have in flight.
+    for n in 0..3_000 {
+        world.publish(till, &format!("m-{n}"), &format!("order:{n}"), "1");
+    }
+    world.settle();
+    world.publish(till, "last", "order:last", "1");
+    world.fail_commit(full());
+    world.take_frames();
+    let said = world.said(till);
+    assert_eq!(said.len(), 3_001);
+    let refused: Vec<_> = said.iter().filter(|answer| answer["type"] == "ERR").collect();
+    assert_eq!(refused.len(), 1);
+    assert_eq!(refused[0]["re"], "last");
+}
+
+#[test]
+fn a_new_session_is_not_greeted_by_a_commit_that_failed() {
+    let mut world = World::new("a");
+    let app = world.connect("client=pi-1");
+    world.fail_commit(full());
+    assert!(world.said(app).is_empty());
+    world.pass(Duration::from_secs(2));
+    assert_eq!(kinds(&world.said(app)), ["WELCOME", "SYNCED"]);
+    world.crash();
+    let app = world.connect("client=pi-1");
+    world.settle();
+    assert_eq!(world.said(app)[0]["resumed"], true);
+}
+
+#[test]
+fn a_greeting_does_not_wait_behind_an_error() {
+    let mut world = World::new("a");
+    let till = world.connect("keys=");
+    world.settle();
+    world.publish(till, "m-1", "order:1", "1");
+    let app = world.connect("client=pi-1");
+    world.text(app, "{");
+    world.settle();
+    assert_eq!(kinds(&world.said(app))[..2], ["WELCOME", "ERR"]);
+}
+
+#[test]
+fn a_replay_that_cannot_be_written_leaves_the_dead_letter_where_it_was() {
+    let mut world = World::with(config(|config| config.retry.max_attempts = 1));
+    let app = world.connect("client=pi-1");
+    let till = world.connect("keys=");
+    world.settle();
+    world.publish(till, "m-1", "order:1", "1");
+    world.settle();
+    world.pass(Duration::from_secs(6));
+    let letters = |world: &mut World| {
+        let all = AdminRequest::DeadLetters { after: DeadLetterId::default(), limit: 9 };
+        match world.ask(all) {
+            AdminAnswer::DeadLetters(letters) => letters,
+            other => panic!("a list, not {other:?}"),
+        }
+    };
+    let id = letters(&mut world)[0].1.id;
+    world.give(Input::Admin {
+        ticket: Ticket::new(900),
+        request: AdminRequest::ReplayDeadLetter(id),
+    });
+    world.step();
+    world.fail_commit(full());
+    world.pass(Duration::from_secs(2));
+    assert_eq!(letters(&mut world).len(), 1);
+
+    // Two orders for the same letter hand it over once.
+    world.said(app);
+    for ticket in [901, 902] {
+        let request = AdminRequest::ReplayDeadLetter(id);
+        world.give(Input::Admin { ticket: Ticket::new(ticket), request });
+    }
+    world.settle();
+    assert_eq!(ids(&world.said(app)), ["m-1"]);
+    assert!(letters(&mut world).is_empty());
+}
+
+#[test]
+fn an_expired_dead_letter_is_handed_over_when_it_is_replayed() {
+    let mut world = World::new("a");
+    let app = world.connect("client=pi-1");
+    let till = world.connect("keys=");
+    world.settle();
+    world.lose(app);
+    world.text(till, r#"{"type":"CMD","messageId":"c-1","key":"t","value":1,"ttlMs":1000}"#);
+    world.settle();
+    world.pass(Duration::from_secs(2));
+    let app = world.connect("client=pi-1");
+    world.settle();
+    assert!(ids(&world.said(app)).is_empty());
+    let id = DeadLetterId::new(1);
+    assert!(matches!(world.ask(AdminRequest::ReplayDeadLetter(id)), AdminAnswer::Done));
+    assert_eq!(ids(&world.said(app)), ["c-1"]);
+}
+
+#[test]
+fn a_node_that_starts_with_other_tags_hands_over_what_these_bring() {
+    let mut world = World::new("a");
+    let app = world.connect("client=pi-1");
+    let till = world.connect("keys=");
+    world.settle();
+    let frame = r#"{"type":"SK","messageId":"m-1","key":"k","value":1,"targetedTags":["gcp"]}"#;
+    world.text(till, frame);
+    world.settle();
+    assert!(ids(&world.said(app)).is_empty());
+    world.config.tags = TagSet::new(["gcp"]).unwrap();
+    world.crash();
+    let app = world.connect("client=pi-1");
+    world.settle();
+    assert_eq!(ids(&world.said(app)), ["m-1"]);
 }
 
 #[test]

@@ -6,12 +6,13 @@ use bytes::{Bytes, BytesMut};
 use serde_json::Value;
 use slipstream_core::clock::Hlc;
 use slipstream_core::config::{Config, Durability};
+use slipstream_core::event::Event;
 use slipstream_core::ids::{Incarnation, LinkId, NodeId, Position, Sequence, StoreId};
 use slipstream_core::io::{CloseCode, Frame, Input, Protocol};
 use slipstream_core::message::{Fields, Kind, Message};
 use slipstream_core::store::StoreFailure;
 use slipstream_core::time::WallMs;
-use slipstream_core::wire::{BatchKind, FrameWriter, Hello, NotNowReason, Wire};
+use slipstream_core::wire::{BatchKind, FrameWriter, Hello, NotNow, NotNowReason, Wire};
 use slipstream_tests::world::{World, carry, join};
 
 fn dialling(id: &str) -> World {
@@ -238,6 +239,42 @@ fn a_peer_without_room_is_sent_the_message_again_when_it_has_some() {
 }
 
 #[test]
+fn a_burst_of_refusals_is_one_refusal() {
+    let (mut a, mut b) = (dialling("a"), World::new("b"));
+    let wire = join(&mut a, &mut b);
+    carry(&mut a, &mut b, wire);
+    let till = a.connect("keys=");
+    b.give(Input::ShutDown);
+    for n in 0..200 {
+        a.publish(till, &format!("m-{n}"), &format!("order:{n}"), "1");
+    }
+    a.settle();
+    for number in 1..=200 {
+        let reason = NotNowReason::StoreFull;
+        let refusal = Wire::NotNow(NotNow { first: number, last: number, reason });
+        let frame = Frame::Binary(refusal.encode());
+        a.give(Input::Received { link: wire.0, frame });
+    }
+    a.frames(wire.0);
+    a.pass(Duration::from_secs(2));
+    let again = wires(&mut a, wire.0).iter().any(|wire| matches!(wire, Wire::Messages(_)));
+    assert!(again, "the first wait is short");
+}
+
+#[test]
+fn a_jump_of_the_wall_clock_is_not_excused_by_what_peers_said_before() {
+    let mut world = World::new("a");
+    peer(&mut world, "z");
+    let till = world.connect("keys=");
+    world.settle();
+    world.said(till);
+    world.now.wall = WallMs(world.now.wall.0 + 3_600_000);
+    world.pass(Duration::from_secs(3));
+    world.publish(till, "m-1", "order:1", "1");
+    assert_eq!(world.said(till)[0]["code"], "CLOCK");
+}
+
+#[test]
 fn a_peer_that_was_away_is_sent_what_it_missed_and_nothing_twice() {
     let (mut a, mut b) = (dialling("a"), World::new("b"));
     let wire = join(&mut a, &mut b);
@@ -329,6 +366,12 @@ fn a_node_that_dials_itself_stops_doing_so() {
         world.give(Input::Received { link: there, frame });
     }
     assert_eq!(world.closed.get(&there).map(|close| close.code), Some(CloseCode::Duplicate));
+    for frame in world.frames(there) {
+        world.give(Input::Received { link: here, frame });
+    }
+    assert!(world.events.iter().any(|event| matches!(event, Event::SelfDial { .. })));
+    world.pass(Duration::from_secs(300));
+    assert!(world.dials.is_empty());
 }
 
 #[test]

@@ -15,9 +15,10 @@ use crate::receipts::{Known, Receipt};
 use crate::refusal::{Code, Refusal};
 use crate::seen::{Source, Verdict};
 use crate::time::WallMs;
+use crate::timers::Timer;
 use crate::wire::NotNowReason;
 
-use super::{Node, Phase};
+use super::{CURSOR_DELAY, Node, Phase};
 
 /// How long a publisher that met a full store is asked to wait.
 const FULL_RETRY: Duration = Duration::from_secs(1);
@@ -155,6 +156,9 @@ impl Node {
             Verdict::Below | Verdict::New => {}
         }
         if message.is_expired(self.now.wall) {
+            if self.clock.fault().is_some() {
+                return Accepted::NotNow(NotNowReason::Clock);
+            }
             self.tally.expired += 1;
             self.mark(source, message);
             return Accepted::With(None);
@@ -200,9 +204,13 @@ impl Node {
             && let Some(session) = self.sessions.get_mut(&from)
         {
             // Who sends it has it: nothing leaves a node before it is durable there.
-            session.settle(position);
+            session.note_known(position);
         }
-        Accepted::With(position.and_then(|position| self.log.batch_of(position)))
+        // What was superseded on arrival has no place: it waits for whatever is under way.
+        Accepted::With(match position {
+            Some(position) => self.log.batch_of(position),
+            None => self.log.undurable(),
+        })
     }
 
     pub(super) fn source_of(&mut self, message: &Message) -> Source {
@@ -218,6 +226,8 @@ impl Node {
     fn mark(&mut self, source: Source, message: &Message) {
         if self.seen.mark(source, message.sequence()) {
             self.log.marks.seen.push((source, message.sequence()));
+            // A mark without a row is written before long, too.
+            self.timers.set_earlier(Timer::Cursors, self.now.instant + CURSOR_DELAY);
         }
     }
 

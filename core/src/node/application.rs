@@ -260,9 +260,11 @@ impl Node {
             let reason = format!("{ERROR_BUDGET} errors in a row, the last one {code}");
             application.ending = Some(Close { code: CloseCode::Limit, reason });
         }
+        // It leaves with the answer before it, and must not hide what that waits for.
+        let batch = application.answers.back().map_or(BatchId::default(), |last| last.batch);
         application.answers.push_back(Pending {
             place: Position::default(),
-            batch: BatchId::default(),
+            batch,
             received: self.now.instant,
             answer: Answer::Error { refusal, frame },
         });

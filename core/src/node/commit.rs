@@ -16,7 +16,7 @@ use crate::store::{Batch, CommitFailed, Committed, Row, StoreFailure};
 use crate::timers::Timer;
 use crate::wire::{NotNow, NotNowReason, Wire};
 
-use super::{Node, Phase, transmit};
+use super::{Node, Order, Phase, transmit};
 
 /// How long the store is left alone after it was full.
 const REST_AFTER_FULL: core::time::Duration = core::time::Duration::from_secs(1);
@@ -41,7 +41,7 @@ impl Node {
         for id in ids {
             if let Some(session) = self.sessions.get_mut(&id) {
                 session.dirty = Dirty::Clean;
-                growing.sessions.extend(session.record(wall));
+                growing.sessions.extend(session.record(wall, &self.config.tags));
             }
         }
         growing.receipts.extend(blocks);
@@ -80,8 +80,11 @@ impl Node {
         for link in core::mem::take(&mut self.awaiting) {
             self.release(link, id);
         }
-        for (_, ticket) in self.orders.extract_if(.., |(batch, _)| *batch <= id) {
-            self.out.push_back(Output::Admin { ticket, answer: AdminAnswer::Done });
+        for order in self.orders.extract_if(.., |order| order.batch <= id) {
+            self.out.push_back(Output::Admin { ticket: order.ticket, answer: AdminAnswer::Done });
+        }
+        for letter in &batch.dead_letters_gone {
+            self.leaving.remove(letter);
         }
         self.notice_room();
     }
@@ -148,16 +151,22 @@ impl Node {
             StoreFailure::Unknown(_) => return self.halt(failure),
             StoreFailure::Full(reason) => reason,
         };
+        let failed = batch.id;
         self.take_back(&batch);
         self.keep_for_the_next(batch);
+        self.awaiting.clear();
         for id in self.links.keys().copied().collect::<Vec<_>>() {
             if let Some(mut link) = self.links.remove(&id) {
-                self.refuse_undurable(&mut link);
+                self.refuse_undurable(&mut link, failed);
                 self.links.insert(id, link);
             }
         }
-        self.awaiting.clear();
-        for (_, ticket) in core::mem::take(&mut self.orders) {
+        let next = self.log.growing_id();
+        for Order { ticket, stands, .. } in core::mem::take(&mut self.orders) {
+            if stands {
+                self.orders.push(Order { batch: next, ticket, stands });
+                continue;
+            }
             let refusal = AdminRefusal::Store(StoreFailure::Full(reason.clone()));
             let answer = AdminAnswer::Refused(refusal);
             self.out.push_back(Output::Admin { ticket, answer });
@@ -183,11 +192,20 @@ impl Node {
             for (key, before) in marks.newest.into_iter().rev() {
                 self.newest.undo(key, before);
             }
-            for (session, id) in marks.receipts {
+            for (session, id) in marks.receipts.into_iter().rev() {
                 self.receipts.undo(session, &id);
+            }
+            for (id, session, reason, bytes) in marks.letters {
+                self.leaving.remove(&id);
+                if let Some(session) = self.sessions.get_mut(&session) {
+                    let counts = session.dead.entry(reason).or_default();
+                    counts.0 += 1;
+                    counts.1 += bytes;
+                }
             }
         }
         self.seen.restore_changes(&batch.seen, batch.seen_dropped.clone());
+        self.receipts.undo_blocks(&batch.receipts);
         let after = self.log.durable().next();
         for session in self.sessions.values_mut() {
             drop(session.known.split_off(&after));
@@ -202,13 +220,12 @@ impl Node {
         let growing = &mut self.log.growing;
         growing.sessions_ended.extend(batch.sessions_ended);
         growing.dead_letters.extend(batch.dead_letters);
-        growing.dead_letters_gone.extend(batch.dead_letters_gone);
         growing.receipts_dropped.extend(batch.receipts_dropped);
         self.commit_wanted = true;
     }
 
     /// Publishers that waited are refused; peers are told to send again later.
-    fn refuse_undurable(&mut self, link: &mut Link) {
+    fn refuse_undurable(&mut self, link: &mut Link, failed: BatchId) {
         match &mut link.state {
             State::Handshake | State::Candidate { .. } => {}
             State::Peer(peer) => {
@@ -221,7 +238,13 @@ impl Node {
             }
             State::Application(application) => {
                 for pending in &mut application.answers {
-                    if pending.batch == BatchId::default() {
+                    if pending.batch < failed {
+                        continue;
+                    }
+                    if let Answer::Welcome(_) = pending.answer {
+                        // The record of the new session goes with the next batch.
+                        pending.batch = self.log.growing_id();
+                        self.awaiting.insert(link.id);
                         continue;
                     }
                     pending.batch = BatchId::default();

@@ -7,12 +7,12 @@ use core::time::Duration;
 
 use bytes::Bytes;
 
-use crate::clock::Hlc;
 use crate::dial::DialState;
 use crate::event::Event;
 use crate::ids::{Incarnation, LinkId, NodeId, Position};
 use crate::io::{Close, CloseCode, Frame, LinkUp, Output, Protocol};
 use crate::link::{Link, PeerLink, State};
+use crate::message::{MAX_TAGS, MAX_WALL};
 use crate::rate::RateLimit;
 use crate::session::{Dirty, Peer, Role, Session};
 use crate::tags;
@@ -86,7 +86,10 @@ impl Node {
         work: impl FnOnce(&mut Self, &mut Link) -> Result<(), Close>,
     ) {
         match work(self, &mut link) {
-            Ok(()) => drop(self.links.insert(link.id, link)),
+            Ok(()) => {
+                self.moved.insert(link.id);
+                self.links.insert(link.id, link);
+            }
             Err(close) => self.finish(link, Some(close), ""),
         }
     }
@@ -183,8 +186,8 @@ impl Node {
     fn hello(&mut self, link: &mut Link, hello: Hello) -> Result<(), Close> {
         let node = NodeId::new(&hello.node).map_err(|error| protocol(&format!("{error}")))?;
         if hello.protocol == 0
-            || hello.wall.0 > Hlc(u64::MAX).wall().0
-            || !tags::is_canonical(&hello.tags, self.config.limits.max_tags)
+            || hello.wall > MAX_WALL
+            || !tags::is_canonical(&hello.tags, MAX_TAGS)
         {
             return Err(protocol("a Hello with an impossible field"));
         }
@@ -200,8 +203,12 @@ impl Node {
         }
     }
 
-    fn met_itself(&mut self, link: &Link, hello: &Hello) -> Close {
+    fn met_itself(&mut self, link: &mut Link, hello: &Hello) -> Close {
         if hello.store == self.store_id {
+            if link.dialer.is_none() {
+                // The dialling end learns from this that it has met itself.
+                self.send_hello(link, None);
+            }
             if let Some(dialer) = link.dialer.and_then(|index| self.dialers.get_mut(&index)) {
                 dialer.state = DialState::Stopped;
                 dialer.last_error = Some("it is this node itself".into());
@@ -248,6 +255,9 @@ impl Node {
         };
         match replace {
             Some(true) => {
+                if let Some(candidate) = self.candidates.remove(&rival) {
+                    self.refuse_candidate(candidate);
+                }
                 if let Some(rival) = self.links.remove(&rival) {
                     self.finish(rival, Some(duplicate("another link to the same node")), "");
                 }
@@ -311,8 +321,7 @@ impl Node {
         if link.dialer.is_none() {
             self.send_hello(link, Some(&node));
         }
-        let offset = i64::try_from(hello.wall.0).unwrap_or(i64::MAX) - self.now.wall.0 as i64;
-        link.state = State::Peer(PeerLink::new(session, node.clone(), hello, offset));
+        link.state = State::Peer(PeerLink::new(session, node.clone(), hello, self.now));
         if let Some(session) = self.sessions.get_mut(&session) {
             session.link = Some(link.id);
             session.away_since = None;
@@ -339,7 +348,6 @@ impl Node {
             store: hello.store,
             incarnation: hello.incarnation,
             reported: Position::default(),
-            max_message_bytes: hello.max_message_bytes,
         };
         let name = format!("peer:{node}");
         if let Some(id) = self.by_name.get(&name).copied()
@@ -410,10 +418,6 @@ impl Node {
         self.timers.clear(Timer::Link(link.id));
         self.awaiting.remove(&link.id);
         self.unflushed.remove(&link.id);
-        if let Some(session) = link.session() {
-            self.ready.remove(&session);
-            self.timers.clear(Timer::Session(session));
-        }
         let reason: String = reason.into();
         match &link.state {
             State::Handshake | State::Candidate { .. } => {}
@@ -434,6 +438,8 @@ impl Node {
             && session.link == Some(link.id)
         {
             session.disconnected(self.now.wall);
+            self.ready.remove(&id);
+            self.timers.clear(Timer::Session(id));
             if session.is_durable() {
                 self.touch(id, Dirty::Soon);
             } else {

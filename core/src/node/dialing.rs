@@ -160,7 +160,7 @@ impl Node {
         let head = self.log.durable();
         let mut rewound = Vec::new();
         for session in self.sessions.values_mut() {
-            if session.application().is_some_and(|application| application.tags.is_none()) {
+            if session.follows_node_tags() {
                 session.rewind(head);
                 rewound.push(session.id);
             }

@@ -16,9 +16,9 @@ impl Node {
             Err(failure) => return self.halt(failure),
         };
         match (purpose, answer) {
-            (Purpose::Walk(session), Answer::Rows { rows, upto, superseded }) => {
+            (Purpose::Walk(session, after), Answer::Rows { rows, upto, superseded }) => {
                 self.tally.superseded += superseded;
-                self.rows_fetched(session, fetch, rows, upto);
+                self.rows_fetched(session, fetch, after, rows, upto);
             }
             (Purpose::Repeat(session, asked), Answer::RowsAt(rows)) => {
                 self.repeats_fetched(session, fetch, &asked, rows);
@@ -51,7 +51,7 @@ impl Node {
 
     fn session_fetches(&self) -> usize {
         let of_sessions = |purpose: &&Purpose| match purpose {
-            Purpose::Walk(_) | Purpose::Repeat(..) => true,
+            Purpose::Walk(..) | Purpose::Repeat(..) => true,
             Purpose::Lookup(..) | Purpose::Operator(_) => false,
         };
         self.fetches.values().filter(of_sessions).count()
@@ -64,7 +64,8 @@ impl Node {
         }
         let purpose = match &query {
             Query::RowsAt(positions) => Purpose::Repeat(id, positions.clone()),
-            _ => Purpose::Walk(id),
+            Query::Rows { after, .. } => Purpose::Walk(id, *after),
+            Query::Latest(_) | Query::Find { .. } | Query::DeadLetters { .. } => return,
         };
         let fetch = self.fetch(purpose, query);
         if let Some(session) = self.sessions.get_mut(&id) {

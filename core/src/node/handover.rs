@@ -100,6 +100,7 @@ impl Desk<'_> {
             let Some(tail) = tail else {
                 return Stop::Store(Some(self.query()));
             };
+            self.session.walked_bytes += tail.row.size() as u64;
             self.carrier.offer(self.session, self.link, &tail.row, Some(&mut tail.json));
             self.session.next = position.next();
         }
@@ -156,6 +157,7 @@ impl Desk<'_> {
             if self.stop().is_some() {
                 return;
             }
+            self.session.walked_bytes += row.size() as u64;
             let checked = row.position <= self.session.check_upto() || row.only.is_some();
             if *superseded && checked {
                 self.carrier.tally.superseded += u64::from(row.only == Some(self.session.id));
@@ -201,13 +203,12 @@ impl Carrier<'_> {
         row: &Row,
         json: Option<&mut Option<Bytes>>,
     ) {
-        session.walked_bytes += row.size() as u64;
         let known = !session.known.is_empty() && session.known.remove(&row.position);
         if known || !session.is_owed(row, &self.config.tags) {
             return;
         }
         let mut flight = Flight::new(self.now.wall);
-        if let Some(reason) = self.refusal(session, &row.message) {
+        if let Some(reason) = self.refusal(link, row) {
             self.end(session, row, flight, reason);
             return;
         }
@@ -230,7 +231,7 @@ impl Carrier<'_> {
         } else if application && flight.failed >= self.config.retry.max_attempts {
             Some(DeadReason::Unacknowledged)
         } else {
-            self.refusal(session, &row.message)
+            self.refusal(link, row)
         };
         match reason {
             Some(reason) => self.end(session, row, flight, reason),
@@ -239,12 +240,15 @@ impl Carrier<'_> {
     }
 
     /// Why the session cannot be handed this message.
-    fn refusal(&self, session: &Session, message: &Message) -> Option<DeadReason> {
-        if message.is_expired(self.now.wall) {
+    fn refusal(&self, link: &Link, row: &Row) -> Option<DeadReason> {
+        // Who replays an expired dead letter wants it handed over all the same.
+        if row.only.is_none() && row.message.is_expired(self.now.wall) {
             return Some(DeadReason::Expired);
         }
-        let too_large =
-            session.peer().is_some_and(|peer| message.body().len() as u64 > peer.max_message_bytes);
+        let too_large = link.peer().is_some_and(|peer| {
+            row.message.body().len() > peer.max_message_bytes
+                || row.message.encoded().len() >= peer.max_frame_bytes
+        });
         too_large.then_some(DeadReason::TooLarge)
     }
 

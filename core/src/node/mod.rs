@@ -102,9 +102,15 @@ pub struct Node {
     dirty_now: BTreeSet<SessionId>,
     dirty_soon: BTreeSet<SessionId>,
     receipts_touched: BTreeSet<SessionId>,
+    /// Rows have come to the tail, or a session has moved on in it.
+    trim_wanted: bool,
+    /// Links that have taken or given something: whether to read on is decided anew.
+    moved: BTreeSet<LinkId>,
     /// Something waits for a commit, though no row does.
     commit_wanted: bool,
-    orders: Vec<(BatchId, Ticket)>,
+    orders: Vec<Order>,
+    /// Dead letters that are being replayed or purged.
+    leaving: BTreeSet<DeadLetterId>,
     searches: BTreeMap<FetchId, Search>,
     usage: Usage,
     store_full: Option<String>,
@@ -128,11 +134,20 @@ enum Phase {
     Halted,
 }
 
+/// An order that is answered when its batch is durable.
+#[derive(Debug, Clone, Copy)]
+struct Order {
+    batch: BatchId,
+    ticket: Ticket,
+    /// Whether it is carried out by a later batch if this one fails; else it is taken back.
+    stands: bool,
+}
+
 /// What a question to the store is for.
 #[derive(Debug, Clone)]
 enum Purpose {
-    /// The next rows of a session.
-    Walk(SessionId),
+    /// The rows of a session behind this position.
+    Walk(SessionId, Position),
     /// Flights of a session to hand over again.
     Repeat(SessionId, Vec<Position>),
     /// What is the newest of the keys of parked messages.
@@ -187,8 +202,11 @@ impl Node {
             dirty_now: BTreeSet::new(),
             dirty_soon: BTreeSet::new(),
             receipts_touched: BTreeSet::new(),
+            trim_wanted: false,
+            moved: BTreeSet::new(),
             commit_wanted: true,
             orders: Vec::new(),
+            leaving: BTreeSet::new(),
             searches: BTreeMap::new(),
             usage: recovered.usage,
             store_full: None,
@@ -208,21 +226,24 @@ impl Node {
     }
 
     fn recover_sessions(&mut self, recovered: &Recovered, now: Now) {
+        let tags = self.config.tags.clone();
         for record in &recovered.sessions {
             let repeats = RateLimit::new(self.config.retry.max_rate, now.instant);
-            let Some(mut session) = Session::recover(record, recovered.head, repeats) else {
+            let Some(session) = Session::recover(record, recovered.head, &tags, repeats) else {
                 let reason = "its record in the store cannot be read".into();
                 let (session, owed) = (record.name.clone(), recovered.head.get());
                 self.out.push_back(Output::Event(Event::SessionEnded { session, reason, owed }));
                 continue;
             };
-            for (id, reason, count, bytes) in &recovered.dead_letters {
-                if *id == session.id {
-                    session.dead.insert(*reason, (*count, *bytes));
-                }
+            let id = session.id;
+            self.by_name.insert(session.name.clone(), id);
+            self.sessions.insert(id, session);
+            self.arrange_write(id);
+        }
+        for (id, reason, count, bytes) in &recovered.dead_letters {
+            if let Some(session) = self.sessions.get_mut(id) {
+                session.dead.insert(*reason, (*count, *bytes));
             }
-            self.by_name.insert(session.name.clone(), session.id);
-            self.sessions.insert(session.id, session);
         }
     }
 
@@ -289,7 +310,9 @@ impl Node {
             self.flush(link);
         }
         self.pause_or_resume();
-        self.trim_tail();
+        if core::mem::take(&mut self.trim_wanted) {
+            self.trim_tail();
+        }
         if self.phase == Phase::ShuttingDown && self.out.is_empty() {
             self.stop_if_done();
         }
@@ -345,8 +368,10 @@ impl Node {
         let full = self.log.undurable_bytes() > crate::log::UNDURABLE_MAX_BYTES;
         if full != self.paused {
             self.paused = full;
+            self.moved.extend(self.links.keys());
         }
-        for link in self.links.values_mut() {
+        for id in core::mem::take(&mut self.moved) {
+            let Some(link) = self.links.get_mut(&id) else { continue };
             let pause = full || link.is_congested();
             if pause != link.paused {
                 link.paused = pause;

@@ -19,7 +19,7 @@ use crate::session::{Role, Session, UNNAMED};
 use crate::store::{Answer, DeadLetter, Query, Row, StoredRow};
 use crate::tags;
 
-use super::{Node, Phase, Purpose};
+use super::{Node, Order, Phase, Purpose};
 
 /// Dead letters asked of the store at once while looking for a message.
 const DEAD_LETTER_PAGE: usize = 256;
@@ -203,29 +203,32 @@ impl Node {
         replay: bool,
     ) {
         let letter = letters.into_iter().next().filter(|letter| letter.id == id);
-        let gone = self.log.growing.dead_letters_gone.contains(&id);
+        let gone = self.leaving.contains(&id);
         let Some(letter) = letter.filter(|_| !gone) else {
             let answer = AdminAnswer::NotFound;
             self.out.push_back(Output::Admin { ticket, answer });
             return;
         };
+        let bytes = (letter.message.encoded().len() + 64) as u64;
         if let Some(session) = self.sessions.get_mut(&letter.session) {
             let counts = session.dead.entry(letter.reason).or_default();
             counts.0 = counts.0.saturating_sub(1);
-            counts.1 = counts.1.saturating_sub((letter.message.encoded().len() + 64) as u64);
+            counts.1 = counts.1.saturating_sub(bytes);
             self.ready.insert(letter.session);
         }
+        self.leaving.insert(id);
+        self.log.marks.letters.push((id, letter.session, letter.reason, bytes));
         if replay {
             self.append_only_for(letter.session, letter.message);
         }
         self.log.growing.dead_letters_gone.push(id);
-        self.order(ticket);
+        self.order(ticket, false);
     }
 
     /// Answers when the growing batch is durable.
-    fn order(&mut self, ticket: Ticket) {
+    fn order(&mut self, ticket: Ticket, stands: bool) {
         self.commit_wanted = true;
-        self.orders.push((self.log.growing_id(), ticket));
+        self.orders.push(Order { batch: self.log.growing_id(), ticket, stands });
     }
 
     fn forget(&mut self, ticket: Ticket, name: &str) {
@@ -245,7 +248,7 @@ impl Node {
         }
         let id = session.id;
         self.end_session_by_id(id, "forgotten by the operator");
-        self.order(ticket);
+        self.order(ticket, true);
     }
 
     fn status(&self) -> Status {
@@ -338,7 +341,7 @@ impl Node {
                 Protocol::Postcard => "postcard",
             },
             rtt_ms: link.rtt.map(|rtt| rtt.as_secs_f64() * 1000.0),
-            clock_offset_ms: peer.map(|peer| peer.clock_offset_ms),
+            clock_offset_ms: peer.map(|peer| peer.clock_offset_ms(self.now)),
             received_bytes: link.bytes.0,
             sent_bytes: link.bytes.1,
             up_ms: Some(self.now.instant.since(link.opened).as_millis() as u64),

@@ -8,7 +8,7 @@ use crate::event::Event;
 use crate::ids::Hash128;
 use crate::io::{Close, Frame};
 use crate::link::Link;
-use crate::message::Message;
+use crate::message::{MAX_WALL, Message};
 use crate::newest::Comparison;
 use crate::rate::backoff;
 use crate::seen::Verdict;
@@ -36,16 +36,14 @@ impl Node {
     fn check_message(&self, link: &Link, message: &Message) -> Result<(), Close> {
         let limits = &self.config.limits;
         message
-            .check(limits.max_tags, limits.max_nodes)
+            .check()
             .map_err(|error| protocol(&alloc::format!("message {message:?}: {error}")))?;
         let peer = link.peer().map(|peer| peer.node.as_str());
         if message.path().rsplit(',').next() != peer {
             return Err(protocol("the path of a message does not end with its sender"));
         }
-        if message.body().len() > limits.max_message_bytes
-            || message.key().len() > limits.max_key_bytes
-        {
-            return Err(protocol("a message above the limits that this node told"));
+        if message.body().len() > limits.max_message_bytes {
+            return Err(protocol("a value above the limit that this node told"));
         }
         Ok(())
     }
@@ -126,13 +124,12 @@ impl Node {
     }
 
     pub(super) fn peer_acknowledged(&mut self, link: &mut Link, ack: Ack) -> Result<(), Close> {
-        let offset = i64::try_from(ack.wall.0).unwrap_or(i64::MAX) - self.now.wall.0 as i64;
         self.dialer_succeeded(link);
         let Some(peer) = link.peer_mut() else { return Ok(()) };
-        if !peer.may_acknowledge(ack.upto) {
+        if !peer.may_acknowledge(ack.upto) || ack.wall > MAX_WALL {
             return Err(protocol("an acknowledgement of what was not sent"));
         }
-        peer.clock_offset_ms = offset;
+        peer.hear_clock(ack.wall, self.now);
         let id = peer.session;
         let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
         let mut moved = false;
@@ -162,7 +159,11 @@ impl Node {
         let id = peer.session;
         let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
         let retry = &self.config.retry;
-        session.refusals = session.refusals.saturating_add(1);
+        let now = self.now.instant;
+        if session.next_wake(now).is_none() {
+            // The first refusal since the last wait was over.
+            session.refusals = session.refusals.saturating_add(1);
+        }
         let limit = backoff(retry.ack_timeout / 8, retry.max_backoff, session.refusals.min(32));
         let at = self.now.instant + self.random.upper_half(limit);
         for position in peer.refuse(not_now.first, not_now.last) {

@@ -100,19 +100,23 @@ impl Node {
         let now = self.now.instant;
         self.timers.set_earlier(Timer::Upkeep, now + UPKEEP_INTERVAL);
         let peers = self.links.values().filter_map(|link| link.peer());
-        self.clock.compare_with_peers(peers.map(|peer| peer.clock_offset_ms));
+        let at = self.now;
+        self.clock.compare_with_peers(peers.map(|peer| peer.clock_offset_ms(at)));
         self.notice_clock();
         if self.store_rest_until.is_some_and(|until| until <= now) {
             self.store_rest_until = None;
             self.commit_wanted = true;
         }
+        // Nothing ends by a clock that cannot be trusted.
+        let sound = self.clock_fault.is_none();
         let ended: Vec<SessionId> = self
             .sessions
             .values()
             .filter(|session| {
-                session
-                    .away_since
-                    .is_some_and(|since| since.plus(self.config.store.session_ttl) <= self.now.wall)
+                sound
+                    && session.away_since.is_some_and(|since| {
+                        since.plus(self.config.store.session_ttl) <= self.now.wall
+                    })
             })
             .map(|session| session.id)
             .collect();

@@ -29,6 +29,11 @@ impl Node {
             if desk.link.is_greeted() { desk.walk(durable) } else { Stop::Held }
         });
         let Some(stop) = stop else { return };
+        if stop == Stop::Done
+            && let Some(session) = self.sessions.get_mut(&id)
+        {
+            session.walked_bytes = self.log_bytes;
+        }
         self.repeat_due(id);
         let idle = self.sessions.get(&id).is_some_and(|session| session.fetch.is_none());
         if let Stop::Store(Some(query)) = stop
@@ -71,6 +76,8 @@ impl Node {
         if session.cursor() != before {
             session.touch(Dirty::Soon);
         }
+        self.trim_wanted = true;
+        self.moved.insert(link.id);
         match session.next_wake(self.now.instant) {
             Some(at) => self.timers.set(Timer::Session(id), at),
             None => self.timers.clear(Timer::Session(id)),
@@ -114,10 +121,13 @@ impl Node {
         &mut self,
         id: SessionId,
         fetch: FetchId,
+        after: Position,
         rows: Vec<StoredRow>,
         upto: Position,
     ) {
-        if self.is_awaited(id, fetch) {
+        // A question that waited while the session was set back is asked again.
+        let fits = self.sessions.get(&id).is_some_and(|session| after < session.next);
+        if self.is_awaited(id, fetch) && fits {
             self.visit(id, |desk, _, _| desk.rows(&rows, upto));
         }
     }

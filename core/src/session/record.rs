@@ -19,6 +19,8 @@ struct Record {
     next: Position,
     open: Vec<OpenRecord>,
     away_since: WallMs,
+    /// The node's tags, by which an application receives that has none of its own.
+    node_tags: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -27,7 +29,6 @@ enum RoleRecord {
         store: StoreId,
         incarnation: Incarnation,
         reported: Position,
-        max_message_bytes: u64,
     },
     Application {
         tags: Option<String>,
@@ -48,15 +49,21 @@ struct OpenRecord {
 }
 
 impl Session {
-    /// The session of this record. Everything up to `head` may have been handed over before.
-    /// `None` if the record cannot be read.
-    pub fn recover(record: &SessionRecord, head: Position, repeats: RateLimit) -> Option<Self> {
-        let Record { role, next, open, away_since } = postcard::from_bytes(&record.state).ok()?;
+    /// The session of this record, in a node that has these tags now. Everything up to `head` may
+    /// have been handed over before. `None` if the record cannot be read.
+    pub fn recover(
+        record: &SessionRecord,
+        head: Position,
+        node_tags: &TagSet,
+        repeats: RateLimit,
+    ) -> Option<Self> {
+        let Record { role, next, open, away_since, node_tags: before } =
+            postcard::from_bytes(&record.state).ok()?;
         let (kind, name) = record.name.split_once(':')?;
         let role = match role {
-            RoleRecord::Peer { store, incarnation, reported, max_message_bytes } => {
+            RoleRecord::Peer { store, incarnation, reported } => {
                 let node = NodeId::new(name).ok()?;
-                Role::Peer(Peer { node, store, incarnation, reported, max_message_bytes })
+                Role::Peer(Peer { node, store, incarnation, reported })
             }
             RoleRecord::Application { tags, keys, auto, conflate, from, replay } => {
                 let tags = tags.map(|tags| TagSet::new(crate::tags::list(&tags)));
@@ -73,24 +80,26 @@ impl Session {
         };
         let mut session = Self::new(record.id, role, next, repeats);
         session.doubt = head;
-        session.handed_upto = next.before();
+        session.handed_upto = head;
         session.away_since = Some(away_since);
         for OpenRecord { position, handed, failed, first_at } in open {
             session.flights.insert(position, Flight { handed, failed, ..Flight::new(first_at) });
         }
         session.disconnected(away_since);
         session.dirty = Dirty::Clean;
+        if before != node_tags.as_str() && session.follows_node_tags() {
+            session.rewind(head);
+        }
         Some(session)
     }
 
     /// The record for the store; `None` for a session that is not stored.
-    pub fn record(&self, wall: WallMs) -> Option<SessionRecord> {
+    pub fn record(&self, wall: WallMs, node_tags: &TagSet) -> Option<SessionRecord> {
         let role = match &self.role {
             Role::Peer(peer) => RoleRecord::Peer {
                 store: peer.store,
                 incarnation: peer.incarnation,
                 reported: peer.reported,
-                max_message_bytes: peer.max_message_bytes,
             },
             Role::Application(application) => {
                 application.client.as_ref()?;
@@ -110,7 +119,8 @@ impl Session {
             Role::Application(_) => (self.next, self.open_records()),
         };
         let away_since = self.away_since.unwrap_or(wall);
-        let state = postcard::to_allocvec(&Record { role, next, open, away_since })
+        let node_tags = node_tags.as_str().into();
+        let state = postcard::to_allocvec(&Record { role, next, open, away_since, node_tags })
             .expect("a record can be encoded");
         Some(SessionRecord {
             id: self.id,

@@ -54,7 +54,11 @@ pub struct World {
     pub stopped: bool,
     /// Whether pings are answered at once, as a WebSocket library does.
     pub answers_pings: bool,
-    config: Config,
+    /// Whether sockets take frames at once; else [`World::take_frames`] does.
+    pub takes_frames: bool,
+    /// What the node is started with.
+    pub config: Config,
+    untaken: Vec<(LinkId, usize)>,
     jobs: VecDeque<Job>,
     frames: BTreeMap<LinkId, VecDeque<Frame>>,
     answers: BTreeMap<Ticket, AdminAnswer>,
@@ -86,6 +90,8 @@ impl World {
             halted: None,
             stopped: false,
             answers_pings: true,
+            takes_frames: true,
+            untaken: Vec::new(),
             config,
             jobs: VecDeque::new(),
             frames: BTreeMap::new(),
@@ -158,6 +164,14 @@ impl World {
     /// Takes all frames that were sent on a link.
     pub fn frames(&mut self, link: LinkId) -> Vec<Frame> {
         self.frames.remove(&link).unwrap_or_default().into()
+    }
+
+    /// The sockets take everything, now and from now on.
+    pub fn take_frames(&mut self) {
+        self.takes_frames = true;
+        for (link, cost) in std::mem::take(&mut self.untaken) {
+            self.give(Input::Sent { link, frames: 1, cost });
+        }
     }
 
     /// Whether the store has something to do.
@@ -253,7 +267,11 @@ impl World {
                         _ => None,
                     };
                     self.frames.entry(link).or_default().push_back(frame);
-                    self.node.handle(Input::Sent { link, frames: 1, cost }, self.now);
+                    if self.takes_frames {
+                        self.node.handle(Input::Sent { link, frames: 1, cost }, self.now);
+                    } else {
+                        self.untaken.push((link, cost));
+                    }
                     if let Some(payload) = ping {
                         let frame = Frame::Pong(payload);
                         self.node.handle(Input::Received { link, frame }, self.now);
