@@ -144,14 +144,15 @@ pub struct Message {
 }
 
 impl Message {
-    /// Encodes `fields` at the end of `buffer` and splits the message off.
+    /// Encodes `fields` into `buffer`, which is empty, and splits the message off: what room is
+    /// left serves the next one, so that many messages share one allocation.
     pub fn encode(fields: &Fields<'_>, buffer: &mut BytesMut) -> Self {
         let room = fields.path.len() + fields.id.len() + fields.key.len() + fields.body.len();
         buffer.reserve(room + 256);
-        let start = buffer.len();
+        debug_assert!(buffer.is_empty(), "what is there would become part of the message");
         postcard::serialize_with_flavor(fields, Appender(buffer))
             .expect("appending to memory cannot fail");
-        let encoded = buffer.split_off(start).freeze();
+        let encoded = buffer.split().freeze();
         Self::decode(&encoded).expect("what was just encoded can be decoded").0
     }
 

@@ -178,15 +178,31 @@ impl Client {
     /// published again with the same ids.
     pub async fn publish(&mut self, messages: &[Publish<'_>]) -> Result<Vec<Outcome>, ClientError> {
         let mut outcomes = Vec::with_capacity(messages.len());
+        self.publish_into(messages, &mut outcomes).await?;
+        Ok(outcomes)
+    }
+
+    /// [`Client::publish`] that appends the answers to `outcomes`, so that those which came
+    /// before an error are there: they answer the first of `messages`, in their order.
+    ///
+    /// # Errors
+    /// As of [`Client::publish`].
+    pub async fn publish_into(
+        &mut self,
+        messages: &[Publish<'_>],
+        outcomes: &mut Vec<Outcome>,
+    ) -> Result<(), ClientError> {
+        let whole = outcomes.len() + messages.len();
         let mut kept = VecDeque::new();
         let mut sending = pin!(self.sender.publish(messages));
         let mut sent = false;
-        while !sent || outcomes.len() < messages.len() {
+        while !sent || outcomes.len() < whole {
             tokio::select! {
-                done = &mut sending, if !sent => {
-                    done?;
-                    sent = true;
-                }
+                done = &mut sending, if !sent => match done {
+                    // Answers may still be there to be read, and the reason behind them.
+                    Ok(()) | Err(ClientError::Lost(_)) => sent = true,
+                    Err(error) => return Err(error),
+                },
                 received = self.receiver.receive() => match received? {
                     Received::Outcomes(batch) => {
                         outcomes.extend(batch.into_iter().filter(Outcome::answers_publish));
@@ -196,7 +212,7 @@ impl Client {
             }
         }
         self.receiver.kept.append(&mut kept);
-        Ok(outcomes)
+        Ok(())
     }
 }
 

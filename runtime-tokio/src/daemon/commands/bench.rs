@@ -20,7 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use self::load::{Load, Pace, Shape};
 use self::mesh::{Mesh, Sample};
 use self::report::{Cost, Report};
-use super::client_args::Speak;
+use super::connecting::Speak;
 use crate::daemon::Failed;
 
 /// Messages that are published one by one, each when the one before has arrived.

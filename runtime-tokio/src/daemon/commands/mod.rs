@@ -4,12 +4,14 @@
 
 mod bench;
 mod check;
-mod client_args;
+mod connecting;
 mod dead_letters;
 mod demo;
+mod publish;
 mod run;
 mod sessions;
 mod status;
+mod subscribe;
 mod table;
 mod whereabouts;
 
@@ -30,6 +32,10 @@ pub(super) enum Command {
     Status(status::Status),
     /// Show where messages with an id are at a node, per session
     Where(whereabouts::Where),
+    /// Publish a message, or many from standard input
+    Pub(publish::Publish),
+    /// Print what an application is handed
+    Sub(subscribe::Subscribe),
     /// Measure throughput and latency
     Bench(bench::Bench),
     /// Work on messages that a session could not be brought to acknowledge
@@ -47,6 +53,8 @@ pub(super) fn execute(command: Command) -> Result<ExitCode, Failed> {
         Command::Check(check) => check.execute(),
         Command::Status(status) => status.execute(),
         Command::Where(whereabouts) => whereabouts.execute(),
+        Command::Pub(publish) => publish.execute(),
+        Command::Sub(subscribe) => subscribe.execute(),
         Command::Bench(bench) => bench.execute(),
         Command::DeadLetters(letters) => letters.execute(),
         Command::Sessions(sessions) => sessions.execute(),

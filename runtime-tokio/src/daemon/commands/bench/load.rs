@@ -21,7 +21,7 @@ use crate::client::{
     Client, ClientError, ClientOptions, Delivery, Outcome, Received, Receiver, Sender,
 };
 use crate::daemon::Failed;
-use crate::daemon::commands::client_args::with_query;
+use crate::daemon::commands::connecting::with_query;
 
 /// Messages that are encoded and handed to the socket together.
 const CHUNK: u64 = 256;

@@ -12,6 +12,7 @@ use slipstream_core::io::Protocol;
 use super::load::{Phase, Shape};
 use super::mesh::{Place, Sample};
 use crate::daemon::Failed;
+use crate::daemon::commands::connecting::bare;
 use crate::daemon::commands::table::table;
 
 /// The outcome of a run. Every message arrived exactly once, or there is none.
@@ -224,11 +225,6 @@ fn protocol_name(protocol: Protocol) -> &'static str {
         Protocol::Json => "json",
         Protocol::Postcard => "binary",
     }
-}
-
-/// A URL without its query string, which may hold a token.
-fn bare(url: &str) -> &str {
-    url.split('?').next().unwrap_or_default()
 }
 
 fn milliseconds(nanoseconds: u64) -> f64 {

@@ -1,0 +1,167 @@
+//! What the commands that connect as an application have in common: protocol, query string, and
+//! when to connect again.
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use clap::ValueEnum;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use slipstream_core::io::Protocol;
+
+use crate::ConnectError;
+use crate::client::ClientError;
+use crate::daemon::Failed;
+
+/// First wait before something is tried again, and the longest one.
+const WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// What stays as it is in a query string; a comma in a value would be taken for a separator.
+const ESCAPED: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b':');
+
+/// How a command speaks to a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Speak {
+    /// Text frames, one JSON object each
+    Json,
+    /// Binary frames of many records
+    Postcard,
+}
+
+impl From<Speak> for Protocol {
+    fn from(speak: Speak) -> Self {
+        match speak {
+            Speak::Json => Self::Json,
+            Speak::Postcard => Self::Postcard,
+        }
+    }
+}
+
+/// `url` with more query parameters, each a list; an empty list is written as `name=`.
+pub(super) fn with_query(url: &str, parameters: &[(&str, &[&str])]) -> String {
+    let (address, query) = url.split_once('?').unwrap_or((url, ""));
+    let bare = address.split_once("://").is_some_and(|(_, rest)| !rest.contains('/'));
+    let mut url = format!("{address}{}?{query}", if bare { "/" } else { "" });
+    for (name, items) in parameters {
+        if !url.ends_with(['?', '&']) {
+            url.push('&');
+        }
+        let items: Vec<_> =
+            items.iter().map(|item| utf8_percent_encode(item, ESCAPED).to_string()).collect();
+        // Writing to a string does not fail.
+        let _ = write!(url, "{name}={}", items.join(","));
+    }
+    url
+}
+
+/// A duration with its unit, as an argument.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text).map_err(|error| format!("{error}; write 30s or 5m"))
+}
+
+/// Whether a connection that failed like this may come about at another time (2-interfaces,
+/// section 1).
+pub(super) fn may_pass(error: &ClientError) -> bool {
+    match error {
+        ClientError::Closed { code, .. } => !matches!(code, 4400 | 4401 | 4403 | 4409 | 4413),
+        ClientError::Lost(_) => true,
+        ClientError::Connect { source, .. } => match source {
+            ConnectError::Unreachable(_) | ConnectError::TimedOut(_) => true,
+            ConnectError::Refused { status, .. } => *status >= 500,
+            ConnectError::BadUrl(_) | ConnectError::NoTls | ConnectError::NotANode(_) => false,
+        },
+        ClientError::Protocol(_) | ClientError::BadValue { .. } => false,
+    }
+}
+
+/// What to tell of a connection to `url` that failed.
+pub(super) fn told(url: &str, error: &ClientError) -> Failed {
+    match error {
+        ClientError::Connect { .. } => Failed::general(error.to_string()),
+        ClientError::Closed { .. }
+        | ClientError::Lost(_)
+        | ClientError::Protocol(_)
+        | ClientError::BadValue { .. } => Failed::general(format!("{}: {error}", bare(url))),
+    }
+}
+
+/// A URL without its query string, which may hold a token.
+pub(super) fn bare(url: &str) -> &str {
+    url.split('?').next().unwrap_or_default()
+}
+
+/// Doubling waits, until there was no success for too long.
+#[derive(Debug)]
+pub(super) struct BackOff {
+    limit: Duration,
+    end: Option<Instant>,
+    next: Duration,
+}
+
+impl BackOff {
+    /// Gives up when `limit` has passed since the first failure after a success.
+    pub(super) fn new(limit: Duration) -> Self {
+        Self { limit, end: None, next: WAITS.0 }
+    }
+
+    /// It works again.
+    pub(super) fn succeeded(&mut self) {
+        *self = Self::new(self.limit);
+    }
+
+    /// How long to wait, at least as long as asked for; `None`: give up.
+    pub(super) fn wait(&mut self, asked: Option<Duration>) -> Option<Duration> {
+        let now = Instant::now();
+        // A limit beyond what the clock can tell is none.
+        let end = self.end.or_else(|| now.checked_add(self.limit));
+        self.end = end;
+        let left = end.map_or(Duration::MAX, |end| end.saturating_duration_since(now));
+        if left.is_zero() {
+            return None;
+        }
+        let wait = self.next.max(asked.unwrap_or_default()).min(left);
+        self.next = (self.next * 2).min(WAITS.1);
+        Some(wait)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_double_and_end() {
+        let mut back_off = BackOff::new(Duration::from_secs(60));
+        assert_eq!(back_off.wait(None), Some(WAITS.0));
+        assert_eq!(back_off.wait(None), Some(WAITS.0 * 2));
+        assert_eq!(back_off.wait(Some(Duration::from_secs(7))), Some(Duration::from_secs(7)));
+        back_off.succeeded();
+        assert_eq!(back_off.wait(None), Some(WAITS.0));
+        assert_eq!(BackOff::new(Duration::ZERO).wait(None), None);
+        assert!(BackOff::new(Duration::MAX).wait(None).is_some());
+    }
+
+    #[test]
+    fn what_an_application_should_not_repeat_is_final() {
+        let closed = |code| ClientError::Closed { code, reason: String::new(), by_node: true };
+        for code in [1001, 1006, 4408, 4429] {
+            assert!(may_pass(&closed(code)), "{code}");
+        }
+        for code in [4400, 4401, 4403, 4409, 4413] {
+            assert!(!may_pass(&closed(code)), "{code}");
+        }
+    }
+
+    #[test]
+    fn parameters_are_added_to_what_is_there() {
+        assert_eq!(with_query("ws://a:1", &[("keys", &[])]), "ws://a:1/?keys=");
+        assert_eq!(
+            with_query("ws://a:1/x?token=t", &[("tags", &["a", "b"]), ("client", &["c"])]),
+            "ws://a:1/x?token=t&tags=a,b&client=c"
+        );
+        assert_eq!(
+            with_query("ws://a/", &[("keys", &["order:", "a,b &å"])]),
+            "ws://a/?keys=order:,a%2Cb%20%26%C3%A5"
+        );
+    }
+}
