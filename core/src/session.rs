@@ -205,6 +205,16 @@ impl Session {
         }
     }
 
+    /// Whether it may ever be handed anything: a publisher with `keys=` is not.
+    pub fn receives(&self) -> bool {
+        match &self.role {
+            Role::Peer(_) => true,
+            Role::Application(application) => {
+                application.keys.as_ref().is_none_or(|keys| !keys.is_empty())
+            }
+        }
+    }
+
     /// Rows at or below this need the store's word that they are the newest of their key.
     pub fn check_upto(&self) -> Position {
         let replay = match &self.role {

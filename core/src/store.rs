@@ -286,13 +286,16 @@ pub enum StoreFailure {
 /// A question to the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Query {
-    /// Rows behind `after` up to and with `upto`, in order, until either bound is reached (one row
-    /// is always answered).
+    /// Rows behind `after` up to and with `upto`, in order, until a bound is reached: those below,
+    /// or one of the store's own on how many rows it looks at. Either one row is answered, or the
+    /// answer's `upto` has moved on.
     Rows {
         /// Start behind this position.
         after: Position,
         /// Last position of interest.
         upto: Position,
+        /// Rows at or below this are left out where a newer one of their key is in the store.
+        newest_upto: Position,
         /// At most so many rows.
         max_rows: usize,
         /// At most so many bytes, by [`Row::size`].
@@ -327,6 +330,8 @@ pub enum Answer {
         rows: Vec<StoredRow>,
         /// Everything up to here was looked at.
         upto: Position,
+        /// Rows left out because a newer one of their key is there.
+        superseded: u64,
     },
     /// To [`Query::RowsAt`]: in the order asked, without those that are gone.
     RowsAt(Vec<StoredRow>),
@@ -348,7 +353,8 @@ pub enum Answer {
 pub struct StoredRow {
     /// The row.
     pub row: Row,
-    /// Whether a newer row of its key and tag set is in the store.
+    /// Whether a newer message of its key and tag set is in the store; also told of a row that is
+    /// for one session only.
     pub superseded: bool,
 }
 

@@ -15,6 +15,9 @@ use crate::writer::Writer;
 /// Rows that one [`Query::Find`] looks at.
 const FIND_ROWS: u32 = 20_000;
 
+/// Rows that one [`Query::Rows`] looks at, at most.
+const ROWS_LOOKED_AT: usize = 8192;
+
 /// Rows that one [`Query::Find`] answers, at most.
 const FOUND_ROWS: usize = 64;
 
@@ -47,14 +50,16 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn answer(mut self, query: &Query) -> Result<Answer> {
         match query {
-            Query::Rows { after, upto, max_rows, max_bytes } => {
-                self.rows(*after, *upto, *max_rows, *max_bytes)
+            Query::Rows { after, upto, newest_upto, max_rows, max_bytes } => {
+                let range = (*after, *upto);
+                self.rows(range, *newest_upto, *max_rows, *max_bytes)
             }
             Query::RowsAt(positions) => {
                 let mut rows = Vec::with_capacity(positions.len());
                 for &position in positions {
-                    rows.extend(self.row_at(position)?.map(|row| self.stored(row)));
+                    rows.extend(self.row_at(position)?.map(|row| stored(self.state, row)));
                 }
+                self.judge_replayed(&mut rows)?;
                 Ok(Answer::RowsAt(rows))
             }
             Query::Latest(keys) => {
@@ -70,33 +75,65 @@ impl Reader<'_> {
 
     fn rows(
         &mut self,
-        after: Position,
-        upto: Position,
+        (after, upto): (Position, Position),
+        newest_upto: Position,
         max_rows: usize,
         max_bytes: usize,
     ) -> Result<Answer> {
         // What is not committed yet may still come below `upto`.
         let mut looked_at = upto.min(self.head).max(after);
-        let mut rows: Vec<StoredRow> = Vec::new();
-        let mut bytes = 0;
+        let (mut rows, mut bytes, mut superseded) = (Vec::<StoredRow>::new(), 0, 0);
         let sql = select_rows!("WHERE position > ?1 AND position <= ?2 ORDER BY position");
-        let range = params![stored_number(after.get()), stored_number(looked_at.get())];
-        let mut last = after;
-        let (state, mut full) = (self.state, false);
-        self.each(sql, range, |row| {
-            bytes += row.size();
-            if !rows.is_empty() && (rows.len() >= max_rows || bytes > max_bytes) {
-                full = true;
-                return ControlFlow::Break(());
+        let mut statement = self.db.prepare_cached(sql)?;
+        let mut found =
+            statement.query(params![stored_number(after.get()), stored_number(looked_at.get())])?;
+        let (mut last, mut steps) = (after, 0);
+        while let Some(columns) = found.next()? {
+            steps += 1;
+            let position = Position::new(columns.get::<_, i64>(0)?.cast_unsigned());
+            if steps > ROWS_LOOKED_AT {
+                looked_at = last;
+                break;
             }
-            last = row.position;
-            rows.push(stored(state, row));
-            ControlFlow::Continue(())
-        })?;
-        if full {
-            looked_at = last;
+            // Known without reading the row.
+            let known = position <= newest_upto && self.state.index.is_superseded(position.get());
+            match if known { None } else { Some(log::read(columns)) } {
+                None => superseded += 1,
+                Some(Err(damage)) => self.damaged.push(damage),
+                Some(Ok(row)) => {
+                    let stored = stored(self.state, row);
+                    let size = stored.row.size();
+                    let is_full = rows.len() >= max_rows || bytes + size > max_bytes;
+                    if stored.superseded && position <= newest_upto {
+                        superseded += 1;
+                    } else if is_full && !rows.is_empty() {
+                        looked_at = last;
+                        break;
+                    } else {
+                        bytes += size;
+                        rows.push(stored);
+                    }
+                }
+            }
+            last = position;
         }
-        Ok(Answer::Rows { rows, upto: looked_at })
+        drop(found);
+        drop(statement);
+        self.judge_replayed(&mut rows)?;
+        Ok(Answer::Rows { rows, upto: looked_at, superseded })
+    }
+
+    /// Rows for one session only compete with nobody: whether they are the newest of their key
+    /// is looked up.
+    fn judge_replayed(&mut self, rows: &mut [StoredRow]) -> Result<()> {
+        for StoredRow { row, superseded } in rows.iter_mut().filter(|s| s.row.only.is_some()) {
+            if let Some(key) = row.message.key_hash()
+                && let Some(newest) = self.latest(&key)?
+            {
+                *superseded = newest.message.is_newer_than(&row.message);
+            }
+        }
+        Ok(())
     }
 
     fn find(&mut self, id: &str, after: Position) -> Result<Answer> {
@@ -186,10 +223,6 @@ impl Reader<'_> {
             }
         }
         Ok(())
-    }
-
-    fn stored(&self, row: Row) -> StoredRow {
-        stored(self.state, row)
     }
 }
 

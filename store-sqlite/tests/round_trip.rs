@@ -193,8 +193,9 @@ fn rows_stop_at_each_bound_and_answer_one_at_least() {
     harness.commit(batch(rows));
     let mut rows = |after, upto, max_rows, max_bytes| {
         let (after, upto) = (Position::new(after), Position::new(upto));
-        match harness.fetch(Query::Rows { after, upto, max_rows, max_bytes }) {
-            Answer::Rows { rows, upto } => {
+        let newest_upto = Position::new(0);
+        match harness.fetch(Query::Rows { after, upto, newest_upto, max_rows, max_bytes }) {
+            Answer::Rows { rows, upto, .. } => {
                 (rows.iter().map(|row| row.row.position.get()).collect::<Vec<_>>(), upto.get())
             }
             other => panic!("{other:?}"),

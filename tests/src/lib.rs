@@ -4,6 +4,10 @@
 //! signals, files. [`scenarios`] are the stories told with it, one function each. The thin
 //! `#[test]` functions that name the binary lie in `runtime-tokio/tests/`, because Cargo tells
 //! only the package of a binary where that binary is.
+//!
+//! [`world`] holds one node of the core on virtual time, with a store in memory, for the stories
+//! that need to stop between two of its steps.
 
 pub mod harness;
 pub mod scenarios;
+pub mod world;

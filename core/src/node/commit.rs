@@ -61,7 +61,8 @@ impl Node {
 
     /// No session needs anything at or below this position.
     fn floor(&self) -> Position {
-        let cursors = self.sessions.values().map(|session| session.cursor());
+        let receiving = self.sessions.values().filter(|session| session.receives());
+        let cursors = receiving.map(|session| session.cursor());
         cursors.min().unwrap_or(self.log.durable()).min(self.log.durable())
     }
 

@@ -16,7 +16,8 @@ impl Node {
             Err(failure) => return self.halt(failure),
         };
         match (purpose, answer) {
-            (Purpose::Walk(session), Answer::Rows { rows, upto }) => {
+            (Purpose::Walk(session), Answer::Rows { rows, upto, superseded }) => {
+                self.tally.superseded += superseded;
                 self.rows_fetched(session, fetch, rows, upto);
             }
             (Purpose::Repeat(session, asked), Answer::RowsAt(rows)) => {

@@ -83,6 +83,9 @@ pub(super) enum Stop {
 impl Desk<'_> {
     /// Hands over what is owed up to and with `upto`, as far as it goes.
     pub(super) fn walk(&mut self, upto: Position) -> Stop {
+        if !self.session.receives() {
+            self.session.next = self.session.next.max(upto.next());
+        }
         loop {
             if self.session.next > upto {
                 return Stop::Done;
@@ -91,8 +94,10 @@ impl Desk<'_> {
                 return stop;
             }
             let position = self.session.next;
-            let in_memory = position > self.session.check_upto();
-            let Some(tail) = self.log.row(position).filter(|_| in_memory) else {
+            let (id, checked) = (self.session.id, position <= self.session.check_upto());
+            // Where the newest of the key matters, the store has the word.
+            let tail = self.log.row(position).filter(|tail| !checked && tail.row.only != Some(id));
+            let Some(tail) = tail else {
                 return Stop::Store(Some(self.query()));
             };
             self.carrier.offer(self.session, self.link, &tail.row, Some(&mut tail.json));
@@ -136,6 +141,7 @@ impl Desk<'_> {
         Query::Rows {
             after: self.session.next.before(),
             upto,
+            newest_upto: self.session.check_upto(),
             max_rows: self.window().min(FETCH_ROWS),
             max_bytes: FETCH_BYTES,
         }
@@ -152,8 +158,7 @@ impl Desk<'_> {
             }
             let checked = row.position <= self.session.check_upto() || row.only.is_some();
             if *superseded && checked {
-                self.carrier.tally.superseded +=
-                    u64::from(self.session.is_owed(row, &self.carrier.config.tags));
+                self.carrier.tally.superseded += u64::from(row.only == Some(self.session.id));
             } else {
                 self.carrier.offer(self.session, self.link, row, None);
             }

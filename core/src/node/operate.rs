@@ -360,8 +360,16 @@ impl Node {
             tags: session.application().and_then(|application| application.tags.clone()),
             cursor: session.cursor().get().min(head),
             in_flight: session.flights.len(),
-            behind: head.saturating_sub(session.next.before().get()),
-            behind_bytes: self.log_bytes.saturating_sub(session.walked_bytes),
+            behind: if session.receives() {
+                head.saturating_sub(session.next.before().get())
+            } else {
+                0
+            },
+            behind_bytes: if session.receives() {
+                self.log_bytes.saturating_sub(session.walked_bytes)
+            } else {
+                0
+            },
             oldest_ms: oldest.map_or(0, |at| self.now.wall.0.saturating_sub(at.0)),
             delivered_total: session.delivered,
             retransmits_total: session.retransmits,

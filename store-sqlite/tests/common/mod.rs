@@ -82,18 +82,25 @@ impl Harness {
 
     /// All rows of the log.
     pub fn rows(&mut self) -> Vec<StoredRow> {
-        let query = Query::Rows {
-            after: Position::new(0),
-            upto: Position::new(u64::MAX >> 1),
-            max_rows: usize::MAX,
-            max_bytes: usize::MAX,
-        };
-        let answer = self.fetch(query);
-        // Damage met on the way is reported behind the answer.
-        self.commit_nothing();
-        match answer {
-            Answer::Rows { rows, .. } => rows,
-            other => panic!("{other:?}"),
+        let (mut all, mut after) = (Vec::new(), Position::new(0));
+        loop {
+            let answer = self.fetch(Query::Rows {
+                after,
+                upto: Position::new(u64::MAX >> 1),
+                newest_upto: Position::new(0),
+                max_rows: usize::MAX,
+                max_bytes: usize::MAX,
+            });
+            // Damage met on the way is reported behind the answer.
+            self.commit_nothing();
+            match answer {
+                Answer::Rows { upto, .. } if upto == after => return all,
+                Answer::Rows { rows, upto, .. } => {
+                    all.extend(rows);
+                    after = upto;
+                }
+                other => panic!("{other:?}"),
+            }
         }
     }
 

@@ -75,7 +75,7 @@ fn sample(node: &str, number: usize) -> Sample {
     // Beyond what a double can tell apart.
     let reference = i64::MAX as u64 + number as u64;
     let value = format!(
-        r#"{{"amount":{amount},"status":"authorized","isolate":"{node}","reference":{reference}}}"#
+        r#"{{"amount":{amount},"currency":"EUR","isolate":"{node}","reference":{reference}}}"#
     );
     Sample { id, kind: Kind::Sk, key, tags, value }
 }

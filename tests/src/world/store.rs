@@ -1,0 +1,209 @@
+//! A store in memory that keeps the contract of [`slipstream_core::store`], and forgets nothing.
+
+use std::collections::BTreeMap;
+
+use slipstream_core::clock::Hlc;
+use slipstream_core::ids::{DeadLetterId, Hash128, Incarnation, Position, SessionId, StoreId};
+use slipstream_core::message::Message;
+use slipstream_core::store::{
+    Answer, Batch, DeadLetter, DeadReason, Latest, Query, ReceiptBlock, Recovered, Row, SeenKey,
+    SeenRecord, SessionRecord, StoredRow, Usage,
+};
+
+/// Rows that one [`Query::Find`] looks at.
+const FIND_STRETCH: usize = 100;
+
+/// What is durable.
+#[derive(Debug, Clone)]
+pub struct MemoryStore {
+    id: StoreId,
+    rows: BTreeMap<Position, Row>,
+    latest: BTreeMap<Hash128, Position>,
+    seen: BTreeMap<SeenKey, SeenRecord>,
+    sessions: BTreeMap<SessionId, SessionRecord>,
+    dead_letters: BTreeMap<DeadLetterId, DeadLetter>,
+    receipts: BTreeMap<(SessionId, u64), ReceiptBlock>,
+    clock: Hlc,
+    incarnation: Incarnation,
+    last_session: SessionId,
+    last_dead_letter: DeadLetterId,
+    /// Bytes that the store says it uses, besides its rows.
+    pub ballast: u64,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new(id: u128) -> Self {
+        Self {
+            id: StoreId(id),
+            rows: BTreeMap::new(),
+            latest: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            dead_letters: BTreeMap::new(),
+            receipts: BTreeMap::new(),
+            clock: Hlc::default(),
+            incarnation: Incarnation::default(),
+            last_session: SessionId::default(),
+            last_dead_letter: DeadLetterId::default(),
+            ballast: 0,
+        }
+    }
+
+    /// Makes a batch durable.
+    pub fn commit(&mut self, batch: &Batch) {
+        for row in &batch.rows {
+            if let Some(key) = row.key_hash {
+                self.latest.insert(key, row.position);
+            }
+            self.rows.insert(row.position, row.clone());
+        }
+        for record in &batch.seen {
+            self.seen.insert(record.key.clone(), record.clone());
+        }
+        for key in &batch.seen_dropped {
+            self.seen.remove(key);
+        }
+        for record in &batch.sessions {
+            self.last_session = self.last_session.max(record.id);
+            self.sessions.insert(record.id, record.clone());
+        }
+        for ended in &batch.sessions_ended {
+            self.sessions.remove(ended);
+            self.dead_letters.retain(|_, letter| letter.session != *ended);
+            self.receipts.retain(|(session, _), _| session != ended);
+        }
+        for letter in &batch.dead_letters {
+            self.last_dead_letter = self.last_dead_letter.max(letter.id);
+            self.dead_letters.insert(letter.id, letter.clone());
+        }
+        for gone in &batch.dead_letters_gone {
+            self.dead_letters.remove(gone);
+        }
+        for block in &batch.receipts {
+            self.receipts.insert((block.session, block.number), block.clone());
+        }
+        for (session, upto) in &batch.receipts_dropped {
+            self.receipts.retain(|(owner, number), _| owner != session || number > upto);
+        }
+        self.clock = self.clock.max(batch.clock);
+        self.incarnation = self.incarnation.max(batch.incarnation);
+    }
+
+    /// What a node is told when it opens this store.
+    pub fn recovered(&self) -> Recovered {
+        let mut dead = BTreeMap::<(SessionId, DeadReason), (u64, u64)>::new();
+        for letter in self.dead_letters.values() {
+            let counts = dead.entry((letter.session, letter.reason)).or_default();
+            counts.0 += 1;
+            counts.1 += letter.message.encoded().len() as u64 + 64;
+        }
+        Recovered {
+            store_id: self.id,
+            head: self.head(),
+            clock: self.clock,
+            incarnation: self.incarnation,
+            last_session: self.last_session,
+            last_dead_letter: self.last_dead_letter,
+            sessions: self.sessions.values().cloned().collect(),
+            seen: self.seen.values().cloned().collect(),
+            receipts: self.receipts.values().cloned().collect(),
+            dead_letters: dead
+                .into_iter()
+                .map(|((session, reason), (count, bytes))| (session, reason, count, bytes))
+                .collect(),
+            usage: self.usage(),
+        }
+    }
+
+    /// Room taken.
+    pub fn usage(&self) -> Usage {
+        let rows: usize = self.rows.values().map(Row::size).sum();
+        let used_bytes = rows as u64 + self.ballast;
+        Usage { used_bytes, rows: self.rows.len() as u64, ..Usage::default() }
+    }
+
+    /// The messages in the log, in order.
+    pub fn messages(&self) -> impl Iterator<Item = &Message> {
+        self.rows.values().map(|row| &row.message)
+    }
+
+    /// The answer to a question.
+    pub fn answer(&self, query: Query) -> Answer {
+        match query {
+            Query::Rows { after, upto, newest_upto, max_rows, max_bytes } => {
+                let upto = upto.min(self.head());
+                self.rows_after(after, upto, newest_upto, max_rows, max_bytes)
+            }
+            Query::RowsAt(positions) => {
+                let found = positions.iter().filter_map(|position| self.rows.get(position));
+                Answer::RowsAt(found.map(|row| self.stored(row)).collect())
+            }
+            Query::Latest(keys) => {
+                Answer::Latest(keys.iter().map(|key| self.latest(key)).collect())
+            }
+            Query::Find { id, after } => {
+                let stretch: Vec<&Row> = self
+                    .rows
+                    .range(after.next()..)
+                    .take(FIND_STRETCH)
+                    .map(|(_, row)| row)
+                    .collect();
+                let next = stretch.last().filter(|_| stretch.len() == FIND_STRETCH);
+                let next = next.map(|row| row.position);
+                let rows = stretch.iter().filter(|row| row.message.id() == id);
+                Answer::Find { rows: rows.map(|row| self.stored(row)).collect(), next }
+            }
+            Query::DeadLetters { after, limit } => {
+                let letters = self.dead_letters.range(after.next()..).take(limit);
+                Answer::DeadLetters(letters.map(|(_, letter)| letter.clone()).collect())
+            }
+        }
+    }
+
+    fn head(&self) -> Position {
+        self.rows.last_key_value().map_or(Position::default(), |(position, _)| *position)
+    }
+
+    fn rows_after(
+        &self,
+        after: Position,
+        upto: Position,
+        newest_upto: Position,
+        max_rows: usize,
+        max_bytes: usize,
+    ) -> Answer {
+        let (mut rows, mut bytes, mut superseded) = (Vec::new(), 0, 0);
+        for (position, row) in self.rows.range(after.next()..) {
+            if *position > upto {
+                break;
+            }
+            let stored = self.stored(row);
+            if stored.superseded && *position <= newest_upto && row.only.is_none() {
+                superseded += 1;
+                continue;
+            }
+            bytes += row.size();
+            if rows.len() == max_rows.max(1) || (bytes > max_bytes && !rows.is_empty()) {
+                return Answer::Rows { rows, upto: position.before(), superseded };
+            }
+            rows.push(stored);
+        }
+        Answer::Rows { rows, upto, superseded }
+    }
+
+    fn stored(&self, row: &Row) -> StoredRow {
+        let key = row.message.key_hash();
+        let latest = key.and_then(|key| self.latest.get(&key));
+        let superseded =
+            latest.and_then(|position| self.rows.get(position)).is_some_and(|newest| {
+                newest.position != row.position && newest.message.is_newer_than(&row.message)
+            });
+        StoredRow { row: row.clone(), superseded }
+    }
+
+    fn latest(&self, key: &Hash128) -> Option<Latest> {
+        let row = self.rows.get(self.latest.get(key)?)?;
+        Some(Latest { position: row.position, message: row.message.clone() })
+    }
+}

@@ -1,0 +1,399 @@
+//! One node, step by step: what it says before and after each commit, and as time passes.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde_json::Value;
+use slipstream_core::admin::{AdminAnswer, AdminRequest};
+use slipstream_core::config::Config;
+use slipstream_core::ids::{DeadLetterId, NodeId};
+use slipstream_core::io::{CloseCode, Frame, Input, Protocol};
+use slipstream_core::store::StoreFailure;
+use slipstream_core::time::WallMs;
+use slipstream_tests::world::World;
+
+fn kinds(frames: &[Value]) -> Vec<&str> {
+    frames.iter().filter_map(|frame| frame["type"].as_str()).collect()
+}
+
+fn ids(frames: &[Value]) -> Vec<&str> {
+    let of_messages = frames.iter().filter(|frame| frame["deliveryId"].is_u64());
+    of_messages.filter_map(|frame| frame["messageId"].as_str()).collect()
+}
+
+fn config(change: impl FnOnce(&mut Config)) -> Config {
+    let mut config = Config::new(NodeId::new("a").expect("a good name"));
+    change(&mut config);
+    config
+}
+
+fn full() -> StoreFailure {
+    StoreFailure::Full("no room on the disk".into())
+}
+
+#[test]
+fn nothing_is_said_of_a_message_before_it_is_durable() {
+    let mut world = World::new("a");
+    let (till, display) = (world.connect("keys="), world.connect(""));
+    world.settle();
+    world.said(till);
+    world.said(display);
+    world.publish(till, "m-1", "order:1", "1.10");
+    assert_eq!(world.said(till).len() + world.said(display).len(), 0);
+    world.settle();
+    let receipt = &world.said(till)[0];
+    assert_eq!(
+        (&receipt["type"], &receipt["messageId"], &receipt["level"]),
+        (&"ACK".into(), &"m-1".into(), &"durable".into())
+    );
+    assert_eq!(ids(&world.said(display)), ["m-1"]);
+}
+
+#[test]
+fn what_comes_during_a_commit_goes_with_the_next_one() {
+    let mut world = World::new("a");
+    let till = world.connect("keys=");
+    world.settle();
+    world.said(till);
+    world.publish(till, "m-1", "order:1", "1");
+    world.publish(till, "m-2", "order:2", "2");
+    world.publish(till, "m-3", "order:3", "3");
+    world.step();
+    assert_eq!(world.said(till).len(), 1, "only the first was in the first batch");
+    world.step();
+    assert_eq!(world.said(till).len(), 2);
+    assert!(!world.is_busy());
+}
+
+#[test]
+fn a_named_application_is_greeted_when_its_session_is_durable() {
+    let mut world = World::new("a");
+    let app = world.connect("client=pi-1");
+    assert!(world.said(app).is_empty());
+    world.settle();
+    assert_eq!(kinds(&world.said(app)), ["WELCOME", "SYNCED"]);
+}
+
+#[test]
+fn an_error_waits_for_the_answers_before_it() {
+    let mut world = World::new("a");
+    let till = world.connect("keys=");
+    world.settle();
+    world.said(till);
+    world.publish(till, "m-1", "order:1", "1");
+    world.text(till, "{");
+    assert!(world.said(till).is_empty());
+    world.settle();
+    let said = world.said(till);
+    assert_eq!(kinds(&said), ["ACK", "ERR"]);
+    assert_eq!(said[1]["frame"], 2);
+}
+
+#[test]
+fn a_commit_without_room_refuses_its_publishers_and_leaves_no_trace() {
+    let mut world = World::new("a");
+    let till = world.connect("client=till&keys=");
+    world.settle();
+    world.said(till);
+    world.publish(till, "m-1", "order:1", "1");
+    world.publish(till, "m-2", "order:2", "2");
+    world.fail_commit(full());
+    let said = world.said(till);
+    assert_eq!(said.len(), 2, "the batch that grew meanwhile fails with it");
+    assert!(said.iter().all(|answer| answer["code"] == "STORE_FULL"), "{said:?}");
+    assert!(said.iter().all(|answer| answer["retryable"] == true), "{said:?}");
+
+    world.pass(Duration::from_secs(2));
+    world.publish(till, "m-1", "order:1", "1");
+    world.settle();
+    let receipt = &world.said(till)[0];
+    assert_eq!(receipt["type"], "ACK");
+    assert!(receipt["duplicate"].is_null(), "the failed one left no receipt behind");
+    let stored: Vec<_> = world.store.messages().map(|message| message.id().to_owned()).collect();
+    assert_eq!(stored, ["m-1"]);
+}
+
+#[test]
+fn after_a_failed_sync_nothing_is_acknowledged_any_more() {
+    let mut world = World::new("a");
+    let till = world.connect("keys=");
+    world.settle();
+    world.said(till);
+    world.publish(till, "m-1", "order:1", "1");
+    world.fail_commit(StoreFailure::Unknown("input/output error".into()));
+    assert!(world.halted.is_some());
+    world.publish(till, "m-2", "order:2", "2");
+    assert!(world.said(till).is_empty());
+}
+
+#[test]
+fn the_same_message_twice_is_published_once_also_before_it_is_durable() {
+    let mut world = World::new("a");
+    let till = world.connect("client=till&keys=");
+    world.settle();
+    world.said(till);
+    world.publish(till, "m-1", "order:1", "1");
+    world.publish(till, "m-1", "order:1", "1");
+    world.publish(till, "m-1", "order:1", "2");
+    assert!(world.said(till).is_empty(), "the duplicate waits for the first");
+    world.settle();
+    let said = world.said(till);
+    assert_eq!(kinds(&said), ["ACK", "ACK", "ERR"]);
+    assert_eq!((&said[1]["duplicate"], &said[1]["version"]), (&true.into(), &said[0]["version"]));
+    assert_eq!(said[2]["code"], "ID_REUSED");
+    assert_eq!(world.store.messages().count(), 1);
+}
+
+#[test]
+fn what_is_never_acknowledged_comes_again_later_and_later_and_then_dies() {
+    let mut world = World::with(config(|config| config.retry.max_attempts = 3));
+    let app = world.connect("client=pi-1");
+    let till = world.connect("keys=");
+    world.settle();
+    world.publish(till, "m-1", "order:1", "1");
+    world.settle();
+    let first = world.said(app).pop().unwrap();
+    assert!(first["redelivery"].is_null());
+
+    world.pass(Duration::from_millis(4_999));
+    assert!(world.said(app).is_empty(), "not before retry.ack_timeout");
+    world.pass(Duration::from_millis(2));
+    let second = world.said(app).pop().unwrap();
+    assert_eq!(second["redelivery"], 1);
+    assert_eq!(second["deliveryId"], first["deliveryId"]);
+    world.pass(Duration::from_millis(4_999));
+    assert!(world.said(app).is_empty(), "the wait doubles, with jitter in its upper half");
+    world.pass(Duration::from_millis(5_002));
+    assert_eq!(world.said(app).pop().unwrap()["redelivery"], 2);
+    world.pass(Duration::from_secs(21));
+    assert!(world.said(app).is_empty());
+
+    let all = AdminRequest::DeadLetters { after: DeadLetterId::default(), limit: 9 };
+    let AdminAnswer::DeadLetters(letters) = world.ask(all.clone()) else { panic!("a list") };
+    let (session, letter) = &letters[0];
+    assert_eq!((session.as_str(), letter.attempts, letter.message.body()), ("app:pi-1", 3, "1"));
+
+    assert!(matches!(world.ask(AdminRequest::ReplayDeadLetter(letter.id)), AdminAnswer::Done));
+    let replayed = world.said(app).pop().unwrap();
+    assert_eq!((&replayed["messageId"], &replayed["redelivery"]), (&"m-1".into(), &1.into()));
+    let AdminAnswer::DeadLetters(letters) = world.ask(all) else { panic!("a list") };
+    assert!(letters.is_empty());
+}
+
+#[test]
+fn being_away_is_no_failed_attempt() {
+    let mut world = World::with(config(|config| config.retry.max_attempts = 2));
+    let till = world.connect("keys=");
+    for round in 0..10 {
+        let app = world.connect("client=pi-1");
+        world.settle();
+        if round == 0 {
+            world.publish(till, "m-1", "order:1", "1");
+            world.settle();
+        }
+        assert_eq!(ids(&world.said(app)), ["m-1"], "round {round}");
+        world.lose(app);
+        world.pass(Duration::from_secs(60));
+    }
+    assert!(world.status().sessions.iter().all(|session| session.dead_letters.is_empty()));
+}
+
+#[test]
+fn an_older_value_is_not_handed_over_again() {
+    let mut world = World::new("a");
+    let app = world.connect("client=pi-1");
+    let till = world.connect("keys=");
+    world.settle();
+    world.publish(till, "v1", "order:1", "1");
+    world.publish(till, "v2", "order:1", "2");
+    world.settle();
+    let said = world.said(app);
+    assert_eq!(ids(&said), ["v1", "v2"], "first hand-overs hold every value");
+    world.text(app, &format!(r#"{{"type":"ACK","deliveryId":{}}}"#, said[3]["deliveryId"]));
+    world.settle();
+    world.pass(Duration::from_secs(100));
+    assert!(ids(&world.said(app)).is_empty());
+    world.lose(app);
+    let app = world.connect("client=pi-1");
+    world.settle();
+    assert!(ids(&world.said(app)).is_empty());
+}
+
+#[test]
+fn a_receipt_does_not_wait_for_an_application_that_acknowledges_nothing() {
+    let mut world = World::with(config(|config| config.limits.delivery_window = 1));
+    let mute = world.connect("client=mute");
+    let till = world.connect("keys=");
+    world.settle();
+    world.publish(till, "v1", "other:1", "1");
+    world.publish(till, "v2", "order:1", "2");
+    world.settle();
+    let said = world.said(mute);
+    assert_eq!(ids(&said), ["v1"], "the window is full");
+    world.publish(mute, "mine", "order:1", "3");
+    world.settle();
+    assert_eq!(kinds(&world.said(mute)), ["ACK"]);
+    world.text(mute, &format!(r#"{{"type":"ACK","deliveryId":{}}}"#, said[2]["deliveryId"]));
+    world.settle();
+    assert!(ids(&world.said(mute)).is_empty(), "v2 is older than what it has written itself");
+}
+
+#[test]
+fn after_a_crash_what_was_acknowledged_stays_away_and_the_rest_is_marked() {
+    let mut world = World::new("a");
+    let app = world.connect("client=pi-1");
+    let till = world.connect("keys=");
+    world.settle();
+    for id in ["m-1", "m-2", "m-3"] {
+        world.publish(till, id, &format!("order:{id}"), "1");
+    }
+    world.settle();
+    let said = world.said(app);
+    world.text(app, &format!(r#"{{"type":"ACK","deliveryId":{}}}"#, said[3]["deliveryId"]));
+    world.settle();
+    world.crash();
+    let app = world.connect("client=pi-1");
+    world.settle();
+    let said = world.said(app);
+    assert_eq!(ids(&said), ["m-1", "m-3"]);
+    let marked = said.iter().filter(|frame| frame["redelivery"].is_u64()).count();
+    assert_eq!(marked, 2);
+}
+
+#[test]
+fn an_acknowledgement_that_was_not_durable_is_forgotten_by_a_crash() {
+    let mut world = World::new("a");
+    let app = world.connect("client=pi-1");
+    let till = world.connect("keys=");
+    world.settle();
+    world.publish(till, "m-1", "order:1", "1");
+    world.settle();
+    let delivery = world.said(app).pop().unwrap()["deliveryId"].clone();
+    world.text(app, &format!(r#"{{"type":"ACK","deliveryId":{delivery}}}"#));
+    world.crash();
+    let app = world.connect("client=pi-1");
+    world.settle();
+    let again = world.said(app);
+    assert_eq!(ids(&again), ["m-1"]);
+    let again = again.iter().find(|frame| frame["deliveryId"].is_u64()).unwrap();
+    assert_eq!(again["deliveryId"], delivery, "it keeps its number");
+    assert_eq!(again["redelivery"], 1);
+}
+
+#[test]
+fn a_replay_holds_the_newest_of_each_key_then_synced_then_what_is_new() {
+    let mut world = World::new("a");
+    let till = world.connect("keys=");
+    world.settle();
+    for round in 0..5 {
+        for key in ["order:1", "order:2"] {
+            world.publish(till, &format!("{key}-{round}"), key, &round.to_string());
+        }
+    }
+    world.settle();
+    let app = world.connect("client=late");
+    world.settle();
+    world.publish(till, "new", "order:3", "1");
+    world.settle();
+    let said = world.said(app);
+    assert_eq!(ids(&said), ["order:1-4", "order:2-4", "new"]);
+    assert_eq!(kinds(&said), ["WELCOME", "SK", "SK", "SYNCED", "SK"]);
+}
+
+#[test]
+fn a_silent_link_is_closed_and_a_talking_one_is_not() {
+    let mut world = World::new("a");
+    world.answers_pings = false;
+    let (mute, live) = (world.connect(""), world.connect(""));
+    world.settle();
+    for _ in 0..7 {
+        world.pass(Duration::from_secs(5));
+        world.give(Input::Received { link: live, frame: Frame::Pong(Bytes::new()) });
+    }
+    assert_eq!(world.closed.get(&mute).map(|close| close.code), Some(CloseCode::Timeout));
+    assert!(!world.closed.contains_key(&live));
+}
+
+#[test]
+fn who_does_not_say_who_it_is_is_closed() {
+    let mut world = World::new("a");
+    let link = world.link(Protocol::Postcard, None, "");
+    world.pass(Duration::from_secs(6));
+    assert_eq!(world.closed.get(&link).map(|close| close.code), Some(CloseCode::Timeout));
+}
+
+#[test]
+fn a_clock_that_jumps_stops_publishers_until_it_is_back() {
+    let mut world = World::new("a");
+    let till = world.connect("keys=");
+    world.settle();
+    world.said(till);
+    let right = world.now.wall;
+    world.now.wall = WallMs(right.0 + 3_600_000);
+    world.publish(till, "m-1", "order:1", "1");
+    assert_eq!(world.said(till)[0]["code"], "CLOCK");
+    world.now.wall = right;
+    world.publish(till, "m-1", "order:1", "1");
+    world.settle();
+    assert_eq!(kinds(&world.said(till)), ["ACK"]);
+}
+
+#[test]
+fn a_store_at_its_bound_refuses_publishers_and_goes_on_when_there_is_room() {
+    let mut world = World::with(config(|config| config.store.max_bytes = 10_000));
+    let till = world.connect("keys=");
+    world.settle();
+    world.said(till);
+    world.store.ballast = 20_000;
+    world.publish(till, "m-1", "order:1", "1");
+    world.settle();
+    world.publish(till, "m-2", "order:2", "2");
+    let said = world.said(till);
+    assert_eq!(kinds(&said), ["ACK", "ERR"]);
+    assert_eq!(said[1]["code"], "STORE_FULL");
+    world.store.ballast = 0;
+    world.connect("client=any-commit-tells-the-size");
+    world.settle();
+    world.publish(till, "m-2", "order:2", "2");
+    world.settle();
+    assert_eq!(kinds(&world.said(till)), ["ACK"]);
+}
+
+#[test]
+fn shutting_down_commits_first_and_then_tells_everyone() {
+    let mut world = World::new("a");
+    let till = world.connect("keys=");
+    world.settle();
+    world.said(till);
+    world.publish(till, "m-1", "order:1", "1");
+    world.give(Input::ShutDown);
+    world.publish(till, "m-2", "order:2", "2");
+    assert!(!world.stopped);
+    world.settle();
+    let said = world.said(till);
+    assert_eq!(kinds(&said), ["ACK", "ERR"]);
+    assert_eq!(said[1]["code"], "SHUTTING_DOWN");
+    assert!(world.stopped);
+    assert_eq!(world.closed.get(&till).map(|close| close.code), Some(CloseCode::GoingAway));
+}
+
+#[test]
+fn equal_inputs_give_equal_outputs() {
+    let run = || {
+        let mut world = World::new("a");
+        let app = world.connect("client=pi-1");
+        let till = world.connect("client=till");
+        for n in 0..200 {
+            world.publish(till, &format!("m-{n}"), &format!("order:{}", n % 7), "1");
+            if n % 5 == 0 {
+                world.settle();
+            }
+        }
+        world.pass(Duration::from_secs(30));
+        world.lose(app);
+        world.connect("client=pi-1&tags=x");
+        world.pass(Duration::from_secs(30));
+        world.trace
+    };
+    assert_eq!(run(), run());
+}

@@ -1,0 +1,357 @@
+//! Two nodes and the link between them, frame by frame.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use serde_json::Value;
+use slipstream_core::clock::Hlc;
+use slipstream_core::config::{Config, Durability};
+use slipstream_core::ids::{Incarnation, LinkId, NodeId, Position, Sequence, StoreId};
+use slipstream_core::io::{CloseCode, Frame, Input, Protocol};
+use slipstream_core::message::{Fields, Kind, Message};
+use slipstream_core::store::StoreFailure;
+use slipstream_core::time::WallMs;
+use slipstream_core::wire::{BatchKind, FrameWriter, Hello, NotNowReason, Wire};
+use slipstream_tests::world::{World, carry, join};
+
+fn dialling(id: &str) -> World {
+    let mut config = Config::new(NodeId::new(id).expect("a good name"));
+    config.peers = vec!["ws://peer:7400".into()];
+    let mut world = World::with(config);
+    world.pass(Duration::ZERO);
+    world
+}
+
+fn ids(frames: &[Value]) -> Vec<&str> {
+    let of_messages = frames.iter().filter(|frame| frame["deliveryId"].is_u64());
+    of_messages.filter_map(|frame| frame["messageId"].as_str()).collect()
+}
+
+/// The Hello of a node that exists only in these frames.
+fn hello(world: &World, node: &str, store: u128, incarnation: u64) -> Frame {
+    Frame::Binary(
+        Wire::Hello(Hello {
+            protocol: 1,
+            node: node.into(),
+            store: StoreId(store),
+            incarnation: Incarnation::new(incarnation),
+            group: String::new(),
+            tags: String::new(),
+            wall: world.now.wall,
+            durability: Durability::Full,
+            features: 0,
+            max_message_bytes: 1 << 20,
+            max_frame_bytes: 4 << 20,
+            reported: Position::default(),
+            reported_incarnation: Incarnation::default(),
+        })
+        .encode(),
+    )
+}
+
+/// A link from that node.
+fn peer(world: &mut World, node: &str) -> LinkId {
+    let link = world.link(Protocol::Postcard, None, "");
+    let frame = hello(world, node, 77, 1);
+    world.give(Input::Received { link, frame });
+    world.settle();
+    world.frames(link);
+    link
+}
+
+fn fields(world: &World, sequence: u64) -> Fields<'static> {
+    Fields {
+        kind: Kind::Sk,
+        incarnation: Incarnation::new(1),
+        sequence: Sequence::new(sequence),
+        version: Hlc(Hlc::at(world.now.wall).0 + sequence),
+        expires: WallMs(0),
+        group: "",
+        tags: "",
+        path: "z",
+        id: "m",
+        key: "order:1",
+        body: "1",
+    }
+}
+
+fn send(world: &mut World, link: LinkId, messages: &[Fields<'_>]) {
+    let mut writer = FrameWriter::new(BatchKind::Messages);
+    for fields in messages {
+        writer.push_message(&Message::encode(fields, &mut BytesMut::new()));
+    }
+    let frame = Frame::Binary(writer.finish());
+    world.give(Input::Received { link, frame });
+}
+
+fn wires(world: &mut World, link: LinkId) -> Vec<Wire> {
+    let frames = world.frames(link).into_iter();
+    let binary = frames.filter_map(|frame| match frame {
+        Frame::Binary(bytes) => Some(Wire::decode(&bytes).expect("the node sends frames")),
+        Frame::Text(_) | Frame::Ping(_) | Frame::Pong(_) => None,
+    });
+    binary.collect()
+}
+
+fn acknowledged(world: &mut World, link: LinkId) -> Option<u64> {
+    let acks = wires(world, link).into_iter().filter_map(|wire| match wire {
+        Wire::Ack(ack) => Some(ack.upto),
+        _ => None,
+    });
+    acks.last()
+}
+
+#[test]
+fn a_message_crosses_and_both_sides_are_quiet_again() {
+    let (mut a, mut b) = (dialling("a"), World::new("b"));
+    let wire = join(&mut a, &mut b);
+    carry(&mut a, &mut b, wire);
+    let (till, display) = (a.connect("keys="), b.connect(""));
+    a.publish(till, "m-1", "order:1", "1");
+    carry(&mut a, &mut b, wire);
+    let said = b.said(display);
+    assert_eq!(ids(&said), ["m-1"]);
+    assert_eq!(said[2]["messagePath"], serde_json::json!(["a", "b"]));
+    assert!(a.status().sessions.iter().all(|session| session.in_flight == 0));
+    assert_eq!(b.status().counters.loops_prevented, 0, "it was never sent back");
+}
+
+#[test]
+fn a_peer_is_told_that_a_message_is_durable_when_it_is() {
+    let mut world = World::new("a");
+    let link = peer(&mut world, "z");
+    let message = fields(&world, 1);
+    send(&mut world, link, &[message]);
+    assert_eq!(acknowledged(&mut world, link), None);
+    world.settle();
+    assert_eq!(acknowledged(&mut world, link), Some(1));
+    send(&mut world, link, &[message]);
+    assert_eq!(acknowledged(&mut world, link), Some(2), "what is durable is said at once");
+    assert_eq!(world.store.messages().count(), 1);
+}
+
+#[test]
+fn a_message_that_comes_back_is_dropped() {
+    let mut world = World::new("a");
+    let link = peer(&mut world, "z");
+    let looped = Fields { path: "y,a,z", ..fields(&world, 1) };
+    send(&mut world, link, &[looped]);
+    world.settle();
+    assert_eq!(acknowledged(&mut world, link), Some(1));
+    assert_eq!(world.status().counters.loops_prevented, 1);
+    assert_eq!(world.store.messages().count(), 0);
+}
+
+#[test]
+fn a_copy_by_another_route_spares_that_route_one() {
+    let mut world = World::new("a");
+    let (y, z) = (peer(&mut world, "y"), peer(&mut world, "z"));
+    let from_z = Fields { path: "x,z", ..fields(&world, 1) };
+    let from_y = Fields { path: "x,y", ..fields(&world, 1) };
+    send(&mut world, z, &[from_z]);
+    send(&mut world, y, &[from_y]);
+    world.settle();
+    let to_y = wires(&mut world, y);
+    assert!(to_y.iter().all(|wire| !matches!(wire, Wire::Messages(_))), "{to_y:?}");
+    assert_eq!(world.status().counters.duplicates["seen"], 1);
+}
+
+#[test]
+fn an_older_value_that_comes_late_is_neither_stored_nor_handed_over() {
+    let mut world = World::new("a");
+    let link = peer(&mut world, "z");
+    let display = world.connect("");
+    let (older, newer) = (fields(&world, 1), fields(&world, 2));
+    send(&mut world, link, &[Fields { id: "newer", ..newer }]);
+    world.settle();
+    send(&mut world, link, &[Fields { id: "older", ..older }]);
+    world.settle();
+    assert_eq!(ids(&world.said(display)), ["newer"]);
+    assert_eq!(acknowledged(&mut world, link), Some(2));
+    assert_eq!(world.status().counters.superseded, 1);
+}
+
+#[test]
+fn a_value_older_than_memory_is_judged_by_the_store() {
+    let mut world = World::new("a");
+    let link = peer(&mut world, "z");
+    let begun = fields(&world, 0);
+    let newer = Fields { id: "newer", ..fields(&world, 5) };
+    send(&mut world, link, &[newer]);
+    world.settle();
+    // After a restart nothing of it is in memory.
+    world.pass(Duration::from_secs(10));
+    world.crash();
+    let link = peer(&mut world, "z");
+    let known = Fields { sequence: Sequence::new(3), id: "older", ..begun };
+    let other = Fields { sequence: Sequence::new(4), id: "other", key: "order:2", ..begun };
+    send(&mut world, link, &[known, other]);
+    world.settle();
+    let stored: Vec<_> = world.store.messages().map(|message| message.id().to_owned()).collect();
+    assert_eq!(stored, ["newer", "other"]);
+    assert_eq!(acknowledged(&mut world, link), Some(2));
+}
+
+#[test]
+fn a_version_from_the_future_is_refused_for_now_and_taken_later() {
+    let mut world = World::new("a");
+    let link = peer(&mut world, "z");
+    let ahead = Hlc::at(WallMs(world.now.wall.0 + 61_000));
+    let future = Fields { version: ahead, ..fields(&world, 1) };
+    send(&mut world, link, &[future]);
+    let said = wires(&mut world, link);
+    let refused = said
+        .iter()
+        .any(|wire| matches!(wire, Wire::NotNow(not_now) if not_now.reason == NotNowReason::Clock));
+    assert!(refused, "{said:?}");
+    assert_eq!(world.status().counters.clock_refused["z"], 1);
+    world.pass(Duration::from_secs(2));
+    send(&mut world, link, &[future]);
+    world.settle();
+    assert_eq!(world.store.messages().count(), 1);
+}
+
+#[test]
+fn a_peer_without_room_is_sent_the_message_again_when_it_has_some() {
+    let (mut a, mut b) = (dialling("a"), World::new("b"));
+    let wire = join(&mut a, &mut b);
+    carry(&mut a, &mut b, wire);
+    let till = a.connect("keys=");
+    a.publish(till, "m-1", "order:1", "1");
+    a.settle();
+    for frame in a.frames(wire.0) {
+        b.give(Input::Received { link: wire.1, frame });
+    }
+    b.fail_commit(StoreFailure::Full("no room on the disk".into()));
+    carry(&mut a, &mut b, wire);
+    assert_eq!(b.store.messages().count(), 0);
+    assert_eq!(a.status().sessions.iter().map(|session| session.in_flight).sum::<usize>(), 1);
+    for _ in 0..10 {
+        a.pass(Duration::from_secs(1));
+        b.pass(Duration::from_secs(1));
+        carry(&mut a, &mut b, wire);
+    }
+    assert_eq!(b.store.messages().count(), 1);
+    let status = a.status();
+    assert!(status.sessions.iter().all(|session| session.in_flight == 0));
+    assert!(status.sessions.iter().all(|session| session.dead_letters.is_empty()));
+}
+
+#[test]
+fn a_peer_that_was_away_is_sent_what_it_missed_and_nothing_twice() {
+    let (mut a, mut b) = (dialling("a"), World::new("b"));
+    let wire = join(&mut a, &mut b);
+    carry(&mut a, &mut b, wire);
+    let till = a.connect("keys=");
+    for n in 0..50 {
+        a.publish(till, &format!("before-{n}"), &format!("order:{n}"), "1");
+    }
+    carry(&mut a, &mut b, wire);
+    a.lose(wire.0);
+    b.lose(wire.1);
+    for n in 0..5_000 {
+        a.publish(till, &format!("away-{n}"), &format!("away:{n}"), "1");
+    }
+    a.pass(Duration::from_secs(31));
+    b.pass(Duration::from_secs(31));
+    let wire = join(&mut a, &mut b);
+    carry(&mut a, &mut b, wire);
+    assert_eq!(b.store.messages().count(), 5_050);
+    assert_eq!(b.status().counters.duplicates["seen"], 0);
+}
+
+#[test]
+fn of_two_links_the_one_that_the_smaller_id_dialled_stays() {
+    for order in [true, false] {
+        let (mut a, mut b) = (dialling("a"), dialling("b"));
+        let (first, second) = if order {
+            (join(&mut a, &mut b), join(&mut b, &mut a))
+        } else {
+            let by_b = join(&mut b, &mut a);
+            (join(&mut a, &mut b), by_b)
+        };
+        carry(&mut a, &mut b, first);
+        for _ in 0..3 {
+            carry(&mut b, &mut a, second);
+            carry(&mut a, &mut b, first);
+        }
+        assert!(!a.closed.contains_key(&first.0) && !b.closed.contains_key(&first.1), "{order}");
+        let closed = a.closed.get(&second.1).or(b.closed.get(&second.0));
+        assert_eq!(closed.map(|close| close.code), Some(CloseCode::Duplicate), "{order}");
+    }
+}
+
+#[test]
+fn a_second_node_with_the_same_id_is_refused_while_the_first_one_lives() {
+    let mut world = World::new("a");
+    let first = peer(&mut world, "z");
+    world.answers_pings = false;
+    let second = world.link(Protocol::Postcard, None, "");
+    let frame = hello(&world, "z", 78, 1);
+    world.give(Input::Received { link: second, frame });
+    world.give(Input::Received { link: first, frame: Frame::Pong(Bytes::new()) });
+    assert_eq!(world.closed.get(&second).map(|close| close.code), Some(CloseCode::Duplicate));
+    assert!(!world.closed.contains_key(&first));
+}
+
+#[test]
+fn a_link_that_is_dead_without_knowing_it_gives_way() {
+    let mut world = World::new("a");
+    let dead = peer(&mut world, "z");
+    world.answers_pings = false;
+    let fresh = world.link(Protocol::Postcard, None, "");
+    let frame = hello(&world, "z", 77, 1);
+    world.give(Input::Received { link: fresh, frame });
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.closed.get(&dead).map(|close| close.code), Some(CloseCode::Timeout));
+    assert!(!world.closed.contains_key(&fresh));
+    assert!(wires(&mut world, fresh).iter().any(|wire| matches!(wire, Wire::Hello(_))));
+}
+
+#[test]
+fn a_restarted_peer_replaces_its_old_link_at_once() {
+    let mut world = World::new("a");
+    let old = peer(&mut world, "z");
+    let new = world.link(Protocol::Postcard, None, "");
+    let frame = hello(&world, "z", 77, 2);
+    world.give(Input::Received { link: new, frame });
+    assert!(world.closed.contains_key(&old));
+    assert!(!world.closed.contains_key(&new));
+}
+
+#[test]
+fn a_node_that_dials_itself_stops_doing_so() {
+    let mut world = dialling("a");
+    let (dial, _) = world.dials.pop().unwrap();
+    let here = world.link(Protocol::Postcard, Some(dial), "");
+    let there = world.link(Protocol::Postcard, None, "");
+    for frame in world.frames(here) {
+        world.give(Input::Received { link: there, frame });
+    }
+    assert_eq!(world.closed.get(&there).map(|close| close.code), Some(CloseCode::Duplicate));
+}
+
+#[test]
+fn what_breaks_the_protocol_closes_the_link_and_nothing_else() {
+    let mut world = World::new("a");
+    let sound = peer(&mut world, "y");
+    let forged = Fields { path: "x,y", ..fields(&world, 1) };
+    let bad_body = Fields { body: "1 2", ..fields(&world, 1) };
+    let ack = Wire::Ack(slipstream_core::wire::Ack {
+        upto: 9,
+        position: Position::default(),
+        wall: world.now.wall,
+    });
+    for n in 0..4 {
+        let link = peer(&mut world, "z");
+        match n {
+            0 => send(&mut world, link, &[forged]),
+            1 => send(&mut world, link, &[bad_body]),
+            2 => world.give(Input::Received { link, frame: Frame::Binary(ack.encode()) }),
+            _ => world.give(Input::Received { link, frame: Frame::Binary(Bytes::new()) }),
+        }
+        assert_eq!(world.closed.get(&link).map(|close| close.code), Some(CloseCode::Protocol));
+    }
+    assert!(!world.closed.contains_key(&sound));
+    assert_eq!(world.store.messages().count(), 0);
+}
