@@ -298,11 +298,14 @@ mod tests {
 
     #[test]
     fn a_node_is_settled_when_nobody_there_is_owed_anything() {
-        let session = |connected, behind, in_flight| json!({ "connected": connected, "behind": behind, "in_flight": in_flight });
-        let status = |session: Value| json!({ "sessions": [session] });
-        assert!(settled(&status(session(true, 0, 0))));
-        assert!(settled(&status(session(false, 7, 0))));
-        assert!(!settled(&status(session(true, 1, 0))));
-        assert!(!settled(&status(session(true, 0, 1))));
+        let status = |connected, behind, in_flight| {
+            let session =
+                json!({ "connected": connected, "behind": behind, "in_flight": in_flight });
+            json!({ "sessions": [session] })
+        };
+        assert!(settled(&status(true, 0, 0)));
+        assert!(settled(&status(false, 7, 0)));
+        assert!(!settled(&status(true, 1, 0)));
+        assert!(!settled(&status(true, 0, 1)));
     }
 }

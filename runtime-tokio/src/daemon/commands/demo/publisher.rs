@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use slipstream_core::config::Durability;
 use slipstream_core::json::write::version_text;
 use slipstream_core::wire::Publish;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::check::Receipt;
@@ -42,8 +43,6 @@ const FINAL_CLOSES: [u16; 5] = [4400, 4401, 4403, 4409, 4413];
 /// A publisher at work. It ends with the value.
 #[derive(Debug)]
 pub(super) struct Publisher {
-    /// How many it has to publish.
-    samples: usize,
     pace: Arc<Pace>,
     task: JoinHandle<Result<Vec<Receipt>, String>>,
 }
@@ -53,7 +52,7 @@ struct Pace {
     /// Messages handed to a socket, at least once.
     sent: AtomicUsize,
     /// Receipts.
-    answered: AtomicUsize,
+    answered: watch::Sender<usize>,
     /// No pauses before so many are sent.
     burst: AtomicUsize,
 }
@@ -67,9 +66,8 @@ impl Publisher {
         samples: Arc<[Sample]>,
     ) -> Self {
         let pace = Arc::new(Pace::default());
-        let count = samples.len();
         let run = Run { node, url, options, samples, pace: pace.clone(), receipts: Vec::new() };
-        Self { samples: count, pace, task: tokio::spawn(run.all()) }
+        Self { pace, task: tokio::spawn(run.all()) }
     }
 
     /// Messages handed to a socket so far.
@@ -79,14 +77,19 @@ impl Publisher {
 
     /// Receipts so far.
     pub(super) fn answered(&self) -> usize {
-        self.pace.answered.load(Ordering::SeqCst)
+        *self.pace.answered.borrow()
     }
 
-    /// Publishes the next so many without pauses. Answers how many are sent when that is done.
-    pub(super) fn burst(&self, messages: usize) -> usize {
-        let end = self.samples.min(self.sent() + messages);
-        self.pace.burst.store(end, Ordering::SeqCst);
-        end
+    /// Returns as soon as there are more than so many receipts, or never.
+    pub(super) async fn answered_beyond(&self, receipts: usize) {
+        let mut answered = self.pace.answered.subscribe();
+        // Its other end lies in this very publisher.
+        let _ = answered.wait_for(|answered| *answered > receipts).await;
+    }
+
+    /// Publishes the next so many without pauses.
+    pub(super) fn burst(&self, messages: usize) {
+        self.pace.burst.store(self.sent() + messages, Ordering::SeqCst);
     }
 
     /// Whether it has ended, well or not.
@@ -233,7 +236,7 @@ async fn receive(
                 }
             }
         }
-        pace.answered.store(receipts.len(), Ordering::SeqCst);
+        pace.answered.send_replace(receipts.len());
     }
     Ok(())
 }

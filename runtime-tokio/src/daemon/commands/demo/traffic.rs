@@ -66,12 +66,13 @@ fn sample(node: &str, number: usize) -> Sample {
         let value = format!(r#"{{"value":1.{number:04}0,"by":"{node}","revision":{number}}}"#);
         return Sample { id, kind: Kind::Sk, key, tags: "", value };
     }
-    if number % 4 == 3 {
+    if number % 3 == 2 {
         let key = format!("terminal:{node}-{number:06}:pending");
         let value = format!(r#"["order:{number}","order:{}",{amount}]"#, number + 1);
         return Sample { id, kind: Kind::Sa, key, tags, value };
     }
     let key = format!("payment:{node}-{number:06}");
+    // Beyond what a double can tell apart.
     let reference = i64::MAX as u64 + number as u64;
     let value = format!(
         r#"{{"amount":{amount},"currency":"EUR","isolate":"{node}","reference":{reference}}}"#
