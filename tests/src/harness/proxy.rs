@@ -177,6 +177,7 @@ mod tests {
         let proxy = Proxy::to(&echo());
         let mut stream = TcpStream::connect(&proxy.address).unwrap();
         assert!(echoes(&mut stream));
+        until("both ways", PATIENCE, || proxy.passed() == 2);
         let passed = proxy.passed();
         proxy.stall();
         // A read that began before the stall may still pass one on.

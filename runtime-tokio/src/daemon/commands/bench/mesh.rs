@@ -132,7 +132,14 @@ impl Node {
             .and_then(|()| File::create(&log))
             .map_err(|error| cannot(id, &error))?;
         let binary = std::env::current_exe().map_err(|error| cannot(id, &error))?;
-        let mut child = Command::new(binary)
+        let mut command = Command::new(binary);
+        // What configures a node in this environment is not meant for these.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("SLIPSTREAM_") {
+                command.env_remove(name);
+            }
+        }
+        let mut child = command
             .arg("run")
             .arg("-c")
             .arg(&config)
