@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 use slipstream_core::ids::is_name;
+use slipstream_core::message::{MAX_KEY_BYTES, MAX_PATH, MAX_TAGS};
 
 use super::Settings;
 use super::units::{Size, Span};
@@ -42,10 +43,10 @@ fn check_numbers(settings: &Settings, faults: &mut Faults) {
     for (key, value, min, max) in [
         ("retry.max_attempts", settings.retry.max_attempts, 1, 1_000_000),
         ("retry.max_rate", settings.retry.max_rate, 1, 10_000_000),
-        ("limits.max_key_bytes", limits.max_key_bytes, 16, 65_536),
-        ("limits.max_tags", limits.max_tags, 1, 1024),
+        ("limits.max_key_bytes", limits.max_key_bytes, 16, MAX_KEY_BYTES as u32),
+        ("limits.max_tags", limits.max_tags, 1, MAX_TAGS as u32),
         ("limits.max_json_depth", limits.max_json_depth, 1, 512),
-        ("limits.max_nodes", limits.max_nodes, 2, 65_536),
+        ("limits.max_nodes", limits.max_nodes, 2, MAX_PATH as u32),
         ("limits.max_connections", limits.max_connections, 1, 1_000_000),
         ("limits.max_sessions", limits.max_sessions, 1, 1_000_000),
         ("limits.delivery_window", limits.delivery_window, 1, 65_536),
