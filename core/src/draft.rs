@@ -12,9 +12,10 @@ use core::time::Duration;
 
 use crate::config::Limits;
 use crate::ids::{Hash128, is_name};
-use crate::json::{check_value, scan};
+use crate::json::scan;
 use crate::message::{Kind, MAX_MESSAGE_ID_BYTES};
 use crate::refusal::{Code, Refusal};
+use crate::value::check_value;
 use crate::wire;
 
 /// Longest time to live of an event.

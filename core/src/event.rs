@@ -7,8 +7,8 @@ use core::fmt;
 use core::time::Duration;
 
 use crate::clock::ClockFault;
+use crate::close::Close;
 use crate::ids::{Incarnation, LinkId, NodeId, Position, StoreId};
-use crate::io::Close;
 
 /// How much an event matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -62,6 +62,7 @@ extern crate std;
 pub mod admin;
 pub mod application;
 pub mod clock;
+mod close;
 pub mod config;
 mod dial;
 pub mod draft;
@@ -84,6 +85,7 @@ pub mod tags;
 mod tally;
 pub mod time;
 mod timers;
+pub mod value;
 pub mod wire;
 
 pub use node::Node;

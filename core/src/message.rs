@@ -243,7 +243,7 @@ impl Message {
         if fields.sequence.get() == 0 || expires == fields.kind.is_state() {
             return Err(BadMessage::Number);
         }
-        crate::json::check_value(fields.body).map_err(|_| BadMessage::Body)
+        crate::value::check_value(fields.body).map_err(|_| BadMessage::Body)
     }
 
     /// All fields.

@@ -18,6 +18,7 @@ use crate::ids::{Incarnation, Position, Sequence};
 use crate::message::{Fields, Kind, Message};
 use crate::refusal::{Code, Refusal};
 use crate::time::WallMs;
+use crate::value::{BadValue, check_value};
 use crate::wire::{self, Welcome};
 
 fn draft(frame: &str) -> Draft<'_> {

@@ -11,8 +11,9 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use slipstream_core::config::Durability;
-use slipstream_core::json::{check_value, write};
+use slipstream_core::json::write;
 use slipstream_core::message::Kind;
+use slipstream_core::value::check_value;
 
 use self::input::{Batch, read_standard_input};
 use self::publisher::{Fate, Item, Publisher};
