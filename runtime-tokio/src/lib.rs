@@ -45,7 +45,6 @@ mod report;
 mod turn;
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests;
 
 pub use dial::{ConnectError, check_url};

@@ -518,3 +518,27 @@ fn equal_inputs_give_equal_outputs() {
     };
     assert_eq!(run(), run());
 }
+
+#[test]
+fn a_question_that_waited_while_its_session_was_set_back_skips_nothing() {
+    let mut world = World::new("a");
+    let till = world.connect("keys=");
+    for n in 0..600 {
+        world.publish(till, &format!("m-{n}"), &format!("order:{n}"), "1");
+    }
+    world.settle();
+    // More sessions than may ask the store at once, each with a full window.
+    let apps: Vec<_> = (0..40).map(|n| world.connect(&format!("client=pi-{n}"))).collect();
+    world.settle();
+    for app in &apps {
+        let upto = world.said(*app).pop().unwrap()["deliveryId"].clone();
+        world.text(*app, &format!(r#"{{"type":"ACK","deliveryId":{upto},"upTo":true}}"#));
+    }
+    let tags = TagSet::new(["gcp"]).unwrap();
+    world.give(Input::Reconfigure { peers: Vec::new(), tags });
+    world.settle();
+    for app in &apps {
+        let said = world.said(*app);
+        assert_eq!(ids(&said).first(), Some(&"m-0"), "it begins again at the first row");
+    }
+}

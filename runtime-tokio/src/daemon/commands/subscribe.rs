@@ -302,7 +302,6 @@ fn write_line(out: &mut impl Write, json: &str) -> std::io::Result<()> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use clap::{Parser, error::ErrorKind};
 

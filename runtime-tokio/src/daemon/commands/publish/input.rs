@@ -148,7 +148,6 @@ fn item<'a>(line: &'a Line, run: Option<&str>, limits: &Limits) -> Result<Item<'
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use slipstream_core::message::Kind;
 
