@@ -1,4 +1,4 @@
-//! A store in memory that keeps the contract of [`slipstream_core::store`], and forgets nothing.
+//! A store in memory that keeps the contract of [`slipstream_core::store`], by the plainest means.
 
 use std::collections::BTreeMap;
 
@@ -27,6 +27,10 @@ pub struct MemoryStore {
     incarnation: Incarnation,
     last_session: SessionId,
     last_dead_letter: DeadLetterId,
+    last_position: Position,
+    history_bytes: u64,
+    dropped: u64,
+    forgotten: u64,
     /// Bytes that the store says it uses, besides its rows.
     pub ballast: u64,
 }
@@ -46,6 +50,10 @@ impl MemoryStore {
             incarnation: Incarnation::default(),
             last_session: SessionId::default(),
             last_dead_letter: DeadLetterId::default(),
+            last_position: Position::default(),
+            history_bytes: 0,
+            dropped: 0,
+            forgotten: 0,
             ballast: 0,
         }
     }
@@ -56,6 +64,7 @@ impl MemoryStore {
             if let Some(key) = row.key_hash {
                 self.latest.insert(key, row.position);
             }
+            self.last_position = row.position;
             self.rows.insert(row.position, row.clone());
         }
         for record in &batch.seen {
@@ -88,6 +97,37 @@ impl MemoryStore {
         }
         self.clock = self.clock.max(batch.clock);
         self.incarnation = self.incarnation.max(batch.incarnation);
+        self.forget(batch);
+    }
+
+    /// Deletes history above its bound: superseded state and expired events first, then events,
+    /// oldest first.
+    fn forget(&mut self, batch: &Batch) {
+        let newest = |row: &Row| {
+            row.key_hash.is_some_and(|key| self.latest.get(&key) == Some(&row.position))
+        };
+        let settled = self.rows.range(..=batch.floor).map(|(_, row)| row);
+        let history: Vec<(Position, u64, bool)> = settled
+            .filter(|row| !newest(row))
+            .map(|row| {
+                let is_event = row.key_hash.is_none() && row.only.is_none();
+                let unexpired = is_event && !row.message.is_expired(batch.wall);
+                (row.position, row.size() as u64, unexpired)
+            })
+            .collect();
+        self.history_bytes = history.iter().map(|(_, size, _)| size).sum();
+        for events in [false, true] {
+            for (position, size, unexpired) in &history {
+                if self.history_bytes <= batch.history_max_bytes {
+                    return;
+                }
+                if *unexpired == events {
+                    self.rows.remove(position);
+                    self.history_bytes -= size;
+                    *(if events { &mut self.forgotten } else { &mut self.dropped }) += 1;
+                }
+            }
+        }
     }
 
     /// What a node is told when it opens this store.
@@ -119,8 +159,17 @@ impl MemoryStore {
     /// Room taken.
     pub fn usage(&self) -> Usage {
         let rows: usize = self.rows.values().map(Row::size).sum();
-        let used_bytes = rows as u64 + self.ballast;
-        Usage { used_bytes, rows: self.rows.len() as u64, ..Usage::default() }
+        let letters = self.dead_letters.values();
+        let letters: usize = letters.map(|letter| letter.message.encoded().len() + 64).sum();
+        let used_bytes = (rows + letters) as u64 + self.ballast;
+        Usage {
+            used_bytes,
+            rows: self.rows.len() as u64,
+            history_bytes: self.history_bytes,
+            dropped_total: self.dropped,
+            forgotten_total: self.forgotten,
+            ..Usage::default()
+        }
     }
 
     /// The messages in the log, in order.
@@ -162,7 +211,7 @@ impl MemoryStore {
     }
 
     fn head(&self) -> Position {
-        self.rows.last_key_value().map_or(Position::default(), |(position, _)| *position)
+        self.last_position
     }
 
     fn rows_after(
