@@ -37,8 +37,8 @@ impl World {
         };
         let Some(side) = self.side_of_node(conn, index) else { return };
         let to = self.party(conn, 1 - side);
-        self.say(|world| format!("{} -> {}: {items:?}", world.names[index], world.party_name(to)));
         for item in items.iter() {
+            self.say(|world| format!("{} -> {}: {item}", world.names[index], world.party_name(to)));
             self.rare(item);
             self.tell(&Fact::Transmitted { site: index, conn, to, item });
         }
@@ -75,8 +75,8 @@ impl World {
             | Item::Welcome
             | Item::Synced
             | Item::Ack(_)
-            | Item::Hello(_)
-            | Item::Ping(_)
+            | Item::Hello
+            | Item::Ping
             | Item::Pong => {}
         }
     }

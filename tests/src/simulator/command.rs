@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Counts, Fault, INVARIANTS, Outcome, Plan, Sometimes, run};
+use super::{Counts, Fault, INVARIANTS, Outcome, Plan, Sometimes, run, run_in_words};
 
 /// Runs seeds of the simulator: each is a mesh of nodes on virtual time, its faults, and its
 /// traffic, and is run twice. Ends with 1 if a rule was broken.
@@ -21,6 +21,7 @@ use super::{Counts, Fault, INVARIANTS, Outcome, Plan, Sometimes, run};
     name = "simulate",
     after_help = "Examples:\n  \
         simulate --seed 42                         one seed, its plan in full\n  \
+        simulate --seed 42 --trace trace.txt       and everything that happens in it\n  \
         simulate --seeds 10000 --start 1 --jobs 2  seeds 1 to 10000\n  \
         simulate --replay tests/failing-seeds.txt  the seeds that failed once"
 )]
@@ -28,6 +29,9 @@ struct Arguments {
     /// Run this one seed and print what it draws
     #[arg(long, conflicts_with_all = ["seeds", "replay"])]
     seed: Option<u64>,
+    /// Write everything that happens in that seed to this file
+    #[arg(long, requires = "seed")]
+    trace: Option<PathBuf>,
     /// Run so many seeds
     #[arg(long, default_value_t = 200)]
     seeds: u64,
@@ -65,7 +69,7 @@ pub fn main() -> ExitCode {
     std::panic::set_hook(Box::new(super::note_panic));
     let arguments = Arguments::parse();
     if let Some(seed) = arguments.seed {
-        return one(seed);
+        return one(seed, arguments.trace.as_deref());
     }
     let seeds = match seeds(&arguments) {
         Ok(seeds) => seeds,
@@ -77,8 +81,14 @@ pub fn main() -> ExitCode {
     many(&arguments, &seeds)
 }
 
-fn one(seed: u64) -> ExitCode {
+fn one(seed: u64, trace: Option<&Path>) -> ExitCode {
     print!("{}", Plan::draw(seed));
+    if let Some(file) = trace
+        && let Err(error) = fs::write(file, run_in_words(seed))
+    {
+        eprintln!("simulate: cannot write {}: {error}", file.display());
+        return ExitCode::FAILURE;
+    }
     let started = Instant::now();
     let outcome = run(seed);
     if let Some(failure) = &outcome.failure {

@@ -150,8 +150,8 @@ impl World {
                 | Item::Message(_)
                 | Item::Ack(_)
                 | Item::NotNow(_)
-                | Item::Hello(_)
-                | Item::Ping(_)
+                | Item::Hello
+                | Item::Ping
                 | Item::Pong => {}
             }
         }

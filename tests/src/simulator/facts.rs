@@ -12,11 +12,6 @@ use super::plan::{Micros, Plan};
 /// Something that happened.
 #[derive(Debug)]
 pub enum Fact<'a> {
-    /// A node was started on what its disk held.
-    Started {
-        /// Where.
-        site: usize,
-    },
     /// A node ended: killed, or by itself.
     Ended {
         /// Where.
@@ -84,7 +79,7 @@ pub enum Fact<'a> {
         /// What.
         said: &'a Said,
     },
-    /// A node was handed this frame of an application.
+    /// A node has taken this frame of an application, on a link that it has not closed.
     HeardFromApp {
         /// Which.
         app: usize,

@@ -274,8 +274,6 @@ impl World {
                 let clock = &mut self.sites[site].clock;
                 (clock.jump_ms, clock.stopped_at) = (0, None);
             }
-            Over::Ways => self.move_on(),
-            Over::Frozen(site) => self.sites[site].frozen_until = 0,
             Over::Removal { site, tries } => self.go_on_removing(site, tries),
         }
     }

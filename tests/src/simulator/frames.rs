@@ -1,6 +1,7 @@
 //! What a frame says, taken apart once when it is sent and carried along with it.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -8,7 +9,7 @@ use serde_json::value::RawValue;
 use slipstream_core::io::Frame;
 use slipstream_core::json::write::version_text;
 use slipstream_core::message::Message;
-use slipstream_core::wire::{Ack, Hello, NotNow, Outcome, Wire, deliveries, messages, records};
+use slipstream_core::wire::{Ack, NotNow, Outcome, Wire, deliveries, messages, records};
 
 /// One thing that a frame of a node says.
 #[derive(Debug)]
@@ -28,9 +29,9 @@ pub enum Item {
     /// A peer's refusal for now.
     NotNow(NotNow),
     /// A node's greeting.
-    Hello(Hello),
+    Hello,
     /// Ping.
-    Ping(Bytes),
+    Ping,
     /// Pong.
     Pong,
 }
@@ -83,6 +84,35 @@ pub struct Delivery {
     pub redelivery: u32,
 }
 
+impl fmt::Display for Item {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Welcome => f.write_str("welcome"),
+            Self::Synced => f.write_str("synced"),
+            Self::Answer(Answer::Receipt { id, version, duplicate }) => {
+                let again = if *duplicate { ", again" } else { "" };
+                write!(f, "receipt for {id}@{version}{again}")
+            }
+            Self::Answer(Answer::Refusal { re, frame, code, .. }) => {
+                write!(f, "{code} to frame {frame}, {}", re.as_deref().unwrap_or("no id"))
+            }
+            Self::Delivery(Delivery { id, version, kind, key, delivery, redelivery, .. }) => {
+                write!(f, "delivery {delivery} x{redelivery} {kind} {key} {id}@{version}")
+            }
+            Self::Message(message) => {
+                write!(f, "message {} path {}", super::ledger::name_of(message), message.path())
+            }
+            Self::Ack(ack) => write!(f, "ack up to {}, log up to {}", ack.upto, ack.position),
+            Self::NotNow(not) => {
+                write!(f, "not now {}..={}: {:?}", not.first, not.last, not.reason)
+            }
+            Self::Hello => f.write_str("hello"),
+            Self::Ping => f.write_str("ping"),
+            Self::Pong => f.write_str("pong"),
+        }
+    }
+}
+
 /// Takes a frame of a node apart. `node` is the sender.
 ///
 /// # Errors
@@ -91,7 +121,7 @@ pub fn parse(frame: &Frame, node: &str) -> Result<Vec<Item>, String> {
     match frame {
         Frame::Text(text) => Ok(vec![parse_text(text)?]),
         Frame::Binary(bytes) => parse_binary(bytes, node),
-        Frame::Ping(payload) => Ok(vec![Item::Ping(payload.clone())]),
+        Frame::Ping(_) => Ok(vec![Item::Ping]),
         Frame::Pong(_) => Ok(vec![Item::Pong]),
     }
 }
@@ -163,7 +193,7 @@ fn parse_text(text: &[u8]) -> Result<Item, String> {
 fn parse_binary(bytes: &Bytes, node: &str) -> Result<Vec<Item>, String> {
     let wire = Wire::decode(bytes).map_err(|error| error.to_string())?;
     Ok(match wire {
-        Wire::Hello(hello) => vec![Item::Hello(hello)],
+        Wire::Hello(_) => vec![Item::Hello],
         Wire::Messages(batch) => {
             let messages = messages(&batch).map_err(|error| error.to_string())?;
             messages.into_iter().map(Item::Message).collect()

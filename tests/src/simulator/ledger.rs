@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use slipstream_core::ids::{Hash128, Identity};
+use slipstream_core::ids::{Hash128, Identity, Position};
 use slipstream_core::json::write::version_text;
 use slipstream_core::message::{Kind, Message};
 use slipstream_core::store::{Batch, DeadReason, Row};
@@ -93,6 +93,8 @@ pub struct Place {
     pub newest: HashMap<Hash128, MessageNo>,
     /// Rows by position.
     pub rows: BTreeMap<u64, (MessageNo, Row)>,
+    /// Events that were forgotten as history: whoever comes later does not get them (P2).
+    pub forgotten: HashSet<MessageNo>,
     /// Names of the sessions, by number.
     pub sessions: BTreeMap<u64, String>,
     /// Dead letters ever, by session name.
@@ -112,6 +114,8 @@ pub struct Ledger {
     pub highest_wall: Vec<u64>,
     /// What was sealed before this time may be lost.
     pub forgiven_before: Micros,
+    /// What each node has accepted in this life.
+    pub undurable: Vec<Vec<MessageNo>>,
     by_identity: HashMap<Identity, MessageNo>,
     by_version: HashMap<String, MessageNo>,
     by_content: HashMap<(String, String), PublishNo>,
@@ -168,6 +172,9 @@ impl Ledger {
             return Err(format!("version {version} was given twice"));
         }
         let content = (message.id().to_owned(), message.body().to_owned());
+        if let Some(site) = origin {
+            self.undurable[site].push(number);
+        }
         self.messages.push(Known {
             key: message.key_hash(),
             message: message.clone(),
@@ -202,9 +209,16 @@ impl Ledger {
         self.by_version.get(version).copied().filter(|number| !self.messages[*number].rolled_back)
     }
 
-    /// A batch is durable.
-    pub fn durable(&mut self, site: usize, batch: &Batch) {
+    /// A batch is durable, and the store has deleted these rows with it.
+    pub fn durable(&mut self, site: usize, batch: &Batch, deleted: &[Position]) {
         let place = &mut self.places[site];
+        for position in deleted {
+            if let Some((number, row)) = place.rows.get(&position.get())
+                && row.key_hash.is_none()
+            {
+                place.forgotten.insert(*number);
+            }
+        }
         for record in &batch.sessions {
             place.sessions.insert(record.id.get(), record.name.clone());
         }
@@ -239,6 +253,16 @@ impl Ledger {
         }
     }
 
+    /// A node has ended: what it accepted and had not made durable never was.
+    pub fn ended(&mut self, site: usize) {
+        let place = &self.places[site];
+        for number in self.undurable[site].drain(..) {
+            if !place.durable.contains(&number) {
+                self.messages[number].rolled_back = true;
+            }
+        }
+    }
+
     /// Whether a node has this message, or needs it no more: it is durable there, or something
     /// newer of its key is, or its time is over.
     pub fn holds(&self, site: usize, number: MessageNo) -> bool {
@@ -261,6 +285,12 @@ impl Ledger {
     pub fn is_expired(&self, site: usize, number: MessageNo) -> bool {
         let expires = self.messages[number].message.expires();
         expires.is_some_and(|at| at.0 <= self.highest_wall[site])
+    }
+
+    /// Whether it is an event whose time was over by any clock that any node ever had.
+    pub fn is_expired_anywhere(&self, number: MessageNo) -> bool {
+        let expires = self.messages[number].message.expires();
+        expires.is_some_and(|at| self.highest_wall.iter().any(|wall| at.0 <= *wall))
     }
 
     /// Whether it was under way when a disk was destroyed.

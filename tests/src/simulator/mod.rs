@@ -117,27 +117,38 @@ pub fn run(seed: u64) -> Outcome {
     outcome
 }
 
-/// Runs a seed once, `in_words` if the trace is to be kept.
-pub fn run_once(seed: u64, in_words: bool) -> Outcome {
+/// Runs a seed once and answers everything that happens in it, in words.
+pub fn run_in_words(seed: u64) -> String {
+    let mut world = World::new(Plan::draw(seed), true);
+    world.live();
+    world.trace.tail(&[], usize::MAX).join("\n")
+}
+
+fn run_once(seed: u64, in_words: bool) -> Outcome {
     let mut world = World::new(Plan::draw(seed), in_words);
-    let panicked = catch_unwind(AssertUnwindSafe(|| {
-        world.chaos();
-        world.heal();
-    }));
-    if panicked.is_err() {
-        let text = PANIC.take();
-        world.fail("P11 no panic", text, Vec::new());
-    }
-    let tail_of = |failure: Failure, world: &World| Failure {
-        tail: world.trace.tail(&failure.subjects, TAIL),
-        ..failure
-    };
-    let failure = world.failure.take().map(|failure| tail_of(failure, &world));
+    world.live();
+    let failure = world
+        .failure
+        .take()
+        .map(|failure| Failure { tail: world.trace.tail(&failure.subjects, TAIL), ..failure });
     Outcome {
         plan: world.plan.clone(),
         counts: world.counts.clone(),
         virtual_time: world.now,
         hash: world.trace.hash(),
         failure,
+    }
+}
+
+impl World {
+    /// Both phases. A panic of a node is a broken rule like any other.
+    fn live(&mut self) {
+        let panicked = catch_unwind(AssertUnwindSafe(|| {
+            self.chaos();
+            self.heal();
+        }));
+        if panicked.is_err() {
+            self.fail("P11 no panic", PANIC.take(), Vec::new());
+        }
     }
 }

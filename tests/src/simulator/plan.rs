@@ -85,10 +85,13 @@ pub struct Plan {
 #[derive(Debug, Clone)]
 pub struct Settings {
     heartbeat: Duration,
-    ack_timeout: Duration,
     max_backoff: Duration,
-    max_attempts: u32,
-    max_rate: u32,
+    /// How long the first hand-over may stay unacknowledged.
+    pub ack_timeout: Duration,
+    /// Hand-overs before a dead letter.
+    pub max_attempts: u32,
+    /// Repeats a second.
+    pub max_rate: u32,
     /// Deliveries that may be unacknowledged.
     pub window: usize,
     /// Bound of the history: none, or so small that it is reached.

@@ -1,13 +1,15 @@
 //! Nodes run: they are started on what is durable, take inputs in turns, and end at any moment.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use slipstream_core::Node;
 use slipstream_core::event::Event as Told;
+use slipstream_core::ids::LinkId;
 use slipstream_core::io::{Input, Output};
 use slipstream_core::store::{CommitFailed, Committed, StoreFailure};
 
+use super::application::Said;
 use super::counts::{Fault, Sometimes};
 use super::facts::Fact;
 use super::frames::Item;
@@ -18,7 +20,7 @@ use super::world::{Event, World};
 /// Turns of one node in a second above which it goes round in circles.
 const TURNS_A_SECOND: u32 = 20_000;
 /// Outputs that one turn may give.
-const OUTPUTS_A_TURN: u32 = 200_000;
+const OUTPUTS_A_TURN: usize = 200_000;
 
 impl World {
     /// A new place, and a node that starts there before long.
@@ -34,7 +36,6 @@ impl World {
         let config = self.plan.config(index, self.urls_of(index));
         self.sites.push(Site {
             index,
-            name: name.clone(),
             config,
             process: None,
             disk: Disk::new(0x51_0000 + index as u128),
@@ -47,6 +48,7 @@ impl World {
         self.removed.push(false);
         self.ledger.places.push(Default::default());
         self.ledger.highest_wall.push(0);
+        self.ledger.undurable.push(Vec::new());
         let after = self.random.below(300_000);
         self.at(after, Event::Start { site: index });
         self.add_apps(index);
@@ -88,11 +90,11 @@ impl World {
             turns_now: (0, 0),
             untold: 0,
             acknowledged: false,
+            closed: BTreeSet::new(),
         });
         self.say(|world| {
             format!("{} starts, life {}", world.names[index], { world.sites[index].life })
         });
-        self.tell(&Fact::Started { site: index });
         self.recover(index, &first);
         for app in 0..self.apps.len() {
             if self.apps[app].site == index {
@@ -180,12 +182,13 @@ impl World {
             self.fail("P13 no livelock", format!("{name} goes round in circles"), vec![name]);
             return;
         }
+        let mut said = Vec::new();
         for _ in 0..most {
-            if !self.take(index, reading) {
+            if !self.take(index, reading, &mut said) {
                 break;
             }
         }
-        if !self.drain(index) {
+        if !self.drain(index, said) {
             return;
         }
         if let Some(process) = &mut self.sites[index].process
@@ -198,41 +201,61 @@ impl World {
     }
 
     /// A node takes one input. Answers whether there was one.
-    fn take(&mut self, index: usize, reading: slipstream_core::time::Now) -> bool {
+    fn take(
+        &mut self,
+        index: usize,
+        reading: slipstream_core::time::Now,
+        said: &mut Vec<(LinkId, usize, Said)>,
+    ) -> bool {
         let Some(process) = &mut self.sites[index].process else { return false };
         let Some((input, heard)) = process.inbox.pop_front() else { return false };
-        if let Input::Committed(_) = &input {
-            process.untold = process.untold.saturating_sub(1);
-            process.acknowledged = false;
-        }
+        let link = match &input {
+            Input::Committed(_) => {
+                process.untold = process.untold.saturating_sub(1);
+                process.acknowledged = false;
+                None
+            }
+            Input::Received { link, .. } => Some(*link),
+            _ => None,
+        };
         process.node.handle(input, reading);
-        match heard {
-            Some(Heard::App(app, said)) => self.tell(&Fact::HeardFromApp { app, said: &said }),
-            Some(Heard::Peer(conn, items)) => {
+        match (heard, link) {
+            (Some(Heard::App(app, what)), Some(link)) => said.push((link, app, what)),
+            (Some(Heard::Peer(conn, items)), _) => {
                 process.acknowledged |= items.iter().any(|item| matches!(item, Item::Ack(_)));
                 self.tell(&Fact::HeardFromPeer { site: index, conn, items: &items });
             }
-            None => {}
+            (Some(Heard::App(..)) | None, _) => {}
         }
         true
     }
 
-    /// Carries out everything that a node has to say. Answers whether it still runs.
-    fn drain(&mut self, index: usize) -> bool {
-        let torn = match self.plan.mean(Fault::KillBetweenOutputs) {
-            Some(mean) if !self.healed => mean / 10_000,
-            Some(_) | None => 0,
-        };
-        let mut outputs = 0;
-        loop {
-            let Some(process) = &mut self.sites[index].process else { return false };
-            let Some(output) = process.node.poll_output() else { break };
-            outputs += 1;
-            if outputs > OUTPUTS_A_TURN {
+    /// Carries out everything that a node has to say, after what applications have `said` to it.
+    /// Answers whether it still runs.
+    fn drain(&mut self, index: usize, said: Vec<(LinkId, usize, Said)>) -> bool {
+        let mut outputs = Vec::new();
+        let Some(process) = &mut self.sites[index].process else { return false };
+        while let Some(output) = process.node.poll_output() {
+            if let Output::Close { link, .. } = &output {
+                process.closed.insert(*link);
+            }
+            outputs.push(output);
+            if outputs.len() > OUTPUTS_A_TURN {
                 let name = self.names[index].clone();
                 self.fail("P13 no livelock", format!("{name} never stops talking"), vec![name]);
                 return false;
             }
+        }
+        // What comes on a link that it has closed it does not look at.
+        let closed = process.closed.clone();
+        for (_, app, what) in said.iter().filter(|(link, ..)| !closed.contains(link)) {
+            self.tell(&Fact::HeardFromApp { app: *app, said: what });
+        }
+        let torn = match self.plan.mean(Fault::KillBetweenOutputs) {
+            Some(mean) if !self.healed => mean / 10_000,
+            Some(_) | None => 0,
+        };
+        for output in outputs {
             if !self.output(index, output) {
                 return false;
             }
@@ -402,7 +425,7 @@ impl World {
         {
             self.counts.sometimes(Sometimes::Forgotten);
         }
-        self.ledger.durable(index, batch);
+        self.ledger.durable(index, batch, &self.sites[index].disk.durable.deleted);
         self.say(|world| format!("{} has batch {} durable", world.names[index], batch.id));
         self.tell(&Fact::Durable { site: index, batch });
     }
@@ -458,6 +481,7 @@ impl World {
         for conn in process.links.into_values() {
             self.drop_end(conn, index, silently);
         }
+        self.ledger.ended(index);
         self.tell(&Fact::Ended { site: index });
     }
 

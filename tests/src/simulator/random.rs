@@ -14,11 +14,6 @@ impl Random {
         Self(seed)
     }
 
-    /// A generator of its own for one purpose, so that drawing more for it moves nothing else.
-    pub fn fork(&mut self) -> Self {
-        Self(self.next())
-    }
-
     /// The next 64 bits.
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -51,12 +46,5 @@ impl Random {
     /// One of these, which are not none.
     pub fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
         choices[self.index(choices.len())]
-    }
-
-    /// Brings a list into another order.
-    pub fn shuffle<T>(&mut self, list: &mut [T]) {
-        for last in (1..list.len()).rev() {
-            list.swap(last, self.index(last + 1));
-        }
     }
 }

@@ -1,6 +1,6 @@
 //! A place where a node runs: its process, its disk, its clock.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 use slipstream_core::Node;
@@ -25,8 +25,6 @@ pub const BEGINNING: u64 = 1_790_000_000_000;
 pub struct Site {
     /// Its number.
     pub index: usize,
-    /// Its name.
-    pub name: String,
     /// What it is started with.
     pub config: Config,
     /// The running process.
@@ -75,6 +73,8 @@ pub struct Process {
     pub untold: u32,
     /// A peer has acknowledged something, and no batch was durable since.
     pub acknowledged: bool,
+    /// Links that it has closed.
+    pub closed: BTreeSet<LinkId>,
 }
 
 /// A store: what is durable, and what it is asked.

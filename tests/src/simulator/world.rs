@@ -66,10 +66,6 @@ pub enum Over {
     Disk(usize),
     /// The clock is right again.
     Clock(usize),
-    /// Connections move again.
-    Ways,
-    /// The process runs again.
-    Frozen(usize),
     /// A node that was told to go may be drained now.
     Removal { site: usize, tries: u32 },
 }

@@ -28,9 +28,13 @@ pub struct MemoryStore {
     last_session: SessionId,
     last_dead_letter: DeadLetterId,
     last_position: Position,
+    /// Bytes of rows and dead letters.
+    bytes: u64,
     history_bytes: u64,
     dropped: u64,
     forgotten: u64,
+    /// Rows deleted by the last commit.
+    pub deleted: Vec<Position>,
     /// Bytes that the store says it uses, besides its rows.
     pub ballast: u64,
 }
@@ -51,9 +55,11 @@ impl MemoryStore {
             last_session: SessionId::default(),
             last_dead_letter: DeadLetterId::default(),
             last_position: Position::default(),
+            bytes: 0,
             history_bytes: 0,
             dropped: 0,
             forgotten: 0,
+            deleted: Vec::new(),
             ballast: 0,
         }
     }
@@ -65,6 +71,7 @@ impl MemoryStore {
                 self.latest.insert(key, row.position);
             }
             self.last_position = row.position;
+            self.bytes += row.size() as u64;
             self.rows.insert(row.position, row.clone());
         }
         for record in &batch.seen {
@@ -79,15 +86,18 @@ impl MemoryStore {
         }
         for ended in &batch.sessions_ended {
             self.sessions.remove(ended);
-            self.dead_letters.retain(|_, letter| letter.session != *ended);
+            let of_it = self.dead_letters.values().filter(|letter| letter.session == *ended);
+            let gone: Vec<_> = of_it.map(|letter| letter.id).collect();
+            gone.iter().for_each(|letter| self.remove_letter(*letter));
             self.receipts.retain(|(session, _), _| session != ended);
         }
         for letter in &batch.dead_letters {
             self.last_dead_letter = self.last_dead_letter.max(letter.id);
+            self.bytes += letter_size(letter);
             self.dead_letters.insert(letter.id, letter.clone());
         }
         for gone in &batch.dead_letters_gone {
-            self.dead_letters.remove(gone);
+            self.remove_letter(*gone);
         }
         for block in &batch.receipts {
             self.receipts.insert((block.session, block.number), block.clone());
@@ -100,9 +110,19 @@ impl MemoryStore {
         self.forget(batch);
     }
 
+    fn remove_letter(&mut self, letter: DeadLetterId) {
+        if let Some(letter) = self.dead_letters.remove(&letter) {
+            self.bytes -= letter_size(&letter);
+        }
+    }
+
     /// Deletes history above its bound: superseded state and expired events first, then events,
     /// oldest first.
     fn forget(&mut self, batch: &Batch) {
+        self.deleted.clear();
+        if self.bytes <= batch.history_max_bytes {
+            return;
+        }
         let newest = |row: &Row| {
             row.key_hash.is_some_and(|key| self.latest.get(&key) == Some(&row.position))
         };
@@ -123,7 +143,9 @@ impl MemoryStore {
                 }
                 if *unexpired == events {
                     self.rows.remove(position);
+                    self.deleted.push(*position);
                     self.history_bytes -= size;
+                    self.bytes -= size;
                     *(if events { &mut self.forgotten } else { &mut self.dropped }) += 1;
                 }
             }
@@ -136,7 +158,7 @@ impl MemoryStore {
         for letter in self.dead_letters.values() {
             let counts = dead.entry((letter.session, letter.reason)).or_default();
             counts.0 += 1;
-            counts.1 += letter.message.encoded().len() as u64 + 64;
+            counts.1 += letter_size(letter);
         }
         Recovered {
             store_id: self.id,
@@ -158,10 +180,7 @@ impl MemoryStore {
 
     /// Room taken.
     pub fn usage(&self) -> Usage {
-        let rows: usize = self.rows.values().map(Row::size).sum();
-        let letters = self.dead_letters.values();
-        let letters: usize = letters.map(|letter| letter.message.encoded().len() + 64).sum();
-        let used_bytes = (rows + letters) as u64 + self.ballast;
+        let used_bytes = self.bytes + self.ballast;
         Usage {
             used_bytes,
             rows: self.rows.len() as u64,
@@ -255,4 +274,8 @@ impl MemoryStore {
         let row = self.rows.get(self.latest.get(key)?)?;
         Some(Latest { position: row.position, message: row.message.clone() })
     }
+}
+
+fn letter_size(letter: &DeadLetter) -> u64 {
+    letter.message.encoded().len() as u64 + 64
 }

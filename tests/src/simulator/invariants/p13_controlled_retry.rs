@@ -49,19 +49,19 @@ impl Rule {
         if times == 0 {
             return Ok(());
         }
-        let config = view.plan.config(view.apps[app].site, Vec::new());
+        let settings = &view.plan.settings;
         let waited = Duration::from_micros(view.now - last);
-        if waited < config.retry.ack_timeout / 2 {
+        if waited < settings.ack_timeout / 2 {
             let what = format!("{name} is handed {id} again after only {waited:?}");
             return Err(Broken::new(what, &[id, &name]));
         }
-        if times + 1 > config.retry.max_attempts {
+        if times + 1 > settings.max_attempts {
             let what = format!("{name} is handed {id} for the {}th time", times + 1);
             return Err(Broken::new(what, &[id, &name]));
         }
         let repeats = self.repeats.entry(conn).or_default();
         keep_last(repeats, view.now, SECOND);
-        if repeats.len() > 2 * config.retry.max_rate as usize {
+        if repeats.len() > 2 * settings.max_rate as usize {
             let what = format!("{name} is handed {} repeats in a second", repeats.len());
             return Err(Broken::new(what, &[&name]));
         }

@@ -36,7 +36,7 @@ impl Invariant for Rule {
             Fact::Transmitted { to: Party::App(app), item: Item::Delivery(delivery), .. } => {
                 self.apps.entry(*app).or_default().handed.insert(delivery.delivery);
             }
-            Fact::HeardFromApp { app, said: Said::Ack { delivery, upto } } => {
+            Fact::AppSaid { app, said: Said::Ack { delivery, upto } } => {
                 let deliveries = self.apps.entry(*app).or_default();
                 deliveries.acknowledged.insert(*delivery);
                 if *upto {
@@ -73,7 +73,7 @@ impl Rule {
             }
             let over = match app {
                 Some(app) => self.is_over_for(app, record, *position, *number, row, view),
-                None => is_over_for_peer(&record.name, *number, row, view),
+                None => is_over_for_peer(site, &record.name, *number, row, view),
             };
             if !over {
                 let (id, node) = (row.message.id(), &view.names[site]);
@@ -110,6 +110,7 @@ impl Rule {
         !wanted
             || done
             || place.dead.contains_key(&(record.name.clone(), number))
+            || place.forgotten.contains(&number)
             || view.ledger.is_superseded(app.site, number)
             || view.ledger.is_forgiven(number)
     }
@@ -121,7 +122,13 @@ pub fn owner<'a>(site: usize, session: &str, view: &View<'a>) -> Option<&'a App>
     view.apps.iter().find(|app| app.site == site && app.client.as_deref() == Some(client))
 }
 
-fn is_over_for_peer(session: &str, number: MessageNo, row: &Row, view: &View<'_>) -> bool {
+fn is_over_for_peer(
+    site: usize,
+    session: &str,
+    number: MessageNo,
+    row: &Row,
+    view: &View<'_>,
+) -> bool {
     let peer = session.strip_prefix("peer:").unwrap_or_default();
     let Some(there) = view.names.iter().position(|name| name == peer) else {
         // A liar says that it has whatever it likes.
@@ -131,5 +138,9 @@ fn is_over_for_peer(session: &str, number: MessageNo, row: &Row, view: &View<'_>
         || view.removed[there]
         || row.message.path().split(',').any(|visited| visited == peer)
         || view.ledger.holds(there, number)
+        // A newer value has taken its place, and with it the obligation; or its time was over.
+        || view.ledger.is_superseded(site, number)
+        || view.ledger.is_expired(site, number)
+        || view.ledger.places[site].forgotten.contains(&number)
         || view.ledger.is_forgiven(number)
 }

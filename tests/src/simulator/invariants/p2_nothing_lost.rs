@@ -57,8 +57,8 @@ impl Invariant for Rule {
 fn is_there(number: MessageNo, site: usize, sites: &[usize], view: &View<'_>) -> Verdict {
     let ledger = view.ledger;
     let known = &ledger.messages[number];
-    let late = site >= view.plan.nodes && view.plan.settings.history.is_some();
-    let may_miss = late && known.key.is_none();
+    let forgotten = ledger.places.iter().any(|place| place.forgotten.contains(&number));
+    let may_miss = (site >= view.plan.nodes && forgotten) || ledger.is_expired_anywhere(number);
     let accepted = sites.iter().any(|site| ledger.places[*site].durable.contains(&number));
     if !accepted || may_miss || ledger.is_forgiven(number) || ledger.holds(site, number) {
         return Ok(());
@@ -80,7 +80,7 @@ impl Rule {
                 .publish
                 .is_some_and(|publish| view.ledger.publishes[publish].app == app.index);
             let before = *position <= began;
-            let forgotten = view.plan.settings.history.is_some() && !message.kind().is_state();
+            let forgotten = place.forgotten.contains(number);
             let owed = row.only.is_none()
                 && view.is_for(app.index, message.tags(), message.key())
                 && !own

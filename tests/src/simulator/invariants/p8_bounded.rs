@@ -1,7 +1,7 @@
 //! P8: what a link may carry is bounded: bytes that the socket has not taken, and deliveries that
 //! the application has not acknowledged.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use super::{Broken, Invariant, Verdict};
 use crate::simulator::application::{Consumer, Said};
@@ -15,10 +15,10 @@ const APPLICATION_CREDIT: usize = 256 << 10;
 /// Answers, acknowledgements and pings need no credit, and a frame may be begun under it.
 const SLACK: usize = 192 << 10;
 
-/// Deliveries that each application has open.
+/// Deliveries that each application has open, and how often each was handed over.
 #[derive(Debug, Default)]
 pub struct Rule {
-    open: HashMap<usize, HashSet<u64>>,
+    open: HashMap<usize, HashMap<u64, u32>>,
 }
 
 impl Invariant for Rule {
@@ -36,16 +36,18 @@ impl Invariant for Rule {
                 }
             }
             Fact::AppConnected { app } => drop(self.open.remove(app)),
-            Fact::HeardFromApp { app, said } => match said {
+            Fact::AppSaid { app, said } => match said {
                 Said::Ack { delivery, upto: false } => {
                     self.open.entry(*app).or_default().remove(delivery);
                 }
                 Said::Ack { delivery, upto: true } => {
-                    self.open.entry(*app).or_default().retain(|open| open > delivery);
+                    self.open.entry(*app).or_default().retain(|open, _| open > delivery);
                 }
                 Said::Connect | Said::Publish(_) | Said::Odd(_) | Said::Nack { .. } => {}
             },
-            Fact::Transmitted { to: Party::App(app), item: Item::Delivery(delivery), .. } => {
+            Fact::Transmitted {
+                conn, to: Party::App(app), item: Item::Delivery(delivery), ..
+            } if view.apps[*app].link == Some(*conn) => {
                 return self.handed(*app, delivery.delivery, view);
             }
             _ => {}
@@ -63,20 +65,22 @@ impl Rule {
             return Ok(());
         }
         let open = self.open.entry(index).or_default();
-        open.insert(delivery);
+        *open.entry(delivery).or_default() += 1;
         let window = view.plan.settings.window;
         if open.len() <= window {
             return Ok(());
         }
         let place = &view.ledger.places[app.site];
         let session = format!("app:{}", app.client.as_deref().unwrap_or_default());
-        let holds = |delivery: &&u64| {
-            place.rows.get(delivery).is_some_and(|(number, row)| {
-                !view.ledger.is_superseded(app.site, *number)
-                    && !view.ledger.is_expired(app.site, *number)
-                    && !place.dead.contains_key(&(session.clone(), *number))
-                    && row.only.is_none()
-            })
+        let attempts = view.plan.settings.max_attempts;
+        let holds = |(delivery, handed): &(&u64, &u32)| {
+            **handed < attempts
+                && place.rows.get(delivery).is_some_and(|(number, row)| {
+                    !view.ledger.is_superseded(app.site, *number)
+                        && !view.ledger.is_expired(app.site, *number)
+                        && !place.dead.contains_key(&(session.clone(), *number))
+                        && row.only.is_none()
+                })
         };
         let held = open.iter().filter(holds).count();
         if held <= window || !place.dead.is_empty() {
