@@ -8,7 +8,7 @@ use slipstream_core::ids::{DialId, LinkId};
 use slipstream_core::io::{Close, Frame, Input, LinkUp, Protocol};
 
 use super::counts::{Fault, Sometimes};
-use super::facts::{Fact, Party};
+use super::facts::{APPLICATION_CREDIT, Fact, Party};
 use super::frames::{Item, parse};
 use super::network::{Carried, ConnId, End};
 use super::plan::SECOND;
@@ -47,6 +47,9 @@ impl World {
         if let Some(found) = self.network.conns.get(&conn) {
             let waiting = found.pipes[side].waiting.iter().filter(|carried| carried.counted);
             let cost = waiting.map(|carried| carried.frame.cost()).sum();
+            if cost >= APPLICATION_CREDIT && matches!(to, Party::App(_)) {
+                self.counts.sometimes(Sometimes::CreditExhausted);
+            }
             if cost > 0 {
                 self.tell(&Fact::InFlight { site: index, to, cost, last });
             }
@@ -242,9 +245,6 @@ impl World {
             return;
         };
         let Some(side) = self.side_of_node(conn, index) else { return };
-        if !reads {
-            self.counts.sometimes(Sometimes::ReadingPaused);
-        }
         self.set_paused(conn, 1 - side, !reads);
     }
 

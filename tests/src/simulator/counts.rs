@@ -80,7 +80,6 @@ counted! {
         Expired: "event expired",
         CreditExhausted: "send credit exhausted",
         WindowExhausted: "delivery window exhausted",
-        ReadingPaused: "reading paused",
         VersionRefused: "version refused for drift",
         ClockRefused: "publisher refused for the clock",
         Redelivery: "delivery repeated",

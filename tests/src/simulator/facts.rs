@@ -9,6 +9,9 @@ use super::ledger::Ledger;
 use super::network::ConnId;
 use super::plan::{Micros, Plan};
 
+/// Cost that an application's link may have in flight.
+pub const APPLICATION_CREDIT: usize = 256 << 10;
+
 /// Something that happened.
 #[derive(Debug)]
 pub enum Fact<'a> {

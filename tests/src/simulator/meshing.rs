@@ -1,7 +1,7 @@
 //! The mesh changes while it runs: nodes and links are added and removed for good, and operators
 //! ask and order.
 
-use slipstream_core::admin::{AdminAnswer, AdminRequest, Status};
+use slipstream_core::admin::{AdminAnswer, AdminRequest, SessionStatus, Status};
 use slipstream_core::ids::{DeadLetterId, Ticket};
 use slipstream_core::io::Input;
 
@@ -147,7 +147,7 @@ impl World {
         let mut drained = false;
         if let Some(status) = self.statuses.remove(&site) {
             let peers = status.sessions.iter().filter(|session| session.role == "peer");
-            let busy = |session: &slipstream_core::admin::SessionStatus| {
+            let busy = |session: &SessionStatus| {
                 !session.connected || session.in_flight > 0 || session.behind > 0
             };
             drained = !peers.clone().any(busy) && peers.count() > 0 && status.refusing.is_none();
@@ -161,6 +161,14 @@ impl World {
     }
 
     fn remove_node(&mut self, site: usize, drained: bool) {
+        let left: Vec<_> =
+            self.edges.iter().copied().filter(|(a, b)| *a != site && *b != site).collect();
+        self.removed[site] = true;
+        if !self.holds_together(&left) {
+            // Links were removed meanwhile: the others need it.
+            self.removed[site] = false;
+            return;
+        }
         self.say(|world| format!("{} is removed, drained: {drained}", world.names[site]));
         if !drained {
             // What only it held is gone.
@@ -225,6 +233,11 @@ impl World {
             (counters.superseded, Sometimes::Superseded),
             (counters.expired, Sometimes::Expired),
         ];
+        let window = self.plan.settings.window;
+        let full = |session: &SessionStatus| session.role == "app" && session.in_flight >= window;
+        if status.sessions.iter().any(full) {
+            self.counts.sometimes(Sometimes::WindowExhausted);
+        }
         for (count, event) in seen {
             if count > 0 {
                 self.counts.sometimes(event);

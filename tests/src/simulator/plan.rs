@@ -108,7 +108,9 @@ impl Plan {
         let shape =
             random.pick(&[Shape::Line, Shape::Ring, Shape::Star, Shape::Full, Shape::Random]);
         let faults = draw_faults(&mut random);
-        let padding = random.pick(&[(0, 40), (0, 40), (0, 400), (0, 4_000), (1_000, 60_000)]);
+        let padding = random.pick(&[(0, 40), (0, 40), (0, 40), (0, 400), (0, 4_000), (0, 60_000)]);
+        // Large values, to fill credit and pipes, come more slowly.
+        let slower = if padding.1 > 10_000 { 4 } else { 1 };
         let chaos = random.between(15, 60) * SECOND;
         let publishers = random.pick(&[300, 600, 1000]);
         let settings = Settings::draw(&mut random, nodes, padding.1);
@@ -126,7 +128,9 @@ impl Plan {
             keys: random.pick(&[1, 3, 10, 40]),
             fixed_tags: random.chance(700),
             publishers,
-            publish_every: random.pick(&[100_000, 300_000, 1_000_000]) * (nodes as u64).div_ceil(3),
+            publish_every: random.pick(&[200_000, 600_000, 2_000_000])
+                * (nodes as u64).div_ceil(3)
+                * slower,
             padding,
             events: random.pick(&[0, 200, 500, 1000]),
             ttl_ms: random.pick(&[None, None, Some(500), Some(5_000), Some(60_000)]),
@@ -211,7 +215,7 @@ fn draw_faults(random: &mut Random) -> BTreeMap<Fault, Micros> {
     for fault in Fault::ALL.iter().copied() {
         let (chance, low, high) = match fault {
             Fault::KillInRecovery | Fault::KillBetweenOutputs => (300, 4, 30),
-            Fault::Restore | Fault::Wipe => (60, 20, 60),
+            Fault::Restore | Fault::Wipe => (80, 4, 25),
             Fault::NodeAdded | Fault::NodeRemoved => (120, 8, 40),
             Fault::LinkAdded | Fault::LinkRemoved => (150, 8, 40),
             Fault::Jump | Fault::ClockStop => (150, 5, 40),

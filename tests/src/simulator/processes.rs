@@ -410,7 +410,10 @@ impl World {
         {
             process.untold += 1;
         }
-        let after = self.random.below(400);
+        // A store answers in the order in which it was asked.
+        let disk = &mut self.sites[index].disk;
+        disk.last_told = disk.last_told.max(self.now + self.random.below(400));
+        let after = disk.last_told - self.now;
         self.at(after, Event::Told { site: index, life, input: Box::new(input) });
         self.work(index);
     }
@@ -495,6 +498,9 @@ impl World {
             Told::StoreHasRoom => self.counts.sometimes(Sometimes::StoreFullRecovered),
             Told::VersionAhead { .. } => self.counts.sometimes(Sometimes::VersionRefused),
             Told::Closing { close, .. } => match close.code.number() {
+                4400 if close.reason.contains("damaged") => {
+                    self.counts.sometimes(Sometimes::CorruptionNoticed);
+                }
                 4408 => self.counts.sometimes(Sometimes::HeartbeatTimeout),
                 4409 => self.counts.sometimes(Sometimes::DuplicateLink),
                 _ => {}

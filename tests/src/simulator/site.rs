@@ -92,6 +92,8 @@ pub struct Disk {
     pub fails: bool,
     /// Every job takes so much longer.
     pub slow: Micros,
+    /// When the last answer reaches the node.
+    pub last_told: Micros,
     /// A copy taken earlier, with what the ledger knew then.
     pub backup: Option<(MemoryStore, Place)>,
 }
@@ -134,6 +136,7 @@ impl Disk {
             full: false,
             fails: false,
             slow: 0,
+            last_told: 0,
             backup: None,
         }
     }

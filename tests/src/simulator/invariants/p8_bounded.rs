@@ -1,17 +1,15 @@
 //! P8: what a link may carry is bounded: bytes that the socket has not taken, and deliveries that
 //! the application has not acknowledged.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{Broken, Invariant, Verdict};
 use crate::simulator::application::{Consumer, Said};
-use crate::simulator::facts::{Fact, Party, View};
+use crate::simulator::facts::{APPLICATION_CREDIT, Fact, Party, View};
 use crate::simulator::frames::Item;
 
 /// Cost that a peer's link may have in flight.
 const PEER_CREDIT: usize = 2 << 20;
-/// Cost that an application's link may have in flight.
-const APPLICATION_CREDIT: usize = 256 << 10;
 /// Answers, acknowledgements and pings need no credit, and a frame may be begun under it.
 const SLACK: usize = 192 << 10;
 
@@ -19,6 +17,7 @@ const SLACK: usize = 192 << 10;
 #[derive(Debug, Default)]
 pub struct Rule {
     open: HashMap<usize, HashMap<u64, u32>>,
+    acknowledged: HashMap<usize, HashSet<u64>>,
 }
 
 impl Invariant for Rule {
@@ -35,13 +34,20 @@ impl Invariant for Rule {
                     return Err(Broken::new(what, &[node]));
                 }
             }
-            Fact::AppConnected { app } => drop(self.open.remove(app)),
+            Fact::AppConnected { app } => {
+                self.open.remove(app);
+                self.acknowledged.remove(app);
+            }
             Fact::AppSaid { app, said } => match said {
                 Said::Ack { delivery, upto: false } => {
                     self.open.entry(*app).or_default().remove(delivery);
+                    self.acknowledged.entry(*app).or_default().insert(*delivery);
                 }
                 Said::Ack { delivery, upto: true } => {
-                    self.open.entry(*app).or_default().retain(|open, _| open > delivery);
+                    let open = self.open.entry(*app).or_default();
+                    let done = open.keys().filter(|open| *open <= delivery);
+                    self.acknowledged.entry(*app).or_default().extend(done.copied());
+                    open.retain(|open, _| open > delivery);
                 }
                 Said::Connect | Said::Publish(_) | Said::Odd(_) | Said::Nack { .. } => {}
             },
@@ -62,6 +68,10 @@ impl Rule {
         let steady = matches!(app.consumer, Consumer::Prompt | Consumer::Slow(_));
         // What dies or is superseded leaves the window without a word.
         if !app.manual || !steady {
+            return Ok(());
+        }
+        // A repeat may cross the ACK on its way.
+        if self.acknowledged.get(&index).is_some_and(|done| done.contains(&delivery)) {
             return Ok(());
         }
         let open = self.open.entry(index).or_default();
