@@ -44,12 +44,12 @@ mod turn {
     use slipstream_core::ids::LinkId;
     use slipstream_core::io::{Frame, Input};
 
-    use crate::link::Opened;
+    use crate::link::{End, Opened};
 
     #[derive(Debug)]
     pub(crate) enum Incoming {
         Input(Input),
-        Received(LinkId, Vec<Frame>),
+        Received(LinkId, Vec<Frame>, Option<End>),
         Opened(Box<Opened>),
     }
 }
@@ -144,12 +144,15 @@ impl Echo {
                 let link = Link::open(self.last_link, *opened, self.sender.clone());
                 self.links.insert(self.last_link, link);
             }
-            Incoming::Received(id, frames) => {
+            Incoming::Received(id, frames, end) => {
                 for frame in frames {
                     self.received(id, frame);
                 }
                 if let Some(link) = self.links.get_mut(&id) {
                     link.flush();
+                    if let Some(end) = end {
+                        link.end(end);
+                    }
                 }
             }
             Incoming::Input(Input::LinkDown { link, .. }) => drop(self.links.remove(&link)),
