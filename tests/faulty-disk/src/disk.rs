@@ -63,7 +63,7 @@ pub(crate) enum Verdict {
     Goes,
     /// Goes, but the system does half of it at first.
     Halved,
-    /// Fails, and a write has left half of what it was to write.
+    /// Fails, and a write has left some of what it was to write.
     Fails(c_int),
     /// Fails without a trace: there is no power any more.
     Dead,

@@ -164,6 +164,12 @@ impl Change {
     }
 }
 
+/// About half of what is written at `offset`, cut where the disk may cut it.
+pub(crate) fn first_sectors(bytes: &[u8], offset: usize) -> &[u8] {
+    let end = (offset + bytes.len() / 2) / SECTOR * SECTOR;
+    &bytes[..end.saturating_sub(offset)]
+}
+
 /// Chance that follows from a seed (splitmix64).
 struct Coin(u64);
 

@@ -6,6 +6,7 @@
 
 use std::cell::Cell;
 use std::ffi::{CStr, OsStr, c_char, c_int, c_void};
+use std::mem::transmute;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +15,7 @@ use std::sync::{Arc, OnceLock};
 use rusqlite::ffi::{self, sqlite3_file, sqlite3_int64, sqlite3_io_methods, sqlite3_vfs};
 
 use crate::disk::{Disk, Operation, Verdict};
-use crate::image::Change;
+use crate::image::{Change, first_sectors};
 
 /// A file as SQLite sees it; the real one lies behind it in the same memory.
 #[repr(C)]
@@ -47,9 +48,13 @@ unsafe impl Sync for Real {}
 static REAL: OnceLock<Real> = OnceLock::new();
 
 type Transfer = unsafe extern "C" fn(c_int, *mut c_void, usize) -> isize;
+type TransferAt = unsafe extern "C" fn(c_int, *mut c_void, usize, i64) -> isize;
+type AnyCall = unsafe extern "C" fn();
 
-/// The system's own `read` and `write`.
-static TRANSFERS: OnceLock<(Transfer, Transfer)> = OnceLock::new();
+/// The system's own calls: reading and writing where the file stands, and at an offset. Which
+/// ones are used depends on how SQLite was built.
+static TRANSFERS: OnceLock<[Option<Transfer>; 2]> = OnceLock::new();
+static TRANSFERS_AT: OnceLock<[Option<TransferAt>; 2]> = OnceLock::new();
 
 thread_local! {
     /// Whether the next transfer of this thread does only half of what it is asked.
@@ -65,17 +70,7 @@ pub(crate) fn register() {
         unsafe {
             assert_eq!(ffi::sqlite3_initialize(), ffi::SQLITE_OK);
             let real = ffi::sqlite3_vfs_find(std::ptr::null());
-            let get = (*real).xGetSystemCall.expect("the system's interface has it");
-            let set = (*real).xSetSystemCall.expect("the system's interface has it");
-            let [read, write] = [c"read", c"write"].map(|name| {
-                let call = get(real, name.as_ptr()).expect("the call exists");
-                std::mem::transmute::<unsafe extern "C" fn(), Transfer>(call)
-            });
-            TRANSFERS.get_or_init(|| (read, write));
-            for (name, call) in [(c"read", halving_read as Transfer), (c"write", halving_write)] {
-                let call = std::mem::transmute::<Transfer, unsafe extern "C" fn()>(call);
-                assert_eq!(set(real, name.as_ptr(), Some(call)), ffi::SQLITE_OK);
-            }
+            halve_transfers(real);
             let wrapping = Box::new(sqlite3_vfs {
                 zName: c"faulty-disk".as_ptr(),
                 szOsFile: (*real).szOsFile + HEADER as c_int,
@@ -88,6 +83,36 @@ pub(crate) fn register() {
             Real(real)
         }
     });
+}
+
+/// Puts [`HALVED`] between SQLite and the system's calls.
+///
+/// # Safety
+/// `real` is the system's own interface, and no file is open yet.
+unsafe fn halve_transfers(real: *mut sqlite3_vfs) {
+    // SAFETY: calls of these names have these types, whatever SQLite calls them in its table.
+    unsafe {
+        let get = (*real).xGetSystemCall.expect("the system's interface has it");
+        let set = (*real).xSetSystemCall.expect("the system's interface has it");
+        let own = |name: &CStr| get(real, name.as_ptr());
+        let replace = |name: &CStr, call: AnyCall| {
+            if own(name).is_some() {
+                assert_eq!(set(real, name.as_ptr(), Some(call)), ffi::SQLITE_OK);
+            }
+        };
+        let transfer = |name| own(name).map(|call| transmute::<AnyCall, Transfer>(call));
+        TRANSFERS.get_or_init(|| [transfer(c"read"), transfer(c"write")]);
+        replace(c"read", transmute::<Transfer, AnyCall>(halving_read));
+        replace(c"write", transmute::<Transfer, AnyCall>(halving_write));
+        for (read, write) in [(c"pread", c"pwrite"), (c"pread64", c"pwrite64")] {
+            if own(read).is_some() {
+                let at = |name| own(name).map(|call| transmute::<AnyCall, TransferAt>(call));
+                TRANSFERS_AT.get_or_init(|| [at(read), at(write)]);
+                replace(read, transmute::<TransferAt, AnyCall>(halving_read_at));
+                replace(write, transmute::<TransferAt, AnyCall>(halving_write_at));
+            }
+        }
+    }
 }
 
 fn real() -> *mut sqlite3_vfs {
@@ -317,7 +342,7 @@ unsafe extern "C" fn read(
             Verdict::Goes => {}
         }
         let code = really!(file, xRead, into, count, offset);
-        HALVED.set(false);
+        assert!(!HALVED.take(), "the system was asked in a way that is not replaced");
         code
     }
 }
@@ -332,9 +357,9 @@ unsafe extern "C" fn write(
     unsafe {
         let verdict = judge(file, Operation::Write);
         let bytes = std::slice::from_raw_parts(from.cast::<u8>(), count as usize);
-        // What fails has written half of it all the same, if it is long.
+        // What fails has written some of its sectors all the same.
         let (bytes, result) = match verdict {
-            Verdict::Fails(code) => (&bytes[..bytes.len() / 2], Some(code)),
+            Verdict::Fails(code) => (first_sectors(bytes, offset as usize), Some(code)),
             Verdict::Dead => return ffi::SQLITE_IOERR,
             Verdict::Halved | Verdict::Goes => (bytes, None),
         };
@@ -344,7 +369,7 @@ unsafe extern "C" fn write(
         } else {
             really!(file, xWrite, bytes.as_ptr().cast(), bytes.len() as c_int, offset)
         };
-        HALVED.set(false);
+        assert!(!HALVED.take(), "the system was asked in a way that is not replaced");
         if code == ffi::SQLITE_OK
             && let Some(on) = on_disk(file)
         {
@@ -409,14 +434,38 @@ fn moved(count: usize) -> usize {
     if HALVED.take() && count > 1 { count / 2 } else { count }
 }
 
-unsafe extern "C" fn halving_read(file: c_int, into: *mut c_void, count: usize) -> isize {
-    let (read, _) = TRANSFERS.get().expect("it was registered");
+unsafe extern "C" fn halving_read(file: c_int, bytes: *mut c_void, count: usize) -> isize {
+    let call = TRANSFERS.get().and_then(|calls| calls[0]).expect("only what is there is replaced");
     // SAFETY: what SQLite gave is handed on, with no larger a count.
-    unsafe { read(file, into, moved(count)) }
+    unsafe { call(file, bytes, moved(count)) }
 }
 
-unsafe extern "C" fn halving_write(file: c_int, from: *mut c_void, count: usize) -> isize {
-    let (_, write) = TRANSFERS.get().expect("it was registered");
+unsafe extern "C" fn halving_write(file: c_int, bytes: *mut c_void, count: usize) -> isize {
+    let call = TRANSFERS.get().and_then(|calls| calls[1]).expect("only what is there is replaced");
     // SAFETY: what SQLite gave is handed on, with no larger a count.
-    unsafe { write(file, from, moved(count)) }
+    unsafe { call(file, bytes, moved(count)) }
+}
+
+unsafe extern "C" fn halving_read_at(
+    file: c_int,
+    bytes: *mut c_void,
+    count: usize,
+    at: i64,
+) -> isize {
+    let call =
+        TRANSFERS_AT.get().and_then(|calls| calls[0]).expect("only what is there is replaced");
+    // SAFETY: what SQLite gave is handed on, with no larger a count.
+    unsafe { call(file, bytes, moved(count), at) }
+}
+
+unsafe extern "C" fn halving_write_at(
+    file: c_int,
+    bytes: *mut c_void,
+    count: usize,
+    at: i64,
+) -> isize {
+    let call =
+        TRANSFERS_AT.get().and_then(|calls| calls[1]).expect("only what is there is replaced");
+    // SAFETY: what SQLite gave is handed on, with no larger a count.
+    unsafe { call(file, bytes, moved(count), at) }
 }
