@@ -15,6 +15,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use slipstream_core::config::Durability;
 use slipstream_core::ids::StoreId;
 
+use crate::commit::Meta;
 use crate::schema;
 
 /// The oldest SQLite without the bug that loses commits when the WAL is reset.
@@ -105,6 +106,17 @@ pub enum OpenError {
         found: String,
         /// What it must be.
         wanted: String,
+    },
+    /// What this node must know for certain to keep its promises is not what was written.
+    #[error(
+        "{path}: {what} is damaged, and without it messages would be lost or handed over twice: \
+         check the disk and restore a backup, or use an empty data directory"
+    )]
+    Damaged {
+        /// The database.
+        path: PathBuf,
+        /// What in it.
+        what: &'static str,
     },
     /// SQLite failed.
     #[error("{path}: {source}; check the disk and the file's permissions, or restore a backup")]
@@ -221,10 +233,7 @@ fn take(db: &mut Connection, version: i32, new_store_id: StoreId) -> rusqlite::R
         schema::migrate(&transaction, version)?;
     }
     if version == 0 {
-        transaction.execute(
-            "INSERT INTO meta VALUES (0, ?1, 0, 0, 0, 0, 0, 0, 0)",
-            [new_store_id.0.to_be_bytes()],
-        )?;
+        Meta { store_id: new_store_id.0, ..Meta::default() }.write(&transaction)?;
     }
     transaction.commit()
 }

@@ -65,6 +65,23 @@ impl Index {
         self.history_bytes
     }
 
+    /// Whether the row is there.
+    pub(crate) fn contains(&self, position: u64) -> bool {
+        let chunk = self.chunks.get(&(position / CHUNK));
+        chunk.is_some_and(|chunk| chunk.present.contains(position % CHUNK))
+    }
+
+    /// Number of the rows behind `after`, up to and with `upto`.
+    pub(crate) fn rows_between(&self, after: u64, upto: u64) -> u64 {
+        let upto_and_with = |last: u64, id: u64, chunk: &Chunk| {
+            last.checked_sub(id * CHUNK).map_or(0, |last| chunk.present.upto(last).len())
+        };
+        let chunks = self.chunks.range(after / CHUNK..=upto.max(after) / CHUNK);
+        chunks
+            .map(|(&id, chunk)| upto_and_with(upto, id, chunk) - upto_and_with(after, id, chunk))
+            .sum()
+    }
+
     /// Whether the row is known to be superseded.
     pub(crate) fn is_superseded(&self, position: u64) -> bool {
         let chunk = self.chunks.get(&(position / CHUNK));

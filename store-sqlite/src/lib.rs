@@ -29,6 +29,7 @@
 mod bits;
 mod commit;
 mod database;
+mod digest;
 mod fetch;
 mod history;
 mod index;

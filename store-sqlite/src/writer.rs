@@ -17,6 +17,7 @@ use slipstream_core::store::{Batch, CommitFailed, Committed, Recovered, StoreFai
 use crate::commit::{self, State};
 use crate::database::{Database, OpenError, Options, refusal};
 use crate::log::Damaged;
+use crate::recover::Unreadable;
 use crate::{history, recover};
 
 /// Pages in the WAL (16 MiB) above which it is copied into the database.
@@ -47,8 +48,13 @@ impl Writer {
     pub(crate) fn open(options: &Options) -> Result<(Self, Recovered), OpenError> {
         let database = Database::open(options)?;
         let mut damaged = Vec::new();
-        let (state, mut recovered) = recover::recover(&database.connection, &mut damaged)
-            .map_err(|source| refusal(&database.path, source))?;
+        let (state, mut recovered) =
+            recover::recover(&database.connection, &mut damaged).map_err(|why| match why {
+                Unreadable::Sqlite(source) => refusal(&database.path, source),
+                Unreadable::Damaged(what) => {
+                    OpenError::Damaged { path: database.path.clone(), what }
+                }
+            })?;
         let mut writer = Self {
             database,
             state,
