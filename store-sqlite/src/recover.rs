@@ -79,6 +79,9 @@ pub(crate) fn recover(db: &Connection, damaged: &mut Vec<Damaged>) -> Result<(St
     meta.head = meta.head.max(last.unwrap_or_default().cast_unsigned());
     state.meta = meta;
     state.pages = Pages::read(db)?;
+    if state.pages.free > state.pages.all {
+        return Err(Unreadable::Damaged("the header"));
+    }
     let recovered = Recovered {
         store_id: StoreId(meta.store_id),
         head: Position::new(meta.head),

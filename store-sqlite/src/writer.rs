@@ -196,7 +196,7 @@ impl Writer {
         let size = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
         let State { index, pages, dropped_total, forgotten_total, .. } = &self.state;
         self.usage = Usage {
-            used_bytes: (pages.all - pages.free) * PAGE_BYTES,
+            used_bytes: pages.all.saturating_sub(pages.free) * PAGE_BYTES,
             database_bytes: size(&self.database.path),
             wal_bytes: size(&self.database.wal_path()),
             rows: index.rows(),

@@ -142,6 +142,18 @@ fn a_flipped_bit_in_the_database_is_noticed_or_changes_nothing() {
     assert!(counts.keys().all(|outcome| !matches!(outcome, Outcome::Older(_))), "{counts:?}");
 }
 
+#[test]
+fn a_flipped_bit_in_the_head_of_a_page_is_noticed_or_changes_nothing() {
+    let file = CLOSED.path().join(DATABASE);
+    let heads = places(size(&file) / 4096 * 24, 800);
+    let heads = heads.map(|(byte, bit)| (byte / 24 * 4096 + byte % 24, bit));
+    let counts = each("a bit in the head of a page", CLOSED.path(), heads, |copy, at| {
+        flip(&copy.join(DATABASE), at);
+    });
+    assert!(counts[&Outcome::Refused] > 100 && counts[&Outcome::Reported] > 100);
+    assert!(counts.keys().all(|outcome| !matches!(outcome, Outcome::Older(_))), "{counts:?}");
+}
+
 /// Many rows, so that the tables are trees of several levels.
 fn large() -> (tempfile::TempDir, Vec<(u64, Vec<u8>)>) {
     let directory = tempfile::tempdir().unwrap();
