@@ -138,9 +138,11 @@ impl Index {
         chunk.present.remove(place);
         chunk.superseded.remove(place);
         chunk.events.remove(place);
-        chunk.bytes -= u64::from(size);
-        chunk.history_bytes -= u64::from(size);
-        self.history_bytes -= u64::from(size);
+        // A damaged row may say another size now than when it was counted.
+        chunk.bytes = chunk.bytes.saturating_sub(size.into());
+        let history_bytes = chunk.history_bytes.saturating_sub(size.into());
+        self.history_bytes -= chunk.history_bytes - history_bytes;
+        chunk.history_bytes = history_bytes;
         self.rows -= 1;
         if chunk.superseded.is_empty() {
             self.superseded.remove(&id);

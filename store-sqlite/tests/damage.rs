@@ -12,12 +12,12 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use common::workload::*;
-use common::{Harness, batch, key_hash, state};
+use common::{Harness, batch, key_hash, state, trim};
 use rusqlite::Connection;
 use slipstream_core::ids::{Hash128, Position};
 use slipstream_core::store::{Answer, Query, StoreFailure};
 use slipstream_faulty_disk::Disk;
-use slipstream_store_sqlite::OpenError;
+use slipstream_store_sqlite::{Damaged, OpenError};
 
 const DATABASE: &str = "slipstream.db";
 const WAL: &str = "slipstream.db-wal";
@@ -304,4 +304,29 @@ fn a_file_that_may_not_be_read_is_named() {
         return;
     }
     assert_eq!(outcome(copy.path()), Outcome::Refused);
+}
+
+#[test]
+fn a_row_whose_size_is_damaged_is_deleted_like_any_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut harness = Harness::open(directory.path());
+    harness.commit(batch(vec![state(1, "a", "1")]));
+    harness.commit(batch(vec![state(40_001, "b", "1")]));
+    harness.commit(batch(vec![]));
+    harness.store.close().unwrap();
+    let shell = Connection::open(directory.path().join(DATABASE)).unwrap();
+    let known: i64 = shell.query_row("SELECT count(*) FROM latest", [], |row| row.get(0)).unwrap();
+    assert_eq!(known, 2, "the table knows both");
+    shell.execute("UPDATE log SET size = size + 1000000 WHERE position = 1", []).unwrap();
+    drop(shell);
+
+    let mut harness = Harness::open(directory.path());
+    harness.commit(batch(vec![state(40_002, "a", "2")]));
+    harness.commit(batch(vec![state(80_001, "b", "2")]));
+    harness.commit(batch(vec![]));
+    // The first one takes the damaged size for true.
+    harness.commit(trim(80_001, 0));
+    harness.commit(trim(80_001, 0));
+    assert_eq!(harness.positions(), [40_002, 80_001]);
+    assert!(!harness.damaged.contains(&Damaged::Row(Position::new(40_002))));
 }
