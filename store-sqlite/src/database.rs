@@ -143,8 +143,15 @@ impl Database {
             return Err(OpenError::OldSqlite { found: rusqlite::version() });
         }
         make_directory(&options.data_dir)?;
+        let wal = options.data_dir.join(format!("{FILE_NAME}-wal"));
+        // SQLite would make a new database, and delete the log for it.
         let path = options.data_dir.join(FILE_NAME);
-        let opened = Self::open_file(path.clone(), options)?;
+        let size = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
+        if size(&path) == 0 && size(&wal) > 0 {
+            let what = "the database (empty, while its write-ahead log is not)";
+            return Err(OpenError::Damaged { path, what });
+        }
+        let opened = Self::open_file(path, options)?;
         // SQLite does not look at the result of syncing the directory.
         sync_directory(&options.data_dir)?;
         Ok(opened)

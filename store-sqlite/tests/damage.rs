@@ -259,6 +259,20 @@ fn without_its_log_the_store_is_older() {
 }
 
 #[test]
+fn a_log_without_its_database_is_refused_and_kept() {
+    for is_there in [false, true] {
+        let copy = copy(KILLED.path());
+        let log = std::fs::read(copy.path().join(WAL)).unwrap();
+        std::fs::remove_file(copy.path().join(DATABASE)).unwrap();
+        if is_there {
+            std::fs::write(copy.path().join(DATABASE), "").unwrap();
+        }
+        assert_eq!(outcome(copy.path()), Outcome::Refused);
+        assert_eq!(std::fs::read(copy.path().join(WAL)).unwrap(), log);
+    }
+}
+
+#[test]
 fn an_older_copy_is_older_and_a_mixture_is_noticed() {
     let older: Vec<_> = [12, 18, 24].map(killed).into();
     for (older, n) in older.iter().zip([12, 18, 24]) {
