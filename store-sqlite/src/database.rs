@@ -16,7 +16,7 @@ use slipstream_core::config::Durability;
 use slipstream_core::ids::StoreId;
 
 use crate::commit::Meta;
-use crate::schema;
+use crate::{schema, wal};
 
 /// The oldest SQLite without the bug that loses commits when the WAL is reset.
 pub const MIN_SQLITE_VERSION: i32 = 3_051_003;
@@ -135,6 +135,8 @@ pub(crate) struct Database {
     pub(crate) path: PathBuf,
     /// Pages in the WAL since it last started over, as of the last commit.
     pub(crate) wal_pages: Arc<AtomicU32>,
+    /// The frame of the WAL behind which committed transactions were lost before this start.
+    pub(crate) wal_lost_from: Option<u32>,
 }
 
 impl Database {
@@ -143,6 +145,10 @@ impl Database {
             return Err(OpenError::OldSqlite { found: rusqlite::version() });
         }
         make_directory(&options.data_dir)?;
+        let directory = |action| {
+            let path = options.data_dir.clone();
+            move |source| OpenError::Directory { path, action, source }
+        };
         let wal = options.data_dir.join(format!("{FILE_NAME}-wal"));
         // SQLite would make a new database, and delete the log for it.
         let path = options.data_dir.join(FILE_NAME);
@@ -151,7 +157,15 @@ impl Database {
             let what = "the database (empty, while its write-ahead log is not)";
             return Err(OpenError::Damaged { path, what });
         }
-        let opened = Self::open_file(path, options)?;
+        let lost = wal::lost_from(&wal).map_err(directory("read the write-ahead log"))?;
+        let mut opened = Self::open_file(path, options)?;
+        if lost.is_some() {
+            // Before it is written over, and only now: the log of another process may be half
+            // written when it is read.
+            std::fs::copy(&wal, wal.with_extension("db-wal.damaged"))
+                .map_err(directory("copy the damaged write-ahead log"))?;
+            opened.wal_lost_from = lost;
+        }
         // SQLite does not look at the result of syncing the directory.
         sync_directory(&options.data_dir)?;
         Ok(opened)
@@ -184,7 +198,7 @@ impl Database {
         .map_err(failed)?;
         take(&mut db, version, options.new_store_id).map_err(failed)?;
         check(&db, &path, "auto_vacuum", "2")?;
-        Ok(Self { connection: db, path, wal_pages })
+        Ok(Self { connection: db, path, wal_pages, wal_lost_from: None })
     }
 
     /// The write-ahead log.

@@ -39,6 +39,7 @@ mod records;
 mod recover;
 mod schema;
 mod store;
+mod wal;
 mod writer;
 
 pub use database::{MIN_SQLITE_VERSION, OpenError, Options};

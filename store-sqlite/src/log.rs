@@ -30,6 +30,9 @@ pub enum Damaged {
     DeadLetter(DeadLetterId),
     /// Some row of the log is missing, or is another one than was written.
     Log,
+    /// The write-ahead log, at this frame (counted from 1; 0 is its header): what was committed
+    /// behind it is lost. The file was copied to `slipstream.db-wal.damaged`.
+    Wal(u32),
 }
 
 impl fmt::Display for Damaged {
@@ -42,6 +45,10 @@ impl fmt::Display for Damaged {
                 write!(f, "row {id} of table dead_letters is damaged: it is not used")?;
             }
             Self::Log => f.write_str("rows of table log are missing or damaged")?,
+            Self::Wal(frame) => {
+                write!(f, "the write-ahead log is damaged at frame {frame}: ")?;
+                f.write_str("what was committed behind it is lost, and the log was copied")?;
+            }
         }
         f.write_str("; check the disk and restore a backup")
     }

@@ -47,7 +47,7 @@ pub(crate) struct Writer {
 impl Writer {
     pub(crate) fn open(options: &Options) -> Result<(Self, Recovered), OpenError> {
         let database = Database::open(options)?;
-        let mut damaged = Vec::new();
+        let mut damaged: Vec<_> = database.wal_lost_from.map(Damaged::Wal).into_iter().collect();
         let (state, mut recovered) =
             recover::recover(&database.connection, &mut damaged).map_err(|why| match why {
                 Unreadable::Sqlite(source) => refusal(&database.path, source),

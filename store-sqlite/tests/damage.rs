@@ -233,6 +233,38 @@ fn everything(harness: &mut Harness, keys: &[Hash128]) -> Result<(Found, Found),
 }
 
 #[test]
+fn a_flipped_bit_in_the_write_ahead_log_is_noticed_but_at_its_end() {
+    let file = KILLED.path().join(WAL);
+    let log = places(size(&file), 800).chain((0..32).map(|byte| (byte, byte % 8)));
+    let counts = each("a bit in the log", KILLED.path(), log, |copy, at| {
+        flip(&copy.join(WAL), at);
+    });
+    assert!(counts[&Outcome::Reported] > 600, "{counts:?}");
+    // The last transaction, or the end of the one before it: a power loss could have done that.
+    for outcome in counts.keys() {
+        assert!(!matches!(outcome, Outcome::Older(3..) | Outcome::Untouched), "{counts:?}");
+    }
+}
+
+#[test]
+fn what_is_left_of_a_damaged_log_is_kept() {
+    let copy = copy(KILLED.path());
+    flip(&copy.path().join(WAL), (5000, 3));
+    let damaged = std::fs::read(copy.path().join(WAL)).unwrap();
+    let mut harness = Harness::open(copy.path());
+    harness.commit_nothing();
+    assert_eq!(harness.damaged, [Damaged::Wal(2)]);
+    let says = harness.damaged[0].to_string();
+    assert!(says.contains("the write-ahead log is damaged at frame 2"), "{says}");
+    let kept = std::fs::read(copy.path().join("slipstream.db-wal.damaged")).unwrap();
+    assert!(kept == damaged);
+    // It is told once: what goes on is sound.
+    harness.commit(nth(BATCHES));
+    drop(harness);
+    assert_eq!(Harness::open(copy.path()).damaged, []);
+}
+
+#[test]
 fn a_file_that_is_cut_off_is_noticed_or_older() {
     let log = size(&KILLED.path().join(WAL));
     let cut = |file: &'static str| {

@@ -12,7 +12,7 @@ use common::Harness;
 use common::workload::*;
 use slipstream_core::config::Durability;
 use slipstream_faulty_disk::{Disk, Fault, Survives};
-use slipstream_store_sqlite::Options;
+use slipstream_store_sqlite::{Damaged, Options};
 
 static CLEAN: LazyLock<Vec<Known>> = LazyLock::new(clean);
 
@@ -66,7 +66,12 @@ fn left(run: &Run, durability: Durability, survives: Survives) -> usize {
     let known = Known::of(&mut harness).unwrap();
     let there = CLEAN.iter().position(|clean| *clean == known);
     let there = there.unwrap_or_else(|| panic!("{survives:?} left something else: {known:?}"));
-    assert_eq!(harness.damaged, [], "{survives:?}");
+    match harness.damaged[..] {
+        [] => {}
+        // Without syncing, the power may take what others built on, and that is told.
+        [Damaged::Wal(_)] => assert!(there < run.committed && durability == Durability::Normal),
+        _ => panic!("{survives:?}: {:?}", harness.damaged),
+    }
     if there < BATCHES as usize {
         harness.commit(nth_batch(there));
     }
