@@ -6,11 +6,13 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, LazyLock};
 
-use common::Harness;
 use common::workload::*;
+use common::{Harness, batch, state};
 use slipstream_core::config::Durability;
+use slipstream_core::store::Batch;
 use slipstream_faulty_disk::{Disk, Fault, Survives};
 use slipstream_store_sqlite::{Damaged, Options};
 
@@ -52,7 +54,7 @@ fn run(durability: Durability, nth: u64) -> Run {
     Run { disk, committed, attempted, _directory: directory }
 }
 
-fn nth_batch(n: usize) -> slipstream_core::store::Batch {
+fn nth_batch(n: usize) -> Batch {
     nth(n as u64)
 }
 
@@ -113,6 +115,53 @@ fn every_loss(durability: Durability) {
         // Otherwise the other test would prove nothing.
         Durability::Normal => assert!(lost > 0),
     }
+}
+
+/// Rows of 512 KiB, eight a batch: four of them fill the write-ahead log up to its checkpoint.
+fn large(n: u64) -> Batch {
+    let value = format!("\"{}\"", n.to_string().repeat(512 << 10));
+    batch((1..=8).map(|row| state(n * 8 + row, &format!("k{row}"), &value)).collect())
+}
+
+#[test]
+fn a_checkpoint_while_the_store_is_at_work_loses_nothing_when_the_power_goes() {
+    let mut committed_at = BTreeMap::new();
+    let mut points = (1..).step_by(901);
+    loop {
+        let nth = points.next().unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let disk = Disk::under(directory.path());
+        let mut harness = Harness::with(durable(directory.path())).unwrap();
+        disk.directory_is_synced();
+        for n in 0..3 {
+            harness.commit(large(n));
+        }
+        // In the batch that makes the checkpoint due, in the checkpoint, or in what follows.
+        disk.fail(Fault::Power, nth, false);
+        let mut committed = 3;
+        while committed < 6 && harness.try_commit(large(committed)).is_ok() {
+            committed += 1;
+        }
+        for survives in [Survives::Nothing, Survives::Some(nth), Survives::Some(nth + 1)] {
+            let left = tempfile::tempdir().unwrap();
+            disk.image(survives, left.path());
+            let _disk = Disk::under(left.path());
+            let mut harness = Harness::with(durable(left.path())).unwrap();
+            let there = harness.recovered.head.get() / 8;
+            assert!((committed..=committed + 1).contains(&there), "{nth}, {survives:?}: {there}");
+            let rows = harness.rows();
+            assert!(harness.damaged.is_empty() && rows.len() as u64 == there * 8, "{nth}");
+            for (row, sent) in rows.iter().zip((0..there).flat_map(|n| large(n).rows)) {
+                assert!(row.row.message == sent.message, "{nth}, {survives:?}");
+            }
+        }
+        *committed_at.entry(committed).or_insert(0) += 1;
+        if disk.fired() == 0 {
+            break;
+        }
+    }
+    println!("power lost around a checkpoint, by batches committed: {committed_at:?}");
+    assert!(committed_at.len() == 4, "{committed_at:?}");
 }
 
 #[test]
