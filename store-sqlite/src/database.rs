@@ -118,6 +118,12 @@ pub enum OpenError {
         /// What in it.
         what: &'static str,
     },
+    /// What was committed before could not be brought from the write-ahead log into the database.
+    #[error("{reason}; check the disk: what is in the write-ahead log stays there")]
+    Checkpoint {
+        /// What SQLite said, with the path.
+        reason: String,
+    },
     /// SQLite failed.
     #[error("{path}: {source}; check the disk and the file's permissions, or restore a backup")]
     Sqlite {

@@ -64,9 +64,7 @@ impl Writer {
             damaged,
         };
         if let Err(StoreFailure::Unknown(reason)) = writer.checkpoint("PASSIVE") {
-            let path = writer.database.path;
-            let source = std::io::Error::other(reason);
-            return Err(OpenError::Directory { path, action: "checkpoint the WAL", source });
+            return Err(OpenError::Checkpoint { reason });
         }
         writer.measure();
         recovered.usage = writer.usage;

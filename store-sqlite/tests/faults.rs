@@ -244,6 +244,21 @@ fn opening_deleting_sizing_cutting_and_locking_fail_at_every_point() {
 }
 
 #[test]
+fn a_checkpoint_that_fails_at_the_start_is_no_matter_of_configuration() {
+    let killed = killed(3);
+    let disk = Disk::under(killed.path());
+    disk.fail(Fault::Sync, 1, false);
+    let refused = Harness::with(durable(killed.path())).err().unwrap();
+    assert!(matches!(refused, OpenError::Checkpoint { .. }), "{refused:?}");
+    let says = refused.to_string();
+    assert!(
+        says.contains("slipstream.db: checkpoint: ") && says.contains("check the disk"),
+        "{says}"
+    );
+    assert_eq!(Told::by(&Harness::open(killed.path()).recovered), CLEAN[3].told);
+}
+
+#[test]
 fn a_system_that_does_half_at_a_time_is_no_failure() {
     for fault in [Fault::ShortRead, Fault::ShortWrite] {
         let mut run = Run::new(fault, 1, true);
