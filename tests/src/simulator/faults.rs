@@ -10,6 +10,9 @@ use super::plan::{Micros, SECOND};
 use super::site::Disk;
 use super::world::{Event, Over, World};
 
+/// Why a connection ends that a proxy has limited; no longer once everything has healed.
+pub const LIFE_IS_OVER: &str = "life is over";
+
 /// Jumps of a clock, milliseconds: minutes, days, years, both ways.
 const JUMPS_MS: [i64; 6] =
     [90_000, -90_000, 86_400_000, -86_400_000, 3 * 365 * 86_400_000, -3 * 365 * 86_400_000];
@@ -304,7 +307,7 @@ impl World {
             self.counts.fault(Fault::LifeLimit);
             for side in 0..2 {
                 let after = mean + self.random.below(100_000);
-                self.at(after, Event::Gone { conn, side, code: None, reason: "life is over" });
+                self.at(after, Event::Gone { conn, side, code: None, reason: LIFE_IS_OVER });
             }
         }
     }
