@@ -26,8 +26,6 @@ pub struct Known {
     pub message: Message,
     /// Its version as text.
     pub version: String,
-    /// The node that accepted it; `None`: a lying peer.
-    pub origin: Option<usize>,
     /// When its batch was sealed.
     pub sealed_at: Micros,
     /// What an application wanted with it.
@@ -179,7 +177,6 @@ impl Ledger {
             key: message.key_hash(),
             message: message.clone(),
             version,
-            origin,
             sealed_at: now,
             publish: self.by_content.get(&content).copied(),
             rolled_back: false,

@@ -53,8 +53,14 @@ impl Rule {
         if view.apps[app].client.is_none() {
             return Ok(());
         }
-        let number = self.messages.get(&(app, id.clone()));
-        if number.is_some_and(|number| view.ledger.messages[*number].version == *version) {
+        // After a store was set back only what its copy held is known.
+        let number = self.messages.get(&(app, id.clone())).copied();
+        let number = number.or_else(|| view.ledger.by_version(version));
+        let fits = |number: MessageNo| {
+            let known = &view.ledger.messages[number];
+            known.version == *version && known.message.id() == id
+        };
+        if number.is_some_and(fits) {
             return Ok(());
         }
         let what = format!("the receipt for {id} names {version}, not the message that it is");
