@@ -86,7 +86,10 @@ impl World {
 
     fn side_of_node(&self, conn: ConnId, index: usize) -> Option<usize> {
         let life = self.sites[index].life;
-        let here = |end: &End| matches!(end, End::Node { site, life: of, .. } if *site == index && *of == life);
+        let here = |end: &End| match end {
+            End::Node { site, life: of, .. } => *site == index && *of == life,
+            End::App(_) | End::Liar => false,
+        };
         self.network.conns.get(&conn)?.side_of(here)
     }
 
