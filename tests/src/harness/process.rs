@@ -1,11 +1,12 @@
 //! What the system tells about the process of a node, and what it can be denied.
 
-use std::fs;
+use std::collections::BTreeSet;
 use std::time::Duration;
+use std::{fs, mem, thread};
 
-use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
 
-use super::Daemon;
+use super::{Daemon, PATIENCE, until};
 
 impl Daemon {
     /// Processor time so far, of all its threads.
@@ -23,13 +24,28 @@ impl Daemon {
         Duration::from_millis(ticks * 1000 / rustix::param::clock_ticks_per_second())
     }
 
-    /// Files and sockets that it has open.
+    /// Leaves it room for so many more descriptors; gives the limit that it had before.
     ///
     /// # Panics
-    /// If the system does not tell.
-    pub fn descriptors(&self) -> u64 {
+    /// If that is not allowed.
+    pub fn leave_descriptors(&self, room: usize) -> u64 {
+        // Connections of the test may still be on their way out.
+        let mut taken = self.descriptors();
+        until("the descriptors to settle", PATIENCE, || {
+            thread::sleep(Duration::from_millis(100));
+            let before = mem::replace(&mut taken, self.descriptors());
+            before == taken
+        });
+        let free = (0..).filter(|number| !taken.contains(number));
+        let limit = free.skip(room).next().unwrap_or(u64::MAX);
+        self.limit_descriptors(limit)
+    }
+
+    /// Numbers of the files and sockets that it has open.
+    fn descriptors(&self) -> BTreeSet<u64> {
         let folder = format!("/proc/{}/fd", self.pid());
-        fs::read_dir(folder).expect("the system tells about its processes").count() as u64
+        let open = fs::read_dir(folder).expect("the system tells about its processes").flatten();
+        open.filter_map(|entry| entry.file_name().to_string_lossy().parse().ok()).collect()
     }
 
     /// Lets it open no descriptor from this number on; gives what it was allowed before.
@@ -38,8 +54,8 @@ impl Daemon {
     /// If that is not allowed.
     pub fn limit_descriptors(&self, limit: u64) -> u64 {
         let pid = i32::try_from(self.pid()).ok().and_then(Pid::from_raw);
-        let before = rustix::process::getrlimit(Resource::Nofile);
-        let limits = Rlimit { current: Some(limit), maximum: before.maximum };
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        let limits = Rlimit { current: Some(limit), maximum };
         let before = prlimit(pid, Resource::Nofile, limits).expect("an own child can be limited");
         before.current.unwrap_or(limit)
     }

@@ -55,9 +55,8 @@ impl Injection {
         // A trace of an earlier start would be taken for this one's.
         let _ = fs::remove_file(&trace);
         // The tracer is a grandchild, so that the node stays the child of the test.
-        let mut through: Vec<String> = ["strace", "-D", "-f", "-q", "--seccomp-bpf", "-s", "256"]
-            .map(str::to_owned)
-            .to_vec();
+        let mut through: Vec<String> =
+            ["strace", "-D", "-f", "-q", "--seccomp-bpf", "-s", "256"].map(str::to_owned).to_vec();
         through.extend(["-o".to_owned(), trace.to_string_lossy().into_owned()]);
         let shown = if self.also_shown.is_empty() { "" } else { "," };
         through.push("-e".to_owned());
