@@ -127,6 +127,18 @@ impl Clock {
         }
     }
 
+    /// The wall clock, if it can be trusted: nothing ends for its age by one that cannot.
+    pub fn trusted(&self) -> Option<WallMs> {
+        self.fault().is_none().then_some(self.seen.wall)
+    }
+
+    /// The best guess of what the time is, for what is written down now and read by a later start:
+    /// without the jump, and not before what this node has seen.
+    pub fn estimate(&self) -> WallMs {
+        let wall = self.seen.wall.0.cast_signed().saturating_sub(self.jumped_by_ms);
+        WallMs(wall.max(0).cast_unsigned()).max(self.last.wall())
+    }
+
     /// Stamps a message accepted now.
     ///
     /// # Errors

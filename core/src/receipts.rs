@@ -100,16 +100,16 @@ impl Receipts {
         receipts
     }
 
-    /// What is known of the id in this session.
+    /// What is known of the id in this session. `trusted` is the wall clock, if it can be trusted.
     pub fn check(
         &self,
         session: SessionId,
         id: &Hash128,
         content: &Hash128,
-        wall: WallMs,
+        trusted: Option<WallMs>,
     ) -> Known {
         let Some(ring) = self.sessions.get(&session) else { return Known::Fresh };
-        let oldest = wall.minus(WINDOW);
+        let oldest = oldest(trusted);
         match ring.by_id.get(id) {
             Some(receipt) if receipt.version.wall() < oldest => Known::Fresh,
             Some(receipt) if receipt.content == *content => Known::Same(*receipt),
@@ -169,17 +169,19 @@ impl Receipts {
     }
 
     /// The blocks for the next batch of these sessions, and the blocks to delete, after forgetting
-    /// what is beyond the bounds.
+    /// what is beyond the bounds. `trusted` is the wall clock, if it can be trusted: nothing is
+    /// forgotten for its age by a clock that cannot.
     pub fn take_blocks(
         &mut self,
         touched: impl Iterator<Item = SessionId>,
         wall: WallMs,
+        trusted: Option<WallMs>,
     ) -> (Vec<ReceiptBlock>, Vec<(SessionId, u64)>) {
         let (mut blocks, mut dropped) = (Vec::new(), Vec::new());
         for session in touched {
             let Some(ring) = self.sessions.get_mut(&session) else { continue };
             blocks.extend(ring.take_block(session, wall));
-            self.total -= ring.forget(self.bounds.ids, wall.minus(WINDOW));
+            self.total -= ring.forget(self.bounds.ids, oldest(trusted));
             dropped.extend(ring.drop_blocks().map(|number| (session, number)));
         }
         while self.total * RECEIPT_BYTES > self.bounds.bytes {
@@ -197,6 +199,11 @@ impl Receipts {
     pub fn len(&self) -> usize {
         self.total
     }
+}
+
+/// What is older than this is forgotten; nothing is while the clock cannot be trusted.
+fn oldest(trusted: Option<WallMs>) -> WallMs {
+    trusted.map_or(WallMs(0), |wall| wall.minus(WINDOW))
 }
 
 impl Ring {
@@ -267,10 +274,10 @@ mod tests {
     fn the_same_content_is_known_and_other_content_is_told_apart() {
         let mut receipts = receipts(10, 1 << 20);
         receipts.insert(SESSION, true, hash(1), receipt(5), WallMs(5));
-        let known = |content| receipts.check(SESSION, &hash(1), &hash(content), WallMs(6));
+        let known = |content| receipts.check(SESSION, &hash(1), &hash(content), Some(WallMs(6)));
         assert_eq!(known(5), Known::Same(receipt(5)));
         assert_eq!(known(6), Known::Other);
-        let elsewhere = receipts.check(SessionId::new(2), &hash(1), &hash(5), WallMs(6));
+        let elsewhere = receipts.check(SessionId::new(2), &hash(1), &hash(5), Some(WallMs(6)));
         assert_eq!(elsewhere, Known::Fresh);
     }
 
@@ -280,7 +287,8 @@ mod tests {
         let mut stored = Vec::new();
         for n in 1..=5 {
             before.insert(SESSION, true, hash(n), receipt(n), WallMs(n));
-            let (blocks, dropped) = before.take_blocks([SESSION].into_iter(), WallMs(n));
+            let (blocks, dropped) =
+                before.take_blocks([SESSION].into_iter(), WallMs(n), Some(WallMs(n)));
             stored.extend(blocks);
             stored.retain(|block| dropped.iter().all(|(_, upto)| block.number > *upto));
         }
@@ -288,8 +296,8 @@ mod tests {
         let after = Receipts::recover(&stored, Bounds { ids: 3, bytes: 1 << 20 });
         for n in 1..=5 {
             let expected = if n <= 2 { Known::Fresh } else { Known::Same(receipt(n)) };
-            assert_eq!(before.check(SESSION, &hash(n), &hash(n), WallMs(9)), expected);
-            assert_eq!(after.check(SESSION, &hash(n), &hash(n), WallMs(9)), expected);
+            assert_eq!(before.check(SESSION, &hash(n), &hash(n), Some(WallMs(9))), expected);
+            assert_eq!(after.check(SESSION, &hash(n), &hash(n), Some(WallMs(9))), expected);
         }
     }
 
@@ -298,8 +306,14 @@ mod tests {
         let mut receipts = receipts(10, 1 << 20);
         let day = 24 * 60 * 60 * 1000;
         receipts.insert(SESSION, true, hash(1), receipt(5), WallMs(5));
-        assert_ne!(receipts.check(SESSION, &hash(1), &hash(5), WallMs(5 + day)), Known::Fresh);
-        assert_eq!(receipts.check(SESSION, &hash(1), &hash(5), WallMs(6 + day)), Known::Fresh);
+        assert_ne!(
+            receipts.check(SESSION, &hash(1), &hash(5), Some(WallMs(5 + day))),
+            Known::Fresh
+        );
+        assert_eq!(
+            receipts.check(SESSION, &hash(1), &hash(5), Some(WallMs(6 + day))),
+            Known::Fresh
+        );
     }
 
     #[test]
@@ -307,10 +321,10 @@ mod tests {
         let mut receipts = receipts(10, 1 << 20);
         let later = 25 * 60 * 60 * 1000;
         receipts.insert(SESSION, true, hash(1), receipt(5), WallMs(5));
-        receipts.take_blocks([SESSION].into_iter(), WallMs(5));
+        receipts.take_blocks([SESSION].into_iter(), WallMs(5), Some(WallMs(5)));
         receipts.insert(SESSION, true, hash(1), receipt(later), WallMs(later));
-        receipts.take_blocks([SESSION].into_iter(), WallMs(later));
-        let known = receipts.check(SESSION, &hash(1), &hash(later), WallMs(later + 1));
+        receipts.take_blocks([SESSION].into_iter(), WallMs(later), Some(WallMs(later)));
+        let known = receipts.check(SESSION, &hash(1), &hash(later), Some(WallMs(later + 1)));
         assert_eq!(known, Known::Same(receipt(later)));
     }
 
@@ -322,10 +336,10 @@ mod tests {
         for n in 1..=200 {
             receipts.insert(SESSION, true, hash(n), receipt(n), WallMs(1));
         }
-        receipts.take_blocks([SESSION, quiet].into_iter(), WallMs(1));
+        receipts.take_blocks([SESSION, quiet].into_iter(), WallMs(1), Some(WallMs(1)));
         assert!(receipts.len() <= 100);
-        assert_ne!(receipts.check(quiet, &hash(0), &hash(0), WallMs(1)), Known::Fresh);
-        assert_ne!(receipts.check(SESSION, &hash(200), &hash(200), WallMs(1)), Known::Fresh);
+        assert_ne!(receipts.check(quiet, &hash(0), &hash(0), Some(WallMs(1))), Known::Fresh);
+        assert_ne!(receipts.check(SESSION, &hash(200), &hash(200), Some(WallMs(1))), Known::Fresh);
     }
 
     #[test]
@@ -333,7 +347,9 @@ mod tests {
         let mut receipts = receipts(10, 1 << 20);
         receipts.insert(SESSION, true, hash(1), receipt(1), WallMs(1));
         receipts.undo(SESSION, &hash(1));
-        assert_eq!(receipts.check(SESSION, &hash(1), &hash(1), WallMs(1)), Known::Fresh);
-        assert!(receipts.take_blocks([SESSION].into_iter(), WallMs(1)).0.is_empty());
+        assert_eq!(receipts.check(SESSION, &hash(1), &hash(1), Some(WallMs(1))), Known::Fresh);
+        assert!(
+            receipts.take_blocks([SESSION].into_iter(), WallMs(1), Some(WallMs(1))).0.is_empty()
+        );
     }
 }

@@ -22,7 +22,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, Empty, Join, Sink, empty, join, sin
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, watch};
 
-use crate::link::{End, Flow, Outgoing, QUEUE, ended, order_end};
+use crate::link::{End, Flow, Outgoing, QUEUE, ended};
 use crate::turn::Incoming;
 
 /// Frames and bytes that one wake-up of a reader hands to the loop at most.
@@ -201,15 +201,15 @@ impl Reader {
         })
     }
 
-    /// Hands on what arrives, as much at a time as is there, until the end.
+    /// Hands on what arrives, as much at a time as is there, until the end. The end is for the
+    /// loop to order: what came before it is answered before the close frame.
     pub(crate) async fn run(
         mut self,
         id: LinkId,
         inputs: mpsc::Sender<Incoming>,
         pongs: mpsc::Sender<Outgoing>,
-        flow: watch::Sender<Flow>,
+        mut orders: watch::Receiver<Flow>,
     ) {
-        let mut orders = flow.subscribe();
         loop {
             let paused = match &*orders.borrow_and_update() {
                 Flow::Read => false,
@@ -222,12 +222,10 @@ impl Reader {
                 first = self.next(), if !paused => first,
             };
             let (frames, end) = self.gather(first, &pongs).await;
-            let received = Incoming::Received(id, frames);
-            if inputs.send(received).await.is_err() {
+            let last = end.is_some();
+            let received = Incoming::Received(id, frames, end);
+            if inputs.send(received).await.is_err() || last {
                 break;
-            }
-            if let Some(end) = end {
-                order_end(&flow, end);
             }
         }
         self.discard().await;

@@ -178,7 +178,12 @@ impl Link {
     /// Sends what was gathered and queued, then the close frame.
     pub(crate) fn close(&mut self, close: Close) {
         self.flush();
-        order_end(&self.flow, End::here(close.code.number(), close.reason));
+        self.end(End::here(close.code.number(), close.reason));
+    }
+
+    /// Ends the link behind what is queued, unless its end was ordered before.
+    pub(crate) fn end(&self, end: End) {
+        order_end(&self.flow, end);
     }
 }
 
@@ -212,7 +217,7 @@ impl Tasks {
         let slot = opened.slot.take();
         let (reader, writer) = opened.split().await;
         let pongs = self.queue;
-        let reading = reader.run(self.id, self.inputs.clone(), pongs, self.flow.clone());
+        let reading = reader.run(self.id, self.inputs.clone(), pongs, self.flow.subscribe());
         let mut reading = tokio::spawn(reading);
         let overdue = async {
             ended(&mut self.flow.subscribe()).await;

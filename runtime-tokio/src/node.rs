@@ -133,6 +133,7 @@ impl NodeHandle {
             listener: tokio::spawn(listen::run(listener, rules, inputs.clone())).abort_handle(),
             links: HashMap::new(),
             touched: Vec::new(),
+            ending: Vec::new(),
             last_link: LinkId::default(),
             tickets: HashMap::new(),
             last_ticket: Ticket::default(),

@@ -71,8 +71,25 @@ impl Door {
 
     async fn frames(&mut self) -> Vec<Frame> {
         match self.next().await {
-            Incoming::Received(LINK, frames) => frames,
+            Incoming::Received(LINK, frames, None) => frames,
             other => panic!("{other:?}"),
+        }
+    }
+
+    /// The frames that are left, up to the end that the other side causes; orders that end.
+    async fn last_frames(&mut self, link: &Link) -> Vec<Frame> {
+        let mut last = Vec::new();
+        loop {
+            match self.next().await {
+                Incoming::Received(LINK, frames, end) => {
+                    last.extend(frames);
+                    if let Some(end) = end {
+                        link.end(end);
+                        return last;
+                    }
+                }
+                other => panic!("{other:?}"),
+            }
         }
     }
 
@@ -85,18 +102,22 @@ impl Door {
         }
     }
 
-    /// A raw connection behind its upgrade.
     async fn raw(&self, headers: &str) -> (TcpStream, String) {
-        let mut stream = TcpStream::connect(self.address).await.unwrap();
-        let request = format!(
-            "GET /?client=a HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-             {headers}\r\n"
-        );
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let response = head(&mut stream).await;
-        (stream, response)
+        upgraded(self.address, headers).await
     }
+}
+
+/// A raw connection behind its upgrade.
+async fn upgraded(address: SocketAddr, headers: &str) -> (TcpStream, String) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let request = format!(
+        "GET /?client=a HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+         {headers}\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let response = head(&mut stream).await;
+    (stream, response)
 }
 
 async fn head(stream: &mut TcpStream) -> String {
@@ -122,16 +143,29 @@ fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Reads up to the close frame, which must be the last thing before the end of the stream.
-async fn close_of(stream: &mut TcpStream) -> (u16, String) {
+/// Reads to the end of the stream: the frames of a server, opcode and payload.
+async fn frames_of(stream: &mut TcpStream) -> Vec<(u8, Vec<u8>)> {
     let mut rest = Vec::new();
     soon(stream.read_to_end(&mut rest)).await.expect("no reset before the close frame is read");
-    let mut rest = &rest[..];
-    while rest[0] != 0x88 {
-        rest = &rest[2 + usize::from(rest[1])..];
+    let (mut rest, mut frames) = (&rest[..], Vec::new());
+    while let [first, second, behind @ ..] = rest {
+        let (length, from) = match second {
+            126 => (usize::from(u16::from_be_bytes([behind[0], behind[1]])), 2),
+            length => (usize::from(*length), 0),
+        };
+        let (payload, next) = behind[from..].split_at(length);
+        frames.push((first & 0x0f, payload.to_vec()));
+        rest = next;
     }
-    assert_eq!(rest.len(), 2 + usize::from(rest[1]));
-    (u16::from_be_bytes([rest[2], rest[3]]), String::from_utf8(rest[4..].into()).unwrap())
+    frames
+}
+
+/// Reads up to the close frame, which must be the last thing before the end of the stream.
+async fn close_of(stream: &mut TcpStream) -> (u16, String) {
+    let (opcode, payload) = frames_of(stream).await.pop().expect("a close frame");
+    assert_eq!(opcode, 8);
+    let (code, reason) = payload.split_at(2);
+    (u16::from_be_bytes([code[0], code[1]]), String::from_utf8(reason.into()).unwrap())
 }
 
 #[tokio::test]
@@ -146,14 +180,15 @@ async fn what_cannot_be_read_is_closed_with_its_code() {
     for (bytes, code, reason) in cases {
         let mut door = Door::open(limits()).await;
         let (mut stream, _) = door.raw("").await;
-        let _link = door.link().await;
+        let link = door.link().await;
         stream.write_all(&masked(0x81, b"before")).await.unwrap();
         stream.write_all(&bytes).await.unwrap();
+        let before = Frame::Text(Bytes::from_static(b"before"));
+        assert_eq!(door.last_frames(&link).await, [before]);
         let (closed, said) = close_of(&mut stream).await;
         assert_eq!(closed, code, "{said}");
         assert!(said.starts_with(reason), "{said}");
         drop(stream);
-        assert_eq!(door.frames().await, [Frame::Text(Bytes::from_static(b"before"))]);
         assert!(door.down().await.starts_with(&format!("closed here: {code}")));
     }
 }
@@ -171,13 +206,14 @@ async fn a_frame_at_the_limit_passes() {
 async fn pings_are_answered_and_reported_and_closes_are_echoed() {
     let mut door = Door::open(limits()).await;
     let (mut stream, _) = door.raw("").await;
-    let _link = door.link().await;
+    let link = door.link().await;
     stream.write_all(&masked(0x89, b"hello")).await.unwrap();
     assert_eq!(door.frames().await, [Frame::Ping(Bytes::from_static(b"hello"))]);
     let mut pong = [0; 7];
     soon(stream.read_exact(&mut pong)).await.unwrap();
     assert_eq!(&pong, b"\x8a\x05hello");
     stream.write_all(&masked(0x88, b"\x03\xe8bye")).await.unwrap();
+    assert_eq!(door.last_frames(&link).await, []);
     assert_eq!(close_of(&mut stream).await, (1000, "bye".into()));
     drop(stream);
     assert_eq!(door.down().await, "closed by the other side: 1000 bye");
@@ -187,8 +223,9 @@ async fn pings_are_answered_and_reported_and_closes_are_echoed() {
 async fn a_cut_connection_is_told_without_delay() {
     let mut door = Door::open(limits()).await;
     let (stream, _) = door.raw("").await;
-    let _link = door.link().await;
+    let link = door.link().await;
     drop(stream);
+    assert_eq!(door.last_frames(&link).await, []);
     assert_eq!(door.down().await, "the connection was closed without a close frame");
 }
 
@@ -325,13 +362,13 @@ async fn a_dialled_link_carries_frames_both_ways() {
     here.flush();
     let mut received = Vec::new();
     while received.is_empty() {
-        if let Some(Incoming::Received(_, frames)) = soon(dialled.recv()).await {
+        if let Some(Incoming::Received(_, frames, _)) = soon(dialled.recv()).await {
             received = frames;
         }
     }
     assert_eq!(received, [Frame::Ping(Bytes::from_static(b"p"))]);
     loop {
-        if let Incoming::Received(_, frames) = door.next().await {
+        if let Incoming::Received(_, frames, _) = door.next().await {
             assert_eq!(frames, [Frame::Pong(Bytes::from_static(b"p"))]);
             break;
         }
@@ -375,7 +412,7 @@ async fn fake_node(mut door: Door, protocol: Protocol) {
         send(&mut link, Frame::Text(Bytes::from_static(welcome)));
     }
     while let Some(incoming) = door.inputs.recv().await {
-        let Incoming::Received(_, frames) = incoming else { continue };
+        let Incoming::Received(_, frames, end) = incoming else { continue };
         for frame in frames {
             match frame {
                 Frame::Binary(bytes) => match Wire::decode(&bytes).unwrap() {
@@ -400,6 +437,9 @@ async fn fake_node(mut door: Door, protocol: Protocol) {
                 }
                 Frame::Ping(_) | Frame::Pong(_) => {}
             }
+        }
+        if let Some(end) = end {
+            link.end(end);
         }
     }
 }
@@ -493,6 +533,31 @@ async fn a_client_hears_why_it_was_closed() {
         "{refused:?}"
     );
     soon(closing).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_came_before_the_end_is_answered_before_the_close_frame() {
+    let data = tempfile::tempdir().unwrap();
+    let anywhere = "127.0.0.1:0".parse().unwrap();
+    let (node, _task) = soon(NodeHandle::start(options(data.path(), anywhere))).await.unwrap();
+    let bad = masked(0x81, b"[]");
+    let ends = [(masked(0x88, b"\x03\xe8"), 1000), (masked(0xc1, &[]), 1002)];
+    // Often, as an answer that races with the close frame wins now and then.
+    for (end, code) in ends.iter().cycle().take(100) {
+        let (mut stream, _) = upgraded(node.local_addr(), "").await;
+        let mut greeting = Vec::new();
+        while !greeting.ends_with(br#"{"type":"SYNCED"}"#) {
+            greeting.push(soon(stream.read_u8()).await.unwrap());
+        }
+        // One write, so that the end is there as soon as the frame is.
+        stream.write_all(&[&bad[..], end].concat()).await.unwrap();
+        let frames = frames_of(&mut stream).await;
+        let error = |(_, payload): &(u8, Vec<u8>)| payload.starts_with(br#"{"type":"ERR""#);
+        assert!(frames.iter().any(error), "{frames:?}");
+        let (opcode, close) = frames.last().expect("a close frame");
+        assert_eq!((*opcode, &close[..2]), (8, &u16::to_be_bytes(*code)[..]));
+    }
+    node.shutdown().await.unwrap();
 }
 
 fn options(data_dir: &std::path::Path, listen: SocketAddr) -> Options {

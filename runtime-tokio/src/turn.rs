@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::clock::Clock;
 use crate::dial;
-use crate::link::{Link, Opened};
+use crate::link::{End, Link, Opened};
 use crate::node::Exit;
 use crate::report;
 
@@ -40,8 +40,8 @@ const STOP_DEADLINE: Duration = Duration::from_secs(5);
 pub(crate) enum Incoming {
     /// For the node as it is.
     Input(Input),
-    /// Frames of one link, as many as were there.
-    Received(LinkId, Vec<Frame>),
+    /// Frames of one link, as many as were there, and how it ends if these are the last.
+    Received(LinkId, Vec<Frame>, Option<End>),
     /// A connection whose handshake is done.
     Opened(Box<Opened>),
     /// A question or order of the operator.
@@ -63,6 +63,8 @@ pub(crate) struct Turn {
     pub(crate) links: HashMap<LinkId, Link>,
     /// Links that have frames to flush.
     pub(crate) touched: Vec<LinkId>,
+    /// Links that end once what they brought is answered.
+    pub(crate) ending: Vec<(LinkId, End)>,
     pub(crate) last_link: LinkId,
     pub(crate) tickets: HashMap<Ticket, oneshot::Sender<AdminAnswer>>,
     pub(crate) last_ticket: Ticket,
@@ -141,8 +143,9 @@ impl Turn {
                 self.node.handle(input, now);
                 1
             }
-            Incoming::Received(link, frames) => {
+            Incoming::Received(link, frames, end) => {
                 let count = frames.len();
+                self.ending.extend(end.map(|end| (link, end)));
                 for frame in frames {
                     self.node.handle(Input::Received { link, frame }, now);
                 }
@@ -230,6 +233,9 @@ impl Turn {
             if let Some(link) = self.links.get_mut(&link) {
                 link.flush();
             }
+        }
+        for (link, end) in std::mem::take(&mut self.ending) {
+            self.with(link, |link| link.end(end));
         }
         None
     }

@@ -8,6 +8,7 @@ use rusqlite::{Connection, Result, params};
 use slipstream_core::ids::Hash128;
 use slipstream_core::store::Batch;
 
+use crate::digest::{Digest, checksum_of};
 use crate::history::{self, Trimmed};
 use crate::index::Index;
 use crate::latest::{Merged, Newest, Pending};
@@ -30,14 +31,21 @@ pub(crate) struct State {
     pub(crate) forgotten_total: u64,
 }
 
-/// The row of table `meta`, but for what [`Index`] and [`Pending`] hold.
+/// The row of table `meta`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Meta {
+    pub(crate) store_id: u128,
     pub(crate) head: u64,
     pub(crate) clock: u64,
     pub(crate) incarnation: u64,
     pub(crate) last_session: u64,
     pub(crate) last_dead_letter: u64,
+    pub(crate) floor: u64,
+    pub(crate) merged: u64,
+    /// Of table `log`.
+    pub(crate) log_digest: Digest,
+    /// Of all other tables but this one.
+    pub(crate) records_digest: Digest,
 }
 
 /// Pages of the database.
@@ -60,11 +68,15 @@ pub(crate) struct Effects {
 pub(crate) fn write(db: &Connection, state: &State, batch: &Batch) -> Result<Effects> {
     // Deletions first: what they free takes up what is new.
     let trimmed = history::trim(db, &state.index, batch)?;
-    records::write(db, batch)?;
-    log::insert(db, &batch.rows)?;
+    let records = records::write(db, batch)?;
+    let inserted = log::insert(db, &batch.rows)?;
     let merged = state.pending.merge(db, state.meta.head, batch.rows.len())?;
-    let meta = state.meta.after(batch);
-    meta.write(db, batch.floor.get(), merged.upto)?;
+    let mut meta = state.meta.after(batch, merged.upto);
+    meta.log_digest.change(inserted);
+    meta.log_digest.remove(trimmed.digest.0);
+    meta.records_digest.change(records);
+    meta.records_digest.change(merged.digest);
+    meta.write(db)?;
     let mut pages = Pages::read(db)?;
     if pages.free > FREE_PAGES_KEPT.max(pages.all / 8) {
         vacuum(db)?;
@@ -107,7 +119,7 @@ impl State {
 }
 
 impl Meta {
-    fn after(self, batch: &Batch) -> Self {
+    fn after(self, batch: &Batch, merged: u64) -> Self {
         let rows = batch.rows.iter().map(|row| row.position.get());
         let sessions = batch.sessions.iter().map(|session| session.id.get());
         let letters = batch.dead_letters.iter().map(|letter| letter.id.get());
@@ -117,22 +129,47 @@ impl Meta {
             incarnation: self.incarnation.max(batch.incarnation.get()),
             last_session: sessions.fold(self.last_session, u64::max),
             last_dead_letter: letters.fold(self.last_dead_letter, u64::max),
+            floor: batch.floor.get(),
+            merged,
+            ..self
         }
     }
 
-    fn write(self, db: &Connection, floor: u64, merged: u64) -> Result<()> {
+    /// CRC-32 of the row.
+    pub(crate) fn checksum(&self) -> u32 {
+        let numbers = [
+            self.head,
+            self.clock,
+            self.incarnation,
+            self.last_session,
+            self.last_dead_letter,
+            self.floor,
+            self.merged,
+            self.log_digest.0.into(),
+            self.records_digest.0.into(),
+        ];
+        checksum_of(numbers, &[&self.store_id.to_be_bytes()])
+    }
+
+    /// Puts the row into the table, in place of the one that is there.
+    pub(crate) fn write(&self, db: &Connection) -> Result<()> {
         let mut statement = db.prepare_cached(
-            "UPDATE meta SET head = ?1, clock = ?2, incarnation = ?3, last_session = ?4,
-                             last_dead_letter = ?5, floor = ?6, merged = ?7",
+            "INSERT OR REPLACE INTO meta (id, store_id, head, clock, incarnation, last_session,
+                 last_dead_letter, floor, merged, log_digest, records_digest, checksum)
+             VALUES (0, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
         )?;
         statement.execute(params![
+            self.store_id.to_be_bytes(),
             self.head.cast_signed(),
             self.clock.cast_signed(),
             self.incarnation.cast_signed(),
             self.last_session.cast_signed(),
             self.last_dead_letter.cast_signed(),
-            floor.cast_signed(),
-            merged.cast_signed(),
+            self.floor.cast_signed(),
+            self.merged.cast_signed(),
+            self.log_digest,
+            self.records_digest,
+            self.checksum(),
         ])?;
         Ok(())
     }

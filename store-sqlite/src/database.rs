@@ -15,7 +15,8 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use slipstream_core::config::Durability;
 use slipstream_core::ids::StoreId;
 
-use crate::schema;
+use crate::commit::Meta;
+use crate::{schema, wal};
 
 /// The oldest SQLite without the bug that loses commits when the WAL is reset.
 pub const MIN_SQLITE_VERSION: i32 = 3_051_003;
@@ -106,6 +107,23 @@ pub enum OpenError {
         /// What it must be.
         wanted: String,
     },
+    /// What this node must know for certain to keep its promises is not what was written.
+    #[error(
+        "{path}: {what} is damaged, and without it messages would be lost or handed over twice: \
+         check the disk and restore a backup, or use an empty data directory"
+    )]
+    Damaged {
+        /// The database.
+        path: PathBuf,
+        /// What in it.
+        what: &'static str,
+    },
+    /// What was committed before could not be brought from the write-ahead log into the database.
+    #[error("{reason}; check the disk: what is in the write-ahead log stays there")]
+    Checkpoint {
+        /// What SQLite said, with the path.
+        reason: String,
+    },
     /// SQLite failed.
     #[error("{path}: {source}; check the disk and the file's permissions, or restore a backup")]
     Sqlite {
@@ -123,6 +141,8 @@ pub(crate) struct Database {
     pub(crate) path: PathBuf,
     /// Pages in the WAL since it last started over, as of the last commit.
     pub(crate) wal_pages: Arc<AtomicU32>,
+    /// The frame of the WAL behind which committed transactions were lost before this start.
+    pub(crate) wal_lost_from: Option<u32>,
 }
 
 impl Database {
@@ -131,8 +151,27 @@ impl Database {
             return Err(OpenError::OldSqlite { found: rusqlite::version() });
         }
         make_directory(&options.data_dir)?;
+        let directory = |action| {
+            let path = options.data_dir.clone();
+            move |source| OpenError::Directory { path, action, source }
+        };
+        let wal = options.data_dir.join(format!("{FILE_NAME}-wal"));
+        // SQLite would make a new database, and delete the log for it.
         let path = options.data_dir.join(FILE_NAME);
-        let opened = Self::open_file(path.clone(), options)?;
+        let size = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
+        if size(&path) == 0 && size(&wal) > 0 {
+            let what = "the database (empty, while its write-ahead log is not)";
+            return Err(OpenError::Damaged { path, what });
+        }
+        let lost = wal::lost_from(&wal).map_err(directory("read the write-ahead log"))?;
+        let mut opened = Self::open_file(path, options)?;
+        if lost.is_some() {
+            // Before it is written over, and only now: the log of another process may be half
+            // written when it is read.
+            std::fs::copy(&wal, wal.with_extension("db-wal.damaged"))
+                .map_err(directory("copy the damaged write-ahead log"))?;
+            opened.wal_lost_from = lost;
+        }
         // SQLite does not look at the result of syncing the directory.
         sync_directory(&options.data_dir)?;
         Ok(opened)
@@ -165,7 +204,7 @@ impl Database {
         .map_err(failed)?;
         take(&mut db, version, options.new_store_id).map_err(failed)?;
         check(&db, &path, "auto_vacuum", "2")?;
-        Ok(Self { connection: db, path, wal_pages })
+        Ok(Self { connection: db, path, wal_pages, wal_lost_from: None })
     }
 
     /// The write-ahead log.
@@ -221,10 +260,7 @@ fn take(db: &mut Connection, version: i32, new_store_id: StoreId) -> rusqlite::R
         schema::migrate(&transaction, version)?;
     }
     if version == 0 {
-        transaction.execute(
-            "INSERT INTO meta VALUES (0, ?1, 0, 0, 0, 0, 0, 0, 0)",
-            [new_store_id.0.to_be_bytes()],
-        )?;
+        Meta { store_id: new_store_id.0, ..Meta::default() }.write(&transaction)?;
     }
     transaction.commit()
 }

@@ -87,7 +87,7 @@ impl Reader<'_> {
         let mut statement = self.db.prepare_cached(sql)?;
         let mut found =
             statement.query(params![stored_number(after.get()), stored_number(looked_at.get())])?;
-        let (mut last, mut steps) = (after, 0);
+        let (mut last, mut steps, mut passed) = (after, 0, 0);
         while let Some(columns) = found.next()? {
             steps += 1;
             let position = Position::new(columns.get::<_, i64>(0)?.cast_unsigned());
@@ -116,6 +116,11 @@ impl Reader<'_> {
                 }
             }
             last = position;
+            passed += 1;
+        }
+        // A damaged page of the table's tree leads past rows that are there.
+        if passed != self.state.index.rows_between(after.get(), looked_at.get()) {
+            self.damaged.push(Damaged::Log);
         }
         drop(found);
         drop(statement);
@@ -176,11 +181,16 @@ impl Reader<'_> {
 
     fn row_at(&mut self, position: Position) -> Result<Option<Row>> {
         let mut found = None;
+        let reported = self.damaged.len();
         let sql = select_rows!("WHERE position = ?1");
         self.each(sql, [stored_number(position.get())], |row| {
             found = Some(row);
             ControlFlow::Break(())
         })?;
+        let is_missing = found.is_none() && self.damaged.len() == reported;
+        if is_missing && self.state.index.contains(position.get()) {
+            self.damaged.push(Damaged::Row(position));
+        }
         Ok(found)
     }
 

@@ -9,6 +9,7 @@ use rusqlite::{Connection, Result, params};
 use slipstream_core::store::Batch;
 
 use crate::bits::CHUNK;
+use crate::digest::Digest;
 use crate::index::{Class, Index, NEVER};
 
 /// Deletions with a commit, besides four for each of its rows.
@@ -30,6 +31,8 @@ pub(crate) struct Trimmed {
     rows: Vec<(u64, u32)>,
     /// Chunks that were looked through, and when their next event may expire.
     expires: Vec<(u64, u64)>,
+    /// What they had added to the digest of the log.
+    pub(crate) digest: Digest,
     /// Superseded rows and expired events among them.
     pub(crate) dropped: u64,
     /// Unexpired events among them.
@@ -125,6 +128,7 @@ struct Candidate {
     /// [`NEVER`] if it is not an event that expires.
     expires: u64,
     is_state: bool,
+    checksum: u32,
 }
 
 impl Trim<'_> {
@@ -171,6 +175,7 @@ impl Trim<'_> {
 
     fn take(&mut self, row: &Candidate) {
         self.done.rows.push((row.position, row.size));
+        self.done.digest.add(row.checksum);
         self.excess = self.excess.saturating_sub(u64::from(row.size));
         self.budget -= 1;
         if row.is_state || row.expires <= self.wall {
@@ -182,7 +187,7 @@ impl Trim<'_> {
 
     fn candidates(&self, (first, last): (u64, u64)) -> Result<Vec<Candidate>> {
         let mut statement = self.db.prepare_cached(
-            "SELECT position, size, expires, only_session IS NOT NULL FROM log
+            "SELECT position, size, expires, only_session IS NOT NULL, checksum FROM log
              WHERE position BETWEEN ?1 AND ?2",
         )?;
         let rows =
@@ -194,6 +199,7 @@ impl Trim<'_> {
                     size: row.get(1)?,
                     expires: if only || expires == 0 { NEVER } else { expires },
                     is_state: !only && expires == 0,
+                    checksum: row.get(4)?,
                 })
             })?;
         rows.collect()

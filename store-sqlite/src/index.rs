@@ -65,6 +65,23 @@ impl Index {
         self.history_bytes
     }
 
+    /// Whether the row is there.
+    pub(crate) fn contains(&self, position: u64) -> bool {
+        let chunk = self.chunks.get(&(position / CHUNK));
+        chunk.is_some_and(|chunk| chunk.present.contains(position % CHUNK))
+    }
+
+    /// Number of the rows behind `after`, up to and with `upto`.
+    pub(crate) fn rows_between(&self, after: u64, upto: u64) -> u64 {
+        let upto_and_with = |last: u64, id: u64, chunk: &Chunk| {
+            last.checked_sub(id * CHUNK).map_or(0, |last| chunk.present.upto(last).len())
+        };
+        let chunks = self.chunks.range(after / CHUNK..=upto.max(after) / CHUNK);
+        chunks
+            .map(|(&id, chunk)| upto_and_with(upto, id, chunk) - upto_and_with(after, id, chunk))
+            .sum()
+    }
+
     /// Whether the row is known to be superseded.
     pub(crate) fn is_superseded(&self, position: u64) -> bool {
         let chunk = self.chunks.get(&(position / CHUNK));
@@ -121,9 +138,11 @@ impl Index {
         chunk.present.remove(place);
         chunk.superseded.remove(place);
         chunk.events.remove(place);
-        chunk.bytes -= u64::from(size);
-        chunk.history_bytes -= u64::from(size);
-        self.history_bytes -= u64::from(size);
+        // A damaged row may say another size now than when it was counted.
+        chunk.bytes = chunk.bytes.saturating_sub(size.into());
+        let history_bytes = chunk.history_bytes.saturating_sub(size.into());
+        self.history_bytes -= chunk.history_bytes - history_bytes;
+        chunk.history_bytes = history_bytes;
         self.rows -= 1;
         if chunk.superseded.is_empty() {
             self.superseded.remove(&id);

@@ -13,6 +13,8 @@ use std::ops::Bound;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Result, params};
 use slipstream_core::ids::Hash128;
 
+use crate::digest::{Digest, checksum_of};
+
 /// Least number of keys merged with a commit, while a round goes on.
 const SLICE: usize = 200;
 
@@ -66,6 +68,8 @@ pub(crate) struct Merged {
     round: Option<Round>,
     /// The table knows every row up to here.
     pub(crate) upto: u64,
+    /// How the digest of the table has changed.
+    pub(crate) digest: Digest,
 }
 
 impl Pending {
@@ -104,7 +108,7 @@ impl Pending {
         let mut table = Table::new(db)?;
         for (key, newest) in self.newest.range((from, Bound::Unbounded)).take(slice) {
             merged.keys.push(*key);
-            merged.superseded.extend(table.put(key, *newest)?);
+            merged.superseded.extend(table.put(key, *newest, &mut merged.digest)?);
         }
         if merged.keys.len() < slice {
             merged.upto = round.upto;
@@ -133,8 +137,13 @@ pub(crate) fn stored(db: &Connection, key: &Hash128) -> Result<Option<Newest>> {
 
 const LOOKUP: &str = "SELECT position, size FROM latest WHERE key = ?1";
 
-const PUT: &str = "INSERT INTO latest (key, position, size) VALUES (?1, ?2, ?3)
-                   ON CONFLICT (key) DO UPDATE SET position = ?2, size = ?3";
+const PUT: &str = "INSERT INTO latest (key, position, size, checksum) VALUES (?1, ?2, ?3, ?4)
+                   ON CONFLICT (key) DO UPDATE SET position = ?2, size = ?3, checksum = ?4";
+
+/// CRC-32 of a row of the table.
+pub(crate) fn checksum(key: &[u8], newest: Newest) -> u32 {
+    checksum_of([newest.position, newest.size.into()], &[key])
+}
 
 /// The table, with its statements prepared for many keys.
 struct Table<'a> {
@@ -148,7 +157,12 @@ impl<'a> Table<'a> {
     }
 
     /// Puts a row into the table unless it is there; answers the one that is older.
-    fn put(&mut self, key: &Hash128, newest: Newest) -> Result<Option<Newest>> {
+    fn put(
+        &mut self,
+        key: &Hash128,
+        newest: Newest,
+        digest: &mut Digest,
+    ) -> Result<Option<Newest>> {
         let old = lookup(&mut self.lookup, key)?;
         match old {
             Some(old) if old.position == newest.position => return Ok(None),
@@ -156,7 +170,10 @@ impl<'a> Table<'a> {
             Some(old) if old.position > newest.position => return Ok(Some(newest)),
             Some(_) | None => {}
         }
-        self.put.execute(params![key.0, newest.position.cast_signed(), newest.size])?;
+        let new = checksum(&key.0, newest);
+        digest.add(new);
+        digest.remove(old.map_or(0, |old| checksum(&key.0, old)));
+        self.put.execute(params![key.0, newest.position.cast_signed(), newest.size, new])?;
         Ok(old)
     }
 }

@@ -29,6 +29,7 @@
 mod bits;
 mod commit;
 mod database;
+mod digest;
 mod fetch;
 mod history;
 mod index;
@@ -38,6 +39,7 @@ mod records;
 mod recover;
 mod schema;
 mod store;
+mod wal;
 mod writer;
 
 pub use database::{MIN_SQLITE_VERSION, OpenError, Options};

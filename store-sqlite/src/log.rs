@@ -9,12 +9,14 @@ use rusqlite::{Connection, Result, params};
 use slipstream_core::ids::{DeadLetterId, Position, SessionId};
 use slipstream_core::message::Message;
 use slipstream_core::store::Row;
-use slipstream_core::time::WallMs;
+
+use crate::digest::{Digest, checksum_of};
 
 /// The columns that [`read`] takes, in its order.
 macro_rules! row_columns {
     () => {
-        "position, publisher, only_session, checksum, key, head, value"
+        "position, publisher, only_session, checksum, key, head, value, \
+         kind, expires, size, message_id"
     };
 }
 pub(crate) use row_columns;
@@ -26,20 +28,35 @@ pub enum Damaged {
     Row(Position),
     /// A dead letter.
     DeadLetter(DeadLetterId),
+    /// Some row of the log is missing, or is another one than was written.
+    Log,
+    /// The write-ahead log, at this frame (counted from 1; 0 is its header): what was committed
+    /// behind it is lost. The file was copied to `slipstream.db-wal.damaged`.
+    Wal(u32),
 }
 
 impl fmt::Display for Damaged {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Row(position) => write!(f, "row {position} of table log is damaged")?,
-            Self::DeadLetter(id) => write!(f, "row {id} of table dead_letters is damaged")?,
+            Self::Row(position) => {
+                write!(f, "row {position} of table log is damaged: it is not used")?;
+            }
+            Self::DeadLetter(id) => {
+                write!(f, "row {id} of table dead_letters is damaged: it is not used")?;
+            }
+            Self::Log => f.write_str("rows of table log are missing or damaged")?,
+            Self::Wal(frame) => {
+                write!(f, "the write-ahead log is damaged at frame {frame}: ")?;
+                f.write_str("what was committed behind it is lost, and the log was copied")?;
+            }
         }
-        f.write_str(": it is not used; check the disk and restore a backup")
+        f.write_str("; check the disk and restore a backup")
     }
 }
 
-/// Appends the rows, in their order.
-pub(crate) fn insert(db: &Connection, rows: &[Row]) -> Result<()> {
+/// Appends the rows, in their order; answers what they add to the digest.
+pub(crate) fn insert(db: &Connection, rows: &[Row]) -> Result<Digest> {
+    let mut digest = Digest::default();
     let mut statement = db.prepare_cached(
         "INSERT INTO log (position, kind, expires, size, publisher, only_session,
                           message_id, key, head, checksum, value)
@@ -48,21 +65,23 @@ pub(crate) fn insert(db: &Connection, rows: &[Row]) -> Result<()> {
     for row in rows {
         let message = &row.message;
         let session = |id: Option<SessionId>| id.map(|id| id.get().cast_signed());
+        let checksum = checksum(row);
+        digest.add(checksum);
         statement.execute(params![
             row.position.get().cast_signed(),
             message.kind().number(),
-            message.expires().unwrap_or(WallMs(0)).0.cast_signed(),
+            expires(row).cast_signed(),
             row_size(row),
             session(row.publisher),
             session(row.only),
             message.id(),
             message.key(),
             message.head(),
-            checksum(row),
+            checksum,
             message.body(),
         ])?;
     }
-    Ok(())
+    Ok(digest)
 }
 
 /// Puts a row together from [`row_columns`].
@@ -81,8 +100,14 @@ pub(crate) fn read(columns: &rusqlite::Row<'_>) -> Result<Row, Damaged> {
         let message = message(columns, 4)?;
         let key_hash = if only.is_none() { message.key_hash() } else { None };
         let row = Row { position, publisher: session(1)?, only, key_hash, message };
-        let stored = columns.get_ref(3).ok()?.as_i64().ok()?;
-        (stored == i64::from(checksum(&row))).then_some(row)
+        let is =
+            |column, value: i64| columns.get_ref(column).ok()?.as_i64().ok().map(|v| v == value);
+        let is_sound = is(3, checksum(&row).into())?
+            && is(7, row.message.kind().number().into())?
+            && is(8, expires(&row).cast_signed())?
+            && is(9, row_size(&row).into())?
+            && columns.get_ref(10).ok()?.as_str().ok()? == row.message.id();
+        is_sound.then_some(row)
     })();
     row.ok_or(Damaged::Row(position))
 }
@@ -100,22 +125,14 @@ pub(crate) fn row_size(row: &Row) -> u32 {
     u32::try_from(row.size()).unwrap_or(u32::MAX)
 }
 
+fn expires(row: &Row) -> u64 {
+    row.message.expires().map_or(0, |at| at.0)
+}
+
 fn checksum(row: &Row) -> u32 {
     let session = |id: Option<SessionId>| id.map_or(u64::MAX, SessionId::get);
     checksum_of(
         [row.position.get(), session(row.publisher), session(row.only)],
         &[row.message.encoded()],
     )
-}
-
-/// CRC-32 of some numbers and some bytes.
-pub(crate) fn checksum_of<const N: usize>(numbers: [u64; N], parts: &[&[u8]]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    for number in numbers {
-        hasher.update(&number.to_le_bytes());
-    }
-    for part in parts {
-        hasher.update(part);
-    }
-    hasher.finalize()
 }

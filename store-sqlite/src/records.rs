@@ -2,101 +2,113 @@
 //!
 //! What is put comes before what is deleted: a record that a batch both brings and ends is gone.
 
-use rusqlite::{Connection, Result, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, Params, Result, params};
 use slipstream_core::ids::{DeadLetterId, SessionId};
 use slipstream_core::store::{
     Batch, DeadLetter, DeadReason, ReceiptBlock, SeenKey, SeenRecord, SessionRecord,
 };
 use slipstream_core::time::WallMs;
 
+use crate::digest::{Digest, checksum_of};
 use crate::log::{self, Damaged};
 
 /// The columns that [`read_dead_letter`] takes, in its order.
 macro_rules! dead_letter_columns {
     () => {
         "id, session, reason, attempts, first_error, last_error, first_at, died_at, checksum, \
-         key, head, value"
+         key, head, value, size, message_id"
     };
 }
 pub(crate) use dead_letter_columns;
 
-/// Writes the records of `batch`.
-pub(crate) fn write(db: &Connection, batch: &Batch) -> Result<()> {
-    put_seen(db, &batch.seen)?;
-    put_sessions(db, &batch.sessions)?;
-    put_dead_letters(db, &batch.dead_letters)?;
-    put_receipts(db, &batch.receipts)?;
-    drop_seen(db, &batch.seen_dropped)?;
+/// Place of the checksum among them.
+pub(crate) const LETTER_CHECKSUM: usize = 8;
+
+/// Writes the records of `batch`; answers how their digest has changed.
+pub(crate) fn write(db: &Connection, batch: &Batch) -> Result<Digest> {
+    let mut digest = Digest::default();
+    put_seen(db, &batch.seen, &mut digest)?;
+    put_sessions(db, &batch.sessions, &mut digest)?;
+    put_dead_letters(db, &batch.dead_letters, &mut digest)?;
+    put_receipts(db, &batch.receipts, &mut digest)?;
+    for SeenKey { origin, incarnation, chunk } in &batch.seen_dropped {
+        let key = params![origin.as_str(), incarnation.get().cast_signed(), chunk.cast_signed()];
+        delete(db, &mut digest, "seen WHERE origin = ?1 AND incarnation = ?2 AND chunk = ?3", key)?;
+    }
     for (session, number) in &batch.receipts_dropped {
-        db.prepare_cached("DELETE FROM receipts WHERE session = ?1 AND number <= ?2")?
-            .execute(params![session.get().cast_signed(), number.cast_signed()])?;
+        let upto = params![session.get().cast_signed(), number.cast_signed()];
+        delete(db, &mut digest, "receipts WHERE session = ?1 AND number <= ?2", upto)?;
     }
     for id in &batch.dead_letters_gone {
-        db.prepare_cached("DELETE FROM dead_letters WHERE id = ?1")?
-            .execute([id.get().cast_signed()])?;
+        delete(db, &mut digest, "dead_letters WHERE id = ?1", [id.get().cast_signed()])?;
     }
-    end_sessions(db, &batch.sessions_ended)
+    for session in &batch.sessions_ended {
+        let session = [session.get().cast_signed()];
+        delete(db, &mut digest, "dead_letters WHERE session = ?1", session)?;
+        delete(db, &mut digest, "receipts WHERE session = ?1", session)?;
+        delete(db, &mut digest, "sessions WHERE id = ?1", session)?;
+    }
+    Ok(digest)
 }
 
-fn put_seen(db: &Connection, records: &[SeenRecord]) -> Result<()> {
-    let mut statement = db.prepare_cached(
-        "INSERT INTO seen (origin, incarnation, chunk, marks) VALUES (?1, ?2, ?3, ?4)
-         ON CONFLICT DO UPDATE SET marks = ?4",
+/// Deletes rows, and takes them out of the digest.
+fn delete(db: &Connection, digest: &mut Digest, rows: &str, params: impl Params) -> Result<()> {
+    let mut statement = db.prepare_cached(&format!("DELETE FROM {rows} RETURNING checksum"))?;
+    let mut gone = statement.query(params)?;
+    while let Some(row) = gone.next()? {
+        digest.remove(row.get(0)?);
+    }
+    Ok(())
+}
+
+/// The checksum of the row that is about to be replaced; 0 if there is none.
+fn replaced(statement: &mut CachedStatement<'_>, params: impl Params) -> Result<u32> {
+    Ok(statement.query_row(params, |row| row.get(0)).optional()?.unwrap_or(0))
+}
+
+fn put_seen(db: &Connection, records: &[SeenRecord], digest: &mut Digest) -> Result<()> {
+    let mut lookup = db.prepare_cached(
+        "SELECT checksum FROM seen WHERE origin = ?1 AND incarnation = ?2 AND chunk = ?3",
     )?;
-    for SeenRecord { key, marks } in records {
-        statement.execute(params![
-            key.origin.as_str(),
-            key.incarnation.get().cast_signed(),
-            key.chunk.cast_signed(),
-            &marks[..],
-        ])?;
-    }
-    Ok(())
-}
-
-fn drop_seen(db: &Connection, keys: &[SeenKey]) -> Result<()> {
-    let mut statement = db
-        .prepare_cached("DELETE FROM seen WHERE origin = ?1 AND incarnation = ?2 AND chunk = ?3")?;
-    for key in keys {
-        statement.execute(params![
-            key.origin.as_str(),
-            key.incarnation.get().cast_signed(),
-            key.chunk.cast_signed(),
-        ])?;
-    }
-    Ok(())
-}
-
-fn put_sessions(db: &Connection, sessions: &[SessionRecord]) -> Result<()> {
     let mut statement = db.prepare_cached(
-        "INSERT INTO sessions (id, name, cursor, state) VALUES (?1, ?2, ?3, ?4)
-         ON CONFLICT DO UPDATE SET name = ?2, cursor = ?3, state = ?4",
+        "INSERT INTO seen (origin, incarnation, chunk, marks, checksum)
+         VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT DO UPDATE SET marks = ?4, checksum = ?5",
+    )?;
+    for record in records {
+        let SeenKey { origin, incarnation, chunk } = &record.key;
+        let (incarnation, chunk) = (incarnation.get().cast_signed(), chunk.cast_signed());
+        let new = seen_checksum(record);
+        digest.add(new);
+        digest.remove(replaced(&mut lookup, params![origin.as_str(), incarnation, chunk])?);
+        statement.execute(params![origin.as_str(), incarnation, chunk, &record.marks[..], new])?;
+    }
+    Ok(())
+}
+
+fn put_sessions(db: &Connection, sessions: &[SessionRecord], digest: &mut Digest) -> Result<()> {
+    let mut lookup = db.prepare_cached("SELECT checksum FROM sessions WHERE id = ?1")?;
+    let mut statement = db.prepare_cached(
+        "INSERT INTO sessions (id, name, cursor, state, checksum) VALUES (?1, ?2, ?3, ?4, ?5)
+         ON CONFLICT DO UPDATE SET name = ?2, cursor = ?3, state = ?4, checksum = ?5",
     )?;
     for session in sessions {
+        let id = session.id.get().cast_signed();
+        let new = session_checksum(session);
+        digest.add(new);
+        digest.remove(replaced(&mut lookup, [id])?);
         statement.execute(params![
-            session.id.get().cast_signed(),
+            id,
             session.name,
             session.cursor.get().cast_signed(),
             &session.state[..],
+            new,
         ])?;
     }
     Ok(())
 }
 
-fn end_sessions(db: &Connection, sessions: &[SessionId]) -> Result<()> {
-    for session in sessions {
-        for sql in [
-            "DELETE FROM dead_letters WHERE session = ?1",
-            "DELETE FROM receipts WHERE session = ?1",
-            "DELETE FROM sessions WHERE id = ?1",
-        ] {
-            db.prepare_cached(sql)?.execute([session.get().cast_signed()])?;
-        }
-    }
-    Ok(())
-}
-
-fn put_dead_letters(db: &Connection, letters: &[DeadLetter]) -> Result<()> {
+fn put_dead_letters(db: &Connection, letters: &[DeadLetter], digest: &mut Digest) -> Result<()> {
     let mut statement = db.prepare_cached(
         "INSERT INTO dead_letters (id, session, reason, attempts, first_error, last_error,
                                    first_at, died_at, size, message_id, key, head, checksum, value)
@@ -104,6 +116,8 @@ fn put_dead_letters(db: &Connection, letters: &[DeadLetter]) -> Result<()> {
     )?;
     for letter in letters {
         let message = &letter.message;
+        let checksum = checksum(letter);
+        digest.add(checksum);
         statement.execute(params![
             letter.id.get().cast_signed(),
             letter.session.get().cast_signed(),
@@ -113,30 +127,55 @@ fn put_dead_letters(db: &Connection, letters: &[DeadLetter]) -> Result<()> {
             letter.last_error,
             letter.first_at.0.cast_signed(),
             letter.died_at.0.cast_signed(),
-            message.encoded().len() as i64 + 64,
+            letter_size(letter),
             message.id(),
             message.key(),
             message.head(),
-            checksum(letter),
+            checksum,
             message.body(),
         ])?;
     }
     Ok(())
 }
 
-fn put_receipts(db: &Connection, blocks: &[ReceiptBlock]) -> Result<()> {
+fn put_receipts(db: &Connection, blocks: &[ReceiptBlock], digest: &mut Digest) -> Result<()> {
     let mut statement = db.prepare_cached(
-        "INSERT INTO receipts (session, number, wall, receipts) VALUES (?1, ?2, ?3, ?4)",
+        "INSERT INTO receipts (session, number, wall, receipts, checksum)
+         VALUES (?1, ?2, ?3, ?4, ?5)",
     )?;
     for block in blocks {
+        let checksum = receipts_checksum(block);
+        digest.add(checksum);
         statement.execute(params![
             block.session.get().cast_signed(),
             block.number.cast_signed(),
             block.wall.0.cast_signed(),
             &block.receipts[..],
+            checksum,
         ])?;
     }
     Ok(())
+}
+
+/// CRC-32 of a row of table `seen`.
+pub(crate) fn seen_checksum(SeenRecord { key, marks }: &SeenRecord) -> u32 {
+    checksum_of([key.incarnation.get(), key.chunk], &[key.origin.as_str().as_bytes(), marks])
+}
+
+/// CRC-32 of a row of table `sessions`.
+pub(crate) fn session_checksum(session: &SessionRecord) -> u32 {
+    let numbers = [session.id.get(), session.cursor.get()];
+    checksum_of(numbers, &[session.name.as_bytes(), &session.state])
+}
+
+/// CRC-32 of a row of table `receipts`.
+pub(crate) fn receipts_checksum(block: &ReceiptBlock) -> u32 {
+    checksum_of([block.session.get(), block.number, block.wall.0], &[&block.receipts])
+}
+
+/// Size of a dead letter as it is counted.
+pub(crate) fn letter_size(letter: &DeadLetter) -> u32 {
+    u32::try_from(letter.message.encoded().len() + 64).unwrap_or(u32::MAX)
 }
 
 /// Puts a dead letter together from [`dead_letter_columns`].
@@ -156,13 +195,16 @@ pub(crate) fn read_dead_letter(columns: &rusqlite::Row<'_>) -> Result<DeadLetter
             died_at: WallMs(integer(7)?),
             message: log::message(columns, 9)?,
         };
-        (integer(8)? == u64::from(checksum(&letter))).then_some(letter)
+        let is_sound = integer(LETTER_CHECKSUM)? == u64::from(checksum(&letter))
+            && integer(12)? == u64::from(letter_size(&letter))
+            && text(13)? == letter.message.id();
+        is_sound.then_some(letter)
     })();
     letter.ok_or(Damaged::DeadLetter(id))
 }
 
 fn checksum(letter: &DeadLetter) -> u32 {
-    log::checksum_of(
+    checksum_of(
         [
             letter.id.get(),
             letter.session.get(),

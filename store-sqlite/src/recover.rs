@@ -4,10 +4,10 @@
 //! One scan over the small columns of the log builds the index; only the tail that the table
 //! `latest` does not know is read whole.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use bytes::Bytes;
-use rusqlite::{Connection, Result};
+use rusqlite::Connection;
 use slipstream_core::clock::Hlc;
 use slipstream_core::ids::{DeadLetterId, Incarnation, NodeId, Position, SessionId, StoreId};
 use slipstream_core::message::Kind;
@@ -18,19 +18,58 @@ use slipstream_core::time::WallMs;
 
 use crate::bits::{Bits, CHUNK};
 use crate::commit::{Meta, Pages, State};
+use crate::digest::Digest;
 use crate::history;
-use crate::latest::Pending;
+use crate::latest::{self, Pending};
 use crate::log::{self, Damaged, row_columns};
+use crate::records::{self, dead_letter_columns};
 
 /// Positions that the table `latest` holds, by chunk.
 type Newest = HashMap<u64, Bits>;
 
+/// Why the store cannot be read.
+#[derive(Debug)]
+pub(crate) enum Unreadable {
+    Sqlite(rusqlite::Error),
+    /// This is not what was written, and nothing makes up for it.
+    Damaged(&'static str),
+}
+
+impl From<rusqlite::Error> for Unreadable {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+/// Of all rows that were read.
+#[derive(Debug, Default)]
+struct Digests {
+    log: Digest,
+    records: Digest,
+}
+
+impl Digests {
+    /// Takes in a row of a table but the log.
+    fn record(&mut self, what: &'static str, stored: u32, sound: u32) -> Result<()> {
+        if stored != sound {
+            return Err(Unreadable::Damaged(what));
+        }
+        self.records.add(stored);
+        Ok(())
+    }
+}
+
+type Result<T, E = Unreadable> = std::result::Result<T, E>;
+
 /// Reads the state of the store and what the core is told; [`Recovered::usage`] is left to the
-/// caller. Damaged rows that it meets go into `damaged`.
+/// caller. Damaged messages that it meets go into `damaged`.
 pub(crate) fn recover(db: &Connection, damaged: &mut Vec<Damaged>) -> Result<(State, Recovered)> {
-    let (store_id, mut meta, floor, merged) = read_meta(db)?;
+    let mut meta = read_meta(db)?;
+    let (floor, merged) = (meta.floor, meta.merged);
+    let mut digests = Digests::default();
     let mut state = State { pending: Pending::new(merged), ..State::default() };
-    scan_log(db, &mut state, &read_newest(db)?, merged)?;
+    let newest = read_newest(db, &mut digests)?;
+    scan_log(db, &mut state, &newest, merged, &mut digests)?;
     read_tail(db, &mut state, merged, damaged)?;
     let sizes = |range: std::ops::RangeInclusive<u64>, counts: &dyn Fn(u64) -> bool| {
         history::sizes(db, *range.start(), *range.end(), counts)
@@ -40,54 +79,77 @@ pub(crate) fn recover(db: &Connection, damaged: &mut Vec<Damaged>) -> Result<(St
     meta.head = meta.head.max(last.unwrap_or_default().cast_unsigned());
     state.meta = meta;
     state.pages = Pages::read(db)?;
+    if state.pages.free > state.pages.all {
+        return Err(Unreadable::Damaged("the header"));
+    }
     let recovered = Recovered {
-        store_id,
+        store_id: StoreId(meta.store_id),
         head: Position::new(meta.head),
         clock: Hlc(meta.clock),
         incarnation: Incarnation::new(meta.incarnation),
         last_session: SessionId::new(meta.last_session),
         last_dead_letter: DeadLetterId::new(meta.last_dead_letter),
-        sessions: read_sessions(db)?,
-        seen: read_seen(db)?,
-        receipts: read_receipts(db)?,
-        dead_letters: count_dead_letters(db)?,
+        sessions: read_sessions(db, &mut digests)?,
+        seen: read_seen(db, &mut digests)?,
+        receipts: read_receipts(db, &mut digests)?,
+        dead_letters: count_dead_letters(db, &mut digests, damaged)?,
         usage: Usage::default(),
     };
+    if digests.records != meta.records_digest {
+        return Err(Unreadable::Damaged("table sessions, seen, receipts, dead_letters or latest"));
+    }
+    if digests.log != meta.log_digest {
+        damaged.push(Damaged::Log);
+    }
     Ok((state, recovered))
 }
 
-fn read_meta(db: &Connection) -> Result<(StoreId, Meta, u64, u64)> {
+fn read_meta(db: &Connection) -> Result<Meta> {
     let sql = "SELECT store_id, head, clock, incarnation, last_session, last_dead_letter, floor,
-                      merged FROM meta";
-    db.query_row(sql, [], |row| {
+                      merged, log_digest, records_digest, checksum FROM meta";
+    let (meta, stored) = db.query_row(sql, [], |row| {
         let number = |column| row.get::<_, i64>(column).map(i64::cast_unsigned);
         let meta = Meta {
+            store_id: u128::from_be_bytes(row.get(0)?),
             head: number(1)?,
             clock: number(2)?,
             incarnation: number(3)?,
             last_session: number(4)?,
             last_dead_letter: number(5)?,
+            floor: number(6)?,
+            merged: number(7)?,
+            log_digest: Digest(row.get(8)?),
+            records_digest: Digest(row.get(9)?),
         };
-        let id = StoreId(u128::from_be_bytes(row.get(0)?));
-        Ok((id, meta, number(6)?, number(7)?))
-    })
+        Ok((meta, row.get::<_, u32>(10)?))
+    })?;
+    if stored == meta.checksum() { Ok(meta) } else { Err(Unreadable::Damaged("table meta")) }
 }
 
-fn read_newest(db: &Connection) -> Result<Newest> {
+fn read_newest(db: &Connection, digests: &mut Digests) -> Result<Newest> {
     let mut newest = Newest::new();
-    let mut statement = db.prepare("SELECT position FROM latest")?;
+    let mut statement = db.prepare("SELECT key, position, size, checksum FROM latest")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        let position = row.get::<_, i64>(0)?.cast_unsigned();
+        let position = row.get::<_, i64>(1)?.cast_unsigned();
+        let found = latest::Newest { position, size: row.get(2)? };
+        let key = row.get_ref(0)?.as_bytes().map_err(rusqlite::Error::from)?;
+        digests.record("table latest", row.get(3)?, latest::checksum(key, found))?;
         newest.entry(position / CHUNK).or_default().insert(position % CHUNK);
     }
     Ok(newest)
 }
 
 /// Adds every row to the index.
-fn scan_log(db: &Connection, state: &mut State, newest: &Newest, merged: u64) -> Result<()> {
+fn scan_log(
+    db: &Connection,
+    state: &mut State,
+    newest: &Newest,
+    merged: u64,
+    digests: &mut Digests,
+) -> Result<()> {
     let mut statement = db.prepare(
-        "SELECT position, kind, expires, size, only_session IS NOT NULL FROM log
+        "SELECT position, kind, expires, size, only_session IS NOT NULL, checksum FROM log
          ORDER BY position",
     )?;
     let mut rows = statement.query([])?;
@@ -95,6 +157,7 @@ fn scan_log(db: &Connection, state: &mut State, newest: &Newest, merged: u64) ->
         let position = row.get::<_, i64>(0)?.cast_unsigned();
         let kind: i64 = row.get(1)?;
         let size: u32 = row.get(3)?;
+        digests.log.add(row.get(5)?);
         let known =
             newest.get(&(position / CHUNK)).is_some_and(|bits| bits.contains(position % CHUNK));
         // A number that is not known is kept, and so is what the table knows to be the newest,
@@ -138,68 +201,85 @@ fn read_tail(
     Ok(())
 }
 
-fn read_sessions(db: &Connection) -> Result<Vec<SessionRecord>> {
-    let mut statement = db.prepare("SELECT id, name, cursor, state FROM sessions ORDER BY id")?;
-    let rows = statement.query_map([], |row| {
-        Ok(SessionRecord {
+fn read_sessions(db: &Connection, digests: &mut Digests) -> Result<Vec<SessionRecord>> {
+    let sql = "SELECT id, name, cursor, state, checksum FROM sessions ORDER BY id";
+    let mut statement = db.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    let mut sessions = Vec::new();
+    while let Some(row) = rows.next()? {
+        let session = SessionRecord {
             id: SessionId::new(row.get::<_, i64>(0)?.cast_unsigned()),
             name: row.get(1)?,
             cursor: Position::new(row.get::<_, i64>(2)?.cast_unsigned()),
             state: Bytes::from(row.get::<_, Vec<u8>>(3)?),
-        })
-    })?;
-    rows.collect()
+        };
+        digests.record("table sessions", row.get(4)?, records::session_checksum(&session))?;
+        sessions.push(session);
+    }
+    Ok(sessions)
 }
 
-fn read_seen(db: &Connection) -> Result<Vec<SeenRecord>> {
-    let mut statement = db.prepare("SELECT origin, incarnation, chunk, marks FROM seen")?;
-    let rows = statement.query_map([], |row| {
-        let origin = NodeId::new(row.get_ref(0)?.as_str()?).map_err(|error| {
-            rusqlite::Error::FromSqlConversionFailure(
-                0,
-                rusqlite::types::Type::Text,
-                Box::new(error),
-            )
-        })?;
+fn read_seen(db: &Connection, digests: &mut Digests) -> Result<Vec<SeenRecord>> {
+    let mut statement =
+        db.prepare("SELECT origin, incarnation, chunk, marks, checksum FROM seen")?;
+    let mut rows = statement.query([])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let origin = row.get_ref(0)?.as_str().ok().and_then(|name| NodeId::new(name).ok());
+        let origin = origin.ok_or(Unreadable::Damaged("table seen"))?;
         let incarnation = Incarnation::new(row.get::<_, i64>(1)?.cast_unsigned());
         let chunk = row.get::<_, i64>(2)?.cast_unsigned();
         let marks = Bytes::from(row.get::<_, Vec<u8>>(3)?);
-        Ok(SeenRecord { key: SeenKey { origin, incarnation, chunk }, marks })
-    })?;
-    let mut records = rows.collect::<Result<Vec<_>>>()?;
+        let record = SeenRecord { key: SeenKey { origin, incarnation, chunk }, marks };
+        digests.record("table seen", row.get(4)?, records::seen_checksum(&record))?;
+        found.push(record);
+    }
     // The table sorts numbers above 2^63 first.
-    records.sort_by(|a, b| a.key.cmp(&b.key));
-    Ok(records)
+    found.sort_by(|a, b| a.key.cmp(&b.key));
+    Ok(found)
 }
 
-fn read_receipts(db: &Connection) -> Result<Vec<ReceiptBlock>> {
-    let sql = "SELECT session, number, wall, receipts FROM receipts ORDER BY session, number";
+fn read_receipts(db: &Connection, digests: &mut Digests) -> Result<Vec<ReceiptBlock>> {
+    let sql = "SELECT session, number, wall, receipts, checksum FROM receipts
+               ORDER BY session, number";
     let mut statement = db.prepare(sql)?;
-    let rows = statement.query_map([], |row| {
-        Ok(ReceiptBlock {
+    let mut rows = statement.query([])?;
+    let mut blocks = Vec::new();
+    while let Some(row) = rows.next()? {
+        let block = ReceiptBlock {
             session: SessionId::new(row.get::<_, i64>(0)?.cast_unsigned()),
             number: row.get::<_, i64>(1)?.cast_unsigned(),
             wall: WallMs(row.get::<_, i64>(2)?.cast_unsigned()),
             receipts: Bytes::from(row.get::<_, Vec<u8>>(3)?),
-        })
-    })?;
-    rows.collect()
+        };
+        digests.record("table receipts", row.get(4)?, records::receipts_checksum(&block))?;
+        blocks.push(block);
+    }
+    Ok(blocks)
 }
 
-fn count_dead_letters(db: &Connection) -> Result<Vec<(SessionId, DeadReason, u64, u64)>> {
-    let mut statement = db.prepare(
-        "SELECT session, reason, count(*), sum(size) FROM dead_letters
-         GROUP BY session, reason ORDER BY session, reason",
-    )?;
+/// Reads them whole: a damaged one is not answered, and so not counted.
+fn count_dead_letters(
+    db: &Connection,
+    digests: &mut Digests,
+    damaged: &mut Vec<Damaged>,
+) -> Result<Vec<(SessionId, DeadReason, u64, u64)>> {
+    let sql = concat!("SELECT ", dead_letter_columns!(), " FROM dead_letters");
+    let mut statement = db.prepare(sql)?;
     let mut rows = statement.query([])?;
-    let mut counts = Vec::new();
+    let mut counts = BTreeMap::<(SessionId, &str), (DeadReason, u64, u64)>::new();
     while let Some(row) = rows.next()? {
-        let session = SessionId::new(row.get::<_, i64>(0)?.cast_unsigned());
-        // A reason that is not known is a damaged row: it is not answered, and so not counted.
-        if let Some(reason) = DeadReason::from_name(row.get_ref(1)?.as_str()?) {
-            let number = |column| row.get::<_, i64>(column).map(i64::cast_unsigned);
-            counts.push((session, reason, number(2)?, number(3)?));
+        digests.records.add(row.get(records::LETTER_CHECKSUM)?);
+        match records::read_dead_letter(row) {
+            Ok(letter) => {
+                let key = (letter.session, letter.reason.as_str());
+                let count = counts.entry(key).or_insert((letter.reason, 0, 0));
+                count.1 += 1;
+                count.2 += u64::from(records::letter_size(&letter));
+            }
+            Err(found) => damaged.push(found),
         }
     }
-    Ok(counts)
+    let counts = counts.into_iter();
+    Ok(counts.map(|((session, _), (reason, n, bytes))| (session, reason, n, bytes)).collect())
 }

@@ -22,29 +22,32 @@ CREATE TABLE log (              -- messages, in the order in which this node acc
     size         INTEGER NOT NULL,  -- what it counts for against limits, bytes
     publisher    INTEGER,           -- session that published it here
     only_session INTEGER,           -- the one session it is for, if it is a replay
+    checksum     INTEGER NOT NULL,  -- CRC-32 of the whole row
     message_id   TEXT NOT NULL,
     key          TEXT NOT NULL,
     head         BLOB NOT NULL,     -- encoding of everything before key and value
-    checksum     INTEGER NOT NULL,  -- CRC-32 of the whole row
     value        TEXT NOT NULL
 ) STRICT;
 CREATE TABLE latest (           -- the newest row of each key and tag set, behind the log:
     key      BLOB PRIMARY KEY,  -- (their hash)
     position INTEGER NOT NULL,  -- rows behind meta.merged are newer than this table
-    size     INTEGER NOT NULL
+    size     INTEGER NOT NULL,
+    checksum INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE seen (             -- which messages this node has processed
     origin      TEXT NOT NULL,
     incarnation INTEGER NOT NULL,
     chunk       INTEGER NOT NULL,
     marks       BLOB NOT NULL,
+    checksum    INTEGER NOT NULL,
     PRIMARY KEY (origin, incarnation, chunk)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE sessions (         -- peers and named applications
-    id     INTEGER PRIMARY KEY,
-    name   TEXT NOT NULL,
-    cursor INTEGER NOT NULL,    -- everything in the log up to here is settled
-    state  BLOB NOT NULL
+    id       INTEGER PRIMARY KEY,
+    name     TEXT NOT NULL,
+    cursor   INTEGER NOT NULL,  -- everything in the log up to here is settled
+    state    BLOB NOT NULL,
+    checksum INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE dead_letters (     -- messages that a session could not be brought to acknowledge
     id          INTEGER PRIMARY KEY,
@@ -68,6 +71,7 @@ CREATE TABLE receipts (         -- what each session was given for its messageId
     number   INTEGER NOT NULL,
     wall     INTEGER NOT NULL,
     receipts BLOB NOT NULL,
+    checksum INTEGER NOT NULL,
     PRIMARY KEY (session, number)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE meta (             -- one row
@@ -79,7 +83,10 @@ CREATE TABLE meta (             -- one row
     last_session     INTEGER NOT NULL,
     last_dead_letter INTEGER NOT NULL,
     floor            INTEGER NOT NULL,  -- no session needs a row up to here
-    merged           INTEGER NOT NULL   -- latest knows every row up to here
+    merged           INTEGER NOT NULL,  -- latest knows every row up to here
+    log_digest       INTEGER NOT NULL,  -- sum of the checksums of all rows of log, ...
+    records_digest   INTEGER NOT NULL,  -- ... and of all rows of the other tables
+    checksum         INTEGER NOT NULL
 ) STRICT;
 ";
 

@@ -17,6 +17,7 @@ use slipstream_core::store::{Batch, CommitFailed, Committed, Recovered, StoreFai
 use crate::commit::{self, State};
 use crate::database::{Database, OpenError, Options, refusal};
 use crate::log::Damaged;
+use crate::recover::Unreadable;
 use crate::{history, recover};
 
 /// Pages in the WAL (16 MiB) above which it is copied into the database.
@@ -46,9 +47,14 @@ pub(crate) struct Writer {
 impl Writer {
     pub(crate) fn open(options: &Options) -> Result<(Self, Recovered), OpenError> {
         let database = Database::open(options)?;
-        let mut damaged = Vec::new();
-        let (state, mut recovered) = recover::recover(&database.connection, &mut damaged)
-            .map_err(|source| refusal(&database.path, source))?;
+        let mut damaged: Vec<_> = database.wal_lost_from.map(Damaged::Wal).into_iter().collect();
+        let (state, mut recovered) =
+            recover::recover(&database.connection, &mut damaged).map_err(|why| match why {
+                Unreadable::Sqlite(source) => refusal(&database.path, source),
+                Unreadable::Damaged(what) => {
+                    OpenError::Damaged { path: database.path.clone(), what }
+                }
+            })?;
         let mut writer = Self {
             database,
             state,
@@ -58,9 +64,7 @@ impl Writer {
             damaged,
         };
         if let Err(StoreFailure::Unknown(reason)) = writer.checkpoint("PASSIVE") {
-            let path = writer.database.path;
-            let source = std::io::Error::other(reason);
-            return Err(OpenError::Directory { path, action: "checkpoint the WAL", source });
+            return Err(OpenError::Checkpoint { reason });
         }
         writer.measure();
         recovered.usage = writer.usage;
@@ -190,7 +194,7 @@ impl Writer {
         let size = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
         let State { index, pages, dropped_total, forgotten_total, .. } = &self.state;
         self.usage = Usage {
-            used_bytes: (pages.all - pages.free) * PAGE_BYTES,
+            used_bytes: pages.all.saturating_sub(pages.free) * PAGE_BYTES,
             database_bytes: size(&self.database.path),
             wal_bytes: size(&self.database.wal_path()),
             rows: index.rows(),

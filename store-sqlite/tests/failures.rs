@@ -134,5 +134,8 @@ fn a_damaged_dead_letter_is_left_out() {
     let Answer::DeadLetters(found) = harness.fetch(query) else { panic!("another answer") };
     assert_eq!(found, [letter(2, "fine")]);
     harness.rows();
-    assert_eq!(harness.damaged, [Damaged::DeadLetter(DeadLetterId::new(1))]);
+    // At the start and when it was asked for.
+    assert_eq!(harness.damaged, [Damaged::DeadLetter(DeadLetterId::new(1)); 2]);
+    assert_eq!(harness.recovered.dead_letters.len(), 1);
+    assert_eq!(harness.recovered.dead_letters[0].2, 1);
 }

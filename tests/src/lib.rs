@@ -10,4 +10,5 @@
 
 pub mod harness;
 pub mod scenarios;
+pub mod simulator;
 pub mod world;

@@ -542,3 +542,43 @@ fn a_question_that_waited_while_its_session_was_set_back_skips_nothing() {
         assert_eq!(ids(&said).first(), Some(&"m-0"), "it begins again at the first row");
     }
 }
+
+#[test]
+fn a_clock_that_jumps_forgets_no_receipt() {
+    let mut world = World::new("a");
+    let till = world.connect("client=till&keys=");
+    world.settle();
+    world.publish(till, "m-1", "order:1", "1");
+    world.settle();
+    let right = world.now.wall;
+    // Two days ahead: a batch that is written now must not take receipts for old ones.
+    world.now.wall = right.plus(Duration::from_secs(48 * 3600));
+    world.connect("client=another");
+    world.publish(till, "m-2", "order:2", "2");
+    world.settle();
+    world.now.wall = right;
+    world.said(till);
+    world.publish(till, "m-1", "order:1", "1");
+    world.publish(till, "m-1", "order:1", "2");
+    world.settle();
+    let said = world.said(till);
+    assert_eq!(said[0]["duplicate"], true, "{said:?}");
+    assert_eq!(said[1]["code"], "ID_REUSED", "{said:?}");
+}
+
+#[test]
+fn an_absence_that_begins_while_the_clock_has_jumped_ends_no_session() {
+    let mut world = World::new("a");
+    let app = world.connect("client=pi-1");
+    world.settle();
+    let right = world.now.wall;
+    world.now.wall = right.minus(Duration::from_secs(365 * 24 * 3600));
+    world.lose(app);
+    world.pass(Duration::from_secs(1));
+    world.settle();
+    world.now.wall = right.plus(Duration::from_secs(1));
+    world.crash();
+    world.pass(Duration::from_secs(5));
+    let sessions = world.status().sessions;
+    assert!(sessions.iter().any(|session| session.name == "app:pi-1"), "{sessions:?}");
+}

@@ -30,18 +30,18 @@ impl Node {
         }
         self.commit_wanted = false;
         let (wall, floor) = (self.now.wall, self.floor());
-        let (blocks, dropped) = self
-            .receipts
-            .take_blocks(core::mem::take(&mut self.receipts_touched).into_iter(), wall);
+        let touched = core::mem::take(&mut self.receipts_touched).into_iter();
+        let (blocks, dropped) = self.receipts.take_blocks(touched, wall, self.clock.trusted());
         let (seen, seen_dropped) = self.seen.take_changes();
         let mut ids = core::mem::take(&mut self.dirty_now);
         ids.append(&mut self.dirty_soon);
         self.timers.clear(Timer::Cursors);
         let growing = &mut self.log.growing;
+        let away_since = self.clock.estimate();
         for id in ids {
             if let Some(session) = self.sessions.get_mut(&id) {
                 session.dirty = Dirty::Clean;
-                growing.sessions.extend(session.record(wall, &self.config.tags));
+                growing.sessions.extend(session.record(away_since, &self.config.tags));
             }
         }
         growing.receipts.extend(blocks);

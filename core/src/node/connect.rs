@@ -437,7 +437,7 @@ impl Node {
             && let Some(session) = self.sessions.get_mut(&id)
             && session.link == Some(link.id)
         {
-            session.disconnected(self.now.wall);
+            session.disconnected(self.clock.estimate());
             self.ready.remove(&id);
             self.timers.clear(Timer::Session(id));
             if session.is_durable() {

@@ -24,7 +24,7 @@ use crate::session::{Flight, Role, Session, retry_wait};
 use crate::store::{DeadReason, Query, Row, StoredRow};
 use crate::tally::Tally;
 use crate::time::Now;
-use crate::wire::{BatchKind, DeliveryHead, FrameWriter};
+use crate::wire::{BatchKind, DeliveryHead, FRAME_OVERHEAD, FrameWriter};
 
 use super::transmit;
 
@@ -247,7 +247,7 @@ impl Carrier<'_> {
         }
         let too_large = link.peer().is_some_and(|peer| {
             row.message.body().len() > peer.max_message_bytes
-                || row.message.encoded().len() >= peer.max_frame_bytes
+                || row.message.encoded().len() + FRAME_OVERHEAD > peer.max_frame_bytes
         });
         too_large.then_some(DeadReason::TooLarge)
     }

@@ -1,6 +1,8 @@
 //! What every test of the store needs: a store with its completions, and messages.
 #![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used)]
 
+pub mod workload;
+
 use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
 
@@ -69,12 +71,16 @@ impl Harness {
     }
 
     pub fn fetch(&mut self, query: Query) -> Answer {
+        self.try_fetch(query).unwrap()
+    }
+
+    pub fn try_fetch(&mut self, query: Query) -> Result<Answer, StoreFailure> {
         self.fetches += 1;
         self.store.fetch(FetchId::new(self.fetches), query).unwrap();
         match self.next() {
             Completion::Fetched { fetch, answer } => {
                 assert_eq!(fetch.get(), self.fetches);
-                answer.unwrap()
+                answer
             }
             other => panic!("{other:?}"),
         }
@@ -104,7 +110,8 @@ impl Harness {
         }
     }
 
-    fn commit_nothing(&mut self) {
+    /// Takes in what was reported behind the last answer.
+    pub fn commit_nothing(&mut self) {
         let (done, pong) = channel();
         self.store.ping(Box::new(move || done.send(()).unwrap())).unwrap();
         pong.recv().unwrap();

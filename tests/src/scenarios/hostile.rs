@@ -148,8 +148,8 @@ pub fn lies_in_binary_frames(binary: &str) {
         ];
         for (what, bytes) in lies {
             let mut socket = RawSocket::upgrade(address, "keys=", BINARY);
-            socket.send_frame(Opcode::Binary, true, &CONNECT);
-            socket.send_frame(Opcode::Binary, true, bytes);
+            socket.send_frame(Opcode::Binary, true, &sealed(&CONNECT));
+            socket.send_frame(Opcode::Binary, true, &sealed(bytes));
             assert_eq!(socket.closed(SOON), Some(4400), "{what}");
         }
         // The same before any greeting, and greetings that are none.
@@ -159,7 +159,7 @@ pub fn lies_in_binary_frames(binary: &str) {
             [&publish, &[1, 0], &hello_cut_off, &hello_with_a_lie, &[4, 1, 0]];
         for bytes in greetings {
             let mut socket = RawSocket::upgrade(address, "keys=", BINARY);
-            socket.send_frame(Opcode::Binary, true, bytes);
+            socket.send_frame(Opcode::Binary, true, &sealed(bytes));
             assert_eq!(socket.closed(SOON), Some(4400), "{bytes:?}");
         }
         let mut socket = RawSocket::upgrade(address, "keys=", BINARY);
@@ -193,4 +193,9 @@ pub fn no_heartbeat_no_connection(binary: &str) {
     let node = Daemon::start(binary, config);
     let mut silent = RawSocket::upgrade(&node.config.address, "keys=", None);
     assert_eq!(silent.closed(SOON), Some(4408));
+}
+
+/// A frame with its checksum: lies with a bad one would not be looked at.
+fn sealed(frame: &[u8]) -> bytes::Bytes {
+    slipstream_core::wire::seal(bytes::BytesMut::from(frame))
 }

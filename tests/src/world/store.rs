@@ -1,4 +1,4 @@
-//! A store in memory that keeps the contract of [`slipstream_core::store`], and forgets nothing.
+//! A store in memory that keeps the contract of [`slipstream_core::store`], by the plainest means.
 
 use std::collections::BTreeMap;
 
@@ -27,6 +27,14 @@ pub struct MemoryStore {
     incarnation: Incarnation,
     last_session: SessionId,
     last_dead_letter: DeadLetterId,
+    last_position: Position,
+    /// Bytes of rows and dead letters.
+    bytes: u64,
+    history_bytes: u64,
+    dropped: u64,
+    forgotten: u64,
+    /// Rows deleted by the last commit.
+    pub deleted: Vec<Position>,
     /// Bytes that the store says it uses, besides its rows.
     pub ballast: u64,
 }
@@ -46,6 +54,12 @@ impl MemoryStore {
             incarnation: Incarnation::default(),
             last_session: SessionId::default(),
             last_dead_letter: DeadLetterId::default(),
+            last_position: Position::default(),
+            bytes: 0,
+            history_bytes: 0,
+            dropped: 0,
+            forgotten: 0,
+            deleted: Vec::new(),
             ballast: 0,
         }
     }
@@ -56,6 +70,8 @@ impl MemoryStore {
             if let Some(key) = row.key_hash {
                 self.latest.insert(key, row.position);
             }
+            self.last_position = row.position;
+            self.bytes += row.size() as u64;
             self.rows.insert(row.position, row.clone());
         }
         for record in &batch.seen {
@@ -70,15 +86,18 @@ impl MemoryStore {
         }
         for ended in &batch.sessions_ended {
             self.sessions.remove(ended);
-            self.dead_letters.retain(|_, letter| letter.session != *ended);
+            let of_it = self.dead_letters.values().filter(|letter| letter.session == *ended);
+            let gone: Vec<_> = of_it.map(|letter| letter.id).collect();
+            gone.iter().for_each(|letter| self.remove_letter(*letter));
             self.receipts.retain(|(session, _), _| session != ended);
         }
         for letter in &batch.dead_letters {
             self.last_dead_letter = self.last_dead_letter.max(letter.id);
+            self.bytes += letter_size(letter);
             self.dead_letters.insert(letter.id, letter.clone());
         }
         for gone in &batch.dead_letters_gone {
-            self.dead_letters.remove(gone);
+            self.remove_letter(*gone);
         }
         for block in &batch.receipts {
             self.receipts.insert((block.session, block.number), block.clone());
@@ -88,6 +107,49 @@ impl MemoryStore {
         }
         self.clock = self.clock.max(batch.clock);
         self.incarnation = self.incarnation.max(batch.incarnation);
+        self.forget(batch);
+    }
+
+    fn remove_letter(&mut self, letter: DeadLetterId) {
+        if let Some(letter) = self.dead_letters.remove(&letter) {
+            self.bytes -= letter_size(&letter);
+        }
+    }
+
+    /// Deletes history above its bound: superseded state and expired events first, then events,
+    /// oldest first.
+    fn forget(&mut self, batch: &Batch) {
+        self.deleted.clear();
+        if self.bytes <= batch.history_max_bytes {
+            return;
+        }
+        let newest = |row: &Row| {
+            row.key_hash.is_some_and(|key| self.latest.get(&key) == Some(&row.position))
+        };
+        let settled = self.rows.range(..=batch.floor).map(|(_, row)| row);
+        let history: Vec<(Position, u64, bool)> = settled
+            .filter(|row| !newest(row))
+            .map(|row| {
+                let is_event = row.key_hash.is_none() && row.only.is_none();
+                let unexpired = is_event && !row.message.is_expired(batch.wall);
+                (row.position, row.size() as u64, unexpired)
+            })
+            .collect();
+        self.history_bytes = history.iter().map(|(_, size, _)| size).sum();
+        for events in [false, true] {
+            for (position, size, unexpired) in &history {
+                if self.history_bytes <= batch.history_max_bytes {
+                    return;
+                }
+                if *unexpired == events {
+                    self.rows.remove(position);
+                    self.deleted.push(*position);
+                    self.history_bytes -= size;
+                    self.bytes -= size;
+                    *(if events { &mut self.forgotten } else { &mut self.dropped }) += 1;
+                }
+            }
+        }
     }
 
     /// What a node is told when it opens this store.
@@ -96,7 +158,7 @@ impl MemoryStore {
         for letter in self.dead_letters.values() {
             let counts = dead.entry((letter.session, letter.reason)).or_default();
             counts.0 += 1;
-            counts.1 += letter.message.encoded().len() as u64 + 64;
+            counts.1 += letter_size(letter);
         }
         Recovered {
             store_id: self.id,
@@ -118,9 +180,15 @@ impl MemoryStore {
 
     /// Room taken.
     pub fn usage(&self) -> Usage {
-        let rows: usize = self.rows.values().map(Row::size).sum();
-        let used_bytes = rows as u64 + self.ballast;
-        Usage { used_bytes, rows: self.rows.len() as u64, ..Usage::default() }
+        let used_bytes = self.bytes + self.ballast;
+        Usage {
+            used_bytes,
+            rows: self.rows.len() as u64,
+            history_bytes: self.history_bytes,
+            dropped_total: self.dropped,
+            forgotten_total: self.forgotten,
+            ..Usage::default()
+        }
     }
 
     /// The messages in the log, in order.
@@ -162,7 +230,7 @@ impl MemoryStore {
     }
 
     fn head(&self) -> Position {
-        self.rows.last_key_value().map_or(Position::default(), |(position, _)| *position)
+        self.last_position
     }
 
     fn rows_after(
@@ -206,4 +274,8 @@ impl MemoryStore {
         let row = self.rows.get(self.latest.get(key)?)?;
         Some(Latest { position: row.position, message: row.message.clone() })
     }
+}
+
+fn letter_size(letter: &DeadLetter) -> u64 {
+    letter.message.encoded().len() as u64 + 64
 }

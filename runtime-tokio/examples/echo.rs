@@ -1,0 +1,174 @@
+//! Sends back what it receives, on the WebSocket code of the shell: `tests/autobahn` holds it
+//! against the Autobahn suite, as a server and as a client.
+//!
+//! The files of the shell are compiled in as they are, so that nothing has to be public for this;
+//! only the loop that owns the connections is another. Limits are the node's, with messages large
+//! enough for every case of the suite.
+//!
+//! ```text
+//! echo serve                    listens, and prints its address
+//! echo drive ws://HOST:PORT     runs every case that the suite's server has, then its report
+//! ```
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use slipstream_core::config::Limits;
+use slipstream_core::ids::LinkId;
+use slipstream_core::io::{Frame, Input, Protocol};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use crate::dial::connect;
+use crate::link::Link;
+use crate::listen::Rules;
+use crate::turn::Incoming;
+
+// What the shell does with its modules and this program does not is no dead code.
+#[allow(dead_code)]
+#[path = "../src/dial.rs"]
+mod dial;
+#[allow(dead_code)]
+#[path = "../src/halves.rs"]
+mod halves;
+#[allow(dead_code)]
+#[path = "../src/link.rs"]
+mod link;
+#[path = "../src/listen.rs"]
+mod listen;
+
+/// What the modules of the shell know of its loop.
+mod turn {
+    use slipstream_core::ids::LinkId;
+    use slipstream_core::io::{Frame, Input};
+
+    use crate::link::{End, Opened};
+
+    #[derive(Debug)]
+    pub(crate) enum Incoming {
+        Input(Input),
+        Received(LinkId, Vec<Frame>, Option<End>),
+        Opened(Box<Opened>),
+    }
+}
+
+/// Largest message of the suite: 16 MiB. A frame may be four times as large as a value.
+const MAX_VALUE_BYTES: usize = 4 << 20;
+/// As many as the shell lets wait.
+const INPUTS: usize = 128;
+/// For one case of the suite.
+const CASE: Duration = Duration::from_secs(30);
+/// What the suite's report calls this program.
+const AGENT: &str = "slipstream";
+
+type Failure = Box<dyn std::error::Error>;
+
+fn limits() -> Limits {
+    Limits { max_message_bytes: MAX_VALUE_BYTES, ..Limits::default() }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Failure> {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["serve"] => serve().await,
+        ["drive", suite] => drive(suite).await,
+        _ => Err("usage: echo serve | echo drive ws://HOST:PORT".into()),
+    }
+}
+
+/// Listens until the process is ended.
+async fn serve() -> Result<(), Failure> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    println!("{}", listener.local_addr()?);
+    let mut echo = Echo::new();
+    let rules = Rules { allowed_origins: Vec::new(), loopback: true, limits: limits() };
+    tokio::spawn(listen::run(listener, rules, echo.sender.clone()));
+    loop {
+        echo.turn().await;
+    }
+}
+
+/// Runs the cases one by one, as the suite wants it.
+async fn drive(suite: &str) -> Result<(), Failure> {
+    let count = visit(&format!("{suite}/getCaseCount")).await?;
+    let count: u32 = std::str::from_utf8(&count)?.parse()?;
+    for case in 1..=count {
+        visit(&format!("{suite}/runCase?case={case}&agent={AGENT}")).await?;
+    }
+    visit(&format!("{suite}/updateReports?agent={AGENT}")).await?;
+    Ok(())
+}
+
+/// Connects and echoes until the connection ends. Returns the first text that came.
+async fn visit(url: &str) -> Result<Bytes, Failure> {
+    let opened = connect(url, Protocol::Json, None, &limits()).await?;
+    let mut echo = Echo::new();
+    echo.take(Incoming::Opened(Box::new(opened)));
+    let ended = async {
+        while !echo.links.is_empty() {
+            echo.turn().await;
+        }
+    };
+    timeout(CASE, ended).await.map_err(|_| format!("{url} takes too long"))?;
+    Ok(echo.first)
+}
+
+/// The loop that owns the connections, in the place of the shell's.
+struct Echo {
+    sender: mpsc::Sender<Incoming>,
+    inputs: mpsc::Receiver<Incoming>,
+    links: HashMap<LinkId, Link>,
+    last_link: LinkId,
+    first: Bytes,
+}
+
+impl Echo {
+    fn new() -> Self {
+        let (sender, inputs) = mpsc::channel(INPUTS);
+        let (links, last_link) = (HashMap::new(), LinkId::default());
+        Self { sender, inputs, links, last_link, first: Bytes::new() }
+    }
+
+    async fn turn(&mut self) {
+        let incoming = self.inputs.recv().await.expect("a sender is held here");
+        self.take(incoming);
+    }
+
+    fn take(&mut self, incoming: Incoming) {
+        match incoming {
+            Incoming::Opened(opened) => {
+                self.last_link = self.last_link.next();
+                let link = Link::open(self.last_link, *opened, self.sender.clone());
+                self.links.insert(self.last_link, link);
+            }
+            Incoming::Received(id, frames, end) => {
+                for frame in frames {
+                    self.received(id, frame);
+                }
+                if let Some(link) = self.links.get_mut(&id) {
+                    link.flush();
+                    if let Some(end) = end {
+                        link.end(end);
+                    }
+                }
+            }
+            Incoming::Input(Input::LinkDown { link, .. }) => drop(self.links.remove(&link)),
+            Incoming::Input(_) => {}
+        }
+    }
+
+    fn received(&mut self, id: LinkId, frame: Frame) {
+        match &frame {
+            Frame::Text(text) if self.first.is_empty() => self.first = text.clone(),
+            Frame::Text(_) | Frame::Binary(_) => {}
+            // The shell has answered.
+            Frame::Ping(_) | Frame::Pong(_) => return,
+        }
+        if let Some(link) = self.links.get_mut(&id) {
+            link.transmit(frame);
+        }
+    }
+}

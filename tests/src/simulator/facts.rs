@@ -1,0 +1,168 @@
+//! What the world tells the invariants: one fact at a time, in the order in which things happen.
+
+use slipstream_core::message::Message;
+use slipstream_core::store::Batch;
+
+use super::application::{App, Said};
+use super::frames::Item;
+use super::ledger::Ledger;
+use super::network::ConnId;
+use super::plan::{Micros, Plan};
+
+/// Cost that an application's link may have in flight.
+pub const APPLICATION_CREDIT: usize = 256 << 10;
+
+/// Something that happened.
+#[derive(Debug)]
+pub enum Fact<'a> {
+    /// A node ended: killed, or by itself.
+    Ended {
+        /// Where.
+        site: usize,
+    },
+    /// The store of a node is an older one than before, or empty.
+    SetBack {
+        /// Where.
+        site: usize,
+    },
+    /// A node ordered a commit.
+    Sealed {
+        /// Where.
+        site: usize,
+        /// What.
+        batch: &'a Batch,
+    },
+    /// A batch is durable; the node may not know yet.
+    Durable {
+        /// Where.
+        site: usize,
+        /// What.
+        batch: &'a Batch,
+    },
+    /// A batch was rolled back.
+    RolledBack {
+        /// Where.
+        site: usize,
+    },
+    /// A node has transmitted this on a connection.
+    Transmitted {
+        /// Which node.
+        site: usize,
+        /// On which connection.
+        conn: ConnId,
+        /// To whom.
+        to: Party,
+        /// What.
+        item: &'a Item,
+    },
+    /// A node has transmitted a frame, and so much of its cost is not taken yet.
+    InFlight {
+        /// Which node.
+        site: usize,
+        /// To whom.
+        to: Party,
+        /// Cost of what its socket has not taken.
+        cost: usize,
+        /// Cost of the frame itself.
+        last: usize,
+    },
+    /// A node was handed this frame of a peer.
+    HeardFromPeer {
+        /// Which node.
+        site: usize,
+        /// On which connection.
+        conn: ConnId,
+        /// What.
+        items: &'a [Item],
+    },
+    /// An application has sent a frame.
+    AppSaid {
+        /// Which.
+        app: usize,
+        /// What.
+        said: &'a Said,
+    },
+    /// A node has taken this frame of an application, on a link that it has not closed.
+    HeardFromApp {
+        /// Which.
+        app: usize,
+        /// What.
+        said: &'a Said,
+    },
+    /// An application was handed this.
+    AppHeard {
+        /// Which.
+        app: usize,
+        /// What.
+        item: &'a Item,
+    },
+    /// An application has connected.
+    AppConnected {
+        /// Which.
+        app: usize,
+    },
+    /// The connection of an application is gone.
+    AppDisconnected {
+        /// Which.
+        app: usize,
+    },
+    /// A node dials.
+    Dialed {
+        /// Which node.
+        site: usize,
+        /// Where.
+        url: &'a str,
+    },
+    /// An operator has a dead letter handed over again.
+    Replayed {
+        /// To which session at which node.
+        session: &'a str,
+        /// Where.
+        site: usize,
+        /// What.
+        message: &'a Message,
+    },
+    /// A second has passed.
+    Second,
+}
+
+/// The other end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Party {
+    /// A node.
+    Node(usize),
+    /// An application.
+    App(usize),
+    /// A peer that lies.
+    Liar,
+}
+
+/// What the invariants may look at besides the fact.
+#[derive(Debug, Clone, Copy)]
+pub struct View<'a> {
+    /// The time.
+    pub now: Micros,
+    /// What the seed has drawn.
+    pub plan: &'a Plan,
+    /// What is durable where.
+    pub ledger: &'a Ledger,
+    /// The applications.
+    pub apps: &'a [App],
+    /// Names of the sites.
+    pub names: &'a [String],
+    /// Sites that were removed for good.
+    pub removed: &'a [bool],
+}
+
+impl View<'_> {
+    /// The tags of a node.
+    pub fn node_tags(&self, site: usize) -> &[&'static str] {
+        &self.plan.tags[site]
+    }
+
+    /// Whether a message is for an application, by tags and keys.
+    pub fn is_for(&self, app: usize, tags: &str, key: &str) -> bool {
+        let app = &self.apps[app];
+        app.wants(self.node_tags(app.site), tags, key)
+    }
+}

@@ -1,0 +1,183 @@
+//! The second phase: everything heals, nothing new is published, and the mesh must settle.
+
+use slipstream_core::admin::{AdminRequest, SessionStatus, Status};
+
+use super::application::Consumer;
+use super::plan::SECOND;
+use super::world::World;
+
+/// How long the mesh may take to settle.
+const PATIENCE: u64 = 400;
+/// How long it is looked at whether a settled mesh is quiet.
+const QUIET: u64 = 10;
+
+impl World {
+    /// Heals everything, waits until nothing is owed any more, and looks at the result.
+    pub fn heal(&mut self) {
+        if self.failure.is_some() {
+            return;
+        }
+        self.say(|_| "everything heals".into());
+        self.healed = true;
+        self.mend();
+        let mut settled = 0;
+        let mut owed = String::new();
+        for _ in 0..PATIENCE / 2 {
+            self.statuses.clear();
+            for site in 0..self.sites.len() {
+                self.ask(site, AdminRequest::Status);
+            }
+            self.run_until(self.now + 2 * SECOND);
+            if self.failure.is_some() {
+                return;
+            }
+            match self.unsettled() {
+                None => settled += 1,
+                Some(what) => (settled, owed) = (0, what),
+            }
+            if settled == 2 {
+                break;
+            }
+        }
+        if settled < 2 {
+            let what = format!("{PATIENCE} s after healing: {owed}");
+            self.fail("P2 after healing everything settles", what, Vec::new());
+            return;
+        }
+        let sent = self.counts.volume.get("messages sent").copied();
+        self.run_until(self.now + QUIET * SECOND);
+        if self.failure.is_none() && self.counts.volume.get("messages sent").copied() != sent {
+            let what = "a mesh that has settled goes on sending messages".into();
+            self.fail("P13 no livelock", what, Vec::new());
+        }
+        self.judge();
+    }
+
+    fn mend(&mut self) {
+        self.move_on();
+        self.liar_leaves();
+        for site in 0..self.sites.len() {
+            let disk = &mut self.sites[site].disk;
+            (disk.full, disk.fails, disk.slow) = (false, false, 0);
+            let clock = &mut self.sites[site].clock;
+            (clock.jump_ms, clock.stopped_at) = (0, None);
+            self.sites[site].frozen_until = 0;
+        }
+        for app in 0..self.apps.len() {
+            match self.apps[app].consumer {
+                // Who never acknowledges goes on so: the others must not feel it.
+                Consumer::Mute | Consumer::Prompt => {}
+                Consumer::Slow(_) | Consumer::Fickle | Consumer::Lazy => {
+                    self.apps[app].consumer = Consumer::Prompt;
+                }
+            }
+            if let Some(conn) = self.apps[app].link {
+                self.set_paused(conn, 1, false);
+            }
+        }
+    }
+
+    /// What is not settled yet, in words.
+    fn unsettled(&mut self) -> Option<String> {
+        self.forget_who_left();
+        for site in 0..self.sites.len() {
+            if self.removed[site] {
+                continue;
+            }
+            let name = &self.names[site];
+            let Some(status) = self.statuses.get(&site) else {
+                return Some(format!("{name} gives no status"));
+            };
+            if let Some(refusing) = status.refusing.as_ref().filter(|_| self.expects_room()) {
+                return Some(format!("{name} refuses publishers: {refusing}"));
+            }
+            if let Some(what) = self.unsettled_at(site, status) {
+                return Some(format!("{name}: {what}"));
+            }
+        }
+        None
+    }
+
+    fn expects_room(&self) -> bool {
+        // Who never acknowledges may keep a small store full.
+        !self.apps.iter().any(|app| app.consumer == Consumer::Mute)
+    }
+
+    fn unsettled_at(&self, site: usize, status: &Status) -> Option<String> {
+        let linked =
+            |a: usize, b: usize| self.edges.contains(&(a, b)) || self.edges.contains(&(b, a));
+        for other in (0..self.sites.len()).filter(|other| linked(site, *other)) {
+            let name = format!("peer:{}", self.names[other]);
+            let session = status.sessions.iter().find(|session| session.name == name);
+            if !session.is_some_and(|session| session.connected) {
+                return Some(format!("no link to {}", self.names[other]));
+            }
+        }
+        for app in self.apps.iter().filter(|app| app.site == site && !app.gone) {
+            if !app.greeted {
+                return Some(format!("{} is not greeted", app.name()));
+            }
+        }
+        let busy = |session: &&SessionStatus| {
+            session.connected && (session.in_flight > 0 || session.behind > 0)
+        };
+        let waits = |session: &&SessionStatus| !self.is_mute(site, &session.name);
+        let session = status.sessions.iter().filter(waits).find(busy)?;
+        Some(format!(
+            "{} has {} in flight and is {} behind",
+            session.name, session.in_flight, session.behind
+        ))
+    }
+
+    fn is_mute(&self, site: usize, session: &str) -> bool {
+        let here = |app: &&super::application::App| app.site == site && app.manual;
+        let named = self.apps.iter().filter(here).find(|app| {
+            app.client.as_ref().is_some_and(|client| session == format!("app:{client}"))
+        });
+        match named {
+            Some(app) => app.consumer == Consumer::Mute,
+            // An unnamed one cannot be told from the others.
+            None => {
+                session.starts_with("link:")
+                    && self
+                        .apps
+                        .iter()
+                        .filter(here)
+                        .any(|app| app.client.is_none() && app.consumer == Consumer::Mute)
+            }
+        }
+    }
+
+    /// The operator ends the sessions of those that will not come back.
+    fn forget_who_left(&mut self) {
+        let gone = |app: &&super::application::App| app.gone && app.client.is_some();
+        let names: Vec<(usize, String)> = self
+            .apps
+            .iter()
+            .filter(gone)
+            .map(|app| (app.site, format!("app:{}", app.client.clone().unwrap_or_default())))
+            .collect();
+        for (site, name) in names {
+            self.forget(site, name);
+        }
+        let lost: Vec<String> = (0..self.sites.len())
+            .filter(|site| self.removed[*site])
+            .map(|site| format!("peer:{}", self.names[site]))
+            .chain([format!("peer:{}", super::liar::NAME)])
+            .collect();
+        for site in 0..self.sites.len() {
+            for name in &lost {
+                self.forget(site, name.clone());
+            }
+        }
+    }
+
+    fn forget(&mut self, site: usize, name: String) {
+        let known = self.statuses.get(&site).is_some_and(|status| {
+            status.sessions.iter().any(|session| session.name == name && !session.connected)
+        });
+        if known {
+            self.ask(site, AdminRequest::ForgetSession(name));
+        }
+    }
+}

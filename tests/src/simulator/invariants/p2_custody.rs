@@ -1,0 +1,146 @@
+//! P2: a node forgets an obligation only after it is over: the peer has the message durable, the
+//! application has acknowledged it, or it ended as one of the stated ends.
+//!
+//! What a node has forgotten is what lies at or below the cursor that it made durable.
+
+use std::collections::{HashMap, HashSet};
+
+use slipstream_core::store::{Row, SessionRecord};
+
+use super::{Broken, Invariant, Verdict};
+use crate::simulator::application::{App, Said};
+use crate::simulator::facts::{Fact, Party, View};
+use crate::simulator::frames::Item;
+use crate::simulator::ledger::MessageNo;
+
+/// How far each session has got, and what each application has done with its deliveries.
+#[derive(Debug, Default)]
+pub struct Rule {
+    cursors: HashMap<(usize, String), u64>,
+    apps: HashMap<usize, Deliveries>,
+}
+
+#[derive(Debug, Default)]
+struct Deliveries {
+    handed: HashSet<u64>,
+    acknowledged: HashSet<u64>,
+}
+
+impl Invariant for Rule {
+    fn see(&mut self, fact: &Fact<'_>, view: &View<'_>) -> Verdict {
+        match fact {
+            Fact::SetBack { site } => {
+                self.cursors.retain(|(of, _), _| of != site);
+                self.apps.retain(|app, _| view.apps[*app].site != *site);
+            }
+            Fact::Transmitted { to: Party::App(app), item: Item::Delivery(delivery), .. } => {
+                self.apps.entry(*app).or_default().handed.insert(delivery.delivery);
+            }
+            Fact::AppSaid { app, said: Said::Ack { delivery, upto } } => {
+                let deliveries = self.apps.entry(*app).or_default();
+                deliveries.acknowledged.insert(*delivery);
+                if *upto {
+                    let below = deliveries.handed.iter().filter(|handed| *handed <= delivery);
+                    deliveries.acknowledged.extend(below.copied());
+                }
+            }
+            Fact::Durable { site, batch } => {
+                for record in &batch.sessions {
+                    self.moved(*site, record, view)?;
+                }
+                for ended in &batch.sessions_ended {
+                    if let Some(name) = view.ledger.places[*site].sessions.get(&ended.get()) {
+                        self.cursors.remove(&(*site, name.clone()));
+                    }
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl Rule {
+    fn moved(&mut self, site: usize, record: &SessionRecord, view: &View<'_>) -> Verdict {
+        let place = (site, record.name.clone());
+        let app = owner(site, &record.name, view);
+        let fresh = if app.is_some_and(|app| app.only_new) { record.cursor.get() } else { 0 };
+        let before = self.cursors.insert(place, record.cursor.get()).unwrap_or(fresh);
+        let rows = &view.ledger.places[site].rows;
+        for (position, (number, row)) in rows.range(before + 1..) {
+            if *position > record.cursor.get() {
+                break;
+            }
+            let over = match app {
+                Some(app) => self.is_over_for(app, record, *position, *number, row, view),
+                None => is_over_for_peer(site, &record.name, *number, row, view),
+            };
+            if !over {
+                let (id, node) = (row.message.id(), &view.names[site]);
+                let what = format!("{node} forgets that {} is owed {id}", record.name);
+                return Err(Broken::new(what, &[id, &record.name]));
+            }
+        }
+        Ok(())
+    }
+
+    fn is_over_for(
+        &self,
+        app: &App,
+        record: &SessionRecord,
+        position: u64,
+        number: MessageNo,
+        row: &Row,
+        view: &View<'_>,
+    ) -> bool {
+        let wanted = match row.only {
+            Some(only) => only == record.id,
+            None => {
+                let message = &row.message;
+                view.is_for(app.index, message.tags(), message.key())
+                    && row.publisher != Some(record.id)
+            }
+        };
+        let place = &view.ledger.places[app.site];
+        let deliveries = self.apps.get(&app.index);
+        let done = deliveries.is_some_and(|deliveries| {
+            deliveries.acknowledged.contains(&position)
+                || (!app.manual && deliveries.handed.contains(&position))
+        });
+        !wanted
+            || done
+            || place.dead.contains_key(&(record.name.clone(), number))
+            || place.forgotten.contains(&number)
+            || view.ledger.is_superseded(app.site, number)
+            || view.ledger.is_forgiven(number)
+    }
+}
+
+/// The application whose session has this name.
+pub fn owner<'a>(site: usize, session: &str, view: &View<'a>) -> Option<&'a App> {
+    let client = session.strip_prefix("app:")?;
+    view.apps.iter().find(|app| app.site == site && app.client.as_deref() == Some(client))
+}
+
+fn is_over_for_peer(
+    site: usize,
+    session: &str,
+    number: MessageNo,
+    row: &Row,
+    view: &View<'_>,
+) -> bool {
+    let peer = session.strip_prefix("peer:").unwrap_or_default();
+    let Some(there) = view.names.iter().position(|name| name == peer) else {
+        // A liar says that it has whatever it likes.
+        return true;
+    };
+    row.only.is_some()
+        || view.removed[there]
+        || row.message.path().split(',').any(|visited| visited == peer)
+        || view.ledger.holds(there, number)
+        // A newer value has taken its place, and with it the obligation; or its time was over.
+        || view.ledger.is_superseded(site, number)
+        || view.ledger.is_expired(site, number)
+        || view.ledger.places[site].forgotten.contains(&number)
+        || view.ledger.is_forgiven(number)
+}

@@ -1,0 +1,100 @@
+//! P2, P7: after healing every accepted message is at every node, and every named application was
+//! handed what it was owed, or it ended as one of the stated ends.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use slipstream_core::admin::Status;
+
+use super::{Broken, Invariant, Verdict};
+use crate::simulator::application::{App, Consumer};
+use crate::simulator::facts::{Fact, Party, View};
+use crate::simulator::frames::Item;
+use crate::simulator::ledger::MessageNo;
+
+/// What each application has received, and where its session began.
+#[derive(Debug, Default)]
+pub struct Rule {
+    received: HashMap<usize, HashSet<MessageNo>>,
+    began: HashMap<usize, u64>,
+}
+
+impl Invariant for Rule {
+    fn see(&mut self, fact: &Fact<'_>, view: &View<'_>) -> Verdict {
+        match fact {
+            Fact::AppHeard { app, item: Item::Delivery(delivery) } => {
+                if let Some(number) = view.ledger.by_version(&delivery.version) {
+                    self.received.entry(*app).or_default().insert(number);
+                }
+            }
+            Fact::Transmitted { site, to: Party::App(app), item: Item::Welcome, .. } => {
+                let head = view.ledger.places[*site].rows.last_key_value();
+                self.began.entry(*app).or_insert(head.map_or(0, |(position, _)| *position));
+            }
+            Fact::SetBack { site } => {
+                self.received.retain(|app, _| view.apps[*app].site != *site);
+                self.began.retain(|app, _| view.apps[*app].site != *site);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn settled(&self, view: &View<'_>, _: &BTreeMap<usize, Status>) -> Verdict {
+        let sites: Vec<usize> = (0..view.names.len()).filter(|site| !view.removed[*site]).collect();
+        for number in 0..view.ledger.messages.len() {
+            for site in &sites {
+                is_there(number, *site, &sites, view)?;
+            }
+        }
+        let waits = |app: &&App| app.client.is_some() && !app.gone && app.manual;
+        for app in view.apps.iter().filter(waits) {
+            self.was_handed_all(app, view)?;
+        }
+        Ok(())
+    }
+}
+
+fn is_there(number: MessageNo, site: usize, sites: &[usize], view: &View<'_>) -> Verdict {
+    let ledger = view.ledger;
+    let known = &ledger.messages[number];
+    let forgotten = ledger.places.iter().any(|place| place.forgotten.contains(&number));
+    let may_miss = (site >= view.plan.nodes && forgotten) || ledger.is_expired_anywhere(number);
+    let accepted = sites.iter().any(|site| ledger.places[*site].durable.contains(&number));
+    if !accepted || may_miss || ledger.is_forgiven(number) || ledger.holds(site, number) {
+        return Ok(());
+    }
+    let (name, node) = (known.name(), &view.names[site]);
+    Err(Broken::new(format!("{name} never came to {node}"), &[known.message.id()]))
+}
+
+impl Rule {
+    fn was_handed_all(&self, app: &App, view: &View<'_>) -> Verdict {
+        let none = HashSet::new();
+        let received = self.received.get(&app.index).unwrap_or(&none);
+        let began = self.began.get(&app.index).copied().unwrap_or(u64::MAX);
+        let session = format!("app:{}", app.client.as_deref().unwrap_or_default());
+        let place = &view.ledger.places[app.site];
+        for (position, (number, row)) in &place.rows {
+            let message = &row.message;
+            let own = view.ledger.messages[*number]
+                .publish
+                .is_some_and(|publish| view.ledger.publishes[publish].app == app.index);
+            let before = *position <= began;
+            let forgotten = place.forgotten.contains(number);
+            let owed = row.only.is_none()
+                && view.is_for(app.index, message.tags(), message.key())
+                && !own
+                && !(before && (app.only_new || forgotten))
+                && app.consumer != Consumer::Mute;
+            let over = received.contains(number)
+                || place.dead.contains_key(&(session.clone(), *number))
+                || view.ledger.is_superseded(app.site, *number)
+                || view.ledger.is_forgiven(*number);
+            if owed && !over {
+                let (id, name) = (message.id(), app.name());
+                return Err(Broken::new(format!("{name} was never handed {id}"), &[id, &name]));
+            }
+        }
+        Ok(())
+    }
+}

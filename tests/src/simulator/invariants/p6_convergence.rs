@@ -1,0 +1,116 @@
+//! P6: an application never sees a key go back, and in the end every node, and every application
+//! that is handed everything, agrees on the newest value of each key and tag set.
+
+use std::collections::{BTreeMap, HashMap};
+
+use slipstream_core::admin::Status;
+use slipstream_core::ids::Hash128;
+
+use super::{Broken, Invariant, Verdict};
+use crate::simulator::application::{App, Consumer};
+use crate::simulator::facts::{Fact, View};
+use crate::simulator::frames::{Answer, Item};
+use crate::simulator::ledger::MessageNo;
+
+/// The value of each key that each application has applied.
+#[derive(Debug, Default)]
+pub struct Rule {
+    applied: HashMap<usize, HashMap<Hash128, MessageNo>>,
+}
+
+impl Invariant for Rule {
+    fn see(&mut self, fact: &Fact<'_>, view: &View<'_>) -> Verdict {
+        let (app, version) = match fact {
+            Fact::AppConnected { app } => {
+                if view.apps[*app].client.is_none() {
+                    self.applied.remove(app);
+                }
+                return Ok(());
+            }
+            Fact::SetBack { site } => {
+                self.applied.retain(|app, _| view.apps[*app].site != *site);
+                return Ok(());
+            }
+            Fact::AppHeard { app, item: Item::Delivery(delivery) } => (*app, &delivery.version),
+            Fact::AppHeard {
+                app,
+                item: Item::Answer(Answer::Receipt { version, duplicate: false, .. }),
+            } => (*app, version),
+            _ => return Ok(()),
+        };
+        let Some(number) = view.ledger.by_version(version) else { return Ok(()) };
+        let known = &view.ledger.messages[number];
+        let Some(key) = known.key else { return Ok(()) };
+        let applied = self.applied.entry(app).or_default();
+        if let Some(before) = applied.insert(key, number) {
+            let before = &view.ledger.messages[before];
+            if before.message.is_newer_than(&known.message) {
+                let (name, key) = (view.apps[app].name(), known.message.key());
+                let what = format!("{name} sees {key} go back: {} after {}", known.name(), {
+                    before.name()
+                });
+                return Err(Broken::new(what, &[known.message.id(), before.message.id(), &name]));
+            }
+        }
+        Ok(())
+    }
+
+    fn settled(&self, view: &View<'_>, _: &BTreeMap<usize, Status>) -> Verdict {
+        let sites: Vec<usize> = (0..view.names.len()).filter(|site| !view.removed[*site]).collect();
+        let mut newest: BTreeMap<[u8; 16], MessageNo> = BTreeMap::new();
+        for site in &sites {
+            for (key, number) in &view.ledger.places[*site].newest {
+                let best = newest.entry(key.0).or_insert(*number);
+                if is_newer(*number, *best, view) {
+                    *best = *number;
+                }
+            }
+        }
+        for (key, number) in &newest {
+            for site in &sites {
+                let there = view.ledger.places[*site].newest.get(&Hash128(*key));
+                if there != Some(number) && !view.ledger.is_forgiven(*number) {
+                    let (name, node) = (view.ledger.messages[*number].name(), &view.names[*site]);
+                    let what = format!("{node} has not {name}, the newest of its key");
+                    return Err(Broken::new(what, &[view.ledger.messages[*number].message.id()]));
+                }
+            }
+        }
+        for app in view.apps.iter().filter(|app| is_brought_up_to_date(app)) {
+            self.agrees(app, view)?;
+        }
+        Ok(())
+    }
+}
+
+fn is_newer(a: MessageNo, b: MessageNo, view: &View<'_>) -> bool {
+    view.ledger.messages[a].message.is_newer_than(&view.ledger.messages[b].message)
+}
+
+fn is_brought_up_to_date(app: &App) -> bool {
+    app.client.is_some() && !app.gone && !app.only_new && app.consumer != Consumer::Mute
+}
+
+impl Rule {
+    fn agrees(&self, app: &App, view: &View<'_>) -> Verdict {
+        let none = HashMap::new();
+        let applied = self.applied.get(&app.index).unwrap_or(&none);
+        let place = &view.ledger.places[app.site];
+        let session = format!("app:{}", app.client.as_deref().unwrap_or_default());
+        for (key, number) in &place.newest {
+            let known = &view.ledger.messages[*number];
+            let own = known
+                .publish
+                .is_some_and(|publish| view.ledger.publishes[publish].app == app.index);
+            let dead = place.dead.contains_key(&(session.clone(), *number));
+            let for_it = view.is_for(app.index, known.message.tags(), known.message.key());
+            let excused = own || dead || view.ledger.is_forgiven(*number) || !app.manual;
+            if for_it && !excused && applied.get(key) != Some(number) {
+                let (name, value) = (app.name(), known.name());
+                let what = format!("{name} has not {value}, the newest of its key");
+                return Err(Broken::new(what, &[known.message.id(), &name]));
+            }
+        }
+        Ok(())
+    }
+}

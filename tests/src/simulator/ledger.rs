@@ -1,0 +1,297 @@
+//! What everybody agrees on from outside: which messages exist, and where each is durable.
+//!
+//! The ledger is brought up to date before the invariants see a fact, and judges nothing itself
+//! but whether a message is the one that its identity stands for. What a store forgot because it
+//! was set back is taken out again, and what was under way then is *forgiven*: what only a
+//! destroyed disk held is gone (P2).
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use slipstream_core::ids::{Hash128, Identity, Position};
+use slipstream_core::json::write::version_text;
+use slipstream_core::message::{Kind, Message};
+use slipstream_core::store::{Batch, DeadReason, Row};
+
+use super::plan::Micros;
+
+/// Number of an accepted message.
+pub type MessageNo = usize;
+/// Number of a message that an application wanted to publish.
+pub type PublishNo = usize;
+
+/// A message that a node has accepted.
+#[derive(Debug)]
+pub struct Known {
+    /// As its origin sealed it.
+    pub message: Message,
+    /// Its version as text.
+    pub version: String,
+    /// When its batch was sealed.
+    pub sealed_at: Micros,
+    /// What an application wanted with it.
+    pub publish: Option<PublishNo>,
+    /// Key and tag set, if it is state.
+    pub key: Option<Hash128>,
+    /// Its batch was rolled back: it never was.
+    pub rolled_back: bool,
+}
+
+impl Known {
+    /// How failures and traces name it.
+    pub fn name(&self) -> String {
+        name_of(&self.message)
+    }
+}
+
+/// How failures and traces name a message.
+pub fn name_of(message: &Message) -> String {
+    format!("{}@{}", message.id(), version_text(message.version(), message.origin()))
+}
+
+/// What an application wanted to publish.
+#[derive(Debug)]
+pub struct Publish {
+    /// Which application.
+    pub app: usize,
+    /// Its `messageId`.
+    pub id: String,
+    /// Kind.
+    pub kind: Kind,
+    /// The key.
+    pub key: String,
+    /// Target tags in canonical form.
+    pub tags: String,
+    /// The value.
+    pub body: String,
+    /// Time to live of an event.
+    pub ttl_ms: Option<u64>,
+    /// How often it was sent.
+    pub sends: u32,
+    /// What it was told.
+    pub outcome: Outcome,
+}
+
+/// What a publisher was told (Jepsen's bookkeeping).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Nothing yet, or never: it may or may not appear.
+    Unknown,
+    /// A receipt with this version.
+    Receipt(String),
+    /// A refusal: it must not appear.
+    Refused(String),
+}
+
+/// What is durable at one node.
+#[derive(Debug, Clone, Default)]
+pub struct Place {
+    /// Messages that are, or once were, durable here as a row.
+    pub durable: HashSet<MessageNo>,
+    /// The newest of each key and tag set.
+    pub newest: HashMap<Hash128, MessageNo>,
+    /// Rows by position.
+    pub rows: BTreeMap<u64, (MessageNo, Row)>,
+    /// Events that were forgotten as history: whoever comes later does not get them (P2).
+    pub forgotten: HashSet<MessageNo>,
+    /// Names of the sessions, by number.
+    pub sessions: BTreeMap<u64, String>,
+    /// Dead letters ever, by session name.
+    pub dead: HashMap<(String, MessageNo), DeadReason>,
+}
+
+/// The ledger.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    /// Every message accepted.
+    pub messages: Vec<Known>,
+    /// Everything that applications wanted to publish.
+    pub publishes: Vec<Publish>,
+    /// What is durable where.
+    pub places: Vec<Place>,
+    /// The highest wall clock that each node ever had, milliseconds.
+    pub highest_wall: Vec<u64>,
+    /// What was sealed before this time may be lost.
+    pub forgiven_before: Micros,
+    /// What each node has accepted in this life.
+    pub undurable: Vec<Vec<MessageNo>>,
+    by_identity: HashMap<Identity, MessageNo>,
+    by_version: HashMap<String, MessageNo>,
+    by_content: HashMap<(String, String), PublishNo>,
+}
+
+impl Ledger {
+    /// Takes note of what an application wants to publish.
+    pub fn wants(&mut self, publish: Publish) -> PublishNo {
+        let number = self.publishes.len();
+        let content = (publish.id.clone(), publish.body.clone());
+        self.by_content.entry(content).or_insert(number);
+        self.publishes.push(publish);
+        number
+    }
+
+    /// Takes note of what a batch holds.
+    ///
+    /// # Errors
+    /// An identity that was used before, or a message that is not what its identity stands for.
+    pub fn sealed(&mut self, site: usize, batch: &Batch, now: Micros) -> Result<(), String> {
+        for row in &batch.rows {
+            if row.only.is_none() && row.publisher.is_some() {
+                self.accept(&row.message, Some(site), now)?;
+            } else {
+                self.find(&row.message)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A message comes into being.
+    ///
+    /// # Errors
+    /// An identity or a version that was used before.
+    pub fn accept(
+        &mut self,
+        message: &Message,
+        origin: Option<usize>,
+        now: Micros,
+    ) -> Result<MessageNo, String> {
+        let identity = message.identity();
+        if let Some(before) = self.by_identity.get(&identity)
+            && !self.messages[*before].rolled_back
+        {
+            let before = self.messages[*before].name();
+            return Err(format!("{} has the identity {identity} of {before}", name_of(message)));
+        }
+        let version = version_text(message.version(), message.origin());
+        let number = self.messages.len();
+        self.by_identity.insert(identity, number);
+        if let Some(before) = self.by_version.insert(version.clone(), number)
+            && !self.messages[before].rolled_back
+        {
+            return Err(format!("version {version} was given twice"));
+        }
+        let content = (message.id().to_owned(), message.body().to_owned());
+        if let Some(site) = origin {
+            self.undurable[site].push(number);
+        }
+        self.messages.push(Known {
+            key: message.key_hash(),
+            message: message.clone(),
+            version,
+            sealed_at: now,
+            publish: self.by_content.get(&content).copied(),
+            rolled_back: false,
+        });
+        Ok(number)
+    }
+
+    /// The message with the identity of this one.
+    ///
+    /// # Errors
+    /// Nobody accepted it, or it was altered on its way.
+    pub fn find(&self, message: &Message) -> Result<MessageNo, String> {
+        let number = self.by_identity.get(&message.identity()).copied();
+        let Some(number) = number.filter(|number| !self.messages[*number].rolled_back) else {
+            return Err(format!("nobody accepted {} ({message:?})", name_of(message)));
+        };
+        let (a, b) = (self.messages[number].message.fields(), message.fields());
+        let unlike = slipstream_core::message::Fields { path: a.path, ..b } != a;
+        if unlike || self.messages[number].message.origin() != message.origin() {
+            return Err(format!("{} was altered: {message:?}", self.messages[number].name()));
+        }
+        Ok(number)
+    }
+
+    /// The message with this version.
+    pub fn by_version(&self, version: &str) -> Option<MessageNo> {
+        self.by_version.get(version).copied().filter(|number| !self.messages[*number].rolled_back)
+    }
+
+    /// A batch is durable, and the store has deleted these rows with it.
+    pub fn durable(&mut self, site: usize, batch: &Batch, deleted: &[Position]) {
+        let place = &mut self.places[site];
+        for position in deleted {
+            if let Some((number, row)) = place.rows.get(&position.get())
+                && row.key_hash.is_none()
+            {
+                place.forgotten.insert(*number);
+            }
+        }
+        for record in &batch.sessions {
+            place.sessions.insert(record.id.get(), record.name.clone());
+        }
+        for row in &batch.rows {
+            let Row { position, message, key_hash, .. } = row;
+            let Some(number) = self.by_identity.get(&message.identity()).copied() else { continue };
+            place.durable.insert(number);
+            place.rows.insert(position.get(), (number, row.clone()));
+            if let Some(key) = key_hash {
+                let newest = place.newest.entry(*key).or_insert(number);
+                if self.messages[*newest].message.order() < message.order() {
+                    *newest = number;
+                }
+            }
+        }
+        for letter in &batch.dead_letters {
+            let name = place.sessions.get(&letter.session.get()).cloned().unwrap_or_default();
+            if let Some(number) = self.by_identity.get(&letter.message.identity()) {
+                place.dead.insert((name, *number), letter.reason);
+            }
+        }
+    }
+
+    /// A batch was rolled back: what it accepted never was.
+    pub fn rolled_back(&mut self, batch: &Batch) {
+        for row in &batch.rows {
+            if row.publisher.is_some()
+                && let Some(number) = self.by_identity.get(&row.message.identity())
+            {
+                self.messages[*number].rolled_back = true;
+            }
+        }
+    }
+
+    /// A node has ended: what it accepted and had not made durable never was.
+    pub fn ended(&mut self, site: usize) {
+        let place = &self.places[site];
+        for number in self.undurable[site].drain(..) {
+            if !place.durable.contains(&number) {
+                self.messages[number].rolled_back = true;
+            }
+        }
+    }
+
+    /// Whether a node has this message, or needs it no more: it is durable there, or something
+    /// newer of its key is, or its time is over.
+    pub fn holds(&self, site: usize, number: MessageNo) -> bool {
+        let known = &self.messages[number];
+        let place = &self.places[site];
+        place.durable.contains(&number)
+            || self.is_superseded(site, number)
+            || self.is_expired(site, number)
+            || known.rolled_back
+    }
+
+    /// Whether something newer of its key and tag set is durable at this node.
+    pub fn is_superseded(&self, site: usize, number: MessageNo) -> bool {
+        let known = &self.messages[number];
+        let newest = known.key.and_then(|key| self.places[site].newest.get(&key));
+        newest.is_some_and(|newest| self.messages[*newest].message.is_newer_than(&known.message))
+    }
+
+    /// Whether it is an event whose time was over by any clock that this node ever had.
+    pub fn is_expired(&self, site: usize, number: MessageNo) -> bool {
+        let expires = self.messages[number].message.expires();
+        expires.is_some_and(|at| at.0 <= self.highest_wall[site])
+    }
+
+    /// Whether it is an event whose time was over by any clock that any node ever had.
+    pub fn is_expired_anywhere(&self, number: MessageNo) -> bool {
+        let expires = self.messages[number].message.expires();
+        expires.is_some_and(|at| self.highest_wall.iter().any(|wall| at.0 <= *wall))
+    }
+
+    /// Whether it was under way when a disk was destroyed.
+    pub fn is_forgiven(&self, number: MessageNo) -> bool {
+        self.messages[number].sealed_at <= self.forgiven_before
+    }
+}

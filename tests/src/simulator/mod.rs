@@ -1,0 +1,154 @@
+//! A deterministic simulator: a mesh of real nodes in one thread, on virtual time, in a world that
+//! fails in every way that a seed can draw (TigerBeetle's two phases, FoundationDB's swarm).
+//!
+//! A run has two phases. In the first one applications publish while faults happen. Then everything
+//! heals, nothing new is published, and the mesh must settle. *Invariants*, one file each and named
+//! after the promise that they keep, are told every fact as it happens and look at everything in
+//! the end. Everything follows from the seed: two runs of it have the same trace.
+//!
+//! [`run`] runs a seed twice; the command `simulate` runs many.
+
+mod application;
+mod carrying;
+pub mod command;
+mod counts;
+mod driving;
+mod facts;
+mod faults;
+mod frames;
+mod healing;
+mod invariants;
+mod ledger;
+mod liar;
+mod meshing;
+mod network;
+mod plan;
+mod processes;
+mod random;
+mod site;
+mod trace;
+mod world;
+
+use std::cell::Cell;
+use std::fmt;
+use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind};
+
+pub use counts::{Counts, Fault, Sometimes};
+pub use invariants::NAMES as INVARIANTS;
+pub use plan::{Micros, Plan, SECOND};
+
+use world::World;
+
+/// Lines of the trace that are shown with a failure.
+const TAIL: usize = 60;
+
+/// What came of a seed.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What it drew.
+    pub plan: Plan,
+    /// What it has seen.
+    pub counts: Counts,
+    /// Virtual time that one of its runs took.
+    pub virtual_time: Micros,
+    /// Hash of the trace.
+    pub hash: u64,
+    /// The rule that was broken, if one was.
+    pub failure: Option<Failure>,
+}
+
+/// A broken rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The invariant.
+    pub invariant: &'static str,
+    /// When, in virtual time.
+    pub at: Micros,
+    /// What happened.
+    pub what: String,
+    /// Names in the trace that it is about.
+    pub subjects: Vec<String>,
+    /// The last lines of the trace that name them.
+    pub tail: Vec<String>,
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{} is broken at {:.6} s: {}",
+            self.invariant,
+            self.at as f64 / 1e6,
+            self.what
+        )?;
+        for line in &self.tail {
+            writeln!(f, "  {line}")?;
+        }
+        Ok(())
+    }
+}
+
+thread_local! {
+    /// What the last panic of this thread said, and where.
+    static PANIC: Cell<String> = const { Cell::new(String::new()) };
+}
+
+/// Keeps what a panic says for the failure of its seed; to be set as the panic hook.
+pub fn note_panic(info: &PanicHookInfo<'_>) {
+    PANIC.set(info.to_string());
+}
+
+/// Runs a seed twice, and a third time in words if it fails.
+pub fn run(seed: u64) -> Outcome {
+    let first = run_once(seed, false);
+    let second = run_once(seed, false);
+    let mut outcome = first;
+    if outcome.failure.is_some() {
+        outcome.failure = run_once(seed, true).failure.or(outcome.failure);
+    } else if outcome.hash != second.hash {
+        outcome.failure = Some(Failure {
+            invariant: "determinism",
+            at: outcome.virtual_time,
+            what: format!("two runs differ: {:016x} and {:016x}", outcome.hash, second.hash),
+            subjects: Vec::new(),
+            tail: Vec::new(),
+        });
+    }
+    outcome
+}
+
+/// Runs a seed once and answers everything that happens in it, in words.
+pub fn run_in_words(seed: u64) -> String {
+    let mut world = World::new(Plan::draw(seed), true);
+    world.live();
+    world.trace.tail(&[], usize::MAX).join("\n")
+}
+
+fn run_once(seed: u64, in_words: bool) -> Outcome {
+    let mut world = World::new(Plan::draw(seed), in_words);
+    world.live();
+    let failure = world
+        .failure
+        .take()
+        .map(|failure| Failure { tail: world.trace.tail(&failure.subjects, TAIL), ..failure });
+    Outcome {
+        plan: world.plan.clone(),
+        counts: world.counts.clone(),
+        virtual_time: world.now,
+        hash: world.trace.hash(),
+        failure,
+    }
+}
+
+impl World {
+    /// Both phases. A panic of a node is a broken rule like any other.
+    fn live(&mut self) {
+        let panicked = catch_unwind(AssertUnwindSafe(|| {
+            self.chaos();
+            self.heal();
+        }));
+        if panicked.is_err() {
+            self.fail("P11 no panic", PANIC.take(), Vec::new());
+        }
+    }
+}
