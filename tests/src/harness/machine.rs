@@ -39,7 +39,7 @@ impl Need {
         match self {
             Self::Strace => {
                 let traced = Command::new("strace")
-                    .args(["-D", "-f", "--seccomp-bpf", "-o", "/dev/null", "-e"])
+                    .args(["-D", "-f", "-o", "/dev/null", "-e"])
                     .args(["trace=fsync", "true"])
                     .stderr(Stdio::null())
                     .status();

@@ -39,10 +39,11 @@ pub fn that_moves(binary: &str) {
     aws.run();
     aws.await_peer("azure");
     let watcher = Subscriber::start(&aws, "client=watch");
-    let mut till = App::connect(&aws, "client=till&keys=");
-    let mut elsewhere = App::connect(&azure, "client=elsewhere&keys=");
-    let mut mute = App::connect(&aws, "client=mute&keys=mute");
-    mute.replay();
+    // Applications that do one thing after the other come and go: while they do nothing they
+    // answer no heartbeat.
+    let till = || App::connect(&aws, "client=till&keys=");
+    let mute = || App::connect(&aws, "client=mute&keys=mute");
+    mute().leave();
 
     for (at, what) in moves().iter().enumerate() {
         let name = what.name;
@@ -50,28 +51,32 @@ pub fn that_moves(binary: &str) {
         let away = format!("client=away-{at}&keys=kept/{at}");
         App::connect(&aws, &away).leave();
         aws.await_away(&format!("away-{at}"));
-        till.publish(&Message::event(id("kept"), format!("kept/{at}"), "1").lasting_ms(600_000));
-        till.publish(&Message::event(id("mute"), "mute", "1").lasting_ms(600_000));
-        let unanswered = repetition(&mut mute, &id("mute"), 0);
+        let event = |of: &str, key: &str| Message::event(id(of), key, "1").lasting_ms(60_000);
+        till().publish(&event("kept", &format!("kept/{at}")));
+        till().publish(&event("mute", "mute"));
+        let unanswered = repetition(&mut mute(), &id("mute"), 0);
 
         set(&aws, &what.clock);
-        let refused = refusal(&mut till, &id("early"));
+        let refused = refusal(&mut till(), &id("early"));
         assert_eq!(refused.code.as_deref(), Some("CLOCK"), "{name}: {refused:?}");
         assert_eq!(refused.retryable, Some(true), "{name}: {refused:?}");
         tally.count(name);
+        let mut elsewhere = App::connect(&azure, "client=elsewhere&keys=");
         elsewhere.publish(&Message::state(id("state"), id("state"), "1"));
-        elsewhere.publish(&Message::event(id("event"), id("event"), "1").lasting_ms(600_000));
+        elsewhere.publish(&event("event", "event"));
+        drop(elsewhere);
         if !what.behind {
             until("deliveries to go on", PATIENCE, || watcher.has(&id("state")));
         }
         let handed = App::connect(&aws, &away).replay();
         assert_eq!(handed.len(), 1, "{name}: no event ends by a clock in doubt: {handed:?}");
-        repetition(&mut mute, &id("mute"), unanswered + 1);
+        repetition(&mut mute(), &id("mute"), unanswered + 2);
         thread::sleep(LASTS);
-        let again = refusal(&mut till, &id("late"));
+        let again = refusal(&mut till(), &id("late"));
         assert_eq!(again.code.as_deref(), Some("CLOCK"), "{name}: {again:?}");
 
         set(&aws, "+0");
+        let mut till = till();
         until("publishers to be taken again", PATIENCE, || {
             till.send(Message::state(id("after"), "order:1", "1").json());
             till.answer().kind == "ACK"

@@ -12,7 +12,7 @@ use super::super::nodes;
 use super::{Tally, Traffic, probe, quick};
 
 /// How often each fault strikes.
-const ROUNDS: usize = 4;
+const ROUNDS: usize = 3;
 const PACE: Duration = Duration::from_millis(3);
 
 /// What happens to the bytes of a link.
@@ -60,7 +60,7 @@ pub fn that_fail_in_every_way(binary: &str) {
         let lost = mesh.link.lost();
         fault.strike(&mesh.link);
         // Some end before a heartbeat notices, some after.
-        thread::sleep(seed.millis(50..1_600));
+        thread::sleep(seed.millis(50..1_400));
         if matches!(fault, Fault::LoseThere | Fault::LoseBack) {
             until("bytes to be lost", PATIENCE, || mesh.link.lost() > lost);
         }

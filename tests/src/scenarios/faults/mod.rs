@@ -103,10 +103,15 @@ fn quick(config: NodeConfig) -> NodeConfig {
 }
 
 /// A newcomer is handed exactly the messages under `prefix` that were published, as they were.
-fn holds_exactly(node: &Daemon, prefix: &str, published: &Published, made: &[Message]) {
+fn holds_exactly<'a>(
+    node: &Daemon,
+    prefix: &str,
+    published: impl Iterator<Item = &'a str>,
+    made: &[Message],
+) {
     let handed = App::connect(node, &format!("replay=all&keys={prefix}")).replay();
     let made: HashMap<_, _> = made.iter().map(|one| (one.id(), one.value())).collect();
-    let mut receipts: Vec<_> = published.ids().collect();
+    let mut receipts: Vec<_> = published.collect();
     let mut ids: Vec<_> = handed.iter().map(|one| one.id()).collect();
     receipts.sort_unstable();
     ids.sort_unstable();
