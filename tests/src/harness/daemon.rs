@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use super::machine::own_variables;
 use super::{NodeConfig, PATIENCE, Response, request, until};
 
 /// A running node, or one that was stopped and can be started again on the same data and ports.
@@ -87,6 +88,9 @@ impl Daemon {
         assert!(self.child.is_none(), "{} runs already", self.config.id);
         let mut words = program.iter().map(String::as_str).chain([self.binary.as_str()]);
         let mut command = Command::new(words.next().unwrap_or_default());
+        for name in own_variables() {
+            command.env_remove(name);
+        }
         let child = command
             .args(words)
             .arg("run")

@@ -3,6 +3,7 @@
 //! A story that cannot run says so on standard error, in a line that begins with `SKIPPED`. With
 //! `SLIPSTREAM_TESTS_REQUIRE=all` it fails instead, so that a green run means that it ran.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -52,6 +53,12 @@ impl Need {
             Self::SmallDisk => SmallDisk::of_mib(8).map(drop),
         }
     }
+}
+
+/// Variables that are for the tests; a node would take them for keys of its configuration.
+pub(super) fn own_variables() -> impl Iterator<Item = OsString> {
+    let own = |name: &OsString| name.to_string_lossy().starts_with("SLIPSTREAM_TESTS_");
+    env::vars_os().map(|(name, _)| name).filter(own)
 }
 
 /// The library that lies about the time of day.

@@ -31,7 +31,10 @@ pub fn that_moves(binary: &str) {
         return;
     }
     let mut tally = Tally::default();
-    let azure = Daemon::start(binary, config("azure"));
+    // Of two clocks nobody can say which is right; gcp is there to agree with azure.
+    let gcp = Daemon::start(binary, config("gcp"));
+    let azure = Daemon::start(binary, config("azure").peer(&gcp.config.address));
+    azure.await_peer("gcp");
     let link = Proxy::to(&azure.config.address);
     let mut aws = Daemon::prepare(binary, config("aws").peer(&link.address));
     fake(&mut aws);
