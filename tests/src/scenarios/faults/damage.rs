@@ -72,10 +72,11 @@ pub fn a_byte_that_is_wrong(binary: &str) {
     let mut tally = Tally::default();
     let mut node = Daemon::start(binary, NodeConfig::new("aws"));
     let mut made: HashMap<_, _> = HashMap::new();
+    // One message a commit, so that damage is followed by commits that are sound.
     for name in ["first", "second"] {
-        made.extend(load(name, 300).map(|one| (one.id().to_owned(), one.value().to_owned())));
-        let published = Publisher::publish_all(&node, "till", load(name, 300));
-        assert_eq!(published.receipts.len(), 300);
+        made.extend(load(name, 100).map(|one| (one.id().to_owned(), one.value().to_owned())));
+        let published = Publisher::with_window(&node, "till", 1, load(name, 100)).finish();
+        assert_eq!(published.receipts.len(), 100);
         if name == "first" {
             // From here on the database holds the first ones, its log only the second.
             assert_eq!(node.terminate().code(), Some(0));
@@ -130,8 +131,10 @@ fn audit(node: &mut Daemon, made: &HashMap<String, String>, what: &str) -> &'sta
     if handed.len() == made.len() {
         return "changed nothing";
     }
+    // Damage in the last commit looks like a power cut before it was acknowledged.
     let said = &node.log()[logged..];
-    assert!(said.contains(r#""level":"ERROR""#), "{what}: left out without a word: {said}");
+    let last = handed.len() + 1 == made.len();
+    assert!(last || said.contains(r#""level":"ERROR""#), "{what}: left out without a word: {said}");
     "left something out"
 }
 
