@@ -67,34 +67,61 @@ pub struct TooFarAhead {
     pub ahead_ms: u64,
 }
 
+/// Between two times at which a clock is forgiven something.
+const FORGIVING_INTERVAL_MS: i64 = 1_000;
+/// One part in so many of the time that passed is forgiven: quartz and its corrections are off by
+/// a ten-thousandth.
+const FORGIVEN_PART: i64 = 100;
+
 /// The clock of one node.
 #[derive(Debug)]
 pub struct Clock {
     last: Hlc,
     max_drift: Duration,
     seen: Now,
-    jumped_by_ms: i64,
+    /// How far the wall clock has moved against the monotonic one, less what is forgiven.
+    strayed_ms: i64,
+    /// Since when nothing was forgiven.
+    forgiven_at: Instant,
     ahead_of_peers: bool,
 }
 
 impl Clock {
     /// A clock that continues above `high_water`, the highest reading in the store.
     pub fn new(high_water: Hlc, max_drift: Duration, now: Now) -> Self {
-        Self { last: high_water, max_drift, seen: now, jumped_by_ms: 0, ahead_of_peers: false }
+        let forgiven_at = now.instant;
+        Self {
+            last: high_water,
+            max_drift,
+            seen: now,
+            strayed_ms: 0,
+            forgiven_at,
+            ahead_of_peers: false,
+        }
     }
 
     /// Compares the two clocks with the last look at them. To be called with every input.
+    ///
+    /// Steps add up, so that a clock that stands still or runs at another speed is noticed too.
+    /// What a sound clock is corrected by is forgiven: a hundredth of the time that passes.
     pub fn observe(&mut self, now: Now) {
-        let wall_step = now.wall.0 as i64 - self.seen.wall.0 as i64;
-        let true_step = millis(now.instant, self.seen.instant);
-        let jump = wall_step - true_step;
-        if jump.unsigned_abs() > self.drift_ms() || self.jumped_by_ms != 0 {
-            self.jumped_by_ms += jump;
-            if self.jumped_by_ms.unsigned_abs() <= self.drift_ms() {
-                self.jumped_by_ms = 0;
+        let wall_step = now.wall.0.cast_signed() - self.seen.wall.0.cast_signed();
+        self.strayed_ms += wall_step - (millis(now.instant) - millis(self.seen.instant));
+        let passed = millis(now.instant) - millis(self.forgiven_at);
+        if passed >= FORGIVING_INTERVAL_MS {
+            self.forgiven_at = now.instant;
+            if self.jumped_by_ms() == 0 {
+                let forgiven = passed / FORGIVEN_PART;
+                self.strayed_ms -= self.strayed_ms.clamp(-forgiven, forgiven);
             }
         }
         self.seen = now;
+    }
+
+    /// How far the wall clock is from where the monotonic clock says it should be, if that is
+    /// beyond the limit.
+    fn jumped_by_ms(&self) -> i64 {
+        if self.strayed_ms.unsigned_abs() > self.drift_ms() { self.strayed_ms } else { 0 }
     }
 
     /// Takes the readings of the peers that are connected, as milliseconds that each is ahead of
@@ -108,16 +135,16 @@ impl Clock {
             agree += usize::from(offset.unsigned_abs() <= self.drift_ms());
         }
         self.ahead_of_peers = behind * 2 > peers;
-        if agree * 2 > peers {
-            self.jumped_by_ms = 0;
+        if agree * 2 > peers && self.jumped_by_ms() != 0 {
+            self.strayed_ms = 0;
         }
     }
 
     /// What is wrong with the clock now, if anything is.
     pub fn fault(&self) -> Option<ClockFault> {
         let behind_ms = self.last.wall().0.saturating_sub(self.seen.wall.0);
-        if self.jumped_by_ms != 0 {
-            Some(ClockFault::Jumped { by_ms: self.jumped_by_ms })
+        if self.jumped_by_ms() != 0 {
+            Some(ClockFault::Jumped { by_ms: self.jumped_by_ms() })
         } else if behind_ms > self.drift_ms() {
             Some(ClockFault::Behind { by_ms: behind_ms })
         } else if self.ahead_of_peers {
@@ -135,7 +162,7 @@ impl Clock {
     /// The best guess of what the time is, for what is written down now and read by a later start:
     /// without the jump, and not before what this node has seen.
     pub fn estimate(&self) -> WallMs {
-        let wall = self.seen.wall.0.cast_signed().saturating_sub(self.jumped_by_ms);
+        let wall = self.seen.wall.0.cast_signed().saturating_sub(self.jumped_by_ms());
         WallMs(wall.max(0).cast_unsigned()).max(self.last.wall())
     }
 
@@ -174,8 +201,9 @@ impl Clock {
     }
 }
 
-fn millis(later: Instant, earlier: Instant) -> i64 {
-    i64::try_from(later.since(earlier).as_millis()).unwrap_or(i64::MAX)
+/// Differences of these add up to the whole, which those of rounded durations do not.
+fn millis(at: Instant) -> i64 {
+    (at.as_micros() / 1000).cast_signed()
 }
 
 #[cfg(test)]
@@ -221,6 +249,39 @@ mod tests {
         clock.observe(now(10, 5_000_000));
         assert!(matches!(clock.stamp(), Err(ClockFault::Jumped { .. })));
         clock.observe(now(20, 1_000_020));
+        assert!(clock.stamp().is_ok());
+    }
+
+    #[test]
+    fn a_clock_that_stands_still_is_noticed() {
+        let mut clock = Clock::new(Hlc(0), DRIFT, now(0, 1_000_000));
+        let looks = (0..=60_000).step_by(10);
+        looks.for_each(|ms| clock.observe(now(ms, 1_000_000)));
+        assert!(clock.stamp().is_ok());
+        let looks = (60_000..=62_000).step_by(10);
+        looks.for_each(|ms| clock.observe(now(ms, 1_000_000)));
+        assert!(matches!(clock.stamp(), Err(ClockFault::Jumped { .. })));
+        clock.observe(now(62_010, 1_062_010));
+        assert!(clock.stamp().is_ok());
+    }
+
+    #[test]
+    fn a_clock_that_is_corrected_now_and_then_is_sound() {
+        let mut clock = Clock::new(Hlc(0), DRIFT, now(0, 1_000_000));
+        for hour in 1..1_000 {
+            // A second an hour is more than any quartz is off.
+            clock.observe(now(hour * 3_600_000, 1_000_000 + hour * 3_601_000));
+            assert!(clock.stamp().is_ok(), "after {hour} hours");
+        }
+    }
+
+    #[test]
+    fn looks_between_two_milliseconds_lose_nothing() {
+        let mut clock = Clock::new(Hlc(0), DRIFT, now(0, 1_000_000));
+        for half in 0..400_000 {
+            let instant = Instant::from_micros(half * 500);
+            clock.observe(Now { instant, wall: WallMs(1_000_000 + half / 2) });
+        }
         assert!(clock.stamp().is_ok());
     }
 

@@ -85,7 +85,15 @@ pub enum OpenError {
         /// Version of the library.
         found: &'static str,
     },
-    /// The directory cannot be made, or not be synced.
+    /// The directory cannot be synced.
+    #[error("{path}: cannot sync the directory: {source}; nothing stored there would be durable")]
+    Sync {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The directory cannot be made or used.
     #[error("{path}: cannot {action}: {source}; nothing stored there would be durable")]
     Directory {
         /// The directory.
@@ -329,7 +337,7 @@ fn make_directory(directory: &Path) -> Result<(), OpenError> {
 }
 
 fn sync_directory(directory: &Path) -> Result<(), OpenError> {
-    File::open(directory).and_then(|opened| opened.sync_all()).map_err(|source| {
-        OpenError::Directory { path: directory.into(), action: "sync the directory", source }
-    })
+    File::open(directory)
+        .and_then(|opened| opened.sync_all())
+        .map_err(|source| OpenError::Sync { path: directory.into(), source })
 }

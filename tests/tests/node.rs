@@ -137,6 +137,22 @@ fn a_receipt_that_waits_for_the_socket_survives_the_failure_of_a_later_batch() {
 }
 
 #[test]
+fn a_full_store_is_tried_again_after_a_second() {
+    let mut world = World::new("a");
+    let till = world.connect("keys=");
+    world.settle();
+    // Upkeep, which comes every second, is due before the rest is over.
+    world.pass(Duration::from_millis(1_500));
+    world.publish(till, "m-1", "order:1", "1");
+    world.fail_commit(full());
+    world.said(till);
+    world.pass(Duration::from_millis(1_001));
+    world.publish(till, "m-1", "order:1", "1");
+    world.settle();
+    assert_eq!(kinds(&world.said(till)), ["ACK"]);
+}
+
+#[test]
 fn a_new_session_is_not_greeted_by_a_commit_that_failed() {
     let mut world = World::new("a");
     let app = world.connect("client=pi-1");
@@ -457,6 +473,22 @@ fn a_clock_that_jumps_stops_publishers_until_it_is_back() {
     world.publish(till, "m-1", "order:1", "1");
     world.settle();
     assert_eq!(kinds(&world.said(till)), ["ACK"]);
+}
+
+#[test]
+fn no_event_ends_by_a_clock_that_jumped() {
+    let mut world = World::new("a");
+    let away = world.connect("client=away");
+    let till = world.connect("keys=");
+    world.settle();
+    world.lose(away);
+    world.text(till, r#"{"type":"CMD","messageId":"e-1","key":"k","value":1,"ttlMs":1000}"#);
+    world.settle();
+    let right = world.now.wall;
+    world.now.wall = WallMs(right.0 + 3_600_000);
+    let back = world.connect("client=away");
+    world.settle();
+    assert_eq!(kinds(&world.said(back)), ["WELCOME", "CMD", "SYNCED"]);
 }
 
 #[test]

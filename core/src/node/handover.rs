@@ -23,7 +23,7 @@ use crate::rate::Random;
 use crate::session::{Flight, Role, Session, retry_wait};
 use crate::store::{DeadReason, Query, Row, StoredRow};
 use crate::tally::Tally;
-use crate::time::Now;
+use crate::time::{Now, WallMs};
 use crate::wire::{BatchKind, DeliveryHead, FRAME_OVERHEAD, FrameWriter};
 
 use super::transmit;
@@ -51,6 +51,8 @@ pub(super) struct Carrier<'a> {
     pub(super) buffer: &'a mut BytesMut,
     pub(super) random: &'a mut Random,
     pub(super) now: Now,
+    /// The wall clock, if it can be trusted.
+    pub(super) trusted: Option<WallMs>,
     pub(super) deaths: Vec<Death>,
     pub(super) first: u64,
     pub(super) again: u64,
@@ -242,7 +244,8 @@ impl Carrier<'_> {
     /// Why the session cannot be handed this message.
     fn refusal(&self, link: &Link, row: &Row) -> Option<DeadReason> {
         // Who replays an expired dead letter wants it handed over all the same.
-        if row.only.is_none() && row.message.is_expired(self.now.wall) {
+        let expired = self.trusted.is_some_and(|wall| row.message.is_expired(wall));
+        if row.only.is_none() && expired {
             return Some(DeadReason::Expired);
         }
         let too_large = link.peer().is_some_and(|peer| {

@@ -106,8 +106,10 @@ impl Node {
         let at = self.now;
         self.clock.compare_with_peers(peers.map(|peer| peer.clock_offset_ms(at)));
         self.notice_clock();
-        if self.store_rest_until.is_some_and(|until| until <= now) {
-            self.store_rest_until = None;
+        if let Some(until) = self.store_rest_until.filter(|until| *until > now) {
+            // Upkeep came for another reason; the end of the rest is not to wait for the next.
+            self.timers.set_earlier(Timer::Upkeep, until);
+        } else if self.store_rest_until.take().is_some() {
             self.commit_wanted = true;
         }
         // Nothing ends by a clock that cannot be trusted.

@@ -63,6 +63,7 @@ impl Node {
             buffer: &mut self.buffer,
             random: &mut self.random,
             now: self.now,
+            trusted: self.clock.trusted(),
             deaths: Vec::new(),
             first: 0,
             again: 0,

@@ -7,6 +7,7 @@ use std::process::{self, Child, Stdio};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use super::machine::own_variables;
 use super::{PATIENCE, until};
 
 /// A command line.
@@ -39,6 +40,9 @@ impl Command {
     pub fn new(binary: &str, args: &[&str]) -> Self {
         let mut process = process::Command::new(binary);
         process.args(args).stdin(Stdio::null());
+        for name in own_variables() {
+            process.env_remove(name);
+        }
         Self { process }
     }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use super::machine::own_variables;
 use super::{NodeConfig, PATIENCE, Response, request, until};
 
 /// A running node, or one that was stopped and can be started again on the same data and ports.
@@ -19,6 +20,8 @@ use super::{NodeConfig, PATIENCE, Response, request, until};
 pub struct Daemon {
     /// How it is configured. Changes count from the next [`Daemon::write_config`] on.
     pub config: NodeConfig,
+    /// What its environment has beside the test's own, from the next start on.
+    pub env: Vec<(String, String)>,
     binary: String,
     home: TempDir,
     child: Option<Child>,
@@ -35,7 +38,8 @@ impl Daemon {
     /// Lays out a folder with the configuration, without starting anything.
     pub fn prepare(binary: &str, config: NodeConfig) -> Self {
         let home = TempDir::with_prefix("slipstream-").expect("a temporary folder can be made");
-        let daemon = Self { config, binary: binary.to_owned(), home, child: None };
+        let env = Vec::new();
+        let daemon = Self { config, env, binary: binary.to_owned(), home, child: None };
         daemon.write_config();
         daemon
     }
@@ -53,24 +57,46 @@ impl Daemon {
     /// Starts the process and waits until `/readyz` says yes.
     pub fn run(&mut self) {
         self.spawn();
-        let what = format!("{} to be ready", self.config.id);
+        if let Some(status) = self.started() {
+            panic!("{} ended at start, {status}:\n{}", self.config.id, self.log_tail());
+        }
+    }
+
+    /// Waits until `/readyz` says yes, or gives how the process ended before that.
+    pub fn started(&mut self) -> Option<ExitStatus> {
         let start = Instant::now();
         while self.try_get("/readyz").is_none_or(|answer| answer.status != 200) {
             if let Some(status) = self.exited() {
-                panic!("{} ended at start, {status}:\n{}", self.config.id, self.log_tail());
+                self.child = None;
+                return Some(status);
             }
-            assert!(start.elapsed() < PATIENCE, "waited for {what}, in vain");
+            let id = &self.config.id;
+            assert!(start.elapsed() < PATIENCE, "waited for {id} to be ready, in vain");
             thread::sleep(Duration::from_millis(10));
         }
+        None
     }
 
     /// Starts the process, and does not wait.
     pub fn spawn(&mut self) {
+        self.spawn_through(&[]);
+    }
+
+    /// Starts the process by way of another program, which must leave it a child of the test;
+    /// and does not wait.
+    pub fn spawn_through(&mut self, program: &[String]) {
         assert!(self.child.is_none(), "{} runs already", self.config.id);
-        let child = Command::new(&self.binary)
+        let mut words = program.iter().map(String::as_str).chain([self.binary.as_str()]);
+        let mut command = Command::new(words.next().unwrap_or_default());
+        for name in own_variables() {
+            command.env_remove(name);
+        }
+        let child = command
+            .args(words)
             .arg("run")
             .arg("-c")
             .arg(self.config_file())
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(self.log_file())
             .stderr(self.log_file())
@@ -130,6 +156,14 @@ impl Daemon {
     fn signal(&self, signal: Signal) {
         let child = self.child.as_ref().expect("the node runs");
         kill_process(Pid::from_child(child), signal).expect("an own child can be signalled");
+    }
+
+    /// Its process id.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().expect("the node runs").id()
     }
 
     /// How the process ended, if it has.
@@ -235,8 +269,7 @@ impl Daemon {
 
     /// Resident memory in bytes; `None` where the system does not tell.
     pub fn resident_bytes(&self) -> Option<u64> {
-        let id = self.child.as_ref().expect("the node runs").id();
-        let status = fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).ok()?;
         let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
         line.trim().trim_end_matches("kB").trim().parse::<u64>().ok().map(|kib| kib * 1024)
     }

@@ -1,16 +1,30 @@
-//! A link that can be cut, stalled and healed, without root: a TCP proxy between two nodes.
+//! A link that can be cut, reset, stalled, made deaf one way and healed, without root: a TCP proxy
+//! between two nodes.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use rustix::net::sockopt::set_socket_linger;
 
 const PASS: u8 = 0;
 const STALL: u8 = 1;
 const CUT: u8 = 2;
+const LOSE_THERE: u8 = 3;
+const LOSE_BACK: u8 = 4;
 const TICK: Duration = Duration::from_millis(20);
+
+/// A direction, seen from the node that dials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// From the node that dials.
+    There,
+    /// To the node that dials.
+    Back,
+}
 
 /// A proxy. It ends with the value.
 #[derive(Debug)]
@@ -26,8 +40,14 @@ struct State {
     mode: AtomicU8,
     /// Connections made before a cut belong to an older generation and are closed by it.
     generation: AtomicU64,
+    /// Whether a connection of an older generation ends without a goodbye.
+    abrupt: AtomicBool,
+    /// How long a connection may live, in milliseconds; 0 is for ever.
+    life_ms: AtomicU64,
     ended: AtomicBool,
     passed: AtomicU64,
+    lost: AtomicU64,
+    accepted: AtomicU64,
 }
 
 impl Proxy {
@@ -40,8 +60,12 @@ impl Proxy {
             target: target.to_owned(),
             mode: AtomicU8::new(PASS),
             generation: AtomicU64::new(0),
+            abrupt: AtomicBool::new(false),
+            life_ms: AtomicU64::new(0),
             ended: AtomicBool::new(false),
             passed: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+            accepted: AtomicU64::new(0),
         });
         let shared = Arc::clone(&state);
         thread::spawn(move || accept(&listener, &shared));
@@ -51,12 +75,31 @@ impl Proxy {
     /// Closes what is open and refuses what comes.
     pub fn cut(&self) {
         self.state.mode.store(CUT, Ordering::SeqCst);
+        self.state.abrupt.store(false, Ordering::SeqCst);
+        self.state.generation.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Ends what is open by a reset (RFC 9293, 3.10.7), at both ends; takes what comes.
+    pub fn reset(&self) {
+        self.state.abrupt.store(true, Ordering::SeqCst);
         self.state.generation.fetch_add(1, Ordering::SeqCst);
     }
 
     /// Keeps connections open and passes nothing on: what a dead route looks like.
     pub fn stall(&self) {
         self.state.mode.store(STALL, Ordering::SeqCst);
+    }
+
+    /// Keeps connections open and loses what is sent one way. A connection that has lost
+    /// something stays so after the proxy is healed: TCP never leaves out bytes.
+    pub fn lose(&self, way: Way) {
+        self.state.mode.store(way.lost_in(), Ordering::SeqCst);
+    }
+
+    /// Closes every connection when it is so old; `None` lets them live.
+    pub fn limit_life(&self, life: Option<Duration>) {
+        let life_ms = life.map_or(0, |life| life.as_millis() as u64);
+        self.state.life_ms.store(life_ms, Ordering::SeqCst);
     }
 
     /// Passes on again.
@@ -68,12 +111,31 @@ impl Proxy {
     pub fn passed(&self) -> u64 {
         self.state.passed.load(Ordering::SeqCst)
     }
+
+    /// Bytes lost so far, both ways.
+    pub fn lost(&self) -> u64 {
+        self.state.lost.load(Ordering::SeqCst)
+    }
+
+    /// Connections taken so far.
+    pub fn accepted(&self) -> u64 {
+        self.state.accepted.load(Ordering::SeqCst)
+    }
 }
 
 impl Drop for Proxy {
     fn drop(&mut self) {
         self.state.ended.store(true, Ordering::SeqCst);
         self.cut();
+    }
+}
+
+impl Way {
+    fn lost_in(self) -> u8 {
+        match self {
+            Self::There => LOSE_THERE,
+            Self::Back => LOSE_BACK,
+        }
     }
 }
 
@@ -94,25 +156,33 @@ fn connect(inbound: TcpStream, state: &Arc<State>) {
         return;
     }
     let Ok(outbound) = TcpStream::connect(&state.target) else { return };
-    for (from, to) in [(&inbound, &outbound), (&outbound, &inbound)] {
+    state.accepted.fetch_add(1, Ordering::SeqCst);
+    for (from, to, way) in [(&inbound, &outbound, Way::There), (&outbound, &inbound, Way::Back)] {
         let (Ok(from), Ok(to)) = (from.try_clone(), to.try_clone()) else { return };
         let state = Arc::clone(state);
-        thread::spawn(move || pump(from, to, &state, generation));
+        thread::spawn(move || pump(from, to, way, &state, generation));
     }
 }
 
-fn pump(mut from: TcpStream, mut to: TcpStream, state: &State, generation: u64) {
+fn pump(mut from: TcpStream, mut to: TcpStream, way: Way, state: &State, generation: u64) {
     let _ = from.set_nonblocking(false);
     let _ = from.set_nodelay(true);
     let _ = from.set_read_timeout(Some(TICK));
+    let born = Instant::now();
+    let mut deaf = false;
     let mut buffer = vec![0; 64 * 1024];
-    while state.generation.load(Ordering::SeqCst) == generation {
-        if state.mode.load(Ordering::SeqCst) == STALL {
+    while state.generation.load(Ordering::SeqCst) == generation && !outlived(born, state) {
+        let mode = state.mode.load(Ordering::SeqCst);
+        deaf |= mode == way.lost_in();
+        if mode == STALL {
             thread::sleep(TICK);
             continue;
         }
         match from.read(&mut buffer) {
             Ok(0) => break,
+            Ok(read) if deaf => {
+                state.lost.fetch_add(read as u64, Ordering::SeqCst);
+            }
             Ok(read) => {
                 if to.write_all(&buffer[..read]).is_err() {
                     break;
@@ -123,8 +193,20 @@ fn pump(mut from: TcpStream, mut to: TcpStream, state: &State, generation: u64) 
             Err(_) => break,
         }
     }
+    if state.generation.load(Ordering::SeqCst) != generation && state.abrupt.load(Ordering::SeqCst)
+    {
+        // Closed with this set, and without a shutdown before, a socket resets its connection.
+        let _ = set_socket_linger(&from, Some(Duration::ZERO));
+        let _ = set_socket_linger(&to, Some(Duration::ZERO));
+        return;
+    }
     let _ = from.shutdown(Shutdown::Both);
     let _ = to.shutdown(Shutdown::Both);
+}
+
+fn outlived(born: Instant, state: &State) -> bool {
+    let life_ms = state.life_ms.load(Ordering::SeqCst);
+    life_ms > 0 && born.elapsed() >= Duration::from_millis(life_ms)
 }
 
 fn idle(kind: ErrorKind) -> bool {
@@ -188,5 +270,44 @@ mod tests {
         let mut byte = [0];
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.read_exact(&mut byte).unwrap();
+    }
+
+    #[test]
+    fn a_reset_is_one() {
+        let proxy = Proxy::to(&echo());
+        let mut stream = TcpStream::connect(&proxy.address).unwrap();
+        assert!(echoes(&mut stream));
+        proxy.reset();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let ended = stream.read(&mut [0]);
+        assert_eq!(ended.unwrap_err().kind(), ErrorKind::ConnectionReset);
+        assert!(echoes(&mut TcpStream::connect(&proxy.address).unwrap()));
+    }
+
+    #[test]
+    fn what_is_lost_one_way_never_comes() {
+        let proxy = Proxy::to(&echo());
+        for way in [Way::There, Way::Back] {
+            let mut stream = TcpStream::connect(&proxy.address).unwrap();
+            assert!(echoes(&mut stream));
+            let lost = proxy.lost();
+            proxy.lose(way);
+            // A read that began before may still pass one on.
+            thread::sleep(TICK * 3);
+            assert!(!echoes(&mut stream));
+            assert_eq!(proxy.lost(), lost + 1);
+            proxy.heal();
+            assert!(!echoes(&mut stream), "a gap in the bytes of a connection");
+            assert!(echoes(&mut TcpStream::connect(&proxy.address).unwrap()));
+        }
+    }
+
+    #[test]
+    fn a_connection_has_its_time() {
+        let proxy = Proxy::to(&echo());
+        let mut stream = TcpStream::connect(&proxy.address).unwrap();
+        assert!(echoes(&mut stream));
+        proxy.limit_life(Some(Duration::from_millis(50)));
+        until("the end of its life", PATIENCE, || !echoes(&mut stream));
     }
 }

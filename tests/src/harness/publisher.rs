@@ -50,8 +50,19 @@ impl Publisher {
         client: &str,
         messages: impl Iterator<Item = Message> + Send + 'static,
     ) -> Self {
+        Self::with_window(node, client, WINDOW, messages)
+    }
+
+    /// The same, with at most `window` frames without an answer at one time.
+    pub fn with_window(
+        node: &Daemon,
+        client: &str,
+        window: usize,
+        messages: impl Iterator<Item = Message> + Send + 'static,
+    ) -> Self {
         let receipts = Arc::new(AtomicUsize::new(0));
         let mut run = Run {
+            window,
             address: node.config.address.clone(),
             query: format!("client={client}&keys="),
             fresh: Box::new(messages),
@@ -81,6 +92,11 @@ impl Publisher {
         self.receipts.load(Ordering::SeqCst)
     }
 
+    /// Whether everything has its answer.
+    pub fn is_finished(&self) -> bool {
+        self.thread.is_finished()
+    }
+
     /// Waits until there are so many receipts.
     pub fn wait_for(&self, count: usize) {
         until(&format!("{count} receipts"), LONG, || {
@@ -99,6 +115,7 @@ impl Publisher {
 }
 
 struct Run {
+    window: usize,
     address: String,
     query: String,
     fresh: Box<dyn Iterator<Item = Message> + Send>,
@@ -146,7 +163,7 @@ impl Run {
                 let _ = socket.flush();
                 return true;
             }
-            let enough = if self.unanswered.len() < WINDOW { 0 } else { WINDOW / 2 };
+            let enough = if self.unanswered.len() < self.window { 0 } else { self.window / 2 };
             while self.unanswered.len() > enough {
                 match socket.read() {
                     Ok(tungstenite::Message::Text(text)) => {
@@ -166,7 +183,7 @@ impl Run {
     }
 
     fn fill(&mut self, socket: &mut WebSocket<TcpStream>) -> tungstenite::Result<()> {
-        while self.unanswered.len() < WINDOW {
+        while self.unanswered.len() < self.window {
             let Some(message) = self.again.pop_front().or_else(|| self.fresh.next()) else { break };
             let frame = tungstenite::Message::text(message.json());
             self.unanswered.push_back(message);

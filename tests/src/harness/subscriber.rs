@@ -74,9 +74,7 @@ impl Subscriber {
     /// Connects, and returns when the replay is over.
     pub fn start(node: &Daemon, query: &str) -> Self {
         let subscriber = Self::join(node, query);
-        until(&format!("?{query} to be in sync"), super::LONG, || {
-            subscriber.shared.syncs.load(Ordering::SeqCst) > 0
-        });
+        until(&format!("?{query} to be in sync"), super::LONG, || subscriber.is_synced());
         subscriber
     }
 
@@ -94,6 +92,11 @@ impl Subscriber {
             }
         });
         Self { shared, thread: Some(thread) }
+    }
+
+    /// Whether the replay is over.
+    pub fn is_synced(&self) -> bool {
+        self.shared.syncs.load(Ordering::SeqCst) > 0
     }
 
     /// How many different messages have come.

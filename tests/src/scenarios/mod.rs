@@ -5,6 +5,7 @@ pub mod configuring;
 pub mod connecting;
 pub mod durability;
 pub mod fairness;
+pub mod faults;
 pub mod frames;
 pub mod hostile;
 pub mod mesh;

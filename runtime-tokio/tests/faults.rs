@@ -1,0 +1,95 @@
+//! Real faults: calls that fail, kills, links and disks that misbehave, clocks that move.
+//!
+//! What needs strace, libfaketime or root is skipped where it is missing, with a line on standard
+//! error that begins with `SKIPPED`; with `SLIPSTREAM_TESTS_REQUIRE=all` that is a failure.
+//! `SLIPSTREAM_TESTS_SEED` repeats what was drawn.
+
+use slipstream_tests::scenarios::faults;
+
+/// The binary that Cargo built for these tests.
+const SLIPSTREAM: &str = env!("CARGO_BIN_EXE_slipstream");
+
+#[test]
+fn a_node_killed_at_every_step() {
+    faults::crash::at_every_step_of_one_node(SLIPSTREAM);
+}
+
+#[test]
+fn a_node_killed_while_its_store_is_made() {
+    faults::crash::while_the_store_is_made(SLIPSTREAM);
+}
+
+#[test]
+fn nodes_killed_at_every_step_of_forwarding() {
+    faults::crash::at_every_step_of_forwarding(SLIPSTREAM);
+}
+
+#[test]
+fn an_io_error_ends_the_node() {
+    faults::sync::an_io_error_ends_the_node(SLIPSTREAM);
+}
+
+#[test]
+fn writes_without_room_refuse_and_go_on() {
+    faults::sync::without_room_it_refuses_and_goes_on(SLIPSTREAM);
+}
+
+#[test]
+fn a_storm_of_kills() {
+    faults::storm::of_kills(SLIPSTREAM);
+}
+
+#[test]
+fn kills_during_recovery() {
+    faults::storm::of_kills_during_recovery_alone(SLIPSTREAM);
+}
+
+#[test]
+fn a_link_that_fails_in_every_way() {
+    faults::links::that_fail_in_every_way(SLIPSTREAM);
+}
+
+#[test]
+fn a_link_that_never_lives_long() {
+    faults::links::that_never_live_long(SLIPSTREAM);
+}
+
+#[test]
+fn a_node_that_hangs_catches_up() {
+    faults::hang::longer_than_the_heartbeat(SLIPSTREAM);
+}
+
+#[test]
+fn a_wall_clock_that_moves() {
+    faults::clock::that_moves(SLIPSTREAM);
+}
+
+#[test]
+fn descriptors_are_exhausted() {
+    faults::descriptors::exhausted(SLIPSTREAM);
+}
+
+#[test]
+fn descriptors_are_freed() {
+    faults::descriptors::freed_by_others(SLIPSTREAM);
+}
+
+#[test]
+fn a_disk_that_is_full() {
+    faults::disk::that_is_full(SLIPSTREAM);
+}
+
+#[test]
+fn a_file_that_is_not_ours() {
+    faults::damage::a_file_that_is_not_ours(SLIPSTREAM);
+}
+
+#[test]
+fn a_wrong_byte_is_never_handed_over() {
+    faults::damage::a_byte_that_is_wrong(SLIPSTREAM);
+}
+
+#[test]
+fn an_older_copy_comes_back() {
+    faults::damage::an_older_copy_comes_back(SLIPSTREAM);
+}
