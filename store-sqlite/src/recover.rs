@@ -196,7 +196,8 @@ fn count_dead_letters(db: &Connection) -> Result<Vec<(SessionId, DeadReason, u64
     while let Some(row) = rows.next()? {
         let session = SessionId::new(row.get::<_, i64>(0)?.cast_unsigned());
         // A reason that is not known is a damaged row: it is not answered, and so not counted.
-        if let Some(reason) = DeadReason::from_name(row.get_ref(1)?.as_str()?) {
+        let reason = row.get_ref(1)?.as_str().ok().and_then(DeadReason::from_name);
+        if let Some(reason) = reason {
             let number = |column| row.get::<_, i64>(column).map(i64::cast_unsigned);
             counts.push((session, reason, number(2)?, number(3)?));
         }
