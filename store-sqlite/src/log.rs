@@ -100,7 +100,7 @@ pub(crate) fn row_size(row: &Row) -> u32 {
     u32::try_from(row.size()).unwrap_or(u32::MAX)
 }
 
-fn checksum(row: &Row) -> u32 {
+pub(crate) fn checksum(row: &Row) -> u32 {
     let session = |id: Option<SessionId>| id.map_or(u64::MAX, SessionId::get);
     checksum_of(
         [row.position.get(), session(row.publisher), session(row.only)],
