@@ -208,6 +208,10 @@ fn millis(at: Instant) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec::Vec;
+
+    use proptest::prelude::*;
+
     use super::*;
 
     const DRIFT: Duration = Duration::from_secs(60);
@@ -308,5 +312,97 @@ mod tests {
         assert_eq!(clock.fault(), Some(ClockFault::Behind { by_ms: 60_001 }));
         let clock = Clock::new(Hlc::at(WallMs(100_000)), DRIFT, now(0, 40_000));
         assert_eq!(clock.fault(), None);
+    }
+
+    /// What may happen to a clock.
+    #[derive(Debug, Clone)]
+    enum Step {
+        /// Both clocks go on by so many milliseconds.
+        Pass(u64),
+        /// The wall clock alone moves.
+        Jump(i64),
+        Stamp,
+        /// A version arrives, so far ahead of the wall clock.
+        Receive(i64),
+        /// What the connected peers say.
+        Peers(Vec<i64>),
+        /// The node starts again on what its store knows.
+        Restart,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let year = 366 * 24 * 60 * 60 * 1000_i64;
+        let jump = prop_oneof![-year..year, -70_000..70_000_i64];
+        let offset = prop_oneof![-130_000..130_000_i64, -5..5_i64];
+        prop_oneof![
+            4 => (0..5_000_u64).prop_map(Step::Pass),
+            1 => jump.prop_map(Step::Jump),
+            6 => Just(Step::Stamp),
+            3 => offset.clone().prop_map(Step::Receive),
+            1 => prop::collection::vec(offset, 0..5).prop_map(Step::Peers),
+            1 => Just(Step::Restart),
+        ]
+    }
+
+    const YEAR_2026: u64 = 1_790_000_000_000;
+
+    proptest! {
+        #[test]
+        fn stamps_only_grow_and_stay_near_the_wall_clock(
+            steps in prop::collection::vec(step(), 1..200),
+        ) {
+            let (mut monotonic_ms, mut wall_ms) = (0, YEAR_2026);
+            let mut clock = Clock::new(Hlc(0), DRIFT, now(0, wall_ms));
+            // The highest version that was given or received.
+            let mut highest = Hlc(0);
+            let drift = 60_000;
+            for step in steps {
+                match step {
+                    Step::Pass(ms) => (monotonic_ms, wall_ms) = (monotonic_ms + ms, wall_ms + ms),
+                    Step::Jump(ms) => wall_ms = wall_ms.saturating_add_signed(ms),
+                    Step::Stamp => match clock.stamp() {
+                        Ok(stamp) => {
+                            prop_assert!(stamp > highest, "{} is not above {}", stamp, highest);
+                            let ahead = stamp.wall().0.saturating_sub(wall_ms);
+                            prop_assert!(ahead <= drift, "{} ms ahead", ahead);
+                            prop_assert!(stamp.wall().0 >= wall_ms, "a stamp lies in the past");
+                            highest = stamp;
+                        }
+                        Err(fault) => prop_assert_eq!(clock.fault(), Some(fault)),
+                    },
+                    Step::Receive(ahead) => {
+                        let version = Hlc::at(WallMs(wall_ms.saturating_add_signed(ahead)));
+                        let received = clock.receive(version);
+                        prop_assert_eq!(received.is_ok(), ahead <= drift as i64);
+                        if received.is_ok() {
+                            highest = highest.max(version);
+                        }
+                    }
+                    Step::Peers(offsets) => clock.compare_with_peers(offsets.into_iter()),
+                    Step::Restart => {
+                        let at = now(monotonic_ms, wall_ms);
+                        clock = Clock::new(clock.high_water(), DRIFT, at);
+                    }
+                }
+                clock.observe(now(monotonic_ms, wall_ms));
+                prop_assert_eq!(clock.high_water(), highest);
+            }
+        }
+
+        #[test]
+        fn a_wall_clock_that_goes_on_is_trusted_and_one_that_jumps_is_not(
+            pass in 0..100_000_000_u64,
+            jump in -10_000_000_000..10_000_000_000_i64,
+        ) {
+            let mut clock = Clock::new(Hlc(0), DRIFT, now(0, YEAR_2026));
+            clock.observe(now(pass, YEAR_2026 + pass));
+            prop_assert_eq!(clock.fault(), None);
+            clock.observe(now(pass, (YEAR_2026 + pass).saturating_add_signed(jump)));
+            let expected = (jump.unsigned_abs() > 60_000)
+                .then_some(ClockFault::Jumped { by_ms: jump });
+            prop_assert_eq!(clock.fault(), expected);
+            clock.observe(now(pass + 1, YEAR_2026 + pass + 1));
+            prop_assert_eq!(clock.fault(), None, "it is set right");
+        }
     }
 }

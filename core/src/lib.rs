@@ -86,6 +86,8 @@ mod tally;
 pub mod time;
 mod timers;
 pub mod value;
+#[cfg(test)]
+mod vectors;
 pub mod wire;
 
 pub use node::Node;

@@ -202,7 +202,11 @@ impl Link {
     pub fn is_congested(&self) -> bool {
         match &self.state {
             State::Handshake | State::Candidate { .. } => false,
-            State::Peer(peer) => peer.parked.len() > MAX_PARKED,
+            // Acknowledgements and refusals leave whatever the credit says, because they answer
+            // what came: who does not read them is not read either.
+            State::Peer(peer) => {
+                peer.parked.len() > MAX_PARKED || self.cost_in_flight > 2 * PEER_CREDIT
+            }
             State::Application(application) => application.answers.len() > MAX_ANSWERS,
         }
     }

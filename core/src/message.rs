@@ -268,10 +268,12 @@ impl Message {
         &self.encoded
     }
 
-    /// The encoding up to where the key begins (with its length).
+    /// The encoding up to where the key begins (with its length). Of a message that this code has
+    /// encoded: another one might have written the lengths in more bytes than they need.
     pub fn head(&self) -> &[u8] {
-        let key_length = varint_length(self.key().len());
-        &self.encoded[..self.key.start as usize - key_length]
+        let [key, body] =
+            [self.key(), self.body()].map(|part| varint_length(part.len()) + part.len());
+        &self.encoded[..self.encoded.len() - body - key]
     }
 
     /// What the message does.
@@ -457,7 +459,7 @@ mod tests {
 
     #[test]
     fn a_key_of_any_length_leaves_the_head_whole() {
-        for length in [1, 127, 128, 1024, 16_383, 16_384] {
+        for length in [0, 1, 127, 128, 1024, 16_383, 16_384] {
             let key = "k".repeat(length);
             let message = Message::encode(&Fields { key: &key, ..fields() }, &mut BytesMut::new());
             let stored = Message::from_parts(message.head(), &key, message.body());

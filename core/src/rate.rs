@@ -82,6 +82,10 @@ pub fn backoff(initial: Duration, max: Duration, failures: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use alloc::vec::Vec;
+
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -101,5 +105,53 @@ mod tests {
         let waits = [1, 2, 3, 7, 8, 40, u32::MAX].map(|failures| backoff(initial, max, failures));
         let expected = [500, 1_000, 2_000, 30_000, 30_000, 30_000, 30_000];
         assert_eq!(waits, expected.map(Duration::from_millis));
+    }
+
+    proptest! {
+        #[test]
+        fn a_bucket_never_gives_more_than_its_rate(
+            rate in 1..50_u32,
+            waits in prop::collection::vec(0..400_000_u64, 1..200),
+        ) {
+            let mut limit = RateLimit::new(rate, Instant::from_micros(0));
+            let (mut now, mut given) = (0_u64, Vec::new());
+            for wait in waits {
+                now += wait;
+                match limit.take(Instant::from_micros(now)) {
+                    Ok(()) => given.push(now),
+                    Err(wait) => {
+                        // What it says is enough, and less is not.
+                        let micros = wait.as_micros() as u64;
+                        prop_assert!(micros > 0);
+                        let at = |micros| Instant::from_micros(now + micros);
+                        prop_assert!(limit.clone().take(at(micros - 1)).is_err());
+                        prop_assert_eq!(limit.clone().take(at(micros)), Ok(()));
+                    }
+                }
+            }
+            // Over any stretch of time: its rate, and one second's worth that was saved up.
+            for (first, start) in given.iter().enumerate() {
+                for (last, end) in given.iter().enumerate().skip(first) {
+                    let allowed = u64::from(rate) + (end - start) * u64::from(rate) / 1_000_000;
+                    prop_assert!((last - first + 1) as u64 <= allowed + 1);
+                }
+            }
+        }
+
+        #[test]
+        fn back_off_is_what_it_says(initial in 1..100_000_u64, max in 1..1_000_000_u64, n in 0..99_u32) {
+            let (first, bound) = (Duration::from_millis(initial), Duration::from_millis(max));
+            let doubled = u128::from(initial) << n.saturating_sub(1);
+            let expected = Duration::from_millis(doubled.min(u128::from(max)) as u64);
+            prop_assert_eq!(backoff(first, bound, n), expected);
+        }
+
+        #[test]
+        fn jitter_stays_within_its_limit(seed in any::<u64>(), limit in 0..10_000_000_u64) {
+            let (mut random, limit) = (Random::new(seed), Duration::from_micros(limit));
+            prop_assert!(random.below(limit) <= limit);
+            let upper = random.upper_half(limit);
+            prop_assert!(limit / 2 <= upper && upper <= limit);
+        }
     }
 }

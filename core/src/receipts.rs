@@ -254,6 +254,10 @@ impl Ring {
 
 #[cfg(test)]
 mod tests {
+    use alloc::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
     use super::*;
 
     const SESSION: SessionId = SessionId::new(1);
@@ -351,5 +355,144 @@ mod tests {
         assert!(
             receipts.take_blocks([SESSION].into_iter(), WallMs(1), Some(WallMs(1))).0.is_empty()
         );
+    }
+
+    /// What may happen to the receipts of two sessions.
+    #[derive(Debug, Clone)]
+    enum Step {
+        /// A session publishes an id with this content.
+        Publish(u64, u64, u64),
+        /// The batch that grows becomes durable.
+        Commit,
+        /// It is rolled back.
+        RollBack,
+        /// Time passes, in hours.
+        Pass(u64),
+        Restart,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            8 => (1..3_u64, 0..12_u64, 0..2_u64).prop_map(|(s, id, c)| Step::Publish(s, id, c)),
+            3 => Just(Step::Commit),
+            1 => Just(Step::RollBack),
+            1 => (1..30_u64).prop_map(Step::Pass),
+            1 => Just(Step::Restart),
+        ]
+    }
+
+    const HOUR: u64 = 60 * 60 * 1000;
+    const IDS: usize = 5;
+
+    proptest! {
+        #[test]
+        fn a_publish_within_the_window_is_known_and_nothing_else_is(
+            steps in prop::collection::vec(step(), 1..120),
+        ) {
+            let bounds = Bounds { ids: IDS, bytes: 1 << 20 };
+            let mut receipts = receipts(IDS, 1 << 20);
+            // By session: id, content and time of every publish, oldest first.
+            let mut model: BTreeMap<u64, Vec<(u64, u64, u64)>> = BTreeMap::new();
+            let mut growing: Vec<(u64, u64)> = Vec::new();
+            let mut stored: Vec<ReceiptBlock> = Vec::new();
+            let mut now = 100 * HOUR;
+            for step in steps {
+                // Every stamp is another one.
+                now += 1;
+                match step {
+                    Step::Publish(session, id, content) => {
+                        let owner = SessionId::new(session);
+                        let said = receipts.check(owner, &hash(id), &hash(content), Some(WallMs(now)));
+                        let published = model.entry(session).or_default();
+                        // The newest of this id, if it is within the window in time.
+                        let place = published.iter().rposition(|(known, _, at)| {
+                            *known == id && WallMs(*at) >= WallMs(now).minus(WINDOW)
+                        });
+                        let recent = place.is_some_and(|at| published.len() - at <= IDS);
+                        match said {
+                            Known::Fresh => {
+                                prop_assert!(!recent, "{} is forgotten too early", id);
+                                let receipt = Receipt {
+                                    content: hash(content),
+                                    version: Hlc::at(WallMs(now)),
+                                    batch: BatchId::new(1),
+                                };
+                                receipts.insert(owner, true, hash(id), receipt, WallMs(now));
+                                published.push((id, content, now));
+                                growing.push((session, id));
+                            }
+                            Known::Same(receipt) => {
+                                let (_, known, at) = published[place.expect("it was published")];
+                                prop_assert_eq!((known, Hlc::at(WallMs(at))), (content, receipt.version));
+                            }
+                            Known::Other => {
+                                let (_, known, _) = published[place.expect("it was published")];
+                                prop_assert_ne!(known, content);
+                            }
+                        }
+                    }
+                    Step::Commit => {
+                        let touched: BTreeSet<u64> = growing.drain(..).map(|(s, _)| s).collect();
+                        let touched = touched.into_iter().map(SessionId::new);
+                        let (blocks, dropped) = receipts.take_blocks(touched, WallMs(now), Some(WallMs(now)));
+                        stored.extend(blocks);
+                        stored.retain(|block| {
+                            let gone = |(session, upto): &(SessionId, u64)| {
+                                *session == block.session && block.number <= *upto
+                            };
+                            !dropped.iter().any(gone)
+                        });
+                    }
+                    Step::RollBack => {
+                        while let Some((session, id)) = growing.pop() {
+                            receipts.undo(SessionId::new(session), &hash(id));
+                            model.entry(session).or_default().pop();
+                        }
+                    }
+                    Step::Pass(hours) => now += hours * HOUR,
+                    Step::Restart => {
+                        while let Some((session, _)) = growing.pop() {
+                            model.entry(session).or_default().pop();
+                        }
+                        stored.sort_by_key(|block| (block.session, block.number));
+                        receipts = Receipts::recover(&stored, bounds);
+                    }
+                }
+            }
+        }
+
+        #[test]
+        fn any_block_is_read_or_left_out(block in prop::collection::vec(any::<u8>(), 0..200)) {
+            let block = ReceiptBlock {
+                session: SESSION,
+                number: 1,
+                wall: WallMs(1),
+                receipts: block.into(),
+            };
+            let bounds = Bounds { ids: 10, bytes: 1 << 20 };
+            // Serde reserves at most 1 MiB for a list on its word.
+            let taken = allocation_counter::measure(|| {
+                let mut receipts = Receipts::recover(core::slice::from_ref(&block), bounds);
+                receipts.insert(SESSION, true, hash(1), receipt(1), WallMs(1));
+                let _blocks = receipts.take_blocks([SESSION].into_iter(), WallMs(2), None);
+            });
+            prop_assert!(taken.bytes_max <= 2 << 20, "{} bytes", taken.bytes_max);
+        }
+
+        #[test]
+        fn a_block_that_is_cut_short_is_left_out(count in 1..20_u64) {
+            let mut receipts = receipts(100, 1 << 20);
+            for n in 1..=count {
+                receipts.insert(SESSION, true, hash(n), receipt(n), WallMs(n));
+            }
+            let (blocks, _) = receipts.take_blocks([SESSION].into_iter(), WallMs(count), None);
+            let bounds = Bounds { ids: 100, bytes: 1 << 20 };
+            prop_assert_eq!(Receipts::recover(&blocks, bounds).len() as u64, count);
+            let whole = &blocks[0].receipts;
+            for end in 0..whole.len() {
+                let cut = ReceiptBlock { receipts: whole.slice(..end), ..blocks[0].clone() };
+                prop_assert_eq!(Receipts::recover(&[cut], bounds).len(), 0, "cut at {}", end);
+            }
+        }
     }
 }

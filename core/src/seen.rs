@@ -463,4 +463,151 @@ mod tests {
             }
         }
     }
+
+    /// Several origins and starts, and a memory that is full: sequences far apart need a bitmap
+    /// each.
+    #[derive(Debug, Clone)]
+    enum Crowded {
+        Mark(usize, u64),
+        Unmark,
+        Restart,
+    }
+
+    /// Origin and incarnation of the sources; the first one is the oldest, and gives way first.
+    const SOURCES: [(&str, u64); 4] = [("a", 1), ("a", 2), ("b", 2), ("c", 3)];
+
+    fn crowded() -> impl Strategy<Value = Crowded> {
+        let sequence = prop_oneof![
+            3 => 1..5_u64,
+            3 => (0..30_u64).prop_map(|chunk| chunk * CHUNK + 2),
+            1 => (0..30_u64).prop_map(|chunk| u64::MAX - chunk * CHUNK),
+        ];
+        prop_oneof![
+            8 => (0..SOURCES.len(), sequence).prop_map(|(s, n)| Crowded::Mark(s, n)),
+            1 => Just(Crowded::Unmark),
+            1 => Just(Crowded::Restart),
+        ]
+    }
+
+    fn sources(seen: &mut Seen) -> Vec<Source> {
+        let name = |origin| NodeId::new(origin).expect("a name");
+        SOURCES.iter().map(|(o, n)| seen.source(&name(o), Incarnation::new(*n))).collect()
+    }
+
+    proptest! {
+        // Each case fills the memory that is allowed, 64 MiB.
+        #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_full_memory_gives_up_the_oldest_and_never_takes_seen_for_new(
+            steps in prop::collection::vec(crowded(), 1..80),
+        ) {
+            let mut seen = Seen::default();
+            let mut short = sources(&mut seen);
+            let mut model: Vec<BTreeSet<u64>> = (0..SOURCES.len()).map(|_| BTreeSet::new()).collect();
+            for chunk in 0..MAX_CHUNKS as u64 - 8 {
+                let sequence = (1_000 + chunk) * CHUNK;
+                seen.mark(short[0], Sequence::new(sequence));
+                model[0].insert(sequence);
+            }
+            let mut stored: BTreeMap<SeenKey, Bytes> = BTreeMap::new();
+            let mut last = None;
+            for step in steps {
+                match step {
+                    Crowded::Mark(source, n) => {
+                        let before = seen.check(short[source], Sequence::new(n));
+                        let fresh = seen.mark(short[source], Sequence::new(n));
+                        prop_assert_eq!(fresh, before != Verdict::Seen);
+                        let is_new = model[source].insert(n);
+                        prop_assert!(is_new || !fresh || before == Verdict::Below);
+                        last = is_new.then_some((source, n));
+                    }
+                    // Only what the growing batch has marked is ever taken back.
+                    Crowded::Unmark => {
+                        if let Some((source, n)) = last.take() {
+                            seen.unmark(short[source], Sequence::new(n));
+                            model[source].remove(&n);
+                        }
+                    }
+                    Crowded::Restart => {
+                        let (records, dropped) = seen.take_changes();
+                        dropped.iter().for_each(|key| drop(stored.remove(key)));
+                        stored.extend(records.into_iter().map(|r| (r.key, r.marks)));
+                        let records: Vec<SeenRecord> = stored
+                            .iter()
+                            .map(|(key, marks)| SeenRecord { key: key.clone(), marks: marks.clone() })
+                            .collect();
+                        seen = Seen::recover(&records);
+                        short = sources(&mut seen);
+                        last = None;
+                    }
+                }
+                prop_assert!(seen.chunks <= MAX_CHUNKS);
+            }
+            for (source, marked) in short.iter().zip(&model) {
+                for n in marked {
+                    let verdict = seen.check(*source, Sequence::new(*n));
+                    prop_assert!(verdict != Verdict::New, "{} would be processed again", n);
+                }
+                for n in (1..40).filter(|n| !marked.contains(n)) {
+                    prop_assert!(seen.check(*source, Sequence::new(n)) != Verdict::Seen);
+                }
+            }
+        }
+    }
+
+    /// Most bytes allocated at a time for what a record says: serde reserves at most 1 MiB for a
+    /// list on its word, and the bitmap has 8 KiB.
+    const MOST_BYTES: u64 = 2 << 20;
+
+    proptest! {
+        #[test]
+        fn any_record_is_read_or_left_out(
+            chunk in prop_oneof![0..3_u64, Just(u64::MAX)],
+            marks in prop::collection::vec(any::<u8>(), 0..64),
+            n in prop_oneof![1..200_000_u64, Just(u64::MAX)],
+        ) {
+            let key = SeenKey {
+                origin: NodeId::new("a").expect("a name"),
+                incarnation: Incarnation::new(1),
+                chunk,
+            };
+            let records = [SeenRecord { key, marks: marks.into() }];
+            let taken = allocation_counter::measure(|| {
+                let mut seen = Seen::recover(&records);
+                let source =
+                    seen.source(&NodeId::new("a").expect("a name"), Incarnation::new(1));
+                for sequence in [1, n, n] {
+                    seen.mark(source, Sequence::new(sequence));
+                    assert_eq!(seen.check(source, Sequence::new(sequence)), Verdict::Seen);
+                }
+                let _changes = seen.take_changes();
+            });
+            prop_assert!(taken.bytes_max <= MOST_BYTES, "{} bytes", taken.bytes_max);
+        }
+
+        #[test]
+        fn a_bitmap_is_read_as_it_was_written(
+            marked in prop::collection::btree_set(1..CHUNK, 0..200),
+            change in 1..=255_u8,
+        ) {
+            let mut bits = Box::new([0; WORDS]);
+            for sequence in &marked {
+                let (_, word, bit) = place(*sequence);
+                bits[word] |= bit;
+            }
+            let encoded = encode_chunk(&bits);
+            prop_assert_eq!(decode_chunk(&encoded), Some(bits));
+            for end in 0..encoded.len() {
+                prop_assert!(decode_chunk(&encoded[..end]).is_none(), "cut at {}", end);
+            }
+            // There is no checksum: a changed byte is refused, or is another bitmap.
+            for at in 0..encoded.len() {
+                let mut changed = encoded.to_vec();
+                changed[at] ^= change;
+                let taken = allocation_counter::measure(|| drop(decode_chunk(&changed)));
+                prop_assert!(taken.bytes_max <= MOST_BYTES, "{} bytes", taken.bytes_max);
+            }
+        }
+    }
 }

@@ -437,3 +437,6 @@ pub fn retry_wait(retry: &crate::config::Retry, handed: u32, random: &mut Random
     let limit = backoff(retry.ack_timeout, retry.max_backoff.max(retry.ack_timeout), handed);
     if handed <= 1 { limit } else { random.upper_half(limit) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -102,6 +102,10 @@ pub fn join<'a>(items: impl Iterator<Item = &'a str>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use alloc::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -132,5 +136,48 @@ mod tests {
         assert!(!is_path("b,a,c", 2));
         assert!(!is_path("a,b,a", 9));
         assert!(!is_path("", 9));
+    }
+
+    fn tag() -> impl Strategy<Value = String> {
+        prop_oneof![8 => "[a-d]{1,2}", 1 => "[A-Za-z0-9._-]{1,64}"]
+    }
+
+    proptest! {
+        #[test]
+        fn a_tag_set_is_a_set(
+            own in prop::collection::vec(tag(), 0..8),
+            targets in prop::collection::vec(tag(), 0..8),
+        ) {
+            let set = |tags: &[String]| TagSet::new(tags.iter().map(String::as_str));
+            let (own_set, target_set) = (set(&own).expect("good"), set(&targets).expect("good"));
+            let (own, targets): (BTreeSet<_>, BTreeSet<_>) =
+                (own.iter().collect(), targets.iter().collect());
+            prop_assert!(own_set.iter().eq(own.iter().copied()), "sorted, without repetition");
+            prop_assert!(is_canonical(own_set.as_str(), own.len().max(1)));
+            prop_assert!(own.is_empty() || !is_canonical(own_set.as_str(), own.len() - 1));
+            let expected = targets.is_empty() || !own.is_disjoint(&targets);
+            prop_assert_eq!(own_set.matches(target_set.as_str()), expected);
+        }
+
+        #[test]
+        fn canonical_is_what_a_set_is_written_as(text in "[a-c,é]{0,6}", max in 0..4_usize) {
+            let tags: Vec<&str> = list(&text).collect();
+            let count = tags.len();
+            let canonical = TagSet::new(tags).is_ok_and(|set| set.as_str() == text);
+            prop_assert_eq!(is_canonical(&text, max), canonical && count <= max);
+        }
+
+        #[test]
+        fn a_path_is_a_list_without_repetition(text in "[a-c,é]{0,8}", max in 1..5_usize) {
+            let ids: Vec<&str> = text.split(',').collect();
+            let distinct: BTreeSet<&&str> = ids.iter().collect();
+            let expected = ids.iter().all(|id| is_name(id))
+                && distinct.len() == ids.len()
+                && ids.len() <= max;
+            prop_assert_eq!(is_path(&text, max), expected);
+            if expected {
+                prop_assert_eq!(join(list(&text)), text);
+            }
+        }
     }
 }

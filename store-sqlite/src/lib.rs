@@ -35,6 +35,9 @@ mod history;
 mod index;
 mod latest;
 mod log;
+#[cfg(feature = "readback")]
+#[doc(hidden)]
+pub mod readback;
 mod records;
 mod recover;
 mod schema;

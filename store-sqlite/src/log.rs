@@ -129,7 +129,7 @@ fn expires(row: &Row) -> u64 {
     row.message.expires().map_or(0, |at| at.0)
 }
 
-fn checksum(row: &Row) -> u32 {
+pub(crate) fn checksum(row: &Row) -> u32 {
     let session = |id: Option<SessionId>| id.map_or(u64::MAX, SessionId::get);
     checksum_of(
         [row.position.get(), session(row.publisher), session(row.only)],

@@ -203,7 +203,7 @@ pub(crate) fn read_dead_letter(columns: &rusqlite::Row<'_>) -> Result<DeadLetter
     letter.ok_or(Damaged::DeadLetter(id))
 }
 
-fn checksum(letter: &DeadLetter) -> u32 {
+pub(crate) fn checksum(letter: &DeadLetter) -> u32 {
     checksum_of(
         [
             letter.id.get(),

@@ -153,7 +153,7 @@ impl Node {
     }
 
     pub(super) fn application_text(&mut self, link: &mut Link, text: &Bytes) -> Result<(), Close> {
-        if link.application().is_none_or(|app| app.ending.is_some()) {
+        if is_ending(link) {
             return Ok(());
         }
         let Ok(frame) = core::str::from_utf8(text) else {
@@ -188,6 +188,9 @@ impl Node {
             records::<wire::Publish<'_>>(batch).map_err(|error| protocol(&format!("{error}")))?;
         let ordinal = link.frames_in;
         for publish in &publishes {
+            if is_ending(link) {
+                break;
+            }
             match Draft::from_wire(publish, &self.config.limits) {
                 Ok(draft) => self.publish_on(link, &draft, ordinal),
                 Err(refusal) => self.reject(link, refusal, ordinal),
@@ -205,6 +208,9 @@ impl Node {
             records::<wire::Settle<'_>>(batch).map_err(|error| protocol(&format!("{error}")))?;
         let ordinal = link.frames_in;
         for settle in &settles {
+            if is_ending(link) {
+                break;
+            }
             match Settle::from_wire(settle) {
                 Ok(settle) => self.settle_on(link, &settle, ordinal),
                 Err(refusal) => self.reject(link, refusal, ordinal),
@@ -317,6 +323,11 @@ impl Node {
         }
         self.arrange_write(id);
     }
+}
+
+/// Whether nothing more is taken on this link: it has spent its errors.
+fn is_ending(link: &Link) -> bool {
+    link.application().is_none_or(|application| application.ending.is_some())
 }
 
 /// The `messageId` that a frame names.

@@ -67,17 +67,23 @@ impl Session {
             }
             RoleRecord::Application { tags, keys, auto, conflate, from, replay } => {
                 let tags = tags.map(|tags| TagSet::new(crate::tags::list(&tags)));
+                if kind != "app" || !is_name(name) {
+                    return None;
+                }
                 Role::Application(Application {
-                    client: Some(name.into()).filter(|_| kind == "app" && is_name(name)),
+                    client: Some(name.into()),
                     tags: tags.transpose().ok()?,
                     keys,
                     ack: if auto { AckMode::Auto } else { AckMode::Manual },
                     conflate,
-                    from,
-                    replay,
+                    from: from.min(head.next()),
+                    replay: replay.min(head),
                 })
             }
         };
+        // Nothing lies behind the end of the log, and no flight ahead of the next row: a record
+        // that says so is damaged, and would pass over what is still to come.
+        let impossible = next > head.next() || open.iter().any(|flight| flight.position >= next);
         let mut session = Self::new(record.id, role, next, repeats);
         session.doubt = head;
         session.handed_upto = head;
@@ -87,7 +93,7 @@ impl Session {
         }
         session.disconnected(away_since);
         session.dirty = Dirty::Clean;
-        if before != node_tags.as_str() && session.follows_node_tags() {
+        if impossible || (before != node_tags.as_str() && session.follows_node_tags()) {
             session.rewind(head);
         }
         Some(session)

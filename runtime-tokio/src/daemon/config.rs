@@ -73,8 +73,16 @@ pub fn load(file: &Path) -> Result<Settings, ConfigError> {
     parse(file, &text, &variables)
 }
 
-/// Puts the settings together from the text of `file` and from environment variables.
-fn parse(file: &Path, text: &str, variables: &[(String, String)]) -> Result<Settings, ConfigError> {
+/// Puts the settings together from the text of `file` and from environment variables, without
+/// reading either: for whoever has them from elsewhere.
+///
+/// # Errors
+/// [`ConfigError::Invalid`] if anything in them is wrong.
+pub fn parse(
+    file: &Path,
+    text: &str,
+    variables: &[(String, String)],
+) -> Result<Settings, ConfigError> {
     let mut draft = draft::Draft::new(file);
     draft.take_file(text)?;
     draft.take_environment(variables);

@@ -65,11 +65,18 @@ impl World {
             }),
             Fault::SlowCommit => {
                 let slow = self.random.between(50_000, SECOND);
-                self.hit_disk(|disk| disk.slow = slow)
+                self.hit_disk(|disk| disk.slow = slow);
+                true
             }
             // Counted when they are felt.
-            Fault::DiskFull => self.hit_disk(|disk| disk.full = true) && false,
-            Fault::FailedSync => self.hit_disk(|disk| disk.fails = true) && false,
+            Fault::DiskFull => {
+                self.hit_disk(|disk| disk.full = true);
+                false
+            }
+            Fault::FailedSync => {
+                self.hit_disk(|disk| disk.fails = true);
+                false
+            }
             Fault::Restore => self.restore(),
             Fault::Wipe => self.wipe(),
             Fault::Jump => self.hit_node(fault, Self::jump),
@@ -111,11 +118,10 @@ impl World {
         true
     }
 
-    fn hit_disk(&mut self, hit: impl FnOnce(&mut Disk)) -> bool {
+    fn hit_disk(&mut self, hit: impl FnOnce(&mut Disk)) {
         let (site, length) = (self.random.index(self.sites.len()), self.length());
         hit(&mut self.sites[site].disk);
         self.at(length, Event::Over(Over::Disk(site)));
-        true
     }
 
     fn stall(&mut self, conn: ConnId) {

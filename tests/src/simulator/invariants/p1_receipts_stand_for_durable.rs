@@ -39,19 +39,21 @@ impl Invariant for Rule {
             Fact::Transmitted { site, conn, to: Party::Node(_), item } => {
                 self.answered(*site, *conn, item, view)
             }
-            Fact::Transmitted { site, to: Party::App(app), item, .. } => match item {
-                Item::Answer(Answer::Receipt { version, id, .. }) => {
-                    let number = view.ledger.by_version(version);
-                    let durable = &view.ledger.places[*site].durable;
-                    if number.is_some_and(|number| durable.contains(&number)) {
-                        return Ok(());
-                    }
-                    let (node, app) = (&view.names[*site], view.apps[*app].name());
-                    let what = format!("{node} gives {app} a receipt for {id}, not durable there");
-                    Err(Broken::new(what, &[id, node]))
+            Fact::Transmitted {
+                site,
+                to: Party::App(app),
+                item: Item::Answer(Answer::Receipt { version, id, .. }),
+                ..
+            } => {
+                let number = view.ledger.by_version(version);
+                let durable = &view.ledger.places[*site].durable;
+                if number.is_some_and(|number| durable.contains(&number)) {
+                    return Ok(());
                 }
-                _ => Ok(()),
-            },
+                let (node, app) = (&view.names[*site], view.apps[*app].name());
+                let what = format!("{node} gives {app} a receipt for {id}, not durable there");
+                Err(Broken::new(what, &[id, node]))
+            }
             _ => Ok(()),
         }
     }

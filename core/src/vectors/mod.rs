@@ -1,0 +1,3 @@
+//! Byte-exact vectors of everything that travels or rests; see `tests`.
+
+mod tests;

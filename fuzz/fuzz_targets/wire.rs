@@ -1,0 +1,4 @@
+//! Hands libFuzzer's bytes to [`slipstream_fuzz::wire`].
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| slipstream_fuzz::wire(bytes));
