@@ -36,8 +36,8 @@ impl Daemon {
             let before = mem::replace(&mut taken, self.descriptors());
             before == taken
         });
-        let free = (0..).filter(|number| !taken.contains(number));
-        let limit = free.skip(room).next().unwrap_or(u64::MAX);
+        let mut free = (0..).filter(|number| !taken.contains(number));
+        let limit = free.nth(room).unwrap_or(u64::MAX);
         self.limit_descriptors(limit)
     }
 
