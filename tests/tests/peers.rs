@@ -398,3 +398,30 @@ fn what_breaks_the_protocol_closes_the_link_and_nothing_else() {
     assert!(!world.closed.contains_key(&sound));
     assert_eq!(world.store.messages().count(), 0);
 }
+
+#[test]
+fn a_peer_whose_clock_was_wrong_is_believed_again_without_any_traffic() {
+    let (mut a, mut b) = (dialling("a"), World::new("b"));
+    let (till, right) = (a.connect("keys="), b.now.wall);
+    // b greets while its clock is a year behind.
+    b.now.wall = right.minus(Duration::from_secs(365 * 24 * 3600));
+    let wire = join(&mut a, &mut b);
+    carry(&mut a, &mut b, wire);
+    b.now.wall = right;
+    pass_together(&mut a, &mut b, wire, 2);
+    a.said(till);
+    a.publish(till, "m-1", "order:1", "1");
+    assert_eq!(a.said(till)[0]["code"], "CLOCK", "a is ahead of its only peer");
+    pass_together(&mut a, &mut b, wire, 30);
+    a.publish(till, "m-1", "order:1", "1");
+    a.settle();
+    assert_eq!(a.said(till)[0]["type"], "ACK");
+}
+
+fn pass_together(a: &mut World, b: &mut World, wire: slipstream_tests::world::Wire, seconds: u64) {
+    for _ in 0..seconds {
+        a.pass(Duration::from_secs(1));
+        b.pass(Duration::from_secs(1));
+        carry(a, b, wire);
+    }
+}

@@ -58,6 +58,9 @@ impl Node {
                 }
                 if link.ping_at <= now {
                     self.ping(&mut link);
+                    // A peer that is sent nothing must hear all the same when a clock is right
+                    // again: the last acknowledgement, said once more, tells it.
+                    self.acknowledge(&mut link);
                 }
                 let deadline = link.heard + self.config.heartbeat.timeout;
                 self.timers.set(Timer::Link(id), link.ping_at.min(deadline));

@@ -199,12 +199,17 @@ impl Node {
 
     /// Tells a peer what is durable, if that is news.
     pub(super) fn flush(&mut self, id: LinkId) {
-        let (position, wall) = (self.log.durable(), self.now.wall);
-        let Some(link) = self.links.get_mut(&id) else { return };
-        let Some(peer) = link.peer_mut() else { return };
-        if peer.settled == peer.told {
-            return;
+        let Some(mut link) = self.links.remove(&id) else { return };
+        if link.peer().is_some_and(|peer| peer.settled != peer.told) {
+            self.acknowledge(&mut link);
         }
+        self.links.insert(id, link);
+    }
+
+    /// Tells a peer what is durable, and what the wall clock says.
+    pub(super) fn acknowledge(&mut self, link: &mut Link) {
+        let (position, wall) = (self.log.durable(), self.now.wall);
+        let Some(peer) = link.peer_mut() else { return };
         peer.told = peer.settled;
         let ack = Wire::Ack(Ack { upto: peer.told, position, wall });
         transmit(&mut self.out, link, Frame::Binary(ack.encode()));

@@ -378,10 +378,10 @@ impl World {
 
     /// An end notices that its connection is gone.
     pub fn gone(&mut self, conn: ConnId, side: usize, code: Option<u16>, reason: &str) {
-        if self.healed && reason == super::faults::LIFE_IS_OVER {
+        let Some(found) = self.network.conns.get_mut(&conn) else { return };
+        if self.healed && reason == super::faults::LIFE_IS_OVER && found.alive == [true; 2] {
             return;
         }
-        let Some(found) = self.network.conns.get_mut(&conn) else { return };
         if !core::mem::replace(&mut found.alive[side], false) {
             return;
         }

@@ -5,10 +5,12 @@ use slipstream_core::io::Input;
 
 use super::counts::{Fault, Sometimes};
 use super::facts::Fact;
+use super::ledger::Place;
 use super::network::{ConnId, End};
 use super::plan::{Micros, SECOND};
 use super::site::Disk;
 use super::world::{Event, Over, World};
+use crate::world::MemoryStore;
 
 /// Why a connection ends that a proxy has limited; no longer once everything has healed.
 pub const LIFE_IS_OVER: &str = "life is over";
@@ -47,51 +49,31 @@ impl World {
         self.random.between(100_000, self.plan.fault_length)
     }
 
-    fn running(&mut self) -> Option<usize> {
-        let running: Vec<usize> = self
-            .sites
-            .iter()
-            .filter(|site| site.process.is_some())
-            .map(|site| site.index)
-            .collect();
-        (!running.is_empty()).then(|| self.random.pick(&running))
-    }
-
-    fn some_conn(&mut self) -> Option<ConnId> {
-        let conns: Vec<ConnId> = self.network.conns.keys().copied().collect();
-        (!conns.is_empty()).then(|| self.random.pick(&conns))
-    }
-
-    /// Lets a fault happen. Answers whether there was something to hit.
+    /// Lets a fault happen. Answers whether there was something to hit, and it is felt at once.
     fn inject(&mut self, fault: Fault) -> bool {
         match fault {
-            Fault::Cut | Fault::SilentCut | Fault::Stall => {
-                let Some(conn) = self.some_conn() else { return false };
-                self.hit_conn(fault, conn);
-                true
-            }
-            Fault::Partition | Fault::Clog => self.block(fault),
-            Fault::Kill | Fault::PowerLoss | Fault::Stop | Fault::Freeze => {
-                let Some(site) = self.running() else { return false };
-                self.hit_process(fault, site);
-                true
-            }
-            Fault::SlowCommit | Fault::DiskFull | Fault::FailedSync => {
-                let site = self.random.index(self.sites.len());
-                let length = self.length();
+            Fault::Cut => self.hit_conn(fault, Self::cut),
+            Fault::SilentCut => self.hit_conn(fault, Self::lose),
+            Fault::Stall => self.hit_conn(fault, Self::stall),
+            Fault::Partition => self.part(),
+            Fault::Clog => self.clog(),
+            Fault::Kill => self.hit_node(fault, |world, site| world.kill(site, false)),
+            Fault::PowerLoss => self.hit_node(fault, |world, site| world.kill(site, true)),
+            Fault::Stop => self.hit_node(fault, |world, site| world.give(site, Input::ShutDown)),
+            Fault::Freeze => self.hit_node(fault, |world, site| {
+                world.sites[site].frozen_until = world.now + world.length();
+            }),
+            Fault::SlowCommit => {
                 let slow = self.random.between(50_000, SECOND);
-                let disk = &mut self.sites[site].disk;
-                match fault {
-                    Fault::SlowCommit => disk.slow = slow,
-                    Fault::DiskFull => disk.full = true,
-                    _ => disk.fails = true,
-                }
-                self.at(length, Event::Over(Over::Disk(site)));
-                // Counted when it is felt.
-                fault == Fault::SlowCommit
+                self.hit_disk(|disk| disk.slow = slow)
             }
-            Fault::Restore | Fault::Wipe => self.set_back(fault),
-            Fault::Jump | Fault::ClockStop => self.hit_clock(fault),
+            // Counted when they are felt.
+            Fault::DiskFull => self.hit_disk(|disk| disk.full = true) && false,
+            Fault::FailedSync => self.hit_disk(|disk| disk.fails = true) && false,
+            Fault::Restore => self.restore(),
+            Fault::Wipe => self.wipe(),
+            Fault::Jump => self.hit_node(fault, Self::jump),
+            Fault::ClockStop => self.hit_node(fault, Self::stop_clock),
             Fault::NodeAdded => self.add_node(),
             Fault::NodeRemoved => self.begin_removal(),
             Fault::LinkAdded => self.add_link(),
@@ -106,94 +88,95 @@ impl World {
         }
     }
 
-    fn hit_conn(&mut self, fault: Fault, conn: ConnId) {
+    fn hit_conn(&mut self, fault: Fault, hit: impl FnOnce(&mut Self, ConnId)) -> bool {
+        let conns: Vec<ConnId> = self.network.conns.keys().copied().collect();
+        if conns.is_empty() {
+            return false;
+        }
+        let conn = self.random.pick(&conns);
         self.say(|_| format!("conn:{conn} is hit: {}", fault.text()));
-        match fault {
-            Fault::Cut => self.cut(conn),
-            Fault::Stall => {
-                let (side, until) = (self.random.index(2), self.now + self.length());
-                if let Some(found) = self.network.conns.get_mut(&conn) {
-                    let stalled = &mut found.pipes[side].stalled_until;
-                    *stalled = (*stalled).max(until);
-                }
-            }
-            _ => {
-                self.empty(conn, 0);
-                self.empty(conn, 1);
-                // An application has no heartbeat here: it notices by itself.
-                let ends = self.network.conns[&conn].ends;
-                for (side, end) in ends.iter().enumerate() {
-                    if !matches!(end, End::Node { .. }) {
-                        self.at(
-                            3 * SECOND,
-                            Event::Gone { conn, side, code: None, reason: "no answer" },
-                        );
-                    }
-                }
-            }
-        }
-    }
-
-    fn block(&mut self, fault: Fault) -> bool {
-        let (a, b) = (self.random.index(self.sites.len()), self.random.index(self.sites.len()));
-        let until = self.now + self.length();
-        if fault == Fault::Partition {
-            if a == b {
-                return false;
-            }
-            self.network.blocked.insert((a, b), until);
-            if self.random.chance(700) {
-                self.network.blocked.insert((b, a), until);
-            }
-        } else {
-            let outward = self.random.chance(500);
-            for other in 0..self.sites.len() {
-                let way = if outward { (a, other) } else { (other, a) };
-                self.network.blocked.insert(way, until);
-            }
-        }
-        self.say(|world| {
-            format!(
-                "{} and {}: {} until {:.3}",
-                world.names[a],
-                world.names[b],
-                { fault.text() },
-                until as f64 / 1e6
-            )
-        });
+        hit(self, conn);
         true
     }
 
-    fn hit_process(&mut self, fault: Fault, site: usize) {
+    fn hit_node(&mut self, fault: Fault, hit: impl FnOnce(&mut Self, usize)) -> bool {
+        let running = self.sites.iter().filter(|site| site.process.is_some());
+        let running: Vec<usize> = running.map(|site| site.index).collect();
+        if running.is_empty() {
+            return false;
+        }
+        let site = self.random.pick(&running);
         self.say(|world| format!("{} is hit: {}", world.names[site], fault.text()));
-        match fault {
-            Fault::Kill => self.kill(site, false),
-            Fault::PowerLoss => self.kill(site, true),
-            Fault::Stop => self.give(site, Input::ShutDown),
-            _ => {
-                let until = self.now + self.length();
-                self.sites[site].frozen_until = until;
+        hit(self, site);
+        true
+    }
+
+    fn hit_disk(&mut self, hit: impl FnOnce(&mut Disk)) -> bool {
+        let (site, length) = (self.random.index(self.sites.len()), self.length());
+        hit(&mut self.sites[site].disk);
+        self.at(length, Event::Over(Over::Disk(site)));
+        true
+    }
+
+    fn stall(&mut self, conn: ConnId) {
+        let (side, until) = (self.random.index(2), self.now + self.length());
+        if let Some(found) = self.network.conns.get_mut(&conn) {
+            let stalled = &mut found.pipes[side].stalled_until;
+            *stalled = (*stalled).max(until);
+        }
+    }
+
+    /// Nothing arrives any more, and nobody is told.
+    fn lose(&mut self, conn: ConnId) {
+        self.empty(conn, 0);
+        self.empty(conn, 1);
+        // An application has no heartbeat here: it notices by itself.
+        let ends = self.network.conns[&conn].ends;
+        let (code, reason) = (None, "no answer");
+        for (side, end) in ends.iter().enumerate() {
+            if !matches!(end, End::Node { .. }) {
+                self.at(3 * SECOND, Event::Gone { conn, side, code, reason });
             }
         }
     }
 
-    fn hit_clock(&mut self, fault: Fault) -> bool {
-        let Some(site) = self.running() else { return false };
-        let length = self.length();
-        let jump = self.random.pick(&JUMPS_MS);
-        let before = self.sites[site].clock.read(self.now);
-        let clock = &mut self.sites[site].clock;
-        if fault == Fault::Jump {
-            clock.jump_ms = jump;
-        } else {
-            clock.stopped_at = Some(before.0);
+    fn part(&mut self) -> bool {
+        let (a, b) = (self.random.index(self.sites.len()), self.random.index(self.sites.len()));
+        if a == b {
+            return false;
         }
-        self.say(|world| format!("{} is hit: {} by {jump} ms", world.names[site], fault.text()));
-        if fault == Fault::Jump {
-            self.look_at_jump(site);
+        let until = self.now + self.length();
+        self.network.blocked.insert((a, b), until);
+        if self.random.chance(700) {
+            self.network.blocked.insert((b, a), until);
         }
-        self.at(length, Event::Over(Over::Clock(site)));
+        self.say(|world| format!("{} and {} are parted", world.names[a], world.names[b]));
         true
+    }
+
+    fn clog(&mut self) -> bool {
+        let (site, until) = (self.random.index(self.sites.len()), self.now + self.length());
+        let outward = self.random.chance(500);
+        for other in 0..self.sites.len() {
+            let way = if outward { (site, other) } else { (other, site) };
+            self.network.blocked.insert(way, until);
+        }
+        self.say(|world| format!("{} is clogged, outward: {outward}", world.names[site]));
+        true
+    }
+
+    fn jump(&mut self, site: usize) {
+        let (length, jump_ms) = (self.length(), self.random.pick(&JUMPS_MS));
+        self.sites[site].clock.jump_ms = jump_ms;
+        self.say(|world| format!("{} is {jump_ms} ms off", world.names[site]));
+        self.look_at_jump(site);
+        self.at(length, Event::Over(Over::Clock(site)));
+    }
+
+    fn stop_clock(&mut self, site: usize) {
+        let (length, reading) = (self.length(), self.sites[site].clock.read(self.now));
+        self.sites[site].clock.stopped_at = Some(reading.0);
+        self.at(length, Event::Over(Over::Clock(site)));
     }
 
     /// A jump of the wall clock must move nothing that runs on the monotonic one.
@@ -221,28 +204,31 @@ impl World {
         }
     }
 
-    /// A store becomes an older one: set back to a copy, or empty.
-    fn set_back(&mut self, fault: Fault) -> bool {
+    /// A copy is taken at the first time, and the store is set back to it at the second.
+    fn restore(&mut self) -> bool {
         let site = self.random.index(self.sites.len());
-        if fault == Fault::Restore && self.sites[site].disk.backup.is_none() {
-            let copy = self.sites[site].disk.durable.clone();
-            let place = self.ledger.places[site].clone();
-            self.sites[site].disk.backup = Some((copy, place));
-            return false;
+        match self.sites[site].disk.backup.take() {
+            Some((copy, place)) => self.set_back(Fault::Restore, site, copy, place),
+            None => {
+                let copy = self.sites[site].disk.durable.clone();
+                let place = self.ledger.places[site].clone();
+                self.sites[site].disk.backup = Some((copy, place));
+                false
+            }
         }
+    }
+
+    fn wipe(&mut self) -> bool {
+        let site = self.random.index(self.sites.len());
+        let id = 0x99_0000 + u128::from(self.random.next());
+        self.set_back(Fault::Wipe, site, MemoryStore::new(id), Place::default())
+    }
+
+    /// A store becomes an older one, once a run: what was under way then is forgiven.
+    fn set_back(&mut self, fault: Fault, site: usize, copy: MemoryStore, place: Place) -> bool {
         if self.ledger.forgiven_before > 0 {
             return false;
         }
-        let (copy, place) = match fault {
-            Fault::Restore => match self.sites[site].disk.backup.take() {
-                Some(backup) => backup,
-                None => return false,
-            },
-            _ => {
-                let id = 0x99_0000 + u128::from(self.random.next());
-                (Disk::new(id).durable, Default::default())
-            }
-        };
         self.say(|world| format!("{} is hit: {}", world.names[site], fault.text()));
         self.kill(site, false);
         self.sites[site].disk.durable = copy;

@@ -26,6 +26,7 @@ mod plan;
 mod processes;
 mod random;
 mod site;
+mod storing;
 mod trace;
 mod world;
 

@@ -111,7 +111,7 @@ impl Plan {
         let padding = random.pick(&[(0, 40), (0, 40), (0, 40), (0, 400), (0, 4_000), (0, 60_000)]);
         // Large values, to fill credit and pipes, come more slowly.
         let slower = if padding.1 > 10_000 { 4 } else { 1 };
-        let chaos = random.between(15, 60) * SECOND;
+        let chaos = random.between(8, 40) * SECOND;
         let publishers = random.pick(&[300, 600, 1000]);
         let settings = Settings::draw(&mut random, nodes, padding.1);
         Self {

@@ -1,7 +1,7 @@
 //! P6: an application never sees a key go back, and in the end every node, and every application
 //! that is handed everything, agrees on the newest value of each key and tag set.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use slipstream_core::admin::Status;
 use slipstream_core::ids::Hash128;
@@ -16,12 +16,15 @@ use crate::simulator::ledger::MessageNo;
 #[derive(Debug, Default)]
 pub struct Rule {
     applied: HashMap<usize, HashMap<Hash128, MessageNo>>,
+    /// Applications that still hear what their node sent before its store was set back.
+    set_back: HashSet<usize>,
 }
 
 impl Invariant for Rule {
     fn see(&mut self, fact: &Fact<'_>, view: &View<'_>) -> Verdict {
         let (app, version) = match fact {
             Fact::AppConnected { app } => {
+                self.set_back.remove(app);
                 if view.apps[*app].client.is_none() {
                     self.applied.remove(app);
                 }
@@ -29,6 +32,8 @@ impl Invariant for Rule {
             }
             Fact::SetBack { site } => {
                 self.applied.retain(|app, _| view.apps[*app].site != *site);
+                let here = view.apps.iter().filter(|app| app.site == *site);
+                self.set_back.extend(here.map(|app| app.index));
                 return Ok(());
             }
             Fact::AppHeard { app, item: Item::Delivery(delivery) } => (*app, &delivery.version),
@@ -39,6 +44,9 @@ impl Invariant for Rule {
             _ => return Ok(()),
         };
         let Some(number) = view.ledger.by_version(version) else { return Ok(()) };
+        if self.set_back.contains(&app) {
+            return Ok(());
+        }
         let known = &view.ledger.messages[number];
         let Some(key) = known.key else { return Ok(()) };
         let applied = self.applied.entry(app).or_default();
