@@ -13,7 +13,7 @@ use super::{Tally, quick};
 
 const STORY: &str = "wall clocks that move";
 /// How long each fault lasts, at least: longer than heartbeats may be away.
-const LASTS: Duration = Duration::from_millis(1_500);
+const LASTS: Duration = Duration::from_millis(2_000);
 
 /// What a clock does.
 struct Move {

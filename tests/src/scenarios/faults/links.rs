@@ -60,7 +60,7 @@ pub fn that_fail_in_every_way(binary: &str) {
         let lost = mesh.link.lost();
         fault.strike(&mesh.link);
         // Some end before a heartbeat notices, some after.
-        thread::sleep(seed.millis(50..1_400));
+        thread::sleep(seed.millis(50..2_000));
         if matches!(fault, Fault::LoseThere | Fault::LoseBack) {
             until("bytes to be lost", PATIENCE, || mesh.link.lost() > lost);
         }
