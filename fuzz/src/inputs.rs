@@ -407,6 +407,9 @@ fn garbage(world: &mut World, link: u8, count: u8) {
         world.takes_frames = true;
         world.take_frames();
         world.settle();
+        // A greeting waits for a store that was full to be asked again, and errors for a greeting.
+        world.pass(Duration::from_millis(1100));
+        world.settle();
         assert!(world.is_over() || !world.is_open(link), "{count} errors, and the link lives");
     }
 }
