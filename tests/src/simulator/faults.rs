@@ -171,7 +171,11 @@ impl World {
         true
     }
 
+    /// One clock at a time: where most nodes jump together, they believe each other.
     fn jump(&mut self, site: usize) {
+        if self.sites.iter().any(|other| other.index != site && other.clock.jump_ms != 0) {
+            return;
+        }
         let (length, jump_ms) = (self.length(), self.random.pick(&JUMPS_MS));
         self.sites[site].clock.jump_ms = jump_ms;
         self.say(|world| format!("{} is {jump_ms} ms off", world.names[site]));
