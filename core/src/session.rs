@@ -82,6 +82,8 @@ pub struct Flight {
     pub due: Option<Instant>,
     /// Whether the link that is up now has carried it.
     pub on_link: bool,
+    /// When that was first, as [`Session::carries`] counts.
+    pub carried: u64,
     /// Its `messageId`, where an application may acknowledge by that.
     pub id: Option<Box<str>>,
     /// What was said at the first and at the last failure.
@@ -126,6 +128,8 @@ pub struct Session {
     pub known: BTreeSet<Position>,
     /// Highest row ever handed over.
     pub handed_upto: Position,
+    /// Flights that links have begun to carry, so that each knows which came before it.
+    pub carries: u64,
     /// The link that serves it.
     pub link: Option<LinkId>,
     /// Rows are on their way from the store.
@@ -176,6 +180,7 @@ impl Session {
             flights: BTreeMap::new(),
             known: BTreeSet::new(),
             handed_upto: Position::default(),
+            carries: 0,
             link: None,
             fetch: None,
             wake: None,
@@ -257,6 +262,21 @@ impl Session {
     /// Ends the obligation for a row in flight. Answers whether there was one.
     pub fn settle(&mut self, position: Position) -> bool {
         self.flights.remove(&position).is_some()
+    }
+
+    /// What a cumulative acknowledgement of `delivery` speaks of: what this link had begun to carry
+    /// before it. A flight that was lost with an earlier link, or is on its way again, is none of
+    /// it: the application may never have seen it (P2).
+    pub fn carried_before(&self, delivery: Position) -> Vec<Position> {
+        let last = self.flights.get(&delivery).map(|flight| flight.carried);
+        let before = |flight: &Flight| match last {
+            Some(last) => flight.carried <= last,
+            // It is settled already. First hand-overs go in the order of the log.
+            None => flight.handed == 1,
+        };
+        let flights = self.flights.range(..=delivery);
+        let carried = flights.filter(|(_, flight)| flight.on_link && before(flight));
+        carried.map(|(position, _)| *position).collect()
     }
 
     /// The peer has this row, in flight or not looked at yet. More than [`MAX_KNOWN`] ahead are
@@ -416,6 +436,7 @@ impl Flight {
             first_at,
             due: None,
             on_link: false,
+            carried: 0,
             id: None,
             errors: None,
             nacked: false,

@@ -325,7 +325,10 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_refused_or_read(tag in 0..12_u8, bytes in prop::collection::vec(any::<u8>(), 0..64)) {
+    fn any_bytes_are_refused_or_read(
+        tag in 0..12_u8,
+        bytes in prop::collection::vec(any::<u8>(), 0..64),
+    ) {
         receive([&[tag][..], &bytes].concat());
     }
 

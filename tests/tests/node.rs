@@ -614,3 +614,25 @@ fn an_absence_that_begins_while_the_clock_has_jumped_ends_no_session() {
     let sessions = world.status().sessions;
     assert!(sessions.iter().any(|session| session.name == "app:pi-1"), "{sessions:?}");
 }
+
+#[test]
+fn a_cumulative_ack_does_not_speak_of_what_an_earlier_link_lost() {
+    let mut world = World::new("a");
+    let till = world.connect("keys=");
+    let lost = world.connect("client=pi-1");
+    world.settle();
+    world.publish(till, "m-1", "order:1", "1");
+    world.settle();
+    world.lose(lost);
+    // Until it has been handed m-1 again, an ACK of m-2 says nothing of it.
+    let app = world.connect("client=pi-1");
+    world.publish(till, "m-2", "order:2", "2");
+    world.settle();
+    let said = world.said(app);
+    assert_eq!(ids(&said), ["m-1", "m-2"]);
+    world.text(app, r#"{"type":"ACK","deliveryId":2,"upTo":true}"#);
+    world.lose(app);
+    let app = world.connect("client=pi-1");
+    world.settle();
+    assert!(ids(&world.said(app)).is_empty(), "the link had carried both, in order");
+}

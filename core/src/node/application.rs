@@ -392,12 +392,8 @@ fn acknowledge_upto(session: &mut Session, delivery: Position) -> bool {
     if !was_handed(session, delivery) {
         return false;
     }
-    while let Some((first, _)) = session.flights.first_key_value() {
-        let first = *first;
-        if first > delivery {
-            break;
-        }
-        acknowledge(session, first);
+    for carried in session.carried_before(delivery) {
+        acknowledge(session, carried);
     }
     true
 }

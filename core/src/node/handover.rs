@@ -284,6 +284,10 @@ impl Carrier<'_> {
     ) {
         let redelivery = flight.handed;
         flight.handed += 1;
+        if !flight.on_link {
+            session.carries += 1;
+            flight.carried = session.carries;
+        }
         flight.on_link = true;
         flight.due = None;
         if redelivery == 0 {

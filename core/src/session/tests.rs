@@ -48,6 +48,26 @@ fn session(role: Role) -> Session {
     Session::new(SessionId::new(1), role, Position::new(1), repeats(0))
 }
 
+#[test]
+fn a_cumulative_ack_speaks_of_what_the_link_carried_before() {
+    let mut session = session(Role::Application(named()));
+    // 1 was lost with an earlier link; 2 and 4 were carried in order; 3 came again behind 4.
+    let flights = [(1, false, 1, 0), (2, true, 1, 5), (3, true, 2, 7), (4, true, 1, 6)];
+    for (position, on_link, handed, carried) in flights {
+        let flight = Flight { on_link, handed, carried, ..Flight::new(WALL) };
+        session.flights.insert(Position::new(position), flight);
+    }
+    let before = |session: &Session, delivery| -> Vec<u64> {
+        let carried = session.carried_before(Position::new(delivery));
+        carried.into_iter().map(Position::get).collect()
+    };
+    assert_eq!(before(&session, 4), [2, 4]);
+    assert_eq!(before(&session, 3), [2, 3]);
+    assert_eq!(before(&session, 1), [0_u64; 0], "it is not on this link");
+    session.flights.remove(&Position::new(4));
+    assert_eq!(before(&session, 4), [2], "settled already, and 3 may still be on its way");
+}
+
 fn row(position: u64, path: &str, tags: &str, key: &str) -> Row {
     let fields = Fields {
         kind: Kind::Sk,

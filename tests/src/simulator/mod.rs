@@ -122,7 +122,9 @@ pub fn run(seed: u64) -> Outcome {
 pub fn run_in_words(seed: u64) -> String {
     let mut world = World::new(Plan::draw(seed), true);
     world.live();
-    world.trace.tail(&[], usize::MAX).join("\n")
+    let mut lines = world.trace.tail(&[], usize::MAX);
+    lines.extend(world.network.conns.iter().map(|(number, conn)| format!("conn:{number} {conn}")));
+    lines.join("\n")
 }
 
 fn run_once(seed: u64, in_words: bool) -> Outcome {

@@ -2,6 +2,7 @@
 //! cut, or alter what they carry.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::rc::Rc;
 
 use slipstream_core::ids::LinkId;
@@ -97,6 +98,20 @@ impl Network {
     /// Until when nothing gets from one site to another.
     pub fn blocked_until(&self, from: usize, to: usize) -> Micros {
         self.blocked.get(&(from, to)).copied().unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Conn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "alive {:?}", self.alive)?;
+        for (pipe, end) in self.pipes.iter().zip(&self.ends) {
+            let (waiting, flying) = (pipe.waiting.len(), pipe.flying.len());
+            let next = pipe.flying.front().map(|(at, _)| *at);
+            write!(f, "; from {end:?} {waiting} waiting, {flying} on their way, next {next:?}")?;
+            write!(f, ", arranged {}, paused {}", pipe.arranged, pipe.paused)?;
+            write!(f, ", stalled until {}", pipe.stalled_until)?;
+        }
+        Ok(())
     }
 }
 

@@ -10,12 +10,16 @@ use crate::simulator::application::{App, Consumer};
 use crate::simulator::facts::{Fact, Party, View};
 use crate::simulator::frames::Item;
 use crate::simulator::ledger::MessageNo;
+use crate::simulator::plan::Micros;
 
 /// What each application has received, and where its session began.
 #[derive(Debug, Default)]
 pub struct Rule {
     received: HashMap<usize, HashSet<MessageNo>>,
     began: HashMap<usize, u64>,
+    /// When a session waited for each node first: whoever comes later does not get what was
+    /// forgotten before.
+    joined: HashMap<usize, Micros>,
 }
 
 impl Invariant for Rule {
@@ -30,6 +34,15 @@ impl Invariant for Rule {
                 let head = view.ledger.places[*site].rows.last_key_value();
                 self.began.entry(*app).or_insert(head.map_or(0, |(position, _)| *position));
             }
+            Fact::Durable { batch, .. } => {
+                for record in &batch.sessions {
+                    let peer = record.name.strip_prefix("peer:");
+                    let site = view.names.iter().position(|name| Some(&**name) == peer);
+                    if let Some(site) = site {
+                        self.joined.entry(site).or_insert(view.now);
+                    }
+                }
+            }
             Fact::SetBack { site } => {
                 self.received.retain(|app, _| view.apps[*app].site != *site);
                 self.began.retain(|app, _| view.apps[*app].site != *site);
@@ -43,7 +56,7 @@ impl Invariant for Rule {
         let sites: Vec<usize> = (0..view.names.len()).filter(|site| !view.removed[*site]).collect();
         for number in 0..view.ledger.messages.len() {
             for site in &sites {
-                is_there(number, *site, &sites, view)?;
+                self.is_there(number, *site, &sites, view)?;
             }
         }
         let waits = |app: &&App| app.client.is_some() && !app.gone && app.manual;
@@ -54,20 +67,26 @@ impl Invariant for Rule {
     }
 }
 
-fn is_there(number: MessageNo, site: usize, sites: &[usize], view: &View<'_>) -> Verdict {
-    let ledger = view.ledger;
-    let known = &ledger.messages[number];
-    let forgotten = ledger.places.iter().any(|place| place.forgotten.contains(&number));
-    let may_miss = (site >= view.plan.nodes && forgotten) || ledger.is_expired_anywhere(number);
-    let accepted = sites.iter().any(|site| ledger.places[*site].durable.contains(&number));
-    if !accepted || may_miss || ledger.is_forgiven(number) || ledger.holds(site, number) {
-        return Ok(());
-    }
-    let (name, node) = (known.name(), &view.names[site]);
-    Err(Broken::new(format!("{name} never came to {node}"), &[known.message.id()]))
-}
-
 impl Rule {
+    fn is_there(
+        &self,
+        number: MessageNo,
+        site: usize,
+        sites: &[usize],
+        view: &View<'_>,
+    ) -> Verdict {
+        let ledger = view.ledger;
+        let known = &ledger.messages[number];
+        let forgotten = ledger.places.iter().any(|place| place.forgotten.contains(&number));
+        let may_miss = (site >= view.plan.nodes && forgotten) || ledger.is_expired_anywhere(number);
+        let accepted = sites.iter().any(|site| ledger.places[*site].durable.contains(&number));
+        if !accepted || may_miss || ledger.is_forgiven(number) || ledger.holds(site, number) {
+            return Ok(());
+        }
+        let (name, node) = (known.name(), &view.names[site]);
+        Err(Broken::new(format!("{name} never came to {node}"), &[known.message.id()]))
+    }
+
     fn was_handed_all(&self, app: &App, view: &View<'_>) -> Verdict {
         let none = HashSet::new();
         let received = self.received.get(&app.index).unwrap_or(&none);

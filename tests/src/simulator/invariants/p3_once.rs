@@ -43,8 +43,10 @@ impl Invariant for Rule {
             } if view.apps[*app].link == Some(*conn) => {
                 return self.handed(*app, delivery, view);
             }
-            Fact::HeardFromApp { app, said: Said::Ack { delivery, upto } } => {
-                self.apps.entry(*app).or_default().acknowledge(*delivery, *upto);
+            // A cumulative ACK is sure to speak of the delivery that it names.
+            Fact::HeardFromApp { app, said: Said::Ack { delivery, .. } } => {
+                let handed = self.apps.entry(*app).or_default();
+                handed.acknowledged.extend(handed.deliveries.get(delivery));
             }
             Fact::Sealed { site, batch } => {
                 for (app, handed) in self.at(*site, view) {
@@ -116,16 +118,5 @@ impl Rule {
             return Err(Broken::new(what, &[&delivery.id, &name]));
         }
         Ok(())
-    }
-}
-
-impl Handed {
-    fn acknowledge(&mut self, delivery: u64, upto: bool) {
-        if upto {
-            let below = self.deliveries.iter().filter(|(handed, _)| **handed <= delivery);
-            self.acknowledged.extend(below.map(|(_, number)| *number));
-        } else {
-            self.acknowledged.extend(self.deliveries.get(&delivery));
-        }
     }
 }
