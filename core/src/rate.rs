@@ -139,7 +139,11 @@ mod tests {
         }
 
         #[test]
-        fn back_off_is_what_it_says(initial in 1..100_000_u64, max in 1..1_000_000_u64, n in 0..99_u32) {
+        fn back_off_is_what_it_says(
+            initial in 1..100_000_u64,
+            max in 1..1_000_000_u64,
+            n in 0..99_u32,
+        ) {
             let (first, bound) = (Duration::from_millis(initial), Duration::from_millis(max));
             let doubled = u128::from(initial) << n.saturating_sub(1);
             let expected = Duration::from_millis(doubled.min(u128::from(max)) as u64);
