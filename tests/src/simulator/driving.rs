@@ -21,7 +21,8 @@ impl World {
     pub fn add_apps(&mut self, site: usize) {
         for _ in 0..self.plan.consumers {
             let consumer = match self.random.below(10) {
-                0 => Consumer::Mute,
+                // Nothing helps where its dead letters fill the store.
+                0 if self.plan.settings.max_bytes.is_none() => Consumer::Mute,
                 1 | 2 => Consumer::Slow(self.random.between(10_000, 800_000)),
                 3 => Consumer::Fickle,
                 4 => Consumer::Lazy,

@@ -1,6 +1,7 @@
 //! The second phase: everything heals, nothing new is published, and the mesh must settle.
 
 use slipstream_core::admin::{AdminRequest, SessionStatus, Status};
+use slipstream_core::ids::DeadLetterId;
 
 use super::application::Consumer;
 use super::plan::SECOND;
@@ -10,6 +11,8 @@ use super::world::World;
 const PATIENCE: u64 = 400;
 /// How long it is looked at whether a settled mesh is quiet.
 const QUIET: u64 = 10;
+/// Dead letters that the operator looks at in one go.
+const PURGED_AT_ONCE: usize = 100;
 
 impl World {
     /// Heals everything, waits until nothing is owed any more, and looks at the result.
@@ -26,6 +29,7 @@ impl World {
             self.statuses.clear();
             for site in 0..self.sites.len() {
                 self.ask(site, AdminRequest::Status);
+                self.make_room(site);
             }
             self.run_until(self.now + 2 * SECOND);
             if self.failure.is_some() {
@@ -51,6 +55,14 @@ impl World {
             self.fail("P13 no livelock", what, Vec::new());
         }
         self.judge();
+    }
+
+    /// The operator purges the dead letters where they may fill the store.
+    fn make_room(&mut self, site: usize) {
+        if self.plan.settings.max_bytes.is_some() {
+            let after = DeadLetterId::default();
+            self.ask(site, AdminRequest::DeadLetters { after, limit: PURGED_AT_ONCE });
+        }
     }
 
     fn mend(&mut self) {
@@ -88,7 +100,7 @@ impl World {
             let Some(status) = self.statuses.get(&site) else {
                 return Some(format!("{name} gives no status"));
             };
-            if let Some(refusing) = status.refusing.as_ref().filter(|_| self.expects_room()) {
+            if let Some(refusing) = &status.refusing {
                 return Some(format!("{name} refuses publishers: {refusing}"));
             }
             if let Some(what) = self.unsettled_at(site, status) {
@@ -96,11 +108,6 @@ impl World {
             }
         }
         None
-    }
-
-    fn expects_room(&self) -> bool {
-        // Who never acknowledges may keep a small store full.
-        !self.apps.iter().any(|app| app.consumer == Consumer::Mute)
     }
 
     fn unsettled_at(&self, site: usize, status: &Status) -> Option<String> {

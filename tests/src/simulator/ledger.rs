@@ -91,8 +91,9 @@ pub struct Place {
     pub newest: HashMap<Hash128, MessageNo>,
     /// Rows by position.
     pub rows: BTreeMap<u64, (MessageNo, Row)>,
-    /// Events that were forgotten as history: whoever comes later does not get them (P2).
-    pub forgotten: HashSet<MessageNo>,
+    /// Events that were forgotten as history, and when: whoever comes later does not get them
+    /// (P2).
+    pub forgotten: HashMap<MessageNo, Micros>,
     /// Names of the sessions, by number.
     pub sessions: BTreeMap<u64, String>,
     /// Dead letters ever, by session name.
@@ -115,7 +116,7 @@ pub struct Ledger {
     /// What each node has accepted in this life.
     pub undurable: Vec<Vec<MessageNo>>,
     by_identity: HashMap<Identity, MessageNo>,
-    by_version: HashMap<String, MessageNo>,
+    by_version: HashMap<String, Vec<MessageNo>>,
     by_content: HashMap<(String, String), PublishNo>,
 }
 
@@ -164,13 +165,13 @@ impl Ledger {
         let version = version_text(message.version(), message.origin());
         let number = self.messages.len();
         self.by_identity.insert(identity, number);
-        if let Some(before) = self.by_version.insert(version.clone(), number)
-            && !self.messages[before].rolled_back
-            // With its disk a node loses its clock's high-water mark, too.
-            && !self.is_forgiven(before)
-        {
+        // With its disk a node loses its clock's high-water mark, too.
+        let counts =
+            |same: &MessageNo| !self.messages[*same].rolled_back && !self.is_forgiven(*same);
+        if self.by_version.get(&version).is_some_and(|same| same.iter().any(counts)) {
             return Err(format!("version {version} was given twice"));
         }
+        self.by_version.entry(version.clone()).or_default().push(number);
         let content = (message.id().to_owned(), message.body().to_owned());
         if let Some(site) = origin {
             self.undurable[site].push(number);
@@ -203,19 +204,22 @@ impl Ledger {
         Ok(number)
     }
 
-    /// The message with this version.
-    pub fn by_version(&self, version: &str) -> Option<MessageNo> {
-        self.by_version.get(version).copied().filter(|number| !self.messages[*number].rolled_back)
+    /// The message with this version and `messageId`. After a loss a node may stamp another
+    /// message with a version that it had given before.
+    pub fn by_version(&self, version: &str, id: &str) -> Option<MessageNo> {
+        let known = |number: &MessageNo| &self.messages[*number];
+        let fits = |same: &MessageNo| known(same).message.id() == id && !known(same).rolled_back;
+        self.by_version.get(version)?.iter().rev().copied().find(fits)
     }
 
     /// A batch is durable, and the store has deleted these rows with it.
-    pub fn durable(&mut self, site: usize, batch: &Batch, deleted: &[Position]) {
+    pub fn durable(&mut self, site: usize, batch: &Batch, deleted: &[Position], now: Micros) {
         let place = &mut self.places[site];
         for position in deleted {
             if let Some((number, row)) = place.rows.get(&position.get())
                 && row.key_hash.is_none()
             {
-                place.forgotten.insert(*number);
+                place.forgotten.entry(*number).or_insert(now);
             }
         }
         for record in &batch.sessions {
@@ -278,6 +282,13 @@ impl Ledger {
         let known = &self.messages[number];
         let newest = known.key.and_then(|key| self.places[site].newest.get(&key));
         newest.is_some_and(|newest| self.messages[*newest].message.is_newer_than(&known.message))
+    }
+
+    /// Whether something newer of its key is durable at this node that may itself be lost.
+    pub fn is_superseded_by_forgiven(&self, site: usize, number: MessageNo) -> bool {
+        let key = self.messages[number].key;
+        let newest = key.and_then(|key| self.places[site].newest.get(&key));
+        newest.is_some_and(|newest| self.is_forgiven(*newest)) && self.is_superseded(site, number)
     }
 
     /// Whether it is an event whose time was over by any clock that this node ever had.

@@ -204,7 +204,13 @@ impl World {
                 self.statuses.insert(site, *status);
             }
             AdminAnswer::DeadLetters(letters) => {
-                if letters.is_empty() || ticket != DEAD_LETTERS || self.healed {
+                if letters.is_empty() || ticket != DEAD_LETTERS {
+                    return;
+                }
+                if self.healed {
+                    for (_, letter) in letters {
+                        self.ask(site, AdminRequest::PurgeDeadLetter(letter.id));
+                    }
                     return;
                 }
                 let (session, letter) = &letters[self.random.index(letters.len())];

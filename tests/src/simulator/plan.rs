@@ -114,7 +114,7 @@ impl Plan {
         let chaos = random.between(8, 40) * SECOND;
         let publishers = random.pick(&[300, 600, 1000]);
         let settings = Settings::draw(&mut random, nodes, padding.1);
-        Self {
+        let mut plan = Self {
             seed,
             nodes,
             shape,
@@ -139,7 +139,11 @@ impl Plan {
             faults,
             fault_length: random.pick(&[1, 4, 15]) * SECOND,
             settings,
-        }
+        };
+        // So much that a second carries a quarter of a megabyte: no deadline can be kept on less.
+        let in_a_round_trip = plan.latency.1 as usize / 2;
+        plan.pipe_bytes = plan.pipe_bytes.max(in_a_round_trip);
+        plan
     }
 
     /// The configuration of a node.

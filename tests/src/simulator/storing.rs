@@ -89,7 +89,8 @@ impl World {
         {
             self.counts.sometimes(Sometimes::Forgotten);
         }
-        self.ledger.durable(index, batch, &self.sites[index].disk.durable.deleted);
+        let deleted = &self.sites[index].disk.durable.deleted;
+        self.ledger.durable(index, batch, deleted, self.now);
         self.say(|world| format!("{} has batch {} durable", world.names[index], batch.id));
         self.tell(&Fact::Durable { site: index, batch });
     }

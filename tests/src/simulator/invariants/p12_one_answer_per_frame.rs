@@ -75,7 +75,7 @@ impl Rule {
         let fits = match (&said, answer) {
             (Said::Publish(number), Answer::Receipt { id, version, .. }) => {
                 let publish = &view.ledger.publishes[*number];
-                let message = view.ledger.by_version(version);
+                let message = view.ledger.by_version(version, id);
                 let same = message.is_some_and(|message| {
                     view.ledger.messages[message].message.body() == publish.body
                 });

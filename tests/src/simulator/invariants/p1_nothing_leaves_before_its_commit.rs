@@ -2,7 +2,7 @@
 
 use super::{Broken, Invariant, Verdict};
 use crate::simulator::facts::{Fact, View};
-use crate::simulator::frames::Item;
+use crate::simulator::frames::{Delivery, Item};
 
 /// The ledger knows enough.
 #[derive(Debug, Default)]
@@ -12,7 +12,9 @@ impl Invariant for Rule {
     fn see(&mut self, fact: &Fact<'_>, view: &View<'_>) -> Verdict {
         let Fact::Transmitted { site, item, .. } = fact else { return Ok(()) };
         let (number, id) = match item {
-            Item::Delivery(delivery) => (view.ledger.by_version(&delivery.version), &*delivery.id),
+            Item::Delivery(Delivery { version, id, .. }) => {
+                (view.ledger.by_version(version, id), &**id)
+            }
             Item::Message(message) => (view.ledger.find(message).ok(), message.id()),
             _ => return Ok(()),
         };

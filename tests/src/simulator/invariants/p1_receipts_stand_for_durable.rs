@@ -45,7 +45,7 @@ impl Invariant for Rule {
                 item: Item::Answer(Answer::Receipt { version, id, .. }),
                 ..
             } => {
-                let number = view.ledger.by_version(version);
+                let number = view.ledger.by_version(version, id);
                 let durable = &view.ledger.places[*site].durable;
                 if number.is_some_and(|number| durable.contains(&number)) {
                     return Ok(());

@@ -110,7 +110,7 @@ impl Rule {
         !wanted
             || done
             || place.dead.contains_key(&(record.name.clone(), number))
-            || place.forgotten.contains(&number)
+            || place.forgotten.contains_key(&number)
             || view.ledger.is_superseded(app.site, number)
             || view.ledger.is_forgiven(number)
     }
@@ -141,6 +141,6 @@ fn is_over_for_peer(
         // A newer value has taken its place, and with it the obligation; or its time was over.
         || view.ledger.is_superseded(site, number)
         || view.ledger.is_expired(site, number)
-        || view.ledger.places[site].forgotten.contains(&number)
+        || view.ledger.places[site].forgotten.contains_key(&number)
         || view.ledger.is_forgiven(number)
 }

@@ -71,7 +71,7 @@ impl Invariant for Rule {
 }
 
 fn check(delivery: &Delivery, node: &str, view: &View<'_>) -> Verdict {
-    let Some(number) = view.ledger.by_version(&delivery.version) else {
+    let Some(number) = view.ledger.by_version(&delivery.version, &delivery.id) else {
         let what = format!("{} has a version that nobody stamped", delivery.id);
         return Err(Broken::new(what, &[&delivery.id]));
     };

@@ -8,7 +8,7 @@ use slipstream_core::admin::Status;
 use super::{Broken, Invariant, Verdict};
 use crate::simulator::application::{App, Consumer};
 use crate::simulator::facts::{Fact, Party, View};
-use crate::simulator::frames::Item;
+use crate::simulator::frames::{Delivery, Item};
 use crate::simulator::ledger::MessageNo;
 use crate::simulator::plan::Micros;
 
@@ -17,16 +17,17 @@ use crate::simulator::plan::Micros;
 pub struct Rule {
     received: HashMap<usize, HashSet<MessageNo>>,
     began: HashMap<usize, u64>,
-    /// When a session waited for each node first: whoever comes later does not get what was
-    /// forgotten before.
-    joined: HashMap<usize, Micros>,
+    /// When a session at one node waited for another first: whoever comes later does not get what
+    /// was forgotten before, and neither do those behind it.
+    joined: HashMap<(usize, usize), Micros>,
 }
 
 impl Invariant for Rule {
     fn see(&mut self, fact: &Fact<'_>, view: &View<'_>) -> Verdict {
         match fact {
             Fact::AppHeard { app, item: Item::Delivery(delivery) } => {
-                if let Some(number) = view.ledger.by_version(&delivery.version) {
+                let Delivery { version, id, .. } = delivery;
+                if let Some(number) = view.ledger.by_version(version, id) {
                     self.received.entry(*app).or_default().insert(number);
                 }
             }
@@ -34,12 +35,12 @@ impl Invariant for Rule {
                 let head = view.ledger.places[*site].rows.last_key_value();
                 self.began.entry(*app).or_insert(head.map_or(0, |(position, _)| *position));
             }
-            Fact::Durable { batch, .. } => {
+            Fact::Durable { site, batch, .. } => {
                 for record in &batch.sessions {
                     let peer = record.name.strip_prefix("peer:");
-                    let site = view.names.iter().position(|name| Some(&**name) == peer);
-                    if let Some(site) = site {
-                        self.joined.entry(site).or_insert(view.now);
+                    let peer = view.names.iter().position(|name| Some(&**name) == peer);
+                    if let Some(peer) = peer {
+                        self.joined.entry((*site, peer)).or_insert(view.now);
                     }
                 }
             }
@@ -77,14 +78,21 @@ impl Rule {
     ) -> Verdict {
         let ledger = view.ledger;
         let known = &ledger.messages[number];
-        let forgotten = ledger.places.iter().any(|place| place.forgotten.contains(&number));
-        let may_miss = (site >= view.plan.nodes && forgotten) || ledger.is_expired_anywhere(number);
+        let may_miss = self.somebody_came_too_late_for(number, view)
+            || ledger.is_expired_anywhere(number)
+            || sites.iter().any(|site| ledger.is_superseded_by_forgiven(*site, number));
         let accepted = sites.iter().any(|site| ledger.places[*site].durable.contains(&number));
         if !accepted || may_miss || ledger.is_forgiven(number) || ledger.holds(site, number) {
             return Ok(());
         }
         let (name, node) = (known.name(), &view.names[site]);
         Err(Broken::new(format!("{name} never came to {node}"), &[known.message.id()]))
+    }
+
+    fn somebody_came_too_late_for(&self, number: MessageNo, view: &View<'_>) -> bool {
+        self.joined.iter().any(|((site, _), joined)| {
+            view.ledger.places[*site].forgotten.get(&number).is_some_and(|at| at <= joined)
+        })
     }
 
     fn was_handed_all(&self, app: &App, view: &View<'_>) -> Verdict {
@@ -99,7 +107,7 @@ impl Rule {
                 .publish
                 .is_some_and(|publish| view.ledger.publishes[publish].app == app.index);
             let before = *position <= began;
-            let forgotten = place.forgotten.contains(number);
+            let forgotten = place.forgotten.contains_key(number);
             let owed = row.only.is_none()
                 && view.is_for(app.index, message.tags(), message.key())
                 && !own

@@ -100,7 +100,8 @@ impl Rule {
     }
 
     fn handed(&mut self, app: usize, delivery: &Delivery, view: &View<'_>) -> Verdict {
-        let Some(number) = view.ledger.by_version(&delivery.version) else { return Ok(()) };
+        let Delivery { version, id, .. } = delivery;
+        let Some(number) = view.ledger.by_version(version, id) else { return Ok(()) };
         let handed = self.apps.entry(app).or_default();
         let times = handed.messages.entry(number).or_default();
         *times += 1;

@@ -22,7 +22,7 @@ pub struct Rule {
 
 impl Invariant for Rule {
     fn see(&mut self, fact: &Fact<'_>, view: &View<'_>) -> Verdict {
-        let (app, version) = match fact {
+        let (app, version, id) = match fact {
             Fact::AppConnected { app } => {
                 self.set_back.remove(app);
                 if view.apps[*app].client.is_none() {
@@ -36,14 +36,16 @@ impl Invariant for Rule {
                 self.set_back.extend(here.map(|app| app.index));
                 return Ok(());
             }
-            Fact::AppHeard { app, item: Item::Delivery(delivery) } => (*app, &delivery.version),
+            Fact::AppHeard { app, item: Item::Delivery(delivery) } => {
+                (*app, &delivery.version, &delivery.id)
+            }
             Fact::AppHeard {
                 app,
-                item: Item::Answer(Answer::Receipt { version, duplicate: false, .. }),
-            } => (*app, version),
+                item: Item::Answer(Answer::Receipt { version, id, duplicate: false }),
+            } => (*app, version, id),
             _ => return Ok(()),
         };
-        let Some(number) = view.ledger.by_version(version) else { return Ok(()) };
+        let Some(number) = view.ledger.by_version(version, id) else { return Ok(()) };
         if self.set_back.contains(&app) {
             return Ok(());
         }

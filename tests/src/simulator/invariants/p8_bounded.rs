@@ -67,7 +67,8 @@ impl Rule {
         let app = &view.apps[index];
         let steady = matches!(app.consumer, Consumer::Prompt | Consumer::Slow(_));
         // What dies or is superseded leaves the window without a word.
-        if !app.manual || !steady {
+        // So does what an unnamed application may not be handed again.
+        if !app.manual || !steady || app.client.is_none() {
             return Ok(());
         }
         // A repeat may cross the ACK on its way.

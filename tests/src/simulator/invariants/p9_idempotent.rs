@@ -55,7 +55,7 @@ impl Rule {
         }
         // After a store was set back only what its copy held is known.
         let number = self.messages.get(&(app, id.clone())).copied();
-        let number = number.or_else(|| view.ledger.by_version(version));
+        let number = number.or_else(|| view.ledger.by_version(version, id));
         let fits = |number: MessageNo| {
             let known = &view.ledger.messages[number];
             known.version == *version && known.message.id() == id
