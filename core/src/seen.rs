@@ -504,7 +504,7 @@ mod tests {
         ) {
             let mut seen = Seen::default();
             let mut short = sources(&mut seen);
-            let mut model: Vec<BTreeSet<u64>> = (0..SOURCES.len()).map(|_| BTreeSet::new()).collect();
+            let mut model = alloc::vec![BTreeSet::<u64>::new(); SOURCES.len()];
             for chunk in 0..MAX_CHUNKS as u64 - 8 {
                 let sequence = (1_000 + chunk) * CHUNK;
                 seen.mark(short[0], Sequence::new(sequence));
@@ -533,10 +533,9 @@ mod tests {
                         let (records, dropped) = seen.take_changes();
                         dropped.iter().for_each(|key| drop(stored.remove(key)));
                         stored.extend(records.into_iter().map(|r| (r.key, r.marks)));
-                        let records: Vec<SeenRecord> = stored
-                            .iter()
-                            .map(|(key, marks)| SeenRecord { key: key.clone(), marks: marks.clone() })
-                            .collect();
+                        let stored = stored.clone().into_iter();
+                        let records: Vec<SeenRecord> =
+                            stored.map(|(key, marks)| SeenRecord { key, marks }).collect();
                         seen = Seen::recover(&records);
                         short = sources(&mut seen);
                         last = None;
