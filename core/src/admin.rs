@@ -150,7 +150,7 @@ pub struct SessionStatus {
     /// Rows behind what was looked at for it, at most so many are owed; with `in_flight`: the
     /// outbox.
     pub behind: u64,
-    /// Bytes of the log not looked at for it, as far as known.
+    /// Bytes of the log not looked at for it, at most.
     pub behind_bytes: u64,
     /// Age of the oldest unsettled message, milliseconds.
     pub oldest_ms: u64,
@@ -158,6 +158,11 @@ pub struct SessionStatus {
     pub delivered_total: u64,
     /// Second and later hand-overs since the start.
     pub retransmits_total: u64,
+    /// Values left out since the start, because newer ones of their keys have taken their place.
+    pub conflated_total: u64,
+    /// Whether it is handed only the newest value of each key now: its outbox was above its bound,
+    /// or its application asked for it and lagged.
+    pub conflating: bool,
     /// Dead letters, by reason.
     pub dead_letters: BTreeMap<&'static str, u64>,
     /// Milliseconds since it was last connected; 0 while it is.
@@ -203,6 +208,8 @@ pub struct Counters {
     pub delivered: BTreeMap<String, u64>,
     /// Second and later hand-overs, by session as metrics name it.
     pub retransmits: BTreeMap<String, u64>,
+    /// Values left out for newer ones of their keys, by session as metrics name it.
+    pub conflated: BTreeMap<String, u64>,
     /// Copies that were dropped, by stage: `seen` (another route), `idempotent` (published again).
     pub duplicates: BTreeMap<&'static str, u64>,
     /// Messages that came back to a node on their path.

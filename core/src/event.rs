@@ -135,6 +135,14 @@ pub enum Event {
         /// Why.
         reason: &'static str,
     },
+    /// An outbox is above its bound: of what waits in it only the newest value of each key, and
+    /// every event, will be handed over.
+    Conflating {
+        /// The session.
+        session: String,
+        /// What waits, dead letters included, at most.
+        bytes: u64,
+    },
     /// The store has no room: publishers are refused.
     StoreFull {
         /// What the store said.
@@ -170,6 +178,7 @@ impl Event {
             | Self::ApplicationDown { .. }
             | Self::Closing { .. }
             | Self::SessionEnded { .. }
+            | Self::Conflating { .. }
             | Self::StoreHasRoom
             | Self::ClockSound
             | Self::ShuttingDown => Level::Info,
@@ -235,6 +244,11 @@ impl fmt::Display for Event {
             Self::DeadLetter { session, message, reason } => {
                 write!(f, "message {message} became a dead letter of {session}: {reason}")
             }
+            Self::Conflating { session, bytes } => write!(
+                f,
+                "{session} lags {bytes} bytes behind, more than store.session_max_bytes: it will \
+                 be handed every event, and only the newest value of each key"
+            ),
             Self::StoreFull { reason } => {
                 write!(
                     f,

@@ -12,6 +12,7 @@
 //! use slipstream_core::Node;
 //! use slipstream_core::clock::Hlc;
 //! use slipstream_core::config::Config;
+//! use slipstream_core::extent::Extent;
 //! use slipstream_core::ids::{self, NodeId, StoreId};
 //! use slipstream_core::io::{Input, Output};
 //! use slipstream_core::store::{Committed, Recovered, Usage};
@@ -29,6 +30,7 @@
 //!     seen: Vec::new(),
 //!     receipts: Vec::new(),
 //!     dead_letters: Vec::new(),
+//!     extent: Extent::default(),
 //!     usage: Usage::default(),
 //! };
 //! let mut node = Node::new(Config::new(NodeId::new("aws-eu-1")?), empty, 42, now);
@@ -67,6 +69,7 @@ pub mod config;
 mod dial;
 pub mod draft;
 pub mod event;
+pub mod extent;
 pub mod ids;
 pub mod io;
 pub mod json;

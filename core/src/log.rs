@@ -222,6 +222,14 @@ impl Log {
         self.tail.get_mut(usize::try_from(offset).ok()?)
     }
 
+    /// The durable rows from `first` up to and with `last`, those of them that are in memory.
+    pub fn rows_between(&self, first: Position, last: Position) -> impl Iterator<Item = &Row> {
+        let begin = self.tail.front().map_or(Position::default(), |tail| tail.row.position);
+        let place = |position: Position| position.get().saturating_sub(begin.get()) as usize;
+        let end = place(last.next()).min(self.tail.len());
+        self.tail.range(place(first).min(end)..end).map(|tail| &tail.row)
+    }
+
     /// Drops from memory what no connected session needs (all before `keep`), and the oldest
     /// rows beyond the bound.
     pub fn trim(&mut self, keep: Position) {

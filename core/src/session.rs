@@ -6,6 +6,7 @@
 //! owed without making it a flight, and a flight ends only by an acknowledgement, as superseded,
 //! or as a dead letter (P2). A session does no I/O and knows no link but by number.
 
+mod conflation;
 mod record;
 
 use alloc::boxed::Box;
@@ -23,6 +24,8 @@ use crate::time::{Instant, WallMs};
 
 /// Unnamed applications' sessions have numbers from here on; they are never stored.
 pub const UNNAMED: u64 = 1 << 62;
+
+pub use self::conflation::Conflation;
 
 /// Rows ahead of a session that its peer is remembered to have.
 const MAX_KNOWN: usize = 65_536;
@@ -122,6 +125,8 @@ pub struct Session {
     /// A receipt for a row up to here has overtaken deliveries: those are handed over only
     /// while they are the newest.
     pub overtaken: Position,
+    /// What of the log it is handed only the newest of.
+    pub conflation: Conflation,
     /// Handed over and not acknowledged.
     pub flights: BTreeMap<Position, Flight>,
     /// Rows ahead of `next` that the peer is known to have.
@@ -156,8 +161,6 @@ pub struct Session {
     pub delivered: u64,
     /// Later hand-overs since the start.
     pub retransmits: u64,
-    /// Bytes of the rows looked at, counted as the log counts them.
-    pub walked_bytes: u64,
 }
 
 impl Session {
@@ -177,6 +180,7 @@ impl Session {
             next,
             doubt: Position::default(),
             overtaken: Position::default(),
+            conflation: Conflation::default(),
             flights: BTreeMap::new(),
             known: BTreeSet::new(),
             handed_upto: Position::default(),
@@ -194,7 +198,6 @@ impl Session {
             dirty: Dirty::Clean,
             delivered: 0,
             retransmits: 0,
-            walked_bytes: 0,
         }
     }
 
@@ -232,7 +235,7 @@ impl Session {
             Role::Peer(_) => Position::default(),
             Role::Application(application) => application.replay,
         };
-        self.doubt.max(self.overtaken).max(replay)
+        self.doubt.max(self.overtaken).max(replay).max(self.conflation.upto)
     }
 
     /// Whether the row is for this session at all: by path for a peer; by tags, keys and publisher
@@ -292,6 +295,7 @@ impl Session {
     /// Begins again at the first row: everything may have been handed over before.
     pub fn rewind(&mut self, head: Position) {
         self.doubt = head;
+        self.conflation.upto = Position::default();
         self.next = match &self.role {
             Role::Peer(_) => Position::new(1),
             Role::Application(application) => application.from,

@@ -4,11 +4,13 @@
 //! their outcomes as inputs, in the order in which it asked. One batch is one transaction: all of
 //! it is durable, or none of it is.
 //!
-//! **What a store may forget.** A row at or below [`Batch::floor`] that is not the newest of its
-//! (key, tag set) is *history*. Up to [`Batch::history_max_bytes`] of history stay. Above that the
+//! **What a store may forget.** State at or below [`Batch::state_floor`] that is not the newest of
+//! its (key, tag set), and any other row at or below [`Batch::floor`] (events, and what is for one
+//! session only), is *history*. Up to [`Batch::history_max_bytes`] of history stay. Above that the
 //! store deletes history, a bounded amount with each commit: first superseded state and expired
 //! events, then unexpired events, oldest first, and counts them. It deletes nothing else on its
-//! own.
+//! own. So a session that is far behind, and of which only the newest of each key is still handed
+//! over, holds events and nothing that was replaced.
 //!
 //! **Who is newest.** A state row in a batch is newer than every earlier row with the same
 //! [`Row::key_hash`]: the core has made sure of it. A store keeps `latest` (key hash to position)
@@ -23,6 +25,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use crate::clock::Hlc;
+use crate::extent::Extent;
 use crate::ids::{
     BatchId, DeadLetterId, Hash128, Incarnation, NodeId, Position, SessionId, StoreId,
 };
@@ -58,6 +61,9 @@ pub struct Batch {
     pub incarnation: Incarnation,
     /// No session needs a row at or below this position.
     pub floor: Position,
+    /// No session needs superseded state at or below this position. What is below `floor` says no
+    /// more than `floor`.
+    pub state_floor: Position,
     /// Bound of the history, in bytes.
     pub history_max_bytes: u64,
     /// Wall clock, for the expiry of events.
@@ -227,6 +233,8 @@ pub struct Recovered {
     pub seen: Vec<SeenRecord>,
     /// All receipts, oldest first within each session.
     pub receipts: Vec<ReceiptBlock>,
+    /// The bytes of the rows that are there, along the log.
+    pub extent: Extent,
     /// Number and bytes (as [`Row::size`]) of the dead letters, per session and reason.
     pub dead_letters: Vec<(SessionId, DeadReason, u64, u64)>,
     /// Size of the files.

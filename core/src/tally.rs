@@ -20,6 +20,7 @@ pub struct Tally {
     processed: BTreeMap<NodeId, [u64; Kind::ALL.len()]>,
     sent: BTreeMap<String, [u64; 2]>,
     delivered: BTreeMap<String, [u64; 2]>,
+    conflated: BTreeMap<String, u64>,
     rejected: BTreeMap<Code, u64>,
     /// Copies that came by another route.
     pub seen: u64,
@@ -72,6 +73,12 @@ impl Tally {
         let counts = entry(&mut self.delivered, session);
         counts[0] += first;
         counts[1] += again;
+    }
+
+    /// Values that a session (named as in metrics) was not handed, for newer ones of their keys.
+    pub fn conflated(&mut self, session: &str, count: u64) {
+        let is_named = self.conflated.len() < MAX_NAMED || self.conflated.contains_key(session);
+        *entry(&mut self.conflated, if is_named { session } else { "app:other" }) += count;
     }
 
     /// A frame or message was refused.
@@ -132,6 +139,7 @@ impl Tally {
             sent: sent.collect(),
             delivered: per_session(0),
             retransmits: per_session(1),
+            conflated: self.conflated.clone(),
             duplicates: BTreeMap::from([("seen", self.seen), ("idempotent", self.idempotent)]),
             loops_prevented: self.loops,
             superseded: self.superseded,

@@ -55,6 +55,9 @@ pub enum Wire {
     Synced,
     /// Application to node: [`Settle`] records.
     Settle(Bytes),
+    /// Node to application: before the next delivery so many values were left out, because newer
+    /// ones of their keys have taken their place (P8).
+    Conflated(u64),
 }
 
 /// What a node says of itself when a link opens.
@@ -260,6 +263,7 @@ const OUTCOMES: u8 = 7;
 const DELIVERIES: u8 = 8;
 const SYNCED: u8 = 9;
 const SETTLE: u8 = 10;
+const CONFLATED: u8 = 30;
 
 impl Wire {
     /// Takes a frame apart, without copying its batch.
@@ -287,6 +291,7 @@ impl Wire {
             SYNCED if rest.is_empty() => Self::Synced,
             SYNCED => return Err(WireError::Malformed(tag)),
             SETTLE => Self::Settle(rest),
+            CONFLATED => Self::Conflated(whole(tag, &rest)?),
             unknown => return Err(WireError::Unknown(unknown)),
         })
     }
@@ -306,6 +311,7 @@ impl Wire {
             Self::Outcomes(batch) => batched(&mut buffer, OUTCOMES, batch),
             Self::Deliveries(batch) => batched(&mut buffer, DELIVERIES, batch),
             Self::Settle(batch) => batched(&mut buffer, SETTLE, batch),
+            Self::Conflated(values) => begin(&mut buffer, CONFLATED, Some(values)),
         }
         seal(buffer)
     }

@@ -123,7 +123,8 @@ fn single() -> impl Strategy<Value = Wire> {
     let not_now = (number(), number(), reason)
         .prop_map(|(first, last, reason)| Wire::NotNow(NotNow { first, last, reason }));
     let connect = any::<u16>().prop_map(|protocol| Wire::Connect(Connect { protocol }));
-    prop_oneof![hello(), welcome(), ack, not_now, connect, Just(Wire::Synced)]
+    let conflated = number().prop_map(Wire::Conflated);
+    prop_oneof![hello(), welcome(), ack, not_now, connect, conflated, Just(Wire::Synced)]
 }
 
 /// The frames of many records, with the place where each record ends.
@@ -214,7 +215,8 @@ fn read(frame: &Bytes) -> Option<(usize, Bytes)> {
         | Wire::NotNow(_)
         | Wire::Connect(_)
         | Wire::Welcome(_)
-        | Wire::Synced => 1,
+        | Wire::Synced
+        | Wire::Conflated(_) => 1,
         Wire::Messages(batch) => wire::messages(batch).ok()?.len(),
         Wire::Deliveries(batch) => wire::deliveries(batch).ok()?.len(),
         Wire::Publish(batch) => {

@@ -28,7 +28,8 @@ pub fn wire(bytes: &[u8]) {
         | Wire::NotNow(_)
         | Wire::Connect(_)
         | Wire::Welcome(_)
-        | Wire::Synced => {}
+        | Wire::Synced
+        | Wire::Conflated(_) => {}
         Wire::Messages(batch) => messages(batch),
         Wire::Publish(batch) => publishes(batch),
         Wire::Outcomes(batch) => outcomes(batch),
@@ -61,7 +62,7 @@ pub(crate) fn message(message: &Message) {
         assert_eq!(ours.key_hash().is_some(), ours.kind().is_state());
         let mut text = BytesMut::new();
         write::delivery_prefix(&ours, "here", &mut text);
-        write::delivery_suffix(Default::default(), 1, &mut text);
+        write::delivery_suffix(Default::default(), 1, 2, &mut text);
         let text = std::str::from_utf8(&text).expect("a delivery is text");
         slipstream_core::value::check_value(text).expect("a delivery is JSON");
     }

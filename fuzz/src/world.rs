@@ -502,7 +502,7 @@ fn check_binary(
             }
             true
         }
-        Wire::Welcome(_) | Wire::Synced => true,
+        Wire::Welcome(_) | Wire::Synced | Wire::Conflated(_) => true,
         Wire::Connect(_) | Wire::Publish(_) | Wire::Settle(_) => panic!("a node is no application"),
     }
 }

@@ -166,7 +166,7 @@ impl Client {
         Ok(Self {
             welcome,
             sender: Sender { writer: writer.clone(), room: room.clone(), window, protocol },
-            receiver: Receiver { reader, writer, room, kept: VecDeque::new() },
+            receiver: Receiver { reader, writer, room, kept: VecDeque::new(), conflated: 0 },
         })
     }
 
@@ -286,6 +286,7 @@ pub struct Receiver {
     writer: Arc<Mutex<Writer>>,
     room: Arc<Semaphore>,
     kept: VecDeque<Received>,
+    conflated: u64,
 }
 
 impl Receiver {
@@ -308,7 +309,9 @@ impl Receiver {
                     self.answer(payload).await;
                     continue;
                 }
-                Ok(frame @ (Frame::Text(_) | Frame::Binary(_))) => frames::received(&frame),
+                Ok(frame @ (Frame::Text(_) | Frame::Binary(_))) => {
+                    frames::received(&frame, &mut self.conflated)
+                }
                 Err(end) => {
                     if let Ok(mut writer) = self.writer.try_lock() {
                         // The connection ends in any case.

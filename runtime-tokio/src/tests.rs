@@ -431,7 +431,8 @@ async fn fake_node(mut door: Door, protocol: Protocol) {
                         "level":"durable"}"#;
                     let delivery = br#"{"type":"SK","messageId":"m\n","key":"k",
                         "value":{"a": 1.10},"originInstanceId":"n","sourceInstanceId":"n",
-                        "messagePath":["n","o"],"version":"0-0-n","deliveryId":17,"redelivery":2}"#;
+                        "messagePath":["n","o"],"version":"0-0-n","deliveryId":17,"redelivery":2,
+                        "conflated":3}"#;
                     send(&mut link, Frame::Text(Bytes::from_static(receipt)));
                     send(&mut link, Frame::Text(Bytes::from_static(delivery)));
                 }
@@ -509,7 +510,7 @@ async fn a_client_speaks_json_and_leaves_values_as_they_are() {
     assert!(matches!(&outcomes[..], [Outcome::Receipt { id, .. }] if id.as_str() == "m"));
     let Ok(Received::Deliveries(deliveries)) = soon(client.receiver.next()).await else { panic!() };
     let [delivery] = &deliveries[..] else { panic!() };
-    assert_eq!((delivery.id.get(), delivery.redelivery), (17, 2));
+    assert_eq!((delivery.id.get(), delivery.redelivery, delivery.conflated), (17, 2, 3));
     assert_eq!((delivery.message_id(), delivery.value()), ("m\n", r#"{"a": 1.10}"#));
     assert_eq!((delivery.path(), delivery.kind()), ("n,o", "SK"));
     let bad = [Publish { body: "{", ..publication("m") }];

@@ -29,10 +29,6 @@ impl Bits {
         self.0.iter().map(|word| u64::from(word.count_ones())).sum()
     }
 
-    pub(crate) fn or(&self, other: &Self) -> Self {
-        Self(std::array::from_fn(|word| self.0[word] | other.0[word]))
-    }
-
     /// The places up to and with `last`.
     pub(crate) fn upto(&self, last: u64) -> Self {
         Self(std::array::from_fn(|word| {

@@ -1,7 +1,7 @@
 //! Deletes history above its bound: first superseded state and expired events, then unexpired
 //! events, oldest first, a bounded number with each commit.
 //!
-//! What stays true: the newest row of a key and a row above the floor are never deleted. The
+//! What stays true: the newest row of a key and a row above its class's floor are never deleted. The
 //! deletions belong to the caller's transaction; what they change in memory is handed back and
 //! applied once it is committed.
 
@@ -144,7 +144,7 @@ impl Trim<'_> {
             next = next.min(self.delete(run, |row| row.expires <= wall)?);
         }
         // Events of the chunk that lie above the floor were not looked at.
-        let whole = index.floor() >= chunk * CHUNK + (CHUNK - 1);
+        let whole = index.floor(Class::Events) >= chunk * CHUNK + (CHUNK - 1);
         if !self.is_done() {
             let next = if whole { next } else { 0 };
             self.done.expires.push((chunk, next.max(wall.saturating_add(RESCAN_MS))));

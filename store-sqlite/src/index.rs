@@ -2,9 +2,9 @@
 //! are events, and how much of it is history.
 //!
 //! It mirrors what is committed: it changes only after a commit, and is rebuilt from the log when
-//! the store is opened. History are the superseded rows and events at or below the floor. A row
-//! that was appended for one session competes with nothing and counts as an event that never
-//! expires.
+//! the store is opened. History are the superseded rows at or below the floor of state, and the
+//! events at or below the floor. A row that was appended for one session competes with nothing and
+//! counts as an event that never expires.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
@@ -18,29 +18,40 @@ pub(crate) const NEVER: u64 = u64::MAX;
 #[derive(Debug, Default)]
 pub(crate) struct Index {
     chunks: BTreeMap<u64, Chunk>,
-    /// Chunks with superseded rows.
-    superseded: BTreeSet<u64>,
-    /// Chunks with events.
-    events: BTreeSet<u64>,
+    superseded: Marked,
+    events: Marked,
     /// Chunks with events, by the time at which the first may expire.
     expiring: BTreeSet<(u64, u64)>,
-    floor: u64,
     rows: u64,
     history_bytes: u64,
+}
+
+/// The rows of one class.
+#[derive(Debug, Default)]
+struct Marked {
+    /// Chunks that hold any.
+    chunks: BTreeSet<u64>,
+    /// Up to here they are history.
+    floor: u64,
 }
 
 /// The rows of one stretch of positions.
 #[derive(Debug)]
 struct Chunk {
     present: Bits,
-    superseded: Bits,
-    events: Bits,
-    /// Of superseded rows and events.
+    superseded: Share,
+    events: Share,
+    /// No event expires earlier.
+    expires: u64,
+}
+
+/// The rows of one class in a chunk.
+#[derive(Debug, Clone, Copy, Default)]
+struct Share {
+    rows: Bits,
     bytes: u64,
     /// The part of it that is history.
     history_bytes: u64,
-    /// No event expires earlier.
-    expires: u64,
 }
 
 /// A class of rows that may go.
@@ -53,8 +64,23 @@ pub(crate) enum Class {
 }
 
 impl Index {
-    pub(crate) fn floor(&self) -> u64 {
-        self.floor
+    /// Up to here rows of `class` are history.
+    pub(crate) fn floor(&self, class: Class) -> u64 {
+        self.marked(class).floor
+    }
+
+    fn marked(&self, class: Class) -> &Marked {
+        match class {
+            Class::Superseded => &self.superseded,
+            Class::Events => &self.events,
+        }
+    }
+
+    fn marked_mut(&mut self, class: Class) -> &mut Marked {
+        match class {
+            Class::Superseded => &mut self.superseded,
+            Class::Events => &mut self.events,
+        }
     }
 
     pub(crate) fn rows(&self) -> u64 {
@@ -85,7 +111,7 @@ impl Index {
     /// Whether the row is known to be superseded.
     pub(crate) fn is_superseded(&self, position: u64) -> bool {
         let chunk = self.chunks.get(&(position / CHUNK));
-        chunk.is_some_and(|chunk| chunk.superseded.contains(position % CHUNK))
+        chunk.is_some_and(|chunk| chunk.superseded.rows.contains(position % CHUNK))
     }
 
     /// Adds a row; `event` is the time at which it expires.
@@ -95,37 +121,35 @@ impl Index {
         chunk.present.insert(position % CHUNK);
         self.rows += 1;
         let Some(expires) = event else { return };
-        chunk.events.insert(position % CHUNK);
-        self.events.insert(id);
         if expires < chunk.expires {
             self.expiring.remove(&(chunk.expires, id));
             chunk.expires = expires;
             self.expiring.insert((expires, id));
         }
-        self.count(position, size);
+        self.mark(Class::Events, position, size);
     }
 
     /// Notes that the row has been replaced, if it is there.
     pub(crate) fn supersede(&mut self, position: u64, size: u32) {
         let (id, place) = (position / CHUNK, position % CHUNK);
-        let Some(chunk) = self.chunks.get_mut(&id) else { return };
-        if !chunk.present.contains(place)
-            || chunk.superseded.contains(place)
-            || chunk.events.contains(place)
-        {
-            return;
+        let Some(chunk) = self.chunks.get(&id) else { return };
+        let is_marked = chunk.superseded.rows.contains(place) || chunk.events.rows.contains(place);
+        if chunk.present.contains(place) && !is_marked {
+            self.mark(Class::Superseded, position, size);
         }
-        chunk.superseded.insert(place);
-        self.superseded.insert(id);
-        self.count(position, size);
     }
 
-    fn count(&mut self, position: u64, size: u32) {
-        let history = position <= self.floor;
-        let chunk = self.chunks.get_mut(&(position / CHUNK)).expect("it was just changed");
-        chunk.bytes += u64::from(size);
-        if history {
-            chunk.history_bytes += u64::from(size);
+    fn mark(&mut self, class: Class, position: u64, size: u32) {
+        let id = position / CHUNK;
+        let marked = self.marked_mut(class);
+        marked.chunks.insert(id);
+        let is_history = position <= marked.floor;
+        let chunk = self.chunks.get_mut(&id).expect("the row is there");
+        let share = chunk.share_mut(class);
+        share.rows.insert(position % CHUNK);
+        share.bytes += u64::from(size);
+        if is_history {
+            share.history_bytes += u64::from(size);
             self.history_bytes += u64::from(size);
         }
     }
@@ -134,54 +158,63 @@ impl Index {
     pub(crate) fn remove(&mut self, position: u64, size: u32) {
         let (id, place) = (position / CHUNK, position % CHUNK);
         let chunk = self.chunks.get_mut(&id).expect("only rows that are there are deleted");
-        assert!(position <= self.floor, "row {position} is not history");
+        let is_event = chunk.events.rows.contains(place);
+        let class = if is_event { Class::Events } else { Class::Superseded };
         chunk.present.remove(place);
-        chunk.superseded.remove(place);
-        chunk.events.remove(place);
+        let is_empty = chunk.present.is_empty();
+        let share = chunk.share_mut(class);
+        share.rows.remove(place);
         // A damaged row may say another size now than when it was counted.
-        chunk.bytes = chunk.bytes.saturating_sub(size.into());
-        let history_bytes = chunk.history_bytes.saturating_sub(size.into());
-        self.history_bytes -= chunk.history_bytes - history_bytes;
-        chunk.history_bytes = history_bytes;
-        self.rows -= 1;
-        if chunk.superseded.is_empty() {
-            self.superseded.remove(&id);
-        }
-        if chunk.events.is_empty() {
-            self.events.remove(&id);
+        share.bytes = share.bytes.saturating_sub(size.into());
+        let history_bytes = share.history_bytes.saturating_sub(size.into());
+        let gone = share.history_bytes - history_bytes;
+        share.history_bytes = history_bytes;
+        let is_last = share.rows.is_empty();
+        if is_last && is_event {
             self.expiring.remove(&(chunk.expires, id));
             chunk.expires = NEVER;
         }
-        if chunk.present.is_empty() {
+        if is_empty {
             self.chunks.remove(&id);
         }
+        let marked = self.marked_mut(class);
+        assert!(position <= marked.floor, "row {position} is not history");
+        if is_last {
+            marked.chunks.remove(&id);
+        }
+        self.history_bytes -= gone;
+        self.rows -= 1;
     }
 
-    /// Moves the floor, up or down. `sizes` adds up the sizes of rows in a range of positions, of
-    /// those for which the second argument holds.
+    /// Moves the floor of a class, up or down. `sizes` adds up the sizes of rows in a range of
+    /// positions, of those for which the second argument holds.
     pub(crate) fn set_floor<E>(
         &mut self,
+        class: Class,
         floor: u64,
         mut sizes: impl FnMut(RangeInclusive<u64>, &dyn Fn(u64) -> bool) -> Result<u64, E>,
     ) -> Result<(), E> {
-        let old = self.floor;
+        let old = self.floor(class);
         if floor == old {
             return Ok(());
         }
         let affected = old.min(floor) / CHUNK..=old.max(floor) / CHUNK;
         let mut counted = Vec::new();
-        for (&id, chunk) in self.chunks.range(affected) {
+        for &id in self.marked(class).chunks.range(affected) {
+            let Some(share) = self.chunks.get(&id).map(|chunk| chunk.share(class)) else {
+                continue;
+            };
             let first = id * CHUNK;
-            let history_bytes = if floor < first || chunk.bytes == 0 {
+            let history_bytes = if floor < first || share.bytes == 0 {
                 0
             } else if floor >= first + (CHUNK - 1) {
-                chunk.bytes
+                share.bytes
             } else {
                 // Within one chunk that the floor climbs, only the step has to be looked at.
                 let climbs = (first..floor).contains(&old);
                 let from = if climbs { old + 1 } else { first };
-                let below = if climbs { chunk.history_bytes } else { 0 };
-                let marked = |position: u64| chunk.marked().contains(position % CHUNK);
+                let below = if climbs { share.history_bytes } else { 0 };
+                let marked = |position: u64| share.rows.contains(position % CHUNK);
                 let any = (from..=floor).any(marked);
                 below + if any { sizes(from..=floor, &marked)? } else { 0 }
             };
@@ -189,47 +222,41 @@ impl Index {
         }
         for (id, history_bytes) in counted {
             let chunk = self.chunks.get_mut(&id).expect("it was just looked at");
-            self.history_bytes = self.history_bytes - chunk.history_bytes + history_bytes;
-            chunk.history_bytes = history_bytes;
+            let share = chunk.share_mut(class);
+            self.history_bytes = self.history_bytes - share.history_bytes + history_bytes;
+            share.history_bytes = history_bytes;
         }
-        self.floor = floor;
+        self.marked_mut(class).floor = floor;
         Ok(())
     }
 
-    /// Ranges of the log that hold nothing but rows of `class` at or below the floor, oldest
+    /// Ranges of the log that hold nothing but rows of `class` at or below its floor, oldest
     /// first.
     pub(crate) fn history(&self, class: Class) -> impl Iterator<Item = (u64, u64)> + '_ {
-        let chunks = match class {
-            Class::Superseded => &self.superseded,
-            Class::Events => &self.events,
-        };
-        chunks.range(..=self.floor / CHUNK).flat_map(move |&id| self.runs(id, class))
+        let Marked { chunks, floor } = self.marked(class);
+        chunks.range(..=floor / CHUNK).flat_map(move |&id| self.runs(id, class))
     }
 
     /// Chunks in which events at or below the floor may have expired at `wall`, the earliest
     /// expiry first.
     pub(crate) fn expired(&self, wall: u64) -> impl Iterator<Item = u64> + '_ {
         let chunks = self.expiring.range(..(wall.saturating_add(1), 0)).map(|&(_, id)| id);
-        chunks.filter(|id| id * CHUNK <= self.floor)
+        chunks.filter(|id| id * CHUNK <= self.events.floor)
     }
 
-    /// The ranges of one chunk that hold nothing but rows of `class` at or below the floor.
+    /// The ranges of one chunk that hold nothing but rows of `class` at or below its floor.
     pub(crate) fn runs(&self, id: u64, class: Class) -> Vec<(u64, u64)> {
         let Some(chunk) = self.chunks.get(&id) else { return Vec::new() };
         let first = id * CHUNK;
-        let Some(last) = self.floor.checked_sub(first) else { return Vec::new() };
-        let rows = match class {
-            Class::Superseded => chunk.superseded,
-            Class::Events => chunk.events,
-        };
-        let runs = rows.upto(last).runs(&chunk.present);
+        let Some(last) = self.floor(class).checked_sub(first) else { return Vec::new() };
+        let runs = chunk.share(class).rows.upto(last).runs(&chunk.present);
         runs.into_iter().map(|(from, to)| (first + from, first + to)).collect()
     }
 
     /// Notes that no event of the chunk expires before `expires`.
     pub(crate) fn set_expires(&mut self, id: u64, expires: u64) {
         let Some(chunk) = self.chunks.get_mut(&id) else { return };
-        if chunk.events.is_empty() {
+        if chunk.events.rows.is_empty() {
             return;
         }
         self.expiring.remove(&(chunk.expires, id));
@@ -241,8 +268,18 @@ impl Index {
 }
 
 impl Chunk {
-    fn marked(&self) -> Bits {
-        self.superseded.or(&self.events)
+    fn share(&self, class: Class) -> &Share {
+        match class {
+            Class::Superseded => &self.superseded,
+            Class::Events => &self.events,
+        }
+    }
+
+    fn share_mut(&mut self, class: Class) -> &mut Share {
+        match class {
+            Class::Superseded => &mut self.superseded,
+            Class::Events => &mut self.events,
+        }
     }
 }
 
@@ -250,10 +287,8 @@ impl Default for Chunk {
     fn default() -> Self {
         Self {
             present: Bits::default(),
-            superseded: Bits::default(),
-            events: Bits::default(),
-            bytes: 0,
-            history_bytes: 0,
+            superseded: Share::default(),
+            events: Share::default(),
             expires: NEVER,
         }
     }

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use bytes::Bytes;
 use rusqlite::Connection;
 use slipstream_core::clock::Hlc;
+use slipstream_core::extent::Extent;
 use slipstream_core::ids::{DeadLetterId, Incarnation, NodeId, Position, SessionId, StoreId};
 use slipstream_core::message::Kind;
 use slipstream_core::store::{
@@ -20,6 +21,7 @@ use crate::bits::{Bits, CHUNK};
 use crate::commit::{Meta, Pages, State};
 use crate::digest::Digest;
 use crate::history;
+use crate::index::Class;
 use crate::latest::{self, Pending};
 use crate::log::{self, Damaged, row_columns};
 use crate::records::{self, dead_letter_columns};
@@ -69,12 +71,14 @@ pub(crate) fn recover(db: &Connection, damaged: &mut Vec<Damaged>) -> Result<(St
     let mut digests = Digests::default();
     let mut state = State { pending: Pending::new(merged), ..State::default() };
     let newest = read_newest(db, &mut digests)?;
-    scan_log(db, &mut state, &newest, merged, &mut digests)?;
+    let extent = scan_log(db, &mut state, &newest, merged, &mut digests)?;
     read_tail(db, &mut state, merged, damaged)?;
     let sizes = |range: std::ops::RangeInclusive<u64>, counts: &dyn Fn(u64) -> bool| {
         history::sizes(db, *range.start(), *range.end(), counts)
     };
-    state.index.set_floor(floor, sizes)?;
+    // The floor of state is higher, if anything: the first commit says so.
+    state.index.set_floor(Class::Events, floor, sizes)?;
+    state.index.set_floor(Class::Superseded, floor, sizes)?;
     let last: Option<i64> = db.query_row("SELECT max(position) FROM log", [], |row| row.get(0))?;
     meta.head = meta.head.max(last.unwrap_or_default().cast_unsigned());
     state.meta = meta;
@@ -92,6 +96,7 @@ pub(crate) fn recover(db: &Connection, damaged: &mut Vec<Damaged>) -> Result<(St
         sessions: read_sessions(db, &mut digests)?,
         seen: read_seen(db, &mut digests)?,
         receipts: read_receipts(db, &mut digests)?,
+        extent,
         dead_letters: count_dead_letters(db, &mut digests, damaged)?,
         usage: Usage::default(),
     };
@@ -140,14 +145,15 @@ fn read_newest(db: &Connection, digests: &mut Digests) -> Result<Newest> {
     Ok(newest)
 }
 
-/// Adds every row to the index.
+/// Adds every row to the index. Answers how many bytes they have, along the log.
 fn scan_log(
     db: &Connection,
     state: &mut State,
     newest: &Newest,
     merged: u64,
     digests: &mut Digests,
-) -> Result<()> {
+) -> Result<Extent> {
+    let mut extent = Extent::default();
     let mut statement = db.prepare(
         "SELECT position, kind, expires, size, only_session IS NOT NULL, checksum FROM log
          ORDER BY position",
@@ -158,6 +164,7 @@ fn scan_log(
         let kind: i64 = row.get(1)?;
         let size: u32 = row.get(3)?;
         digests.log.add(row.get(5)?);
+        extent.grow(Position::new(position), size.into());
         let known =
             newest.get(&(position / CHUNK)).is_some_and(|bits| bits.contains(position % CHUNK));
         // A number that is not known is kept, and so is what the table knows to be the newest,
@@ -172,7 +179,7 @@ fn scan_log(
             state.index.supersede(position, size);
         }
     }
-    Ok(())
+    Ok(extent)
 }
 
 /// Reads the rows that the table `latest` does not know.

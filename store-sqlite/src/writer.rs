@@ -16,6 +16,7 @@ use slipstream_core::store::{Batch, CommitFailed, Committed, Recovered, StoreFai
 
 use crate::commit::{self, State};
 use crate::database::{Database, OpenError, Options, refusal};
+use crate::index::Class;
 use crate::log::Damaged;
 use crate::recover::Unreadable;
 use crate::{history, recover};
@@ -115,7 +116,10 @@ impl Writer {
             history::sizes(db, *range.start(), *range.end(), counts)
         };
         db.prepare_cached("BEGIN IMMEDIATE")?.execute([])?;
-        self.state.index.set_floor(batch.floor.get(), sizes)?;
+        let floor = batch.floor.get();
+        self.state.index.set_floor(Class::Events, floor, sizes)?;
+        let floor = batch.state_floor.get().max(floor);
+        self.state.index.set_floor(Class::Superseded, floor, sizes)?;
         let effects = commit::write(db, &self.state, batch)?;
         db.prepare_cached("COMMIT")?.execute([])?;
         Ok(effects)

@@ -23,6 +23,8 @@ enum Step {
         skip: u64,
         /// In sixteenths of the log.
         floor: u64,
+        /// So many sixteenths further no superseded state is needed.
+        ahead: u64,
         history_max_bytes: u64,
         wall: u64,
     },
@@ -38,11 +40,13 @@ fn step() -> impl Strategy<Value = Step> {
     ];
     let skip = prop_oneof![3 => Just(0_u64), 1 => 1..600_u64, 1 => Just(40_000_u64)];
     let history = prop_oneof![2 => Just(0_u64), 1 => 0..60_000_u64, 1 => Just(u64::MAX)];
-    let commit = (rows, skip, 0..=16_u64, history, 0..100_u64).prop_map(
-        |(rows, skip, floor, history_max_bytes, wall)| Step::Commit {
+    let ahead = prop_oneof![Just(0_u64), 0..=16_u64];
+    let commit = (rows, skip, 0..=16_u64, ahead, history, 0..100_u64).prop_map(
+        |(rows, skip, floor, ahead, history_max_bytes, wall)| Step::Commit {
             rows,
             skip,
             floor,
+            ahead,
             history_max_bytes,
             wall,
         },
@@ -57,11 +61,13 @@ struct Model {
     head: u64,
     /// No session needed a row up to here, at some commit.
     highest_floor: u64,
+    /// No session needed superseded state up to here, at some commit.
+    highest_state_floor: u64,
 }
 
 impl Model {
     fn batch(&self, step: &Step) -> Option<Batch> {
-        let Step::Commit { rows, skip, floor, history_max_bytes, wall } = step else {
+        let Step::Commit { rows, skip, floor, ahead, history_max_bytes, wall } = step else {
             return None;
         };
         let first = self.head + skip + 1;
@@ -78,6 +84,7 @@ impl Model {
         Some(Batch {
             rows: rows.collect(),
             floor: Position::new(self.head * floor / 16),
+            state_floor: Position::new(self.head * (floor + ahead).min(16) / 16),
             history_max_bytes: *history_max_bytes,
             wall: WallMs(*wall),
             ..Batch::default()
@@ -93,6 +100,8 @@ impl Model {
             }
         }
         self.highest_floor = self.highest_floor.max(batch.floor.get());
+        let state_floor = batch.state_floor.max(batch.floor).get();
+        self.highest_state_floor = self.highest_state_floor.max(state_floor);
     }
 
     fn is_newest(&self, row: &Row) -> bool {
@@ -118,7 +127,9 @@ impl Model {
             there.insert(position);
         }
         for (position, row) in &self.rows {
-            let kept = self.is_newest(row) || *position > self.highest_floor;
+            let is_state = row.key_hash.is_some();
+            let floor = if is_state { self.highest_state_floor } else { self.highest_floor };
+            let kept = self.is_newest(row) || *position > floor;
             assert!(there.contains(position) || !kept, "{position} is gone");
         }
         let keys: Vec<Hash128> = self.newest.keys().copied().collect();
@@ -130,12 +141,13 @@ impl Model {
         }
     }
 
-    /// What of `rows` is history under `floor`.
-    fn history(&self, rows: &[StoredRow], floor: u64) -> u64 {
+    /// What of `rows` is history under the floor of all rows and that of state.
+    fn history(&self, rows: &[StoredRow], (floor, state_floor): (u64, u64)) -> u64 {
+        let floor = |row: &Row| if row.key_hash.is_some() { state_floor } else { floor };
         let history = rows
             .iter()
             .map(|row| &row.row)
-            .filter(|row| row.position.get() <= floor && !self.is_newest(row));
+            .filter(|row| row.position.get() <= floor(row) && !self.is_newest(row));
         history.map(|row| row.size() as u64).sum()
     }
 }
@@ -160,11 +172,15 @@ proptest! {
                 Step::Reopen => {
                     drop(harness);
                     harness = Harness::open(directory.path());
+                    let rows = harness.rows();
+                    let there: u64 = rows.iter().map(|row| row.row.size() as u64).sum();
+                    let told = harness.recovered.extent.from(Position::new(1));
+                    prop_assert_eq!(told, there);
                 }
                 Step::Commit { .. } => {
                     let batch = model.batch(&step).unwrap();
                     let before = harness.rows();
-                    let floor = batch.floor.get();
+                    let floor = (batch.floor.get(), batch.state_floor.get());
                     let bound = batch.history_max_bytes;
                     model.apply(&batch);
                     let usage = harness.commit(batch);

@@ -165,3 +165,38 @@ fn the_end_of_the_log_is_known_when_its_rows_are_gone() {
     drop(harness);
     assert_eq!(Harness::open(directory.path()).recovered.head, Position::new(12));
 }
+
+/// A session far behind, of which only the newest of each key is still handed over, and every
+/// event.
+#[test]
+fn superseded_state_goes_before_the_floor_and_events_stay() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut harness = Harness::open(directory.path());
+    let is_event = |n: u64| n.is_multiple_of(100);
+    let (mut most, mut head) = (0, 0);
+    for _ in 0..200 {
+        let rows = (head + 1..=head + 1000).map(|n| match is_event(n) {
+            true => event(n, "e", "1", 1 << 40),
+            false => state(n, &format!("k{}", n % 50), "1"),
+        });
+        let state_floor = Position::new(head);
+        let rows = rows.collect();
+        let usage = harness.commit(Batch { rows, state_floor, ..Batch::default() });
+        head += 1000;
+        most = most.max(usage.rows - head / 100);
+    }
+    assert!(most < 12_000, "{most} rows besides the events");
+    for _ in 0..100 {
+        harness.commit(Batch { state_floor: Position::new(head), ..Batch::default() });
+    }
+    let left = harness.positions();
+    let events = left.iter().filter(|n| is_event(**n)).count();
+    assert_eq!(events, 2000);
+    // Of the last ones it is known only behind the log that they are superseded.
+    assert!(left.len() - events < 10_000, "{} rows", left.len());
+    drop(harness);
+    let mut harness = Harness::open(directory.path());
+    assert_eq!(harness.positions(), left);
+    let usage = harness.commit(Batch { state_floor: Position::new(head), ..Batch::default() });
+    assert_eq!(usage.forgotten_total, 0);
+}

@@ -416,7 +416,7 @@ fn one_line(lines: &str) -> String {
 fn delivery(message: &Message, node: &str, redelivery: u32) -> String {
     written(|out| {
         write::delivery_prefix(message, node, out);
-        write::delivery_suffix(Position::new(17), redelivery, out);
+        write::delivery_suffix(Position::new(17), redelivery, 0, out);
     })
 }
 

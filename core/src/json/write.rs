@@ -45,11 +45,14 @@ pub fn delivery_prefix(message: &Message, node: &str, out: &mut BytesMut) {
 }
 
 /// Ends the delivery that [`delivery_prefix`] began. `redelivery` is how often it was handed over
-/// before; 0 is left out.
-pub fn delivery_suffix(delivery: Position, redelivery: u32, out: &mut BytesMut) {
+/// before, `conflated` how many values were left out before this one; 0 is left out.
+pub fn delivery_suffix(delivery: Position, redelivery: u32, conflated: u64, out: &mut BytesMut) {
     number("deliveryId", delivery.get(), out);
     if redelivery > 0 {
         number("redelivery", redelivery.into(), out);
+    }
+    if conflated > 0 {
+        number("conflated", conflated, out);
     }
     out.extend_from_slice(b"}");
 }

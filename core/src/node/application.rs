@@ -96,12 +96,13 @@ impl Node {
             }
             None => self.begin_session(wishes)?,
         };
-        let log_bytes = self.log_bytes;
+        let durable = self.log.durable();
         if let Some(session) = self.sessions.get_mut(&id) {
             session.link = Some(link.id);
             session.away_since = None;
-            if !session.is_durable() {
-                session.walked_bytes = log_bytes;
+            if wishes.conflate {
+                // While it was away it lagged.
+                session.conflate(durable);
             }
         }
         self.touch(id, Dirty::Soon);

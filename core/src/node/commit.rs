@@ -11,7 +11,7 @@ use crate::ids::{BatchId, Position};
 use crate::io::{Close, CloseCode, Frame, Observation, Output};
 use crate::link::{Answer, Link, State};
 use crate::refusal::{Code, Refusal};
-use crate::session::Dirty;
+use crate::session::{Dirty, Session};
 use crate::store::{Batch, CommitFailed, Committed, Row, StoreFailure};
 use crate::timers::Timer;
 use crate::wire::{NotNow, NotNowReason, Wire};
@@ -29,7 +29,10 @@ impl Node {
             return;
         }
         self.commit_wanted = false;
-        let (wall, floor) = (self.now.wall, self.floor());
+        self.conflate_outboxes();
+        let wall = self.now.wall;
+        let (floor, state_floor) = self.floors();
+        let history_max_bytes = self.history_max_bytes();
         let touched = core::mem::take(&mut self.receipts_touched).into_iter();
         let (blocks, dropped) = self.receipts.take_blocks(touched, wall, self.clock.trusted());
         let (seen, seen_dropped) = self.seen.take_changes();
@@ -51,19 +54,56 @@ impl Node {
         growing.clock = self.clock.high_water();
         growing.incarnation = self.incarnation;
         growing.floor = floor;
-        // History gives way to what is owed: at most half of the store is kept for it.
-        let store = &self.config.store;
-        growing.history_max_bytes = store.history_max_bytes.min(store.max_bytes / 2);
+        growing.state_floor = state_floor;
+        growing.history_max_bytes = history_max_bytes;
         growing.wall = wall;
         let batch = self.log.seal();
         self.out.push_back(Output::Commit(batch));
     }
 
-    /// No session needs anything at or below this position.
-    fn floor(&self) -> Position {
-        let receiving = self.sessions.values().filter(|session| session.receives());
-        let cursors = receiving.map(|session| session.cursor());
-        cursors.min().unwrap_or(self.log.durable()).min(self.log.durable())
+    /// No session needs anything at or below the first of these positions, nor superseded state
+    /// at or below the second.
+    fn floors(&self) -> (Position, Position) {
+        let mut floors = (self.log.durable(), self.log.durable());
+        for session in self.sessions.values().filter(|session| session.receives()) {
+            floors.0 = floors.0.min(session.cursor());
+            floors.1 = floors.1.min(session.state_settled());
+        }
+        floors
+    }
+
+    /// A session whose outbox is above its bound, dead letters included, is handed only the newest
+    /// value of each key of it (P8); and so is one whose application asked for that and is away.
+    fn conflate_outboxes(&mut self) {
+        let durable = self.log.durable();
+        let max = self.config.store.session_max_bytes;
+        let behind = |session: &Session| session.is_durable() && session.next <= durable;
+        let mut begun = Vec::new();
+        for session in self.sessions.values_mut().filter(|session| behind(session)) {
+            let bytes = self.extent.from(session.next) + session.dead_bytes();
+            let lags = session.link.is_none() && session.wants_conflation();
+            if (bytes > max || lags) && session.receives() && session.conflate(durable) {
+                begun.push((session.id, session.name.clone(), bytes));
+            }
+        }
+        for (id, session, bytes) in begun {
+            self.touch(id, Dirty::Soon);
+            if bytes > max {
+                self.event(Event::Conflating { session, bytes });
+            }
+        }
+    }
+
+    /// The bound of the history. It gives way to what is owed: it is at most half of the store, and
+    /// goes before publishers are refused.
+    pub(super) fn history_max_bytes(&self) -> u64 {
+        let store = &self.config.store;
+        let most = store.history_max_bytes.min(store.max_bytes / 2);
+        let room = store.max_bytes - store.max_bytes / 16;
+        match self.usage.used_bytes.saturating_sub(room) {
+            0 => most,
+            excess => most.min(self.usage.history_bytes.saturating_sub(excess)),
+        }
     }
 
     pub(super) fn committed(&mut self, committed: Committed) {
@@ -71,7 +111,10 @@ impl Node {
         let id = batch.id;
         self.usage = usage;
         self.observe_commit(&batch, took);
-        self.log_bytes += batch.rows.iter().map(|row| row.size() as u64).sum::<u64>();
+        if let Some(last) = batch.rows.last() {
+            let bytes = batch.rows.iter().map(|row| row.size() as u64).sum();
+            self.extent.grow(last.position, bytes);
+        }
         if self.log.committed(batch.rows) > 0 {
             let connected = self.sessions.values().filter(|session| session.link.is_some());
             self.ready.extend(connected.map(|session| session.id));

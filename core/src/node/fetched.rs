@@ -17,8 +17,7 @@ impl Node {
         };
         match (purpose, answer) {
             (Purpose::Walk(session, after), Answer::Rows { rows, upto, superseded }) => {
-                self.tally.superseded += superseded;
-                self.rows_fetched(session, fetch, after, rows, upto);
+                self.rows_fetched(session, fetch, after, (rows, superseded), upto);
             }
             (Purpose::Repeat(session, asked), Answer::RowsAt(rows)) => {
                 self.repeats_fetched(session, fetch, &asked, rows);

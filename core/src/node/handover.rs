@@ -24,7 +24,7 @@ use crate::session::{Flight, Role, Session, retry_wait};
 use crate::store::{DeadReason, Query, Row, StoredRow};
 use crate::tally::Tally;
 use crate::time::{Now, WallMs};
-use crate::wire::{BatchKind, DeliveryHead, FRAME_OVERHEAD, FrameWriter};
+use crate::wire::{BatchKind, DeliveryHead, FRAME_OVERHEAD, FrameWriter, Wire};
 
 use super::transmit;
 
@@ -56,6 +56,7 @@ pub(super) struct Carrier<'a> {
     pub(super) deaths: Vec<Death>,
     pub(super) first: u64,
     pub(super) again: u64,
+    pub(super) conflated: u64,
 }
 
 /// A message that its session will not be handed again.
@@ -93,6 +94,9 @@ impl Desk<'_> {
                 return Stop::Done;
             }
             if let Some(stop) = self.stop() {
+                if matches!(stop, Stop::Window | Stop::Credit) && self.session.wants_conflation() {
+                    self.session.conflate(self.log.durable());
+                }
                 return stop;
             }
             let position = self.session.next;
@@ -102,7 +106,6 @@ impl Desk<'_> {
             let Some(tail) = tail else {
                 return Stop::Store(Some(self.query()));
             };
-            self.session.walked_bytes += tail.row.size() as u64;
             self.carrier.offer(self.session, self.link, &tail.row, Some(&mut tail.json));
             self.session.next = position.next();
         }
@@ -159,16 +162,34 @@ impl Desk<'_> {
             if self.stop().is_some() {
                 return;
             }
-            self.session.walked_bytes += row.size() as u64;
             let checked = row.position <= self.session.check_upto() || row.only.is_some();
-            if *superseded && checked {
+            let is_left_out = *superseded && checked;
+            let before = row.position.before();
+            self.pass(if is_left_out && row.only.is_none() { row.position } else { before });
+            if is_left_out {
                 self.carrier.tally.superseded += u64::from(row.only == Some(self.session.id));
             } else {
                 self.carrier.offer(self.session, self.link, row, None);
             }
             self.session.next = row.position.next();
         }
-        self.session.next = self.session.next.max(upto.next());
+        self.pass(upto);
+    }
+
+    /// Passes over the rows up to and with `upto`. Those of a conflated stretch were left out for
+    /// newer values of their keys: they are counted, but for what is known not to be owed. That is
+    /// not known of rows that are neither in memory nor in the store any more.
+    fn pass(&mut self, upto: Position) {
+        let session = &mut *self.session;
+        if let Some((first, last)) = session.conflated_upto(upto) {
+            let tags = &self.carrier.config.tags;
+            let in_memory = self.log.rows_between(first, last);
+            let not_owed = in_memory.filter(|row| !session.is_owed(row, tags)).count() as u64;
+            let values = last.get() - first.before().get() - not_owed;
+            session.leave_out(last, values);
+            self.carrier.conflated += values;
+        }
+        session.next = session.next.max(upto.next());
     }
 
     /// Flights that were due, and what the store has of them.
@@ -296,11 +317,12 @@ impl Carrier<'_> {
             self.again += 1;
         }
         session.handed_upto = session.handed_upto.max(row.position);
+        let conflated = core::mem::take(&mut session.conflation.untold);
         match &session.role {
             Role::Peer(_) => self.carry_to_peer(link, row),
             Role::Application(application) => {
                 let manual = application.ack == AckMode::Manual;
-                self.carry_to_application(link, row, redelivery, json);
+                self.carry_to_application(link, row, (redelivery, conflated), json);
                 if manual {
                     let wait = retry_wait(&self.config.retry, flight.handed, self.random);
                     flight.id.get_or_insert_with(|| row.message.id().into());
@@ -328,10 +350,15 @@ impl Carrier<'_> {
         &mut self,
         link: &mut Link,
         row: &Row,
-        redelivery: u32,
+        (redelivery, conflated): (u32, u64),
         json: Option<&mut Option<Bytes>>,
     ) {
         if link.protocol == Protocol::Postcard {
+            if conflated > 0 {
+                self.send_filled(link);
+                let told = Wire::Conflated(conflated).encode();
+                transmit(self.out, link, Frame::Binary(told));
+            }
             let head = DeliveryHead { delivery: row.position, redelivery };
             let length = row.message.encoded().len() + 16;
             let writer = self.make_room(link, BatchKind::Deliveries, length, FRAME_TARGET);
@@ -350,7 +377,7 @@ impl Carrier<'_> {
             }
             None => json::write::delivery_prefix(&row.message, node, self.buffer),
         }
-        json::write::delivery_suffix(row.position, redelivery, self.buffer);
+        json::write::delivery_suffix(row.position, redelivery, conflated, self.buffer);
         let frame = Frame::Text(self.buffer.split().freeze());
         transmit(self.out, link, frame);
     }
@@ -383,6 +410,11 @@ impl Carrier<'_> {
     pub(super) fn count(&mut self, session: &mut Session, link: &Link) {
         session.delivered += self.first;
         session.retransmits += self.again;
+        if self.conflated > 0 {
+            let unnamed = !session.is_durable();
+            let name = if unnamed { "app:other" } else { &session.name };
+            self.tally.conflated(name, self.conflated);
+        }
         if self.first + self.again == 0 {
             return;
         }

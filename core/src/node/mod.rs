@@ -33,6 +33,7 @@ use crate::clock::{Clock, ClockFault};
 use crate::config::{Config, Durability};
 use crate::dial::Dialer;
 use crate::event::Event;
+use crate::extent::Extent;
 use crate::ids::{
     BatchId, DeadLetterId, DialId, FetchId, Incarnation, LinkId, Position, Sequence, SessionId,
     StoreId, Ticket,
@@ -117,8 +118,8 @@ pub struct Node {
     store_rest_until: Option<Instant>,
     paused: bool,
     phase: Phase,
-    /// Bytes ever appended or recovered, for the lag of sessions.
-    log_bytes: u64,
+    /// What the outboxes of sessions hold.
+    extent: Extent,
     tally: Tally,
     buffer: BytesMut,
     path: String,
@@ -213,7 +214,7 @@ impl Node {
             store_rest_until: None,
             paused: false,
             phase: Phase::Running,
-            log_bytes: 0,
+            extent: recovered.extent.clone(),
             tally: Tally::default(),
             buffer: BytesMut::with_capacity(64 << 10),
             path: String::new(),

@@ -355,6 +355,12 @@ impl Node {
         let oldest = session.flights.values().map(|flight| flight.first_at).min();
         let dead: BTreeMap<&'static str, u64> =
             session.dead.iter().map(|(reason, (count, _))| (reason.as_str(), *count)).collect();
+        let (behind, behind_bytes) = if session.receives() {
+            let behind = head.saturating_sub(session.next.before().get());
+            (behind, self.extent.from(session.next))
+        } else {
+            (0, 0)
+        };
         SessionStatus {
             id: if session.id.get() < UNNAMED { session.id.get() } else { 0 },
             name: session.name.clone(),
@@ -363,19 +369,14 @@ impl Node {
             tags: session.application().and_then(|application| application.tags.clone()),
             cursor: session.cursor().get().min(head),
             in_flight: session.flights.len(),
-            behind: if session.receives() {
-                head.saturating_sub(session.next.before().get())
-            } else {
-                0
-            },
-            behind_bytes: if session.receives() {
-                self.log_bytes.saturating_sub(session.walked_bytes)
-            } else {
-                0
-            },
+            // What was conflated is gone: there is no more than the store holds.
+            behind: behind.min(self.usage.rows),
+            behind_bytes: behind_bytes.min(self.usage.used_bytes),
             oldest_ms: oldest.map_or(0, |at| self.now.wall.0.saturating_sub(at.0)),
             delivered_total: session.delivered,
             retransmits_total: session.retransmits,
+            conflated_total: session.conflation.total,
+            conflating: session.is_conflating(),
             dead_letters: dead,
             away_ms: session.away_since.map_or(0, |at| self.now.wall.0.saturating_sub(at.0)),
         }

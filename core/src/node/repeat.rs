@@ -129,8 +129,7 @@ impl Node {
             self.end_session_by_id(id, "away for longer than store.session_ttl");
         }
         // Room is made by commits, also when nothing is published.
-        let store = &self.config.store;
-        let history = self.usage.history_bytes > store.history_max_bytes.min(store.max_bytes / 2);
+        let history = self.usage.history_bytes > self.history_max_bytes();
         if history && !self.log.is_committing() {
             self.commit_wanted = true;
             self.timers.set_earlier(Timer::Upkeep, now + MAKE_ROOM_INTERVAL);
@@ -160,7 +159,7 @@ impl Node {
         self.log.growing.sessions_ended.push(id);
         self.commit_wanted = true;
         let behind = self.log.durable().get().saturating_sub(session.next.before().get());
-        let owed = behind + session.flights.len() as u64;
+        let owed = behind.min(self.usage.rows) + session.flights.len() as u64;
         let (session, reason) = (session.name, reason.into());
         self.event(Event::SessionEnded { session, reason, owed });
     }

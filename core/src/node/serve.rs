@@ -29,11 +29,6 @@ impl Node {
             if desk.link.is_greeted() { desk.walk(durable) } else { Stop::Held }
         });
         let Some(stop) = stop else { return };
-        if stop == Stop::Done
-            && let Some(session) = self.sessions.get_mut(&id)
-        {
-            session.walked_bytes = self.log_bytes;
-        }
         self.repeat_due(id);
         let idle = self.sessions.get(&id).is_some_and(|session| session.fetch.is_none());
         if let Stop::Store(Some(query)) = stop
@@ -67,6 +62,7 @@ impl Node {
             deaths: Vec::new(),
             first: 0,
             again: 0,
+            conflated: 0,
         };
         let mut desk = Desk { session, link, log: &mut self.log, carrier };
         let result = work(&mut desk, durable, committed);
@@ -123,13 +119,18 @@ impl Node {
         id: SessionId,
         fetch: FetchId,
         after: Position,
-        rows: Vec<StoredRow>,
+        (rows, superseded): (Vec<StoredRow>, u64),
         upto: Position,
     ) {
         // A question that waited while the session was set back is asked again.
         let fits = self.sessions.get(&id).is_some_and(|session| after < session.next);
         if self.is_awaited(id, fetch) && fits {
-            self.visit(id, |desk, _, _| desk.rows(&rows, upto));
+            let conflated = self.visit(id, |desk, _, _| {
+                desk.rows(&rows, upto);
+                desk.carrier.conflated
+            });
+            // What is counted as conflated is not counted as superseded, too.
+            self.tally.superseded += superseded.saturating_sub(conflated.unwrap_or(0));
         }
     }
 
@@ -229,12 +230,14 @@ impl Node {
         }
     }
 
-    /// An unnamed application that lags too far is closed: what it missed is counted (P8).
+    /// An unnamed application that lags too far is closed: what it missed is counted (P8). What
+    /// it asked to be replayed, or to have conflated, is no lag.
     fn close_if_lagging(&mut self, id: SessionId) {
         let Some(session) = self.sessions.get(&id).filter(|session| !session.is_durable()) else {
             return;
         };
-        let lag = self.log_bytes.saturating_sub(session.walked_bytes);
+        let Some(application) = session.application().filter(|app| !app.conflate) else { return };
+        let lag = self.extent.from(session.next.max(application.replay.next()));
         if lag <= self.config.store.session_max_bytes {
             return;
         }

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Application, Dirty, Flight, Peer, Role, Session};
+use super::{Application, Conflation, Dirty, Flight, Peer, Role, Session};
 use crate::application::AckMode;
 use crate::ids::{Incarnation, NodeId, Position, StoreId, is_name};
 use crate::rate::RateLimit;
@@ -21,6 +21,13 @@ struct Record {
     away_since: WallMs,
     /// The node's tags, by which an application receives that has none of its own.
     node_tags: String,
+}
+
+/// Follows the record of a session that is conflated. (Records grow at their end: what is not
+/// there has its default.)
+#[derive(Serialize, Deserialize)]
+struct ConflationRecord {
+    from: Position,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -57,8 +64,8 @@ impl Session {
         node_tags: &TagSet,
         repeats: RateLimit,
     ) -> Option<Self> {
-        let Record { role, next, open, away_since, node_tags: before } =
-            postcard::from_bytes(&record.state).ok()?;
+        let (Record { role, next, open, away_since, node_tags: before }, rest) =
+            postcard::take_from_bytes(&record.state).ok()?;
         let (kind, name) = record.name.split_once(':')?;
         let role = match role {
             RoleRecord::Peer { store, incarnation, reported } => {
@@ -90,6 +97,11 @@ impl Session {
         session.away_since = Some(away_since);
         for OpenRecord { position, handed, failed, first_at } in open {
             session.flights.insert(position, Flight { handed, failed, ..Flight::new(first_at) });
+        }
+        if !rest.is_empty() {
+            // How far it had come since is not written down each time.
+            let ConflationRecord { from } = postcard::from_bytes(rest).ok()?;
+            session.conflation = Conflation { from, upto: head, ..Conflation::default() };
         }
         session.disconnected(away_since);
         session.dirty = Dirty::Clean;
@@ -126,8 +138,13 @@ impl Session {
         };
         let away_since = self.away_since.unwrap_or(wall);
         let node_tags = node_tags.as_str().into();
-        let state = postcard::to_allocvec(&Record { role, next, open, away_since, node_tags })
-            .expect("a record can be encoded");
+        let encoded = "a record can be encoded";
+        let mut state = postcard::to_allocvec(&Record { role, next, open, away_since, node_tags })
+            .expect(encoded);
+        if self.is_conflating() {
+            let from = ConflationRecord { from: self.conflation.from };
+            state = postcard::to_extend(&from, state).expect(encoded);
+        }
         Some(SessionRecord {
             id: self.id,
             name: self.name.clone(),

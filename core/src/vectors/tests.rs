@@ -169,6 +169,7 @@ fn frame_name(frame: &Wire) -> &'static str {
         Wire::Deliveries(_) => "deliveries",
         Wire::Synced => "synced",
         Wire::Settle(_) => "settle",
+        Wire::Conflated(_) => "conflated",
     }
 }
 
@@ -189,6 +190,7 @@ fn frames() -> Vec<Wire> {
         Wire::Deliveries(inside(&deliveries.finish())),
         Wire::Synced,
         Wire::Settle(record(BatchKind::Settle, &Settle::Ack(position)).into()),
+        Wire::Conflated(300),
     ]
 }
 
@@ -307,12 +309,14 @@ fn text_frames_of_a_node_are_what_was_written_down() {
     for kind in Kind::ALL {
         let delivery = written(|out| {
             write::delivery_prefix(&message(kind), "azure-1", out);
-            write::delivery_suffix(Position::new(17), 0, out);
+            write::delivery_suffix(Position::new(17), 0, 0, out);
         });
         vectors.hold(&format!("out.{}", kind.as_str()), &delivery);
     }
-    let again = written(|out| write::delivery_suffix(Position::new(17), 2, out));
+    let again = written(|out| write::delivery_suffix(Position::new(17), 2, 0, out));
     vectors.hold("out.redelivery", &again);
+    let conflated = written(|out| write::delivery_suffix(Position::new(17), 0, 300, out));
+    vectors.hold("out.conflated", &conflated);
     for (name, duplicate, level) in [
         ("out.ack.durable", false, Durability::Full),
         ("out.ack.written.duplicate", true, Durability::Normal),
@@ -401,10 +405,13 @@ fn sessions() -> Vec<(&'static str, Session)> {
     let mut named = Session::new(id, application(None, None, AckMode::Manual), next, repeats());
     let flight = Flight { handed: 3, failed: 2, ..Flight::new(WallMs(1_790_000_000_000)) };
     named.flights.insert(Position::new(250), flight);
+    let mut conflated = Session::new(id, peer.clone(), next, repeats());
+    conflated.conflate(Position::new(400));
     let keys = Some(vec!["order:".into(), "é".into()]);
     let role = application(Some("aws,gcp"), keys, AckMode::Auto);
     vec![
         ("session.peer", Session::new(id, peer, next, repeats())),
+        ("session.peer.conflated", conflated),
         ("session.application", named),
         ("session.application.filtered", Session::new(id, role, next, repeats())),
     ]

@@ -136,6 +136,9 @@ pub struct Delivery {
     pub id: Position,
     /// How often it was handed over before.
     pub redelivery: u32,
+    /// Values that were left out before this one, because newer ones of their keys have taken
+    /// their place.
+    pub conflated: u64,
     pub(super) content: Content,
 }
 
@@ -218,7 +221,7 @@ impl Delivery {
             Content::Binary(message) => {
                 let mut out = BytesMut::new();
                 write::delivery_prefix(message, node, &mut out);
-                write::delivery_suffix(self.id, self.redelivery, &mut out);
+                write::delivery_suffix(self.id, self.redelivery, self.conflated, &mut out);
                 Text(out.freeze())
             }
             Content::Json(json) => json.frame.clone(),
@@ -278,16 +281,20 @@ fn batches<T: Serialize>(kind: BatchKind, records: &[T]) -> Vec<Frame> {
     frames
 }
 
-/// What a frame of the node says; `None` for what later versions may add.
-pub(super) fn received(frame: &Frame) -> Result<Option<Received>, ClientError> {
+/// What a frame of the node says; `None` for what later versions may add. `conflated` counts the
+/// values left out before the next delivery.
+pub(super) fn received(
+    frame: &Frame,
+    conflated: &mut u64,
+) -> Result<Option<Received>, ClientError> {
     match frame {
-        Frame::Binary(bytes) => received_binary(bytes),
+        Frame::Binary(bytes) => received_binary(bytes, conflated),
         Frame::Text(text) => json::received(text),
         Frame::Ping(_) | Frame::Pong(_) => Ok(None),
     }
 }
 
-fn received_binary(frame: &Bytes) -> Result<Option<Received>, ClientError> {
+fn received_binary(frame: &Bytes, conflated: &mut u64) -> Result<Option<Received>, ClientError> {
     Ok(match Wire::decode(frame) {
         Ok(Wire::Outcomes(batch)) => {
             let outcomes = wire::records::<wire::Outcome<'_>>(&batch).map_err(malformed)?;
@@ -299,9 +306,14 @@ fn received_binary(frame: &Bytes) -> Result<Option<Received>, ClientError> {
             let deliveries = deliveries.map(|(head, message)| Delivery {
                 id: head.delivery,
                 redelivery: head.redelivery,
+                conflated: std::mem::take(conflated),
                 content: Content::Binary(message),
             });
             Some(Received::Deliveries(deliveries.collect()))
+        }
+        Ok(Wire::Conflated(values)) => {
+            *conflated += values;
+            None
         }
         Ok(Wire::Synced) => Some(Received::Synced),
         Ok(other) => return Err(ClientError::Protocol(format!("not for applications: {other:?}"))),

@@ -128,6 +128,7 @@ struct Any<'a> {
     version: Cow<'a, str>,
     delivery_id: u64,
     redelivery: u32,
+    conflated: u64,
     duplicate: bool,
     #[serde(borrow)]
     level: Cow<'a, str>,
@@ -214,6 +215,7 @@ pub(super) fn received(text: &Bytes) -> Result<Option<Received>, ClientError> {
             Some(value) if any.delivery_id > 0 => Some(Received::Deliveries(vec![Delivery {
                 id: Position::new(any.delivery_id),
                 redelivery: any.redelivery,
+                conflated: any.conflated,
                 content: Content::Json(Box::new(Json {
                     frame: Text(text.clone()),
                     value: Text::within(text, value.get()),

@@ -305,6 +305,7 @@ fn take_counters(counters: &Counters, node: &str, labels: &mut Labels) {
     for (name, by_session) in [
         ("slipstream_messages_delivered_total", &counters.delivered),
         ("slipstream_retransmits_total", &counters.retransmits),
+        ("slipstream_conflated_total", &counters.conflated),
     ] {
         let mut sums = HashMap::<String, u64>::new();
         for (session, count) in by_session {
@@ -448,6 +449,8 @@ mod tests {
             oldest_ms: 1500,
             delivered_total: 0,
             retransmits_total: 0,
+            conflated_total: 0,
+            conflating: false,
             dead_letters: BTreeMap::from([("rejected", 4)]),
             away_ms: 0,
         }

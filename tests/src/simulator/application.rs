@@ -46,6 +46,8 @@ pub struct App {
     pub keys: Option<Vec<&'static str>>,
     /// Whether it asked for `replay=new`.
     pub only_new: bool,
+    /// Whether it asked for `conflate=true`.
+    pub conflate: bool,
     /// Whether it acknowledges by hand.
     pub manual: bool,
     /// What it does with deliveries.
@@ -113,6 +115,9 @@ impl App {
         }
         if self.client.is_none() && !self.only_new {
             parts.push("replay=all".into());
+        }
+        if self.conflate {
+            parts.push("conflate=true".into());
         }
         if self.manual != self.client.is_some() {
             parts.push(format!("ack={}", if self.manual { "manual" } else { "auto" }));

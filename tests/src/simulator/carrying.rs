@@ -64,6 +64,7 @@ impl World {
                 self.counts.sometimes(Sometimes::Redelivery);
             }
             Item::Delivery(_) => self.counts.volume("deliveries", 1),
+            Item::Conflated(_) => self.counts.sometimes(Sometimes::Conflated),
             Item::Message(_) => self.counts.volume("messages sent", 1),
             Item::Answer(Answer::Receipt { duplicate: true, .. }) => {
                 self.counts.sometimes(Sometimes::Idempotent);

@@ -39,6 +39,7 @@ impl World {
                 protocol: self.protocol(),
                 tags: some_tags.then(|| vec![self.random.pick(&["aws", "gcp", "eu"])]),
                 keys: some_keys.then(|| vec!["k1", "k2"]),
+                conflate: self.plan.conflates(index),
                 only_new: self.random.chance(if named { 150 } else { 700 }),
                 manual: self.random.chance(if named { 900 } else { 300 }),
                 consumer,
@@ -151,6 +152,7 @@ impl World {
                 | Item::Message(_)
                 | Item::Ack(_)
                 | Item::NotNow(_)
+                | Item::Conflated(_)
                 | Item::Hello
                 | Item::Ping
                 | Item::Pong => {}
@@ -361,6 +363,7 @@ impl App {
             tags: None,
             keys: None,
             only_new: true,
+            conflate: false,
             manual: false,
             consumer: Consumer::Prompt,
             publishes: false,

@@ -20,6 +20,8 @@ pub enum Item {
     Synced,
     /// Answer to a frame of an application.
     Answer(Answer),
+    /// So many values were left out before the next delivery.
+    Conflated(u64),
     /// A message handed to an application.
     Delivery(Delivery),
     /// A message sent to a peer.
@@ -96,6 +98,7 @@ impl fmt::Display for Item {
             Self::Answer(Answer::Refusal { re, frame, code, .. }) => {
                 write!(f, "{code} to frame {frame}, {}", re.as_deref().unwrap_or("no id"))
             }
+            Self::Conflated(values) => write!(f, "{values} values left out"),
             Self::Delivery(Delivery { id, version, kind, key, delivery, redelivery, .. }) => {
                 write!(f, "delivery {delivery} x{redelivery} {kind} {key} {id}@{version}")
             }
@@ -119,7 +122,7 @@ impl fmt::Display for Item {
 /// What is wrong with it: a node sends only frames that can be read.
 pub fn parse(frame: &Frame, node: &str) -> Result<Vec<Item>, String> {
     match frame {
-        Frame::Text(text) => Ok(vec![parse_text(text)?]),
+        Frame::Text(text) => parse_text(text),
         Frame::Binary(bytes) => parse_binary(bytes, node),
         Frame::Ping(_) => Ok(vec![Item::Ping]),
         Frame::Pong(_) => Ok(vec![Item::Pong]),
@@ -148,6 +151,8 @@ struct TextFrame<'a> {
     #[serde(default)]
     redelivery: u32,
     #[serde(default)]
+    conflated: u64,
+    #[serde(default)]
     duplicate: bool,
     #[serde(borrow, default)]
     re: Option<Cow<'a, str>>,
@@ -159,10 +164,11 @@ struct TextFrame<'a> {
     retryable: bool,
 }
 
-fn parse_text(text: &[u8]) -> Result<Item, String> {
+fn parse_text(text: &[u8]) -> Result<Vec<Item>, String> {
     let frame: TextFrame<'_> = serde_json::from_slice(text)
         .map_err(|error| format!("{error}: {}", String::from_utf8_lossy(text)))?;
-    Ok(match frame.kind {
+    let conflated = (frame.conflated > 0).then_some(Item::Conflated(frame.conflated));
+    let item = match frame.kind {
         "WELCOME" => Item::Welcome,
         "SYNCED" => Item::Synced,
         "ACK" => Item::Answer(Answer::Receipt {
@@ -187,7 +193,8 @@ fn parse_text(text: &[u8]) -> Result<Item, String> {
             delivery: frame.delivery_id.ok_or("a delivery without deliveryId")?,
             redelivery: frame.redelivery,
         }),
-    })
+    };
+    Ok(conflated.into_iter().chain([item]).collect())
 }
 
 fn parse_binary(bytes: &Bytes, node: &str) -> Result<Vec<Item>, String> {
@@ -202,6 +209,7 @@ fn parse_binary(bytes: &Bytes, node: &str) -> Result<Vec<Item>, String> {
         Wire::NotNow(not_now) => vec![Item::NotNow(not_now)],
         Wire::Welcome(_) => vec![Item::Welcome],
         Wire::Synced => vec![Item::Synced],
+        Wire::Conflated(values) => vec![Item::Conflated(values)],
         Wire::Outcomes(batch) => {
             let outcomes = records::<Outcome<'_>>(&batch).map_err(|error| error.to_string())?;
             outcomes.into_iter().map(|outcome| Item::Answer(answer(&outcome, node))).collect()

@@ -57,9 +57,10 @@ impl World {
         self.judge();
     }
 
-    /// The operator purges the dead letters where they may fill the store.
+    /// The operator purges the dead letters where they may fill the store, or hold their session.
     fn make_room(&mut self, site: usize) {
-        if self.plan.settings.max_bytes.is_some() {
+        let settings = &self.plan.settings;
+        if settings.max_bytes.is_some() || settings.session_max.is_some() {
             let after = DeadLetterId::default();
             self.ask(site, AdminRequest::DeadLetters { after, limit: PURGED_AT_ONCE });
         }

@@ -18,6 +18,9 @@ pub type Micros = u64;
 /// One second.
 pub const SECOND: Micros = 1_000_000;
 
+/// What outboxes are drawn from besides the seed, so that the rest of a run stays what it was.
+const CONFLATION: u64 = 0x636f_6e66_6c61_7465;
+
 /// Shape of the mesh at the beginning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the names say it")]
@@ -98,6 +101,8 @@ pub struct Settings {
     pub history: Option<u64>,
     /// Bound of the store: none, or so small that it is reached.
     pub max_bytes: Option<u64>,
+    /// Bound of an outbox: none, or so small that it is reached.
+    pub session_max: Option<u64>,
 }
 
 impl Plan {
@@ -113,7 +118,7 @@ impl Plan {
         let slower = if padding.1 > 10_000 { 4 } else { 1 };
         let chaos = random.between(8, 40) * SECOND;
         let publishers = random.pick(&[300, 600, 1000]);
-        let settings = Settings::draw(&mut random, nodes, padding.1);
+        let settings = Settings::draw(&mut random, seed, nodes, padding.1);
         let mut plan = Self {
             seed,
             nodes,
@@ -156,6 +161,11 @@ impl Plan {
         config
     }
 
+    /// Whether an application asks for `conflate=true`.
+    pub fn conflates(&self, app: usize) -> bool {
+        Random::new(self.seed ^ CONFLATION ^ ((app as u64 + 1) << 32)).chance(150)
+    }
+
     /// How often a fault happens, if it does.
     pub fn mean(&self, fault: Fault) -> Option<Micros> {
         self.faults.get(&fault).copied()
@@ -170,12 +180,16 @@ pub fn node_name(seed: u64, site: usize) -> String {
 }
 
 impl Settings {
-    fn draw(random: &mut Random, nodes: usize, padding: u64) -> Self {
+    fn draw(random: &mut Random, seed: u64, nodes: usize, padding: u64) -> Self {
         let largest = padding + 500;
         let history = random.chance(250).then(|| random.between(4, 60) * largest);
         // Each node must be able to hold the state of the whole mesh, and be full all the same.
         let room = 200 * largest * (nodes as u64);
         let max_bytes = random.chance(150).then_some(room);
+        let session_max = {
+            let mut random = Random::new(seed ^ CONFLATION);
+            random.chance(350).then(|| random.between(3, 40) * largest)
+        };
         Self {
             heartbeat: Duration::from_millis(random.pick(&[500, 2_000, 10_000])),
             ack_timeout: Duration::from_millis(random.pick(&[300, 1_000, 5_000])),
@@ -185,6 +199,7 @@ impl Settings {
             window: random.pick(&[1, 4, 32, 256]),
             history,
             max_bytes,
+            session_max,
         }
     }
 
@@ -200,6 +215,8 @@ impl Settings {
         config.limits.delivery_window = self.window;
         config.store.history_max_bytes = self.history.unwrap_or(config.store.history_max_bytes);
         config.store.max_bytes = self.max_bytes.unwrap_or(config.store.max_bytes);
+        let session_max = self.session_max.unwrap_or(config.store.session_max_bytes);
+        config.store.session_max_bytes = session_max;
     }
 }
 

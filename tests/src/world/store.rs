@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use slipstream_core::clock::Hlc;
+use slipstream_core::extent::Extent;
 use slipstream_core::ids::{DeadLetterId, Hash128, Incarnation, Position, SessionId, StoreId};
 use slipstream_core::message::Message;
 use slipstream_core::store::{
@@ -120,15 +121,13 @@ impl MemoryStore {
     /// oldest first.
     fn forget(&mut self, batch: &Batch) {
         self.deleted.clear();
-        if self.bytes <= batch.history_max_bytes {
-            return;
-        }
         let newest = |row: &Row| {
             row.key_hash.is_some_and(|key| self.latest.get(&key) == Some(&row.position))
         };
-        let settled = self.rows.range(..=batch.floor).map(|(_, row)| row);
+        let state_floor = batch.state_floor.max(batch.floor);
+        let settled = self.rows.range(..=state_floor).map(|(_, row)| row);
         let history: Vec<(Position, u64, bool)> = settled
-            .filter(|row| !newest(row))
+            .filter(|row| !newest(row) && (row.key_hash.is_some() || row.position <= batch.floor))
             .map(|row| {
                 let is_event = row.key_hash.is_none() && row.only.is_none();
                 let unexpired = is_event && !row.message.is_expired(batch.wall);
@@ -170,12 +169,19 @@ impl MemoryStore {
             sessions: self.sessions.values().cloned().collect(),
             seen: self.seen.values().cloned().collect(),
             receipts: self.receipts.values().cloned().collect(),
+            extent: self.extent(),
             dead_letters: dead
                 .into_iter()
                 .map(|((session, reason), (count, bytes))| (session, reason, count, bytes))
                 .collect(),
             usage: self.usage(),
         }
+    }
+
+    fn extent(&self) -> Extent {
+        let mut extent = Extent::default();
+        self.rows.values().for_each(|row| extent.grow(row.position, row.size() as u64));
+        extent
     }
 
     /// Room taken.

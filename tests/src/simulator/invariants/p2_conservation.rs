@@ -1,5 +1,7 @@
 //! P2: accepted = handed on + pending + superseded + dead + expired + forgotten, for every named
-//! session, across restarts: each row that a session was ever owed is in exactly one of these.
+//! session, across restarts: each row that a session was ever owed is in exactly one of these. What
+//! an application is told that was conflated, and what it is handed, are never more than there is
+//! in the log; and only those are told whose outbox has so small a bound, or that asked for it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -14,6 +16,14 @@ use crate::simulator::frames::Item;
 pub struct Rule {
     handed: HashMap<usize, HashSet<u64>>,
     began: HashMap<usize, u64>,
+    conflated: HashMap<usize, Conflated>,
+}
+
+/// What an application was told, and handed, in this life of its node.
+#[derive(Debug, Default)]
+struct Conflated {
+    told: u64,
+    handed: HashSet<u64>,
 }
 
 impl Invariant for Rule {
@@ -21,6 +31,14 @@ impl Invariant for Rule {
         match fact {
             Fact::Transmitted { to: Party::App(app), item: Item::Delivery(delivery), .. } => {
                 self.handed.entry(*app).or_default().insert(delivery.delivery);
+                let conflated = self.conflated.entry(*app).or_default();
+                conflated.handed.insert(delivery.delivery);
+            }
+            Fact::Transmitted { to: Party::App(app), item: Item::Conflated(values), .. } => {
+                return self.told(*app, *values, view);
+            }
+            Fact::Ended { site } => {
+                self.conflated.retain(|app, _| view.apps[*app].site != *site);
             }
             Fact::Transmitted { site, to: Party::App(app), item: Item::Welcome, .. } => {
                 let head = view.ledger.places[*site].rows.last_key_value();
@@ -29,6 +47,7 @@ impl Invariant for Rule {
             Fact::SetBack { site } => {
                 self.handed.retain(|app, _| view.apps[*app].site != *site);
                 self.began.retain(|app, _| view.apps[*app].site != *site);
+                self.conflated.retain(|app, _| view.apps[*app].site != *site);
             }
             _ => {}
         }
@@ -67,6 +86,33 @@ impl Invariant for Rule {
                 );
                 return Err(Broken::new(what, &[unaccounted[0], &session]));
             }
+        }
+        Ok(())
+    }
+}
+
+impl Rule {
+    fn told(&mut self, index: usize, values: u64, view: &View<'_>) -> Verdict {
+        let app = &view.apps[index];
+        let name = app.name();
+        if !app.conflate && view.plan.settings.session_max.is_none() {
+            let what = format!("{name} is told of {values} values conflated, and wanted each");
+            return Err(Broken::new(what, &[&name]));
+        }
+        // Each connection of one without a name is another session.
+        if app.client.is_none() {
+            return Ok(());
+        }
+        let conflated = self.conflated.entry(index).or_default();
+        conflated.told += values;
+        let head = view.ledger.places[app.site].rows.last_key_value().map_or(0, |(last, _)| *last);
+        let handed = conflated.handed.len() as u64;
+        if conflated.told + handed > head {
+            let what = format!(
+                "{name} was handed {handed} rows, and told of {} left out: there are {head}",
+                conflated.told
+            );
+            return Err(Broken::new(what, &[&name]));
         }
         Ok(())
     }
