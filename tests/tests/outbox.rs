@@ -134,6 +134,7 @@ fn an_application_that_asked_for_it_is_handed_the_newest_while_it_lags() {
     publish(&mut world, till, 40, 2);
     let first = world.said(app);
     assert_eq!(deliveries(&first).len(), 4, "its window");
+    // Those of the first forty are duplicates.
     publish(&mut world, till, 100, 2);
     let last = deliveries(&first)[3]["deliveryId"].clone();
     world.text(app, &format!(r#"{{"type":"ACK","deliveryId":{last},"upTo":true}}"#));
@@ -142,7 +143,7 @@ fn an_application_that_asked_for_it_is_handed_the_newest_while_it_lags() {
     let handed = deliveries(&second);
     let values: Vec<_> = handed.iter().map(|delivery| &delivery["value"]).collect();
     assert_eq!(values, [98, 99, 1], "the newest of both keys, and the event");
-    assert_eq!(handed[0]["conflated"], 40 + 100 - 4 - 2);
+    assert_eq!(handed[0]["conflated"], 100 - 4 - 2);
     assert_eq!(conflated(&second[1..]), 0, "it is told once");
 
     world.text(other, r#"{"type":"ACK","deliveryId":4,"upTo":true}"#);
@@ -305,6 +306,7 @@ fn two_full_nodes_drain_each_other_when_they_meet() {
     assert!(published.iter().all(|count| *count > 300), "{published:?}");
 
     a.pass(Duration::from_secs(60));
+    b.pass(Duration::from_secs(60));
     let wire = join(a, b);
     for _ in 0..200 {
         carry(a, b, wire);
@@ -325,7 +327,8 @@ fn two_full_nodes_drain_each_other_when_they_meet() {
         world.settle();
         event(world, till, "room");
         world.settle();
-        assert_eq!(world.said(till).last().expect("an answer")["type"], "ACK", "there is room");
+        let answer = world.said(till).pop().expect("an answer");
+        assert_eq!(answer["type"], "ACK", "there is room: {answer} {:?}", world.store.usage());
     }
 }
 

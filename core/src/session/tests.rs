@@ -48,6 +48,69 @@ fn session(role: Role) -> Session {
     Session::new(SessionId::new(1), role, Position::new(1), repeats(0))
 }
 
+fn at(position: u64) -> Position {
+    Position::new(position)
+}
+
+#[test]
+fn a_stretch_that_is_conflated_is_counted_once() {
+    let mut session = session(peer());
+    session.next = at(11);
+    assert!(session.conflate(at(50)), "it begins");
+    assert!(!session.conflate(at(80)), "and goes on");
+    assert_eq!((session.check_upto(), session.state_settled()), (at(80), at(80)));
+    assert_eq!(session.conflated_upto(at(20)), Some((at(11), at(20))));
+    session.leave_out(at(20), 10);
+    session.next = at(21);
+    assert_eq!(session.conflated_upto(at(100)), Some((at(21), at(80))));
+    // The link is lost, and the peer begins again behind its cursor.
+    session.next = at(15);
+    assert_eq!(session.conflated_upto(at(100)), Some((at(21), at(80))));
+    session.next = at(81);
+    assert!(!session.is_conflating());
+    assert_eq!(session.conflated_upto(at(100)), None);
+    assert!(session.conflate(at(90)), "again");
+    assert_eq!(session.conflated_upto(at(100)), Some((at(81), at(90))));
+    session.rewind(at(95));
+    assert!(!session.is_conflating() && !session.conflate(at(95)), "it is in doubt anyway");
+    assert_eq!(session.conflated_upto(at(95)), None);
+}
+
+#[test]
+fn a_conflated_session_stays_so_across_a_restart() {
+    for role in [peer(), Role::Application(named())] {
+        let mut session = session(role);
+        session.next = at(11);
+        session.conflate(at(50));
+        let tags = TagSet::new([]).expect("none");
+        let record = session.record(WALL, &tags).expect("it is stored");
+        // The record was written when it began; the store may have dropped rows since.
+        let again = Session::recover(&record, at(70), &tags, repeats(0)).expect("it can be read");
+        assert_eq!(again.conflated_upto(at(100)), Some((at(11), at(70))));
+        session.next = at(51);
+        let record = session.record(WALL, &tags).expect("it is stored");
+        let again = Session::recover(&record, at(70), &tags, repeats(0)).expect("it can be read");
+        assert!(!again.is_conflating());
+        for length in 0..record.state.len() {
+            let state = record.state.slice(..length);
+            let cut = SessionRecord { state, ..record.clone() };
+            Session::recover(&cut, at(70), &tags, repeats(0));
+        }
+    }
+}
+
+#[test]
+fn what_is_in_flight_holds_no_superseded_state() {
+    let mut application = session(Role::Application(named()));
+    let mut peer = session(peer());
+    for session in [&mut application, &mut peer] {
+        session.next = at(30);
+        session.flights.insert(at(10), Flight::new(WALL));
+    }
+    assert_eq!((application.cursor(), application.state_settled()), (at(9), at(29)));
+    assert_eq!((peer.cursor(), peer.state_settled()), (at(9), at(9)));
+}
+
 #[test]
 fn a_cumulative_ack_speaks_of_what_the_link_carried_before() {
     let mut session = session(Role::Application(named()));

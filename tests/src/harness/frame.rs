@@ -33,6 +33,8 @@ pub struct Frame {
     pub delivery_id: Option<u64>,
     /// Which repetition a delivery is.
     pub redelivery: Option<u64>,
+    /// Values that were left out before a delivery.
+    pub conflated: Option<u64>,
     /// `messageId` of the frame that an error answers.
     pub re: Option<String>,
     /// Number of the frame that an error answers.

@@ -8,6 +8,7 @@ pub mod fairness;
 pub mod faults;
 pub mod frames;
 pub mod hostile;
+pub mod lagging;
 pub mod mesh;
 pub mod operating;
 pub mod order;

@@ -94,6 +94,7 @@ counted! {
         LookedUp: "newest of a key asked of the store",
         IdOfAnother: "node id in use by another database",
         CleanStop: "clean stop",
+        OutboxAboveBound: "outbox above its bound",
         Conflated: "values conflated",
     }
 }

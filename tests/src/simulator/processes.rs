@@ -404,6 +404,7 @@ impl World {
             Told::DeadLetter { .. } => self.counts.sometimes(Sometimes::DeadLetter),
             Told::StoreFull { .. } => self.counts.sometimes(Sometimes::StoreFull),
             Told::StoreHasRoom => self.counts.sometimes(Sometimes::StoreFullRecovered),
+            Told::Conflating { .. } => self.counts.sometimes(Sometimes::OutboxAboveBound),
             Told::VersionAhead { .. } => self.counts.sometimes(Sometimes::VersionRefused),
             Told::Closing { close, .. } => match close.code.number() {
                 4400 if close.reason.contains("damaged") => {
