@@ -1,9 +1,9 @@
 //! Deletes history above its bound: first superseded state and expired events, then unexpired
 //! events, oldest first, a bounded number with each commit.
 //!
-//! What stays true: the newest row of a key and a row above its class's floor are never deleted. The
-//! deletions belong to the caller's transaction; what they change in memory is handed back and
-//! applied once it is committed.
+//! What stays true: the newest row of a key and a row above the floor of its class are never
+//! deleted. The deletions belong to the caller's transaction; what they change in memory is handed
+//! back and applied once it is committed.
 
 use rusqlite::{Connection, Result, params};
 use slipstream_core::store::Batch;
