@@ -75,6 +75,7 @@ mod log;
 pub mod message;
 mod newest;
 mod node;
+pub mod offer;
 mod rate;
 mod receipts;
 pub mod refusal;
@@ -85,6 +86,7 @@ pub mod tags;
 mod tally;
 pub mod time;
 mod timers;
+pub mod topology;
 pub mod value;
 #[cfg(test)]
 mod vectors;

@@ -6,6 +6,7 @@
 
 use alloc::collections::VecDeque;
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use bytes::Bytes;
 
@@ -14,6 +15,7 @@ use crate::config::Durability;
 use crate::ids::{BatchId, FetchId, LinkId, NodeId, Position, SessionId};
 use crate::io::{Close, Protocol};
 use crate::message::Message;
+use crate::offer::Id;
 use crate::rate::RateLimit;
 use crate::refusal::Refusal;
 use crate::time::{Instant, Now, WallMs};
@@ -107,6 +109,11 @@ pub struct PeerLink {
     pub sent: VecDeque<Option<Position>>,
     /// Number of the message before the first in `sent`.
     pub acknowledged: u64,
+    /// Rows behind this one came while the link was up: they are sent at once to children. What
+    /// was there before is offered.
+    pub began: Position,
+    /// What it has offered and is under way here: said to be seen with the batch.
+    pub seen_later: VecDeque<(BatchId, Id)>,
     /// Messages received.
     pub received: u64,
     /// Received up to this number, durable with this batch; in order.
@@ -273,6 +280,8 @@ impl PeerLink {
             max_frame_bytes: usize::try_from(hello.max_frame_bytes).unwrap_or(usize::MAX),
             sent: VecDeque::new(),
             acknowledged: 0,
+            began: Position::default(),
+            seen_later: VecDeque::new(),
             received: 0,
             waiting: VecDeque::new(),
             settled: 0,
@@ -320,8 +329,16 @@ impl PeerLink {
         }
     }
 
+    /// What was offered, and is durable with this batch.
+    pub fn take_seen(&mut self, batch: BatchId) -> Vec<Id> {
+        let count = self.seen_later.iter().take_while(|(waiting, _)| *waiting <= batch).count();
+        self.seen_later.drain(..count).map(|(_, id)| id).collect()
+    }
+
     /// Nothing that waits will become durable. Answers the numbers of what is to be sent again.
     pub fn failed(&mut self) -> Option<(u64, u64)> {
+        // It is offered again.
+        self.seen_later.clear();
         let (_, last) = *self.waiting.back()?;
         let first = self.settled + 1;
         self.waiting.clear();

@@ -16,6 +16,7 @@ use core::time::Duration;
 
 use crate::application::AckMode;
 use crate::ids::{FetchId, Incarnation, LinkId, NodeId, Position, SessionId, StoreId};
+use crate::offer::{Id, Offers};
 use crate::rate::{Random, RateLimit, backoff};
 use crate::store::{DeadReason, Row};
 use crate::tags::TagSet;
@@ -92,6 +93,19 @@ pub struct Flight {
     pub nacked: bool,
     /// The application wants none of it.
     pub rejected: bool,
+    /// Whether a peer was offered it instead.
+    pub offer: Offer,
+}
+
+/// Where the offer of a message to a peer stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Offer {
+    /// It is sent unasked.
+    No,
+    /// The peer has not answered yet.
+    Open(Id),
+    /// The peer has asked for it.
+    Wanted(Id),
 }
 
 /// How soon the record of a session must be written.
@@ -126,6 +140,8 @@ pub struct Session {
     pub flights: BTreeMap<Position, Flight>,
     /// Rows ahead of `next` that the peer is known to have.
     pub known: BTreeSet<Position>,
+    /// What the peer is offered instead of being sent it.
+    pub offers: Offers,
     /// Highest row ever handed over.
     pub handed_upto: Position,
     /// Flights that links have begun to carry, so that each knows which came before it.
@@ -179,6 +195,7 @@ impl Session {
             overtaken: Position::default(),
             flights: BTreeMap::new(),
             known: BTreeSet::new(),
+            offers: Offers::default(),
             handed_upto: Position::default(),
             carries: 0,
             link: None,
@@ -261,7 +278,46 @@ impl Session {
 
     /// Ends the obligation for a row in flight. Answers whether there was one.
     pub fn settle(&mut self, position: Position) -> bool {
-        self.flights.remove(&position).is_some()
+        let Some(flight) = self.flights.remove(&position) else { return false };
+        if let Offer::Open(id) = flight.offer {
+            self.offers.close(id);
+        }
+        true
+    }
+
+    /// Offers a row to the peer at this time, instead of handing it over.
+    pub fn hold(&mut self, position: Position, flight: Flight, id: Id, at: Instant) {
+        self.flights.insert(position, Flight { offer: Offer::Open(id), ..flight });
+        self.offers.open(id, position, at);
+    }
+
+    /// The identities to offer now. What is not answered is due again later.
+    pub fn take_offers(&mut self, now: Instant) -> Vec<Id> {
+        let mut ids = Vec::new();
+        for position in self.offers.take_due(now) {
+            let flight = self.flights.get(&position);
+            if let Some(Flight { offer: Offer::Open(id), .. }) = flight {
+                ids.push(*id);
+                self.offers.repeat(position, now);
+            }
+        }
+        ids
+    }
+
+    /// The peer has asked for what it was offered. Answers whether it is still on offer.
+    pub fn want(&mut self, id: Id) -> bool {
+        let position = self.offers.close(id);
+        let Some(flight) = position.and_then(|position| self.flights.get_mut(&position)) else {
+            return false;
+        };
+        flight.offer = Offer::Wanted(id);
+        self.fresh = true;
+        true
+    }
+
+    /// The peer has what it was offered. Answers whether that was still open.
+    pub fn settle_offer(&mut self, id: Id) -> bool {
+        self.offers.close(id).is_some_and(|position| self.flights.remove(&position).is_some())
     }
 
     /// What a cumulative acknowledgement of `delivery` speaks of: what this link had begun to carry
@@ -298,6 +354,7 @@ impl Session {
         };
         self.flights.clear();
         self.known.clear();
+        self.offers.clear();
         self.fetch = None;
         self.touch(Dirty::Now);
     }
@@ -314,6 +371,7 @@ impl Session {
                 self.next = self.cursor().next();
                 self.flights.clear();
                 self.known.clear();
+                self.offers.clear();
             }
             Role::Application(_) => {
                 for flight in self.flights.values_mut() {
@@ -348,7 +406,10 @@ impl Session {
     /// else: the socket, the store, or the operator.
     pub fn next_wake(&self, now: Instant) -> Option<Instant> {
         let hold = self.hold_until.filter(|until| *until > now);
-        hold.or(self.wake.filter(|at| *at > now && self.fetch.is_none()))
+        let wake = self.wake.filter(|at| *at > now && self.fetch.is_none());
+        let offers = self.offers.next().filter(|at| *at > now);
+        let wake = wake.into_iter().chain(offers).min();
+        hold.or(wake)
     }
 
     /// Whether it is to be handed nothing: refused by the peer for now, or with more dead letters
@@ -369,7 +430,7 @@ impl Session {
         let mut wake: Option<Instant> = None;
         let mut limited = false;
         for (position, flight) in &mut self.flights {
-            let fresh = !flight.on_link && flight.due.is_none();
+            let fresh = flight.is_fresh();
             let is_due = fresh || flight.due.is_some_and(|at| at <= now);
             if is_due && due.len() < most && !limited {
                 if !fresh && let Err(wait) = self.repeats.take(now) {
@@ -382,7 +443,7 @@ impl Session {
                 wake = Some(wake.map_or(at, |wake| wake.min(at)));
             }
         }
-        self.fresh = self.flights.values().any(|flight| !flight.on_link && flight.due.is_none());
+        self.fresh = self.flights.values().any(Flight::is_fresh);
         self.wake = if due.is_empty() { wake } else { Some(now) };
         due
     }
@@ -441,7 +502,13 @@ impl Flight {
             errors: None,
             nacked: false,
             rejected: false,
+            offer: Offer::No,
         }
+    }
+
+    /// Whether the link has not carried it, and may.
+    fn is_fresh(&self) -> bool {
+        !self.on_link && self.due.is_none() && !matches!(self.offer, Offer::Open(_))
     }
 
     /// Takes note of a failed hand-over.

@@ -55,6 +55,17 @@ pub enum Wire {
     Synced,
     /// Application to node: [`Settle`] records.
     Settle(Bytes),
+    /// Node to node: [`Record`](crate::topology::Record)s, each of some node of the mesh.
+    Topology(Bytes),
+    /// Node to node: identities ([`crate::offer`]) of messages that are durable here.
+    Have(Bytes),
+    /// Node to node: these of the messages that were offered are asked for.
+    Want(Bytes),
+    /// Node to node: these of the messages that were offered are durable here, too.
+    Seen(Bytes),
+    /// Node to node: these of the messages that were asked for are no longer here, because
+    /// something newer is.
+    Gone(Bytes),
 }
 
 /// What a node says of itself when a link opens.
@@ -260,6 +271,11 @@ const OUTCOMES: u8 = 7;
 const DELIVERIES: u8 = 8;
 const SYNCED: u8 = 9;
 const SETTLE: u8 = 10;
+const TOPOLOGY: u8 = 11;
+const HAVE: u8 = 12;
+const WANT: u8 = 13;
+const SEEN: u8 = 14;
+const GONE: u8 = 15;
 
 impl Wire {
     /// Takes a frame apart, without copying its batch.
@@ -287,6 +303,11 @@ impl Wire {
             SYNCED if rest.is_empty() => Self::Synced,
             SYNCED => return Err(WireError::Malformed(tag)),
             SETTLE => Self::Settle(rest),
+            TOPOLOGY => Self::Topology(rest),
+            HAVE => Self::Have(rest),
+            WANT => Self::Want(rest),
+            SEEN => Self::Seen(rest),
+            GONE => Self::Gone(rest),
             unknown => return Err(WireError::Unknown(unknown)),
         })
     }
@@ -306,6 +327,11 @@ impl Wire {
             Self::Outcomes(batch) => batched(&mut buffer, OUTCOMES, batch),
             Self::Deliveries(batch) => batched(&mut buffer, DELIVERIES, batch),
             Self::Settle(batch) => batched(&mut buffer, SETTLE, batch),
+            Self::Topology(batch) => batched(&mut buffer, TOPOLOGY, batch),
+            Self::Have(batch) => batched(&mut buffer, HAVE, batch),
+            Self::Want(batch) => batched(&mut buffer, WANT, batch),
+            Self::Seen(batch) => batched(&mut buffer, SEEN, batch),
+            Self::Gone(batch) => batched(&mut buffer, GONE, batch),
         }
         seal(buffer)
     }
@@ -337,6 +363,16 @@ pub enum BatchKind {
     Deliveries,
     /// [`Wire::Settle`].
     Settle,
+    /// [`Wire::Topology`].
+    Topology,
+    /// [`Wire::Have`].
+    Have,
+    /// [`Wire::Want`].
+    Want,
+    /// [`Wire::Seen`].
+    Seen,
+    /// [`Wire::Gone`].
+    Gone,
 }
 
 /// Builds one batch frame record by record.
@@ -355,6 +391,11 @@ impl FrameWriter {
             BatchKind::Outcomes => OUTCOMES,
             BatchKind::Deliveries => DELIVERIES,
             BatchKind::Settle => SETTLE,
+            BatchKind::Topology => TOPOLOGY,
+            BatchKind::Have => HAVE,
+            BatchKind::Want => WANT,
+            BatchKind::Seen => SEEN,
+            BatchKind::Gone => GONE,
         };
         let mut buffer = BytesMut::new();
         buffer.extend_from_slice(&[tag]);

@@ -14,8 +14,9 @@ use crate::refusal::{Code, Refusal};
 use crate::session::Dirty;
 use crate::store::{Batch, CommitFailed, Committed, Row, StoreFailure};
 use crate::timers::Timer;
-use crate::wire::{NotNow, NotNowReason, Wire};
+use crate::wire::{BatchKind, NotNow, NotNowReason, Wire};
 
+use super::offering::name;
 use super::{Node, Order, Phase, transmit};
 
 /// How long the store is left alone after it was full.
@@ -96,10 +97,12 @@ impl Node {
             State::Handshake | State::Candidate { .. } => {}
             State::Peer(peer) => {
                 peer.committed(batch);
-                if !peer.waiting.is_empty() {
+                let seen = peer.take_seen(batch);
+                if !peer.waiting.is_empty() || !peer.seen_later.is_empty() {
                     self.awaiting.insert(id);
                 }
                 self.unflushed.insert(id);
+                name(&mut self.out, link, BatchKind::Seen, seen, &self.seen);
             }
             State::Application(application) => {
                 if application.answers.back().is_some_and(|last| last.batch > batch) {
@@ -191,6 +194,11 @@ impl Node {
             }
             for (key, before) in marks.newest.into_iter().rev() {
                 self.newest.undo(key, before);
+            }
+            for (id, link) in marks.asked {
+                if self.links.contains_key(&link) {
+                    self.wants.note(id, link, self.now.instant);
+                }
             }
             for (session, id) in marks.receipts.into_iter().rev() {
                 self.receipts.undo(session, &id);

@@ -140,6 +140,11 @@ impl Node {
             (State::Peer(_), Wire::Messages(batch)) => self.peer_messages(link, &batch),
             (State::Peer(_), Wire::Ack(ack)) => self.peer_acknowledged(link, ack),
             (State::Peer(_), Wire::NotNow(not_now)) => self.peer_refused(link, not_now),
+            (State::Peer(_), Wire::Topology(batch)) => self.peer_topology(link, &batch),
+            (State::Peer(_), Wire::Have(batch)) => self.peer_has(link, &batch),
+            (State::Peer(_), Wire::Want(batch)) => self.peer_wants(link, &batch),
+            (State::Peer(_), Wire::Seen(batch)) => self.peer_has_seen(link, &batch),
+            (State::Peer(_), Wire::Gone(batch)) => self.peer_misses(link, &batch),
             (State::Application(_), Wire::Publish(batch)) => self.application_publish(link, &batch),
             (State::Application(_), Wire::Settle(batch)) => self.application_settle(link, &batch),
             _ => Err(protocol("a frame that has no place here")),
@@ -321,7 +326,9 @@ impl Node {
         if link.dialer.is_none() {
             self.send_hello(link, Some(&node));
         }
-        link.state = State::Peer(PeerLink::new(session, node.clone(), hello, self.now));
+        let mut peer = PeerLink::new(session, node.clone(), hello, self.now);
+        peer.began = self.log.durable();
+        link.state = State::Peer(peer);
         if let Some(session) = self.sessions.get_mut(&session) {
             session.link = Some(link.id);
             session.away_since = None;
@@ -330,6 +337,7 @@ impl Node {
         self.ready.insert(session);
         self.ping(link);
         self.timers.set(Timer::Link(link.id), link.ping_at);
+        self.introduce(link);
         let synced = hello.durability == crate::config::Durability::Full;
         let remote = link.remote.clone();
         self.event(Event::PeerUp { peer: node, link: link.id, remote, synced });
@@ -426,6 +434,8 @@ impl Node {
                 self.tally.reconnect(peer.node.as_str(), reason_label(&reason));
                 let peer = peer.node.clone();
                 self.event(Event::PeerDown { peer, link: link.id, reason: reason.clone() });
+                self.wants.ended(link.id);
+                self.mesh_changed();
             }
             State::Application(application) => {
                 let client = application.client.clone();

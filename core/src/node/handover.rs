@@ -19,17 +19,21 @@ use crate::json;
 use crate::link::{Link, PEER_WINDOW, State};
 use crate::log::Log;
 use crate::message::Message;
+use crate::offer::Id;
 use crate::rate::Random;
-use crate::session::{Flight, Role, Session, retry_wait};
+use crate::seen::Seen;
+use crate::session::{Flight, Offer, Role, Session, retry_wait};
 use crate::store::{DeadReason, Query, Row, StoredRow};
 use crate::tally::Tally;
-use crate::time::{Now, WallMs};
+use crate::time::{Instant, Now, WallMs};
+use crate::topology::Topology;
 use crate::wire::{BatchKind, DeliveryHead, FRAME_OVERHEAD, FrameWriter};
 
+use super::offering::name;
 use super::transmit;
 
 /// A binary frame is sent when it has grown to this.
-const FRAME_TARGET: usize = 64 << 10;
+pub(super) const FRAME_TARGET: usize = 64 << 10;
 /// Rows asked of the store at once.
 const FETCH_ROWS: usize = 1024;
 /// Bytes asked of the store at once.
@@ -50,12 +54,15 @@ pub(super) struct Carrier<'a> {
     pub(super) tally: &'a mut Tally,
     pub(super) buffer: &'a mut BytesMut,
     pub(super) random: &'a mut Random,
+    pub(super) seen: &'a mut Seen,
+    pub(super) topology: &'a mut Topology,
     pub(super) now: Now,
     /// The wall clock, if it can be trusted.
     pub(super) trusted: Option<WallMs>,
     pub(super) deaths: Vec<Death>,
     pub(super) first: u64,
     pub(super) again: u64,
+    pub(super) pulled: u64,
 }
 
 /// A message that its session will not be handed again.
@@ -174,6 +181,7 @@ impl Desk<'_> {
     /// Flights that were due, and what the store has of them.
     pub(super) fn repeats(&mut self, asked: &[Position], rows: &[StoredRow]) {
         let mut rows = rows.iter().peekable();
+        let mut gone = Vec::new();
         for position in asked {
             let found = rows.next_if(|stored| stored.row.position == *position);
             if !self.session.flights.contains_key(position) {
@@ -188,11 +196,29 @@ impl Desk<'_> {
                 }
                 // Superseded, or gone for that reason.
                 Some(_) | None => {
-                    self.session.flights.remove(position);
+                    let flight = self.session.flights.remove(position);
                     self.carrier.tally.superseded += 1;
+                    if let Some(Flight { offer: Offer::Wanted(id), .. }) = flight {
+                        gone.push(id);
+                    }
                 }
             }
         }
+        self.carrier.name(self.link, BatchKind::Gone, gone);
+    }
+
+    /// Offers what is to be offered now.
+    pub(super) fn offer_due(&mut self) {
+        let now = self.carrier.now.instant;
+        if self.session.offers.next().is_none_or(|at| at > now) {
+            return;
+        }
+        if self.is_held() || !self.link.has_credit() {
+            return;
+        }
+        let ids = self.session.take_offers(now);
+        self.carrier.tally.offered(&self.session.name, ids.len() as u64);
+        self.carrier.name(self.link, BatchKind::Have, ids);
     }
 }
 
@@ -214,10 +240,40 @@ impl Carrier<'_> {
             self.end(session, row, flight, reason);
             return;
         }
+        if let Some((id, at)) = self.offered(link, row) {
+            session.hold(row.position, flight, id, at);
+            return;
+        }
         if row.position <= session.doubt || row.only.is_some() {
             flight.handed = 1;
         }
         self.carry(session, link, row, flight, json);
+    }
+
+    /// Whether a peer is offered this row, and when, instead of being sent it: it may have what was
+    /// there before its link came up, and will probably get the rest from its parent in the tree.
+    fn offered(&mut self, link: &Link, row: &Row) -> Option<(Id, Instant)> {
+        let peer = link.peer()?;
+        let now = self.now.instant;
+        let message = &row.message;
+        let at = if row.position <= peer.began {
+            now
+        } else if self.topology.is_child(message.path(), &peer.node) {
+            return None;
+        } else {
+            now + self.config.routing.offer_delay
+        };
+        let source = match self.seen.find(message.origin(), message.incarnation()) {
+            Some(source) => source,
+            None => self.seen.source(&message.identity().origin, message.incarnation()),
+        };
+        Some(((source, message.sequence()), at))
+    }
+
+    /// Names messages to a peer.
+    fn name(&mut self, link: &mut Link, kind: BatchKind, ids: Vec<Id>) {
+        self.send_filled(link);
+        name(self.out, link, kind, ids, self.seen);
     }
 
     /// Hands a flight over again, or gives it up.
@@ -290,7 +346,9 @@ impl Carrier<'_> {
         }
         flight.on_link = true;
         flight.due = None;
-        if redelivery == 0 {
+        if let Offer::Wanted(_) = flight.offer {
+            self.pulled += 1;
+        } else if redelivery == 0 {
             self.first += 1;
         } else {
             self.again += 1;
@@ -383,11 +441,13 @@ impl Carrier<'_> {
     pub(super) fn count(&mut self, session: &mut Session, link: &Link) {
         session.delivered += self.first;
         session.retransmits += self.again;
-        if self.first + self.again == 0 {
+        if self.first + self.again + self.pulled == 0 {
             return;
         }
         match &link.state {
-            State::Peer(peer) => self.tally.sent(peer.node.as_str(), self.first, self.again),
+            State::Peer(peer) => {
+                self.tally.sent(peer.node.as_str(), self.first, self.again, self.pulled);
+            }
             State::Application(_) if !session.is_durable() => {
                 self.tally.delivered("app:other", self.first, self.again);
             }

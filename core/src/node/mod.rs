@@ -7,7 +7,7 @@
 //!
 //! The files of this folder are chapters of one `impl`: `connect` (links come and go), `accept`
 //! (messages come in),
-//! `commit` (batches), `handover` and `serve` (messages go out), `application` (frames of
+//! `mesh` and `offering` (topology, offers of peers), `commit` (batches), `handover` and `serve` (messages go out), `application` (frames of
 //! applications), `repeat` (timers), `operate` (operators).
 
 mod accept;
@@ -17,6 +17,8 @@ mod connect;
 mod dialing;
 mod fetched;
 mod handover;
+mod mesh;
+mod offering;
 mod operate;
 mod peer;
 mod repeat;
@@ -34,13 +36,14 @@ use crate::config::{Config, Durability};
 use crate::dial::Dialer;
 use crate::event::Event;
 use crate::ids::{
-    BatchId, DeadLetterId, DialId, FetchId, Incarnation, LinkId, Position, Sequence, SessionId,
-    StoreId, Ticket,
+    BatchId, DeadLetterId, DialId, FetchId, Incarnation, LinkId, NodeId, Position, Sequence,
+    SessionId, StoreId, Ticket,
 };
 use crate::io::{Frame, Input, Output};
 use crate::link::Link;
 use crate::log::Log;
 use crate::newest::NewestOfKeys;
+use crate::offer::Wants;
 use crate::rate::{Random, RateLimit};
 use crate::receipts::{Bounds, Receipts};
 use crate::seen::{Seen, Source};
@@ -49,6 +52,7 @@ use crate::store::{Query, Recovered, StoreFailure, Usage};
 use crate::tally::Tally;
 use crate::time::{Instant, Now};
 use crate::timers::{Timer, Timers};
+use crate::topology::{Record, Topology};
 
 use self::operate::Search;
 
@@ -78,6 +82,12 @@ pub struct Node {
     seen: Seen,
     newest: NewestOfKeys,
     receipts: Receipts,
+    topology: Topology,
+    /// When the mesh was told last what has changed here.
+    told_mesh: Option<Instant>,
+    /// Nodes whose records are to be told to the peers, but not to the one that told.
+    news: BTreeMap<NodeId, Option<LinkId>>,
+    wants: Wants,
     sessions: BTreeMap<SessionId, Session>,
     by_name: BTreeMap<String, SessionId>,
     last_session: SessionId,
@@ -169,6 +179,14 @@ impl Node {
             ids: config.limits.idempotency_ids,
             bytes: config.limits.idempotency_max_bytes,
         };
+        let record = Record {
+            node: config.id.as_str().into(),
+            store: recovered.store_id,
+            incarnation,
+            revision: incarnation.get(),
+            tags: config.tags.as_str().into(),
+            links: String::new(),
+        };
         let mut node = Self {
             store_id: recovered.store_id,
             incarnation,
@@ -183,6 +201,15 @@ impl Node {
             seen,
             newest: NewestOfKeys::new(recovered.clock),
             receipts: Receipts::recover(&recovered.receipts, bounds),
+            topology: Topology::new(
+                config.id.clone(),
+                config.limits.max_nodes,
+                record,
+                now.instant,
+            ),
+            told_mesh: None,
+            news: BTreeMap::new(),
+            wants: Wants::default(),
             sessions: BTreeMap::new(),
             by_name: BTreeMap::new(),
             last_session: recovered.last_session,
@@ -303,6 +330,7 @@ impl Node {
     /// the shell sends.
     fn gather(&mut self) {
         self.seal_if_wanted();
+        self.spread_news();
         for session in core::mem::take(&mut self.ready) {
             self.serve(session);
         }

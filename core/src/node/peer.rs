@@ -68,7 +68,7 @@ impl Node {
             None => messages.len(),
         };
         for message in messages.drain(..ready) {
-            let accepted = self.accept(&message, session);
+            let accepted = self.accept(&message, session, link.id);
             let Some(peer) = link.peer_mut() else { return Ok(()) };
             peer.received += 1;
             match accepted {

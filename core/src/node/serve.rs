@@ -62,14 +62,18 @@ impl Node {
             tally: &mut self.tally,
             buffer: &mut self.buffer,
             random: &mut self.random,
+            seen: &mut self.seen,
+            topology: &mut self.topology,
             now: self.now,
             trusted: self.clock.trusted(),
             deaths: Vec::new(),
             first: 0,
             again: 0,
+            pulled: 0,
         };
         let mut desk = Desk { session, link, log: &mut self.log, carrier };
         let result = work(&mut desk, durable, committed);
+        desk.offer_due();
         let Desk { session, link, mut carrier, .. } = desk;
         carrier.send_filled(link);
         carrier.count(session, link);

@@ -9,7 +9,7 @@ use slipstream_core::io::{Close, Frame, Input, LinkUp, Protocol};
 
 use super::counts::{Fault, Sometimes};
 use super::facts::{APPLICATION_CREDIT, Fact, Party};
-use super::frames::{Item, parse};
+use super::frames::{Item, Naming, identities, parse};
 use super::network::{Carried, ConnId, End};
 use super::plan::SECOND;
 use super::site::Heard;
@@ -65,6 +65,15 @@ impl World {
             }
             Item::Delivery(_) => self.counts.volume("deliveries", 1),
             Item::Message(_) => self.counts.volume("messages sent", 1),
+            Item::Named(naming, spans) => {
+                self.counts.volume("messages named", identities(spans).count() as u64);
+                self.counts.sometimes(match naming {
+                    Naming::Have => Sometimes::Offered,
+                    Naming::Want => Sometimes::Pulled,
+                    Naming::Seen => Sometimes::SeenElsewhere,
+                    Naming::Gone => Sometimes::Gone,
+                });
+            }
             Item::Answer(Answer::Receipt { duplicate: true, .. }) => {
                 self.counts.sometimes(Sometimes::Idempotent);
             }
@@ -78,6 +87,7 @@ impl World {
             | Item::Welcome
             | Item::Synced
             | Item::Ack(_)
+            | Item::Topology(_)
             | Item::Hello
             | Item::Ping
             | Item::Pong => {}

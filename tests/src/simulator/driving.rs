@@ -151,6 +151,8 @@ impl World {
                 | Item::Message(_)
                 | Item::Ack(_)
                 | Item::NotNow(_)
+                | Item::Topology(_)
+                | Item::Named(..)
                 | Item::Hello
                 | Item::Ping
                 | Item::Pong => {}

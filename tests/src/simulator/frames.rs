@@ -6,9 +6,12 @@ use std::fmt;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use slipstream_core::ids::{Identity, Sequence};
 use slipstream_core::io::Frame;
 use slipstream_core::json::write::version_text;
 use slipstream_core::message::Message;
+use slipstream_core::offer::{Span, describe, read};
+use slipstream_core::topology::Record;
 use slipstream_core::wire::{Ack, NotNow, Outcome, Wire, deliveries, messages, records};
 
 /// One thing that a frame of a node says.
@@ -30,10 +33,24 @@ pub enum Item {
     NotNow(NotNow),
     /// A node's greeting.
     Hello,
+    /// What a node knows of the mesh.
+    Topology(Vec<Record>),
+    /// Messages by their identity.
+    Named(Naming, Vec<Span>),
     /// Ping.
     Ping,
     /// Pong.
     Pong,
+}
+
+/// What a peer says of the messages that it names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names are those of the frames")]
+pub enum Naming {
+    Have,
+    Want,
+    Seen,
+    Gone,
 }
 
 /// Answer to a frame of an application.
@@ -107,6 +124,13 @@ impl fmt::Display for Item {
                 write!(f, "not now {}..={}: {:?}", not.first, not.last, not.reason)
             }
             Self::Hello => f.write_str("hello"),
+            Self::Topology(records) => {
+                for Record { node, links, .. } in records {
+                    write!(f, "{node} is linked to [{links}] ")?;
+                }
+                Ok(())
+            }
+            Self::Named(naming, spans) => write!(f, "{naming:?} {}", describe(spans)),
             Self::Ping => f.write_str("ping"),
             Self::Pong => f.write_str("pong"),
         }
@@ -194,6 +218,13 @@ fn parse_binary(bytes: &Bytes, node: &str) -> Result<Vec<Item>, String> {
     let wire = Wire::decode(bytes).map_err(|error| error.to_string())?;
     Ok(match wire {
         Wire::Hello(_) => vec![Item::Hello],
+        Wire::Topology(batch) => {
+            vec![Item::Topology(records(&batch).map_err(|error| error.to_string())?)]
+        }
+        Wire::Have(batch) => vec![named(Naming::Have, &batch)?],
+        Wire::Want(batch) => vec![named(Naming::Want, &batch)?],
+        Wire::Seen(batch) => vec![named(Naming::Seen, &batch)?],
+        Wire::Gone(batch) => vec![named(Naming::Gone, &batch)?],
         Wire::Messages(batch) => {
             let messages = messages(&batch).map_err(|error| error.to_string())?;
             messages.into_iter().map(Item::Message).collect()
@@ -227,6 +258,22 @@ fn parse_binary(bytes: &Bytes, node: &str) -> Result<Vec<Item>, String> {
             return Err("a frame that only applications send".into());
         }
     })
+}
+
+/// The identities of these spans.
+pub fn identities(spans: &[Span]) -> impl Iterator<Item = Identity> + '_ {
+    spans.iter().flat_map(|span| {
+        (span.first.get()..=span.last.get()).map(|number| Identity {
+            origin: span.origin.clone(),
+            incarnation: span.incarnation,
+            sequence: Sequence::new(number),
+        })
+    })
+}
+
+fn named(naming: Naming, batch: &[u8]) -> Result<Item, String> {
+    let spans = read(batch).map_err(|error| error.to_string())?;
+    Ok(Item::Named(naming, spans))
 }
 
 fn answer(outcome: &Outcome<'_>, node: &str) -> Answer {

@@ -204,6 +204,11 @@ impl Ledger {
         Ok(number)
     }
 
+    /// The message with this identity.
+    pub fn by_identity(&self, identity: &Identity) -> Option<MessageNo> {
+        self.by_identity.get(identity).copied()
+    }
+
     /// The message with this version and `messageId`. After a loss a node may stamp another
     /// message with a version that it had given before.
     pub fn by_version(&self, version: &str, id: &str) -> Option<MessageNo> {
