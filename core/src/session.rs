@@ -6,6 +6,7 @@
 //! owed without making it a flight, and a flight ends only by an acknowledgement, as superseded,
 //! or as a dead letter (P2). A session does no I/O and knows no link but by number.
 
+mod passed;
 mod record;
 
 use alloc::boxed::Box;
@@ -22,11 +23,16 @@ use crate::store::{DeadReason, Row};
 use crate::tags::TagSet;
 use crate::time::{Instant, WallMs};
 
+use self::passed::Passed;
+
 /// Unnamed applications' sessions have numbers from here on; they are never stored.
 pub const UNNAMED: u64 = 1 << 62;
 
 /// Rows ahead of a session that its peer is remembered to have.
 const MAX_KNOWN: usize = 65_536;
+
+/// Shortest time between two returns to what was passed over.
+const BACK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Whose session it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,6 +148,14 @@ pub struct Session {
     pub known: BTreeSet<Position>,
     /// What the peer is offered instead of being sent it.
     pub offers: Offers,
+    /// Targeted rows that led nowhere behind the peer.
+    pub passed: Passed,
+    /// Rows before this one were looked at before: only targeted ones are looked at again.
+    pub again: Position,
+    /// When it may go back to what it passed over.
+    pub back_at: Option<Instant>,
+    /// When it did so last.
+    back_last: Option<Instant>,
     /// Highest row ever handed over.
     pub handed_upto: Position,
     /// Flights that links have begun to carry, so that each knows which came before it.
@@ -196,6 +210,10 @@ impl Session {
             flights: BTreeMap::new(),
             known: BTreeSet::new(),
             offers: Offers::default(),
+            passed: Passed::default(),
+            again: Position::default(),
+            back_at: None,
+            back_last: None,
             handed_upto: Position::default(),
             carries: 0,
             link: None,
@@ -355,8 +373,37 @@ impl Session {
         self.flights.clear();
         self.known.clear();
         self.offers.clear();
+        (self.passed, self.again, self.back_at) = (Passed::default(), Position::default(), None);
         self.fetch = None;
         self.touch(Dirty::Now);
+    }
+
+    /// Who lies behind the peer now may want what was passed over: arranges to go back to that,
+    /// once a second at most.
+    pub fn reconsider(&mut self, behind: &TagSet, now: Instant) {
+        if self.back_at.is_none() && self.passed.concerns(behind) {
+            let earliest = self.back_last.map_or(now, |last| last + BACK_INTERVAL);
+            self.back_at = Some(earliest.max(now));
+        }
+    }
+
+    /// Goes back to what was passed over, if it is time. Answers whether it does.
+    pub fn go_back(&mut self, now: Instant) -> bool {
+        if self.back_at.is_none_or(|at| at > now) {
+            return false;
+        }
+        (self.back_at, self.back_last) = (None, Some(now));
+        self.again = self.again.max(self.next);
+        self.next = self.next.min(self.passed.take());
+        self.fetch = None;
+        self.touch(Dirty::Now);
+        true
+    }
+
+    /// Whether the row was looked at before, and is not to be looked at again.
+    pub fn is_over(&self, row: &Row) -> bool {
+        row.position < self.again
+            && (row.message.tags().is_empty() || self.flights.contains_key(&row.position))
     }
 
     /// The link is gone: what it carried will be handed over again.
@@ -369,9 +416,12 @@ impl Session {
         match &self.role {
             Role::Peer(_) => {
                 self.next = self.cursor().next();
+                // What was in flight is owed again, targeted or not.
+                self.again = self.again.min(self.next);
                 self.flights.clear();
                 self.known.clear();
                 self.offers.clear();
+                self.back_at = None;
             }
             Role::Application(_) => {
                 for flight in self.flights.values_mut() {
@@ -408,7 +458,8 @@ impl Session {
         let hold = self.hold_until.filter(|until| *until > now);
         let wake = self.wake.filter(|at| *at > now && self.fetch.is_none());
         let offers = self.offers.next().filter(|at| *at > now);
-        let wake = wake.into_iter().chain(offers).min();
+        let back = self.back_at.filter(|at| *at > now);
+        let wake = wake.into_iter().chain(offers).chain(back).min();
         hold.or(wake)
     }
 

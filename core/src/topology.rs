@@ -8,7 +8,7 @@
 //! are wrong, forged or late cost copies or a little time, and nothing else.
 
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::admin::NodeStatus;
 use crate::ids::{Incarnation, NodeId, StoreId};
-use crate::message::{MAX_PATH, MAX_TAGS};
-use crate::tags;
+use crate::message::{MAX_PATH, MAX_TAGS, Message};
+use crate::tags::{self, TagSet};
 use crate::time::Instant;
 
 /// How long the record of a node that cannot be reached is kept.
@@ -90,9 +90,24 @@ struct Graph {
     numbers: HashMap<NodeId, usize>,
     /// Numbers of each one's neighbours, in order.
     neighbours: Vec<Vec<usize>>,
+    /// Tags of each.
+    tags: Vec<TagSet>,
     me: usize,
-    /// Per root: the children of this node in its tree.
-    children: HashMap<usize, Box<[NodeId]>>,
+    /// Per neighbour: the tags of all to whom a shortest way leads by way of it.
+    behind: HashMap<NodeId, TagSet>,
+    /// Per root: the children of this node in its tree, and the tags of all that are below each.
+    children: HashMap<usize, Box<[(NodeId, TagSet)]>>,
+}
+
+/// Where a message leads by way of a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Route {
+    /// To nobody whom it targets.
+    Nowhere,
+    /// It is sent at once.
+    Now,
+    /// It will probably come from somebody else, and is offered after a while.
+    Later,
 }
 
 impl Topology {
@@ -182,23 +197,33 @@ impl Topology {
         });
     }
 
-    /// Whether this node passes a message that came over `path` on to `peer` at once: whether the
-    /// peer is its child in the tree of the first node on the path that is known, which is the
-    /// origin unless that cannot be reached. A peer that nobody has heard of yet is.
-    pub fn is_child(&mut self, path: &str, peer: &NodeId) -> bool {
+    /// Where a message leads by way of this peer. What is for nobody behind it leads nowhere; the
+    /// rest is sent at once if the peer is this node's child in the tree of the origin (of the
+    /// first node on the path that can be reached) and whom it targets is below it there. A peer
+    /// that nobody has heard of yet is sent everything.
+    pub fn route(&mut self, message: &Message, peer: &NodeId) -> Route {
         let graph = self.graph();
-        let linked = |number: &usize| graph.neighbours[graph.me].binary_search(number).is_ok();
-        if !graph.numbers.get(peer).is_some_and(linked) {
-            return true;
+        let Some(behind) = graph.behind.get(peer) else { return Route::Now };
+        if !is_for(behind, message.tags()) {
+            return Route::Nowhere;
         }
         let numbers = &graph.numbers;
-        let root = path.split(',').find_map(|node| numbers.get(node)).copied();
+        let root = message.path().split(',').find_map(|node| numbers.get(node)).copied();
         let root = root.unwrap_or(graph.me);
         if !graph.children.contains_key(&root) {
             let children = graph.children_of_me(root);
             graph.children.insert(root, children);
         }
-        graph.children[&root].contains(peer)
+        let child = graph.children[&root].iter().find(|(child, _)| child == peer);
+        match child {
+            Some((_, below)) if is_for(below, message.tags()) => Route::Now,
+            Some(_) | None => Route::Later,
+        }
+    }
+
+    /// Tags of the nodes to which a shortest way leads by way of this peer.
+    pub fn behind(&mut self, peer: &NodeId) -> Option<&TagSet> {
+        self.graph().behind.get(peer)
     }
 
     fn graph(&mut self) -> &mut Graph {
@@ -237,8 +262,28 @@ impl Graph {
             nodes.iter().cloned().enumerate().map(|(number, node)| (node, number)).collect();
         let number = |others: &Vec<NodeId>| others.iter().map(|other| numbers[other]).collect();
         let neighbours = reached.values().map(number).collect();
-        let me = numbers[me];
-        Self { nodes, numbers, neighbours, me, children: HashMap::new() }
+        let tags_of = |node: &NodeId| TagSet::new(tags::list(&records[node].record.tags));
+        let tags = nodes.iter().map(|node| tags_of(node).unwrap_or_else(|_| TagSet::empty()));
+        let (tags, me) = (tags.collect(), numbers[me]);
+        let (behind, children) = (HashMap::new(), HashMap::new());
+        let mut graph = Self { nodes, numbers, neighbours, tags, me, behind, children };
+        graph.look_behind();
+        graph
+    }
+
+    fn look_behind(&mut self) {
+        let from_here = self.distances(self.me);
+        for neighbour in &self.neighbours[self.me] {
+            let from_there = self.distances(*neighbour);
+            let leads = |node: &usize| from_there[*node] + 1 == from_here[*node];
+            let behind = self.union((0..self.nodes.len()).filter(leads));
+            self.behind.insert(self.nodes[*neighbour].clone(), behind);
+        }
+    }
+
+    fn union(&self, nodes: impl Iterator<Item = usize>) -> TagSet {
+        let tags: BTreeSet<&str> = nodes.flat_map(|node| self.tags[node].iter()).collect();
+        TagSet::new(tags).unwrap_or_else(|_| TagSet::empty())
     }
 
     /// Links from `root` to each node.
@@ -257,18 +302,34 @@ impl Graph {
         distances
     }
 
-    /// The neighbours whose parent in the tree of `root` this node is: of all that are one link
-    /// nearer to the root, it has the smallest id.
-    fn children_of_me(&self, root: usize) -> Box<[NodeId]> {
+    /// The neighbours whose parent in the tree of `root` this node is, with the tags of all that
+    /// are below each. The parent of a node is, of its neighbours that are one link nearer to the
+    /// root, the one with the smallest id.
+    fn children_of_me(&self, root: usize) -> Box<[(NodeId, TagSet)]> {
         let distances = self.distances(root);
-        let mine = distances[self.me];
-        let is_child = |child: &&usize| {
-            let mut nearer = self.neighbours[**child].iter().filter(|n| distances[**n] == mine);
-            distances[**child] == mine + 1 && nearer.next() == Some(&self.me)
+        let parent = |node: usize| {
+            let nearer = |other: &&usize| distances[**other] + 1 == distances[node];
+            self.neighbours[node].iter().find(nearer).copied()
         };
-        let children = self.neighbours[self.me].iter().filter(is_child);
-        children.map(|child| self.nodes[*child].clone()).collect()
+        // The child of this node that each node is, or is below.
+        let mut below: Vec<Option<usize>> = alloc::vec![None; self.nodes.len()];
+        let mut outwards: Vec<usize> = (0..self.nodes.len()).collect();
+        outwards.sort_by_key(|node| distances[*node]);
+        for node in outwards {
+            let parent = parent(node);
+            let is_child = parent == Some(self.me);
+            below[node] = if is_child { Some(node) } else { parent.and_then(|p| below[p]) };
+        }
+        let tags = |child: usize| {
+            self.union((0..self.nodes.len()).filter(|node| below[*node] == Some(child)))
+        };
+        let children = (0..self.nodes.len()).filter(|node| below[*node] == Some(*node));
+        children.map(|child| (self.nodes[child].clone(), tags(child))).collect()
     }
+}
+
+fn is_for(tags: &TagSet, targets: &str) -> bool {
+    targets.is_empty() || tags.matches(targets)
 }
 
 #[cfg(test)]
@@ -284,16 +345,31 @@ mod tests {
         NodeId::new(&std::format!("n{number:02}")).expect("a name")
     }
 
+    fn message(path: &str, tags: &str) -> Message {
+        let fields = crate::message::Fields {
+            kind: crate::message::Kind::Sk,
+            incarnation: Incarnation::new(1),
+            sequence: crate::ids::Sequence::new(1),
+            version: crate::clock::Hlc(1),
+            expires: crate::time::WallMs(0),
+            group: "",
+            tags,
+            path,
+            id: "m",
+            key: "k",
+            body: "1",
+        };
+        Message::encode(&fields, &mut bytes::BytesMut::new())
+    }
+
     fn record(number: usize, links: &BTreeSet<usize>, revision: u64) -> Record {
         Record {
             node: id(number).to_string(),
             store: StoreId(number as u128),
             incarnation: Incarnation::new(1),
             revision,
-            tags: String::new(),
-            links: tags::join(
-                links.iter().map(|other| id(*other)).collect::<Vec<_>>().iter().map(NodeId::as_str),
-            ),
+            tags: std::format!("t{number}"),
+            links: links.iter().map(|other| id(*other).to_string()).collect::<Vec<_>>().join(","),
         }
     }
 
@@ -324,8 +400,9 @@ mod tests {
             let mut topology = mesh(sender, nodes, edges);
             for (a, b) in edges {
                 for (from, to) in [(*a, *b), (*b, *a)] {
-                    let path = std::format!("{}", id(origin));
-                    if from == sender && to != origin && topology.is_child(&path, &id(to)) {
+                    let message = message(&std::format!("{}", id(origin)), "");
+                    let now = topology.route(&message, &id(to)) == Route::Now;
+                    if from == sender && to != origin && now {
                         copies[to] += 1;
                     }
                 }
@@ -354,6 +431,22 @@ mod tests {
     }
 
     #[test]
+    fn a_targeted_message_takes_shortest_ways_only() {
+        // 0 - 1 - 2 - 5, 0 - 3 - 4 - 5, 1 - 3
+        let edges = BTreeSet::from([(0, 1), (1, 2), (2, 5), (0, 3), (3, 4), (4, 5), (1, 3)]);
+        let mut topology = mesh(0, 6, &edges);
+        let mut route = |tags: &str, peer| topology.route(&message("n00", tags), &id(peer));
+        assert_eq!((route("t2", 1), route("t2", 3)), (Route::Now, Route::Nowhere));
+        // Two ways are as short: one is taken, the other one stands by.
+        assert_eq!((route("t5", 1), route("t5", 3)), (Route::Now, Route::Later));
+        assert_eq!((route("t2,t4", 1), route("t2,t4", 3)), (Route::Now, Route::Now));
+        assert_eq!((route("nobody", 1), route("nobody", 3)), (Route::Nowhere, Route::Nowhere));
+        assert_eq!((route("t0", 1), route("", 3)), (Route::Nowhere, Route::Now));
+        let behind = topology.behind(&id(3)).expect("a neighbour");
+        assert_eq!(behind.as_str(), "t3,t4,t5");
+    }
+
+    #[test]
     fn a_link_counts_when_both_of_its_ends_name_it() {
         let edges = BTreeSet::from([(0, 1), (1, 2)]);
         let mut topology = mesh(0, 3, &edges);
@@ -367,9 +460,10 @@ mod tests {
     #[test]
     fn a_peer_that_nobody_has_heard_of_is_sent_everything() {
         let mut topology = mesh(0, 2, &BTreeSet::from([(0, 1)]));
-        assert!(topology.is_child("n00", &id(7)));
-        assert!(topology.is_child("n77,n00", &id(1)), "the first that is known is the root");
-        assert!(!topology.is_child("n01,n00", &id(1)));
+        assert_eq!(topology.route(&message("n00", "x"), &id(7)), Route::Now);
+        let of_a_stranger = topology.route(&message("n77,n00", ""), &id(1));
+        assert_eq!(of_a_stranger, Route::Now, "the first that is known is the root");
+        assert_eq!(topology.route(&message("n01,n00", ""), &id(1)), Route::Later);
     }
 
     #[test]

@@ -392,6 +392,9 @@ impl Node {
         let last = if unnamed { &mut self.last_unnamed } else { &mut self.last_session };
         *last = last.next();
         let id = *last;
+        if matches!(&role, Role::Application(application) if application.tags.is_some()) {
+            self.mesh_changed();
+        }
         let repeats = RateLimit::new(self.config.retry.max_rate, self.now.instant);
         let session = Session::new(id, role, next, repeats);
         self.by_name.insert(session.name.clone(), id);

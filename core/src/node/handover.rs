@@ -26,7 +26,7 @@ use crate::session::{Flight, Offer, Role, Session, retry_wait};
 use crate::store::{DeadReason, Query, Row, StoredRow};
 use crate::tally::Tally;
 use crate::time::{Instant, Now, WallMs};
-use crate::topology::Topology;
+use crate::topology::{Route, Topology};
 use crate::wire::{BatchKind, DeliveryHead, FRAME_OVERHEAD, FrameWriter};
 
 use super::offering::name;
@@ -232,7 +232,12 @@ impl Carrier<'_> {
         json: Option<&mut Option<Bytes>>,
     ) {
         let known = !session.known.is_empty() && session.known.remove(&row.position);
-        if known || !session.is_owed(row, &self.config.tags) {
+        if known || !session.is_owed(row, &self.config.tags) || session.is_over(row) {
+            return;
+        }
+        let route = self.route(link, row);
+        if route == Route::Nowhere {
+            session.passed.note(row.position, row.message.tags());
             return;
         }
         let mut flight = Flight::new(self.now.wall);
@@ -240,7 +245,7 @@ impl Carrier<'_> {
             self.end(session, row, flight, reason);
             return;
         }
-        if let Some((id, at)) = self.offered(link, row) {
+        if let Some((id, at)) = self.offered(session, link, row, route) {
             session.hold(row.position, flight, id, at);
             return;
         }
@@ -250,18 +255,30 @@ impl Carrier<'_> {
         self.carry(session, link, row, flight, json);
     }
 
+    /// Where a message leads by way of a peer. An application is the end of its way.
+    fn route(&mut self, link: &Link, row: &Row) -> Route {
+        match link.peer() {
+            Some(peer) => self.topology.route(&row.message, &peer.node),
+            None => Route::Now,
+        }
+    }
+
     /// Whether a peer is offered this row, and when, instead of being sent it: it may have what was
     /// there before its link came up, and will probably get the rest from its parent in the tree.
-    fn offered(&mut self, link: &Link, row: &Row) -> Option<(Id, Instant)> {
+    fn offered(
+        &mut self,
+        session: &Session,
+        link: &Link,
+        row: &Row,
+        route: Route,
+    ) -> Option<(Id, Instant)> {
         let peer = link.peer()?;
-        let now = self.now.instant;
         let message = &row.message;
-        let at = if row.position <= peer.began {
-            now
-        } else if self.topology.is_child(message.path(), &peer.node) {
-            return None;
-        } else {
-            now + self.config.routing.offer_delay
+        let old = row.position <= peer.began || row.position < session.again;
+        let at = match route {
+            Route::Now if !old => return None,
+            Route::Later if !old => self.now.instant + self.config.routing.offer_delay,
+            Route::Now | Route::Later | Route::Nowhere => self.now.instant,
         };
         let source = match self.seen.find(message.origin(), message.incarnation()) {
             Some(source) => source,

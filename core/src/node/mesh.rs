@@ -103,7 +103,21 @@ impl Node {
             let others = news.iter().filter(|(_, from)| **from != Some(id));
             let nodes: Vec<NodeId> = others.map(|(node, _)| node.clone()).collect();
             self.tell(&mut link, &nodes);
+            self.reconsider(&link);
             self.links.insert(id, link);
+        }
+    }
+
+    /// Somebody may lie behind a peer who did not before: what its session went past is looked at
+    /// again (P5).
+    fn reconsider(&mut self, link: &Link) {
+        let Some(peer) = link.peer() else { return };
+        let behind = self.topology.behind(&peer.node);
+        if let Some(behind) = behind
+            && let Some(session) = self.sessions.get_mut(&peer.session)
+        {
+            session.reconsider(behind, self.now.instant);
+            self.ready.insert(peer.session);
         }
     }
 }

@@ -107,6 +107,7 @@ impl Node {
         let at = self.now;
         self.clock.compare_with_peers(peers.map(|peer| peer.clock_offset_ms(at)));
         self.notice_clock();
+        self.tell_mesh();
         self.topology.forget_lost(now);
         if let Some(until) = self.store_rest_until.filter(|until| *until > now) {
             // Upkeep came for another reason; the end of the rest is not to wait for the next.

@@ -21,6 +21,7 @@ use crate::draft::Draft;
 use crate::ids::{BatchId, Hash128, Incarnation, NodeId, Position, Sequence, SessionId, StoreId};
 use crate::json::{self, Request, Settle as Said, Target, write};
 use crate::message::{Fields, Kind, Message};
+use crate::offer;
 use crate::rate::RateLimit;
 use crate::receipts::{Bounds, Known, Receipt, Receipts};
 use crate::refusal::{Code, Refusal};
@@ -28,6 +29,7 @@ use crate::seen::{Seen, Verdict};
 use crate::session::{Application, Flight, Peer, Role, Session};
 use crate::tags::TagSet;
 use crate::time::{Instant, WallMs};
+use crate::topology::Record;
 use crate::wire::{
     self, Ack, BatchKind, Connect, DeliveryHead, FrameWriter, Hello, NotNow, NotNowReason, Outcome,
     Publish, Settle, Welcome, Wire,
@@ -169,6 +171,11 @@ fn frame_name(frame: &Wire) -> &'static str {
         Wire::Deliveries(_) => "deliveries",
         Wire::Synced => "synced",
         Wire::Settle(_) => "settle",
+        Wire::Topology(_) => "topology",
+        Wire::Have(_) => "have",
+        Wire::Want(_) => "want",
+        Wire::Seen(_) => "seen",
+        Wire::Gone(_) => "gone",
     }
 }
 
@@ -189,7 +196,33 @@ fn frames() -> Vec<Wire> {
         Wire::Deliveries(inside(&deliveries.finish())),
         Wire::Synced,
         Wire::Settle(record(BatchKind::Settle, &Settle::Ack(position)).into()),
+        Wire::Topology(record(BatchKind::Topology, &topology_record()).into()),
+        Wire::Have(named(BatchKind::Have)),
+        Wire::Want(named(BatchKind::Want)),
+        Wire::Seen(named(BatchKind::Seen)),
+        Wire::Gone(named(BatchKind::Gone)),
     ]
+}
+
+fn topology_record() -> Record {
+    Record {
+        node: "azure-1".into(),
+        store: StoreId(7),
+        incarnation: Incarnation::new(300),
+        revision: 301,
+        tags: "azure,prod".into(),
+        links: "aws-1,gcp-1".into(),
+    }
+}
+
+/// Three in a row, one after a gap, and one of another start.
+fn named(kind: BatchKind) -> Bytes {
+    let mut seen = Seen::default();
+    let origin = NodeId::new("aws-1").expect("a name");
+    let [first, second] = [3, 300].map(|start| seen.source(&origin, Incarnation::new(start)));
+    let ids = [(first, 300), (first, 301), (first, 302), (first, 304), (second, 1)];
+    let ids = ids.map(|(source, number)| (source, Sequence::new(number)));
+    inside(&offer::write(kind, ids.to_vec(), &seen, 1 << 10)[0])
 }
 
 fn publish(kind: Kind) -> Publish<'static> {

@@ -134,8 +134,11 @@ fn is_over_for_peer(
         // A liar says that it has whatever it likes.
         return true;
     };
+    // Who is no destination may be on somebody's way, or not; an application's tags may not be
+    // known yet.
     row.only.is_some()
         || view.removed[there]
+        || !view.is_tagged(there, row.message.tags())
         || row.message.path().split(',').any(|visited| visited == peer)
         || view.ledger.holds(there, number)
         // A newer value has taken its place, and with it the obligation; or its time was over.

@@ -77,7 +77,8 @@ impl Invariant for Rule {
             }
         }
         for (key, number) in &newest {
-            for site in &sites {
+            let tags = view.ledger.messages[*number].message.tags();
+            for site in sites.iter().filter(|site| view.is_destination(**site, tags)) {
                 let there = view.ledger.places[*site].newest.get(&Hash128(*key));
                 if there != Some(number) && !view.ledger.is_forgiven(*number) {
                     let (name, node) = (view.ledger.messages[*number].name(), &view.names[*site]);
