@@ -122,6 +122,8 @@ pub struct PeerLink {
     pub settled: u64,
     /// Told the peer so.
     pub told: u64,
+    /// Told the peer that the log ends here.
+    pub told_position: Position,
     /// Messages that wait for the store to say what is the newest of their keys.
     pub parked: VecDeque<Message>,
     /// That question.
@@ -286,6 +288,7 @@ impl PeerLink {
             waiting: VecDeque::new(),
             settled: 0,
             told: 0,
+            told_position: Position::default(),
             parked: VecDeque::new(),
             lookup: None,
             clock_reference_ms: clock_reference(hello.wall, now),

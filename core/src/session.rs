@@ -139,6 +139,11 @@ pub struct Session {
     /// Rows up to here may have been handed over in an earlier life of the session: they are
     /// marked `redelivery`, and handed over only while they are the newest.
     pub doubt: Position,
+    /// The peer's store has lost what it had: rows up to here are offered to it, also those that
+    /// came over it.
+    pub lost: Position,
+    /// Whether there was a link to the peer since this node started.
+    pub met: bool,
     /// A receipt for a row up to here has overtaken deliveries: those are handed over only
     /// while they are the newest.
     pub overtaken: Position,
@@ -206,6 +211,8 @@ impl Session {
             role,
             next,
             doubt: Position::default(),
+            lost: Position::default(),
+            met: false,
             overtaken: Position::default(),
             flights: BTreeMap::new(),
             known: BTreeSet::new(),
@@ -277,7 +284,7 @@ impl Session {
             return only == self.id;
         }
         match &self.role {
-            Role::Peer(peer) => !row.message.visited(&peer.node),
+            Role::Peer(peer) => row.position <= self.lost || !row.message.visited(&peer.node),
             Role::Application(application) => {
                 application.wants(&row.message, node_tags)
                     && (row.publisher != Some(self.id) || row.position <= application.replay)
@@ -363,6 +370,12 @@ impl Session {
         }
     }
 
+    /// Begins again at the first row, because the peer's store has lost what it had.
+    pub fn rewind_for_lost(&mut self, head: Position) {
+        self.rewind(head);
+        self.lost = head;
+    }
+
     /// Begins again at the first row: everything may have been handed over before.
     pub fn rewind(&mut self, head: Position) {
         self.doubt = head;
@@ -385,6 +398,17 @@ impl Session {
             let earliest = self.back_last.map_or(now, |last| last + BACK_INTERVAL);
             self.back_at = Some(earliest.max(now));
         }
+    }
+
+    /// Begins again at the first row, because the peer's store went back: once a second at most.
+    /// Answers whether it does.
+    pub fn lose(&mut self, head: Position, now: Instant) -> bool {
+        let may = self.back_last.is_none_or(|last| last + BACK_INTERVAL <= now);
+        if may {
+            self.rewind_for_lost(head);
+            self.back_last = Some(now);
+        }
+        may
     }
 
     /// Goes back to what was passed over, if it is time. Answers whether it does.

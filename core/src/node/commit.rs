@@ -61,10 +61,14 @@ impl Node {
     }
 
     /// No session needs anything at or below this position.
-    fn floor(&self) -> Position {
+    fn floor(&mut self) -> Position {
+        let trusted = self.clock.trusted();
+        let kept = self.sessions.values_mut().filter_map(|session| session.passed.kept(trusted));
+        let kept = kept.map(Position::before).min();
         let receiving = self.sessions.values().filter(|session| session.receives());
         let cursors = receiving.map(|session| session.cursor());
-        cursors.min().unwrap_or(self.log.durable()).min(self.log.durable())
+        let floor = cursors.chain(kept).min();
+        floor.unwrap_or(self.log.durable()).min(self.log.durable())
     }
 
     pub(super) fn committed(&mut self, committed: Committed) {

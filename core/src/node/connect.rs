@@ -338,10 +338,26 @@ impl Node {
         self.ping(link);
         self.timers.set(Timer::Link(link.id), link.ping_at);
         self.introduce(link);
+        self.say_where_the_log_ends(link, &node, hello.reported);
         let synced = hello.durability == crate::config::Durability::Full;
         let remote = link.remote.clone();
         self.event(Event::PeerUp { peer: node, link: link.id, remote, synced });
         Ok(())
+    }
+
+    /// Tells the peer where the log ends, from which it sees whether this store went back. A store
+    /// that had told more in an earlier life than it began with is an older copy: it says where it
+    /// began, and the peer offers everything again (P2).
+    fn say_where_the_log_ends(&mut self, link: &mut Link, peer: &NodeId, told: Position) {
+        let session = link.session().and_then(|id| self.sessions.get_mut(&id));
+        let met = session.is_none_or(|session| core::mem::replace(&mut session.met, true));
+        if met || told <= self.began {
+            self.acknowledge(link, self.log.durable());
+            return;
+        }
+        self.acknowledge(link, self.began);
+        let (peer, holds) = (peer.clone(), self.began);
+        self.event(Event::StoreWentBack { peer, told, holds });
     }
 
     /// The session of a peer that has said Hello. A new one, and one whose peer has lost its
@@ -366,7 +382,7 @@ impl Node {
             let reported = if lost { Position::default() } else { reported };
             session.role = Role::Peer(Peer { reported, ..peer });
             if lost {
-                session.rewind(self.log.durable());
+                session.rewind_for_lost(self.log.durable());
                 self.tally.rewound("store_lost");
                 self.event(Event::PeerLostStore { peer: node.clone() });
             }

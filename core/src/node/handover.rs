@@ -237,7 +237,7 @@ impl Carrier<'_> {
         }
         let route = self.route(link, row);
         if route == Route::Nowhere {
-            session.passed.note(row.position, row.message.tags());
+            session.passed.note(row.position, &row.message);
             return;
         }
         let mut flight = Flight::new(self.now.wall);
@@ -274,7 +274,7 @@ impl Carrier<'_> {
     ) -> Option<(Id, Instant)> {
         let peer = link.peer()?;
         let message = &row.message;
-        let old = row.position <= peer.began || row.position < session.again;
+        let old = row.position <= peer.began.max(session.lost) || row.position < session.again;
         let at = match route {
             Route::Now if !old => return None,
             Route::Later if !old => self.now.instant + self.config.routing.offer_delay,

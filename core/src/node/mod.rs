@@ -72,6 +72,8 @@ pub struct Node {
     incarnation: Incarnation,
     /// This node as an origin.
     me: Source,
+    /// End of the log at the start.
+    began: Position,
     started: Instant,
     now: Now,
     random: Random,
@@ -191,6 +193,7 @@ impl Node {
             store_id: recovered.store_id,
             incarnation,
             me,
+            began: recovered.head,
             started: now.instant,
             now,
             random,

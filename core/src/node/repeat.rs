@@ -61,7 +61,7 @@ impl Node {
                     self.ping(&mut link);
                     // A peer that is sent nothing must hear all the same when a clock is right
                     // again: the last acknowledgement, said once more, tells it.
-                    self.acknowledge(&mut link);
+                    self.acknowledge(&mut link, self.log.durable());
                 }
                 let deadline = link.heard + self.config.heartbeat.timeout;
                 self.timers.set(Timer::Link(id), link.ping_at.min(deadline));

@@ -8,7 +8,7 @@ use crate::event::Event;
 use crate::ids::{FetchId, LinkId, Position, SessionId};
 use crate::io::{Frame, Observation, Output, Protocol};
 use crate::json;
-use crate::link::{Answer, Link, Pending};
+use crate::link::{Answer, Link, PeerLink, Pending};
 use crate::session::Dirty;
 use crate::store::{DeadLetter, Query, StoredRow};
 use crate::time::Instant;
@@ -82,6 +82,10 @@ impl Node {
         let Desk { session, link, mut carrier, .. } = desk;
         carrier.send_filled(link);
         carrier.count(session, link);
+        if link.peer().is_some_and(|peer| peer.told_position < durable) {
+            // Whoever has heard of a row knows how far the log goes: it notices an older copy.
+            self.unflushed.insert(link.id);
+        }
         let deaths = carrier.deaths;
         if session.cursor() != before {
             session.touch(Dirty::Soon);
@@ -209,17 +213,20 @@ impl Node {
     /// Tells a peer what is durable, if that is news.
     pub(super) fn flush(&mut self, id: LinkId) {
         let Some(mut link) = self.links.remove(&id) else { return };
-        if link.peer().is_some_and(|peer| peer.settled != peer.told) {
-            self.acknowledge(&mut link);
+        let durable = self.log.durable();
+        let news = |peer: &PeerLink| peer.settled != peer.told || peer.told_position < durable;
+        if link.peer().is_some_and(news) {
+            self.acknowledge(&mut link, self.log.durable());
         }
         self.links.insert(id, link);
     }
 
-    /// Tells a peer what is durable, and what the wall clock says.
-    pub(super) fn acknowledge(&mut self, link: &mut Link) {
-        let (position, wall) = (self.log.durable(), self.now.wall);
+    /// Tells a peer what is durable, where the log ends, and what the wall clock says.
+    pub(super) fn acknowledge(&mut self, link: &mut Link, position: Position) {
+        let wall = self.now.wall;
         let Some(peer) = link.peer_mut() else { return };
         peer.told = peer.settled;
+        peer.told_position = position;
         let ack = Wire::Ack(Ack { upto: peer.told, position, wall });
         transmit(&mut self.out, link, Frame::Binary(ack.encode()));
     }

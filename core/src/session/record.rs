@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use super::passed::Passed;
+use super::passed::{Passed, PassedRecord};
 use super::{Application, Dirty, Flight, Peer, Role, Session};
 use crate::application::AckMode;
 use crate::ids::{Incarnation, NodeId, Position, StoreId, is_name};
@@ -30,8 +30,8 @@ enum RoleRecord {
         store: StoreId,
         incarnation: Incarnation,
         reported: Position,
-        passed_from: Position,
-        passed_tags: Option<String>,
+        passed: PassedRecord,
+        lost: Position,
     },
     Application {
         tags: Option<String>,
@@ -63,11 +63,12 @@ impl Session {
         let Record { role, next, open, away_since, node_tags: before } =
             postcard::from_bytes(&record.state).ok()?;
         let (kind, name) = record.name.split_once(':')?;
-        let mut passed = Passed::default();
+        let (mut passed, mut lost) = (Passed::default(), Position::default());
         let role = match role {
-            RoleRecord::Peer { store, incarnation, reported, passed_from, passed_tags } => {
+            RoleRecord::Peer { store, incarnation, reported, passed: over, lost: upto } => {
                 let node = NodeId::new(name).ok()?;
-                passed = Passed::recover(passed_from, passed_tags.as_deref());
+                passed = Passed::recover(over);
+                lost = upto;
                 Role::Peer(Peer { node, store, incarnation, reported })
             }
             RoleRecord::Application { tags, keys, auto, conflate, from, replay } => {
@@ -92,6 +93,7 @@ impl Session {
         let mut session = Self::new(record.id, role, next, repeats);
         session.doubt = head;
         session.passed = passed;
+        session.lost = lost.min(head);
         session.handed_upto = head;
         session.away_since = Some(away_since);
         for OpenRecord { position, handed, failed, first_at } in open {
@@ -107,14 +109,13 @@ impl Session {
 
     /// The record for the store; `None` for a session that is not stored.
     pub fn record(&self, wall: WallMs, node_tags: &TagSet) -> Option<SessionRecord> {
-        let (passed_from, passed_tags) = self.passed.record();
         let role = match &self.role {
             Role::Peer(peer) => RoleRecord::Peer {
                 store: peer.store,
                 incarnation: peer.incarnation,
                 reported: peer.reported,
-                passed_from,
-                passed_tags,
+                passed: self.passed.record(),
+                lost: self.lost,
             },
             Role::Application(application) => {
                 application.client.as_ref()?;

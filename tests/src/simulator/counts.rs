@@ -89,6 +89,7 @@ counted! {
         Redelivery: "delivery repeated",
         TakenOver: "session taken over",
         Rewound: "session set back",
+        OldCopy: "old copy of a store noticed",
         DuplicateLink: "second link between two nodes ended",
         HeartbeatTimeout: "link ended by its heartbeat",
         CorruptionNoticed: "altered frame refused",

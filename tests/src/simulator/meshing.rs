@@ -172,7 +172,7 @@ impl World {
         self.say(|world| format!("{} is removed, drained: {drained}", world.names[site]));
         if !drained {
             // What only it held is gone.
-            self.ledger.forgiven_before = self.now;
+            self.ledger.destroyed(&self.removed, self.now);
         }
         self.removed[site] = true;
         self.sites[site].removed = true;

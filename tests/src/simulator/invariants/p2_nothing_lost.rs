@@ -117,7 +117,7 @@ impl Rule {
             let over = received.contains(number)
                 || place.dead.contains_key(&(session.clone(), *number))
                 || view.ledger.is_superseded(app.site, *number)
-                || view.ledger.is_forgiven(*number);
+                || view.ledger.is_old(*number);
             if owed && !over {
                 let (id, name) = (message.id(), app.name());
                 return Err(Broken::new(format!("{name} was never handed {id}"), &[id, &name]));

@@ -115,7 +115,7 @@ impl Rule {
                 .is_some_and(|publish| view.ledger.publishes[publish].app == app.index);
             let dead = place.dead.contains_key(&(session.clone(), *number));
             let for_it = view.is_for(app.index, known.message.tags(), known.message.key());
-            let excused = own || dead || view.ledger.is_forgiven(*number) || !app.manual;
+            let excused = own || dead || view.ledger.is_old(*number) || !app.manual;
             if for_it && !excused && applied.get(key) != Some(number) {
                 let (name, value) = (app.name(), known.name());
                 let what = format!("{name} has not {value}, the newest of its key");
