@@ -32,7 +32,8 @@ impl Node {
         self.commit_wanted = false;
         let (wall, floor) = (self.now.wall, self.floor());
         let touched = core::mem::take(&mut self.receipts_touched).into_iter();
-        let (blocks, dropped) = self.receipts.take_blocks(touched, wall, self.clock.trusted());
+        let (blocks, dropped) =
+            self.receipts.take_blocks(touched, wall, self.clock.trusted_for_ages());
         let (seen, seen_dropped) = self.seen.take_changes();
         let mut ids = core::mem::take(&mut self.dirty_now);
         ids.append(&mut self.dirty_soon);
