@@ -76,6 +76,7 @@ pub mod message;
 mod newest;
 mod node;
 mod rate;
+pub mod read;
 mod receipts;
 pub mod refusal;
 mod seen;

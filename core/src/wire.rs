@@ -9,6 +9,8 @@
 //! The side that dialled speaks first: a node with [`Wire::Hello`], answered by the same; an
 //! application with [`Wire::Connect`], answered by [`Wire::Welcome`].
 
+mod read;
+
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -20,6 +22,7 @@ use crate::config::Durability;
 use crate::ids::{Incarnation, Position, StoreId};
 use crate::message::{Appender, Kind, Message};
 use crate::time::WallMs;
+pub use read::{Read, ReadResult, ReadValue};
 
 /// Version of the binary protocol that this code speaks. Nodes agree on the lower of the two.
 pub const PROTOCOL_VERSION: u16 = 1;
@@ -55,6 +58,10 @@ pub enum Wire {
     Synced,
     /// Application to node: [`Settle`] records.
     Settle(Bytes),
+    /// Application to node: [`Read`] records.
+    Reads(Bytes),
+    /// Node to application: [`ReadResult`] records, in the order of the reads.
+    Results(Bytes),
 }
 
 /// What a node says of itself when a link opens.
@@ -260,6 +267,8 @@ const OUTCOMES: u8 = 7;
 const DELIVERIES: u8 = 8;
 const SYNCED: u8 = 9;
 const SETTLE: u8 = 10;
+const READS: u8 = 20;
+const RESULTS: u8 = 21;
 
 impl Wire {
     /// Takes a frame apart, without copying its batch.
@@ -287,6 +296,8 @@ impl Wire {
             SYNCED if rest.is_empty() => Self::Synced,
             SYNCED => return Err(WireError::Malformed(tag)),
             SETTLE => Self::Settle(rest),
+            READS => Self::Reads(rest),
+            RESULTS => Self::Results(rest),
             unknown => return Err(WireError::Unknown(unknown)),
         })
     }
@@ -306,6 +317,8 @@ impl Wire {
             Self::Outcomes(batch) => batched(&mut buffer, OUTCOMES, batch),
             Self::Deliveries(batch) => batched(&mut buffer, DELIVERIES, batch),
             Self::Settle(batch) => batched(&mut buffer, SETTLE, batch),
+            Self::Reads(batch) => batched(&mut buffer, READS, batch),
+            Self::Results(batch) => batched(&mut buffer, RESULTS, batch),
         }
         seal(buffer)
     }
@@ -337,6 +350,10 @@ pub enum BatchKind {
     Deliveries,
     /// [`Wire::Settle`].
     Settle,
+    /// [`Wire::Reads`].
+    Reads,
+    /// [`Wire::Results`].
+    Results,
 }
 
 /// Builds one batch frame record by record.
@@ -355,6 +372,8 @@ impl FrameWriter {
             BatchKind::Outcomes => OUTCOMES,
             BatchKind::Deliveries => DELIVERIES,
             BatchKind::Settle => SETTLE,
+            BatchKind::Reads => READS,
+            BatchKind::Results => RESULTS,
         };
         let mut buffer = BytesMut::new();
         buffer.extend_from_slice(&[tag]);
@@ -392,7 +411,7 @@ impl FrameWriter {
     }
 }
 
-/// The records of a batch of [`Publish`], [`Outcome`] or [`Settle`].
+/// The records of a batch of [`Publish`], [`Outcome`], [`Settle`], [`Read`] or [`ReadResult`].
 ///
 /// # Errors
 /// [`WireError::Malformed`] if the batch is not made of such records up to its end.

@@ -170,6 +170,8 @@ fn scan_log(
         state.index.append(position, size, event);
         if position <= merged && event.is_none() && !known && kind.is_some() {
             state.index.supersede(position, size);
+        } else if kind == Some(Kind::Dk) && event.is_none() {
+            state.index.note_tombstone(position, expires);
         }
     }
     Ok(())
