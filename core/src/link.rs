@@ -238,6 +238,18 @@ impl Link {
         }
     }
 
+    /// Rows up to here may be handed over now: what lies behind a receipt that waits for a read
+    /// waits too, so that answers and deliveries keep the order of the log.
+    pub fn reach(&self) -> Position {
+        let answers = self.application().map(|application| &application.answers);
+        let waiting = answers.filter(|answers| {
+            matches!(answers.front(), Some(Pending { answer: Answer::Read { .. }, .. }))
+        });
+        let mut places = waiting.into_iter().flatten().map(|pending| pending.place);
+        let first = places.find(|place| *place > Position::default());
+        first.map_or(Position::new(u64::MAX), Position::before)
+    }
+
     /// The session that it serves.
     pub fn session(&self) -> Option<SessionId> {
         match &self.state {
