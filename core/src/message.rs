@@ -226,8 +226,9 @@ impl Message {
     }
 
     /// Whether a message from another node is one: well-formed names and numbers, and a body that
-    /// is exactly one JSON value of the shape that its kind has. Its lists are held against the bounds of the protocol, not of
-    /// this node: what another node has accepted within its own limits must get through.
+    /// is exactly one JSON value of the shape that its kind has. Its lists are held against the
+    /// bounds of the protocol, not of this node: what another node has accepted within its own
+    /// limits must get through.
     ///
     /// # Errors
     /// [`BadMessage`] says what is not.

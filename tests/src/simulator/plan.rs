@@ -296,7 +296,8 @@ impl fmt::Display for Plan {
         writeln!(
             f,
             "  {} keys{}, publishers {}/1000 every {} ms, padding {:?}, events {}/1000, ttl {:?} \
-             ms, odd frames {}/1000, deletes {}/1000, reads {}/1000, consumers {} a node, pipes of {} bytes",
+             ms, odd frames {}/1000, deletes {}/1000, reads {}/1000, consumers {} a node, pipes of \
+             {} bytes",
             self.keys,
             if self.fixed_tags { " of fixed tags" } else { "" },
             self.publishers,
