@@ -77,6 +77,7 @@ mod newest;
 mod node;
 pub mod offer;
 mod rate;
+pub mod read;
 mod receipts;
 pub mod refusal;
 mod seen;

@@ -1,7 +1,8 @@
 //! A link: one live connection, what was agreed on it, and how much it may carry now.
 //!
 //! A link dies with its socket; what must survive is in the session. What stays true: frames in
-//! flight cost at most the send credit (and one frame more); answers to an application leave in
+//! flight cost at most the send credit (and one frame, or what one question found for reads, more);
+//! answers to an application leave in
 //! the order of its frames, each only after the batch that it speaks of (P1, P12).
 
 use alloc::collections::VecDeque;
@@ -13,11 +14,12 @@ use bytes::Bytes;
 use crate::clock::Hlc;
 use crate::config::Durability;
 use crate::ids::{BatchId, FetchId, LinkId, NodeId, Position, SessionId};
-use crate::io::{Close, Protocol};
+use crate::io::{Close, CloseCode, Protocol};
 use crate::message::Message;
 use crate::offer::Id;
 use crate::rate::RateLimit;
-use crate::refusal::Refusal;
+use crate::read::Read;
+use crate::refusal::{Code, Refusal};
 use crate::time::{Instant, Now, WallMs};
 use crate::wire::{FrameWriter, Hello};
 
@@ -143,6 +145,8 @@ pub struct AppLink {
     pub client: Option<String>,
     /// Answers that have not left, in the order of the frames.
     pub answers: VecDeque<Pending>,
+    /// The question to the store for the reads at the front of the answers.
+    pub reading: Option<FetchId>,
     /// Client errors since the last frame that was none.
     pub errors_in_row: u32,
     /// SYNCED is due when the session has been handed everything up to here.
@@ -185,6 +189,20 @@ pub enum Answer {
         duplicate: bool,
         /// Number of the frame.
         frame: u64,
+    },
+    /// A read whose turn has not come: the store is asked first.
+    Read {
+        /// What is asked.
+        read: Read<'static>,
+        /// Number of the frame.
+        frame: u64,
+    },
+    /// The answer to a read.
+    Result {
+        /// What was asked.
+        read: Read<'static>,
+        /// The newest message of the key, if there is one.
+        newest: Option<Message>,
     },
     /// Refusal.
     Error {
@@ -229,6 +247,18 @@ impl Link {
         }
     }
 
+    /// Rows up to here may be handed over now: what lies behind a receipt that waits for a read
+    /// waits too, so that answers and deliveries keep the order of the log.
+    pub fn reach(&self) -> Position {
+        let answers = self.application().map(|application| &application.answers);
+        let waiting = answers.filter(|answers| {
+            matches!(answers.front(), Some(Pending { answer: Answer::Read { .. }, .. }))
+        });
+        let mut places = waiting.into_iter().flatten().map(|pending| pending.place);
+        let first = places.find(|place| *place > Position::default());
+        first.map_or(Position::new(u64::MAX), Position::before)
+    }
+
     /// The session that it serves.
     pub fn session(&self) -> Option<SessionId> {
         match &self.state {
@@ -267,6 +297,20 @@ impl Link {
         match &mut self.state {
             State::Application(application) => Some(application),
             State::Handshake | State::Candidate { .. } | State::Peer(_) => None,
+        }
+    }
+}
+
+impl AppLink {
+    /// Counts a refusal. A client that errs too often in a row is to be closed.
+    pub fn erred(&mut self, code: Code) {
+        if !code.retryable() {
+            self.errors_in_row += 1;
+        }
+        if self.errors_in_row >= ERROR_BUDGET {
+            let reason =
+                alloc::format!("{ERROR_BUDGET} errors in a row, the last one {}", code.as_str());
+            self.ending = Some(Close { code: CloseCode::Limit, reason });
         }
     }
 }

@@ -9,6 +9,8 @@
 //! The side that dialled speaks first: a node with [`Wire::Hello`], answered by the same; an
 //! application with [`Wire::Connect`], answered by [`Wire::Welcome`].
 
+mod read;
+
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -20,6 +22,7 @@ use crate::config::Durability;
 use crate::ids::{Incarnation, Position, StoreId};
 use crate::message::{Appender, Kind, Message};
 use crate::time::WallMs;
+pub use read::{Read, ReadResult, ReadValue};
 
 /// Version of the binary protocol that this code speaks. Nodes agree on the lower of the two.
 pub const PROTOCOL_VERSION: u16 = 1;
@@ -66,6 +69,10 @@ pub enum Wire {
     /// Node to node: these of the messages that were asked for are no longer here, because
     /// something newer is.
     Gone(Bytes),
+    /// Application to node: [`Read`] records.
+    Reads(Bytes),
+    /// Node to application: [`ReadResult`] records, in the order of the reads.
+    Results(Bytes),
 }
 
 /// What a node says of itself when a link opens.
@@ -276,6 +283,8 @@ const HAVE: u8 = 12;
 const WANT: u8 = 13;
 const SEEN: u8 = 14;
 const GONE: u8 = 15;
+const READS: u8 = 20;
+const RESULTS: u8 = 21;
 
 impl Wire {
     /// Takes a frame apart, without copying its batch.
@@ -308,6 +317,8 @@ impl Wire {
             WANT => Self::Want(rest),
             SEEN => Self::Seen(rest),
             GONE => Self::Gone(rest),
+            READS => Self::Reads(rest),
+            RESULTS => Self::Results(rest),
             unknown => return Err(WireError::Unknown(unknown)),
         })
     }
@@ -332,6 +343,8 @@ impl Wire {
             Self::Want(batch) => batched(&mut buffer, WANT, batch),
             Self::Seen(batch) => batched(&mut buffer, SEEN, batch),
             Self::Gone(batch) => batched(&mut buffer, GONE, batch),
+            Self::Reads(batch) => batched(&mut buffer, READS, batch),
+            Self::Results(batch) => batched(&mut buffer, RESULTS, batch),
         }
         seal(buffer)
     }
@@ -373,6 +386,10 @@ pub enum BatchKind {
     Seen,
     /// [`Wire::Gone`].
     Gone,
+    /// [`Wire::Reads`].
+    Reads,
+    /// [`Wire::Results`].
+    Results,
 }
 
 /// Builds one batch frame record by record.
@@ -396,6 +413,8 @@ impl FrameWriter {
             BatchKind::Want => WANT,
             BatchKind::Seen => SEEN,
             BatchKind::Gone => GONE,
+            BatchKind::Reads => READS,
+            BatchKind::Results => RESULTS,
         };
         let mut buffer = BytesMut::new();
         buffer.extend_from_slice(&[tag]);
@@ -433,7 +452,7 @@ impl FrameWriter {
     }
 }
 
-/// The records of a batch of [`Publish`], [`Outcome`] or [`Settle`].
+/// The records of a batch of [`Publish`], [`Outcome`], [`Settle`], [`Read`] or [`ReadResult`].
 ///
 /// # Errors
 /// [`WireError::Malformed`] if the batch is not made of such records up to its end.

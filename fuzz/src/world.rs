@@ -447,10 +447,10 @@ fn check_text(text: &Bytes, socket: &Socket, durable: &BTreeSet<String>, head: P
     let number = |name: &str| -> u64 { field(name).parse().expect("it is a number") };
     let id = || serde_json::from_str::<String>(field("messageId")).expect("it is a string");
     match field("type") {
-        "\"WELCOME\"" | "\"SYNCED\"" => {}
+        "\"WELCOME\"" | "\"SYNCED\"" | "\"RESULT\"" => {}
         "\"ERR\"" => assert!((1..=socket.frames_in).contains(&number("frame"))),
         "\"ACK\"" => assert_durable(&id(), durable),
-        "\"SK\"" | "\"SA\"" | "\"CMD\"" => {
+        "\"SK\"" | "\"SA\"" | "\"SW\"" | "\"DK\"" | "\"CMD\"" => {
             assert_durable(&id(), durable);
             let delivery = number("deliveryId");
             assert!((1..=head.get()).contains(&delivery), "delivery {delivery} of {head}");
@@ -502,8 +502,11 @@ fn check_binary(
             }
             true
         }
+        Wire::Results(batch) => wire::records::<ReadResult<'_>>(&batch).is_ok(),
         Wire::Welcome(_) | Wire::Synced => true,
-        Wire::Connect(_) | Wire::Publish(_) | Wire::Settle(_) => panic!("a node is no application"),
+        Wire::Connect(_) | Wire::Publish(_) | Wire::Settle(_) | Wire::Reads(_) => {
+            panic!("a node is no application")
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 //! It mirrors what is committed: it changes only after a commit, and is rebuilt from the log when
 //! the store is opened. History are the superseded rows and events at or below the floor. A row
 //! that was appended for one session competes with nothing and counts as an event that never
-//! expires.
+//! expires. Tombstones, the deletes that are not superseded, are known too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
@@ -24,6 +24,9 @@ pub(crate) struct Index {
     events: BTreeSet<u64>,
     /// Chunks with events, by the time at which the first may expire.
     expiring: BTreeSet<(u64, u64)>,
+    /// Chunks with tombstones, by the age that the oldest has at most.
+    aging: BTreeSet<(u64, u64)>,
+    tombstones: u64,
     floor: u64,
     rows: u64,
     history_bytes: u64,
@@ -41,6 +44,9 @@ struct Chunk {
     history_bytes: u64,
     /// No event expires earlier.
     expires: u64,
+    tombstones: Bits,
+    /// No tombstone is worth a look unless what is older than this goes.
+    aged: u64,
 }
 
 /// A class of rows that may go.
@@ -63,6 +69,11 @@ impl Index {
 
     pub(crate) fn history_bytes(&self) -> u64 {
         self.history_bytes
+    }
+
+    /// Deletes that are the newest of their key and tag set.
+    pub(crate) fn tombstones(&self) -> u64 {
+        self.tombstones
     }
 
     /// Whether the row is there.
@@ -117,6 +128,7 @@ impl Index {
         }
         chunk.superseded.insert(place);
         self.superseded.insert(id);
+        self.end_tombstone(position);
         self.count(position, size);
     }
 
@@ -240,6 +252,71 @@ impl Index {
     }
 }
 
+/// Tombstones.
+impl Index {
+    /// Notes that a row that is there is a delete, made at `made`.
+    pub(crate) fn note_tombstone(&mut self, position: u64, made: u64) {
+        let id = position / CHUNK;
+        let Some(chunk) = self.chunks.get_mut(&id) else { return };
+        chunk.tombstones.insert(position % CHUNK);
+        self.tombstones += 1;
+        let aged = made.saturating_add(1).min(chunk.aged);
+        self.look_for_tombstones_at(id, aged);
+    }
+
+    /// Whether the row is a delete that is not known to be superseded.
+    pub(crate) fn is_tombstone(&self, position: u64) -> bool {
+        let chunk = self.chunks.get(&(position / CHUNK));
+        chunk.is_some_and(|chunk| chunk.tombstones.contains(position % CHUNK))
+    }
+
+    /// Chunks that may hold tombstones older than `before`, the oldest first.
+    pub(crate) fn chunks_of_tombstones(&self, before: u64) -> impl Iterator<Item = u64> + '_ {
+        self.aging.range(..(before.saturating_add(1), 0)).map(|&(_, id)| id)
+    }
+
+    /// The tombstones of a chunk up to and with the position `upto`.
+    pub(crate) fn tombstones_upto(&self, id: u64, upto: u64) -> Vec<u64> {
+        let (Some(chunk), Some(last)) = (self.chunks.get(&id), upto.checked_sub(id * CHUNK)) else {
+            return Vec::new();
+        };
+        chunk.tombstones.upto(last).iter().map(|place| id * CHUNK + place).collect()
+    }
+
+    /// Notes that a chunk is worth no look until what is older than `aged` goes.
+    pub(crate) fn look_for_tombstones_at(&mut self, id: u64, aged: u64) {
+        let Some(chunk) = self.chunks.get_mut(&id) else { return };
+        self.aging.remove(&(chunk.aged, id));
+        chunk.aged = if chunk.tombstones.is_empty() { NEVER } else { aged };
+        if chunk.aged != NEVER {
+            self.aging.insert((chunk.aged, id));
+        }
+    }
+
+    /// Takes away a tombstone, which was deleted.
+    pub(crate) fn forget_tombstone(&mut self, position: u64) {
+        let (id, place) = (position / CHUNK, position % CHUNK);
+        self.end_tombstone(position);
+        let Some(chunk) = self.chunks.get_mut(&id) else { return };
+        chunk.present.remove(place);
+        self.rows -= 1;
+        if chunk.present.is_empty() {
+            self.chunks.remove(&id);
+        }
+    }
+
+    fn end_tombstone(&mut self, position: u64) {
+        let (id, place) = (position / CHUNK, position % CHUNK);
+        let Some(chunk) = self.chunks.get_mut(&id) else { return };
+        if chunk.tombstones.contains(place) {
+            chunk.tombstones.remove(place);
+            self.tombstones -= 1;
+            let aged = chunk.aged;
+            self.look_for_tombstones_at(id, aged);
+        }
+    }
+}
+
 impl Chunk {
     fn marked(&self) -> Bits {
         self.superseded.or(&self.events)
@@ -255,6 +332,8 @@ impl Default for Chunk {
             bytes: 0,
             history_bytes: 0,
             expires: NEVER,
+            tombstones: Bits::default(),
+            aged: NEVER,
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::draft::Draft;
 use crate::event::Event;
 use crate::ids::{BatchId, Hash128, LinkId, Position, SessionId};
 use crate::link::Answer;
-use crate::message::{Fields, Message};
+use crate::message::{Fields, Kind, Message};
 use crate::newest::{Comparison, Newest};
 use crate::receipts::{Known, Receipt};
 use crate::refusal::{Code, Refusal};
@@ -54,7 +54,7 @@ impl Node {
                 }
             }
         }
-        self.may_publish()?;
+        self.may_publish(draft.kind)?;
         let version = self.clock.stamp().map_err(|fault| self.clock_refusal(fault))?;
         self.sequence = self.sequence.next();
         let given =
@@ -105,20 +105,23 @@ impl Node {
         (receipt.batch, answer)
     }
 
-    /// Whether publishers are taken now (P8).
-    fn may_publish(&self) -> Result<(), Refusal> {
+    /// Whether publishers are taken now (P8). A delete makes room in the end, and may take some
+    /// for that.
+    fn may_publish(&self, kind: Kind) -> Result<(), Refusal> {
         if self.phase != Phase::Running {
             return Err(Refusal::new(
                 Code::ShuttingDown,
                 "this node is shutting down; publish through another one, or when it is back",
             ));
         }
-        if self.is_store_full(self.config.store.max_bytes) {
+        let max = self.config.store.max_bytes;
+        let limit = if kind == Kind::Dk { max.saturating_add(max / 4) } else { max };
+        if self.is_store_full(limit) {
             let mut refusal = Refusal::new(
                 Code::StoreFull,
                 format!(
-                    "the node's store holds {} bytes, the limit is {}",
-                    self.usage.used_bytes, self.config.store.max_bytes
+                    "the node's store holds {} bytes, the limit is {limit}",
+                    self.usage.used_bytes
                 ),
             );
             refusal.retry_after = Some(FULL_RETRY);

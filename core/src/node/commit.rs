@@ -13,6 +13,7 @@ use crate::link::{Answer, Link, State};
 use crate::refusal::{Code, Refusal};
 use crate::session::Dirty;
 use crate::store::{Batch, CommitFailed, Committed, Row, StoreFailure};
+use crate::time::WallMs;
 use crate::timers::Timer;
 use crate::wire::{BatchKind, NotNow, NotNowReason, Wire};
 
@@ -57,6 +58,9 @@ impl Node {
         let store = &self.config.store;
         growing.history_max_bytes = store.history_max_bytes.min(store.max_bytes / 2);
         growing.wall = wall;
+        let trusted = self.clock.trusted();
+        growing.tombstones_before =
+            trusted.map_or(WallMs(0), |wall| wall.minus(store.tombstone_ttl));
         let batch = self.log.seal();
         self.out.push_back(Output::Commit(batch));
     }
@@ -294,7 +298,7 @@ impl Node {
 
     /// The last batch is durable and every answer has left: says 1001 to everyone.
     pub(super) fn stop_if_done(&mut self) {
-        if self.log.is_committing() || self.commit_wanted {
+        if self.log.is_committing() || self.commit_wanted || self.questions() > 0 {
             return;
         }
         for (_, link) in core::mem::take(&mut self.links) {

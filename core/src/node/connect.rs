@@ -147,6 +147,7 @@ impl Node {
             (State::Peer(_), Wire::Gone(batch)) => self.peer_misses(link, &batch),
             (State::Application(_), Wire::Publish(batch)) => self.application_publish(link, &batch),
             (State::Application(_), Wire::Settle(batch)) => self.application_settle(link, &batch),
+            (State::Application(_), Wire::Reads(batch)) => self.application_reads(link, &batch),
             _ => Err(protocol("a frame that has no place here")),
         }
     }

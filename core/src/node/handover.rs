@@ -95,9 +95,10 @@ impl Desk<'_> {
         if !self.session.receives() {
             self.session.next = self.session.next.max(upto.next());
         }
+        let reach = self.link.reach();
         loop {
-            if self.session.next > upto {
-                return Stop::Done;
+            if self.session.next > upto.min(reach) {
+                return if reach < upto { Stop::Held } else { Stop::Done };
             }
             if let Some(stop) = self.stop() {
                 return stop;
@@ -147,7 +148,7 @@ impl Desk<'_> {
 
     fn query(&self) -> Query {
         // Only rows that need the store's word are asked beyond what is in memory.
-        let upto = self.log.durable();
+        let upto = self.log.durable().min(self.link.reach());
         Query::Rows {
             after: self.session.next.before(),
             upto,

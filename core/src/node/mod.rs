@@ -7,8 +7,9 @@
 //!
 //! The files of this folder are chapters of one `impl`: `connect` (links come and go), `accept`
 //! (messages come in),
-//! `mesh` and `offering` (topology, offers of peers), `commit` (batches), `handover` and `serve` (messages go out), `application` (frames of
-//! applications), `repeat` (timers), `operate` (operators).
+//! `mesh` and `offering` (topology, offers), `commit` (batches), `handover` and `serve` (messages go
+//! out), `application` (frames of applications), `read` (their reads), `repeat` (timers), `operate`
+//! (operators).
 
 mod accept;
 mod application;
@@ -21,6 +22,7 @@ mod mesh;
 mod offering;
 mod operate;
 mod peer;
+mod read;
 mod repeat;
 mod serve;
 
@@ -105,6 +107,8 @@ pub struct Node {
     last_fetch: FetchId,
     /// Sessions that wait for a free question.
     fetch_queue: VecDeque<(SessionId, Query)>,
+    /// Links whose reads wait for a free question.
+    read_queue: VecDeque<LinkId>,
     /// Sessions to hand over to.
     ready: BTreeSet<SessionId>,
     /// Links that wait for a batch.
@@ -164,6 +168,8 @@ enum Purpose {
     Repeat(SessionId, Vec<Position>),
     /// What is the newest of the keys of parked messages.
     Lookup(LinkId, Vec<crate::ids::Hash128>),
+    /// Reads at the front of the answers of an application's link.
+    Read(LinkId),
     /// An operator's question or order.
     Operator(Ticket),
 }
@@ -226,6 +232,7 @@ impl Node {
             fetches: BTreeMap::new(),
             last_fetch: FetchId::default(),
             fetch_queue: VecDeque::new(),
+            read_queue: VecDeque::new(),
             ready: BTreeSet::new(),
             awaiting: BTreeSet::new(),
             unflushed: BTreeSet::new(),

@@ -117,7 +117,7 @@ impl Node {
                 dead.extend(letters.into_iter().filter(|letter| letter.message.id() == id));
                 last.map(|after| Query::DeadLetters { after, limit: DEAD_LETTER_PAGE })
             }
-            Answer::Rows { .. } | Answer::RowsAt(_) | Answer::Latest(_) => None,
+            Answer::Rows { .. } | Answer::RowsAt(_) | Answer::Latest(_) | Answer::Values(_) => None,
         };
         if let Some(query) = next {
             self.search(ticket, Search::Where { id, rows, dead }, query);

@@ -9,11 +9,13 @@ use crate::ids::{FetchId, LinkId, Position, SessionId};
 use crate::io::{Frame, Observation, Output, Protocol};
 use crate::json;
 use crate::link::{Answer, Link, PeerLink, Pending};
+use crate::message::Message;
+use crate::read::Read;
 use crate::session::Dirty;
 use crate::store::{DeadLetter, Query, StoredRow};
 use crate::time::Instant;
 use crate::timers::Timer;
-use crate::wire::{Ack, BatchKind, Outcome, Wire};
+use crate::wire::{Ack, BatchKind, Outcome, ReadResult, ReadValue, Wire};
 
 use super::handover::{Carrier, Death, Desk, Stop};
 use super::{Node, transmit};
@@ -39,6 +41,7 @@ impl Node {
         {
             session.walked_bytes = self.log_bytes;
         }
+        self.ask_reads(id);
         self.repeat_due(id);
         let idle = self.sessions.get(&id).is_some_and(|session| session.fetch.is_none());
         if let Stop::Store(Some(query)) = stop
@@ -52,7 +55,7 @@ impl Node {
     }
 
     /// Brings session and link together, and takes care of what comes of it.
-    fn visit<T>(
+    pub(super) fn visit<T>(
         &mut self,
         id: SessionId,
         work: impl FnOnce(&mut Desk<'_>, Position, crate::ids::BatchId) -> T,
@@ -270,9 +273,11 @@ impl Desk<'_> {
     fn answer(&mut self, durable: Position, committed: crate::ids::BatchId) {
         let mut receipts: Option<(Instant, usize)> = None;
         while let Some(application) = self.link.application() {
-            let Some(Pending { place, batch, .. }) = application.answers.front() else { break };
+            let Some(pending) = application.answers.front() else { break };
+            let Pending { place, batch, .. } = pending;
             let place = *place;
-            if *batch > committed || !self.link.has_credit() {
+            let is_read = matches!(pending.answer, Answer::Read { .. });
+            if *batch > committed || is_read || !self.link.has_credit() {
                 break;
             }
             if self.link.is_greeted() && place > self.session.next {
@@ -308,7 +313,7 @@ impl Desk<'_> {
         }
     }
 
-    fn say(&mut self, answer: Answer) {
+    pub(super) fn say(&mut self, answer: Answer) {
         match self.link.protocol {
             Protocol::Json => self.say_in_json(&answer),
             Protocol::Postcard => self.say_in_binary(&answer),
@@ -325,10 +330,15 @@ impl Desk<'_> {
                 json::write::receipt(text(id), node, *version, *duplicate, level, buffer);
                 buffer.split().freeze()
             }
+            Answer::Result { read, newest } => {
+                json::write::result(read.id.as_deref(), &read.key, newest.as_ref(), buffer);
+                buffer.split().freeze()
+            }
             Answer::Error { refusal, frame } => {
                 json::write::error(refusal, *frame, buffer);
                 buffer.split().freeze()
             }
+            Answer::Read { .. } => return,
         };
         self.greet_with(answer);
         transmit(self.carrier.out, self.link, Frame::Text(frame));
@@ -347,6 +357,8 @@ impl Desk<'_> {
                 duplicate: *duplicate,
                 level: self.carrier.config.store.durability,
             },
+            Answer::Result { read, newest } => return self.say_result(read, newest.as_ref()),
+            Answer::Read { .. } => return,
             Answer::Error { refusal, frame } => Outcome::Error {
                 id: refusal.re.as_deref(),
                 frame: *frame,
@@ -358,6 +370,20 @@ impl Desk<'_> {
         };
         let limit = 64 << 10;
         self.carrier.make_room(self.link, BatchKind::Outcomes, 256, limit).push(&outcome);
+    }
+
+    fn say_result(&mut self, read: &Read<'_>, newest: Option<&Message>) {
+        let value = newest.map(|message| ReadValue {
+            kind: message.kind(),
+            version: message.version(),
+            origin: message.origin(),
+            body: message.body(),
+        });
+        let id = read.id.as_deref().unwrap_or_default();
+        let result = ReadResult { id, key: &read.key, value };
+        let length = newest.map_or(0, |message| message.encoded().len()) + read.key.len() + 256;
+        let (kind, limit) = (BatchKind::Results, 64 << 10);
+        self.carrier.make_room(self.link, kind, length, limit).push(&result);
     }
 
     fn greet_with(&mut self, answer: &Answer) {

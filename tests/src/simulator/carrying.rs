@@ -80,10 +80,17 @@ impl World {
             Item::Answer(Answer::Refusal { code, .. }) => match code.as_str() {
                 "ID_REUSED" => self.counts.sometimes(Sometimes::IdReused),
                 "CLOCK" => self.counts.sometimes(Sometimes::ClockRefused),
+                "WRONG_KIND" => self.counts.sometimes(Sometimes::WrongKind),
                 "STORE_FULL" => {}
                 _ => self.counts.sometimes(Sometimes::ErrorAnswered),
             },
-            Item::Answer(Answer::Receipt { .. })
+            Item::Answer(Answer::Result { found: true, .. }) => {
+                self.counts.sometimes(Sometimes::Read);
+            }
+            Item::Answer(Answer::Result { value: Some(_), .. }) => {
+                self.counts.sometimes(Sometimes::ReadDeleted);
+            }
+            Item::Answer(Answer::Result { .. } | Answer::Receipt { .. })
             | Item::Welcome
             | Item::Synced
             | Item::Ack(_)

@@ -99,6 +99,10 @@ counted! {
         LookedUp: "newest of a key asked of the store",
         IdOfAnother: "node id in use by another database",
         CleanStop: "clean stop",
+        Deleted: "key deleted",
+        Read: "read answered with a value",
+        ReadDeleted: "read of a key that was deleted",
+        WrongKind: "read of another kind refused",
     }
 }
 

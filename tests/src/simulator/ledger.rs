@@ -218,6 +218,12 @@ impl Ledger {
         self.by_version.get(version)?.iter().rev().copied().find(fits)
     }
 
+    /// The messages that were given this version: one, or more where a store was set back.
+    pub fn of_version(&self, version: &str) -> impl Iterator<Item = MessageNo> + '_ {
+        let all = self.by_version.get(version).into_iter().flatten().copied();
+        all.filter(|number| !self.messages[*number].rolled_back)
+    }
+
     /// A batch is durable, and the store has deleted these rows with it.
     pub fn durable(&mut self, site: usize, batch: &Batch, deleted: &[Position], now: Micros) {
         let place = &mut self.places[site];

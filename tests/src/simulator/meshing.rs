@@ -85,7 +85,9 @@ impl World {
 
     fn holds_together(&self, edges: &[(usize, usize)]) -> bool {
         let there: Vec<usize> = (0..self.sites.len()).filter(|site| !self.removed[*site]).collect();
-        let mut reached = vec![there[0]];
+        // Several removals may be under way at once.
+        let Some(first) = there.first() else { return false };
+        let mut reached = vec![*first];
         let mut next = 0;
         while next < reached.len() {
             let from = reached[next];
