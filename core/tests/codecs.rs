@@ -13,7 +13,9 @@ use slipstream_core::clock::Hlc;
 use slipstream_core::config::Durability;
 use slipstream_core::ids::{Incarnation, Position, Sequence, StoreId};
 use slipstream_core::message::{Fields, Kind, Message};
+use slipstream_core::offer;
 use slipstream_core::time::WallMs;
+use slipstream_core::topology::Record;
 use slipstream_core::wire::{
     self, Ack, BatchKind, Connect, DeliveryHead, FrameWriter, Hello, NotNow, NotNowReason, Outcome,
     Publish, Read, ReadResult, ReadValue, Settle, Welcome, Wire, WireError,
@@ -247,6 +249,12 @@ fn read(frame: &Bytes) -> Option<(usize, Bytes)> {
         }
         Wire::Settle(batch) => {
             rewritten(BatchKind::Settle, &wire::records::<Settle<'_>>(batch).ok()?, &mut again)
+        }
+        Wire::Topology(batch) => {
+            rewritten(BatchKind::Topology, &wire::records::<Record>(batch).ok()?, &mut again)
+        }
+        Wire::Have(batch) | Wire::Want(batch) | Wire::Seen(batch) | Wire::Gone(batch) => {
+            offer::read(batch).ok()?.len()
         }
         Wire::Reads(batch) => {
             rewritten(BatchKind::Reads, &wire::records::<Read<'_>>(batch).ok()?, &mut again)
