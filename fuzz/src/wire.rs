@@ -5,7 +5,9 @@ use slipstream_core::config::Limits;
 use slipstream_core::draft::Draft;
 use slipstream_core::json::{Settle, write};
 use slipstream_core::message::Message;
+use slipstream_core::offer;
 use slipstream_core::read::Read;
+use slipstream_core::topology::Record;
 use slipstream_core::wire::{
     self, BatchKind, DeliveryHead, FrameWriter, Outcome, Publish, ReadResult, Wire,
 };
@@ -38,8 +40,26 @@ pub fn wire(bytes: &[u8]) {
         Wire::Deliveries(batch) => deliveries(batch),
         Wire::Settle(batch) => settles(batch),
         Wire::Reads(batch) => reads(batch),
+        Wire::Topology(batch) => topology(batch),
+        Wire::Have(batch) | Wire::Want(batch) | Wire::Seen(batch) | Wire::Gone(batch) => {
+            named(batch);
+        }
         Wire::Results(batch) => results(batch),
     }
+}
+
+fn topology(batch: &Bytes) {
+    for record in wire::records::<Record>(batch).unwrap_or_default() {
+        if let Some(node) = record.id() {
+            assert_eq!(node.as_str(), record.node);
+        }
+    }
+}
+
+fn named(batch: &Bytes) {
+    let spans = offer::read(batch).unwrap_or_default();
+    let named: u64 = spans.iter().map(|span| span.last.get() - span.first.get() + 1).sum();
+    assert!(named <= offer::MAX_NAMED, "{}", offer::describe(&spans));
 }
 
 fn messages(batch: &Bytes) {
