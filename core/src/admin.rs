@@ -91,10 +91,25 @@ pub struct Status {
     pub links: Vec<LinkStatus>,
     /// Every session.
     pub sessions: Vec<SessionStatus>,
+    /// Every node of the mesh that this one has heard of.
+    pub topology: Vec<NodeStatus>,
     /// The store.
     pub store: StoreStatus,
     /// Counters since the start.
     pub counters: Counters,
+}
+
+/// A node of the mesh, by what it says of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NodeStatus {
+    /// Its id.
+    pub node: String,
+    /// Tags of the node and of its applications.
+    pub tags: Vec<String>,
+    /// Peers to which it has a link.
+    pub links: Vec<String>,
+    /// Whether there is a way to it now, over links that both of their ends name.
+    pub reachable: bool,
 }
 
 /// One link, or a peer without one.
@@ -202,6 +217,8 @@ fn as_text<S: serde::Serializer>(
 pub struct Counters {
     /// Messages accepted into the log, by kind and origin node.
     pub processed: BTreeMap<&'static str, BTreeMap<String, u64>>,
+    /// Messages offered instead of being sent, by peer.
+    pub offers: BTreeMap<String, u64>,
     /// Messages sent, by peer and mode (`eager`, `pulled`, `retry`).
     pub sent: BTreeMap<String, BTreeMap<&'static str, u64>>,
     /// Deliveries, by session as metrics name it.

@@ -84,6 +84,8 @@ pub struct Clock {
     /// Since when nothing was forgiven.
     forgiven_at: Instant,
     ahead_of_peers: bool,
+    /// How far the wall clock was set forward since the start, and rightly so.
+    set_forward_ms: u64,
 }
 
 impl Clock {
@@ -97,6 +99,7 @@ impl Clock {
             strayed_ms: 0,
             forgiven_at,
             ahead_of_peers: false,
+            set_forward_ms: 0,
         }
     }
 
@@ -136,6 +139,7 @@ impl Clock {
         }
         self.ahead_of_peers = behind * 2 > peers;
         if agree * 2 > peers && self.jumped_by_ms() != 0 {
+            self.set_forward_ms += self.strayed_ms.max(0).cast_unsigned();
             self.strayed_ms = 0;
         }
     }
@@ -157,6 +161,12 @@ impl Clock {
     /// The wall clock, if it can be trusted: nothing ends for its age by one that cannot.
     pub fn trusted(&self) -> Option<WallMs> {
         self.fault().is_none().then_some(self.seen.wall)
+    }
+
+    /// The wall clock for judging how old something is that was written down by it, if it can be
+    /// trusted: what was written before the clock was set forward is not older for that.
+    pub fn trusted_for_ages(&self) -> Option<WallMs> {
+        self.trusted().map(|wall| wall.minus(Duration::from_millis(self.set_forward_ms)))
     }
 
     /// The best guess of what the time is, for what is written down now and read by a later start:
@@ -254,6 +264,17 @@ mod tests {
         assert!(matches!(clock.stamp(), Err(ClockFault::Jumped { .. })));
         clock.observe(now(20, 1_000_020));
         assert!(clock.stamp().is_ok());
+    }
+
+    #[test]
+    fn what_was_written_before_the_clock_was_set_forward_is_no_older_for_that() {
+        const DAY: u64 = 86_400_000;
+        let mut clock = Clock::new(Hlc(0), DRIFT, now(0, 1_000_000));
+        clock.observe(now(1_000, 1_001_000 + DAY));
+        assert_eq!(clock.trusted_for_ages(), None);
+        clock.compare_with_peers([5, -7].into_iter());
+        assert_eq!(clock.trusted(), Some(WallMs(1_001_000 + DAY)));
+        assert_eq!(clock.trusted_for_ages(), Some(WallMs(1_001_000)));
     }
 
     #[test]

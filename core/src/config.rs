@@ -27,6 +27,8 @@ pub struct Config {
     pub reconnect: Reconnect,
     /// How unacknowledged deliveries are repeated (P13).
     pub retry: Retry,
+    /// Who is sent what at once, and who is offered it.
+    pub routing: Routing,
     /// What the store may hold, and for how long (P8).
     pub store: StoreLimits,
     /// Everything else that is bounded (P8).
@@ -46,6 +48,7 @@ impl Config {
             heartbeat: Heartbeat::default(),
             reconnect: Reconnect::default(),
             retry: Retry::default(),
+            routing: Routing::default(),
             store: StoreLimits::default(),
             limits: Limits::default(),
             version: env!("CARGO_PKG_VERSION"),
@@ -65,6 +68,20 @@ pub struct Heartbeat {
 impl Default for Heartbeat {
     fn default() -> Self {
         Self { interval: Duration::from_secs(10), timeout: Duration::from_secs(30) }
+    }
+}
+
+/// Routing in the mesh (P5).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Routing {
+    /// How long a node that will probably get a message from somebody else is given before it is
+    /// offered. Default 100 ms.
+    pub offer_delay: Duration,
+}
+
+impl Default for Routing {
+    fn default() -> Self {
+        Self { offer_delay: Duration::from_millis(100) }
     }
 }
 

@@ -15,7 +15,7 @@ use crate::ids::{Hash128, is_name};
 use crate::json::scan;
 use crate::message::{Kind, MAX_MESSAGE_ID_BYTES};
 use crate::refusal::{Code, Refusal};
-use crate::value::check_value;
+use crate::value::{self, NO_VALUE, check_value};
 use crate::wire;
 
 /// Longest time to live of an event.
@@ -71,41 +71,47 @@ impl<'a> Draft<'a> {
             key: Cow::Borrowed(publish.key),
             tags,
             ttl: Some(Duration::from_millis(publish.ttl_ms)).filter(|ttl| !ttl.is_zero()),
-            body: publish.body.trim_matches(scan::WHITE_SPACE),
+            body: match publish.kind {
+                Kind::Dk => NO_VALUE,
+                Kind::Sk | Kind::Sa | Kind::Sw | Kind::Cmd => {
+                    publish.body.trim_matches(scan::WHITE_SPACE)
+                }
+            },
         };
         draft.check(limits)?;
         let deep = scan::deeper_than(draft.body, limits.max_json_depth).is_some();
         check_value(draft.body)
             .map_err(|bad| refusal(Code::InvalidJson, "$.value", format!("the value is {bad}")))?;
-        if deep { Err(too_deep("$.value", limits)) } else { Ok(draft) }
+        if deep {
+            return Err(too_deep("$.value", limits));
+        }
+        draft.check_shape()?;
+        Ok(draft)
     }
 
-    /// Checks all but what has been seen to already: the form of id and tags, the depth, and that
-    /// the body is one JSON value.
+    /// Checks all but what has been seen to already (the form of id and tags, the depth, that the
+    /// body is one JSON value) and what only one JSON value has: [`Self::check_shape`].
     pub(crate) fn check(&self, limits: &Limits) -> Result<(), Refusal> {
-        if self.key.is_empty() {
-            return Err(refusal(Code::InvalidField, "$.key", "the key is empty"));
-        }
-        check_size("key", "$.key", self.key.len(), limits.max_key_bytes)?;
+        check_key(&self.key, limits)?;
         match (self.kind, self.ttl) {
-            (Kind::Sk | Kind::Sa | Kind::Cmd, None) => {}
+            (Kind::Sk | Kind::Sa | Kind::Sw | Kind::Dk | Kind::Cmd, None) => {}
             (Kind::Cmd, Some(ttl)) if !ttl.is_zero() && ttl <= MAX_TTL => {}
             (Kind::Cmd, Some(_)) => {
                 let message = "ttlMs is not from 1 to 2592000000 (30 days)";
                 return Err(refusal(Code::InvalidField, "$.ttlMs", message));
             }
-            (Kind::Sk | Kind::Sa, Some(_)) => {
+            (Kind::Sk | Kind::Sa | Kind::Sw | Kind::Dk, Some(_)) => {
                 let message = "only CMD has a ttlMs; state is valid until it is replaced";
                 return Err(refusal(Code::InvalidField, "$.ttlMs", message));
             }
         }
-        check_size("value", "$.value", self.body.len(), limits.max_message_bytes)?;
-        match self.kind {
-            Kind::Sa if !self.body.starts_with('[') => {
-                Err(refusal(Code::InvalidField, "$.value", "the value of SA is not an array"))
-            }
-            Kind::Sk | Kind::Sa | Kind::Cmd => Ok(()),
-        }
+        check_size("value", "$.value", self.body.len(), limits.max_message_bytes)
+    }
+
+    /// Checks that the body, one JSON value, has the shape that its kind promises.
+    pub(crate) fn check_shape(&self) -> Result<(), Refusal> {
+        value::check_shape(self.kind, self.body)
+            .map_err(|bad| refusal(Code::InvalidField, "$.value", format!("{bad}")))
     }
 
     /// Hash of what makes two messages of one id the same to their publisher (P9): kind, key,
@@ -144,6 +150,14 @@ pub(crate) fn check_id(id: &str) -> Result<(), Refusal> {
     let message =
         format!("messageId is {} bytes, it may have 1 to {MAX_MESSAGE_ID_BYTES}", id.len());
     Err(refusal(Code::InvalidField, "$.messageId", message))
+}
+
+/// Whether `key` may be a key.
+pub(crate) fn check_key(key: &str, limits: &Limits) -> Result<(), Refusal> {
+    if key.is_empty() {
+        return Err(refusal(Code::InvalidField, "$.key", "the key is empty"));
+    }
+    check_size("key", "$.key", key.len(), limits.max_key_bytes)
 }
 
 /// The canonical form of target tags in any order. A tag given twice counts as one in the set,
@@ -251,6 +265,30 @@ mod tests {
         assert_eq!(outcome(&array), Ok(()));
         let object = wire::Publish { body: "{}", ..array };
         assert_eq!(outcome(&object), refused(Code::InvalidField, "$.value"));
+    }
+
+    #[test]
+    fn a_set_weighted_holds_members_and_weights() {
+        let weighted = wire::Publish { kind: Kind::Sw, body: r#" {"a": 1.10} "#, ..publish() };
+        let draft = Draft::from_wire(&weighted, &Limits::default()).expect("good");
+        assert_eq!(draft.body, r#"{"a": 1.10}"#);
+        for body in ["[]", r#"{"a":-1}"#, r#"{"a":1e999}"#, r#"{"a":"1"}"#, r#"{"a":1,"a":1}"#] {
+            let outcome = outcome(&wire::Publish { body, ..weighted });
+            assert_eq!(outcome, refused(Code::InvalidField, "$.value"), "{body}");
+        }
+        let broken = wire::Publish { body: r#"{"a":1"#, ..weighted };
+        assert_eq!(outcome(&broken), refused(Code::InvalidJson, "$.value"));
+    }
+
+    #[test]
+    fn a_delete_has_no_value_and_no_time_to_live() {
+        for body in ["", "null", "17"] {
+            let delete = wire::Publish { kind: Kind::Dk, body, ..publish() };
+            let draft = Draft::from_wire(&delete, &Limits::default()).expect("good");
+            assert_eq!(draft.body, "null");
+        }
+        let delete = wire::Publish { kind: Kind::Dk, ttl_ms: 1, ..publish() };
+        assert_eq!(outcome(&delete), refused(Code::InvalidField, "$.ttlMs"));
     }
 
     #[test]

@@ -85,6 +85,20 @@ pub enum Event {
         /// The peer.
         peer: NodeId,
     },
+    /// A peer came back with an older copy of its database: everything is offered to it again.
+    PeerStoreWentBack {
+        /// The peer.
+        peer: NodeId,
+    },
+    /// This node's database is older than what it had told a peer before.
+    StoreWentBack {
+        /// The peer that remembers.
+        peer: NodeId,
+        /// The end of the log that it was told.
+        told: Position,
+        /// The end of the log at the start.
+        holds: Position,
+    },
     /// An application is connected.
     ApplicationUp {
         /// The connection.
@@ -185,9 +199,13 @@ impl Event {
             Self::NotSynced
             | Self::SelfDial { .. }
             | Self::PeerLostStore { .. }
+            | Self::PeerStoreWentBack { .. }
             | Self::DeadLetter { .. }
             | Self::VersionAhead { .. } => Level::Warn,
-            Self::IdInUse { .. } | Self::StoreFull { .. } | Self::ClockFault(_) => Level::Error,
+            Self::IdInUse { .. }
+            | Self::StoreFull { .. }
+            | Self::StoreWentBack { .. }
+            | Self::ClockFault(_) => Level::Error,
         }
     }
 }
@@ -224,6 +242,20 @@ impl fmt::Display for Event {
             }
             Self::PeerLostStore { peer } => {
                 write!(f, "peer {peer} has a new database: offering it everything again")
+            }
+            Self::PeerStoreWentBack { peer } => {
+                write!(f, "peer {peer} has an older database: offering it everything again")
+            }
+            Self::StoreWentBack { peer, told, holds } => {
+                write!(
+                    f,
+                    "this database is an older copy: {peer} was told of a log up to {told}, "
+                )?;
+                write!(
+                    f,
+                    "it began at {holds}. The peers offer everything again; what only this "
+                )?;
+                f.write_str("disk held is gone")
             }
             Self::ApplicationUp { link, client, remote } => {
                 write!(f, "application {} connected, link {link} ({remote})", name(client))

@@ -5,6 +5,7 @@
 use alloc::string::String;
 use alloc::sync::Arc;
 use core::fmt;
+use core::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
@@ -177,6 +178,10 @@ impl fmt::Display for Identity {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Hash128(pub [u8; 16]);
 
+/// Bytes of [`Hash128::of_key`] that come from the key alone: enough that few keys share them, and
+/// leaving enough that nobody finds two tag sets of a key with one hash.
+const KEY_BYTES: usize = 6;
+
 impl Hash128 {
     /// Hash of several parts. Each part's length is hashed too, so that parts cannot run together.
     pub fn of(parts: &[&[u8]]) -> Self {
@@ -188,6 +193,32 @@ impl Hash128 {
         let mut short = [0; 16];
         short.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
         Self(short)
+    }
+
+    /// Hash of a key and a tag set. It begins with [`KEY_BYTES`] that come from the key alone, so
+    /// that what is ordered by these hashes has all tag sets of a key side by side.
+    pub fn of_key(key: &str, tags: &str) -> Self {
+        let mut both = Self::of(&[key.as_bytes(), tags.as_bytes()]);
+        both.0[..KEY_BYTES].copy_from_slice(&Self::of(&[key.as_bytes()]).0[..KEY_BYTES]);
+        both
+    }
+
+    /// The first and the last hash that a tag set of `key` can have. Other keys may, rarely, have
+    /// hashes in between: whoever looks there compares the key.
+    pub fn range_of_key(key: &str) -> RangeInclusive<Self> {
+        let (mut first, mut last) = (Self([0; 16]), Self([0xff; 16]));
+        for end in [&mut first, &mut last] {
+            end.0[..KEY_BYTES].copy_from_slice(&Self::of(&[key.as_bytes()]).0[..KEY_BYTES]);
+        }
+        first..=last
+    }
+
+    /// The range of the key that this hash of a key and a tag set belongs to.
+    pub fn same_key(&self) -> RangeInclusive<Self> {
+        let (mut first, mut last) = (*self, *self);
+        first.0[KEY_BYTES..].fill(0);
+        last.0[KEY_BYTES..].fill(0xff);
+        first..=last
     }
 }
 
@@ -209,6 +240,18 @@ mod tests {
         for bad in ["", "a,b", "a b", "å", "a/b"] {
             assert!(!is_name(bad), "{bad}");
         }
+    }
+
+    #[test]
+    fn the_tag_sets_of_a_key_lie_in_its_range_and_those_of_others_do_not() {
+        let range = Hash128::range_of_key("k");
+        for tags in ["", "a", "a,b"] {
+            let hash = Hash128::of_key("k", tags);
+            assert!(range.contains(&hash));
+            assert_eq!(hash.same_key(), range);
+            assert!(!range.contains(&Hash128::of_key("other", tags)));
+        }
+        assert_ne!(Hash128::of_key("k", ""), Hash128::of_key("k", "a"));
     }
 
     #[test]

@@ -78,7 +78,9 @@ mod log;
 pub mod message;
 mod newest;
 mod node;
+pub mod offer;
 mod rate;
+pub mod read;
 mod receipts;
 pub mod refusal;
 mod seen;
@@ -88,6 +90,7 @@ pub mod tags;
 mod tally;
 pub mod time;
 mod timers;
+pub mod topology;
 pub mod value;
 #[cfg(test)]
 mod vectors;

@@ -1,21 +1,25 @@
 //! A link: one live connection, what was agreed on it, and how much it may carry now.
 //!
 //! A link dies with its socket; what must survive is in the session. What stays true: frames in
-//! flight cost at most the send credit (and one frame more); answers to an application leave in
+//! flight cost at most the send credit (and one frame, or what one question found for reads, more);
+//! answers to an application leave in
 //! the order of its frames, each only after the batch that it speaks of (P1, P12).
 
 use alloc::collections::VecDeque;
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use bytes::Bytes;
 
 use crate::clock::Hlc;
 use crate::config::Durability;
 use crate::ids::{BatchId, FetchId, LinkId, NodeId, Position, SessionId};
-use crate::io::{Close, Protocol};
+use crate::io::{Close, CloseCode, Protocol};
 use crate::message::Message;
+use crate::offer::Id;
 use crate::rate::RateLimit;
-use crate::refusal::Refusal;
+use crate::read::Read;
+use crate::refusal::{Code, Refusal};
 use crate::time::{Instant, Now, WallMs};
 use crate::wire::{FrameWriter, Hello};
 
@@ -107,6 +111,11 @@ pub struct PeerLink {
     pub sent: VecDeque<Option<Position>>,
     /// Number of the message before the first in `sent`.
     pub acknowledged: u64,
+    /// Rows behind this one came while the link was up: they are sent at once to children. What
+    /// was there before is offered.
+    pub began: Position,
+    /// What it has offered and is under way here: said to be seen with the batch.
+    pub seen_later: VecDeque<(BatchId, Id)>,
     /// Messages received.
     pub received: u64,
     /// Received up to this number, durable with this batch; in order.
@@ -115,6 +124,8 @@ pub struct PeerLink {
     pub settled: u64,
     /// Told the peer so.
     pub told: u64,
+    /// Told the peer that the log ends here.
+    pub told_position: Position,
     /// Messages that wait for the store to say what is the newest of their keys.
     pub parked: VecDeque<Message>,
     /// That question.
@@ -134,6 +145,8 @@ pub struct AppLink {
     pub client: Option<String>,
     /// Answers that have not left, in the order of the frames.
     pub answers: VecDeque<Pending>,
+    /// The question to the store for the reads at the front of the answers.
+    pub reading: Option<FetchId>,
     /// Client errors since the last frame that was none.
     pub errors_in_row: u32,
     /// SYNCED is due when the session has been handed everything up to here.
@@ -176,6 +189,20 @@ pub enum Answer {
         duplicate: bool,
         /// Number of the frame.
         frame: u64,
+    },
+    /// A read whose turn has not come: the store is asked first.
+    Read {
+        /// What is asked.
+        read: Read<'static>,
+        /// Number of the frame.
+        frame: u64,
+    },
+    /// The answer to a read.
+    Result {
+        /// What was asked.
+        read: Read<'static>,
+        /// The newest message of the key, if there is one.
+        newest: Option<Message>,
     },
     /// Refusal.
     Error {
@@ -220,6 +247,18 @@ impl Link {
         }
     }
 
+    /// Rows up to here may be handed over now: what lies behind a receipt that waits for a read
+    /// waits too, so that answers and deliveries keep the order of the log.
+    pub fn reach(&self) -> Position {
+        let answers = self.application().map(|application| &application.answers);
+        let waiting = answers.filter(|answers| {
+            matches!(answers.front(), Some(Pending { answer: Answer::Read { .. }, .. }))
+        });
+        let mut places = waiting.into_iter().flatten().map(|pending| pending.place);
+        let first = places.find(|place| *place > Position::default());
+        first.map_or(Position::new(u64::MAX), Position::before)
+    }
+
     /// The session that it serves.
     pub fn session(&self) -> Option<SessionId> {
         match &self.state {
@@ -262,6 +301,20 @@ impl Link {
     }
 }
 
+impl AppLink {
+    /// Counts a refusal. A client that errs too often in a row is to be closed.
+    pub fn erred(&mut self, code: Code) {
+        if !code.retryable() {
+            self.errors_in_row += 1;
+        }
+        if self.errors_in_row >= ERROR_BUDGET {
+            let reason =
+                alloc::format!("{ERROR_BUDGET} errors in a row, the last one {}", code.as_str());
+            self.ending = Some(Close { code: CloseCode::Limit, reason });
+        }
+    }
+}
+
 impl PeerLink {
     /// A link to the node that said `hello`.
     pub fn new(session: SessionId, node: NodeId, hello: &Hello, now: Now) -> Self {
@@ -273,10 +326,13 @@ impl PeerLink {
             max_frame_bytes: usize::try_from(hello.max_frame_bytes).unwrap_or(usize::MAX),
             sent: VecDeque::new(),
             acknowledged: 0,
+            began: Position::default(),
+            seen_later: VecDeque::new(),
             received: 0,
             waiting: VecDeque::new(),
             settled: 0,
             told: 0,
+            told_position: Position::default(),
             parked: VecDeque::new(),
             lookup: None,
             clock_reference_ms: clock_reference(hello.wall, now),
@@ -320,8 +376,16 @@ impl PeerLink {
         }
     }
 
+    /// What was offered, and is durable with this batch.
+    pub fn take_seen(&mut self, batch: BatchId) -> Vec<Id> {
+        let count = self.seen_later.iter().take_while(|(waiting, _)| *waiting <= batch).count();
+        self.seen_later.drain(..count).map(|(_, id)| id).collect()
+    }
+
     /// Nothing that waits will become durable. Answers the numbers of what is to be sent again.
     pub fn failed(&mut self) -> Option<(u64, u64)> {
+        // It is offered again.
+        self.seen_later.clear();
         let (_, last) = *self.waiting.back()?;
         let first = self.settled + 1;
         self.waiting.clear();

@@ -13,9 +13,10 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use hashbrown::HashMap;
 
-use crate::ids::{BatchId, DeadLetterId, Hash128, Position, Sequence, SessionId};
+use crate::ids::{BatchId, DeadLetterId, Hash128, LinkId, Position, Sequence, SessionId};
 use crate::message::Message;
 use crate::newest::Newest;
+use crate::offer::Id;
 use crate::seen::Source;
 use crate::store::{Batch, DeadReason, Row};
 
@@ -31,6 +32,8 @@ pub struct Marks {
     pub seen: Vec<(Source, Sequence)>,
     /// Keys that have a new newest, with what was there before.
     pub newest: Vec<(Hash128, Option<Newest>)>,
+    /// What links were asked for and have brought, though this node is on its path.
+    pub asked: Vec<(Id, LinkId)>,
     /// Receipts remembered (P9), by session and hash of the id.
     pub receipts: Vec<(SessionId, Hash128)>,
     /// Dead letters that leave, with what they counted for.

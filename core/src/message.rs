@@ -12,6 +12,7 @@ use crate::clock::Hlc;
 use crate::ids::{Hash128, Identity, Incarnation, NodeId, Sequence, is_name};
 use crate::tags;
 use crate::time::WallMs;
+use crate::value;
 
 /// Longest `messageId`, in bytes.
 pub const MAX_MESSAGE_ID_BYTES: usize = 128;
@@ -34,11 +35,15 @@ pub enum Kind {
     Sa,
     /// A command: an event, never superseded.
     Cmd,
+    /// Set weighted: a whole map of member to weight.
+    Sw,
+    /// Delete key. It has no value; its body is `null`.
+    Dk,
 }
 
 impl Kind {
     /// Every kind, in the order of their numbers.
-    pub const ALL: [Self; 3] = [Self::Sk, Self::Sa, Self::Cmd];
+    pub const ALL: [Self; 5] = [Self::Sk, Self::Sa, Self::Cmd, Self::Sw, Self::Dk];
 
     /// The name in JSON, metrics and on the command line.
     pub const fn as_str(self) -> &'static str {
@@ -46,6 +51,8 @@ impl Kind {
             Self::Sk => "SK",
             Self::Sa => "SA",
             Self::Cmd => "CMD",
+            Self::Sw => "SW",
+            Self::Dk => "DK",
         }
     }
 
@@ -60,13 +67,15 @@ impl Kind {
             Self::Sk => 0,
             Self::Sa => 1,
             Self::Cmd => 2,
+            Self::Sw => 3,
+            Self::Dk => 4,
         }
     }
 
     /// Whether a newer message of the same key and tag set takes its place.
     pub const fn is_state(self) -> bool {
         match self {
-            Self::Sk | Self::Sa => true,
+            Self::Sk | Self::Sa | Self::Sw | Self::Dk => true,
             Self::Cmd => false,
         }
     }
@@ -124,8 +133,8 @@ pub enum BadMessage {
     /// State with an expiry, an event without, or number 0.
     #[error("bad number or expiry")]
     Number,
-    /// The body is not exactly one JSON value.
-    #[error("the body is not one JSON value")]
+    /// The body is not exactly one JSON value of the shape that the kind has.
+    #[error("the body is not one JSON value of its kind")]
     Body,
 }
 
@@ -217,8 +226,9 @@ impl Message {
     }
 
     /// Whether a message from another node is one: well-formed names and numbers, and a body that
-    /// is exactly one JSON value. Its lists are held against the bounds of the protocol, not of
-    /// this node: what another node has accepted within its own limits must get through.
+    /// is exactly one JSON value of the shape that its kind has. Its lists are held against the
+    /// bounds of the protocol, not of this node: what another node has accepted within its own
+    /// limits must get through.
     ///
     /// # Errors
     /// [`BadMessage`] says what is not.
@@ -243,7 +253,8 @@ impl Message {
         if fields.sequence.get() == 0 || expires == fields.kind.is_state() {
             return Err(BadMessage::Number);
         }
-        crate::value::check_value(fields.body).map_err(|_| BadMessage::Body)
+        value::check_value(fields.body).map_err(|_| BadMessage::Body)?;
+        value::check_shape(fields.kind, fields.body).map_err(|_| BadMessage::Body)
     }
 
     /// All fields.
@@ -364,9 +375,9 @@ impl Message {
     }
 
     /// Hash of key and tag set: two state messages with the same one compete (P6). `None` for
-    /// events.
+    /// events. All tag sets of a key lie within its [`Hash128::range_of_key`].
     pub fn key_hash(&self) -> Option<Hash128> {
-        self.kind.is_state().then(|| Hash128::of(&[self.key().as_bytes(), self.tags().as_bytes()]))
+        self.kind.is_state().then(|| Hash128::of_key(self.key(), self.tags()))
     }
 
     /// The order of versions: by clock, then by identity. Greater is newer.
@@ -486,6 +497,9 @@ mod tests {
             (Fields { sequence: Sequence::new(0), ..fields() }, BadMessage::Number),
             (Fields { kind: Kind::Cmd, ..fields() }, BadMessage::Number),
             (Fields { body: "1 2", ..fields() }, BadMessage::Body),
+            (Fields { kind: Kind::Sa, ..fields() }, BadMessage::Body),
+            (Fields { kind: Kind::Dk, ..fields() }, BadMessage::Body),
+            (Fields { kind: Kind::Sw, body: r#"{"a":-1}"#, ..fields() }, BadMessage::Body),
         ];
         for (fields, refusal) in cases {
             let message = Message::encode(&fields, &mut BytesMut::new());

@@ -7,6 +7,7 @@
 //! or as a dead letter (P2). A session does no I/O and knows no link but by number.
 
 mod conflation;
+mod passed;
 mod record;
 
 use alloc::boxed::Box;
@@ -17,10 +18,13 @@ use core::time::Duration;
 
 use crate::application::AckMode;
 use crate::ids::{FetchId, Incarnation, LinkId, NodeId, Position, SessionId, StoreId};
+use crate::offer::{Id, Offers};
 use crate::rate::{Random, RateLimit, backoff};
 use crate::store::{DeadReason, Row};
 use crate::tags::TagSet;
 use crate::time::{Instant, WallMs};
+
+use self::passed::Passed;
 
 /// Unnamed applications' sessions have numbers from here on; they are never stored.
 pub const UNNAMED: u64 = 1 << 62;
@@ -29,6 +33,9 @@ pub use self::conflation::Conflation;
 
 /// Rows ahead of a session that its peer is remembered to have.
 const MAX_KNOWN: usize = 65_536;
+
+/// Shortest time between two returns to what was passed over.
+const BACK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Whose session it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,6 +102,19 @@ pub struct Flight {
     pub nacked: bool,
     /// The application wants none of it.
     pub rejected: bool,
+    /// Whether a peer was offered it instead.
+    pub offer: Offer,
+}
+
+/// Where the offer of a message to a peer stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Offer {
+    /// It is sent unasked.
+    No,
+    /// The peer has not answered yet.
+    Open(Id),
+    /// The peer has asked for it.
+    Wanted(Id),
 }
 
 /// How soon the record of a session must be written.
@@ -122,6 +142,11 @@ pub struct Session {
     /// Rows up to here may have been handed over in an earlier life of the session: they are
     /// marked `redelivery`, and handed over only while they are the newest.
     pub doubt: Position,
+    /// The peer's store has lost what it had: rows up to here are offered to it, also those that
+    /// came over it.
+    pub lost: Position,
+    /// Whether there was a link to the peer since this node started.
+    pub met: bool,
     /// A receipt for a row up to here has overtaken deliveries: those are handed over only
     /// while they are the newest.
     pub overtaken: Position,
@@ -131,6 +156,16 @@ pub struct Session {
     pub flights: BTreeMap<Position, Flight>,
     /// Rows ahead of `next` that the peer is known to have.
     pub known: BTreeSet<Position>,
+    /// What the peer is offered instead of being sent it.
+    pub offers: Offers,
+    /// Targeted rows that led nowhere behind the peer.
+    pub passed: Passed,
+    /// Rows before this one were looked at before: only targeted ones are looked at again.
+    pub again: Position,
+    /// When it may go back to what it passed over.
+    pub back_at: Option<Instant>,
+    /// When it did so last.
+    back_last: Option<Instant>,
     /// Highest row ever handed over.
     pub handed_upto: Position,
     /// Flights that links have begun to carry, so that each knows which came before it.
@@ -179,10 +214,17 @@ impl Session {
             role,
             next,
             doubt: Position::default(),
+            lost: Position::default(),
+            met: false,
             overtaken: Position::default(),
             conflation: Conflation::default(),
             flights: BTreeMap::new(),
             known: BTreeSet::new(),
+            offers: Offers::default(),
+            passed: Passed::default(),
+            again: Position::default(),
+            back_at: None,
+            back_last: None,
             handed_upto: Position::default(),
             carries: 0,
             link: None,
@@ -245,7 +287,7 @@ impl Session {
             return only == self.id;
         }
         match &self.role {
-            Role::Peer(peer) => !row.message.visited(&peer.node),
+            Role::Peer(peer) => row.position <= self.lost || !row.message.visited(&peer.node),
             Role::Application(application) => {
                 application.wants(&row.message, node_tags)
                     && (row.publisher != Some(self.id) || row.position <= application.replay)
@@ -264,7 +306,46 @@ impl Session {
 
     /// Ends the obligation for a row in flight. Answers whether there was one.
     pub fn settle(&mut self, position: Position) -> bool {
-        self.flights.remove(&position).is_some()
+        let Some(flight) = self.flights.remove(&position) else { return false };
+        if let Offer::Open(id) = flight.offer {
+            self.offers.close(id);
+        }
+        true
+    }
+
+    /// Offers a row to the peer at this time, instead of handing it over.
+    pub fn hold(&mut self, position: Position, flight: Flight, id: Id, at: Instant) {
+        self.flights.insert(position, Flight { offer: Offer::Open(id), ..flight });
+        self.offers.open(id, position, at);
+    }
+
+    /// The identities to offer now. What is not answered is due again later.
+    pub fn take_offers(&mut self, now: Instant) -> Vec<Id> {
+        let mut ids = Vec::new();
+        for position in self.offers.take_due(now) {
+            let flight = self.flights.get(&position);
+            if let Some(Flight { offer: Offer::Open(id), .. }) = flight {
+                ids.push(*id);
+                self.offers.repeat(position, now);
+            }
+        }
+        ids
+    }
+
+    /// The peer has asked for what it was offered. Answers whether it is still on offer.
+    pub fn want(&mut self, id: Id) -> bool {
+        let position = self.offers.close(id);
+        let Some(flight) = position.and_then(|position| self.flights.get_mut(&position)) else {
+            return false;
+        };
+        flight.offer = Offer::Wanted(id);
+        self.fresh = true;
+        true
+    }
+
+    /// The peer has what it was offered. Answers whether that was still open.
+    pub fn settle_offer(&mut self, id: Id) -> bool {
+        self.offers.close(id).is_some_and(|position| self.flights.remove(&position).is_some())
     }
 
     /// What a cumulative acknowledgement of `delivery` speaks of: what this link had begun to carry
@@ -292,6 +373,12 @@ impl Session {
         }
     }
 
+    /// Begins again at the first row, because the peer's store has lost what it had.
+    pub fn rewind_for_lost(&mut self, head: Position) {
+        self.rewind(head);
+        self.lost = head;
+    }
+
     /// Begins again at the first row: everything may have been handed over before.
     pub fn rewind(&mut self, head: Position) {
         self.doubt = head;
@@ -302,8 +389,49 @@ impl Session {
         };
         self.flights.clear();
         self.known.clear();
+        self.offers.clear();
+        (self.passed, self.again, self.back_at) = (Passed::default(), Position::default(), None);
         self.fetch = None;
         self.touch(Dirty::Now);
+    }
+
+    /// Who lies behind the peer now may want what was passed over: arranges to go back to that,
+    /// once a second at most.
+    pub fn reconsider(&mut self, behind: &TagSet, now: Instant) {
+        if self.back_at.is_none() && self.passed.concerns(behind) {
+            let earliest = self.back_last.map_or(now, |last| last + BACK_INTERVAL);
+            self.back_at = Some(earliest.max(now));
+        }
+    }
+
+    /// Begins again at the first row, because the peer's store went back: once a second at most.
+    /// Answers whether it does.
+    pub fn lose(&mut self, head: Position, now: Instant) -> bool {
+        let may = self.back_last.is_none_or(|last| last + BACK_INTERVAL <= now);
+        if may {
+            self.rewind_for_lost(head);
+            self.back_last = Some(now);
+        }
+        may
+    }
+
+    /// Goes back to what was passed over, if it is time. Answers whether it does.
+    pub fn go_back(&mut self, now: Instant) -> bool {
+        if self.back_at.is_none_or(|at| at > now) {
+            return false;
+        }
+        (self.back_at, self.back_last) = (None, Some(now));
+        self.again = self.again.max(self.next);
+        self.next = self.next.min(self.passed.take());
+        self.fetch = None;
+        self.touch(Dirty::Now);
+        true
+    }
+
+    /// Whether the row was looked at before, and is not to be looked at again.
+    pub fn is_over(&self, row: &Row) -> bool {
+        row.position < self.again
+            && (row.message.tags().is_empty() || self.flights.contains_key(&row.position))
     }
 
     /// The link is gone: what it carried will be handed over again.
@@ -316,8 +444,12 @@ impl Session {
         match &self.role {
             Role::Peer(_) => {
                 self.next = self.cursor().next();
+                // What was in flight is owed again, targeted or not.
+                self.again = self.again.min(self.next);
                 self.flights.clear();
                 self.known.clear();
+                self.offers.clear();
+                self.back_at = None;
             }
             Role::Application(_) => {
                 for flight in self.flights.values_mut() {
@@ -352,7 +484,11 @@ impl Session {
     /// else: the socket, the store, or the operator.
     pub fn next_wake(&self, now: Instant) -> Option<Instant> {
         let hold = self.hold_until.filter(|until| *until > now);
-        hold.or(self.wake.filter(|at| *at > now && self.fetch.is_none()))
+        let wake = self.wake.filter(|at| *at > now && self.fetch.is_none());
+        let offers = self.offers.next().filter(|at| *at > now);
+        let back = self.back_at.filter(|at| *at > now);
+        let wake = wake.into_iter().chain(offers).chain(back).min();
+        hold.or(wake)
     }
 
     /// Whether it is to be handed nothing: refused by the peer for now, or with more dead letters
@@ -373,7 +509,7 @@ impl Session {
         let mut wake: Option<Instant> = None;
         let mut limited = false;
         for (position, flight) in &mut self.flights {
-            let fresh = !flight.on_link && flight.due.is_none();
+            let fresh = flight.is_fresh();
             let is_due = fresh || flight.due.is_some_and(|at| at <= now);
             if is_due && due.len() < most && !limited {
                 if !fresh && let Err(wait) = self.repeats.take(now) {
@@ -386,7 +522,7 @@ impl Session {
                 wake = Some(wake.map_or(at, |wake| wake.min(at)));
             }
         }
-        self.fresh = self.flights.values().any(|flight| !flight.on_link && flight.due.is_none());
+        self.fresh = self.flights.values().any(Flight::is_fresh);
         self.wake = if due.is_empty() { wake } else { Some(now) };
         due
     }
@@ -445,7 +581,13 @@ impl Flight {
             errors: None,
             nacked: false,
             rejected: false,
+            offer: Offer::No,
         }
+    }
+
+    /// Whether the link has not carried it, and may.
+    fn is_fresh(&self) -> bool {
+        !self.on_link && self.due.is_none() && !matches!(self.offer, Offer::Open(_))
     }
 
     /// Takes note of a failed hand-over.

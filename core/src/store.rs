@@ -8,9 +8,12 @@
 //! its (key, tag set), and any other row at or below [`Batch::floor`] (events, and what is for one
 //! session only), is *history*. Up to [`Batch::history_max_bytes`] of history stay. Above that the
 //! store deletes history, a bounded amount with each commit: first superseded state and expired
-//! events, then unexpired events, oldest first, and counts them. It deletes nothing else on its
-//! own. So a session that is far behind, and of which only the newest of each key is still handed
-//! over, holds events and nothing that was replaced.
+//! events, then unexpired events, oldest first, and counts them. A *tombstone* (DK) that is the
+//! newest of its key and tag set is deleted too, whatever the history has room for, if it is older
+//! than [`Batch::tombstones_before`], at or below the floor, and no other tag set of its key has a
+//! value. What it had replaced stays superseded. It deletes nothing else on its own. So a
+//! session that is far behind, and of which only the newest of each key is still handed over, holds
+//! events and nothing that was replaced.
 //!
 //! **Who is newest.** A state row in a batch is newer than every earlier row with the same
 //! [`Row::key_hash`]: the core has made sure of it. A store keeps `latest` (key hash to position)
@@ -30,6 +33,7 @@ use crate::ids::{
     BatchId, DeadLetterId, Hash128, Incarnation, NodeId, Position, SessionId, StoreId,
 };
 use crate::message::Message;
+use crate::tags::TagSet;
 use crate::time::WallMs;
 
 /// One transaction.
@@ -68,6 +72,9 @@ pub struct Batch {
     pub history_max_bytes: u64,
     /// Wall clock, for the expiry of events.
     pub wall: WallMs,
+    /// Deletes with a version older than this may be forgotten; 0: none, because the clock cannot
+    /// be trusted.
+    pub tombstones_before: WallMs,
 }
 
 impl Batch {
@@ -254,6 +261,8 @@ pub struct Usage {
     pub rows: u64,
     /// Bytes of settled rows that are kept without being the newest of their key.
     pub history_bytes: u64,
+    /// Deletes that are remembered.
+    pub tombstones: u64,
     /// Superseded rows and expired events deleted since the start.
     pub dropped_total: u64,
     /// Events deleted before they had expired since the start, all settled.
@@ -313,6 +322,13 @@ pub enum Query {
     RowsAt(Vec<Position>),
     /// The newest row of each of these keys.
     Latest(Vec<Hash128>),
+    /// The newest value of each of these keys among the tag sets that match `tags`.
+    Values {
+        /// The keys.
+        keys: Vec<String>,
+        /// Who asks.
+        tags: TagSet,
+    },
     /// Rows whose message has this id, in a bounded stretch of the log behind `after`.
     Find {
         /// The `messageId`.
@@ -345,6 +361,9 @@ pub enum Answer {
     RowsAt(Vec<StoredRow>),
     /// To [`Query::Latest`]: one entry per key asked, in the order asked.
     Latest(Vec<Option<Latest>>),
+    /// To [`Query::Values`]: of the first keys that were asked, in their order; at least of one. Of
+    /// the others nothing is said once [`VALUES_BYTES`] were looked at.
+    Values(Vec<Value>),
     /// To [`Query::Find`].
     Find {
         /// The rows found in this stretch.
@@ -354,6 +373,26 @@ pub enum Answer {
     },
     /// To [`Query::DeadLetters`].
     DeadLetters(Vec<DeadLetter>),
+}
+
+/// Bytes of rows (as [`Row::size`]) after which [`Query::Values`] looks at no further key.
+pub const VALUES_BYTES: u64 = 64 << 10;
+
+/// Most tag sets of one key that [`Query::Values`] looks at, ...
+pub const MAX_TAG_SETS: usize = 1024;
+
+/// ... and most bytes of their rows.
+pub const MAX_TAG_SETS_BYTES: u64 = 64 << 20;
+
+/// What a key holds for whoever asked (P6).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    /// The newest message among the tag sets that match; a delete too.
+    Newest(Latest),
+    /// No tag set that matches has any.
+    Absent,
+    /// More than [`MAX_TAG_SETS`] or [`MAX_TAG_SETS_BYTES`].
+    TooMany,
 }
 
 /// A row as it was read.

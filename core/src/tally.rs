@@ -18,7 +18,8 @@ pub const RECONNECT_REASONS: [&str; 5] = ["going_away", "timeout", "duplicate", 
 #[derive(Debug, Default)]
 pub struct Tally {
     processed: BTreeMap<NodeId, [u64; Kind::ALL.len()]>,
-    sent: BTreeMap<String, [u64; 2]>,
+    sent: BTreeMap<String, [u64; 3]>,
+    offers: BTreeMap<String, u64>,
     delivered: BTreeMap<String, [u64; 2]>,
     conflated: BTreeMap<String, u64>,
     rejected: BTreeMap<Code, u64>,
@@ -56,11 +57,17 @@ impl Tally {
         }
     }
 
-    /// Messages sent to a peer, of which so many not for the first time.
-    pub fn sent(&mut self, peer: &str, first: u64, again: u64) {
+    /// Messages sent to a peer: unasked, not for the first time, and because it asked for them.
+    pub fn sent(&mut self, peer: &str, first: u64, again: u64, pulled: u64) {
         let counts = entry(&mut self.sent, peer);
         counts[0] += first;
         counts[1] += again;
+        counts[2] += pulled;
+    }
+
+    /// Messages were offered to a peer, named as its session.
+    pub fn offered(&mut self, session: &str, count: u64) {
+        *entry(&mut self.offers, session.trim_start_matches("peer:")) += count;
     }
 
     /// Deliveries to a session (named as in metrics), of which so many not for the first time.
@@ -103,6 +110,7 @@ impl Tally {
             reasons.entry(reason).or_default();
         }
         entry(&mut self.sent, peer);
+        entry(&mut self.offers, peer);
         entry(&mut self.peer_bytes, peer);
         entry(&mut self.clock_refused, peer);
     }
@@ -128,8 +136,9 @@ impl Tally {
                 processed.entry(kind.as_str()).or_default().insert(origin.to_string(), count);
             }
         }
-        let sent = self.sent.iter().map(|(peer, [first, again])| {
-            (peer.clone(), BTreeMap::from([("eager", *first), ("retry", *again)]))
+        let sent = self.sent.iter().map(|(peer, [first, again, pulled])| {
+            let modes = [("eager", *first), ("retry", *again), ("pulled", *pulled)];
+            (peer.clone(), BTreeMap::from(modes))
         });
         let per_session = |index: usize| {
             self.delivered.iter().map(move |(name, counts)| (name.clone(), counts[index])).collect()
@@ -137,6 +146,7 @@ impl Tally {
         Counters {
             processed,
             sent: sent.collect(),
+            offers: self.offers.clone(),
             delivered: per_session(0),
             retransmits: per_session(1),
             conflated: self.conflated.clone(),

@@ -16,6 +16,8 @@ pub enum Timer {
     Dial(usize),
     /// Writing cursors that moved.
     Cursors,
+    /// Telling the mesh what has changed here.
+    Topology,
     /// Making room, ending sessions, looking at the clock.
     Upkeep,
 }

@@ -9,6 +9,8 @@
 //! The side that dialled speaks first: a node with [`Wire::Hello`], answered by the same; an
 //! application with [`Wire::Connect`], answered by [`Wire::Welcome`].
 
+mod read;
+
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -20,6 +22,7 @@ use crate::config::Durability;
 use crate::ids::{Incarnation, Position, StoreId};
 use crate::message::{Appender, Kind, Message};
 use crate::time::WallMs;
+pub use read::{Read, ReadResult, ReadValue};
 
 /// Version of the binary protocol that this code speaks. Nodes agree on the lower of the two.
 pub const PROTOCOL_VERSION: u16 = 1;
@@ -58,6 +61,21 @@ pub enum Wire {
     /// Node to application: before the next delivery so many values were left out, because newer
     /// ones of their keys have taken their place (P8).
     Conflated(u64),
+    /// Node to node: [`Record`](crate::topology::Record)s, each of some node of the mesh.
+    Topology(Bytes),
+    /// Node to node: identities ([`crate::offer`]) of messages that are durable here.
+    Have(Bytes),
+    /// Node to node: these of the messages that were offered are asked for.
+    Want(Bytes),
+    /// Node to node: these of the messages that were offered are durable here, too.
+    Seen(Bytes),
+    /// Node to node: these of the messages that were asked for are no longer here, because
+    /// something newer is.
+    Gone(Bytes),
+    /// Application to node: [`Read`] records.
+    Reads(Bytes),
+    /// Node to application: [`ReadResult`] records, in the order of the reads.
+    Results(Bytes),
 }
 
 /// What a node says of itself when a link opens.
@@ -264,6 +282,13 @@ const DELIVERIES: u8 = 8;
 const SYNCED: u8 = 9;
 const SETTLE: u8 = 10;
 const CONFLATED: u8 = 30;
+const TOPOLOGY: u8 = 11;
+const HAVE: u8 = 12;
+const WANT: u8 = 13;
+const SEEN: u8 = 14;
+const GONE: u8 = 15;
+const READS: u8 = 20;
+const RESULTS: u8 = 21;
 
 impl Wire {
     /// Takes a frame apart, without copying its batch.
@@ -292,6 +317,13 @@ impl Wire {
             SYNCED => return Err(WireError::Malformed(tag)),
             SETTLE => Self::Settle(rest),
             CONFLATED => Self::Conflated(whole(tag, &rest)?),
+            TOPOLOGY => Self::Topology(rest),
+            HAVE => Self::Have(rest),
+            WANT => Self::Want(rest),
+            SEEN => Self::Seen(rest),
+            GONE => Self::Gone(rest),
+            READS => Self::Reads(rest),
+            RESULTS => Self::Results(rest),
             unknown => return Err(WireError::Unknown(unknown)),
         })
     }
@@ -312,6 +344,13 @@ impl Wire {
             Self::Deliveries(batch) => batched(&mut buffer, DELIVERIES, batch),
             Self::Settle(batch) => batched(&mut buffer, SETTLE, batch),
             Self::Conflated(values) => begin(&mut buffer, CONFLATED, Some(values)),
+            Self::Topology(batch) => batched(&mut buffer, TOPOLOGY, batch),
+            Self::Have(batch) => batched(&mut buffer, HAVE, batch),
+            Self::Want(batch) => batched(&mut buffer, WANT, batch),
+            Self::Seen(batch) => batched(&mut buffer, SEEN, batch),
+            Self::Gone(batch) => batched(&mut buffer, GONE, batch),
+            Self::Reads(batch) => batched(&mut buffer, READS, batch),
+            Self::Results(batch) => batched(&mut buffer, RESULTS, batch),
         }
         seal(buffer)
     }
@@ -343,6 +382,20 @@ pub enum BatchKind {
     Deliveries,
     /// [`Wire::Settle`].
     Settle,
+    /// [`Wire::Topology`].
+    Topology,
+    /// [`Wire::Have`].
+    Have,
+    /// [`Wire::Want`].
+    Want,
+    /// [`Wire::Seen`].
+    Seen,
+    /// [`Wire::Gone`].
+    Gone,
+    /// [`Wire::Reads`].
+    Reads,
+    /// [`Wire::Results`].
+    Results,
 }
 
 /// Builds one batch frame record by record.
@@ -361,6 +414,13 @@ impl FrameWriter {
             BatchKind::Outcomes => OUTCOMES,
             BatchKind::Deliveries => DELIVERIES,
             BatchKind::Settle => SETTLE,
+            BatchKind::Topology => TOPOLOGY,
+            BatchKind::Have => HAVE,
+            BatchKind::Want => WANT,
+            BatchKind::Seen => SEEN,
+            BatchKind::Gone => GONE,
+            BatchKind::Reads => READS,
+            BatchKind::Results => RESULTS,
         };
         let mut buffer = BytesMut::new();
         buffer.extend_from_slice(&[tag]);
@@ -398,7 +458,7 @@ impl FrameWriter {
     }
 }
 
-/// The records of a batch of [`Publish`], [`Outcome`] or [`Settle`].
+/// The records of a batch of [`Publish`], [`Outcome`], [`Settle`], [`Read`] or [`ReadResult`].
 ///
 /// # Errors
 /// [`WireError::Malformed`] if the batch is not made of such records up to its end.

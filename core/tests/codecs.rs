@@ -13,10 +13,12 @@ use slipstream_core::clock::Hlc;
 use slipstream_core::config::Durability;
 use slipstream_core::ids::{Incarnation, Position, Sequence, StoreId};
 use slipstream_core::message::{Fields, Kind, Message};
+use slipstream_core::offer;
 use slipstream_core::time::WallMs;
+use slipstream_core::topology::Record;
 use slipstream_core::wire::{
     self, Ack, BatchKind, Connect, DeliveryHead, FrameWriter, Hello, NotNow, NotNowReason, Outcome,
-    Publish, Settle, Welcome, Wire, WireError,
+    Publish, Read, ReadResult, ReadValue, Settle, Welcome, Wire, WireError,
 };
 
 /// Most bytes allocated at a time for each byte that arrives: records in memory are larger than on
@@ -168,7 +170,29 @@ fn batch() -> impl Strategy<Value = (Bytes, Vec<usize>)> {
         let push = |to: &mut FrameWriter, index: usize| to.push(&settle_of(&all[index]));
         writer(BatchKind::Settle, &push, all.len())
     });
-    prop_oneof![messages, deliveries, publishes, outcomes, settles]
+    let read = (prop::option::of(kind()), text(), text());
+    let reads = prop::collection::vec(read, 0..5).prop_map(move |all| {
+        let push = |to: &mut FrameWriter, index: usize| {
+            let (kind, id, key) = &all[index];
+            to.push(&Read { kind: *kind, id, key });
+        };
+        writer(BatchKind::Reads, &push, all.len())
+    });
+    let value = prop::option::of((kind(), number(), text()));
+    let results = prop::collection::vec((value, text(), text()), 0..5).prop_map(move |all| {
+        let push = |to: &mut FrameWriter, index: usize| {
+            let (value, id, key) = &all[index];
+            let value = value.as_ref().map(|(kind, version, body)| ReadValue {
+                kind: *kind,
+                version: Hlc(*version),
+                origin: key,
+                body,
+            });
+            to.push(&ReadResult { id, key, value });
+        };
+        writer(BatchKind::Results, &push, all.len())
+    });
+    prop_oneof![messages, deliveries, publishes, outcomes, settles, reads, results]
 }
 
 fn outcome_of(
@@ -227,6 +251,18 @@ fn read(frame: &Bytes) -> Option<(usize, Bytes)> {
         }
         Wire::Settle(batch) => {
             rewritten(BatchKind::Settle, &wire::records::<Settle<'_>>(batch).ok()?, &mut again)
+        }
+        Wire::Topology(batch) => {
+            rewritten(BatchKind::Topology, &wire::records::<Record>(batch).ok()?, &mut again)
+        }
+        Wire::Have(batch) | Wire::Want(batch) | Wire::Seen(batch) | Wire::Gone(batch) => {
+            offer::read(batch).ok()?.len()
+        }
+        Wire::Reads(batch) => {
+            rewritten(BatchKind::Reads, &wire::records::<Read<'_>>(batch).ok()?, &mut again)
+        }
+        Wire::Results(batch) => {
+            rewritten(BatchKind::Results, &wire::records::<ReadResult<'_>>(batch).ok()?, &mut again)
         }
     };
     Some((count, again.unwrap_or(whole)))

@@ -12,11 +12,11 @@ use slipstream_core::clock::Hlc;
 use slipstream_core::config::{Durability, Limits};
 use slipstream_core::ids::{Incarnation, Position, Sequence, StoreId};
 use slipstream_core::json::{Request, parse};
-use slipstream_core::message::{Fields, Message};
+use slipstream_core::message::{Fields, Kind, Message};
 use slipstream_core::time::WallMs;
 use slipstream_core::wire::{CHECKSUM_BYTES, 
     Ack, BatchKind, Connect, DeliveryHead, FrameWriter, Hello, NotNow, NotNowReason, Outcome,
-    Publish, Settle, Welcome, Wire,
+    Publish, Read, Settle, Welcome, Wire,
 };
 
 /// Frames of the file that are taken: enough for every shape in it.
@@ -59,6 +59,9 @@ fn text_frames(frames: &[&str]) -> Vec<String> {
         r#"{"type":"NACK","messageId":"m\u002d1","action":"retry"}"#,
         r#"{"type":"SA","key":"k","value":[1.10,"\ud800",null]}"#,
         r#"{"type":"SK","key":"k","value":1,"value":2}"#,
+        r#"{"type":"SW","key":"k","value":{"a":0.70,"\u0061b":1e400}}"#,
+        r#"{"type":"DK","key":"k","targetedTags":["azure"]}"#,
+        r#"{"type":"GW","messageId":"r-1","key":"k"}"#,
         "[[[[1]]]]",
     ];
     frames.iter().copied().chain(others).map(str::to_owned).collect()
@@ -114,6 +117,9 @@ fn small_frames() -> Vec<Bytes> {
     settles.push(&Settle::AckId("m-1"));
     settles.push(&Settle::Retry { delivery: position, reason: "later" });
     settles.push(&Settle::Reject { delivery: position, reason: "" });
+    let mut reads = FrameWriter::new(BatchKind::Reads);
+    reads.push(&Read { kind: Some(Kind::Sw), id: "r-1", key: "k" });
+    reads.push(&Read { kind: None, id: "", key: "k" });
     let mut outcomes = FrameWriter::new(BatchKind::Outcomes);
     let level = Durability::Full;
     outcomes.push(&Outcome::Receipt { id: "m-1", version: Hlc(7 << 16), duplicate: false, level });
@@ -143,6 +149,7 @@ fn small_frames() -> Vec<Bytes> {
         Wire::Welcome(welcome).encode(),
         Wire::Synced.encode(),
         settles.finish(),
+        reads.finish(),
         outcomes.finish(),
     ];
     frames.extend(["b", "c", "a", "aws-eu-1"].map(|node| hello(node, 1)));

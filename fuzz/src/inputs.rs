@@ -16,7 +16,7 @@ use slipstream_core::message::{Fields, Kind, Message};
 use slipstream_core::tags::TagSet;
 use slipstream_core::time::WallMs;
 use slipstream_core::wire::{
-    Ack, BatchKind, Connect, FrameWriter, Hello, NotNow, NotNowReason, Publish, Settle, Wire,
+    Ack, BatchKind, Connect, FrameWriter, Hello, NotNow, NotNowReason, Publish, Read, Settle, Wire,
 };
 
 use crate::wire::sealed;
@@ -364,6 +364,9 @@ impl Foreign {
 
 fn settle(world: &mut World, link: u8, how: u8, delivery: u8) {
     let link = world.nth_link(link);
+    if how >= 224 {
+        return read(world, link, how, delivery);
+    }
     let (position, id) = (Position::new(delivery.into()), format!("m{}", delivery % 32));
     match world.protocol(link) {
         Some(Protocol::Postcard) => {
@@ -392,6 +395,24 @@ fn settle(world: &mut World, link: u8, how: u8, delivery: u8) {
                 _ => format!("{{\"type\":\"NACK\",\"messageId\":\"{id}\",\"action\":\"retry\"}}"),
             };
             world.text(link, text);
+        }
+    }
+}
+
+fn read(world: &mut World, link: LinkId, how: u8, key: u8) {
+    let kind = Kind::ALL[usize::from(how) % Kind::ALL.len()];
+    let key = format!("k{}", key % 8);
+    match world.protocol(link) {
+        Some(Protocol::Postcard) => {
+            let mut writer = FrameWriter::new(BatchKind::Reads);
+            let kind = Some(kind).filter(|_| how % 7 > 0);
+            writer.push(&Read { kind, id: "r", key: &key });
+            writer.push(&Read { kind: None, id: "", key: &key });
+            world.receive(link, Frame::Binary(writer.finish()));
+        }
+        Some(Protocol::Json) | None => {
+            let name = pick(&["GK", "GA", "GW"], how);
+            world.text(link, format!("{{\"type\":\"{name}\",\"key\":\"{key}\"}}"));
         }
     }
 }

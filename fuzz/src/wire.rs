@@ -5,7 +5,12 @@ use slipstream_core::config::Limits;
 use slipstream_core::draft::Draft;
 use slipstream_core::json::{Settle, write};
 use slipstream_core::message::Message;
-use slipstream_core::wire::{self, BatchKind, DeliveryHead, FrameWriter, Outcome, Publish, Wire};
+use slipstream_core::offer;
+use slipstream_core::read::Read;
+use slipstream_core::topology::Record;
+use slipstream_core::wire::{
+    self, BatchKind, DeliveryHead, FrameWriter, Outcome, Publish, ReadResult, Wire,
+};
 
 /// The frame that `bytes` would be with a checksum that fits: nothing that a fuzzer makes up would
 /// get past it otherwise.
@@ -35,7 +40,27 @@ pub fn wire(bytes: &[u8]) {
         Wire::Outcomes(batch) => outcomes(batch),
         Wire::Deliveries(batch) => deliveries(batch),
         Wire::Settle(batch) => settles(batch),
+        Wire::Reads(batch) => reads(batch),
+        Wire::Topology(batch) => topology(batch),
+        Wire::Have(batch) | Wire::Want(batch) | Wire::Seen(batch) | Wire::Gone(batch) => {
+            named(batch);
+        }
+        Wire::Results(batch) => results(batch),
     }
+}
+
+fn topology(batch: &Bytes) {
+    for record in wire::records::<Record>(batch).unwrap_or_default() {
+        if let Some(node) = record.id() {
+            assert_eq!(node.as_str(), record.node);
+        }
+    }
+}
+
+fn named(batch: &Bytes) {
+    let spans = offer::read(batch).unwrap_or_default();
+    let named: u64 = spans.iter().map(|span| span.last.get() - span.first.get() + 1).sum();
+    assert!(named <= offer::MAX_NAMED, "{}", offer::describe(&spans));
 }
 
 fn messages(batch: &Bytes) {
@@ -96,6 +121,25 @@ fn deliveries(batch: &Bytes) {
     for (DeliveryHead { .. }, one) in &deliveries {
         message(one);
     }
+}
+
+fn reads(batch: &[u8]) {
+    let Ok(records) = wire::records::<wire::Read<'_>>(batch) else { return };
+    let mut writer = FrameWriter::new(BatchKind::Reads);
+    for record in &records {
+        writer.push(record);
+        let _refused = Read::from_wire(record, &Limits::default());
+    }
+    let Ok(Wire::Reads(again)) = Wire::decode(&writer.finish()) else { panic!("not a batch") };
+    assert_eq!(wire::records::<wire::Read<'_>>(&again), Ok(records));
+}
+
+fn results(batch: &[u8]) {
+    let Ok(records) = wire::records::<ReadResult<'_>>(batch) else { return };
+    let mut writer = FrameWriter::new(BatchKind::Results);
+    records.iter().for_each(|record| writer.push(record));
+    let Ok(Wire::Results(again)) = Wire::decode(&writer.finish()) else { panic!("not a batch") };
+    assert_eq!(wire::records::<ReadResult<'_>>(&again), Ok(records));
 }
 
 fn settles(batch: &[u8]) {

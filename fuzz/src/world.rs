@@ -17,8 +17,10 @@ use slipstream_core::ids::{
     DialId, FetchId, Incarnation, LinkId, NodeId, Position, StoreId, Ticket,
 };
 use slipstream_core::io::{Frame, Input, LinkUp, Output, Protocol};
+use slipstream_core::offer;
 use slipstream_core::store::{Batch, CommitFailed, Committed, Query, Recovered, StoreFailure};
 use slipstream_core::time::{Instant, Now, WallMs};
+use slipstream_core::topology::Record;
 use slipstream_core::wire::{self, Hello, Outcome, Wire};
 use slipstream_tests::world::MemoryStore;
 
@@ -56,6 +58,8 @@ struct Socket {
     frames_in: u64,
     /// Messages given to the node, well-formed or not.
     messages_in: u64,
+    /// Whether the node was asked for messages by their identity.
+    asked: bool,
 }
 
 /// One node and everything around it.
@@ -171,6 +175,7 @@ impl World {
             control: 0,
             frames_in: 0,
             messages_in: 0,
+            asked: false,
         };
         self.sockets.insert(link, socket);
         let (remote, query) = ("127.0.0.1:1".into(), query.into());
@@ -202,6 +207,9 @@ impl World {
                 && let Ok(Wire::Messages(batch)) = Wire::decode(bytes)
             {
                 socket.messages_in += wire::messages(&batch).map_or(0, |all| all.len() as u64);
+            }
+            if let Frame::Binary(bytes) = &frame {
+                socket.asked |= matches!(Wire::decode(bytes), Ok(Wire::Want(_)));
             }
             if matches!(frame, Frame::Text(_) | Frame::Binary(_)) {
                 socket.frames_in += 1;
@@ -447,10 +455,10 @@ fn check_text(text: &Bytes, socket: &Socket, durable: &BTreeSet<String>, head: P
     let number = |name: &str| -> u64 { field(name).parse().expect("it is a number") };
     let id = || serde_json::from_str::<String>(field("messageId")).expect("it is a string");
     match field("type") {
-        "\"WELCOME\"" | "\"SYNCED\"" => {}
+        "\"WELCOME\"" | "\"SYNCED\"" | "\"RESULT\"" => {}
         "\"ERR\"" => assert!((1..=socket.frames_in).contains(&number("frame"))),
         "\"ACK\"" => assert_durable(&id(), durable),
-        "\"SK\"" | "\"SA\"" | "\"CMD\"" => {
+        "\"SK\"" | "\"SA\"" | "\"SW\"" | "\"DK\"" | "\"CMD\"" => {
             assert_durable(&id(), durable);
             let delivery = number("deliveryId");
             assert!((1..=head.get()).contains(&delivery), "delivery {delivery} of {head}");
@@ -470,6 +478,15 @@ fn check_binary(
     assert_eq!(socket.protocol, Protocol::Postcard);
     match Wire::decode(bytes).expect("the node sends frames") {
         Wire::Hello(_) | Wire::NotNow(_) => false,
+        Wire::Topology(batch) => {
+            let records = wire::records::<Record>(&batch).expect("the node sends records");
+            assert!(records.iter().all(|record| record.id().is_some()));
+            false
+        }
+        Wire::Have(batch) | Wire::Want(batch) | Wire::Seen(batch) | Wire::Gone(batch) => {
+            offer::read(&batch).expect("the node sends spans");
+            false
+        }
         Wire::Ack(ack) => {
             assert!(ack.position <= head, "the end of the log is durable");
             assert!(ack.upto <= socket.messages_in, "what is acknowledged was sent");
@@ -480,7 +497,8 @@ fn check_binary(
             for message in wire::messages(&batch).expect("the node sends messages") {
                 assert_eq!(message.check(), Ok(()));
                 assert_durable(message.id(), durable);
-                assert!(!message.visited(peer), "{message:?} goes back to {peer}");
+                let back = message.visited(peer) && !socket.asked;
+                assert!(!back, "{message:?} goes back to {peer}, unasked");
             }
             true
         }
@@ -502,8 +520,11 @@ fn check_binary(
             }
             true
         }
+        Wire::Results(batch) => wire::records::<ReadResult<'_>>(&batch).is_ok(),
         Wire::Welcome(_) | Wire::Synced | Wire::Conflated(_) => true,
-        Wire::Connect(_) | Wire::Publish(_) | Wire::Settle(_) => panic!("a node is no application"),
+        Wire::Connect(_) | Wire::Publish(_) | Wire::Settle(_) | Wire::Reads(_) => {
+            panic!("a node is no application")
+        }
     }
 }
 

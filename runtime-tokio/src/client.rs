@@ -9,6 +9,7 @@
 
 mod frames;
 mod json;
+mod reading;
 
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -18,7 +19,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use slipstream_core::config::Limits;
 use slipstream_core::io::{Frame, Protocol};
-use slipstream_core::wire::{Publish, Settle, Welcome};
+use slipstream_core::wire::{Publish, Read, Settle, Welcome};
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::timeout;
 
@@ -26,6 +27,7 @@ use crate::dial::{self, ConnectError};
 use crate::halves::{Reader, Writer};
 use crate::link::End;
 pub use frames::{Delivery, Outcome, Refused, Text, Version};
+pub use reading::Value;
 
 /// Messages that [`Sender::publish`] encodes between two flushes.
 const CHUNK: usize = 1024;
@@ -109,6 +111,8 @@ impl From<End> for ClientError {
 pub enum Received {
     /// Answers, in the order of what was sent.
     Outcomes(Vec<Outcome>),
+    /// Answers to reads, in the order of the reads.
+    Results(Vec<Value>),
     /// Deliveries, in the order of the node's log.
     Deliveries(Vec<Delivery>),
     /// All that was in the log at the greeting has been handed over.
@@ -124,6 +128,8 @@ pub struct Client {
     pub sender: Sender,
     /// The half that receives.
     pub receiver: Receiver,
+    /// Reads so far.
+    asked: u64,
 }
 
 impl Client {
@@ -167,6 +173,7 @@ impl Client {
             welcome,
             sender: Sender { writer: writer.clone(), room: room.clone(), window, protocol },
             receiver: Receiver { reader, writer, room, kept: VecDeque::new(), conflated: 0 },
+            asked: 0,
         })
     }
 
@@ -253,6 +260,15 @@ impl Sender {
         Ok(())
     }
 
+    /// Asks for the value of a key; waits while too much is unanswered. See [`Client::get`].
+    ///
+    /// # Errors
+    /// [`ClientError::Lost`] if the connection is gone.
+    pub async fn read(&self, read: &Read<'_>) -> Result<(), ClientError> {
+        self.room.acquire().await.map_err(lost)?.forget();
+        self.send(reading::read(self.protocol, read)).await
+    }
+
     /// Says what became of deliveries.
     ///
     /// # Errors
@@ -329,10 +345,14 @@ impl Receiver {
                     return Err(error);
                 }
             };
-            if let Received::Outcomes(outcomes) = &received {
-                let answers = outcomes.iter().filter(|outcome| outcome.answers_publish());
-                self.room.add_permits(answers.count());
-            }
+            let answers = match &received {
+                Received::Outcomes(outcomes) => {
+                    outcomes.iter().filter(|outcome| outcome.answers_publish()).count()
+                }
+                Received::Results(results) => results.len(),
+                Received::Deliveries(_) | Received::Synced => 0,
+            };
+            self.room.add_permits(answers);
             return Ok(received);
         }
     }

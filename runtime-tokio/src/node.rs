@@ -75,6 +75,7 @@ impl StartError {
                 OpenError::InUse { .. }
                 | OpenError::Foreign { .. }
                 | OpenError::Newer { .. }
+                | OpenError::Older { .. }
                 | OpenError::Directory { .. } => 2,
                 _ => 3,
             },

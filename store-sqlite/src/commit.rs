@@ -6,12 +6,14 @@
 
 use rusqlite::{Connection, Result, params};
 use slipstream_core::ids::Hash128;
+use slipstream_core::message::Kind;
 use slipstream_core::store::Batch;
 
 use crate::digest::{Digest, checksum_of};
 use crate::history::{self, Trimmed};
 use crate::index::Index;
 use crate::latest::{Merged, Newest, Pending};
+use crate::tombstones::{self, Forgotten};
 use crate::{log, records};
 
 /// Free pages that are kept for what comes next.
@@ -59,6 +61,7 @@ pub(crate) struct Pages {
 #[derive(Debug)]
 pub(crate) struct Effects {
     trimmed: Trimmed,
+    forgotten: Forgotten,
     merged: Merged,
     meta: Meta,
     pages: Pages,
@@ -68,12 +71,15 @@ pub(crate) struct Effects {
 pub(crate) fn write(db: &Connection, state: &State, batch: &Batch) -> Result<Effects> {
     // Deletions first: what they free takes up what is new.
     let trimmed = history::trim(db, &state.index, batch)?;
+    let forgotten = tombstones::forget(db, state, batch)?;
     let records = records::write(db, batch)?;
     let inserted = log::insert(db, &batch.rows)?;
     let merged = state.pending.merge(db, state.meta.head, batch.rows.len())?;
     let mut meta = state.meta.after(batch, merged.upto);
     meta.log_digest.change(inserted);
     meta.log_digest.remove(trimmed.digest.0);
+    meta.log_digest.remove(forgotten.log.0);
+    meta.records_digest.remove(forgotten.latest.0);
     meta.records_digest.change(records);
     meta.records_digest.change(merged.digest);
     meta.write(db)?;
@@ -82,13 +88,14 @@ pub(crate) fn write(db: &Connection, state: &State, batch: &Batch) -> Result<Eff
         vacuum(db)?;
         pages = Pages::read(db)?;
     }
-    Ok(Effects { trimmed, merged, meta, pages })
+    Ok(Effects { trimmed, forgotten, merged, meta, pages })
 }
 
 impl State {
     /// Takes over what a committed transaction did.
     pub(crate) fn apply(&mut self, batch: &Batch, effects: &Effects) {
         effects.trimmed.apply(&mut self.index);
+        effects.forgotten.apply(&mut self.index);
         self.pending.apply(&effects.merged);
         for old in &effects.merged.superseded {
             self.index.supersede(old.position, old.size);
@@ -100,6 +107,9 @@ impl State {
             let is_state = message.kind().is_state();
             let event = history::event_expiry(is_state, expires, row.only.is_some());
             self.index.append(row.position.get(), size, event);
+            if message.kind() == Kind::Dk && event.is_none() {
+                self.index.note_tombstone(row.position.get(), message.version().wall().0);
+            }
             if let Some(key) = row.key_hash.filter(|_| event.is_none()) {
                 self.note_newest(row.position.get(), size, key);
             }

@@ -79,6 +79,17 @@ pub enum OpenError {
         /// Highest version known here.
         known: i32,
     },
+    /// The file was written before the first release, in a way that is no longer read.
+    #[error(
+        "{path} has schema version {found}, which was never released: use the program that wrote \
+         it, or move the file away to begin with an empty store"
+    )]
+    Older {
+        /// The database.
+        path: PathBuf,
+        /// Version of the file.
+        found: i32,
+    },
     /// The program was built with an SQLite that can lose commits.
     #[error("SQLite {found} can lose commits: build with 3.51.3 or later (feature `bundled`)")]
     OldSqlite {
@@ -234,6 +245,9 @@ fn inspect(db: &Connection, path: &Path) -> Result<i32, OpenError> {
     }
     if application != schema::APPLICATION_ID || version < 1 {
         return Err(OpenError::Foreign { path: path.into() });
+    }
+    if version < schema::OLDEST {
+        return Err(OpenError::Older { path: path.into(), found: version });
     }
     if version > schema::VERSION {
         let known = schema::VERSION;

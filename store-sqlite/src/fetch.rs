@@ -4,7 +4,11 @@ use std::ops::ControlFlow;
 
 use rusqlite::{Connection, OptionalExtension, Params, Result, params};
 use slipstream_core::ids::{DeadLetterId, Hash128, Position};
-use slipstream_core::store::{Answer, DeadLetter, Latest, Query, Row, StoreFailure, StoredRow};
+use slipstream_core::store::{
+    Answer, DeadLetter, Latest, MAX_TAG_SETS, MAX_TAG_SETS_BYTES, Query, Row, StoreFailure,
+    StoredRow, VALUES_BYTES, Value,
+};
+use slipstream_core::tags::TagSet;
 
 use crate::commit::State;
 use crate::latest;
@@ -66,6 +70,7 @@ impl Reader<'_> {
                 let latest = keys.iter().map(|key| self.latest(key));
                 Ok(Answer::Latest(latest.collect::<Result<_>>()?))
             }
+            Query::Values { keys, tags } => self.values(keys, tags),
             Query::Find { id, after } => self.find(id, *after),
             Query::DeadLetters { after, limit } => {
                 Ok(Answer::DeadLetters(self.dead_letters(*after, *limit)?))
@@ -177,6 +182,39 @@ impl Reader<'_> {
         let Some(newest) = newest else { return Ok(None) };
         let row = self.row_at(Position::new(newest.position))?;
         Ok(row.map(|row| Latest { position: row.position, message: row.message }))
+    }
+
+    fn values(&mut self, keys: &[String], tags: &TagSet) -> Result<Answer> {
+        let (mut values, mut looked_at) = (Vec::with_capacity(keys.len()), 0);
+        for key in keys {
+            values.push(self.value(key, tags, &mut looked_at)?);
+            if looked_at > VALUES_BYTES {
+                break;
+            }
+        }
+        Ok(Answer::Values(values))
+    }
+
+    fn value(&mut self, key: &str, tags: &TagSet, looked_at: &mut u64) -> Result<Value> {
+        let all = self.state.pending.of_key(self.db, Hash128::range_of_key(key), MAX_TAG_SETS)?;
+        let bytes: u64 = all.values().map(|newest| u64::from(newest.size)).sum();
+        if all.len() > MAX_TAG_SETS || bytes > MAX_TAG_SETS_BYTES {
+            return Ok(Value::TooMany);
+        }
+        *looked_at += bytes;
+        let mut newest: Option<Latest> = None;
+        for place in all.values() {
+            let Some(row) = self.row_at(Position::new(place.position))? else { continue };
+            let (position, message) = (row.position, row.message);
+            let older = |newest: &Latest| message.is_newer_than(&newest.message);
+            if message.key() == key
+                && tags.matches(message.tags())
+                && newest.as_ref().is_none_or(older)
+            {
+                newest = Some(Latest { position, message });
+            }
+        }
+        Ok(newest.map_or(Value::Absent, Value::Newest))
     }
 
     fn row_at(&mut self, position: Position) -> Result<Option<Row>> {

@@ -187,8 +187,9 @@ impl Trim<'_> {
 
     fn candidates(&self, (first, last): (u64, u64)) -> Result<Vec<Candidate>> {
         let mut statement = self.db.prepare_cached(
-            "SELECT position, size, expires, only_session IS NOT NULL, checksum FROM log
-             WHERE position BETWEEN ?1 AND ?2",
+            "SELECT position, size, CASE kind WHEN 2 THEN expires ELSE 0 END,
+                    only_session IS NOT NULL, checksum
+             FROM log WHERE position BETWEEN ?1 AND ?2",
         )?;
         let rows =
             statement.query_map(params![first.cast_signed(), last.cast_signed()], |row| {

@@ -4,7 +4,8 @@
 //! It mirrors what is committed: it changes only after a commit, and is rebuilt from the log when
 //! the store is opened. History are the superseded rows at or below the floor of state, and the
 //! events at or below the floor. A row that was appended for one session competes with nothing and
-//! counts as an event that never expires.
+//! counts as an event that never expires. Tombstones, the deletes that are
+//! not superseded, are known too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
@@ -22,6 +23,9 @@ pub(crate) struct Index {
     events: Marked,
     /// Chunks with events, by the time at which the first may expire.
     expiring: BTreeSet<(u64, u64)>,
+    /// Chunks with tombstones, by the age that the oldest has at most.
+    aging: BTreeSet<(u64, u64)>,
+    tombstones: u64,
     rows: u64,
     history_bytes: u64,
 }
@@ -43,6 +47,9 @@ struct Chunk {
     events: Share,
     /// No event expires earlier.
     expires: u64,
+    tombstones: Bits,
+    /// No tombstone is worth a look unless what is older than this goes.
+    aged: u64,
 }
 
 /// The rows of one class in a chunk.
@@ -91,6 +98,11 @@ impl Index {
         self.history_bytes
     }
 
+    /// Deletes that are the newest of their key and tag set.
+    pub(crate) fn tombstones(&self) -> u64 {
+        self.tombstones
+    }
+
     /// Whether the row is there.
     pub(crate) fn contains(&self, position: u64) -> bool {
         let chunk = self.chunks.get(&(position / CHUNK));
@@ -137,6 +149,7 @@ impl Index {
         if chunk.present.contains(place) && !is_marked {
             self.mark(Class::Superseded, position, size);
         }
+        self.end_tombstone(position);
     }
 
     fn mark(&mut self, class: Class, position: u64, size: u32) {
@@ -267,6 +280,71 @@ impl Index {
     }
 }
 
+/// Tombstones.
+impl Index {
+    /// Notes that a row that is there is a delete, made at `made`.
+    pub(crate) fn note_tombstone(&mut self, position: u64, made: u64) {
+        let id = position / CHUNK;
+        let Some(chunk) = self.chunks.get_mut(&id) else { return };
+        chunk.tombstones.insert(position % CHUNK);
+        self.tombstones += 1;
+        let aged = made.saturating_add(1).min(chunk.aged);
+        self.look_for_tombstones_at(id, aged);
+    }
+
+    /// Whether the row is a delete that is not known to be superseded.
+    pub(crate) fn is_tombstone(&self, position: u64) -> bool {
+        let chunk = self.chunks.get(&(position / CHUNK));
+        chunk.is_some_and(|chunk| chunk.tombstones.contains(position % CHUNK))
+    }
+
+    /// Chunks that may hold tombstones older than `before`, the oldest first.
+    pub(crate) fn chunks_of_tombstones(&self, before: u64) -> impl Iterator<Item = u64> + '_ {
+        self.aging.range(..(before.saturating_add(1), 0)).map(|&(_, id)| id)
+    }
+
+    /// The tombstones of a chunk up to and with the position `upto`.
+    pub(crate) fn tombstones_upto(&self, id: u64, upto: u64) -> Vec<u64> {
+        let (Some(chunk), Some(last)) = (self.chunks.get(&id), upto.checked_sub(id * CHUNK)) else {
+            return Vec::new();
+        };
+        chunk.tombstones.upto(last).iter().map(|place| id * CHUNK + place).collect()
+    }
+
+    /// Notes that a chunk is worth no look until what is older than `aged` goes.
+    pub(crate) fn look_for_tombstones_at(&mut self, id: u64, aged: u64) {
+        let Some(chunk) = self.chunks.get_mut(&id) else { return };
+        self.aging.remove(&(chunk.aged, id));
+        chunk.aged = if chunk.tombstones.is_empty() { NEVER } else { aged };
+        if chunk.aged != NEVER {
+            self.aging.insert((chunk.aged, id));
+        }
+    }
+
+    /// Takes away a tombstone, which was deleted.
+    pub(crate) fn forget_tombstone(&mut self, position: u64) {
+        let (id, place) = (position / CHUNK, position % CHUNK);
+        self.end_tombstone(position);
+        let Some(chunk) = self.chunks.get_mut(&id) else { return };
+        chunk.present.remove(place);
+        self.rows -= 1;
+        if chunk.present.is_empty() {
+            self.chunks.remove(&id);
+        }
+    }
+
+    fn end_tombstone(&mut self, position: u64) {
+        let (id, place) = (position / CHUNK, position % CHUNK);
+        let Some(chunk) = self.chunks.get_mut(&id) else { return };
+        if chunk.tombstones.contains(place) {
+            chunk.tombstones.remove(place);
+            self.tombstones -= 1;
+            let aged = chunk.aged;
+            self.look_for_tombstones_at(id, aged);
+        }
+    }
+}
+
 impl Chunk {
     fn share(&self, class: Class) -> &Share {
         match class {
@@ -290,6 +368,8 @@ impl Default for Chunk {
             superseded: Share::default(),
             events: Share::default(),
             expires: NEVER,
+            tombstones: Bits::default(),
+            aged: NEVER,
         }
     }
 }

@@ -8,7 +8,7 @@
 //! the newest row of a key is the pending one if there is one, else the one in the table.
 
 use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::ops::{Bound, RangeInclusive};
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Result, params};
 use slipstream_core::ids::Hash128;
@@ -87,6 +87,27 @@ impl Pending {
         let old = self.newest.insert(key, newest);
         self.bytes -= old.map_or(0, |old| u64::from(old.size));
         old
+    }
+
+    /// The newest rows of the tag sets of a key, whose hashes lie in `range`. If there are more
+    /// than `most`, then more than that come back, and not all.
+    pub(crate) fn of_key(
+        &self,
+        db: &Connection,
+        range: RangeInclusive<Hash128>,
+        most: usize,
+    ) -> Result<BTreeMap<Hash128, Newest>> {
+        let mut statement = db.prepare_cached(
+            "SELECT position, size, key FROM latest WHERE key BETWEEN ?1 AND ?2 LIMIT ?3",
+        )?;
+        let limit = i64::try_from(most).unwrap_or(i64::MAX).saturating_add(1);
+        let stored = statement
+            .query_map(params![range.start().0, range.end().0, limit], |row| {
+                Ok((Hash128(row.get(2)?), newest(row)?))
+            })?;
+        let mut all = stored.collect::<Result<BTreeMap<_, _>>>()?;
+        all.extend(self.newest.range(range).take(most + 1).map(|(key, newest)| (*key, *newest)));
+        Ok(all)
     }
 
     /// Merges the next slice into the table; `head` is the end of the log, `rows` what the
@@ -179,9 +200,10 @@ impl<'a> Table<'a> {
 }
 
 fn lookup(statement: &mut CachedStatement<'_>, key: &Hash128) -> Result<Option<Newest>> {
-    statement
-        .query_row([key.0], |row| {
-            Ok(Newest { position: row.get::<_, i64>(0)?.cast_unsigned(), size: row.get(1)? })
-        })
-        .optional()
+    statement.query_row([key.0], newest).optional()
+}
+
+/// Position and size from the first two columns.
+fn newest(row: &rusqlite::Row<'_>) -> Result<Newest> {
+    Ok(Newest { position: row.get::<_, i64>(0)?.cast_unsigned(), size: row.get(1)? })
 }

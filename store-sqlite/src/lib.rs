@@ -42,6 +42,7 @@ mod records;
 mod recover;
 mod schema;
 mod store;
+mod tombstones;
 mod wal;
 mod writer;
 

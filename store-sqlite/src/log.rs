@@ -7,7 +7,7 @@ use std::fmt;
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Result, params};
 use slipstream_core::ids::{DeadLetterId, Position, SessionId};
-use slipstream_core::message::Message;
+use slipstream_core::message::{Kind, Message};
 use slipstream_core::store::Row;
 
 use crate::digest::{Digest, checksum_of};
@@ -125,8 +125,12 @@ pub(crate) fn row_size(row: &Row) -> u32 {
     u32::try_from(row.size()).unwrap_or(u32::MAX)
 }
 
+/// When an event ends, or when a delete was made.
 fn expires(row: &Row) -> u64 {
-    row.message.expires().map_or(0, |at| at.0)
+    match row.message.kind() {
+        Kind::Dk => row.message.version().wall().0,
+        Kind::Sk | Kind::Sa | Kind::Sw | Kind::Cmd => row.message.expires().map_or(0, |at| at.0),
+    }
 }
 
 pub(crate) fn checksum(row: &Row) -> u32 {

@@ -138,7 +138,9 @@ fn read_newest(db: &Connection, digests: &mut Digests) -> Result<Newest> {
     while let Some(row) = rows.next()? {
         let position = row.get::<_, i64>(1)?.cast_unsigned();
         let found = latest::Newest { position, size: row.get(2)? };
-        let key = row.get_ref(0)?.as_bytes().map_err(rusqlite::Error::from)?;
+        // The same bytes as text would lie elsewhere in the table's order.
+        let key = row.get_ref(0)?.as_blob();
+        let key = key.map_err(|_| Unreadable::Damaged("table latest"))?;
         digests.record("table latest", row.get(3)?, latest::checksum(key, found))?;
         newest.entry(position / CHUNK).or_default().insert(position % CHUNK);
     }
@@ -177,6 +179,8 @@ fn scan_log(
         state.index.append(position, size, event);
         if position <= merged && event.is_none() && !known && kind.is_some() {
             state.index.supersede(position, size);
+        } else if kind == Some(Kind::Dk) && event.is_none() {
+            state.index.note_tombstone(position, expires);
         }
     }
     Ok(extent)

@@ -9,16 +9,20 @@ use rusqlite::{Connection, Result};
 pub(crate) const APPLICATION_ID: i32 = 0x536c_7073;
 
 /// The version that this code writes.
-pub(crate) const VERSION: i32 = MIGRATIONS.len() as i32;
+pub(crate) const VERSION: i32 = OLDEST - 1 + MIGRATIONS.len() as i32;
 
-/// Step `n` leads from version `n` to `n + 1`.
+/// The oldest version that this code reads. Version 1 was never released: its hashes of keys and
+/// tag sets had nothing in common for one key.
+pub(crate) const OLDEST: i32 = 2;
+
+/// The first step makes [`OLDEST`], each further one the next version.
 const MIGRATIONS: [&str; 1] = [FIRST];
 
 const FIRST: &str = "
 CREATE TABLE log (              -- messages, in the order in which this node accepted them
     position     INTEGER PRIMARY KEY,
-    kind         INTEGER NOT NULL,  -- 0 SK, 1 SA, 2 CMD
-    expires      INTEGER NOT NULL,  -- end of an event, ms since 1970; 0 for state
+    kind         INTEGER NOT NULL,  -- 0 SK, 1 SA, 2 CMD, 3 SW, 4 DK
+    expires      INTEGER NOT NULL,  -- end of an event, time of a delete, ms since 1970; else 0
     size         INTEGER NOT NULL,  -- what it counts for against limits, bytes
     publisher    INTEGER,           -- session that published it here
     only_session INTEGER,           -- the one session it is for, if it is a replay
@@ -29,7 +33,7 @@ CREATE TABLE log (              -- messages, in the order in which this node acc
     value        TEXT NOT NULL
 ) STRICT;
 CREATE TABLE latest (           -- the newest row of each key and tag set, behind the log:
-    key      BLOB PRIMARY KEY,  -- (their hash)
+    key      BLOB PRIMARY KEY,  -- (their hash; it begins with 6 bytes of the key alone)
     position INTEGER NOT NULL,  -- rows behind meta.merged are newer than this table
     size     INTEGER NOT NULL,
     checksum INTEGER NOT NULL
@@ -92,7 +96,7 @@ CREATE TABLE meta (             -- one row
 
 /// Brings the schema from `version` to [`VERSION`], within the caller's transaction.
 pub(crate) fn migrate(db: &Connection, version: i32) -> Result<()> {
-    let from = usize::try_from(version).expect("versions below zero were refused");
+    let from = usize::try_from(version - (OLDEST - 1)).unwrap_or_default();
     for step in &MIGRATIONS[from..] {
         db.execute_batch(step)?;
     }

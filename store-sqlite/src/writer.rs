@@ -203,6 +203,7 @@ impl Writer {
             wal_bytes: size(&self.database.wal_path()),
             rows: index.rows(),
             history_bytes: index.history_bytes(),
+            tombstones: index.tombstones(),
             dropped_total: *dropped_total,
             forgotten_total: *forgotten_total,
         };

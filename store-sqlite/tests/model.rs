@@ -11,7 +11,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use common::*;
 use proptest::prelude::*;
 use slipstream_core::ids::*;
+use slipstream_core::message::Kind;
 use slipstream_core::store::*;
+use slipstream_core::tags::TagSet;
 use slipstream_core::time::WallMs;
 
 #[derive(Debug, Clone)]
@@ -27,13 +29,15 @@ enum Step {
         ahead: u64,
         history_max_bytes: u64,
         wall: u64,
+        /// Deletes older than this part of the log may be forgotten, in sixteenths.
+        tombstones: u64,
     },
     Kill,
     Reopen,
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let row = (0..400_u16, 0..10_u8);
+    let row = (0..400_u16, 0..14_u8);
     let rows = prop_oneof![
         3 => prop::collection::vec(row.clone(), 0..8),
         1 => prop::collection::vec(row, 150..400),
@@ -41,14 +45,15 @@ fn step() -> impl Strategy<Value = Step> {
     let skip = prop_oneof![3 => Just(0_u64), 1 => 1..600_u64, 1 => Just(40_000_u64)];
     let history = prop_oneof![2 => Just(0_u64), 1 => 0..60_000_u64, 1 => Just(u64::MAX)];
     let ahead = prop_oneof![Just(0_u64), 0..=16_u64];
-    let commit = (rows, skip, 0..=16_u64, ahead, history, 0..100_u64).prop_map(
-        |(rows, skip, floor, ahead, history_max_bytes, wall)| Step::Commit {
+    let commit = (rows, skip, 0..=16_u64, ahead, history, 0..100_u64, 0..=16_u64).prop_map(
+        |(rows, skip, floor, ahead, history_max_bytes, wall, tombstones)| Step::Commit {
             rows,
             skip,
             floor,
             ahead,
             history_max_bytes,
             wall,
+            tombstones,
         },
     );
     prop_oneof![8 => commit, 1 => Just(Step::Kill), 1 => Just(Step::Reopen)]
@@ -63,11 +68,14 @@ struct Model {
     highest_floor: u64,
     /// No session needed superseded state up to here, at some commit.
     highest_state_floor: u64,
+    /// Deletes that the store has forgotten.
+    forgotten: BTreeSet<u64>,
 }
 
 impl Model {
     fn batch(&self, step: &Step) -> Option<Batch> {
-        let Step::Commit { rows, skip, floor, ahead, history_max_bytes, wall } = step else {
+        let Step::Commit { rows, skip, floor, ahead, history_max_bytes, wall, tombstones } = step
+        else {
             return None;
         };
         let first = self.head + skip + 1;
@@ -79,6 +87,10 @@ impl Model {
                 ..state(position, &format!("k{key}"), "1")
             },
             2 => state(position, "hot", "1"),
+            3..=5 => in_tags(position, "", &format!("k{}", key % 40), "null"),
+            6 => in_tags(position, "a", &format!("k{}", key % 40), "1"),
+            7 => in_tags(position, "a", &format!("k{}", key % 40), "null"),
+            8 => in_tags(position, "a,b", &format!("k{}", key % 40), "1"),
             _ => state(position, &format!("k{key}"), "1"),
         });
         Some(Batch {
@@ -87,6 +99,7 @@ impl Model {
             state_floor: Position::new(self.head * (floor + ahead).min(16) / 16),
             history_max_bytes: *history_max_bytes,
             wall: WallMs(*wall),
+            tombstones_before: WallMs(self.head * tombstones / 16),
             ..Batch::default()
         })
     }
@@ -104,6 +117,29 @@ impl Model {
         self.highest_state_floor = self.highest_state_floor.max(state_floor);
     }
 
+    /// Commits a batch, and looks at which deletes the store has forgotten with it.
+    fn commit(&mut self, batch: Batch, harness: &mut Harness) -> Usage {
+        let may_go: Vec<u64> = self
+            .newest
+            .values()
+            .copied()
+            .filter(|position| self.may_forget(*position, &batch))
+            .collect();
+        self.apply(&batch);
+        let usage = harness.commit(batch);
+        if may_go.is_empty() {
+            return usage;
+        }
+        let there: BTreeSet<u64> = harness.positions().into_iter().collect();
+        self.forgotten.extend(may_go.into_iter().filter(|position| !there.contains(position)));
+        let deletes =
+            there.iter().filter(|position| self.rows[position].message.kind() == Kind::Dk);
+        assert!(usage.tombstones <= deletes.count() as u64);
+        let known = there.iter().filter(|position| self.is_tombstone(&self.rows[position]));
+        assert!(usage.tombstones >= known.count() as u64);
+        usage
+    }
+
     fn is_newest(&self, row: &Row) -> bool {
         row.key_hash.is_some_and(|key| self.newest[&key] == row.position.get())
     }
@@ -112,9 +148,50 @@ impl Model {
     fn is_superseded(&self, row: &Row) -> bool {
         let newest = row.message.key_hash().and_then(|key| self.newest.get(&key));
         newest.is_some_and(|newest| match row.only {
+            Some(_) if self.forgotten.contains(newest) => false,
             Some(_) => self.rows[newest].message.is_newer_than(&row.message),
             None => *newest != row.position.get(),
         })
+    }
+
+    /// Whether the store may forget this delete with `batch`, as things stand before it.
+    fn may_forget(&self, position: u64, batch: &Batch) -> bool {
+        let row = &self.rows[&position];
+        let (floor, before) = (batch.floor.get(), batch.tombstones_before.0);
+        self.is_tombstone(row)
+            && position <= floor
+            && row.message.version().wall().0 < before
+            && self.of_key(row.message.key()).all(|row| row.message.kind() == Kind::Dk)
+    }
+
+    fn is_tombstone(&self, row: &Row) -> bool {
+        self.is_newest(row) && row.message.kind() == Kind::Dk
+    }
+
+    /// The newest row of each tag set of a key that the store must know.
+    fn of_key<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a Row> {
+        let known = self.newest.values().filter(|position| !self.forgotten.contains(position));
+        known.map(|position| &self.rows[position]).filter(move |row| row.message.key() == key)
+    }
+
+    fn check_values(&self, harness: &mut Harness) {
+        let keys: Vec<String> = (0..60).map(|key| format!("k{key}")).collect();
+        for tags in [&[][..], &["a"], &["b", "c"]] {
+            let tags = TagSet::new(tags.iter().copied()).unwrap();
+            let query = Query::Values { keys: keys.clone(), tags: tags.clone() };
+            let Answer::Values(found) = harness.fetch(query) else { panic!("another answer") };
+            assert_eq!(found.len(), keys.len());
+            for (key, found) in keys.iter().zip(found) {
+                let matching = self.of_key(key).filter(|row| tags.matches(row.message.tags()));
+                // Versions grow with positions here.
+                let newest = matching.max_by_key(|row| row.position);
+                let expected = newest.map_or(Value::Absent, |row| {
+                    let (position, message) = (row.position, row.message.clone());
+                    Value::Newest(Latest { position, message })
+                });
+                assert_eq!(found, expected, "{key} for {tags:?}");
+            }
+        }
     }
 
     fn check(&self, harness: &mut Harness) {
@@ -129,7 +206,8 @@ impl Model {
         for (position, row) in &self.rows {
             let is_state = row.key_hash.is_some();
             let floor = if is_state { self.highest_state_floor } else { self.highest_floor };
-            let kept = self.is_newest(row) || *position > floor;
+            let newest = self.is_newest(row) && !self.forgotten.contains(position);
+            let kept = newest || *position > floor;
             assert!(there.contains(position) || !kept, "{position} is gone");
         }
         let keys: Vec<Hash128> = self.newest.keys().copied().collect();
@@ -137,8 +215,10 @@ impl Model {
             panic!("another answer")
         };
         for (key, found) in keys.iter().zip(latest) {
-            assert_eq!(found.map(|found| found.position.get()), self.newest.get(key).copied());
+            let newest = self.newest.get(key).filter(|newest| !self.forgotten.contains(newest));
+            assert_eq!(found.map(|found| found.position.get()), newest.copied());
         }
+        self.check_values(harness);
     }
 
     /// What of `rows` is history under the floor of all rows and that of state.
@@ -182,15 +262,15 @@ proptest! {
                     let before = harness.rows();
                     let floor = (batch.floor.get(), batch.state_floor.get());
                     let bound = batch.history_max_bytes;
-                    model.apply(&batch);
-                    let usage = harness.commit(batch);
+                    let usage = model.commit(batch, &mut harness);
                     let after = harness.rows();
                     prop_assert_eq!(usage.rows, after.len() as u64);
                     prop_assert!(usage.history_bytes <= model.history(&after, floor));
                     // No more was deleted than the bound asked for.
                     let gone = before.iter().find(|row| {
                         let position = row.row.position;
-                        !after.iter().any(|row| row.row.position == position)
+                        let forgotten = model.forgotten.contains(&position.get());
+                        !forgotten && !after.iter().any(|row| row.row.position == position)
                     });
                     if gone.is_some() {
                         let largest = before.iter().map(|row| row.row.size() as u64).max();
@@ -201,17 +281,21 @@ proptest! {
             }
             model.check(&mut harness);
         }
-        // In the end only the newest row of each key is left.
+        // In the end only the newest row of each key is left, and no delete that may go.
         let mut head = model.head;
         for _ in 0..200 {
             head += 40_000;
-            let batch = Batch { rows: vec![state(head, "hot", "2")], ..trim(head - 1, 1000) };
-            model.apply(&batch);
-            harness.commit(batch);
+            let rows = vec![state(head, "hot", "2")];
+            let tombstones_before = WallMs(head - 1);
+            model.commit(Batch { rows, tombstones_before, ..trim(head - 1, 1000) }, &mut harness);
         }
         model.check(&mut harness);
         let rows = harness.rows();
         // Of the last ones it is known only behind the log that they are superseded.
         prop_assert!(rows.len() <= model.newest.len() + 3, "{} rows", rows.len());
+        let all = Batch { tombstones_before: WallMs(u64::MAX), ..trim(head, 1000) };
+        for StoredRow { row, .. } in &rows {
+            prop_assert!(!model.may_forget(row.position.get(), &all), "{:?}", row);
+        }
     }
 }

@@ -6,6 +6,7 @@ mod common;
 use common::*;
 use slipstream_core::ids::*;
 use slipstream_core::store::*;
+use slipstream_core::tags::TagSet;
 use slipstream_core::time::WallMs;
 
 fn size(rows: &[Row]) -> u64 {
@@ -199,4 +200,52 @@ fn superseded_state_goes_before_the_floor_and_events_stay() {
     assert_eq!(harness.positions(), left);
     let usage = harness.commit(Batch { state_floor: Position::new(head), ..Batch::default() });
     assert_eq!(usage.forgotten_total, 0);
+}
+
+/// Commits until the table of the newest rows knows everything up to here.
+fn merge(harness: &mut Harness, first: u64) {
+    for n in 0..3 {
+        harness.commit(batch(vec![state(first + n * 40_000, "hot", "1")]));
+    }
+}
+
+fn value(harness: &mut Harness, key: &str) -> Value {
+    let query = Query::Values { keys: vec![key.into()], tags: TagSet::new(["a"]).unwrap() };
+    let Answer::Values(mut values) = harness.fetch(query) else { panic!("another answer") };
+    values.remove(0)
+}
+
+#[test]
+fn a_delete_is_forgotten_when_it_is_old_and_hides_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut harness = Harness::open(directory.path());
+    harness.commit(batch(vec![
+        in_tags(1, "", "k", "1"),
+        in_tags(2, "a", "k", "2"),
+        in_tags(3, "", "k", "null"),
+    ]));
+    merge(&mut harness, 10_000);
+    let forget = |before, floor| Batch {
+        tombstones_before: WallMs(before),
+        floor: Position::new(floor),
+        ..batch(vec![])
+    };
+    assert_eq!(harness.commit(forget(100_000, 90_000)).tombstones, 1, "a value would come back");
+    harness.commit(batch(vec![in_tags(100_000, "a", "k", "null")]));
+    merge(&mut harness, 110_000);
+    assert_eq!(harness.commit(forget(200_000, 99_999)).tombstones, 1, "one is above the floor");
+    let Value::Newest(newest) = value(&mut harness, "k") else { panic!("it is there") };
+    assert_eq!(newest.position.get(), 100_000);
+    assert_eq!(harness.commit(forget(100_000, 100_000)).tombstones, 1, "one is not old enough");
+    assert_eq!(harness.commit(forget(300_000, 100_000)).tombstones, 0);
+    for _ in 0..2 {
+        assert_eq!(value(&mut harness, "k"), Value::Absent);
+        // What it had replaced stays superseded, also for who opens the store again.
+        let rows = harness.rows();
+        let old = rows.iter().filter(|row| row.row.message.key() == "k");
+        assert_eq!(old.map(|row| row.superseded).collect::<Vec<_>>(), [true, true]);
+        drop(harness);
+        harness = Harness::open(directory.path());
+        assert!(harness.damaged.is_empty());
+    }
 }

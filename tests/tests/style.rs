@@ -14,7 +14,7 @@ const MAX_COLUMNS: usize = 100;
 /// Lines of code of a shell: what lies directly in its `src/`, without the client.
 const MAX_SHELL_LINES: usize = 1200;
 /// Lines of code of a shell's client, `client.rs` and `client/`.
-const MAX_CLIENT_LINES: usize = 800;
+const MAX_CLIENT_LINES: usize = 850;
 
 /// What product code does without, outside its tests.
 const BANNED: [&str; 4] = [".unwrap()", "todo!", "unimplemented!", "dbg!"];

@@ -3,8 +3,7 @@
 //! The envelope is read field by field, each value as the slice of the frame that it is; what a
 //! type needs is looked at afterwards, so that a field of a wrong type spoils no other. What stays
 //! true: a value is never interpreted, a field that the type does not know is never looked at, and
-//! a refusal carries the `messageId` wherever one can be read. SW, DK and the reads are not known
-//! here yet.
+//! a refusal carries the `messageId` wherever one can be read.
 
 use alloc::borrow::Cow;
 use alloc::format;
@@ -23,7 +22,9 @@ use crate::config::Limits;
 use crate::draft::{Draft, bad_tag, canonical_tags, check_id, check_size, refusal, too_deep};
 use crate::ids::{Position, is_name};
 use crate::message::Kind;
+use crate::read::Read;
 use crate::refusal::{Code, Refusal};
+use crate::value::NO_VALUE;
 use crate::wire;
 
 /// Longest reason in a NACK, in bytes: dead letters keep it.
@@ -36,6 +37,8 @@ pub enum Request<'a> {
     Publish(Draft<'a>),
     /// Take note of what became of a delivery.
     Settle(Settle<'a>),
+    /// Answer the value of a key.
+    Read(Read<'a>),
 }
 
 /// What an application says of deliveries.
@@ -238,19 +241,32 @@ impl<'a> Envelope<'a> {
         match &*name {
             "ACK" => self.ack().map(Request::Settle),
             "NACK" => self.nack().map(Request::Settle),
-            name => match Kind::from_name(name) {
-                Some(kind) => self.publish(kind, limits).map(Request::Publish),
-                None => Err(unknown_type(name)),
+            name => match (Kind::from_name(name), Read::kind_of(name)) {
+                (Some(kind), _) => self.publish(kind, limits).map(Request::Publish),
+                (None, Some(kind)) => self.read_of(kind, limits).map(Request::Read),
+                (None, None) => Err(unknown_type(name)),
             },
         }
+    }
+
+    fn read_of(&self, kind: Kind, limits: &Limits) -> Result<Read<'a>, Refusal> {
+        let read = Read { kind: Some(kind), id: self.id()?, key: self.key()? };
+        read.check(limits)?;
+        Ok(read)
     }
 
     fn publish(&self, kind: Kind, limits: &Limits) -> Result<Draft<'a>, Refusal> {
         let draft = Draft {
             kind,
             id: self.id()?,
-            key: self.text(Field::Key)?.ok_or_else(|| Field::Key.missing())?,
-            body: self.raw(Field::Value).ok_or_else(|| Field::Value.missing())?,
+            key: self.key()?,
+            body: match kind {
+                // It has no value: one that is there is as good as an unknown field.
+                Kind::Dk => NO_VALUE,
+                Kind::Sk | Kind::Sa | Kind::Sw | Kind::Cmd => {
+                    self.raw(Field::Value).ok_or_else(|| Field::Value.missing())?
+                }
+            },
             tags: match self.raw(Field::TargetedTags) {
                 Some(raw) => tags(raw, limits)?,
                 None => String::new(),
@@ -258,6 +274,7 @@ impl<'a> Envelope<'a> {
             ttl: self.integer(Field::TtlMs)?.map(Duration::from_millis),
         };
         draft.check(limits)?;
+        draft.check_shape()?;
         Ok(draft)
     }
 
@@ -302,6 +319,10 @@ impl<'a> Envelope<'a> {
                 Err(Field::DeliveryId.refusal(Code::MissingField, message))
             }
         }
+    }
+
+    fn key(&self) -> Result<Cow<'a, str>, Refusal> {
+        self.text(Field::Key)?.ok_or_else(|| Field::Key.missing())
     }
 
     fn id(&self) -> Result<Option<Cow<'a, str>>, Refusal> {
@@ -355,7 +376,7 @@ fn invalid_json(error: &serde_json::Error) -> Refusal {
 }
 
 fn unknown_type(name: &str) -> Refusal {
-    let known = "known are SK, SA, CMD, ACK and NACK";
+    let known = "known are SK, SA, SW, DK, CMD, GK, GA, GW, ACK and NACK";
     let message = if is_name(name) {
         format!("type {name} is unknown; {known}")
     } else {

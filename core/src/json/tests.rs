@@ -16,6 +16,7 @@ use crate::config::{Durability, Limits};
 use crate::draft::Draft;
 use crate::ids::{Incarnation, Position, Sequence};
 use crate::message::{Fields, Kind, Message};
+use crate::read::Read;
 use crate::refusal::{Code, Refusal};
 use crate::time::WallMs;
 use crate::value::{BadValue, check_value};
@@ -261,11 +262,49 @@ fn fields_of_a_wrong_type_are_refused_by_path() {
 
 #[test]
 fn types_that_are_not_known_are_refused() {
-    for name in ["GK", "GA", "GW", "SW", "DK", "sk", "", "FOO", "WELCOME", "a\u{7}"] {
+    for name in ["GD", "G", "GC", "sk", "gk", "", "FOO", "WELCOME", "RESULT", "a\u{7}"] {
         let frame = json!({"type":name,"messageId":"m-1","key":7}).to_string();
         assert_refused(&frame, Code::UnknownType, Some("$.type"), Some("m-1"));
     }
     assert!(refused(r#"{"type":"FOO"}"#).message.contains("FOO"));
+}
+
+#[test]
+fn a_set_weighted_passes_as_it_was_written_or_is_refused_by_path() {
+    let frame =
+        |value: &str| format!(r#"{{"type":"SW","messageId":"m-1","key":"k","value": {value} }}"#);
+    let value = "{\"nets\" : 0.70,\"b\\u00e4\":3e-1}";
+    assert_eq!(draft(&frame(value)).body, value);
+    for bad in ["[]", "1", "null", r#"{"a":-1}"#, r#"{"a":1e400}"#, r#"{"a":1,"a":1}"#] {
+        assert_refused(&frame(bad), Code::InvalidField, Some("$.value"), Some("m-1"));
+    }
+}
+
+#[test]
+fn a_delete_needs_no_value() {
+    for frame in [r#"{"type":"DK","key":"k"}"#, r#"{"type":"DK","key":"k","value":[1]}"#] {
+        let draft = draft(frame);
+        assert_eq!((draft.kind, draft.body), (Kind::Dk, "null"));
+    }
+    let mortal = r#"{"type":"DK","messageId":"m-1","key":"k","ttlMs":1}"#;
+    assert_refused(mortal, Code::InvalidField, Some("$.ttlMs"), Some("m-1"));
+}
+
+#[test]
+fn a_read_names_a_key() {
+    for (name, kind) in [("GK", Kind::Sk), ("GA", Kind::Sa), ("GW", Kind::Sw)] {
+        let frame = json!({"type":name,"key":"k","value":7,"ttlMs":"x"}).to_string();
+        let request = parse(&frame, &Limits::default());
+        let read = Read { kind: Some(kind), id: None, key: "k".into() };
+        assert_eq!(request, Ok(Request::Read(read)));
+    }
+    let read = |key: &str| format!(r#"{{"type":"GK","messageId":"m-1","key":{key}}}"#);
+    assert_refused(&read("7"), Code::InvalidField, Some("$.key"), Some("m-1"));
+    assert_refused(&read("\"\""), Code::InvalidField, Some("$.key"), Some("m-1"));
+    let long = format!("\"{}\"", "k".repeat(1025));
+    assert_refused(&read(&long), Code::TooLarge, Some("$.key"), Some("m-1"));
+    let missing = r#"{"type":"GK","messageId":"m-1"}"#;
+    assert_refused(missing, Code::MissingField, Some("$.key"), Some("m-1"));
 }
 
 #[test]

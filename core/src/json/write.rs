@@ -12,7 +12,7 @@ use bytes::BytesMut;
 use crate::clock::Hlc;
 use crate::config::Durability;
 use crate::ids::Position;
-use crate::message::Message;
+use crate::message::{Kind, Message};
 use crate::refusal::Refusal;
 use crate::tags;
 use crate::wire::Welcome;
@@ -26,8 +26,7 @@ pub fn delivery_prefix(message: &Message, node: &str, out: &mut BytesMut) {
     text(message.kind().as_str(), out);
     field("messageId", message.id(), out);
     field("key", message.key(), out);
-    name("value", out);
-    out.extend_from_slice(message.body().as_bytes());
+    value(message, out);
     field("originInstanceId", message.origin(), out);
     field("sourceInstanceId", node, out);
     name("messagePath", out);
@@ -84,6 +83,28 @@ pub fn receipt(
     out.extend_from_slice(b"}");
 }
 
+/// Appends the answer to the read `id` of `key`: the newest message of the key, if there is one
+/// (P6). What was deleted is not found, and yet has a version.
+pub fn result(id: Option<&str>, key: &str, newest: Option<&Message>, out: &mut BytesMut) {
+    out.reserve(256 + key.len() + newest.map_or(0, |message| message.body().len()));
+    out.extend_from_slice(b"{\"type\":\"RESULT\"");
+    match id {
+        Some(id) => field("messageId", id, out),
+        None => {
+            name("messageId", out);
+            out.extend_from_slice(b"null");
+        }
+    }
+    field("key", key, out);
+    flag("found", newest.is_some_and(|message| message.kind() != Kind::Dk), out);
+    if let Some(message) = newest {
+        field("kind", message.kind().as_str(), out);
+        value(message, out);
+        version(message.version(), message.origin(), out);
+    }
+    out.extend_from_slice(b"}");
+}
+
 /// Appends the refusal of the frame with this ordinal (P12).
 pub fn error(refusal: &Refusal, frame: u64, out: &mut BytesMut) {
     out.extend_from_slice(b"{\"type\":\"ERR\"");
@@ -134,6 +155,14 @@ pub fn synced(out: &mut BytesMut) {
 /// What `version` is in JSON: sorts byte by byte as the clock does, then by origin.
 pub fn version_text(version: Hlc, origin: &str) -> String {
     alloc::format!("{version}-{origin}")
+}
+
+/// The value of what has one: all but a delete.
+fn value(message: &Message, out: &mut BytesMut) {
+    if message.kind() != Kind::Dk {
+        name("value", out);
+        out.extend_from_slice(message.body().as_bytes());
+    }
 }
 
 fn version(version: Hlc, origin: &str, out: &mut BytesMut) {

@@ -7,9 +7,9 @@ use core::time::Duration;
 
 use crate::draft::Draft;
 use crate::event::Event;
-use crate::ids::{BatchId, Hash128, Position, SessionId};
+use crate::ids::{BatchId, Hash128, LinkId, Position, SessionId};
 use crate::link::Answer;
-use crate::message::{Fields, Message};
+use crate::message::{Fields, Kind, Message};
 use crate::newest::{Comparison, Newest};
 use crate::receipts::{Known, Receipt};
 use crate::refusal::{Code, Refusal};
@@ -43,7 +43,7 @@ impl Node {
         let known =
             draft.id.as_ref().map(|id| (Hash128::of(&[id.as_bytes()]), draft.content_hash()));
         if let Some((id, content)) = &known {
-            match self.receipts.check(session, id, content, self.clock.trusted()) {
+            match self.receipts.check(session, id, content, self.clock.trusted_for_ages()) {
                 Known::Fresh => {}
                 Known::Same(receipt) => return Ok(self.published_before(draft, receipt, frame)),
                 Known::Other => {
@@ -54,7 +54,7 @@ impl Node {
                 }
             }
         }
-        self.may_publish()?;
+        self.may_publish(draft.kind)?;
         let version = self.clock.stamp().map_err(|fault| self.clock_refusal(fault))?;
         self.sequence = self.sequence.next();
         let given =
@@ -105,20 +105,23 @@ impl Node {
         (receipt.batch, answer)
     }
 
-    /// Whether publishers are taken now (P8).
-    fn may_publish(&self) -> Result<(), Refusal> {
+    /// Whether publishers are taken now (P8). A delete makes room in the end, and may take some
+    /// for that.
+    fn may_publish(&self, kind: Kind) -> Result<(), Refusal> {
         if self.phase != Phase::Running {
             return Err(Refusal::new(
                 Code::ShuttingDown,
                 "this node is shutting down; publish through another one, or when it is back",
             ));
         }
-        if self.is_store_full(self.config.store.max_bytes) {
+        let max = self.config.store.max_bytes;
+        let limit = if kind == Kind::Dk { max.saturating_add(max / 4) } else { max };
+        if self.is_store_full(limit) {
             let mut refusal = Refusal::new(
                 Code::StoreFull,
                 format!(
-                    "the node's store holds {} bytes, the limit is {}",
-                    self.usage.used_bytes, self.config.store.max_bytes
+                    "the node's store holds {} bytes, the limit is {limit}",
+                    self.usage.used_bytes
                 ),
             );
             refusal.retry_after = Some(FULL_RETRY);
@@ -139,13 +142,26 @@ impl Node {
     }
 
     /// Takes a message of a peer. The newest of its key is known, or it was looked up before.
-    pub(super) fn accept(&mut self, message: &Message, from: SessionId) -> Accepted {
-        let origin = message.origin();
-        if message.visited(&self.config.id) {
+    pub(super) fn accept(&mut self, message: &Message, from: SessionId, link: LinkId) -> Accepted {
+        let source = self.source_of(message);
+        let id = (source, message.sequence());
+        let asked = self.wants.is_asked(id, link);
+        if !asked && message.visited(&self.config.id) {
             self.tally.loops += 1;
             return Accepted::With(None);
         }
-        let source = self.source_of(message);
+        let accepted = self.accept_new(message, source, from);
+        if let Accepted::With(_) = accepted {
+            if asked && message.visited(&self.config.id) {
+                // If the batch fails it comes again, and is to be taken again.
+                self.log.marks.asked.push((id, link));
+            }
+            self.wants.got(id);
+        }
+        accepted
+    }
+
+    fn accept_new(&mut self, message: &Message, source: Source, from: SessionId) -> Accepted {
         let verdict = self.seen.check(source, message.sequence());
         match verdict {
             Verdict::Seen => return self.seen_before(source, message, from),
@@ -174,14 +190,22 @@ impl Node {
             self.mark(source, message);
             return Accepted::With(self.log.batch_of(by));
         }
-        debug_assert!(!origin.is_empty(), "a checked path is not empty");
         self.path.clear();
-        self.path.push_str(message.path());
-        self.path.push(',');
-        self.path.push_str(self.config.id.as_str());
+        let cut = message.visited(&self.config.id);
+        let me = self.config.id.as_str();
+        // What was asked for may have been here before: its path is cut there.
+        let before = |node: &&str| !cut || *node != me;
+        for node in message.path().split(',').take_while(before) {
+            self.path.push_str(node);
+            self.path.push(',');
+        }
+        self.path.push_str(me);
         let fields = Fields { path: &self.path, ..message.fields() };
         let ours = Message::encode(&fields, &mut self.buffer);
-        self.append(ours, source, None);
+        let position = self.append(ours, source, None);
+        if cut && let Some(session) = self.sessions.get_mut(&from) {
+            session.note_known(position);
+        }
         Accepted::With(Some(self.log.growing_id()))
     }
 
@@ -199,18 +223,13 @@ impl Node {
 
     fn seen_before(&mut self, source: Source, message: &Message, from: SessionId) -> Accepted {
         self.tally.seen += 1;
-        let position = self.log.locate(source, message.sequence());
-        if let Some(position) = position
+        if let Some(position) = self.log.locate(source, message.sequence())
             && let Some(session) = self.sessions.get_mut(&from)
         {
             // Who sends it has it: nothing leaves a node before it is durable there.
             session.note_known(position);
         }
-        // What was superseded on arrival has no place: it waits for whatever is under way.
-        Accepted::With(match position {
-            Some(position) => self.log.batch_of(position),
-            None => self.log.undurable(),
-        })
+        Accepted::With(self.batch_of((source, message.sequence())))
     }
 
     pub(super) fn source_of(&mut self, message: &Message) -> Source {
@@ -231,7 +250,12 @@ impl Node {
         }
     }
 
-    fn append(&mut self, message: Message, source: Source, publisher: Option<SessionId>) {
+    fn append(
+        &mut self,
+        message: Message,
+        source: Source,
+        publisher: Option<SessionId>,
+    ) -> Position {
         self.tally.processed(message.origin(), message.kind());
         self.mark(source, &message);
         let key_hash = message.key_hash();
@@ -241,6 +265,7 @@ impl Node {
             let before = self.newest.put(key, Newest { version, source, sequence, position });
             self.log.marks.newest.push((key, before));
         }
+        position
     }
 
     /// Appends a message for one session only: a dead letter that is replayed.

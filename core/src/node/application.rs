@@ -13,7 +13,7 @@ use crate::event::Event;
 use crate::ids::{BatchId, Position, SessionId};
 use crate::io::{Close, CloseCode, Protocol};
 use crate::json::{self, Request, Settle, Target};
-use crate::link::{Answer, AppLink, ERROR_BUDGET, Link, Pending, State};
+use crate::link::{Answer, AppLink, Link, Pending, State};
 use crate::rate::RateLimit;
 use crate::refusal::{Code, Refusal};
 use crate::session::{Application, Dirty, Role, Session, retry_wait};
@@ -65,6 +65,7 @@ impl Node {
             session,
             client: wishes.client.clone(),
             answers: VecDeque::from([greeting]),
+            reading: None,
             errors_in_row: 0,
             synced_at: Some(self.log.durable()),
             publish_rate: RateLimit::new(self.config.limits.publish_rate, self.now.instant),
@@ -164,6 +165,7 @@ impl Node {
         match json::parse(frame, &self.config.limits) {
             Ok(Request::Publish(draft)) => self.publish_on(link, &draft, ordinal),
             Ok(Request::Settle(settle)) => self.settle_on(link, &settle, ordinal),
+            Ok(Request::Read(read)) => self.read_on(link, &read, ordinal),
             Err(refusal) => self.reject(link, refusal, ordinal),
         }
         Ok(())
@@ -255,18 +257,12 @@ impl Node {
     }
 
     /// Answers a frame with an error. A client that errs too often in a row is closed.
-    fn reject(&mut self, link: &mut Link, refusal: Refusal, frame: u64) {
+    pub(super) fn reject(&mut self, link: &mut Link, refusal: Refusal, frame: u64) {
         self.tally.rejected(refusal.code);
         let code = refusal.code.as_str();
         self.out.push_back(crate::io::Output::Event(Event::Rejected { link: link.id, code }));
         let Some(application) = link.application_mut() else { return };
-        if !refusal.code.retryable() {
-            application.errors_in_row += 1;
-        }
-        if application.errors_in_row >= ERROR_BUDGET {
-            let reason = format!("{ERROR_BUDGET} errors in a row, the last one {code}");
-            application.ending = Some(Close { code: CloseCode::Limit, reason });
-        }
+        application.erred(refusal.code);
         // It leaves with the answer before it, and must not hide what that waits for.
         let batch = application.answers.back().map_or(BatchId::default(), |last| last.batch);
         application.answers.push_back(Pending {
@@ -327,7 +323,7 @@ impl Node {
 }
 
 /// Whether nothing more is taken on this link: it has spent its errors.
-fn is_ending(link: &Link) -> bool {
+pub(super) fn is_ending(link: &Link) -> bool {
     link.application().is_none_or(|application| application.ending.is_some())
 }
 

@@ -13,9 +13,11 @@ use crate::link::{Answer, Link, State};
 use crate::refusal::{Code, Refusal};
 use crate::session::{Dirty, Session};
 use crate::store::{Batch, CommitFailed, Committed, Row, StoreFailure};
+use crate::time::WallMs;
 use crate::timers::Timer;
-use crate::wire::{NotNow, NotNowReason, Wire};
+use crate::wire::{BatchKind, NotNow, NotNowReason, Wire};
 
+use super::offering::name;
 use super::{Node, Order, Phase, transmit};
 
 /// How long the store is left alone after it was full.
@@ -34,7 +36,8 @@ impl Node {
         let (floor, state_floor) = self.floors();
         let history_max_bytes = self.history_max_bytes();
         let touched = core::mem::take(&mut self.receipts_touched).into_iter();
-        let (blocks, dropped) = self.receipts.take_blocks(touched, wall, self.clock.trusted());
+        let (blocks, dropped) =
+            self.receipts.take_blocks(touched, wall, self.clock.trusted_for_ages());
         let (seen, seen_dropped) = self.seen.take_changes();
         let mut ids = core::mem::take(&mut self.dirty_now);
         ids.append(&mut self.dirty_soon);
@@ -57,16 +60,22 @@ impl Node {
         growing.state_floor = state_floor;
         growing.history_max_bytes = history_max_bytes;
         growing.wall = wall;
+        let trusted = self.clock.trusted();
+        growing.tombstones_before =
+            trusted.map_or(WallMs(0), |wall| wall.minus(self.config.store.tombstone_ttl));
         let batch = self.log.seal();
         self.out.push_back(Output::Commit(batch));
     }
 
     /// No session needs anything at or below the first of these positions, nor superseded state
     /// at or below the second.
-    fn floors(&self) -> (Position, Position) {
+    fn floors(&mut self) -> (Position, Position) {
+        let trusted = self.clock.trusted();
         let mut floors = (self.log.durable(), self.log.durable());
-        for session in self.sessions.values().filter(|session| session.receives()) {
-            floors.0 = floors.0.min(session.cursor());
+        for session in self.sessions.values_mut().filter(|session| session.receives()) {
+            // Events that led nowhere may still find their way.
+            let kept = session.passed.kept(trusted).map_or(floors.0, Position::before);
+            floors.0 = floors.0.min(session.cursor()).min(kept);
             floors.1 = floors.1.min(session.state_settled());
         }
         floors
@@ -139,10 +148,12 @@ impl Node {
             State::Handshake | State::Candidate { .. } => {}
             State::Peer(peer) => {
                 peer.committed(batch);
-                if !peer.waiting.is_empty() {
+                let seen = peer.take_seen(batch);
+                if !peer.waiting.is_empty() || !peer.seen_later.is_empty() {
                     self.awaiting.insert(id);
                 }
                 self.unflushed.insert(id);
+                name(&mut self.out, link, BatchKind::Seen, seen, &self.seen);
             }
             State::Application(application) => {
                 if application.answers.back().is_some_and(|last| last.batch > batch) {
@@ -235,6 +246,11 @@ impl Node {
             for (key, before) in marks.newest.into_iter().rev() {
                 self.newest.undo(key, before);
             }
+            for (id, link) in marks.asked {
+                if self.links.contains_key(&link) {
+                    self.wants.note(id, link, self.now.instant);
+                }
+            }
             for (session, id) in marks.receipts.into_iter().rev() {
                 self.receipts.undo(session, &id);
             }
@@ -324,7 +340,7 @@ impl Node {
 
     /// The last batch is durable and every answer has left: says 1001 to everyone.
     pub(super) fn stop_if_done(&mut self) {
-        if self.log.is_committing() || self.commit_wanted {
+        if self.log.is_committing() || self.commit_wanted || self.questions() > 0 {
             return;
         }
         for (_, link) in core::mem::take(&mut self.links) {

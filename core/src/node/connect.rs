@@ -140,8 +140,14 @@ impl Node {
             (State::Peer(_), Wire::Messages(batch)) => self.peer_messages(link, &batch),
             (State::Peer(_), Wire::Ack(ack)) => self.peer_acknowledged(link, ack),
             (State::Peer(_), Wire::NotNow(not_now)) => self.peer_refused(link, not_now),
+            (State::Peer(_), Wire::Topology(batch)) => self.peer_topology(link, &batch),
+            (State::Peer(_), Wire::Have(batch)) => self.peer_has(link, &batch),
+            (State::Peer(_), Wire::Want(batch)) => self.peer_wants(link, &batch),
+            (State::Peer(_), Wire::Seen(batch)) => self.peer_has_seen(link, &batch),
+            (State::Peer(_), Wire::Gone(batch)) => self.peer_misses(link, &batch),
             (State::Application(_), Wire::Publish(batch)) => self.application_publish(link, &batch),
             (State::Application(_), Wire::Settle(batch)) => self.application_settle(link, &batch),
+            (State::Application(_), Wire::Reads(batch)) => self.application_reads(link, &batch),
             _ => Err(protocol("a frame that has no place here")),
         }
     }
@@ -321,7 +327,9 @@ impl Node {
         if link.dialer.is_none() {
             self.send_hello(link, Some(&node));
         }
-        link.state = State::Peer(PeerLink::new(session, node.clone(), hello, self.now));
+        let mut peer = PeerLink::new(session, node.clone(), hello, self.now);
+        peer.began = self.log.durable();
+        link.state = State::Peer(peer);
         if let Some(session) = self.sessions.get_mut(&session) {
             session.link = Some(link.id);
             session.away_since = None;
@@ -330,10 +338,27 @@ impl Node {
         self.ready.insert(session);
         self.ping(link);
         self.timers.set(Timer::Link(link.id), link.ping_at);
+        self.introduce(link);
+        self.say_where_the_log_ends(link, &node, hello.reported);
         let synced = hello.durability == crate::config::Durability::Full;
         let remote = link.remote.clone();
         self.event(Event::PeerUp { peer: node, link: link.id, remote, synced });
         Ok(())
+    }
+
+    /// Tells the peer where the log ends, from which it sees whether this store went back. A store
+    /// that had told more in an earlier life than it began with is an older copy: it says where it
+    /// began, and the peer offers everything again (P2).
+    fn say_where_the_log_ends(&mut self, link: &mut Link, peer: &NodeId, told: Position) {
+        let session = link.session().and_then(|id| self.sessions.get_mut(&id));
+        let met = session.is_none_or(|session| core::mem::replace(&mut session.met, true));
+        if met || told <= self.began {
+            self.acknowledge(link, self.log.durable());
+            return;
+        }
+        self.acknowledge(link, self.began);
+        let (peer, holds) = (peer.clone(), self.began);
+        self.event(Event::StoreWentBack { peer, told, holds });
     }
 
     /// The session of a peer that has said Hello. A new one, and one whose peer has lost its
@@ -358,7 +383,7 @@ impl Node {
             let reported = if lost { Position::default() } else { reported };
             session.role = Role::Peer(Peer { reported, ..peer });
             if lost {
-                session.rewind(self.log.durable());
+                session.rewind_for_lost(self.log.durable());
                 self.tally.rewound("store_lost");
                 self.event(Event::PeerLostStore { peer: node.clone() });
             }
@@ -384,6 +409,9 @@ impl Node {
         let last = if unnamed { &mut self.last_unnamed } else { &mut self.last_session };
         *last = last.next();
         let id = *last;
+        if matches!(&role, Role::Application(application) if application.tags.is_some()) {
+            self.mesh_changed();
+        }
         let repeats = RateLimit::new(self.config.retry.max_rate, self.now.instant);
         let session = Session::new(id, role, next, repeats);
         self.by_name.insert(session.name.clone(), id);
@@ -426,6 +454,8 @@ impl Node {
                 self.tally.reconnect(peer.node.as_str(), reason_label(&reason));
                 let peer = peer.node.clone();
                 self.event(Event::PeerDown { peer, link: link.id, reason: reason.clone() });
+                self.wants.ended(link.id);
+                self.mesh_changed();
             }
             State::Application(application) => {
                 let client = application.client.clone();

@@ -25,6 +25,9 @@ impl Node {
             (Purpose::Lookup(link, keys), Answer::Latest(found)) => {
                 self.looked_up(link, keys, found);
             }
+            (Purpose::Read(link), Answer::Values(found)) => {
+                self.values_fetched(link, fetch, found);
+            }
             (Purpose::Operator(ticket), answer) => self.operator_fetched(fetch, ticket, answer),
             (purpose, answer) => {
                 debug_assert!(false, "{purpose:?} was answered with {answer:?}");
@@ -35,6 +38,7 @@ impl Node {
         {
             self.fetch_now(session, query);
         }
+        self.ask_waiting_reads();
     }
 
     /// Asks the store for rows of a session, now or when another question is answered.
@@ -51,7 +55,7 @@ impl Node {
     fn session_fetches(&self) -> usize {
         let of_sessions = |purpose: &&Purpose| match purpose {
             Purpose::Walk(..) | Purpose::Repeat(..) => true,
-            Purpose::Lookup(..) | Purpose::Operator(_) => false,
+            Purpose::Lookup(..) | Purpose::Read(_) | Purpose::Operator(_) => false,
         };
         self.fetches.values().filter(of_sessions).count()
     }
@@ -64,7 +68,10 @@ impl Node {
         let purpose = match &query {
             Query::RowsAt(positions) => Purpose::Repeat(id, positions.clone()),
             Query::Rows { after, .. } => Purpose::Walk(id, *after),
-            Query::Latest(_) | Query::Find { .. } | Query::DeadLetters { .. } => return,
+            Query::Latest(_)
+            | Query::Values { .. }
+            | Query::Find { .. }
+            | Query::DeadLetters { .. } => return,
         };
         let fetch = self.fetch(purpose, query);
         if let Some(session) = self.sessions.get_mut(&id) {

@@ -19,17 +19,21 @@ use crate::json;
 use crate::link::{Link, PEER_WINDOW, State};
 use crate::log::Log;
 use crate::message::Message;
+use crate::offer::Id;
 use crate::rate::Random;
-use crate::session::{Flight, Role, Session, retry_wait};
+use crate::seen::Seen;
+use crate::session::{Flight, Offer, Role, Session, retry_wait};
 use crate::store::{DeadReason, Query, Row, StoredRow};
 use crate::tally::Tally;
-use crate::time::{Now, WallMs};
+use crate::time::{Instant, Now, WallMs};
+use crate::topology::{Route, Topology};
 use crate::wire::{BatchKind, DeliveryHead, FRAME_OVERHEAD, FrameWriter, Wire};
 
+use super::offering::name;
 use super::transmit;
 
 /// A binary frame is sent when it has grown to this.
-const FRAME_TARGET: usize = 64 << 10;
+pub(super) const FRAME_TARGET: usize = 64 << 10;
 /// Rows asked of the store at once.
 const FETCH_ROWS: usize = 1024;
 /// Bytes asked of the store at once.
@@ -50,12 +54,15 @@ pub(super) struct Carrier<'a> {
     pub(super) tally: &'a mut Tally,
     pub(super) buffer: &'a mut BytesMut,
     pub(super) random: &'a mut Random,
+    pub(super) seen: &'a mut Seen,
+    pub(super) topology: &'a mut Topology,
     pub(super) now: Now,
     /// The wall clock, if it can be trusted.
     pub(super) trusted: Option<WallMs>,
     pub(super) deaths: Vec<Death>,
     pub(super) first: u64,
     pub(super) again: u64,
+    pub(super) pulled: u64,
     pub(super) conflated: u64,
 }
 
@@ -89,9 +96,10 @@ impl Desk<'_> {
         if !self.session.receives() {
             self.session.next = self.session.next.max(upto.next());
         }
+        let reach = self.link.reach();
         loop {
-            if self.session.next > upto {
-                return Stop::Done;
+            if self.session.next > upto.min(reach) {
+                return if reach < upto { Stop::Held } else { Stop::Done };
             }
             if let Some(stop) = self.stop() {
                 if matches!(stop, Stop::Window | Stop::Credit) && self.session.wants_conflation() {
@@ -143,7 +151,7 @@ impl Desk<'_> {
 
     fn query(&self) -> Query {
         // Only rows that need the store's word are asked beyond what is in memory.
-        let upto = self.log.durable();
+        let upto = self.log.durable().min(self.link.reach());
         Query::Rows {
             after: self.session.next.before(),
             upto,
@@ -195,6 +203,7 @@ impl Desk<'_> {
     /// Flights that were due, and what the store has of them.
     pub(super) fn repeats(&mut self, asked: &[Position], rows: &[StoredRow]) {
         let mut rows = rows.iter().peekable();
+        let mut gone = Vec::new();
         for position in asked {
             let found = rows.next_if(|stored| stored.row.position == *position);
             if !self.session.flights.contains_key(position) {
@@ -209,11 +218,29 @@ impl Desk<'_> {
                 }
                 // Superseded, or gone for that reason.
                 Some(_) | None => {
-                    self.session.flights.remove(position);
+                    let flight = self.session.flights.remove(position);
                     self.carrier.tally.superseded += 1;
+                    if let Some(Flight { offer: Offer::Wanted(id), .. }) = flight {
+                        gone.push(id);
+                    }
                 }
             }
         }
+        self.carrier.name(self.link, BatchKind::Gone, gone);
+    }
+
+    /// Offers what is to be offered now.
+    pub(super) fn offer_due(&mut self) {
+        let now = self.carrier.now.instant;
+        if self.session.offers.next().is_none_or(|at| at > now) {
+            return;
+        }
+        if self.is_held() || !self.link.has_credit() {
+            return;
+        }
+        let ids = self.session.take_offers(now);
+        self.carrier.tally.offered(&self.session.name, ids.len() as u64);
+        self.carrier.name(self.link, BatchKind::Have, ids);
     }
 }
 
@@ -227,7 +254,12 @@ impl Carrier<'_> {
         json: Option<&mut Option<Bytes>>,
     ) {
         let known = !session.known.is_empty() && session.known.remove(&row.position);
-        if known || !session.is_owed(row, &self.config.tags) {
+        if known || !session.is_owed(row, &self.config.tags) || session.is_over(row) {
+            return;
+        }
+        let route = self.route(link, row);
+        if route == Route::Nowhere {
+            session.passed.note(row.position, &row.message);
             return;
         }
         let mut flight = Flight::new(self.now.wall);
@@ -235,10 +267,52 @@ impl Carrier<'_> {
             self.end(session, row, flight, reason);
             return;
         }
+        if let Some((id, at)) = self.offered(session, link, row, route) {
+            session.hold(row.position, flight, id, at);
+            return;
+        }
         if row.position <= session.doubt || row.only.is_some() {
             flight.handed = 1;
         }
         self.carry(session, link, row, flight, json);
+    }
+
+    /// Where a message leads by way of a peer. An application is the end of its way.
+    fn route(&mut self, link: &Link, row: &Row) -> Route {
+        match link.peer() {
+            Some(peer) => self.topology.route(&row.message, &peer.node),
+            None => Route::Now,
+        }
+    }
+
+    /// Whether a peer is offered this row, and when, instead of being sent it: it may have what was
+    /// there before its link came up, and will probably get the rest from its parent in the tree.
+    fn offered(
+        &mut self,
+        session: &Session,
+        link: &Link,
+        row: &Row,
+        route: Route,
+    ) -> Option<(Id, Instant)> {
+        let peer = link.peer()?;
+        let message = &row.message;
+        let old = row.position <= peer.began.max(session.lost) || row.position < session.again;
+        let at = match route {
+            Route::Now if !old => return None,
+            Route::Later if !old => self.now.instant + self.config.routing.offer_delay,
+            Route::Now | Route::Later | Route::Nowhere => self.now.instant,
+        };
+        let source = match self.seen.find(message.origin(), message.incarnation()) {
+            Some(source) => source,
+            None => self.seen.source(&message.identity().origin, message.incarnation()),
+        };
+        Some(((source, message.sequence()), at))
+    }
+
+    /// Names messages to a peer.
+    fn name(&mut self, link: &mut Link, kind: BatchKind, ids: Vec<Id>) {
+        self.send_filled(link);
+        name(self.out, link, kind, ids, self.seen);
     }
 
     /// Hands a flight over again, or gives it up.
@@ -311,7 +385,9 @@ impl Carrier<'_> {
         }
         flight.on_link = true;
         flight.due = None;
-        if redelivery == 0 {
+        if let Offer::Wanted(_) = flight.offer {
+            self.pulled += 1;
+        } else if redelivery == 0 {
             self.first += 1;
         } else {
             self.again += 1;
@@ -415,11 +491,13 @@ impl Carrier<'_> {
             let name = if unnamed { "app:other" } else { &session.name };
             self.tally.conflated(name, self.conflated);
         }
-        if self.first + self.again == 0 {
+        if self.first + self.again + self.pulled == 0 {
             return;
         }
         match &link.state {
-            State::Peer(peer) => self.tally.sent(peer.node.as_str(), self.first, self.again),
+            State::Peer(peer) => {
+                self.tally.sent(peer.node.as_str(), self.first, self.again, self.pulled);
+            }
             State::Application(_) if !session.is_durable() => {
                 self.tally.delivered("app:other", self.first, self.again);
             }

@@ -7,8 +7,9 @@
 //!
 //! The files of this folder are chapters of one `impl`: `connect` (links come and go), `accept`
 //! (messages come in),
-//! `commit` (batches), `handover` and `serve` (messages go out), `application` (frames of
-//! applications), `repeat` (timers), `operate` (operators).
+//! `mesh` and `offering` (topology, offers), `commit` (batches), `handover` and `serve` (messages go
+//! out), `application` (frames of applications), `read` (their reads), `repeat` (timers), `operate`
+//! (operators).
 
 mod accept;
 mod application;
@@ -17,8 +18,11 @@ mod connect;
 mod dialing;
 mod fetched;
 mod handover;
+mod mesh;
+mod offering;
 mod operate;
 mod peer;
+mod read;
 mod repeat;
 mod serve;
 
@@ -35,13 +39,14 @@ use crate::dial::Dialer;
 use crate::event::Event;
 use crate::extent::Extent;
 use crate::ids::{
-    BatchId, DeadLetterId, DialId, FetchId, Incarnation, LinkId, Position, Sequence, SessionId,
-    StoreId, Ticket,
+    BatchId, DeadLetterId, DialId, FetchId, Incarnation, LinkId, NodeId, Position, Sequence,
+    SessionId, StoreId, Ticket,
 };
 use crate::io::{Frame, Input, Output};
 use crate::link::Link;
 use crate::log::Log;
 use crate::newest::NewestOfKeys;
+use crate::offer::Wants;
 use crate::rate::{Random, RateLimit};
 use crate::receipts::{Bounds, Receipts};
 use crate::seen::{Seen, Source};
@@ -50,6 +55,7 @@ use crate::store::{Query, Recovered, StoreFailure, Usage};
 use crate::tally::Tally;
 use crate::time::{Instant, Now};
 use crate::timers::{Timer, Timers};
+use crate::topology::{Record, Topology};
 
 use self::operate::Search;
 
@@ -69,6 +75,8 @@ pub struct Node {
     incarnation: Incarnation,
     /// This node as an origin.
     me: Source,
+    /// End of the log at the start.
+    began: Position,
     started: Instant,
     now: Now,
     random: Random,
@@ -79,6 +87,12 @@ pub struct Node {
     seen: Seen,
     newest: NewestOfKeys,
     receipts: Receipts,
+    topology: Topology,
+    /// When the mesh was told last what has changed here.
+    told_mesh: Option<Instant>,
+    /// Nodes whose records are to be told to the peers, but not to the one that told.
+    news: BTreeMap<NodeId, Option<LinkId>>,
+    wants: Wants,
     sessions: BTreeMap<SessionId, Session>,
     by_name: BTreeMap<String, SessionId>,
     last_session: SessionId,
@@ -94,6 +108,8 @@ pub struct Node {
     last_fetch: FetchId,
     /// Sessions that wait for a free question.
     fetch_queue: VecDeque<(SessionId, Query)>,
+    /// Links whose reads wait for a free question.
+    read_queue: VecDeque<LinkId>,
     /// Sessions to hand over to.
     ready: BTreeSet<SessionId>,
     /// Links that wait for a batch.
@@ -153,6 +169,8 @@ enum Purpose {
     Repeat(SessionId, Vec<Position>),
     /// What is the newest of the keys of parked messages.
     Lookup(LinkId, Vec<crate::ids::Hash128>),
+    /// Reads at the front of the answers of an application's link.
+    Read(LinkId),
     /// An operator's question or order.
     Operator(Ticket),
 }
@@ -170,10 +188,19 @@ impl Node {
             ids: config.limits.idempotency_ids,
             bytes: config.limits.idempotency_max_bytes,
         };
+        let record = Record {
+            node: config.id.as_str().into(),
+            store: recovered.store_id,
+            incarnation,
+            revision: incarnation.get(),
+            tags: config.tags.as_str().into(),
+            links: String::new(),
+        };
         let mut node = Self {
             store_id: recovered.store_id,
             incarnation,
             me,
+            began: recovered.head,
             started: now.instant,
             now,
             random,
@@ -184,6 +211,15 @@ impl Node {
             seen,
             newest: NewestOfKeys::new(recovered.clock),
             receipts: Receipts::recover(&recovered.receipts, bounds),
+            topology: Topology::new(
+                config.id.clone(),
+                config.limits.max_nodes,
+                record,
+                now.instant,
+            ),
+            told_mesh: None,
+            news: BTreeMap::new(),
+            wants: Wants::default(),
             sessions: BTreeMap::new(),
             by_name: BTreeMap::new(),
             last_session: recovered.last_session,
@@ -197,6 +233,7 @@ impl Node {
             fetches: BTreeMap::new(),
             last_fetch: FetchId::default(),
             fetch_queue: VecDeque::new(),
+            read_queue: VecDeque::new(),
             ready: BTreeSet::new(),
             awaiting: BTreeSet::new(),
             unflushed: BTreeSet::new(),
@@ -304,6 +341,7 @@ impl Node {
     /// the shell sends.
     fn gather(&mut self) {
         self.seal_if_wanted();
+        self.spread_news();
         for session in core::mem::take(&mut self.ready) {
             self.serve(session);
         }

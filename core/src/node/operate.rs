@@ -117,7 +117,7 @@ impl Node {
                 dead.extend(letters.into_iter().filter(|letter| letter.message.id() == id));
                 last.map(|after| Query::DeadLetters { after, limit: DEAD_LETTER_PAGE })
             }
-            Answer::Rows { .. } | Answer::RowsAt(_) | Answer::Latest(_) => None,
+            Answer::Rows { .. } | Answer::RowsAt(_) | Answer::Latest(_) | Answer::Values(_) => None,
         };
         if let Some(query) = next {
             self.search(ticket, Search::Where { id, rows, dead }, query);
@@ -251,7 +251,7 @@ impl Node {
         self.order(ticket, true);
     }
 
-    fn status(&self) -> Status {
+    fn status(&mut self) -> Status {
         let refusing = match (&self.clock_fault, &self.store_full, self.phase) {
             (_, _, Phase::ShuttingDown) => Some("shutting down".into()),
             (Some(fault), _, _) => Some(fault.to_string()),
@@ -278,6 +278,7 @@ impl Node {
             shutting_down: self.phase != Phase::Running,
             links: self.link_statuses(),
             sessions: self.sessions.values().map(|session| self.session_status(session)).collect(),
+            topology: self.topology.statuses(),
             store: StoreStatus {
                 store_id: self.store_id,
                 head: self.log.durable(),

@@ -68,7 +68,7 @@ impl Node {
             None => messages.len(),
         };
         for message in messages.drain(..ready) {
-            let accepted = self.accept(&message, session);
+            let accepted = self.accept(&message, session, link.id);
             let Some(peer) = link.peer_mut() else { return Ok(()) };
             peer.received += 1;
             match accepted {
@@ -136,7 +136,16 @@ impl Node {
         for position in peer.acknowledge(ack.upto) {
             moved |= session.settle(position);
         }
-        if let Some(peer) = session.peer_mut() {
+        let head = self.log.durable();
+        let went_back = session.peer().is_some_and(|peer| ack.position < peer.reported);
+        // An older copy of its store: it may lack anything that it had (P2).
+        let rewound = went_back && session.lose(head, self.now.instant);
+        if rewound {
+            self.tally.rewound("store_went_back");
+        }
+        if let Some(peer) = session.peer_mut()
+            && went_back == rewound
+        {
             moved |= peer.reported != ack.position;
             peer.reported = ack.position;
         }
@@ -145,6 +154,10 @@ impl Node {
             self.touch(id, Dirty::Soon);
         }
         self.ready.insert(id);
+        if rewound {
+            let peer = peer.node.clone();
+            self.event(Event::PeerStoreWentBack { peer });
+        }
         Ok(())
     }
 

@@ -24,6 +24,7 @@ impl Node {
                 Timer::Session(session) => drop(self.ready.insert(session)),
                 Timer::Dial(index) => self.dial(index),
                 Timer::Cursors => self.commit_wanted = true,
+                Timer::Topology => self.tell_mesh(),
                 Timer::Upkeep => self.look_after_itself(),
             }
         }
@@ -60,7 +61,7 @@ impl Node {
                     self.ping(&mut link);
                     // A peer that is sent nothing must hear all the same when a clock is right
                     // again: the last acknowledgement, said once more, tells it.
-                    self.acknowledge(&mut link);
+                    self.acknowledge(&mut link, self.log.durable());
                 }
                 let deadline = link.heard + self.config.heartbeat.timeout;
                 self.timers.set(Timer::Link(id), link.ping_at.min(deadline));
@@ -106,6 +107,8 @@ impl Node {
         let at = self.now;
         self.clock.compare_with_peers(peers.map(|peer| peer.clock_offset_ms(at)));
         self.notice_clock();
+        self.tell_mesh();
+        self.topology.forget_lost(now);
         if let Some(until) = self.store_rest_until.filter(|until| *until > now) {
             // Upkeep came for another reason; the end of the rest is not to wait for the next.
             self.timers.set_earlier(Timer::Upkeep, until);

@@ -8,12 +8,14 @@ use crate::event::Event;
 use crate::ids::{FetchId, LinkId, Position, SessionId};
 use crate::io::{Frame, Observation, Output, Protocol};
 use crate::json;
-use crate::link::{Answer, Link, Pending};
+use crate::link::{Answer, Link, PeerLink, Pending};
+use crate::message::Message;
+use crate::read::Read;
 use crate::session::Dirty;
 use crate::store::{DeadLetter, Query, StoredRow};
 use crate::time::Instant;
 use crate::timers::Timer;
-use crate::wire::{Ack, BatchKind, Outcome, Wire};
+use crate::wire::{Ack, BatchKind, Outcome, ReadResult, ReadValue, Wire};
 
 use super::handover::{Carrier, Death, Desk, Stop};
 use super::{Node, transmit};
@@ -24,11 +26,17 @@ const REPEATS: usize = 256;
 impl Node {
     /// Hands a session what its link can take now.
     pub(super) fn serve(&mut self, id: SessionId) {
+        let now = self.now.instant;
+        if self.sessions.get_mut(&id).is_some_and(|session| session.go_back(now)) {
+            self.tally.rewound("destination");
+            self.arrange_write(id);
+        }
         let stop = self.visit(id, |desk, durable, committed| {
             desk.answer(durable, committed);
             if desk.link.is_greeted() { desk.walk(durable) } else { Stop::Held }
         });
         let Some(stop) = stop else { return };
+        self.ask_reads(id);
         self.repeat_due(id);
         let idle = self.sessions.get(&id).is_some_and(|session| session.fetch.is_none());
         if let Stop::Store(Some(query)) = stop
@@ -42,7 +50,7 @@ impl Node {
     }
 
     /// Brings session and link together, and takes care of what comes of it.
-    fn visit<T>(
+    pub(super) fn visit<T>(
         &mut self,
         id: SessionId,
         work: impl FnOnce(&mut Desk<'_>, Position, crate::ids::BatchId) -> T,
@@ -57,18 +65,26 @@ impl Node {
             tally: &mut self.tally,
             buffer: &mut self.buffer,
             random: &mut self.random,
+            seen: &mut self.seen,
+            topology: &mut self.topology,
             now: self.now,
             trusted: self.clock.trusted(),
             deaths: Vec::new(),
             first: 0,
             again: 0,
+            pulled: 0,
             conflated: 0,
         };
         let mut desk = Desk { session, link, log: &mut self.log, carrier };
         let result = work(&mut desk, durable, committed);
+        desk.offer_due();
         let Desk { session, link, mut carrier, .. } = desk;
         carrier.send_filled(link);
         carrier.count(session, link);
+        if link.peer().is_some_and(|peer| peer.told_position < durable) {
+            // Whoever has heard of a row knows how far the log goes: it notices an older copy.
+            self.unflushed.insert(link.id);
+        }
         let deaths = carrier.deaths;
         if session.cursor() != before {
             session.touch(Dirty::Soon);
@@ -201,17 +217,20 @@ impl Node {
     /// Tells a peer what is durable, if that is news.
     pub(super) fn flush(&mut self, id: LinkId) {
         let Some(mut link) = self.links.remove(&id) else { return };
-        if link.peer().is_some_and(|peer| peer.settled != peer.told) {
-            self.acknowledge(&mut link);
+        let durable = self.log.durable();
+        let news = |peer: &PeerLink| peer.settled != peer.told || peer.told_position < durable;
+        if link.peer().is_some_and(news) {
+            self.acknowledge(&mut link, self.log.durable());
         }
         self.links.insert(id, link);
     }
 
-    /// Tells a peer what is durable, and what the wall clock says.
-    pub(super) fn acknowledge(&mut self, link: &mut Link) {
-        let (position, wall) = (self.log.durable(), self.now.wall);
+    /// Tells a peer what is durable, where the log ends, and what the wall clock says.
+    pub(super) fn acknowledge(&mut self, link: &mut Link, position: Position) {
+        let wall = self.now.wall;
         let Some(peer) = link.peer_mut() else { return };
         peer.told = peer.settled;
+        peer.told_position = position;
         let ack = Wire::Ack(Ack { upto: peer.told, position, wall });
         transmit(&mut self.out, link, Frame::Binary(ack.encode()));
     }
@@ -257,9 +276,11 @@ impl Desk<'_> {
     fn answer(&mut self, durable: Position, committed: crate::ids::BatchId) {
         let mut receipts: Option<(Instant, usize)> = None;
         while let Some(application) = self.link.application() {
-            let Some(Pending { place, batch, .. }) = application.answers.front() else { break };
+            let Some(pending) = application.answers.front() else { break };
+            let Pending { place, batch, .. } = pending;
             let place = *place;
-            if *batch > committed || !self.link.has_credit() {
+            let is_read = matches!(pending.answer, Answer::Read { .. });
+            if *batch > committed || is_read || !self.link.has_credit() {
                 break;
             }
             if self.link.is_greeted() && place > self.session.next {
@@ -295,7 +316,7 @@ impl Desk<'_> {
         }
     }
 
-    fn say(&mut self, answer: Answer) {
+    pub(super) fn say(&mut self, answer: Answer) {
         match self.link.protocol {
             Protocol::Json => self.say_in_json(&answer),
             Protocol::Postcard => self.say_in_binary(&answer),
@@ -312,10 +333,15 @@ impl Desk<'_> {
                 json::write::receipt(text(id), node, *version, *duplicate, level, buffer);
                 buffer.split().freeze()
             }
+            Answer::Result { read, newest } => {
+                json::write::result(read.id.as_deref(), &read.key, newest.as_ref(), buffer);
+                buffer.split().freeze()
+            }
             Answer::Error { refusal, frame } => {
                 json::write::error(refusal, *frame, buffer);
                 buffer.split().freeze()
             }
+            Answer::Read { .. } => return,
         };
         self.greet_with(answer);
         transmit(self.carrier.out, self.link, Frame::Text(frame));
@@ -334,6 +360,8 @@ impl Desk<'_> {
                 duplicate: *duplicate,
                 level: self.carrier.config.store.durability,
             },
+            Answer::Result { read, newest } => return self.say_result(read, newest.as_ref()),
+            Answer::Read { .. } => return,
             Answer::Error { refusal, frame } => Outcome::Error {
                 id: refusal.re.as_deref(),
                 frame: *frame,
@@ -345,6 +373,20 @@ impl Desk<'_> {
         };
         let limit = 64 << 10;
         self.carrier.make_room(self.link, BatchKind::Outcomes, 256, limit).push(&outcome);
+    }
+
+    fn say_result(&mut self, read: &Read<'_>, newest: Option<&Message>) {
+        let value = newest.map(|message| ReadValue {
+            kind: message.kind(),
+            version: message.version(),
+            origin: message.origin(),
+            body: message.body(),
+        });
+        let id = read.id.as_deref().unwrap_or_default();
+        let result = ReadResult { id, key: &read.key, value };
+        let length = newest.map_or(0, |message| message.encoded().len()) + read.key.len() + 256;
+        let (kind, limit) = (BatchKind::Results, 64 << 10);
+        self.carrier.make_room(self.link, kind, length, limit).push(&result);
     }
 
     fn greet_with(&mut self, answer: &Answer) {

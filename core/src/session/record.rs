@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+use super::passed::{Passed, PassedRecord};
 use super::{Application, Conflation, Dirty, Flight, Peer, Role, Session};
 use crate::application::AckMode;
 use crate::ids::{Incarnation, NodeId, Position, StoreId, is_name};
@@ -36,6 +37,8 @@ enum RoleRecord {
         store: StoreId,
         incarnation: Incarnation,
         reported: Position,
+        passed: PassedRecord,
+        lost: Position,
     },
     Application {
         tags: Option<String>,
@@ -67,9 +70,12 @@ impl Session {
         let (Record { role, next, open, away_since, node_tags: before }, rest) =
             postcard::take_from_bytes(&record.state).ok()?;
         let (kind, name) = record.name.split_once(':')?;
+        let (mut passed, mut lost) = (Passed::default(), Position::default());
         let role = match role {
-            RoleRecord::Peer { store, incarnation, reported } => {
+            RoleRecord::Peer { store, incarnation, reported, passed: over, lost: upto } => {
                 let node = NodeId::new(name).ok()?;
+                passed = Passed::recover(over);
+                lost = upto;
                 Role::Peer(Peer { node, store, incarnation, reported })
             }
             RoleRecord::Application { tags, keys, auto, conflate, from, replay } => {
@@ -93,6 +99,8 @@ impl Session {
         let impossible = next > head.next() || open.iter().any(|flight| flight.position >= next);
         let mut session = Self::new(record.id, role, next, repeats);
         session.doubt = head;
+        session.passed = passed;
+        session.lost = lost.min(head);
         session.handed_upto = head;
         session.away_since = Some(away_since);
         for OpenRecord { position, handed, failed, first_at } in open {
@@ -118,6 +126,8 @@ impl Session {
                 store: peer.store,
                 incarnation: peer.incarnation,
                 reported: peer.reported,
+                passed: self.passed.record(),
+                lost: self.lost,
             },
             Role::Application(application) => {
                 application.client.as_ref()?;

@@ -21,16 +21,19 @@ use crate::draft::Draft;
 use crate::ids::{BatchId, Hash128, Incarnation, NodeId, Position, Sequence, SessionId, StoreId};
 use crate::json::{self, Request, Settle as Said, Target, write};
 use crate::message::{Fields, Kind, Message};
+use crate::offer;
 use crate::rate::RateLimit;
+use crate::read::Read as Asked;
 use crate::receipts::{Bounds, Known, Receipt, Receipts};
 use crate::refusal::{Code, Refusal};
 use crate::seen::{Seen, Verdict};
 use crate::session::{Application, Flight, Peer, Role, Session};
 use crate::tags::TagSet;
 use crate::time::{Instant, WallMs};
+use crate::topology::Record;
 use crate::wire::{
     self, Ack, BatchKind, Connect, DeliveryHead, FrameWriter, Hello, NotNow, NotNowReason, Outcome,
-    Publish, Settle, Welcome, Wire,
+    Publish, Read, ReadResult, ReadValue, Settle, Welcome, Wire,
 };
 
 /// The lines of one file, and which of them were looked at.
@@ -170,6 +173,13 @@ fn frame_name(frame: &Wire) -> &'static str {
         Wire::Synced => "synced",
         Wire::Settle(_) => "settle",
         Wire::Conflated(_) => "conflated",
+        Wire::Topology(_) => "topology",
+        Wire::Have(_) => "have",
+        Wire::Want(_) => "want",
+        Wire::Seen(_) => "seen",
+        Wire::Gone(_) => "gone",
+        Wire::Reads(_) => "reads",
+        Wire::Results(_) => "results",
     }
 }
 
@@ -191,7 +201,35 @@ fn frames() -> Vec<Wire> {
         Wire::Synced,
         Wire::Settle(record(BatchKind::Settle, &Settle::Ack(position)).into()),
         Wire::Conflated(300),
+        Wire::Topology(record(BatchKind::Topology, &topology_record()).into()),
+        Wire::Have(named(BatchKind::Have)),
+        Wire::Want(named(BatchKind::Want)),
+        Wire::Seen(named(BatchKind::Seen)),
+        Wire::Gone(named(BatchKind::Gone)),
+        Wire::Reads(record(BatchKind::Reads, &reads()[0].1).into()),
+        Wire::Results(record(BatchKind::Results, &results()[0].1).into()),
     ]
+}
+
+fn topology_record() -> Record {
+    Record {
+        node: "azure-1".into(),
+        store: StoreId(7),
+        incarnation: Incarnation::new(300),
+        revision: 301,
+        tags: "azure,prod".into(),
+        links: "aws-1,gcp-1".into(),
+    }
+}
+
+/// Three in a row, one after a gap, and one of another start.
+fn named(kind: BatchKind) -> Bytes {
+    let mut seen = Seen::default();
+    let origin = NodeId::new("aws-1").expect("a name");
+    let [first, second] = [3, 300].map(|start| seen.source(&origin, Incarnation::new(start)));
+    let ids = [(first, 300), (first, 301), (first, 302), (first, 304), (second, 1)];
+    let ids = ids.map(|(source, number)| (source, Sequence::new(number)));
+    inside(&offer::write(kind, ids.to_vec(), &seen, 1 << 10)[0])
 }
 
 fn publish(kind: Kind) -> Publish<'static> {
@@ -248,6 +286,26 @@ fn settles() -> [Settle<'static>; 5] {
     ]
 }
 
+fn reads() -> [(&'static str, Read<'static>); 4] {
+    let read = |kind| Read { kind, id: "r-1", key: "order:123" };
+    [
+        ("read.GK", read(Some(Kind::Sk))),
+        ("read.GA", read(Some(Kind::Sa))),
+        ("read.GW", read(Some(Kind::Sw))),
+        ("read.any", Read { id: "", ..read(None) }),
+    ]
+}
+
+fn results() -> [(&'static str, ReadResult<'static>); 3] {
+    let value = |kind, body| ReadValue { kind, version: VERSION, origin: "aws-eu-1", body };
+    let result = |value| ReadResult { id: "r-1", key: "order:123", value };
+    [
+        ("result.found", result(Some(value(Kind::Sk, r#"{"amount":1.10}"#)))),
+        ("result.deleted", result(Some(value(Kind::Dk, "null")))),
+        ("result.absent", result(None)),
+    ]
+}
+
 fn reason_name(reason: NotNowReason) -> &'static str {
     match reason {
         NotNowReason::StoreFull => "not_now.store_full",
@@ -290,6 +348,14 @@ fn binary_frames_are_what_was_written_down() {
         let bytes = vectors.hold_bytes(settle_name(&settle), &bytes);
         assert_eq!(wire::records::<Settle<'_>>(&bytes), Ok(vec![settle]));
     }
+    for (name, read) in reads() {
+        let bytes = vectors.hold_bytes(name, &record(BatchKind::Reads, &read));
+        assert_eq!(wire::records::<Read<'_>>(&bytes), Ok(vec![read]));
+    }
+    for (name, result) in results() {
+        let bytes = vectors.hold_bytes(name, &record(BatchKind::Results, &result));
+        assert_eq!(wire::records::<ReadResult<'_>>(&bytes), Ok(vec![result]));
+    }
     vectors.finish();
 }
 
@@ -326,6 +392,14 @@ fn text_frames_of_a_node_are_what_was_written_down() {
         };
         vectors.hold(name, &written(receipt));
     }
+    for (name, id, newest) in [
+        ("out.result.found", Some("r-1"), Some(message(Kind::Sk))),
+        ("out.result.deleted", Some("r-1"), Some(message(Kind::Dk))),
+        ("out.result.absent", None, None),
+    ] {
+        let result = |out: &mut BytesMut| write::result(id, "order:123", newest.as_ref(), out);
+        vectors.hold(name, &written(result));
+    }
     for code in Code::ALL {
         let refusal = Refusal {
             re: Some("m-1".into()),
@@ -356,8 +430,16 @@ fn requests() -> Vec<(&'static str, Request<'static>)> {
             body,
         })
     };
+    let read = |kind| {
+        Request::Read(Asked { kind: Some(kind), id: Some("r-1".into()), key: "order:123".into() })
+    };
     let delivery = Position::new(17);
     vec![
+        ("in.SW", draft(Kind::Sw, r#"{"nets":0.70,"bambora":3e-1}"#, 0)),
+        ("in.DK", draft(Kind::Dk, "null", 0)),
+        ("in.GK", read(Kind::Sk)),
+        ("in.GA", read(Kind::Sa)),
+        ("in.GW", read(Kind::Sw)),
         ("in.SK", draft(Kind::Sk, r#"{"amount":1.10}"#, 0)),
         ("in.SA", draft(Kind::Sa, "[1,2]", 0)),
         ("in.CMD", draft(Kind::Cmd, "true", 60_000)),
@@ -439,7 +521,8 @@ fn what_rests_in_stores_is_what_was_written_down() {
     vectors.hold_bytes("hash.key", &hash);
     vectors.hold_bytes("hash.id", &Hash128::of(&[b"m-1"]).0);
     for kind in Kind::ALL {
-        let publish = Publish { body: "[1.10]", ..publish(kind) };
+        let body = if kind == Kind::Sw { r#"{"a":1.10}"# } else { "[1.10]" };
+        let publish = Publish { body, ..publish(kind) };
         let draft = Draft::from_wire(&publish, &Limits::default()).expect("it is good");
         let name = format!("hash.content.{}", kind.as_str());
         vectors.hold_bytes(&name, &draft.content_hash().0);

@@ -22,7 +22,7 @@ use slipstream_core::wire::{
 };
 
 use super::json::{self, Json};
-use super::{ClientError, Received};
+use super::{ClientError, Received, reading};
 
 /// A binary frame is closed when it has this many bytes.
 const FRAME_BYTES: usize = 64 * 1024;
@@ -173,7 +173,7 @@ impl Delivery {
         }
     }
 
-    /// One JSON value, as it was written.
+    /// One JSON value, as it was written; `null` of a delete.
     pub fn value(&self) -> &str {
         match &self.content {
             Content::Binary(message) => message.body(),
@@ -265,7 +265,7 @@ pub(super) fn settle(protocol: Protocol, settles: &[Settle<'_>]) -> Vec<Frame> {
     }
 }
 
-fn batches<T: Serialize>(kind: BatchKind, records: &[T]) -> Vec<Frame> {
+pub(super) fn batches<T: Serialize>(kind: BatchKind, records: &[T]) -> Vec<Frame> {
     let mut frames = Vec::new();
     let mut writer = FrameWriter::new(kind);
     for record in records {
@@ -300,6 +300,11 @@ fn received_binary(frame: &Bytes, conflated: &mut u64) -> Result<Option<Received
             let outcomes = wire::records::<wire::Outcome<'_>>(&batch).map_err(malformed)?;
             let outcomes = outcomes.into_iter().map(|outcome| of_wire(&batch, outcome)).collect();
             Some(Received::Outcomes(outcomes))
+        }
+        Ok(Wire::Results(batch)) => {
+            let results = wire::records::<wire::ReadResult<'_>>(&batch).map_err(malformed)?;
+            let results = results.iter().map(|result| reading::of_wire(&batch, result)).collect();
+            Some(Received::Results(results))
         }
         Ok(Wire::Deliveries(batch)) => {
             let deliveries = wire::deliveries(&batch).map_err(malformed)?.into_iter();

@@ -9,18 +9,26 @@ use serde_json::value::RawValue;
 use slipstream_core::config::Durability;
 use slipstream_core::ids::Position;
 use slipstream_core::io::Frame;
+use slipstream_core::message::Kind;
+use slipstream_core::read::Read as Asked;
 use slipstream_core::tags;
-use slipstream_core::wire::{PROTOCOL_VERSION, Publish, Settle, Welcome};
+use slipstream_core::value::NO_VALUE;
+use slipstream_core::wire::{PROTOCOL_VERSION, Publish, Read, Settle, Welcome};
 
 use super::frames::{Content, Delivery, Outcome, Refused, Text, Version};
-use super::{ClientError, Received};
+use super::{ClientError, Received, Value};
 
 /// A message to publish.
 pub(super) fn publish(message: &Publish<'_>) -> Result<Frame, ClientError> {
-    let value = serde_json::from_str(message.body).map_err(|error| ClientError::BadValue {
-        key: message.key.into(),
-        reason: error.to_string(),
-    })?;
+    let value = match message.kind {
+        Kind::Dk => None,
+        Kind::Sk | Kind::Sa | Kind::Sw | Kind::Cmd => {
+            Some(serde_json::from_str(message.body).map_err(|error| ClientError::BadValue {
+                key: message.key.into(),
+                reason: error.to_string(),
+            })?)
+        }
+    };
     let frame = PublishJson {
         kind: message.kind.as_str(),
         message_id: message.id,
@@ -40,7 +48,8 @@ struct PublishJson<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
     message_id: &'a str,
     key: &'a str,
-    value: &'a RawValue,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     targeted_tags: Vec<&'a str>,
     #[serde(skip_serializing_if = "is_zero")]
@@ -49,6 +58,21 @@ struct PublishJson<'a> {
 
 fn is_zero(number: &u64) -> bool {
     *number == 0
+}
+
+/// A read; of any kind, it is one of SK.
+pub(super) fn read(read: &Read<'_>) -> Frame {
+    let kind = read.kind.and_then(Asked::name_of).unwrap_or("GK");
+    text_frame(&ReadJson { kind, message_id: read.id, key: read.key })
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ReadJson<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    message_id: &'a str,
+    key: &'a str,
 }
 
 /// What became of a delivery.
@@ -152,6 +176,9 @@ struct Any<'a> {
     tags: Vec<Cow<'a, str>>,
     window: u32,
     max_message_bytes: u64,
+    /// Of a result.
+    #[serde(borrow, rename = "kind")]
+    of_kind: Option<Cow<'a, str>>,
 }
 
 /// What is read out of a delivery. Lists are comma-joined, as in binary frames.
@@ -211,14 +238,24 @@ pub(super) fn received(text: &Bytes) -> Result<Option<Received>, ClientError> {
             message: any.message.into(),
             path: any.path.map(Text::from),
         })])),
-        _ => match any.value {
+        "RESULT" => Some(Received::Results(vec![Value {
+            id: any.message_id.into(),
+            key: any.key.into(),
+            version: any.of_kind.is_some().then(|| any.version.into()),
+            kind: any.of_kind.map(Text::from),
+            value: any.value.map(|value| Text::within(text, value.get())),
+        }])),
+        kind => match any.value.map(RawValue::get).or((kind == "DK").then_some(NO_VALUE)) {
             Some(value) if any.delivery_id > 0 => Some(Received::Deliveries(vec![Delivery {
                 id: Position::new(any.delivery_id),
                 redelivery: any.redelivery,
                 conflated: any.conflated,
                 content: Content::Json(Box::new(Json {
                     frame: Text(text.clone()),
-                    value: Text::within(text, value.get()),
+                    value: match &*any.kind {
+                        "DK" => Text::from(NO_VALUE.to_owned()),
+                        _ => Text::within(text, value),
+                    },
                     kind: any.kind.into(),
                     message_id: any.message_id.into(),
                     key: any.key.into(),

@@ -191,7 +191,7 @@ fn take_node(status: &Status) {
         gauge!("slipstream_store_bytes", "file" => file).set(bytes as f64);
     }
     gauge!("slipstream_seen_bytes").set(status.store.seen_bytes as f64);
-    gauge!("slipstream_tombstones").set(0.0);
+    gauge!("slipstream_tombstones").set(status.store.usage.tombstones as f64);
 }
 
 fn take_links(status: &Status, labels: &mut Labels) {

@@ -144,6 +144,10 @@ pub fn key_hash(key: &str) -> Hash128 {
 }
 
 pub fn message(kind: Kind, number: u64, key: &str, value: &str, expires: u64) -> Message {
+    tagged(kind, number, "", key, value, expires)
+}
+
+fn tagged(kind: Kind, number: u64, tags: &str, key: &str, value: &str, expires: u64) -> Message {
     let fields = Fields {
         kind,
         incarnation: Incarnation::new(7),
@@ -151,7 +155,7 @@ pub fn message(kind: Kind, number: u64, key: &str, value: &str, expires: u64) ->
         version: Hlc(number << 16),
         expires: WallMs(expires),
         group: "",
-        tags: "",
+        tags,
         path: "a,b",
         id: &format!("m-{number}"),
         key,
@@ -162,6 +166,15 @@ pub fn message(kind: Kind, number: u64, key: &str, value: &str, expires: u64) ->
 
 pub fn state(position: u64, key: &str, value: &str) -> Row {
     let message = message(Kind::Sk, position, key, value, 0);
+    let key_hash = message.key_hash();
+    Row { position: Position::new(position), message, key_hash, publisher: None, only: None }
+}
+
+/// State of a key in one of its tag sets; `null` deletes it. Was made at the millisecond
+/// `position`.
+pub fn in_tags(position: u64, tags: &str, key: &str, value: &str) -> Row {
+    let kind = if value == "null" { Kind::Dk } else { Kind::Sk };
+    let message = tagged(kind, position, tags, key, value, 0);
     let key_hash = message.key_hash();
     Row { position: Position::new(position), message, key_hash, publisher: None, only: None }
 }

@@ -63,6 +63,11 @@ pub struct Frame {
     pub tags: Option<Vec<String>>,
     /// How many deliveries may be unacknowledged, in a greeting.
     pub window: Option<u64>,
+    /// Whether a read found a value.
+    pub found: Option<bool>,
+    /// Kind of what a read found.
+    #[serde(rename = "kind")]
+    pub of_kind: Option<String>,
     /// Largest value, in a greeting.
     pub max_message_bytes: Option<u64>,
 }
@@ -146,6 +151,20 @@ impl Message {
         Self::of("SA", id.into(), key.into(), value.into())
     }
 
+    /// Sets `key` to a map of members and weights.
+    pub fn weighted(
+        id: impl Into<String>,
+        key: impl Into<String>,
+        value: impl Into<String>,
+    ) -> Self {
+        Self::of("SW", id.into(), key.into(), value.into())
+    }
+
+    /// Deletes `key`.
+    pub fn delete(id: impl Into<String>, key: impl Into<String>) -> Self {
+        Self::of("DK", id.into(), key.into(), String::new())
+    }
+
     /// A command.
     pub fn event(id: impl Into<String>, key: impl Into<String>, value: impl Into<String>) -> Self {
         Self::of("CMD", id.into(), key.into(), value.into())
@@ -174,7 +193,12 @@ impl Message {
         &self.id
     }
 
-    /// Its value, as written.
+    /// Its key.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// Its value, as written; empty of a delete.
     pub fn value(&self) -> &str {
         &self.value
     }
@@ -183,8 +207,10 @@ impl Message {
     pub fn json(&self) -> String {
         let (kind, id, key) = (self.kind, text(&self.id), text(&self.key));
         let mut json = format!(r#"{{"type":"{kind}","messageId":{id},"key":{key}"#);
-        json.push_str(r#","value":"#);
-        json.push_str(&self.value);
+        if !self.value.is_empty() {
+            json.push_str(r#","value":"#);
+            json.push_str(&self.value);
+        }
         if !self.tags.is_empty() {
             let tags: Vec<_> = self.tags.iter().map(|tag| text(tag)).collect();
             json.push_str(&format!(r#","targetedTags":[{}]"#, tags.join(",")));

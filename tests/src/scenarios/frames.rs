@@ -83,6 +83,9 @@ fn fields() -> Vec<Bad> {
         r#"{"type":"SK","messageId":"re-1","key":"k"}"#,
         r#"{"type":"SA","messageId":"re-1","key":"k"}"#,
         r#"{"type":"CMD","messageId":"re-1","value":1}"#,
+        r#"{"type":"SW","messageId":"re-1","key":"k"}"#,
+        r#"{"type":"DK","messageId":"re-1"}"#,
+        r#"{"type":"GK","messageId":"re-1"}"#,
     ];
     let long_id =
         format!(r#"{{"type":"SK","messageId":"{}","key":"k","value":1}}"#, "i".repeat(129));
@@ -101,6 +104,14 @@ fn fields() -> Vec<Bad> {
         r#"{"type":"SK","messageId":"","key":"k","value":1}"#,
         r#"{"type":"SA","messageId":"re-1","key":"k","value":{"a":1}}"#,
         r#"{"type":"SA","messageId":"re-1","key":"k","value":"[]"}"#,
+        r#"{"type":"SW","messageId":"re-1","key":"k","value":["a"]}"#,
+        r#"{"type":"SW","messageId":"re-1","key":"k","value":{"a":-0.1}}"#,
+        r#"{"type":"SW","messageId":"re-1","key":"k","value":{"a":1e999}}"#,
+        r#"{"type":"SW","messageId":"re-1","key":"k","value":{"a":"1"}}"#,
+        r#"{"type":"SW","messageId":"re-1","key":"k","value":{"a":1,"b":2,"\u0061":1}}"#,
+        r#"{"type":"DK","messageId":"re-1","key":"k","ttlMs":1000}"#,
+        r#"{"type":"GK","messageId":"re-1","key":""}"#,
+        r#"{"type":"GA","messageId":"re-1","key":["k"]}"#,
         r#"{"type":"SK","messageId":"re-1","key":"k","value":1,"targetedTags":"azure"}"#,
         r#"{"type":"SK","messageId":"re-1","key":"k","value":1,"targetedTags":[1]}"#,
         r#"{"type":"SK","messageId":"re-1","key":"k","value":1,"targetedTags":[""]}"#,
@@ -118,17 +129,14 @@ fn fields() -> Vec<Bad> {
     [missing.to_vec(), invalid.map(|frame| (frame.to_owned(), "INVALID_FIELD")).to_vec()].concat()
 }
 
-/// Types that do not exist, or do not yet.
+/// Types that do not exist.
 fn kinds() -> Vec<Bad> {
     [
         r#"{"type":"BANANA","messageId":"re-1","key":"k","value":1}"#,
         r#"{"type":"sk","messageId":"re-1","key":"k","value":1}"#,
         r#"{"type":"","messageId":"re-1","key":"k","value":1}"#,
-        r#"{"type":"DK","messageId":"re-1","key":"k"}"#,
-        r#"{"type":"SW","messageId":"re-1","key":"k","value":{"a":0.5}}"#,
-        r#"{"type":"GK","messageId":"re-1","key":"k"}"#,
-        r#"{"type":"GA","messageId":"re-1","key":"k"}"#,
-        r#"{"type":"GW","messageId":"re-1","key":"k"}"#,
+        r#"{"type":"GD","messageId":"re-1","key":"k"}"#,
+        r#"{"type":"RESULT","messageId":"re-1","key":"k"}"#,
     ]
     .map(|frame| (frame.to_owned(), "UNKNOWN_TYPE"))
     .to_vec()

@@ -14,6 +14,7 @@ pub mod operating;
 pub mod order;
 pub mod payments;
 pub mod publishing;
+pub mod reading;
 pub mod receiving;
 pub mod retry;
 pub mod storing;

@@ -6,8 +6,10 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use slipstream_core::ids::Position;
 use slipstream_core::io::{Frame, Protocol};
+use slipstream_core::message::Kind;
+use slipstream_core::read::Read;
 use slipstream_core::wire::{
-    BatchKind, Connect, FrameWriter, Publish as WirePublish, Settle, Wire,
+    BatchKind, Connect, FrameWriter, Publish as WirePublish, Read as WireRead, Settle, Wire,
 };
 
 use super::ledger::{Publish, PublishNo};
@@ -75,6 +77,15 @@ pub enum Said {
     Connect,
     /// A message.
     Publish(PublishNo),
+    /// A question for the value of a key.
+    Read {
+        /// `messageId`.
+        id: String,
+        /// The key.
+        key: String,
+        /// The kind that it is expected to have.
+        kind: Kind,
+    },
     /// A frame that must be answered with this error.
     Odd(&'static str),
     /// Done with this delivery, or with all up to it.
@@ -97,7 +108,7 @@ impl Said {
     /// Whether it is answered.
     pub fn is_answered(&self) -> bool {
         match self {
-            Self::Publish(_) | Self::Odd(_) => true,
+            Self::Publish(_) | Self::Read { .. } | Self::Odd(_) => true,
             Self::Connect | Self::Ack { .. } | Self::Nack { .. } => false,
         }
     }
@@ -150,10 +161,11 @@ pub fn publish_frame(protocol: Protocol, publish: &Publish) -> Frame {
     match protocol {
         Protocol::Json => {
             let list: Vec<_> = tags.split(',').filter(|tag| !tag.is_empty()).collect();
-            let mut text = format!(
-                r#"{{"type":"{}","messageId":"{id}","key":"{key}","value":{body}"#,
-                kind.as_str()
-            );
+            let mut text =
+                format!(r#"{{"type":"{}","messageId":"{id}","key":"{key}""#, kind.as_str());
+            if *kind != Kind::Dk {
+                text += &format!(r#","value":{body}"#);
+            }
             if !list.is_empty() {
                 text += &format!(r#","targetedTags":["{}"]"#, list.join("\",\""));
             }
@@ -167,6 +179,22 @@ pub fn publish_frame(protocol: Protocol, publish: &Publish) -> Frame {
             let mut writer = FrameWriter::new(BatchKind::Publish);
             let ttl_ms = ttl_ms.unwrap_or(0);
             writer.push(&WirePublish { kind: *kind, id, key, tags, ttl_ms, body });
+            Frame::Binary(writer.finish())
+        }
+    }
+}
+
+/// The frame that reads.
+pub fn read_frame(protocol: Protocol, id: &str, key: &str, kind: Kind) -> Frame {
+    match protocol {
+        Protocol::Json => {
+            let name = Read::name_of(kind).expect("only kinds that are read are drawn");
+            let text = format!(r#"{{"type":"{name}","messageId":"{id}","key":"{key}"}}"#);
+            Frame::Text(text.into())
+        }
+        Protocol::Postcard => {
+            let mut writer = FrameWriter::new(BatchKind::Reads);
+            writer.push(&WireRead { kind: Some(kind), id, key });
             Frame::Binary(writer.finish())
         }
     }
@@ -202,11 +230,11 @@ pub fn settle_frame(protocol: Protocol, said: &Said) -> Frame {
                         false => Settle::Reject { delivery, reason },
                     });
                 }
-                Said::Connect | Said::Publish(_) | Said::Odd(_) => {}
+                Said::Connect | Said::Publish(_) | Said::Read { .. } | Said::Odd(_) => {}
             }
             Frame::Binary(writer.finish())
         }
-        (Protocol::Json, Said::Connect | Said::Publish(_) | Said::Odd(_)) => {
+        (Protocol::Json, Said::Connect | Said::Publish(_) | Said::Read { .. } | Said::Odd(_)) => {
             Frame::Text(Bytes::new())
         }
     }
@@ -223,8 +251,8 @@ pub fn odd_frame(protocol: Protocol, choice: u64) -> (Frame, Said) {
         (Protocol::Json, _) => (Frame::Binary(vec![1, 2, 3].into()), Said::Odd("BINARY_FRAME")),
         (Protocol::Postcard, _) => {
             let mut writer = FrameWriter::new(BatchKind::Publish);
-            let kind = slipstream_core::message::Kind::Sk;
-            let publish = WirePublish { kind, id: "", key: "", tags: "", ttl_ms: 0, body: "1" };
+            let publish =
+                WirePublish { kind: Kind::Sk, id: "", key: "", tags: "", ttl_ms: 0, body: "1" };
             writer.push(&publish);
             (Frame::Binary(writer.finish()), Said::Odd("INVALID_FIELD"))
         }

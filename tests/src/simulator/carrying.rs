@@ -9,7 +9,7 @@ use slipstream_core::io::{Close, Frame, Input, LinkUp, Protocol};
 
 use super::counts::{Fault, Sometimes};
 use super::facts::{APPLICATION_CREDIT, Fact, Party};
-use super::frames::{Item, parse};
+use super::frames::{Item, Naming, identities, parse};
 use super::network::{Carried, ConnId, End};
 use super::plan::SECOND;
 use super::site::Heard;
@@ -66,19 +66,36 @@ impl World {
             Item::Delivery(_) => self.counts.volume("deliveries", 1),
             Item::Conflated(_) => self.counts.sometimes(Sometimes::Conflated),
             Item::Message(_) => self.counts.volume("messages sent", 1),
+            Item::Named(naming, spans) => {
+                self.counts.volume("messages named", identities(spans).count() as u64);
+                self.counts.sometimes(match naming {
+                    Naming::Have => Sometimes::Offered,
+                    Naming::Want => Sometimes::Pulled,
+                    Naming::Seen => Sometimes::SeenElsewhere,
+                    Naming::Gone => Sometimes::Gone,
+                });
+            }
             Item::Answer(Answer::Receipt { duplicate: true, .. }) => {
                 self.counts.sometimes(Sometimes::Idempotent);
             }
             Item::Answer(Answer::Refusal { code, .. }) => match code.as_str() {
                 "ID_REUSED" => self.counts.sometimes(Sometimes::IdReused),
                 "CLOCK" => self.counts.sometimes(Sometimes::ClockRefused),
+                "WRONG_KIND" => self.counts.sometimes(Sometimes::WrongKind),
                 "STORE_FULL" => {}
                 _ => self.counts.sometimes(Sometimes::ErrorAnswered),
             },
-            Item::Answer(Answer::Receipt { .. })
+            Item::Answer(Answer::Result { found: true, .. }) => {
+                self.counts.sometimes(Sometimes::Read);
+            }
+            Item::Answer(Answer::Result { value: Some(_), .. }) => {
+                self.counts.sometimes(Sometimes::ReadDeleted);
+            }
+            Item::Answer(Answer::Result { .. } | Answer::Receipt { .. })
             | Item::Welcome
             | Item::Synced
             | Item::Ack(_)
+            | Item::Topology(_)
             | Item::Hello
             | Item::Ping
             | Item::Pong => {}

@@ -70,6 +70,10 @@ counted! {
         IdReused: "reused messageId refused",
         Loop: "loop suppressed",
         Superseded: "superseded on arrival",
+        Offered: "offer of an identity",
+        Pulled: "offer asked for",
+        SeenElsewhere: "offer answered with `seen`",
+        Gone: "offer withdrawn: something newer",
         StoreFull: "store full: publisher refused",
         StoreFullRecovered: "store full, and room again",
         NotNow: "peer told `not now`",
@@ -85,6 +89,7 @@ counted! {
         Redelivery: "delivery repeated",
         TakenOver: "session taken over",
         Rewound: "session set back",
+        OldCopy: "old copy of a store noticed",
         DuplicateLink: "second link between two nodes ended",
         HeartbeatTimeout: "link ended by its heartbeat",
         CorruptionNoticed: "altered frame refused",
@@ -96,6 +101,10 @@ counted! {
         CleanStop: "clean stop",
         OutboxAboveBound: "outbox above its bound",
         Conflated: "values conflated",
+        Deleted: "key deleted",
+        Read: "read answered with a value",
+        ReadDeleted: "read of a key that was deleted",
+        WrongKind: "read of another kind refused",
     }
 }
 

@@ -6,7 +6,7 @@ use slipstream_core::io::{Frame, Protocol};
 use slipstream_core::message::Kind;
 
 use super::application::{
-    App, Consumer, Said, connect_frame, odd_frame, publish_frame, settle_frame,
+    App, Consumer, Said, connect_frame, odd_frame, publish_frame, read_frame, settle_frame,
 };
 use super::counts::Sometimes;
 use super::facts::Fact;
@@ -120,6 +120,7 @@ impl World {
     fn said_text(&self, said: &Said) -> String {
         match said {
             Said::Publish(number) => self.ledger.publishes[*number].id.clone(),
+            Said::Read { key, .. } => format!("of {key}"),
             Said::Connect | Said::Odd(_) | Said::Ack { .. } | Said::Nack { .. } => String::new(),
         }
     }
@@ -153,6 +154,8 @@ impl World {
                 | Item::Ack(_)
                 | Item::NotNow(_)
                 | Item::Conflated(_)
+                | Item::Topology(_)
+                | Item::Named(..)
                 | Item::Hello
                 | Item::Ping
                 | Item::Pong => {}
@@ -181,6 +184,7 @@ impl World {
         let id = match answer {
             Answer::Receipt { id, .. } => Some(id),
             Answer::Refusal { re, .. } => re.as_ref(),
+            Answer::Result { .. } => None,
         };
         let Some(id) = id else { return };
         let app = &mut self.apps[index];
@@ -201,6 +205,7 @@ impl World {
                 }
                 Outcome::Refused(code.clone())
             }
+            Answer::Result { .. } => return,
         };
         app.unanswered.remove(place);
         let known = &mut self.ledger.publishes[number].outcome;
@@ -283,7 +288,27 @@ impl World {
             self.apps[index].unanswered.push_back(number);
             self.counts.volume("published", 1);
             self.send_publish(index, number);
+            if self.random.chance(self.plan.reads) {
+                let key = self.ledger.publishes[number].key.clone();
+                let kind = self.ledger.publishes[number].kind;
+                self.read_key(index, key, kind);
+            }
         }
+        if self.random.chance(self.plan.reads) {
+            let key = format!("k{}", self.random.below(self.plan.keys));
+            self.read_key(index, key, Kind::Sk);
+        }
+    }
+
+    /// An application reads a key: mostly as what it wrote there last.
+    fn read_key(&mut self, index: usize, key: String, kind: Kind) {
+        let reads = matches!(kind, Kind::Sk | Kind::Sa | Kind::Sw) && self.random.chance(800);
+        let kind = if reads { kind } else { self.random.pick(&[Kind::Sk, Kind::Sa, Kind::Sw]) };
+        self.apps[index].numbered += 1;
+        let id = format!("r{index}-{}", self.apps[index].numbered);
+        let frame = read_frame(self.apps[index].protocol, &id, &key, kind);
+        self.counts.volume("reads", 1);
+        self.app_sends(index, frame, Said::Read { id, key, kind });
     }
 
     /// The same id again, with the same content or another one, or a frame that is none.
@@ -312,6 +337,7 @@ impl World {
     fn new_publish(&mut self, index: usize, id: Option<String>) -> PublishNo {
         let app = &mut self.apps[index];
         app.numbered += 1;
+        let known = id.clone();
         let id = id.unwrap_or_else(|| format!("m{index}-{}", app.numbered));
         let event = self.random.chance(self.plan.events);
         let key = self.random.below(self.plan.keys);
@@ -319,19 +345,21 @@ impl World {
         let tags = ["", "", "aws", "gcp", "aws,eu"][(choice % 5) as usize];
         let kind = if event {
             Kind::Cmd
-        } else if self.random.chance(200) {
-            Kind::Sa
+        } else if known.is_none() && self.random.chance(self.plan.deletes) {
+            // What repeats an id must have another value, and a delete has none.
+            self.counts.sometimes(Sometimes::Deleted);
+            Kind::Dk
         } else {
-            Kind::Sk
+            self.random.pick(&[Kind::Sa, Kind::Sw, Kind::Sk, Kind::Sk, Kind::Sk, Kind::Sk])
         };
         let number = self.ledger.publishes.len();
         let padding = self.random.between(self.plan.padding.0, self.plan.padding.1) as usize;
-        let (open, close) = if kind == Kind::Sa { ("[", "]") } else { ("{\"n\":", "}") };
+        let x = "x".repeat(padding);
         let body = match kind {
-            Kind::Sa => format!("{open}{number},\"{}\"{close}", "x".repeat(padding)),
-            Kind::Sk | Kind::Cmd => {
-                format!("{open}{number},\"x\":\"{}\"{close}", "x".repeat(padding))
-            }
+            Kind::Sa => format!("[{number},\"{x}\"]"),
+            Kind::Sw => format!("{{\"n\":{number},\"{x}\":0.50}}"),
+            Kind::Dk => "null".into(),
+            Kind::Sk | Kind::Cmd => format!("{{\"n\":{number},\"x\":\"{x}\"}}"),
         };
         self.ledger.wants(Publish {
             app: index,

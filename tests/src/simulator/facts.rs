@@ -2,6 +2,7 @@
 
 use slipstream_core::message::Message;
 use slipstream_core::store::Batch;
+use slipstream_core::tags::list;
 
 use super::application::{App, Said};
 use super::frames::Item;
@@ -158,6 +159,19 @@ impl View<'_> {
     /// The tags of a node.
     pub fn node_tags(&self, site: usize) -> &[&'static str] {
         &self.plan.tags[site]
+    }
+
+    /// Whether a node is a destination of these target tags: by its own tags, or those of an
+    /// application that is or was there.
+    pub fn is_destination(&self, site: usize, tags: &str) -> bool {
+        let apps = self.apps.iter().filter(|app| app.site == site && !app.gone);
+        let mut own = apps.filter_map(|app| app.tags.as_deref());
+        self.is_tagged(site, tags) || own.any(|own| list(tags).any(|tag| own.contains(&tag)))
+    }
+
+    /// Whether a node is a destination of these target tags by its own tags.
+    pub fn is_tagged(&self, site: usize, tags: &str) -> bool {
+        tags.is_empty() || list(tags).any(|tag| self.node_tags(site).contains(&tag))
     }
 
     /// Whether a message is for an application, by tags and keys.

@@ -243,7 +243,7 @@ impl World {
         self.kill(site, false);
         self.sites[site].disk.durable = copy;
         self.ledger.places[site] = place;
-        self.ledger.forgiven_before = self.now;
+        self.ledger.destroyed(&self.removed, self.now);
         self.tell(&Fact::SetBack { site });
         true
     }

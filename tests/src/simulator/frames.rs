@@ -6,10 +6,15 @@ use std::fmt;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use slipstream_core::ids::{Identity, Sequence};
 use slipstream_core::io::Frame;
 use slipstream_core::json::write::version_text;
-use slipstream_core::message::Message;
-use slipstream_core::wire::{Ack, NotNow, Outcome, Wire, deliveries, messages, records};
+use slipstream_core::message::{Kind, Message};
+use slipstream_core::offer::{Span, describe, read};
+use slipstream_core::topology::Record;
+use slipstream_core::wire::{
+    Ack, NotNow, Outcome, ReadResult, Wire, deliveries, messages, records,
+};
 
 /// One thing that a frame of a node says.
 #[derive(Debug)]
@@ -32,10 +37,24 @@ pub enum Item {
     NotNow(NotNow),
     /// A node's greeting.
     Hello,
+    /// What a node knows of the mesh.
+    Topology(Vec<Record>),
+    /// Messages by their identity.
+    Named(Naming, Vec<Span>),
     /// Ping.
     Ping,
     /// Pong.
     Pong,
+}
+
+/// What a peer says of the messages that it names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names are those of the frames")]
+pub enum Naming {
+    Have,
+    Want,
+    Seen,
+    Gone,
 }
 
 /// Answer to a frame of an application.
@@ -49,6 +68,19 @@ pub enum Answer {
         version: String,
         /// P9 applied.
         duplicate: bool,
+    },
+    /// What a read found.
+    Result {
+        /// `messageId` of the read.
+        id: String,
+        /// The key.
+        key: String,
+        /// Whether there is a value.
+        found: bool,
+        /// Version as text of the newest write, if there is one.
+        version: Option<String>,
+        /// Kind of the newest write, and the value as it was written.
+        value: Option<(String, String)>,
     },
     /// Refusal.
     Refusal {
@@ -95,6 +127,10 @@ impl fmt::Display for Item {
                 let again = if *duplicate { ", again" } else { "" };
                 write!(f, "receipt for {id}@{version}{again}")
             }
+            Self::Answer(Answer::Result { id, key, found, version, .. }) => {
+                let version = version.as_deref().unwrap_or("nothing");
+                write!(f, "result for {id}: {key} is {version}, found {found}")
+            }
             Self::Answer(Answer::Refusal { re, frame, code, .. }) => {
                 write!(f, "{code} to frame {frame}, {}", re.as_deref().unwrap_or("no id"))
             }
@@ -110,6 +146,13 @@ impl fmt::Display for Item {
                 write!(f, "not now {}..={}: {:?}", not.first, not.last, not.reason)
             }
             Self::Hello => f.write_str("hello"),
+            Self::Topology(records) => {
+                for Record { node, links, .. } in records {
+                    write!(f, "{node} is linked to [{links}] ")?;
+                }
+                Ok(())
+            }
+            Self::Named(naming, spans) => write!(f, "{naming:?} {}", describe(spans)),
             Self::Ping => f.write_str("ping"),
             Self::Pong => f.write_str("pong"),
         }
@@ -162,6 +205,10 @@ struct TextFrame<'a> {
     code: &'a str,
     #[serde(default)]
     retryable: bool,
+    #[serde(default)]
+    found: bool,
+    #[serde(default, rename = "kind")]
+    of_kind: Option<&'a str>,
 }
 
 fn parse_text(text: &[u8]) -> Result<Vec<Item>, String> {
@@ -182,11 +229,24 @@ fn parse_text(text: &[u8]) -> Result<Vec<Item>, String> {
             code: frame.code.into(),
             retryable: frame.retryable,
         }),
+        "RESULT" => Item::Answer(Answer::Result {
+            id: frame.message_id.unwrap_or_default().into_owned(),
+            key: frame.key.ok_or("a result without key")?.into_owned(),
+            found: frame.found,
+            version: frame.version.map(String::from),
+            value: frame
+                .of_kind
+                .map(|kind| (kind.into(), frame.value.map_or("null", RawValue::get).into())),
+        }),
         kind => Item::Delivery(Delivery {
             id: frame.message_id.ok_or("a delivery without messageId")?.into_owned(),
             kind: kind.into(),
             key: frame.key.ok_or("a delivery without key")?.into_owned(),
-            body: frame.value.ok_or("a delivery without value")?.get().into(),
+            body: match frame.value {
+                None if kind == "DK" => "null".into(),
+                Some(_) if kind == "DK" => return Err("a delete with a value".into()),
+                value => value.ok_or("a delivery without value")?.get().into(),
+            },
             version: frame.version.ok_or("a delivery without version")?.into(),
             path: frame.message_path.join(","),
             tags: frame.targeted_tags.join(","),
@@ -201,6 +261,13 @@ fn parse_binary(bytes: &Bytes, node: &str) -> Result<Vec<Item>, String> {
     let wire = Wire::decode(bytes).map_err(|error| error.to_string())?;
     Ok(match wire {
         Wire::Hello(_) => vec![Item::Hello],
+        Wire::Topology(batch) => {
+            vec![Item::Topology(records(&batch).map_err(|error| error.to_string())?)]
+        }
+        Wire::Have(batch) => vec![named(Naming::Have, &batch)?],
+        Wire::Want(batch) => vec![named(Naming::Want, &batch)?],
+        Wire::Seen(batch) => vec![named(Naming::Seen, &batch)?],
+        Wire::Gone(batch) => vec![named(Naming::Gone, &batch)?],
         Wire::Messages(batch) => {
             let messages = messages(&batch).map_err(|error| error.to_string())?;
             messages.into_iter().map(Item::Message).collect()
@@ -231,10 +298,41 @@ fn parse_binary(bytes: &Bytes, node: &str) -> Result<Vec<Item>, String> {
             };
             found.into_iter().map(item).collect()
         }
-        Wire::Connect(_) | Wire::Publish(_) | Wire::Settle(_) => {
+        Wire::Results(batch) => {
+            let results = records::<ReadResult<'_>>(&batch).map_err(|error| error.to_string())?;
+            results.iter().map(|result| Item::Answer(result_of(result))).collect()
+        }
+        Wire::Connect(_) | Wire::Publish(_) | Wire::Settle(_) | Wire::Reads(_) => {
             return Err("a frame that only applications send".into());
         }
     })
+}
+
+/// The identities of these spans.
+pub fn identities(spans: &[Span]) -> impl Iterator<Item = Identity> + '_ {
+    spans.iter().flat_map(|span| {
+        (span.first.get()..=span.last.get()).map(|number| Identity {
+            origin: span.origin.clone(),
+            incarnation: span.incarnation,
+            sequence: Sequence::new(number),
+        })
+    })
+}
+
+fn named(naming: Naming, batch: &[u8]) -> Result<Item, String> {
+    let spans = read(batch).map_err(|error| error.to_string())?;
+    Ok(Item::Named(naming, spans))
+}
+
+fn result_of(result: &ReadResult<'_>) -> Answer {
+    let value = result.value.as_ref();
+    Answer::Result {
+        id: result.id.into(),
+        key: result.key.into(),
+        found: value.is_some_and(|value| value.kind != Kind::Dk),
+        version: value.map(|value| version_text(value.version, value.origin)),
+        value: value.map(|value| (value.kind.as_str().into(), value.body.into())),
+    }
 }
 
 fn answer(outcome: &Outcome<'_>, node: &str) -> Answer {

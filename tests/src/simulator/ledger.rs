@@ -111,8 +111,10 @@ pub struct Ledger {
     pub places: Vec<Place>,
     /// The highest wall clock that each node ever had, milliseconds.
     pub highest_wall: Vec<u64>,
-    /// What was sealed before this time may be lost.
+    /// When a disk was destroyed; 0: never.
     pub forgiven_before: Micros,
+    /// What nobody else had then.
+    pub forgiven: HashSet<MessageNo>,
     /// What each node has accepted in this life.
     pub undurable: Vec<Vec<MessageNo>>,
     by_identity: HashMap<Identity, MessageNo>,
@@ -166,8 +168,7 @@ impl Ledger {
         let number = self.messages.len();
         self.by_identity.insert(identity, number);
         // With its disk a node loses its clock's high-water mark, too.
-        let counts =
-            |same: &MessageNo| !self.messages[*same].rolled_back && !self.is_forgiven(*same);
+        let counts = |same: &MessageNo| !self.messages[*same].rolled_back && !self.is_old(*same);
         if self.by_version.get(&version).is_some_and(|same| same.iter().any(counts)) {
             return Err(format!("version {version} was given twice"));
         }
@@ -204,12 +205,23 @@ impl Ledger {
         Ok(number)
     }
 
+    /// The message with this identity.
+    pub fn by_identity(&self, identity: &Identity) -> Option<MessageNo> {
+        self.by_identity.get(identity).copied()
+    }
+
     /// The message with this version and `messageId`. After a loss a node may stamp another
     /// message with a version that it had given before.
     pub fn by_version(&self, version: &str, id: &str) -> Option<MessageNo> {
         let known = |number: &MessageNo| &self.messages[*number];
         let fits = |same: &MessageNo| known(same).message.id() == id && !known(same).rolled_back;
         self.by_version.get(version)?.iter().rev().copied().find(fits)
+    }
+
+    /// The messages that were given this version: one, or more where a store was set back.
+    pub fn of_version(&self, version: &str) -> impl Iterator<Item = MessageNo> + '_ {
+        let all = self.by_version.get(version).into_iter().flatten().copied();
+        all.filter(|number| !self.messages[*number].rolled_back)
     }
 
     /// A batch is durable, and the store has deleted these rows with it.
@@ -303,8 +315,29 @@ impl Ledger {
         expires.is_some_and(|at| self.highest_wall.iter().any(|wall| at.0 <= *wall))
     }
 
-    /// Whether it was under way when a disk was destroyed.
+    /// A disk was destroyed: what only that held is gone (P2).
+    pub fn destroyed(&mut self, removed: &[bool], now: Micros) {
+        self.forgiven_before = now;
+        let there = |number: &MessageNo| {
+            let places = self.places.iter().zip(removed);
+            places.into_iter().any(|(place, removed)| !removed && place.durable.contains(number))
+        };
+        let lost: Vec<MessageNo> =
+            (0..self.messages.len()).filter(|number| !there(number)).collect();
+        self.forgiven.extend(lost);
+    }
+
+    /// Whether it may be lost, because a disk was destroyed that alone held it: the others had
+    /// not got it, or had settled and forgotten it.
     pub fn is_forgiven(&self, number: MessageNo) -> bool {
+        let forgotten = |place: &Place| place.forgotten.contains_key(&number);
+        self.forgiven.contains(&number)
+            || (self.is_old(number) && self.places.iter().any(forgotten))
+    }
+
+    /// Whether it was sealed before a disk was destroyed: who has lost it may be asked for it, and
+    /// handed it, again.
+    pub fn is_old(&self, number: MessageNo) -> bool {
         self.messages[number].sealed_at <= self.forgiven_before
     }
 }

@@ -7,12 +7,15 @@
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
+use serde::Serialize;
 use slipstream_core::clock::Hlc;
 use slipstream_core::config::Durability;
 use slipstream_core::ids::{Incarnation, Position, Sequence, StoreId};
 use slipstream_core::io::{Frame, Protocol};
 use slipstream_core::message::{Fields, Kind, Message};
+use slipstream_core::tags::TagSet;
 use slipstream_core::time::WallMs;
+use slipstream_core::topology::Record;
 use slipstream_core::wire::{Ack, BatchKind, FrameWriter, Hello, NotNow, NotNowReason, Wire};
 
 use super::counts::Fault;
@@ -75,13 +78,15 @@ impl World {
         let choice = self.random.index(liar.links.len());
         let (conn, site) = liar.links[choice];
         self.counts.fault(Fault::Lie);
-        let frame = match self.random.below(12) {
+        let frame = match self.random.below(16) {
             0..=4 => self.repeated(site),
             5..=6 => self.own_message(),
             7 => Some(self.random_ack()),
             8 => Some(self.random_refusal()),
             9 => Some(self.hello_of_liar()),
-            10 => {
+            10 | 11 => self.random_naming(site),
+            12 | 13 => Some(self.forged_record()),
+            14 => {
                 let length = self.random.below(60) as usize;
                 Some(Frame::Binary((0..length).map(|_| self.random.next() as u8).collect()))
             }
@@ -207,6 +212,46 @@ impl World {
         Frame::Binary(Wire::NotNow(NotNow { first, last, reason }).encode())
     }
 
+    /// It says of messages that it heard, or of some that nobody has, whatever comes to its mind.
+    fn random_naming(&mut self, site: usize) -> Option<Frame> {
+        let heard = &self.liar.as_ref()?.heard;
+        let mut span = SpanRecord {
+            origin: self.names[site].clone(),
+            incarnation: self.random.next(),
+            skipped: self.random.below(40),
+            more: self.random.below(30),
+        };
+        if !heard.is_empty() && self.random.chance(800) {
+            let message = &heard[self.random.index(heard.len())];
+            span.origin = message.origin().into();
+            span.incarnation = message.incarnation().get();
+            span.skipped = message.sequence().get() - 1;
+        }
+        let kinds = [BatchKind::Have, BatchKind::Want, BatchKind::Seen, BatchKind::Gone];
+        let mut writer = FrameWriter::new(self.random.pick(&kinds));
+        writer.push(&span);
+        Some(Frame::Binary(writer.finish()))
+    }
+
+    /// A record of some node that it never made.
+    fn forged_record(&mut self) -> Frame {
+        let choice = self.random.index(self.names.len());
+        let random = &mut self.random;
+        let links = self.names.iter().filter(|_| random.chance(500)).map(String::as_str);
+        let links = TagSet::new(links).expect("names of nodes have the form of tags");
+        let record = Record {
+            node: self.names[choice].clone(),
+            store: StoreId(1),
+            incarnation: Incarnation::new(1),
+            revision: self.random.next() >> self.random.below(40),
+            tags: String::new(),
+            links: links.as_str().into(),
+        };
+        let mut writer = FrameWriter::new(BatchKind::Topology);
+        writer.push(&record);
+        Frame::Binary(writer.finish())
+    }
+
     /// The liar is handed a frame: it listens, and now and then even tells the truth.
     pub fn liar_hears(&mut self, conn: ConnId, _side: usize, frame: &Frame, items: &[Item]) {
         if let Frame::Ping(payload) = frame {
@@ -232,6 +277,15 @@ impl World {
             liar.links.retain(|(link, _)| *link != conn);
         }
     }
+}
+
+/// A span as it is written.
+#[derive(Serialize)]
+struct SpanRecord {
+    origin: String,
+    incarnation: u64,
+    skipped: u64,
+    more: u64,
 }
 
 fn one(message: &Message) -> Frame {

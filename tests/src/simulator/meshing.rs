@@ -85,7 +85,9 @@ impl World {
 
     fn holds_together(&self, edges: &[(usize, usize)]) -> bool {
         let there: Vec<usize> = (0..self.sites.len()).filter(|site| !self.removed[*site]).collect();
-        let mut reached = vec![there[0]];
+        // Several removals may be under way at once.
+        let Some(first) = there.first() else { return false };
+        let mut reached = vec![*first];
         let mut next = 0;
         while next < reached.len() {
             let from = reached[next];
@@ -172,7 +174,7 @@ impl World {
         self.say(|world| format!("{} is removed, drained: {drained}", world.names[site]));
         if !drained {
             // What only it held is gone.
-            self.ledger.forgiven_before = self.now;
+            self.ledger.destroyed(&self.removed, self.now);
         }
         self.removed[site] = true;
         self.sites[site].removed = true;

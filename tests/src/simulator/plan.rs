@@ -80,6 +80,10 @@ pub struct Plan {
     pub faults: BTreeMap<Fault, Micros>,
     /// Longest time that a fault lasts.
     pub fault_length: Micros,
+    /// Of a thousand publishes of state, so many are deletes.
+    pub deletes: u64,
+    /// Of a thousand publishes, so many are followed by a read.
+    pub reads: u64,
     /// What every node is told.
     pub settings: Settings,
 }
@@ -143,6 +147,8 @@ impl Plan {
             odd_frames: random.pick(&[0, 50, 200]),
             faults,
             fault_length: random.pick(&[1, 4, 15]) * SECOND,
+            deletes: random.pick(&[0, 50, 300]),
+            reads: random.pick(&[0, 100, 400]),
             settings,
         };
         // So much that a second carries a quarter of a megabyte: no deadline can be kept on less.
@@ -307,7 +313,8 @@ impl fmt::Display for Plan {
         writeln!(
             f,
             "  {} keys{}, publishers {}/1000 every {} ms, padding {:?}, events {}/1000, ttl {:?} \
-             ms, odd frames {}/1000, consumers {} a node, pipes of {} bytes",
+             ms, odd frames {}/1000, deletes {}/1000, reads {}/1000, consumers {} a node, pipes of \
+             {} bytes",
             self.keys,
             if self.fixed_tags { " of fixed tags" } else { "" },
             self.publishers,
@@ -316,6 +323,8 @@ impl fmt::Display for Plan {
             self.events,
             self.ttl_ms,
             self.odd_frames,
+            self.deletes,
+            self.reads,
             self.consumers,
             self.pipe_bytes,
         )?;

@@ -399,7 +399,10 @@ impl World {
     fn noticed(&mut self, index: usize, event: &Told) {
         self.say(|world| format!("{} says: {event}", world.names[index]));
         match event {
-            Told::PeerLostStore { .. } => self.counts.sometimes(Sometimes::Rewound),
+            Told::PeerLostStore { .. } | Told::PeerStoreWentBack { .. } => {
+                self.counts.sometimes(Sometimes::Rewound)
+            }
+            Told::StoreWentBack { .. } => self.counts.sometimes(Sometimes::OldCopy),
             Told::IdInUse { .. } => self.counts.sometimes(Sometimes::IdOfAnother),
             Told::DeadLetter { .. } => self.counts.sometimes(Sometimes::DeadLetter),
             Told::StoreFull { .. } => self.counts.sometimes(Sometimes::StoreFull),

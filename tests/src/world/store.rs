@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use slipstream_core::clock::Hlc;
 use slipstream_core::extent::Extent;
 use slipstream_core::ids::{DeadLetterId, Hash128, Incarnation, Position, SessionId, StoreId};
-use slipstream_core::message::Message;
+use slipstream_core::message::{Kind, Message};
 use slipstream_core::store::{
     Answer, Batch, DeadLetter, DeadReason, Latest, Query, ReceiptBlock, Recovered, Row, SeenKey,
-    SeenRecord, SessionRecord, StoredRow, Usage,
+    SeenRecord, SessionRecord, StoredRow, Usage, VALUES_BYTES, Value,
 };
+use slipstream_core::tags::TagSet;
+use slipstream_core::time::WallMs;
 
 /// Rows that one [`Query::Find`] looks at.
 const FIND_STRETCH: usize = 100;
@@ -20,6 +22,8 @@ pub struct MemoryStore {
     id: StoreId,
     rows: BTreeMap<Position, Row>,
     latest: BTreeMap<Hash128, Position>,
+    /// Deletes that were forgotten: what they had replaced stays superseded.
+    forgotten: BTreeMap<Hash128, Position>,
     seen: BTreeMap<SeenKey, SeenRecord>,
     sessions: BTreeMap<SessionId, SessionRecord>,
     dead_letters: BTreeMap<DeadLetterId, DeadLetter>,
@@ -33,7 +37,7 @@ pub struct MemoryStore {
     bytes: u64,
     history_bytes: u64,
     dropped: u64,
-    forgotten: u64,
+    forgotten_events: u64,
     /// Rows deleted by the last commit.
     pub deleted: Vec<Position>,
     /// Bytes that the store says it uses, besides its rows.
@@ -47,6 +51,7 @@ impl MemoryStore {
             id: StoreId(id),
             rows: BTreeMap::new(),
             latest: BTreeMap::new(),
+            forgotten: BTreeMap::new(),
             seen: BTreeMap::new(),
             sessions: BTreeMap::new(),
             dead_letters: BTreeMap::new(),
@@ -59,7 +64,7 @@ impl MemoryStore {
             bytes: 0,
             history_bytes: 0,
             dropped: 0,
-            forgotten: 0,
+            forgotten_events: 0,
             deleted: Vec::new(),
             ballast: 0,
         }
@@ -121,6 +126,7 @@ impl MemoryStore {
     /// oldest first.
     fn forget(&mut self, batch: &Batch) {
         self.deleted.clear();
+        self.forget_tombstones(batch);
         let newest = |row: &Row| {
             row.key_hash.is_some_and(|key| self.latest.get(&key) == Some(&row.position))
         };
@@ -145,9 +151,37 @@ impl MemoryStore {
                     self.deleted.push(*position);
                     self.history_bytes -= size;
                     self.bytes -= size;
-                    *(if events { &mut self.forgotten } else { &mut self.dropped }) += 1;
+                    *(if events { &mut self.forgotten_events } else { &mut self.dropped }) += 1;
                 }
             }
+        }
+    }
+
+    /// Deletes old tombstones whose key has no value in any tag set.
+    fn forget_tombstones(&mut self, batch: &Batch) {
+        if batch.tombstones_before == WallMs(0) {
+            return;
+        }
+        let newest =
+            || self.latest.iter().filter_map(|(hash, at)| Some((hash, self.rows.get(at)?)));
+        let goes = |row: &Row| {
+            row.message.kind() == Kind::Dk
+                && row.position <= batch.floor
+                && row.message.version().wall() < batch.tombstones_before
+                && newest()
+                    .filter(|(_, other)| other.message.key() == row.message.key())
+                    .all(|(_, other)| other.message.kind() == Kind::Dk)
+        };
+        let gone: Vec<(Hash128, Position, u64)> = newest()
+            .filter(|(_, row)| goes(row))
+            .map(|(hash, row)| (*hash, row.position, row.size() as u64))
+            .collect();
+        for (hash, position, size) in gone {
+            self.latest.remove(&hash);
+            self.forgotten.insert(hash, position);
+            self.rows.remove(&position);
+            self.deleted.push(position);
+            self.bytes -= size;
         }
     }
 
@@ -192,9 +226,15 @@ impl MemoryStore {
             rows: self.rows.len() as u64,
             history_bytes: self.history_bytes,
             dropped_total: self.dropped,
-            forgotten_total: self.forgotten,
+            forgotten_total: self.forgotten_events,
+            tombstones: self.tombstones(),
             ..Usage::default()
         }
+    }
+
+    fn tombstones(&self) -> u64 {
+        let newest = self.latest.values().filter_map(|position| self.rows.get(position));
+        newest.filter(|row| row.message.kind() == Kind::Dk).count() as u64
     }
 
     /// The messages in the log, in order.
@@ -216,6 +256,7 @@ impl MemoryStore {
             Query::Latest(keys) => {
                 Answer::Latest(keys.iter().map(|key| self.latest(key)).collect())
             }
+            Query::Values { keys, tags } => self.values(&keys, &tags),
             Query::Find { id, after } => {
                 let stretch: Vec<&Row> = self
                     .rows
@@ -273,7 +314,34 @@ impl MemoryStore {
             latest.and_then(|position| self.rows.get(position)).is_some_and(|newest| {
                 newest.position != row.position && newest.message.is_newer_than(&row.message)
             });
-        StoredRow { row: row.clone(), superseded }
+        let replaced = |gone: &Position| *gone > row.position && row.only.is_none();
+        let forgotten = key.and_then(|key| self.forgotten.get(&key)).is_some_and(replaced);
+        StoredRow { row: row.clone(), superseded: superseded || forgotten }
+    }
+
+    fn values(&self, keys: &[String], tags: &TagSet) -> Answer {
+        let mut looked_at = 0;
+        let mut values = Vec::new();
+        for key in keys {
+            let value = self.value(key, tags);
+            if let Value::Newest(latest) = &value {
+                looked_at += latest.message.encoded().len() as u64;
+            }
+            values.push(value);
+            if looked_at > VALUES_BYTES {
+                break;
+            }
+        }
+        Answer::Values(values)
+    }
+
+    fn value(&self, key: &str, tags: &TagSet) -> Value {
+        let newest = self.latest.keys().filter_map(|hash| self.latest(hash));
+        let matching = newest
+            .filter(|latest| latest.message.key() == key && tags.matches(latest.message.tags()));
+        matching
+            .reduce(|a, b| if b.message.is_newer_than(&a.message) { b } else { a })
+            .map_or(Value::Absent, Value::Newest)
     }
 
     fn latest(&self, key: &Hash128) -> Option<Latest> {

@@ -7,6 +7,7 @@ mod check;
 mod connecting;
 mod dead_letters;
 mod demo;
+mod get;
 mod publish;
 mod run;
 mod sessions;
@@ -34,6 +35,8 @@ pub(super) enum Command {
     Where(whereabouts::Where),
     /// Publish a message, or many from standard input
     Pub(publish::Publish),
+    /// Print the value of a key, as this node knows it
+    Get(get::Get),
     /// Print what an application is handed
     Sub(subscribe::Subscribe),
     /// Measure throughput and latency
@@ -54,6 +57,7 @@ pub(super) fn execute(command: Command) -> Result<ExitCode, Failed> {
         Command::Status(status) => status.execute(),
         Command::Where(whereabouts) => whereabouts.execute(),
         Command::Pub(publish) => publish.execute(),
+        Command::Get(get) => get.execute(),
         Command::Sub(subscribe) => subscribe.execute(),
         Command::Bench(bench) => bench.execute(),
         Command::DeadLetters(letters) => letters.execute(),

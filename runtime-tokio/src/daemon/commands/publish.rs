@@ -13,7 +13,7 @@ use serde::Serialize;
 use slipstream_core::config::Durability;
 use slipstream_core::json::write;
 use slipstream_core::message::Kind;
-use slipstream_core::value::check_value;
+use slipstream_core::value::{NO_VALUE, check_value};
 
 use self::input::{Batch, read_standard_input};
 use self::publisher::{Fate, Item, Publisher};
@@ -28,6 +28,8 @@ const SHOWN: usize = 60;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     slipstream pub SK order:123 '{\"total\": 12.50}' --tags azure,gcp\n  \
+    slipstream pub SW acquirers '{\"nets\": 0.7, \"bambora\": 0.3}'\n  \
+    slipstream pub DK order:123 --tags azure,gcp\n  \
     slipstream pub CMD terminal:9 '\"reboot\"' --ttl 60s\n  \
     slipstream pub - --client importer < messages.ndjson\n\n\
     A line of standard input is a message as applications send it:\n  \
@@ -36,11 +38,11 @@ const SHOWN: usize = 60;
     With --client nothing is published twice, even if the connection breaks. Use a name that no \
     subscriber has: a name is connected once, and this one receives nothing.")]
 pub(crate) struct Publish {
-    /// SK, SA or CMD; `-` reads messages from standard input, one JSON object a line
+    /// SK, SA, SW, DK or CMD; `-` reads messages from standard input, one JSON object a line
     kind: String,
     /// Key
     key: Option<String>,
-    /// One JSON value
+    /// One JSON value; none with DK
     value: Option<String>,
     /// Node to publish at
     #[arg(long, value_name = "URL", default_value = "ws://127.0.0.1:7400/")]
@@ -74,6 +76,8 @@ impl Publish {
         match (self.kind.as_str(), &self.key, &self.value) {
             ("-", None, None) => runtime.block_on(self.many()),
             ("-", _, _) => Err(Failed::usage("pub - takes keys and values from standard input")),
+            ("DK", Some(key), None) => runtime.block_on(self.one("DK", key, NO_VALUE)),
+            ("DK", _, Some(_)) => Err(Failed::usage("pub DK takes a key and no value")),
             (kind, Some(key), Some(value)) => runtime.block_on(self.one(kind, key, value)),
             (_, _, _) => Err(Failed::usage(
                 "pub needs KIND KEY VALUE, or - alone for standard input; see pub --help",

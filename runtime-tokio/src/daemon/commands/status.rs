@@ -91,6 +91,7 @@ fn write_page(page: &mut String, status: &Value) -> std::fmt::Result {
         writeln!(page, "SHUTTING DOWN")?;
     }
     writeln!(page, "\n{}", links(&status["links"]))?;
+    writeln!(page, "\n{}", topology(&status["topology"]))?;
     writeln!(page, "\n{}", sessions(&status["sessions"]))
 }
 
@@ -115,6 +116,20 @@ fn links(links: &Value) -> String {
             bytes(&link["received_bytes"]),
             bytes(&link["sent_bytes"]),
             cell(&link["last_error"]),
+        ]);
+    }
+    table.trim_fmt()
+}
+
+/// The mesh as this node knows it.
+fn topology(topology: &Value) -> String {
+    let mut table = table(&["NODE", "REACHABLE", "TAGS", "LINKED TO"]);
+    for node in topology.as_array().into_iter().flatten() {
+        table.add_row([
+            cell(&node["node"]),
+            cell(&node["reachable"]),
+            cell(&node["tags"]),
+            cell(&node["links"]),
         ]);
     }
     table.trim_fmt()

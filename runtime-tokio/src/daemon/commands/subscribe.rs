@@ -155,7 +155,7 @@ impl Subscribe {
             };
             let deliveries = match received {
                 Ok(Received::Deliveries(deliveries)) => deliveries,
-                Ok(Received::Outcomes(_) | Received::Synced) => continue,
+                Ok(Received::Outcomes(_) | Received::Results(_) | Received::Synced) => continue,
                 Err(error) => return Ok(Err(error)),
             };
             let printed = printer.print(&deliveries, &node)?;

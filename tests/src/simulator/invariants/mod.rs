@@ -19,6 +19,7 @@ mod p3_once;
 mod p4_no_loops;
 mod p5_targeted;
 mod p6_convergence;
+mod p6_reads;
 mod p8_bounded;
 mod p9_idempotent;
 
@@ -88,6 +89,7 @@ invariants! {
     p4_no_loops: "P4 no loops",
     p5_targeted: "P5 targeted",
     p6_convergence: "P6 convergence",
+    p6_reads: "P6 reads",
     p8_bounded: "P8 bounded",
     p9_idempotent: "P9 idempotent publishing",
     p12_one_answer_per_frame: "P12 one answer per frame",

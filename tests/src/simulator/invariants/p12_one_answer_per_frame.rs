@@ -84,6 +84,13 @@ impl Rule {
             (Said::Publish(number), Answer::Refusal { re, frame, .. }) => {
                 re.as_ref() == Some(&view.ledger.publishes[*number].id) && *frame == ordinal
             }
+            (Said::Read { id, key, .. }, Answer::Result { id: to, key: of, .. }) => {
+                (id, key) == (to, of)
+            }
+            (Said::Read { id, .. }, Answer::Refusal { re, frame, code, .. }) => {
+                let known = ["WRONG_KIND", "SHUTTING_DOWN"].contains(&code.as_str());
+                re.as_ref() == Some(id) && *frame == ordinal && known
+            }
             (Said::Odd(expected), Answer::Refusal { code, frame, retryable, .. }) => {
                 code == expected && *frame == ordinal && !retryable
             }

@@ -1,8 +1,9 @@
-//! P1: nothing at all leaves a node before its commit: no forward, no delivery.
+//! P1: nothing at all leaves a node before its commit: no forward, no delivery, no offer, and no
+//! word that something offered is there already.
 
 use super::{Broken, Invariant, Verdict};
 use crate::simulator::facts::{Fact, View};
-use crate::simulator::frames::{Delivery, Item};
+use crate::simulator::frames::{Delivery, Item, Naming, identities};
 
 /// The ledger knows enough.
 #[derive(Debug, Default)]
@@ -16,6 +17,15 @@ impl Invariant for Rule {
                 (view.ledger.by_version(version, id), &**id)
             }
             Item::Message(message) => (view.ledger.find(message).ok(), message.id()),
+            Item::Named(Naming::Have | Naming::Seen, spans) => {
+                let numbers = identities(spans).filter_map(|id| view.ledger.by_identity(&id));
+                let Some(number) =
+                    numbers.into_iter().find(|number| !view.ledger.holds(*site, *number))
+                else {
+                    return Ok(());
+                };
+                (None, view.ledger.messages[number].message.id())
+            }
             _ => return Ok(()),
         };
         let durable = &view.ledger.places[*site].durable;

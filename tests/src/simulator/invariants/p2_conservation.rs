@@ -74,7 +74,7 @@ impl Invariant for Rule {
                 let ended = handed.contains(position)
                     || place.dead.contains_key(&(session.clone(), *number))
                     || view.ledger.is_superseded(app.site, *number)
-                    || view.ledger.is_forgiven(*number);
+                    || view.ledger.is_old(*number);
                 if row.only.is_none() && wanted && !own && !ended {
                     unaccounted.push(row.message.id());
                 }

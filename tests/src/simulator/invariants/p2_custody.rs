@@ -9,6 +9,7 @@ use slipstream_core::store::{Row, SessionRecord};
 
 use super::{Broken, Invariant, Verdict};
 use crate::simulator::application::{App, Said};
+use crate::simulator::counts::Fault;
 use crate::simulator::facts::{Fact, Party, View};
 use crate::simulator::frames::Item;
 use crate::simulator::ledger::MessageNo;
@@ -112,7 +113,7 @@ impl Rule {
             || place.dead.contains_key(&(record.name.clone(), number))
             || place.forgotten.contains_key(&number)
             || view.ledger.is_superseded(app.site, number)
-            || view.ledger.is_forgiven(number)
+            || view.ledger.is_old(number)
     }
 }
 
@@ -134,13 +135,18 @@ fn is_over_for_peer(
         // A liar says that it has whatever it likes.
         return true;
     };
+    // Who is no destination may be on somebody's way, or not; an application's tags may not be
+    // known yet. After a lie about its tags a node may have been passed over, which is remembered.
+    let lies = view.plan.mean(Fault::Lie).is_some();
     row.only.is_some()
         || view.removed[there]
+        || !view.is_tagged(there, row.message.tags())
+        || (lies && !row.message.tags().is_empty())
         || row.message.path().split(',').any(|visited| visited == peer)
         || view.ledger.holds(there, number)
         // A newer value has taken its place, and with it the obligation; or its time was over.
         || view.ledger.is_superseded(site, number)
         || view.ledger.is_expired(site, number)
         || view.ledger.places[site].forgotten.contains_key(&number)
-        || view.ledger.is_forgiven(number)
+        || view.ledger.is_old(number)
 }

@@ -82,7 +82,8 @@ impl Rule {
             || ledger.is_expired_anywhere(number)
             || sites.iter().any(|site| ledger.is_superseded_by_forgiven(*site, number));
         let accepted = sites.iter().any(|site| ledger.places[*site].durable.contains(&number));
-        if !accepted || may_miss || ledger.is_forgiven(number) || ledger.holds(site, number) {
+        let owed = accepted && view.is_destination(site, known.message.tags());
+        if !owed || may_miss || ledger.is_forgiven(number) || ledger.holds(site, number) {
             return Ok(());
         }
         let (name, node) = (known.name(), &view.names[site]);
@@ -116,7 +117,7 @@ impl Rule {
             let over = received.contains(number)
                 || place.dead.contains_key(&(session.clone(), *number))
                 || view.ledger.is_superseded(app.site, *number)
-                || view.ledger.is_forgiven(*number);
+                || view.ledger.is_old(*number);
             if owed && !over {
                 let (id, name) = (message.id(), app.name());
                 return Err(Broken::new(format!("{name} was never handed {id}"), &[id, &name]));

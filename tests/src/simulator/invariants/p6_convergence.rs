@@ -77,7 +77,8 @@ impl Invariant for Rule {
             }
         }
         for (key, number) in &newest {
-            for site in &sites {
+            let tags = view.ledger.messages[*number].message.tags();
+            for site in sites.iter().filter(|site| view.is_destination(**site, tags)) {
                 let there = view.ledger.places[*site].newest.get(&Hash128(*key));
                 if there != Some(number) && !view.ledger.is_forgiven(*number) {
                     let (name, node) = (view.ledger.messages[*number].name(), &view.names[*site]);
@@ -114,7 +115,7 @@ impl Rule {
                 .is_some_and(|publish| view.ledger.publishes[publish].app == app.index);
             let dead = place.dead.contains_key(&(session.clone(), *number));
             let for_it = view.is_for(app.index, known.message.tags(), known.message.key());
-            let excused = own || dead || view.ledger.is_forgiven(*number) || !app.manual;
+            let excused = own || dead || view.ledger.is_old(*number) || !app.manual;
             if for_it && !excused && applied.get(key) != Some(number) {
                 let (name, value) = (app.name(), known.name());
                 let what = format!("{name} has not {value}, the newest of its key");

@@ -49,7 +49,11 @@ impl Invariant for Rule {
                     self.acknowledged.entry(*app).or_default().extend(done.copied());
                     open.retain(|open, _| open > delivery);
                 }
-                Said::Connect | Said::Publish(_) | Said::Odd(_) | Said::Nack { .. } => {}
+                Said::Connect
+                | Said::Publish(_)
+                | Said::Read { .. }
+                | Said::Odd(_)
+                | Said::Nack { .. } => {}
             },
             Fact::Transmitted {
                 conn, to: Party::App(app), item: Item::Delivery(delivery), ..

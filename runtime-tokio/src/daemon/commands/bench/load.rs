@@ -350,7 +350,7 @@ impl Answers {
                     let numbers = outcomes.iter().map(|outcome| self.number(outcome));
                     self.board.arrived(&self.board.receipts, numbers);
                 }
-                Ok(Received::Deliveries(_) | Received::Synced) => {}
+                Ok(Received::Deliveries(_) | Received::Results(_) | Received::Synced) => {}
                 Err(error) => break error.to_string(),
             }
         };
@@ -391,7 +391,7 @@ impl Arrivals {
                     let wrong = outcomes.iter().map(|outcome| Err(format!("{outcome:?}")));
                     self.board.arrived(&self.board.deliveries, wrong);
                 }
-                Ok(Received::Synced) => {}
+                Ok(Received::Results(_) | Received::Synced) => {}
                 Err(error) => break error.to_string(),
             }
         };

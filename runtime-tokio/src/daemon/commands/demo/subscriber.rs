@@ -91,7 +91,7 @@ async fn listen(
         match receiver.next().await? {
             Received::Synced => drop(synced.send_replace(true)),
             // Only an acknowledgement can be answered here, by a refusal: it will be repeated.
-            Received::Outcomes(_) => {}
+            Received::Outcomes(_) | Received::Results(_) => {}
             Received::Deliveries(batch) => {
                 let Some(last) = batch.last().map(|delivery| delivery.id) else { continue };
                 let taken = batch.iter().map(Taken::from);

@@ -127,7 +127,7 @@ fn item<'a>(line: &'a Line, run: Option<&str>, limits: &Limits) -> Result<Item<'
         .map_err(|error| Refusal::new(Code::InvalidJson, error.to_string()))?;
     let draft = match json::parse(text, limits)? {
         Request::Publish(draft) => draft,
-        Request::Settle(_) => {
+        Request::Settle(_) | Request::Read(_) => {
             let message = "this is no message to publish";
             return Err(Refusal::new(Code::InvalidField, message));
         }

@@ -1,0 +1,123 @@
+//! The topology of the mesh: this node tells what has changed here, and passes on what it hears.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use bytes::Bytes;
+
+use crate::ids::{LinkId, NodeId};
+use crate::io::{Close, Frame};
+use crate::link::Link;
+use crate::tags::{self, TagSet};
+use crate::timers::Timer;
+use crate::topology::{News, Record};
+use crate::wire::{BatchKind, FrameWriter, records};
+
+use super::connect::protocol;
+use super::handover::FRAME_TARGET;
+use super::{Node, transmit};
+
+/// The record of a node changes at most this often.
+const TELL_INTERVAL: Duration = Duration::from_secs(1);
+
+impl Node {
+    /// Links or tags of this node have changed: the mesh is told, now or soon.
+    pub(super) fn mesh_changed(&mut self) {
+        let at = self.told_mesh.map_or(self.now.instant, |told| told + TELL_INTERVAL);
+        self.timers.set_earlier(Timer::Topology, at.max(self.now.instant));
+    }
+
+    /// Brings the record of this node up to date, and has it told if it is another one.
+    pub(super) fn tell_mesh(&mut self) {
+        let peers = self.links.values().filter_map(|link| link.peer());
+        let links: BTreeSet<&str> = peers.map(|peer| peer.node.as_str()).collect();
+        let links = tags::join(links.into_iter());
+        let tags = self.all_tags();
+        if self.topology.set_mine(&tags, &links) {
+            self.told_mesh = Some(self.now.instant);
+            self.news.insert(self.config.id.clone(), None);
+        }
+    }
+
+    /// Tags of the node and of all its applications.
+    fn all_tags(&self) -> String {
+        let applications = self.sessions.values().filter(|session| session.receives());
+        let of_applications = applications
+            .filter_map(|session| session.application())
+            .filter_map(|application| application.tags.as_ref());
+        let mut tags: BTreeSet<&str> = self.config.tags.iter().collect();
+        tags.extend(of_applications.flat_map(TagSet::iter));
+        tags::join(tags.into_iter())
+    }
+
+    /// Tells a new peer all that is known of the mesh.
+    pub(super) fn introduce(&mut self, link: &mut Link) {
+        self.mesh_changed();
+        let nodes: Vec<NodeId> = self.topology.records().map(|(node, _)| node.clone()).collect();
+        self.tell(link, &nodes);
+    }
+
+    fn tell(&mut self, link: &mut Link, nodes: &[NodeId]) {
+        let Some(peer) = link.peer() else { return };
+        let limit = peer.max_frame_bytes.min(FRAME_TARGET);
+        let mut writer = FrameWriter::new(BatchKind::Topology);
+        for record in nodes.iter().filter_map(|node| self.topology.record(node)) {
+            let length = record.tags.len() + record.links.len() + 128;
+            if !writer.is_empty() && writer.len() + length > limit {
+                let full = core::mem::replace(&mut writer, FrameWriter::new(BatchKind::Topology));
+                transmit(&mut self.out, link, Frame::Binary(full.finish()));
+            }
+            writer.push(record);
+        }
+        if !writer.is_empty() {
+            transmit(&mut self.out, link, Frame::Binary(writer.finish()));
+        }
+    }
+
+    /// A peer tells what it knows of the mesh.
+    pub(super) fn peer_topology(&mut self, link: &mut Link, batch: &Bytes) -> Result<(), Close> {
+        let records = records::<Record>(batch).map_err(|error| protocol(&format!("{error}")))?;
+        for record in records {
+            let node = record.id().ok_or_else(|| protocol("an impossible topology record"))?;
+            match self.topology.learn(&node, record, self.now.instant) {
+                News::Fresh => drop(self.news.insert(node, Some(link.id))),
+                News::OfMyself => drop(self.news.insert(node, None)),
+                News::Known | News::TooMany => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Passes on what is new, to all peers but the one that told it.
+    pub(super) fn spread_news(&mut self) {
+        if self.news.is_empty() {
+            return;
+        }
+        let news: BTreeMap<NodeId, Option<LinkId>> = core::mem::take(&mut self.news);
+        let ids: Vec<LinkId> = self.links.keys().copied().collect();
+        for id in ids {
+            let Some(mut link) = self.links.remove(&id) else { continue };
+            let others = news.iter().filter(|(_, from)| **from != Some(id));
+            let nodes: Vec<NodeId> = others.map(|(node, _)| node.clone()).collect();
+            self.tell(&mut link, &nodes);
+            self.reconsider(&link);
+            self.links.insert(id, link);
+        }
+    }
+
+    /// Somebody may lie behind a peer who did not before: what its session went past is looked at
+    /// again (P5).
+    fn reconsider(&mut self, link: &Link) {
+        let Some(peer) = link.peer() else { return };
+        let behind = self.topology.behind(&peer.node);
+        if let Some(behind) = behind
+            && let Some(session) = self.sessions.get_mut(&peer.session)
+        {
+            session.reconsider(behind, self.now.instant);
+            self.ready.insert(peer.session);
+        }
+    }
+}

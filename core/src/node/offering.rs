@@ -1,0 +1,130 @@
+//! Frames of peers that name messages: what they have, ask for, have too, and have no more.
+
+use alloc::collections::VecDeque;
+use alloc::format;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+
+use crate::ids::BatchId;
+use crate::io::{Close, Frame, Output};
+use crate::link::{Link, PEER_WINDOW};
+use crate::offer::{self, Id};
+use crate::seen::{Seen, Verdict};
+use crate::session::Dirty;
+use crate::wire::BatchKind;
+
+use super::connect::protocol;
+use super::handover::FRAME_TARGET;
+use super::{Node, transmit};
+
+impl Node {
+    /// A peer has these durable: what this node owes it of them is settled, what this node has
+    /// not is asked for.
+    pub(super) fn peer_has(&mut self, link: &mut Link, batch: &Bytes) -> Result<(), Close> {
+        let ids = self.named(batch)?;
+        self.dialer_succeeded(link);
+        self.settle_named(link, &ids);
+        let (mut seen, mut wanted) = (Vec::new(), Vec::new());
+        for id in ids {
+            if self.seen.check(id.0, id.1) != Verdict::Seen {
+                if self.wants.ask(id, link.id, self.now.instant) {
+                    wanted.push(id);
+                }
+                continue;
+            }
+            match self.batch_of(id) {
+                None => seen.push(id),
+                Some(batch) => self.say_seen_with(link, batch, id),
+            }
+        }
+        name(&mut self.out, link, BatchKind::Seen, seen, &self.seen);
+        name(&mut self.out, link, BatchKind::Want, wanted, &self.seen);
+        Ok(())
+    }
+
+    fn named(&mut self, batch: &Bytes) -> Result<Vec<Id>, Close> {
+        offer::ids(batch, &mut self.seen).map_err(|error| protocol(&format!("{error}")))
+    }
+
+    /// The batch that makes a message durable that was processed; `None`: it is.
+    pub(super) fn batch_of(&self, id: Id) -> Option<BatchId> {
+        // What was superseded on arrival has no place: it waits for whatever is under way.
+        match self.log.locate(id.0, id.1) {
+            Some(position) => self.log.batch_of(position),
+            None => self.log.undurable(),
+        }
+    }
+
+    fn say_seen_with(&mut self, link: &mut Link, batch: BatchId, id: Id) {
+        let Some(peer) = link.peer_mut() else { return };
+        // What finds no room is offered again.
+        if peer.seen_later.len() < PEER_WINDOW {
+            peer.seen_later.push_back((batch, id));
+            self.awaiting.insert(link.id);
+        }
+    }
+
+    /// What a peer has durable is owed to it no more.
+    fn settle_named(&mut self, link: &Link, ids: &[Id]) {
+        let Some(session) = link.session() else { return };
+        let Some(found) = self.sessions.get_mut(&session) else { return };
+        let mut moved = false;
+        for id in ids {
+            if found.settle_offer(*id) {
+                moved = true;
+            } else if let Some(position) = self.log.locate(id.0, id.1) {
+                moved |= position < found.next;
+                found.note_known(position);
+            }
+        }
+        if moved {
+            self.touch(session, Dirty::Soon);
+        }
+        self.ready.insert(session);
+    }
+
+    /// A peer asks for some of what it was offered.
+    pub(super) fn peer_wants(&mut self, link: &mut Link, batch: &Bytes) -> Result<(), Close> {
+        let ids = self.named(batch)?;
+        let Some(id) = link.session() else { return Ok(()) };
+        let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
+        let gone = ids.into_iter().filter(|id| !session.want(*id)).collect();
+        name(&mut self.out, link, BatchKind::Gone, gone, &self.seen);
+        self.ready.insert(id);
+        Ok(())
+    }
+
+    /// A peer has what it was offered.
+    pub(super) fn peer_has_seen(&mut self, link: &mut Link, batch: &Bytes) -> Result<(), Close> {
+        let ids = self.named(batch)?;
+        self.settle_named(link, &ids);
+        Ok(())
+    }
+
+    /// A peer has no more what it had offered.
+    pub(super) fn peer_misses(&mut self, link: &mut Link, batch: &Bytes) -> Result<(), Close> {
+        for id in self.named(batch)? {
+            self.wants.gone(id, link.id);
+        }
+        Ok(())
+    }
+}
+
+/// Names messages to a peer, behind what its link is being filled with.
+pub(super) fn name(
+    out: &mut VecDeque<Output>,
+    link: &mut Link,
+    kind: BatchKind,
+    ids: Vec<Id>,
+    seen: &Seen,
+) {
+    let Some(peer) = link.peer() else { return };
+    let limit = peer.max_frame_bytes.min(FRAME_TARGET);
+    if ids.is_empty() {
+        return;
+    }
+    for frame in offer::write(kind, ids, seen, limit) {
+        transmit(out, link, Frame::Binary(frame));
+    }
+}

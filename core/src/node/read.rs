@@ -1,0 +1,162 @@
+//! Reads: asked of the store when their turn among the answers has come, and told at once (P6).
+//!
+//! A read is asked when everything before it was answered, so it finds what every receipt before
+//! it stands for. It is told in the moment in which the store has answered, also when the link has
+//! used up its credit meanwhile: nothing that was committed later can be handed over before it,
+//! and so nobody reads an older value than he was handed. A link has one question open, for all
+//! reads that stand together; a question is asked only when there is credit.
+
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+
+use crate::event::Event;
+use crate::ids::{BatchId, FetchId, LinkId, Position, SessionId};
+use crate::io::{Close, Output};
+use crate::link::{Answer, Link, Pending};
+use crate::read::Read;
+use crate::refusal::{Code, Refusal};
+use crate::store::{Query, Value};
+use crate::wire::{self, records};
+
+use super::connect::protocol;
+use super::handover::Desk;
+use super::{Node, Phase, Purpose};
+
+/// Reads that one question asks for.
+const READS_AT_ONCE: usize = 64;
+/// Questions for reads that may be open at once.
+const MAX_QUESTIONS: usize = 16;
+
+impl Node {
+    pub(super) fn application_reads(
+        &mut self,
+        link: &mut Link,
+        batch: &Bytes,
+    ) -> Result<(), Close> {
+        let reads =
+            records::<wire::Read<'_>>(batch).map_err(|error| protocol(&format!("{error}")))?;
+        let ordinal = link.frames_in;
+        for read in &reads {
+            if super::application::is_ending(link) {
+                break;
+            }
+            match Read::from_wire(read, &self.config.limits) {
+                Ok(read) => self.read_on(link, &read, ordinal),
+                Err(refusal) => self.reject(link, refusal, ordinal),
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn read_on(&mut self, link: &mut Link, read: &Read<'_>, frame: u64) {
+        if self.phase != Phase::Running {
+            let message = "this node is shutting down; ask another one, or when it is back";
+            let re = read.id.as_deref().map(String::from);
+            let refusal = Refusal { re, ..Refusal::new(Code::ShuttingDown, message) };
+            return self.reject(link, refusal, frame);
+        }
+        let Some(application) = link.application_mut() else { return };
+        // It leaves behind the answer before it, and must not hide what that waits for.
+        let batch = application.answers.back().map_or(BatchId::default(), |last| last.batch);
+        application.answers.push_back(Pending {
+            place: Position::default(),
+            batch,
+            received: self.now.instant,
+            answer: Answer::Read { read: read.clone().into_owned(), frame },
+        });
+        self.ready.insert(application.session);
+    }
+
+    /// Asks for the reads whose turn has come.
+    pub(super) fn ask_reads(&mut self, id: SessionId) {
+        let (committed, open) = (self.log.committed_id(), self.questions());
+        let Some(session) = self.sessions.get(&id) else { return };
+        let Some(link) = session.link.and_then(|link| self.links.get_mut(&link)) else { return };
+        let (number, has_credit) = (link.id, link.has_credit());
+        let Some(application) = link.application_mut() else { return };
+        let turn = |pending: &Pending| match &pending.answer {
+            Answer::Read { read, .. } if pending.batch <= committed => Some(read.key.clone()),
+            Answer::Read { .. } | Answer::Welcome(_) | Answer::Receipt { .. } => None,
+            Answer::Result { .. } | Answer::Error { .. } => None,
+        };
+        let mut turns = application.answers.iter().map_while(turn).peekable();
+        let may = application.greeted && application.reading.is_none() && has_credit;
+        if !may || turns.peek().is_none() {
+            return;
+        }
+        if open >= MAX_QUESTIONS {
+            // Any number that is never given: the link waits.
+            application.reading = Some(FetchId::default());
+            self.read_queue.push_back(number);
+            return;
+        }
+        let keys: Vec<String> = turns.take(READS_AT_ONCE).map(String::from).collect();
+        let tags = session.application().and_then(|application| application.tags.clone());
+        let tags = tags.unwrap_or_else(|| self.config.tags.clone());
+        let fetch = self.fetch(Purpose::Read(number), Query::Values { keys, tags });
+        if let Some(application) = self.application_of(number) {
+            application.reading = Some(fetch);
+        }
+    }
+
+    /// What the store found for the first reads of a link.
+    pub(super) fn values_fetched(&mut self, link: LinkId, fetch: FetchId, found: Vec<Value>) {
+        let Some(application) = self.application_of(link) else { return };
+        if application.reading != Some(fetch) {
+            return;
+        }
+        application.reading = None;
+        let session = application.session;
+        self.visit(session, |desk, _, _| desk.tell(found));
+        self.ready.insert(session);
+    }
+
+    /// Lets the next link ask that waits for a free question.
+    pub(super) fn ask_waiting_reads(&mut self) {
+        while self.questions() < MAX_QUESTIONS
+            && let Some(link) = self.read_queue.pop_front()
+        {
+            if let Some(application) = self.application_of(link) {
+                application.reading = None;
+                let session = application.session;
+                self.ask_reads(session);
+            }
+        }
+    }
+
+    /// Open questions for reads.
+    pub(super) fn questions(&self) -> usize {
+        self.fetches.values().filter(|purpose| matches!(purpose, Purpose::Read(_))).count()
+    }
+
+    fn application_of(&mut self, link: LinkId) -> Option<&mut crate::link::AppLink> {
+        self.links.get_mut(&link)?.application_mut()
+    }
+}
+
+impl Desk<'_> {
+    fn tell(&mut self, found: Vec<Value>) {
+        for value in found {
+            let Some(application) = self.link.application_mut() else { return };
+            let Some(Pending { answer, .. }) = application.answers.pop_front() else { return };
+            let Answer::Read { read, frame } = answer else { return };
+            let answer = match read.judge(value) {
+                Ok(newest) => {
+                    application.errors_in_row = 0;
+                    Answer::Result { read, newest }
+                }
+                Err(refusal) => {
+                    application.erred(refusal.code);
+                    self.carrier.tally.rejected(refusal.code);
+                    let event = Event::Rejected { link: self.link.id, code: refusal.code.as_str() };
+                    self.carrier.out.push_back(Output::Event(event));
+                    Answer::Error { refusal, frame }
+                }
+            };
+            self.say(answer);
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! What a peer's session went past because nobody whom it targets lay behind that peer.
+//!
+//! Whoever has joined or changed tags since, or can be reached again, may want it: then the session
+//! goes back to the first of these rows (P5). What stays true: every targeted row that was passed
+//! over lies at or behind `first`, and its tags are among `tags`; every event that was passed over
+//! is kept in the log until its time is over (P2). State needs no keeping: the newest of a key stays
+//! anyway.
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeSet, VecDeque};
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::Position;
+use crate::message::Message;
+use crate::tags::{self, TagSet};
+use crate::time::WallMs;
+
+/// Tags that are remembered one by one; above it any tag may have been among them.
+const MAX_TAGS: usize = 1024;
+
+/// Stretches of events that are told apart.
+const MAX_STRETCHES: usize = 64;
+/// Events that end within this time of each other are one stretch.
+const STRETCH: Duration = Duration::from_secs(30 * 60);
+
+/// Targeted rows that were passed over.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Passed {
+    /// The first of them; 0: none.
+    first: Position,
+    /// Their tags; `None`: any.
+    tags: Option<BTreeSet<Box<str>>>,
+    /// Events among them, in stretches: the first of each, and when the last of them ends.
+    events: VecDeque<Stretch>,
+}
+
+/// Events that were passed over, one behind the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stretch {
+    /// The first of them.
+    pub first: Position,
+    /// When the last of them ends.
+    pub ends: WallMs,
+}
+
+impl Passed {
+    /// A row was passed over.
+    pub fn note(&mut self, position: Position, message: &Message) {
+        if self.first == Position::default() {
+            (self.first, self.tags) = (position, Some(BTreeSet::new()));
+        }
+        self.first = self.first.min(position);
+        if let Some(ends) = message.expires() {
+            self.note_event(position, ends);
+        }
+        let Some(tags) = &mut self.tags else { return };
+        for tag in tags::list(message.tags()) {
+            if !tags.contains(tag) {
+                tags.insert(tag.into());
+            }
+        }
+        if tags.len() > MAX_TAGS {
+            self.tags = None;
+        }
+    }
+
+    fn note_event(&mut self, first: Position, ends: WallMs) {
+        let full = self.events.len() >= MAX_STRETCHES;
+        match self.events.back_mut() {
+            Some(last) if full || ends <= last.ends.plus(STRETCH) => {
+                last.ends = last.ends.max(ends)
+            }
+            Some(_) | None => self.events.push_back(Stretch { first, ends }),
+        }
+    }
+
+    /// The first event that must be kept, by what the wall clock says if it can be trusted.
+    pub fn kept(&mut self, wall: Option<WallMs>) -> Option<Position> {
+        while let Some(wall) = wall
+            && self.events.front().is_some_and(|stretch| stretch.ends <= wall)
+        {
+            self.events.pop_front();
+        }
+        self.events.front().map(|stretch| stretch.first)
+    }
+
+    /// Whether some of it may be for whoever has these tags.
+    pub fn concerns(&self, behind: &TagSet) -> bool {
+        let among = |tag: &str| self.tags.as_ref().is_none_or(|tags| tags.contains(tag));
+        self.first != Position::default() && behind.iter().any(among)
+    }
+
+    /// Goes back: answers the first of the rows, and forgets them. Those that still lead nowhere
+    /// are noted again.
+    pub fn take(&mut self) -> Position {
+        core::mem::take(self).first
+    }
+
+    /// As it is stored.
+    pub fn record(&self) -> PassedRecord {
+        let tags = self.tags.as_ref().map(|tags| tags::join(tags.iter().map(|tag| &**tag)));
+        PassedRecord { first: self.first, tags, events: self.events.iter().copied().collect() }
+    }
+
+    /// What was stored.
+    pub fn recover(PassedRecord { first, tags, events }: PassedRecord) -> Self {
+        let tags = tags.map(|tags| tags::list(&tags).map(Into::into).collect());
+        Self { first, tags, events: events.into() }
+    }
+}
+
+/// What is stored of it.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct PassedRecord {
+    first: Position,
+    /// As a list; `None`: any.
+    tags: Option<String>,
+    events: Vec<Stretch>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Hlc;
+    use crate::ids::{Incarnation, Sequence};
+    use crate::message::{Fields, Kind};
+
+    fn message(tags: &str, expires: u64) -> Message {
+        let fields = Fields {
+            kind: if expires > 0 { Kind::Cmd } else { Kind::Sk },
+            incarnation: Incarnation::new(1),
+            sequence: Sequence::new(1),
+            version: Hlc(1),
+            expires: WallMs(expires),
+            group: "",
+            tags,
+            path: "a",
+            id: "m",
+            key: "k",
+            body: "1",
+        };
+        Message::encode(&fields, &mut bytes::BytesMut::new())
+    }
+
+    fn tags(list: &[&str]) -> TagSet {
+        TagSet::new(list.iter().copied()).expect("good tags")
+    }
+
+    #[test]
+    fn what_was_passed_over_concerns_who_has_one_of_its_tags() {
+        let mut passed = Passed::default();
+        assert!(!passed.concerns(&tags(&["aws"])));
+        passed.note(Position::new(7), &message("aws,eu", 0));
+        passed.note(Position::new(9), &message("gcp", 0));
+        assert!(passed.concerns(&tags(&["eu"])));
+        assert!(passed.concerns(&tags(&["azure", "gcp"])));
+        assert!(!passed.concerns(&tags(&["azure"])));
+        assert_eq!(Passed::recover(passed.record()), passed);
+        assert_eq!(passed.take(), Position::new(7));
+        assert!(!passed.concerns(&tags(&["eu"])));
+    }
+
+    #[test]
+    fn too_many_tags_are_any_tag() {
+        let mut passed = Passed::default();
+        for number in 0..=MAX_TAGS as u64 {
+            passed.note(Position::new(1 + number), &message(&std::format!("t{number}"), 0));
+        }
+        assert!(passed.concerns(&tags(&["whatever"])));
+        assert!(!passed.concerns(&tags(&[])), "who has no tag is targeted by none");
+        assert_eq!(Passed::recover(passed.record()), passed);
+    }
+
+    #[test]
+    fn events_that_led_nowhere_are_kept_until_their_time_is_over() {
+        let mut passed = Passed::default();
+        passed.note(Position::new(3), &message("aws", 0));
+        assert_eq!(passed.kept(Some(WallMs(0))), None, "state stays anyway");
+        let hour = 60 * 60 * 1000;
+        for number in 1..=3 {
+            passed.note(Position::new(10 * number), &message("aws", number * hour));
+        }
+        assert_eq!(passed.kept(None), Some(Position::new(10)));
+        assert_eq!(passed.kept(Some(WallMs(2 * hour - 1))), Some(Position::new(20)));
+        assert_eq!(passed.kept(Some(WallMs(3 * hour))), None);
+        for number in 0..1000 {
+            passed.note(Position::new(100 + number), &message("aws", (4 + number) * hour));
+        }
+        assert_eq!(passed.kept(Some(WallMs(4 * hour - 1))), Some(Position::new(100)));
+        assert_eq!(Passed::recover(passed.record()), passed);
+    }
+}

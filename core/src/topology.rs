@@ -1,0 +1,484 @@
+//! The mesh as this node knows it, and who passes a message on to whom (P5).
+//!
+//! Every node floods a small [`Record`] of itself and keeps the newest of each. From them all nodes
+//! compute the same spanning tree per origin: the fewest links, ties to the smallest id. A node
+//! sends a message at once to its children in that tree, so that in steady state each payload
+//! crosses one link less than there are nodes. What stays true: records decide only what is sent
+//! *first*. Everybody else who is owed is offered the identity ([`crate::offer`]), so records that
+//! are wrong, forged or late cost copies or a little time, and nothing else.
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use hashbrown::HashMap;
+use serde::{Deserialize, Serialize};
+
+use crate::admin::NodeStatus;
+use crate::ids::{Incarnation, NodeId, StoreId};
+use crate::message::{MAX_PATH, MAX_TAGS, Message};
+use crate::tags::{self, TagSet};
+use crate::time::Instant;
+
+/// How long the record of a node that cannot be reached is kept.
+const FORGET_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What a node says of itself to the whole mesh. Of two records of a node, the one with the higher
+/// revision counts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Its id.
+    pub node: String,
+    /// Its database.
+    pub store: StoreId,
+    /// Its start.
+    pub incarnation: Incarnation,
+    /// Grows with each change, also over restarts.
+    pub revision: u64,
+    /// Tags of the node and of its applications, as a canonical set.
+    pub tags: String,
+    /// Ids of the peers to which it has a link, as a canonical set.
+    pub links: String,
+}
+
+impl Record {
+    /// The id, if the record can be one at all.
+    pub fn id(&self) -> Option<NodeId> {
+        let well_formed = tags::is_canonical(&self.tags, MAX_TAGS)
+            && tags::is_canonical(&self.links, MAX_PATH)
+            && self.revision < u64::MAX;
+        NodeId::new(&self.node).ok().filter(|_| well_formed)
+    }
+}
+
+/// What a record that came in says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum News {
+    /// Something new: to be told to the others.
+    Fresh,
+    /// Nothing.
+    Known,
+    /// Somebody knows a newer record of this node than it has made: it must go above it.
+    OfMyself,
+    /// There are as many nodes as this one takes.
+    TooMany,
+}
+
+#[derive(Debug)]
+struct Known {
+    record: Record,
+    /// When it came, or was last of use.
+    used: Instant,
+}
+
+/// All that is known of the mesh.
+#[derive(Debug)]
+pub(crate) struct Topology {
+    me: NodeId,
+    max_nodes: usize,
+    records: BTreeMap<NodeId, Known>,
+    graph: Option<Graph>,
+}
+
+/// The nodes that can be reached from here over links that both of their ends name.
+#[derive(Debug)]
+struct Graph {
+    /// In the order of their ids, which is the order of their numbers.
+    nodes: Vec<NodeId>,
+    numbers: HashMap<NodeId, usize>,
+    /// Numbers of each one's neighbours, in order.
+    neighbours: Vec<Vec<usize>>,
+    /// Tags of each.
+    tags: Vec<TagSet>,
+    me: usize,
+    /// Per neighbour: the tags of all to whom a shortest way leads by way of it.
+    behind: HashMap<NodeId, TagSet>,
+    /// Per root: the children of this node in its tree, and the tags of all that are below each.
+    children: HashMap<usize, Box<[(NodeId, TagSet)]>>,
+}
+
+/// Where a message leads by way of a peer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Route {
+    /// To nobody whom it targets.
+    Nowhere,
+    /// It is sent at once.
+    Now,
+    /// It will probably come from somebody else, and is offered after a while.
+    Later,
+}
+
+impl Topology {
+    /// Only the node itself is known, by its first record.
+    pub fn new(me: NodeId, max_nodes: usize, record: Record, now: Instant) -> Self {
+        let records = BTreeMap::from([(me.clone(), Known { record, used: now })]);
+        Self { me, max_nodes, records, graph: None }
+    }
+
+    /// The node's own record.
+    pub fn mine(&self) -> &Record {
+        &self.records[&self.me].record
+    }
+
+    /// Gives the node's own record other tags and links. Answers whether that is news.
+    pub fn set_mine(&mut self, tags: &str, links: &str) -> bool {
+        let mine = self.mine();
+        if mine.tags == tags && mine.links == links {
+            return false;
+        }
+        let record = Record { tags: tags.into(), links: links.into(), ..mine.clone() };
+        self.replace_mine(record, self.mine().revision + 1);
+        true
+    }
+
+    fn replace_mine(&mut self, record: Record, revision: u64) {
+        if let Some(mine) = self.records.get_mut(&self.me) {
+            mine.record = Record { revision, ..record };
+        }
+        self.graph = None;
+    }
+
+    /// Takes a record that came in.
+    pub fn learn(&mut self, node: &NodeId, record: Record, now: Instant) -> News {
+        if *node == self.me {
+            if record.revision <= self.mine().revision {
+                return News::Known;
+            }
+            let mine = self.mine().clone();
+            self.replace_mine(mine, record.revision.saturating_add(1).min(u64::MAX - 1));
+            return News::OfMyself;
+        }
+        let full = self.records.len() >= self.max_nodes;
+        match self.records.get_mut(node) {
+            Some(known) if known.record.revision >= record.revision => return News::Known,
+            Some(known) => *known = Known { record, used: now },
+            None if full => return News::TooMany,
+            None => drop(self.records.insert(node.clone(), Known { record, used: now })),
+        }
+        self.graph = None;
+        News::Fresh
+    }
+
+    /// The record of a node.
+    pub fn record(&self, node: &NodeId) -> Option<&Record> {
+        self.records.get(node).map(|known| &known.record)
+    }
+
+    /// All records, by id.
+    pub fn records(&self) -> impl Iterator<Item = (&NodeId, &Record)> {
+        self.records.iter().map(|(node, known)| (node, &known.record))
+    }
+
+    /// All records, for operators.
+    pub fn statuses(&mut self) -> Vec<NodeStatus> {
+        self.graph();
+        let reached = self.graph.as_ref().map(|graph| &graph.numbers);
+        let list = |joined: &str| tags::list(joined).map(String::from).collect();
+        let status = |(node, Record { tags, links, .. }): (&NodeId, &Record)| NodeStatus {
+            node: node.as_str().into(),
+            tags: list(tags),
+            links: list(links),
+            reachable: reached.is_some_and(|reached| reached.contains_key(node)),
+        };
+        self.records().map(status).collect()
+    }
+
+    /// Forgets the nodes that could not be reached for a day.
+    pub fn forget_lost(&mut self, now: Instant) {
+        self.graph();
+        let Some(graph) = &self.graph else { return };
+        self.records.retain(|node, known| {
+            if graph.numbers.contains_key(node) {
+                known.used = now;
+            }
+            now.since(known.used) < FORGET_AFTER
+        });
+    }
+
+    /// Where a message leads by way of this peer. What is for nobody behind it leads nowhere; the
+    /// rest is sent at once if the peer is this node's child in the tree of the origin (of the
+    /// first node on the path that can be reached) and whom it targets is below it there. A peer
+    /// that nobody has heard of yet is sent everything.
+    pub fn route(&mut self, message: &Message, peer: &NodeId) -> Route {
+        let graph = self.graph();
+        let Some(behind) = graph.behind.get(peer) else { return Route::Now };
+        if !is_for(behind, message.tags()) {
+            return Route::Nowhere;
+        }
+        let numbers = &graph.numbers;
+        let root = message.path().split(',').find_map(|node| numbers.get(node)).copied();
+        let root = root.unwrap_or(graph.me);
+        if !graph.children.contains_key(&root) {
+            let children = graph.children_of_me(root);
+            graph.children.insert(root, children);
+        }
+        let child = graph.children[&root].iter().find(|(child, _)| child == peer);
+        match child {
+            Some((_, below)) if is_for(below, message.tags()) => Route::Now,
+            Some(_) | None => Route::Later,
+        }
+    }
+
+    /// Tags of the nodes to which a shortest way leads by way of this peer.
+    pub fn behind(&mut self, peer: &NodeId) -> Option<&TagSet> {
+        self.graph().behind.get(peer)
+    }
+
+    fn graph(&mut self) -> &mut Graph {
+        let (me, records) = (&self.me, &self.records);
+        self.graph.get_or_insert_with(|| Graph::new(me, records))
+    }
+}
+
+impl Graph {
+    fn new(me: &NodeId, records: &BTreeMap<NodeId, Known>) -> Self {
+        let names = |node: &NodeId, other: &str| {
+            records
+                .get(node)
+                .is_some_and(|known| tags::list(&known.record.links).any(|n| n == other))
+        };
+        let mut reached = BTreeMap::from([(me.clone(), Vec::new())]);
+        let mut queue = VecDeque::from([me.clone()]);
+        while let Some(node) = queue.pop_front() {
+            let Some(known) = records.get(&node) else { continue };
+            for link in tags::list(&known.record.links) {
+                let Some((other, _)) = records.get_key_value(link) else { continue };
+                if *other == node || !names(other, node.as_str()) {
+                    continue;
+                }
+                if !reached.contains_key(other) {
+                    reached.insert(other.clone(), Vec::new());
+                    queue.push_back(other.clone());
+                }
+                if let Some(links) = reached.get_mut(&node) {
+                    links.push(other.clone());
+                }
+            }
+        }
+        let nodes: Vec<NodeId> = reached.keys().cloned().collect();
+        let numbers: HashMap<NodeId, usize> =
+            nodes.iter().cloned().enumerate().map(|(number, node)| (node, number)).collect();
+        let number = |others: &Vec<NodeId>| others.iter().map(|other| numbers[other]).collect();
+        let neighbours = reached.values().map(number).collect();
+        let tags_of = |node: &NodeId| TagSet::new(tags::list(&records[node].record.tags));
+        let tags = nodes.iter().map(|node| tags_of(node).unwrap_or_else(|_| TagSet::empty()));
+        let (tags, me) = (tags.collect(), numbers[me]);
+        let (behind, children) = (HashMap::new(), HashMap::new());
+        let mut graph = Self { nodes, numbers, neighbours, tags, me, behind, children };
+        graph.look_behind();
+        graph
+    }
+
+    fn look_behind(&mut self) {
+        let from_here = self.distances(self.me);
+        for neighbour in &self.neighbours[self.me] {
+            let from_there = self.distances(*neighbour);
+            let leads = |node: &usize| from_there[*node] + 1 == from_here[*node];
+            let behind = self.union((0..self.nodes.len()).filter(leads));
+            self.behind.insert(self.nodes[*neighbour].clone(), behind);
+        }
+    }
+
+    fn union(&self, nodes: impl Iterator<Item = usize>) -> TagSet {
+        let tags: BTreeSet<&str> = nodes.flat_map(|node| self.tags[node].iter()).collect();
+        TagSet::new(tags).unwrap_or_else(|_| TagSet::empty())
+    }
+
+    /// Links from `root` to each node.
+    fn distances(&self, root: usize) -> Vec<u32> {
+        let mut distances = alloc::vec![u32::MAX; self.nodes.len()];
+        distances[root] = 0;
+        let mut queue = VecDeque::from([root]);
+        while let Some(node) = queue.pop_front() {
+            for other in &self.neighbours[node] {
+                if distances[*other] == u32::MAX {
+                    distances[*other] = distances[node] + 1;
+                    queue.push_back(*other);
+                }
+            }
+        }
+        distances
+    }
+
+    /// The neighbours whose parent in the tree of `root` this node is, with the tags of all that
+    /// are below each. The parent of a node is, of its neighbours that are one link nearer to the
+    /// root, the one with the smallest id.
+    fn children_of_me(&self, root: usize) -> Box<[(NodeId, TagSet)]> {
+        let distances = self.distances(root);
+        let parent = |node: usize| {
+            let nearer = |other: &&usize| distances[**other] + 1 == distances[node];
+            self.neighbours[node].iter().find(nearer).copied()
+        };
+        // The child of this node that each node is, or is below.
+        let mut below: Vec<Option<usize>> = alloc::vec![None; self.nodes.len()];
+        let mut outwards: Vec<usize> = (0..self.nodes.len()).collect();
+        outwards.sort_by_key(|node| distances[*node]);
+        for node in outwards {
+            let parent = parent(node);
+            let is_child = parent == Some(self.me);
+            below[node] = if is_child { Some(node) } else { parent.and_then(|p| below[p]) };
+        }
+        let tags = |child: usize| {
+            self.union((0..self.nodes.len()).filter(|node| below[*node] == Some(child)))
+        };
+        let children = (0..self.nodes.len()).filter(|node| below[*node] == Some(*node));
+        children.map(|child| (self.nodes[child].clone(), tags(child))).collect()
+    }
+}
+
+fn is_for(tags: &TagSet, targets: &str) -> bool {
+    targets.is_empty() || tags.matches(targets)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::string::ToString;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn id(number: usize) -> NodeId {
+        NodeId::new(&std::format!("n{number:02}")).expect("a name")
+    }
+
+    fn message(path: &str, tags: &str) -> Message {
+        let fields = crate::message::Fields {
+            kind: crate::message::Kind::Sk,
+            incarnation: Incarnation::new(1),
+            sequence: crate::ids::Sequence::new(1),
+            version: crate::clock::Hlc(1),
+            expires: crate::time::WallMs(0),
+            group: "",
+            tags,
+            path,
+            id: "m",
+            key: "k",
+            body: "1",
+        };
+        Message::encode(&fields, &mut bytes::BytesMut::new())
+    }
+
+    fn record(number: usize, links: &BTreeSet<usize>, revision: u64) -> Record {
+        Record {
+            node: id(number).to_string(),
+            store: StoreId(number as u128),
+            incarnation: Incarnation::new(1),
+            revision,
+            tags: std::format!("t{number}"),
+            links: links.iter().map(|other| id(*other).to_string()).collect::<Vec<_>>().join(","),
+        }
+    }
+
+    fn mesh(me: usize, nodes: usize, edges: &BTreeSet<(usize, usize)>) -> Topology {
+        let now = Instant::from_micros(0);
+        let links = |number: usize| {
+            let other = |(a, b): &(usize, usize)| match number {
+                n if n == *a => Some(*b),
+                n if n == *b => Some(*a),
+                _ => None,
+            };
+            edges.iter().filter_map(other).collect::<BTreeSet<_>>()
+        };
+        let mut topology = Topology::new(id(me), 100, record(me, &links(me), 1), now);
+        for number in (0..nodes).filter(|number| *number != me) {
+            assert_eq!(
+                topology.learn(&id(number), record(number, &links(number), 1), now),
+                News::Fresh
+            );
+        }
+        topology
+    }
+
+    /// How often each node is sent a message of `origin` if every node sends it to its children.
+    fn copies(origin: usize, nodes: usize, edges: &BTreeSet<(usize, usize)>) -> Vec<usize> {
+        let mut copies = std::vec![0; nodes];
+        for sender in 0..nodes {
+            let mut topology = mesh(sender, nodes, edges);
+            for (a, b) in edges {
+                for (from, to) in [(*a, *b), (*b, *a)] {
+                    let message = message(&std::format!("{}", id(origin)), "");
+                    let now = topology.route(&message, &id(to)) == Route::Now;
+                    if from == sender && to != origin && now {
+                        copies[to] += 1;
+                    }
+                }
+            }
+        }
+        copies
+    }
+
+    proptest! {
+        #[test]
+        fn in_every_connected_mesh_each_node_has_one_parent(
+            nodes in 2_usize..10,
+            more in prop::collection::vec((0_usize..10, 0_usize..10), 0..20),
+            roots in prop::collection::vec(0_usize..10, 10),
+            origin in 0_usize..10,
+        ) {
+            let tree = (1..nodes).map(|node| (roots[node] % node, node));
+            let more = more.into_iter().map(|(a, b)| (a % nodes, b % nodes));
+            let all = tree.chain(more).filter(|(a, b)| a != b);
+            let edges: BTreeSet<_> = all.map(|(a, b)| (a.min(b), a.max(b))).collect();
+            let origin = origin % nodes;
+            let mut expected = std::vec![1; nodes];
+            expected[origin] = 0;
+            prop_assert_eq!(copies(origin, nodes, &edges), expected);
+        }
+    }
+
+    #[test]
+    fn a_targeted_message_takes_shortest_ways_only() {
+        // 0 - 1 - 2 - 5, 0 - 3 - 4 - 5, 1 - 3
+        let edges = BTreeSet::from([(0, 1), (1, 2), (2, 5), (0, 3), (3, 4), (4, 5), (1, 3)]);
+        let mut topology = mesh(0, 6, &edges);
+        let mut route = |tags: &str, peer| topology.route(&message("n00", tags), &id(peer));
+        assert_eq!((route("t2", 1), route("t2", 3)), (Route::Now, Route::Nowhere));
+        // Two ways are as short: one is taken, the other one stands by.
+        assert_eq!((route("t5", 1), route("t5", 3)), (Route::Now, Route::Later));
+        assert_eq!((route("t2,t4", 1), route("t2,t4", 3)), (Route::Now, Route::Now));
+        assert_eq!((route("nobody", 1), route("nobody", 3)), (Route::Nowhere, Route::Nowhere));
+        assert_eq!((route("t0", 1), route("", 3)), (Route::Nowhere, Route::Now));
+        let behind = topology.behind(&id(3)).expect("a neighbour");
+        assert_eq!(behind.as_str(), "t3,t4,t5");
+    }
+
+    #[test]
+    fn a_link_counts_when_both_of_its_ends_name_it() {
+        let edges = BTreeSet::from([(0, 1), (1, 2)]);
+        let mut topology = mesh(0, 3, &edges);
+        assert!(topology.statuses()[2].reachable);
+        let now = Instant::from_micros(1);
+        assert_eq!(topology.learn(&id(1), record(1, &BTreeSet::from([0]), 2), now), News::Fresh);
+        assert!(!topology.statuses()[2].reachable);
+        assert_eq!(topology.learn(&id(1), record(1, &BTreeSet::from([0, 2]), 2), now), News::Known);
+    }
+
+    #[test]
+    fn a_peer_that_nobody_has_heard_of_is_sent_everything() {
+        let mut topology = mesh(0, 2, &BTreeSet::from([(0, 1)]));
+        assert_eq!(topology.route(&message("n00", "x"), &id(7)), Route::Now);
+        let of_a_stranger = topology.route(&message("n77,n00", ""), &id(1));
+        assert_eq!(of_a_stranger, Route::Now, "the first that is known is the root");
+        assert_eq!(topology.route(&message("n01,n00", ""), &id(1)), Route::Later);
+    }
+
+    #[test]
+    fn a_node_goes_above_what_others_say_of_it() {
+        let mut topology = mesh(0, 2, &BTreeSet::from([(0, 1)]));
+        let now = Instant::from_micros(1);
+        let forged = record(0, &BTreeSet::new(), 70);
+        assert_eq!(topology.learn(&id(0), forged, now), News::OfMyself);
+        assert_eq!(topology.mine().revision, 71);
+        assert_eq!(topology.mine().links, "n01");
+        let day = Instant::from_micros(0) + FORGET_AFTER;
+        topology.forget_lost(day);
+        assert_eq!(topology.records().count(), 2, "it can be reached");
+        assert!(topology.set_mine("", ""));
+        topology.forget_lost(day + FORGET_AFTER);
+        assert_eq!(topology.records().count(), 1);
+    }
+}
