@@ -318,6 +318,9 @@ fn take_counters(counters: &Counters, node: &str, labels: &mut Labels) {
     for (peer, (received, sent)) in &counters.peer_bytes {
         take_peer_bytes(&labels.node(peer), *received, *sent);
     }
+    for (peer, count) in &counters.offers {
+        counter!("slipstream_offers_total", "peer" => labels.node(peer)).absolute(*count);
+    }
     for (peer, count) in &counters.clock_refused {
         counter!("slipstream_clock_refused_total", "peer" => labels.node(peer)).absolute(*count);
     }
@@ -403,6 +406,7 @@ mod tests {
             shutting_down: false,
             links: Vec::new(),
             sessions: Vec::new(),
+            topology: Vec::new(),
             store: StoreStatus {
                 store_id: StoreId(1),
                 head: Position::new(0),

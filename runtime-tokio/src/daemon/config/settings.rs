@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use slipstream_core::config::{
-    Config, Durability, Heartbeat, Limits, Reconnect, Retry, StoreLimits,
+    Config, Durability, Heartbeat, Limits, Reconnect, Retry, Routing, StoreLimits,
 };
 use slipstream_core::ids::NodeId;
 use slipstream_core::tags::TagSet;
@@ -219,6 +219,7 @@ impl Settings {
                 max_attempts: self.retry.max_attempts,
                 max_rate: self.retry.max_rate,
             },
+            routing: Routing { offer_delay: self.routing.offer_delay.time() },
             store: self.store_limits(),
             limits: self.core_limits(),
             version: env!("CARGO_PKG_VERSION"),

@@ -47,6 +47,8 @@ impl Invariant for Rule {
             Fact::SetBack { site } => {
                 self.received.retain(|app, _| view.apps[*app].site != *site);
                 self.began.retain(|app, _| view.apps[*app].site != *site);
+                // With the disk its sessions went, too.
+                self.joined.retain(|(at, _), _| at != site);
             }
             _ => {}
         }
