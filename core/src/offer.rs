@@ -298,7 +298,8 @@ mod tests {
             let mut found = Vec::new();
             for frame in &frames {
                 prop_assert!(frame.len() <= limit);
-                let crate::wire::Wire::Have(batch) = crate::wire::Wire::decode(frame).expect("whole")
+                let decoded = crate::wire::Wire::decode(frame).expect("a whole frame");
+                let crate::wire::Wire::Have(batch) = decoded
                 else {
                     panic!("another frame");
                 };

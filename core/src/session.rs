@@ -7,7 +7,9 @@
 //! or as a dead letter (P2). A session does no I/O and knows no link but by number.
 
 mod conflation;
+mod flight;
 mod passed;
+mod peering;
 mod record;
 
 use alloc::boxed::Box;
@@ -18,12 +20,13 @@ use core::time::Duration;
 
 use crate::application::AckMode;
 use crate::ids::{FetchId, Incarnation, LinkId, NodeId, Position, SessionId, StoreId};
-use crate::offer::{Id, Offers};
+use crate::offer::Offers;
 use crate::rate::{Random, RateLimit, backoff};
 use crate::store::{DeadReason, Row};
 use crate::tags::TagSet;
 use crate::time::{Instant, WallMs};
 
+pub use self::flight::{Flight, Offer};
 use self::passed::Passed;
 
 /// Unnamed applications' sessions have numbers from here on; they are never stored.
@@ -33,9 +36,6 @@ pub use self::conflation::Conflation;
 
 /// Rows ahead of a session that its peer is remembered to have.
 const MAX_KNOWN: usize = 65_536;
-
-/// Shortest time between two returns to what was passed over.
-const BACK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Whose session it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,44 +77,6 @@ pub struct Application {
     /// The first replay ends here: rows up to here are handed over while they are the newest,
     /// its own included.
     pub replay: Position,
-}
-
-/// Something handed over and not acknowledged.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Flight {
-    /// Hand-overs so far.
-    pub handed: u32,
-    /// Hand-overs that a live receiver left unacknowledged or answered with NACK.
-    pub failed: u32,
-    /// When it was handed over first.
-    pub first_at: WallMs,
-    /// When it is handed over again; `None` while the socket or a peer has it.
-    pub due: Option<Instant>,
-    /// Whether the link that is up now has carried it.
-    pub on_link: bool,
-    /// When that was first, as [`Session::carries`] counts.
-    pub carried: u64,
-    /// Its `messageId`, where an application may acknowledge by that.
-    pub id: Option<Box<str>>,
-    /// What was said at the first and at the last failure.
-    pub errors: Option<(String, String)>,
-    /// The application asked for it again, later.
-    pub nacked: bool,
-    /// The application wants none of it.
-    pub rejected: bool,
-    /// Whether a peer was offered it instead.
-    pub offer: Offer,
-}
-
-/// Where the offer of a message to a peer stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Offer {
-    /// It is sent unasked.
-    No,
-    /// The peer has not answered yet.
-    Open(Id),
-    /// The peer has asked for it.
-    Wanted(Id),
 }
 
 /// How soon the record of a session must be written.
@@ -313,41 +275,6 @@ impl Session {
         true
     }
 
-    /// Offers a row to the peer at this time, instead of handing it over.
-    pub fn hold(&mut self, position: Position, flight: Flight, id: Id, at: Instant) {
-        self.flights.insert(position, Flight { offer: Offer::Open(id), ..flight });
-        self.offers.open(id, position, at);
-    }
-
-    /// The identities to offer now. What is not answered is due again later.
-    pub fn take_offers(&mut self, now: Instant) -> Vec<Id> {
-        let mut ids = Vec::new();
-        for position in self.offers.take_due(now) {
-            let flight = self.flights.get(&position);
-            if let Some(Flight { offer: Offer::Open(id), .. }) = flight {
-                ids.push(*id);
-                self.offers.repeat(position, now);
-            }
-        }
-        ids
-    }
-
-    /// The peer has asked for what it was offered. Answers whether it is still on offer.
-    pub fn want(&mut self, id: Id) -> bool {
-        let position = self.offers.close(id);
-        let Some(flight) = position.and_then(|position| self.flights.get_mut(&position)) else {
-            return false;
-        };
-        flight.offer = Offer::Wanted(id);
-        self.fresh = true;
-        true
-    }
-
-    /// The peer has what it was offered. Answers whether that was still open.
-    pub fn settle_offer(&mut self, id: Id) -> bool {
-        self.offers.close(id).is_some_and(|position| self.flights.remove(&position).is_some())
-    }
-
     /// What a cumulative acknowledgement of `delivery` speaks of: what this link had begun to carry
     /// before it. A flight that was lost with an earlier link, or is on its way again, is none of
     /// it: the application may never have seen it (P2).
@@ -373,12 +300,6 @@ impl Session {
         }
     }
 
-    /// Begins again at the first row, because the peer's store has lost what it had.
-    pub fn rewind_for_lost(&mut self, head: Position) {
-        self.rewind(head);
-        self.lost = head;
-    }
-
     /// Begins again at the first row: everything may have been handed over before.
     pub fn rewind(&mut self, head: Position) {
         self.doubt = head;
@@ -393,45 +314,6 @@ impl Session {
         (self.passed, self.again, self.back_at) = (Passed::default(), Position::default(), None);
         self.fetch = None;
         self.touch(Dirty::Now);
-    }
-
-    /// Who lies behind the peer now may want what was passed over: arranges to go back to that,
-    /// once a second at most.
-    pub fn reconsider(&mut self, behind: &TagSet, now: Instant) {
-        if self.back_at.is_none() && self.passed.concerns(behind) {
-            let earliest = self.back_last.map_or(now, |last| last + BACK_INTERVAL);
-            self.back_at = Some(earliest.max(now));
-        }
-    }
-
-    /// Begins again at the first row, because the peer's store went back: once a second at most.
-    /// Answers whether it does.
-    pub fn lose(&mut self, head: Position, now: Instant) -> bool {
-        let may = self.back_last.is_none_or(|last| last + BACK_INTERVAL <= now);
-        if may {
-            self.rewind_for_lost(head);
-            self.back_last = Some(now);
-        }
-        may
-    }
-
-    /// Goes back to what was passed over, if it is time. Answers whether it does.
-    pub fn go_back(&mut self, now: Instant) -> bool {
-        if self.back_at.is_none_or(|at| at > now) {
-            return false;
-        }
-        (self.back_at, self.back_last) = (None, Some(now));
-        self.again = self.again.max(self.next);
-        self.next = self.next.min(self.passed.take());
-        self.fetch = None;
-        self.touch(Dirty::Now);
-        true
-    }
-
-    /// Whether the row was looked at before, and is not to be looked at again.
-    pub fn is_over(&self, row: &Row) -> bool {
-        row.position < self.again
-            && (row.message.tags().is_empty() || self.flights.contains_key(&row.position))
     }
 
     /// The link is gone: what it carried will be handed over again.
@@ -564,37 +446,6 @@ impl Application {
             && self.keys.as_ref().is_none_or(|prefixes| {
                 prefixes.iter().any(|prefix| message.key().starts_with(prefix.as_str()))
             })
-    }
-}
-
-impl Flight {
-    /// A flight that has not begun.
-    pub fn new(first_at: WallMs) -> Self {
-        Self {
-            handed: 0,
-            failed: 0,
-            first_at,
-            due: None,
-            on_link: false,
-            carried: 0,
-            id: None,
-            errors: None,
-            nacked: false,
-            rejected: false,
-            offer: Offer::No,
-        }
-    }
-
-    /// Whether the link has not carried it, and may.
-    fn is_fresh(&self) -> bool {
-        !self.on_link && self.due.is_none() && !matches!(self.offer, Offer::Open(_))
-    }
-
-    /// Takes note of a failed hand-over.
-    pub fn fail(&mut self, error: &str) {
-        self.failed += 1;
-        let first = self.errors.take().map_or_else(|| error.into(), |(first, _)| first);
-        self.errors = Some((first, error.into()));
     }
 }
 

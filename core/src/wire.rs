@@ -9,6 +9,7 @@
 //! The side that dialled speaks first: a node with [`Wire::Hello`], answered by the same; an
 //! application with [`Wire::Connect`], answered by [`Wire::Welcome`].
 
+mod peer;
 mod read;
 
 use alloc::string::String;
@@ -19,9 +20,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Hlc;
 use crate::config::Durability;
-use crate::ids::{Incarnation, Position, StoreId};
+use crate::ids::Position;
 use crate::message::{Appender, Kind, Message};
-use crate::time::WallMs;
+pub use peer::{Ack, Hello, NotNow, NotNowReason};
 pub use read::{Read, ReadResult, ReadValue};
 
 /// Version of the binary protocol that this code speaks. Nodes agree on the lower of the two.
@@ -76,71 +77,6 @@ pub enum Wire {
     Reads(Bytes),
     /// Node to application: [`ReadResult`] records, in the order of the reads.
     Results(Bytes),
-}
-
-/// What a node says of itself when a link opens.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Hello {
-    /// Highest protocol version that it speaks.
-    pub protocol: u16,
-    /// Node id.
-    pub node: String,
-    /// Its database.
-    pub store: StoreId,
-    /// Its start.
-    pub incarnation: Incarnation,
-    /// Cluster group; empty without one.
-    pub group: String,
-    /// Its tags in canonical form.
-    pub tags: String,
-    /// Its wall clock.
-    pub wall: WallMs,
-    /// Whether it syncs before it acknowledges.
-    pub durability: Durability,
-    /// Bits for what later versions add; unknown ones are ignored.
-    pub features: u64,
-    /// Largest value that it takes.
-    pub max_message_bytes: u64,
-    /// Largest frame that it takes.
-    pub max_frame_bytes: u64,
-    /// Highest log position of the *receiver's* store that the receiver has reported to it.
-    pub reported: Position,
-    /// The receiver's start at that report.
-    pub reported_incarnation: Incarnation,
-}
-
-/// Cumulative acknowledgement between nodes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Ack {
-    /// Messages of this link up to and with this number are durable here, or were refused by a
-    /// [`NotNow`] that came before.
-    pub upto: u64,
-    /// End of the durable log here.
-    pub position: Position,
-    /// Wall clock here.
-    pub wall: WallMs,
-}
-
-/// Refusal for now, between nodes: the messages stay owed, and no attempt is counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct NotNow {
-    /// First number refused.
-    pub first: u64,
-    /// Last number refused.
-    pub last: u64,
-    /// Why.
-    pub reason: NotNowReason,
-}
-
-/// Why a node does not take messages now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum NotNowReason {
-    /// Its store is full.
-    StoreFull,
-    /// Their versions are too far ahead of its clock.
-    Clock,
-    /// It is shutting down.
-    ShuttingDown,
 }
 
 /// First frame of an application. What it wants is in the query string of the upgrade.
@@ -543,6 +479,8 @@ mod tests {
     use alloc::vec;
 
     use super::*;
+    use crate::ids::{Incarnation, StoreId};
+    use crate::time::WallMs;
 
     fn hello() -> Hello {
         Hello {

@@ -152,20 +152,6 @@ impl Node {
         }
     }
 
-    fn pong(&mut self, link: &mut Link, payload: &[u8]) {
-        if let Ok(sent) = <[u8; 8]>::try_from(payload) {
-            let sent = crate::time::Instant::from_micros(u64::from_be_bytes(sent));
-            link.rtt = Some(self.now.instant.since(sent));
-            self.dialer_succeeded(link);
-        }
-    }
-
-    pub(super) fn ping(&mut self, link: &mut Link) {
-        let payload = self.now.instant.as_micros().to_be_bytes();
-        transmit(&mut self.out, link, Frame::Ping(Bytes::copy_from_slice(&payload)));
-        link.ping_at = self.now.instant + self.config.heartbeat.interval;
-    }
-
     fn send_hello(&mut self, link: &mut Link, node: Option<&NodeId>) {
         let peer = node
             .and_then(|node| self.by_name.get(&format!("peer:{node}")))
@@ -344,21 +330,6 @@ impl Node {
         let remote = link.remote.clone();
         self.event(Event::PeerUp { peer: node, link: link.id, remote, synced });
         Ok(())
-    }
-
-    /// Tells the peer where the log ends, from which it sees whether this store went back. A store
-    /// that had told more in an earlier life than it began with is an older copy: it says where it
-    /// began, and the peer offers everything again (P2).
-    fn say_where_the_log_ends(&mut self, link: &mut Link, peer: &NodeId, told: Position) {
-        let session = link.session().and_then(|id| self.sessions.get_mut(&id));
-        let met = session.is_none_or(|session| core::mem::replace(&mut session.met, true));
-        if met || told <= self.began {
-            self.acknowledge(link, self.log.durable());
-            return;
-        }
-        self.acknowledge(link, self.began);
-        let (peer, holds) = (peer.clone(), self.began);
-        self.event(Event::StoreWentBack { peer, told, holds });
     }
 
     /// The session of a peer that has said Hello. A new one, and one whose peer has lost its

@@ -19,17 +19,15 @@ use crate::json;
 use crate::link::{Link, PEER_WINDOW, State};
 use crate::log::Log;
 use crate::message::Message;
-use crate::offer::Id;
 use crate::rate::Random;
 use crate::seen::Seen;
 use crate::session::{Flight, Offer, Role, Session, retry_wait};
 use crate::store::{DeadReason, Query, Row, StoredRow};
 use crate::tally::Tally;
-use crate::time::{Instant, Now, WallMs};
+use crate::time::{Now, WallMs};
 use crate::topology::{Route, Topology};
 use crate::wire::{BatchKind, DeliveryHead, FRAME_OVERHEAD, FrameWriter, Wire};
 
-use super::offering::name;
 use super::transmit;
 
 /// A binary frame is sent when it has grown to this.
@@ -131,7 +129,7 @@ impl Desk<'_> {
         }
     }
 
-    fn is_held(&self) -> bool {
+    pub(super) fn is_held(&self) -> bool {
         let max = self.carrier.config.store.session_max_bytes;
         self.session.is_held(self.carrier.now.instant, max)
     }
@@ -228,20 +226,6 @@ impl Desk<'_> {
         }
         self.carrier.name(self.link, BatchKind::Gone, gone);
     }
-
-    /// Offers what is to be offered now.
-    pub(super) fn offer_due(&mut self) {
-        let now = self.carrier.now.instant;
-        if self.session.offers.next().is_none_or(|at| at > now) {
-            return;
-        }
-        if self.is_held() || !self.link.has_credit() {
-            return;
-        }
-        let ids = self.session.take_offers(now);
-        self.carrier.tally.offered(&self.session.name, ids.len() as u64);
-        self.carrier.name(self.link, BatchKind::Have, ids);
-    }
 }
 
 impl Carrier<'_> {
@@ -275,44 +259,6 @@ impl Carrier<'_> {
             flight.handed = 1;
         }
         self.carry(session, link, row, flight, json);
-    }
-
-    /// Where a message leads by way of a peer. An application is the end of its way.
-    fn route(&mut self, link: &Link, row: &Row) -> Route {
-        match link.peer() {
-            Some(peer) => self.topology.route(&row.message, &peer.node),
-            None => Route::Now,
-        }
-    }
-
-    /// Whether a peer is offered this row, and when, instead of being sent it: it may have what was
-    /// there before its link came up, and will probably get the rest from its parent in the tree.
-    fn offered(
-        &mut self,
-        session: &Session,
-        link: &Link,
-        row: &Row,
-        route: Route,
-    ) -> Option<(Id, Instant)> {
-        let peer = link.peer()?;
-        let message = &row.message;
-        let old = row.position <= peer.began.max(session.lost) || row.position < session.again;
-        let at = match route {
-            Route::Now if !old => return None,
-            Route::Later if !old => self.now.instant + self.config.routing.offer_delay,
-            Route::Now | Route::Later | Route::Nowhere => self.now.instant,
-        };
-        let source = match self.seen.find(message.origin(), message.incarnation()) {
-            Some(source) => source,
-            None => self.seen.source(&message.identity().origin, message.incarnation()),
-        };
-        Some(((source, message.sequence()), at))
-    }
-
-    /// Names messages to a peer.
-    fn name(&mut self, link: &mut Link, kind: BatchKind, ids: Vec<Id>) {
-        self.send_filled(link);
-        name(self.out, link, kind, ids, self.seen);
     }
 
     /// Hands a flight over again, or gives it up.

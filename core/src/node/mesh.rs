@@ -8,7 +8,8 @@ use core::time::Duration;
 
 use bytes::Bytes;
 
-use crate::ids::{LinkId, NodeId};
+use crate::event::Event;
+use crate::ids::{LinkId, NodeId, Position};
 use crate::io::{Close, Frame};
 use crate::link::Link;
 use crate::tags::{self, TagSet};
@@ -58,6 +59,26 @@ impl Node {
         self.mesh_changed();
         let nodes: Vec<NodeId> = self.topology.records().map(|(node, _)| node.clone()).collect();
         self.tell(link, &nodes);
+    }
+
+    /// Tells the peer where the log ends, from which it sees whether this store went back. A store
+    /// that had told more in an earlier life than it began with is an older copy: it says where it
+    /// began, and the peer offers everything again (P2).
+    pub(super) fn say_where_the_log_ends(
+        &mut self,
+        link: &mut Link,
+        peer: &NodeId,
+        told: Position,
+    ) {
+        let session = link.session().and_then(|id| self.sessions.get_mut(&id));
+        let met = session.is_none_or(|session| core::mem::replace(&mut session.met, true));
+        if met || told <= self.began {
+            self.acknowledge(link, self.log.durable());
+            return;
+        }
+        self.acknowledge(link, self.began);
+        let (peer, holds) = (peer.clone(), self.began);
+        self.event(Event::StoreWentBack { peer, told, holds });
     }
 
     fn tell(&mut self, link: &mut Link, nodes: &[NodeId]) {

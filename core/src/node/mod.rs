@@ -7,9 +7,9 @@
 //!
 //! The files of this folder are chapters of one `impl`: `connect` (links come and go), `accept`
 //! (messages come in),
-//! `mesh` and `offering` (topology, offers), `commit` (batches), `handover` and `serve` (messages go
-//! out), `application` (frames of applications), `read` (their reads), `repeat` (timers), `operate`
-//! (operators).
+//! `commit` (batches), `handover` and `serve` (messages go out), `mesh` and `offering` (topology,
+//! offers), `application` (frames of applications), `read` (their reads), `repeat` (timers),
+//! `operate` (operators).
 
 mod accept;
 mod application;

@@ -11,11 +11,14 @@ use crate::io::{Close, Frame, Output};
 use crate::link::{Link, PEER_WINDOW};
 use crate::offer::{self, Id};
 use crate::seen::{Seen, Verdict};
-use crate::session::Dirty;
+use crate::session::{Dirty, Session};
+use crate::store::Row;
+use crate::time::Instant;
+use crate::topology::Route;
 use crate::wire::BatchKind;
 
 use super::connect::protocol;
-use super::handover::FRAME_TARGET;
+use super::handover::{Carrier, Desk, FRAME_TARGET};
 use super::{Node, transmit};
 
 impl Node {
@@ -108,6 +111,62 @@ impl Node {
             self.wants.gone(id, link.id);
         }
         Ok(())
+    }
+}
+
+impl Desk<'_> {
+    /// Offers what is to be offered now.
+    pub(super) fn offer_due(&mut self) {
+        let now = self.carrier.now.instant;
+        if self.session.offers.next().is_none_or(|at| at > now) {
+            return;
+        }
+        if self.is_held() || !self.link.has_credit() {
+            return;
+        }
+        let ids = self.session.take_offers(now);
+        self.carrier.tally.offered(&self.session.name, ids.len() as u64);
+        self.carrier.name(self.link, BatchKind::Have, ids);
+    }
+}
+
+impl Carrier<'_> {
+    /// Where a message leads by way of a peer. An application is the end of its way.
+    pub(super) fn route(&mut self, link: &Link, row: &Row) -> Route {
+        match link.peer() {
+            Some(peer) => self.topology.route(&row.message, &peer.node),
+            None => Route::Now,
+        }
+    }
+
+    /// Whether a peer is offered this row, and when, instead of being sent it: it may have what was
+    /// there before its link came up, and will probably get the rest from its parent in the tree.
+    pub(super) fn offered(
+        &mut self,
+        session: &Session,
+        link: &Link,
+        row: &Row,
+        route: Route,
+    ) -> Option<(Id, Instant)> {
+        let peer = link.peer()?;
+        let message = &row.message;
+        let old = row.position <= peer.began.max(session.lost) || row.position < session.again;
+        let at = match route {
+            Route::Now if !old => return None,
+            Route::Later if !old => self.now.instant + self.config.routing.offer_delay,
+            Route::Now | Route::Later | Route::Nowhere => self.now.instant,
+        };
+        let source = match self.seen.find(message.origin(), message.incarnation()) {
+            Some(source) => source,
+            None => self.seen.source(&message.identity().origin, message.incarnation()),
+        };
+        Some(((source, message.sequence()), at))
+    }
+
+    /// Names messages to a peer.
+    pub(super) fn name(&mut self, link: &mut Link, kind: BatchKind, ids: Vec<Id>) {
+        self.send_filled(link);
+        name(self.out, link, kind, ids, self.seen);
     }
 }
 

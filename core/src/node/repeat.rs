@@ -4,14 +4,16 @@ use alloc::format;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use bytes::Bytes;
+
 use crate::event::Event;
 use crate::ids::{LinkId, SessionId};
-use crate::io::{Close, CloseCode};
-use crate::link::State;
+use crate::io::{Close, CloseCode, Frame};
+use crate::link::{Link, State};
 use crate::session::Dirty;
 use crate::timers::Timer;
 
-use super::{Node, UPKEEP_INTERVAL};
+use super::{Node, UPKEEP_INTERVAL, transmit};
 
 /// How soon the store is asked again to make room.
 const MAKE_ROOM_INTERVAL: Duration = Duration::from_millis(50);
@@ -68,6 +70,20 @@ impl Node {
                 self.links.insert(id, link);
             }
         }
+    }
+
+    pub(super) fn pong(&mut self, link: &mut Link, payload: &[u8]) {
+        if let Ok(sent) = <[u8; 8]>::try_from(payload) {
+            let sent = crate::time::Instant::from_micros(u64::from_be_bytes(sent));
+            link.rtt = Some(self.now.instant.since(sent));
+            self.dialer_succeeded(link);
+        }
+    }
+
+    pub(super) fn ping(&mut self, link: &mut Link) {
+        let payload = self.now.instant.as_micros().to_be_bytes();
+        transmit(&mut self.out, link, Frame::Ping(Bytes::copy_from_slice(&payload)));
+        link.ping_at = self.now.instant + self.config.heartbeat.interval;
     }
 
     /// The socket has taken frames of a link.

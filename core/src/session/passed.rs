@@ -3,8 +3,8 @@
 //! Whoever has joined or changed tags since, or can be reached again, may want it: then the session
 //! goes back to the first of these rows (P5). What stays true: every targeted row that was passed
 //! over lies at or behind `first`, and its tags are among `tags`; every event that was passed over
-//! is kept in the log until its time is over (P2). State needs no keeping: the newest of a key stays
-//! anyway.
+//! is kept in the log until its time is over (P2). State needs no keeping: the newest of a key
+//! stays anyway.
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeSet, VecDeque};

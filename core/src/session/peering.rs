@@ -1,0 +1,99 @@
+//! What only sessions of peers do: offering instead of sending, and going back.
+//!
+//! What stays true: an offer is open as long as its flight is, and going back passes no row that is
+//! still owed (P2, P5).
+
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use super::{Dirty, Flight, Offer, Session};
+use crate::ids::Position;
+use crate::offer::Id;
+use crate::store::Row;
+use crate::tags::TagSet;
+use crate::time::Instant;
+
+/// Shortest time between two returns to what was passed over.
+const BACK_INTERVAL: Duration = Duration::from_secs(1);
+
+impl Session {
+    /// Offers a row to the peer at this time, instead of handing it over.
+    pub fn hold(&mut self, position: Position, flight: Flight, id: Id, at: Instant) {
+        self.flights.insert(position, Flight { offer: Offer::Open(id), ..flight });
+        self.offers.open(id, position, at);
+    }
+
+    /// The identities to offer now. What is not answered is due again later.
+    pub fn take_offers(&mut self, now: Instant) -> Vec<Id> {
+        let mut ids = Vec::new();
+        for position in self.offers.take_due(now) {
+            let flight = self.flights.get(&position);
+            if let Some(Flight { offer: Offer::Open(id), .. }) = flight {
+                ids.push(*id);
+                self.offers.repeat(position, now);
+            }
+        }
+        ids
+    }
+
+    /// The peer has asked for what it was offered. Answers whether it is still on offer.
+    pub fn want(&mut self, id: Id) -> bool {
+        let position = self.offers.close(id);
+        let Some(flight) = position.and_then(|position| self.flights.get_mut(&position)) else {
+            return false;
+        };
+        flight.offer = Offer::Wanted(id);
+        self.fresh = true;
+        true
+    }
+
+    /// The peer has what it was offered. Answers whether that was still open.
+    pub fn settle_offer(&mut self, id: Id) -> bool {
+        self.offers.close(id).is_some_and(|position| self.flights.remove(&position).is_some())
+    }
+
+    /// Begins again at the first row, because the peer's store has lost what it had.
+    pub fn rewind_for_lost(&mut self, head: Position) {
+        self.rewind(head);
+        self.lost = head;
+    }
+
+    /// Who lies behind the peer now may want what was passed over: arranges to go back to that,
+    /// once a second at most.
+    pub fn reconsider(&mut self, behind: &TagSet, now: Instant) {
+        if self.back_at.is_none() && self.passed.concerns(behind) {
+            let earliest = self.back_last.map_or(now, |last| last + BACK_INTERVAL);
+            self.back_at = Some(earliest.max(now));
+        }
+    }
+
+    /// Begins again at the first row, because the peer's store went back: once a second at most.
+    /// Answers whether it does.
+    pub fn lose(&mut self, head: Position, now: Instant) -> bool {
+        let may = self.back_last.is_none_or(|last| last + BACK_INTERVAL <= now);
+        if may {
+            self.rewind_for_lost(head);
+            self.back_last = Some(now);
+        }
+        may
+    }
+
+    /// Goes back to what was passed over, if it is time. Answers whether it does.
+    pub fn go_back(&mut self, now: Instant) -> bool {
+        if self.back_at.is_none_or(|at| at > now) {
+            return false;
+        }
+        (self.back_at, self.back_last) = (None, Some(now));
+        self.again = self.again.max(self.next);
+        self.next = self.next.min(self.passed.take());
+        self.fetch = None;
+        self.touch(Dirty::Now);
+        true
+    }
+
+    /// Whether the row was looked at before, and is not to be looked at again.
+    pub fn is_over(&self, row: &Row) -> bool {
+        row.position < self.again
+            && (row.message.tags().is_empty() || self.flights.contains_key(&row.position))
+    }
+}
