@@ -27,6 +27,9 @@ pub fn json(bytes: &[u8]) {
         match parse(frame, &limits) {
             Ok(Request::Publish(draft)) => accepted(&draft, &limits),
             Ok(Request::Settle(settle)) => settled(&settle),
+            Ok(Request::Read(read)) => {
+                assert!((1..=limits.max_key_bytes).contains(&read.key.len()));
+            }
             Err(refusal) => refused(&refusal),
         }
     }

@@ -21,7 +21,7 @@ use slipstream_core::offer;
 use slipstream_core::store::{Batch, CommitFailed, Committed, Query, Recovered, StoreFailure};
 use slipstream_core::time::{Instant, Now, WallMs};
 use slipstream_core::topology::Record;
-use slipstream_core::wire::{self, Hello, Outcome, Wire};
+use slipstream_core::wire::{self, Hello, Outcome, ReadResult, Wire};
 use slipstream_tests::world::MemoryStore;
 
 /// Wall clock at the beginning.

@@ -35,7 +35,7 @@ pub(super) fn publish(message: &Publish<'_>) -> Result<Frame, ClientError> {
         key: message.key,
         value,
         targeted_tags: tags::list(message.tags).collect(),
-        ttl_ms: message.ttl_ms,
+        ttl_ms: message.ttl_ms.try_into().ok(),
     };
     Ok(text_frame(&frame))
 }
@@ -52,27 +52,15 @@ struct PublishJson<'a> {
     value: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     targeted_tags: Vec<&'a str>,
-    #[serde(skip_serializing_if = "is_zero")]
-    ttl_ms: u64,
-}
-
-fn is_zero(number: &u64) -> bool {
-    *number == 0
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ttl_ms: Option<std::num::NonZeroU64>,
 }
 
 /// A read; of any kind, it is one of SK.
 pub(super) fn read(read: &Read<'_>) -> Frame {
     let kind = read.kind.and_then(Asked::name_of).unwrap_or("GK");
-    text_frame(&ReadJson { kind, message_id: read.id, key: read.key })
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ReadJson<'a> {
-    #[serde(rename = "type")]
-    kind: &'static str,
-    message_id: &'a str,
-    key: &'a str,
+    let fields = [("type", kind), ("messageId", read.id), ("key", read.key)];
+    text_frame(&std::collections::BTreeMap::from(fields))
 }
 
 /// What became of a delivery.

@@ -267,6 +267,15 @@ impl Daemon {
         });
     }
 
+    /// Waits until the node knows a way to so many nodes, itself included.
+    pub fn await_mesh(&self, nodes: usize) {
+        until(&format!("{} to know {nodes} nodes", self.config.id), PATIENCE, || {
+            let status: serde_json::Value = self.get("/status").json();
+            let known = status["topology"].as_array().into_iter().flatten();
+            known.filter(|node| node["reachable"] == true).count() == nodes
+        });
+    }
+
     /// Resident memory in bytes; `None` where the system does not tell.
     pub fn resident_bytes(&self) -> Option<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).ok()?;

@@ -29,7 +29,7 @@ impl Mesh {
     }
 
     /// Starts nodes in which `from` dials `to` wherever `dials(from, to)`, and waits until all
-    /// of these links are up.
+    /// of these links are up, and every node knows the whole mesh.
     fn linked(
         binary: &str,
         configs: Vec<NodeConfig>,
@@ -55,6 +55,7 @@ impl Mesh {
             let peers = (0..ids.len()).filter(|to| dials(from, *to));
             peers.for_each(|to| node.await_peer(&ids[to]));
         }
+        nodes.iter().for_each(|node| node.await_mesh(nodes.len()));
         Self { nodes, link }
     }
 }
