@@ -45,7 +45,7 @@ impl Invariant for Rule {
                 }
                 Said::Ack { delivery, upto: true } => {
                     let open = self.open.entry(*app).or_default();
-                    let done = open.keys().filter(|open| *open <= delivery);
+                    let done = open.keys().filter(|open| *open <= delivery).chain([delivery]);
                     self.acknowledged.entry(*app).or_default().extend(done.copied());
                     open.retain(|open, _| open > delivery);
                 }
