@@ -32,9 +32,9 @@ thread_local! {
 #[derive(Debug, Arbitrary)]
 enum Read {
     /// Cells of any kind, which somebody else has written.
-    Row(Box<[AnyCell; 7]>),
+    Row(Box<[AnyCell; 11]>),
     /// The same for a dead letter.
-    Letter(Box<[AnyCell; 12]>),
+    Letter(Box<[AnyCell; 14]>),
     /// A row that was written, and what happened to it since.
     Written { row: AnyRow, damage: Damage },
     /// A dead letter that was written, and what happened to it since.

@@ -126,7 +126,7 @@ pub(crate) fn row_size(row: &Row) -> u32 {
 }
 
 /// When an event ends, or when a delete was made.
-fn expires(row: &Row) -> u64 {
+pub(crate) fn expires(row: &Row) -> u64 {
     match row.message.kind() {
         Kind::Dk => row.message.version().wall().0,
         Kind::Sk | Kind::Sa | Kind::Sw | Kind::Cmd => row.message.expires().map_or(0, |at| at.0),

@@ -59,7 +59,7 @@ impl Readback {
     ///
     /// # Panics
     /// If SQLite fails.
-    pub fn row(&self, cells: &[Cell; 7]) -> Result<Row, Damaged> {
+    pub fn row(&self, cells: &[Cell; 11]) -> Result<Row, Damaged> {
         self.select(cells, log::read)
     }
 
@@ -70,7 +70,7 @@ impl Readback {
     ///
     /// # Panics
     /// If SQLite fails.
-    pub fn dead_letter(&self, cells: &[Cell; 12]) -> Result<DeadLetter, Damaged> {
+    pub fn dead_letter(&self, cells: &[Cell; 14]) -> Result<DeadLetter, Damaged> {
         self.select(cells, records::read_dead_letter)
     }
 
@@ -84,7 +84,7 @@ impl Readback {
 }
 
 /// The cells that a row is written as, in the order in which they are read.
-pub fn cells_of_row(row: &Row) -> [Cell; 7] {
+pub fn cells_of_row(row: &Row) -> [Cell; 11] {
     let session = |id: Option<slipstream_core::ids::SessionId>| {
         id.map_or(Cell::Null, |id| Cell::Integer(id.get().cast_signed()))
     };
@@ -97,11 +97,15 @@ pub fn cells_of_row(row: &Row) -> [Cell; 7] {
         Cell::Text(message.key().into()),
         Cell::Blob(message.head().into()),
         Cell::Text(message.body().into()),
+        Cell::Integer(message.kind().number().into()),
+        Cell::Integer(log::expires(row).cast_signed()),
+        Cell::Integer(log::row_size(row).into()),
+        Cell::Text(message.id().into()),
     ]
 }
 
 /// The cells that a dead letter is written as, in the order in which they are read.
-pub fn cells_of_dead_letter(letter: &DeadLetter) -> [Cell; 12] {
+pub fn cells_of_dead_letter(letter: &DeadLetter) -> [Cell; 14] {
     let message = &letter.message;
     [
         Cell::Integer(letter.id.get().cast_signed()),
@@ -116,5 +120,7 @@ pub fn cells_of_dead_letter(letter: &DeadLetter) -> [Cell; 12] {
         Cell::Text(message.key().into()),
         Cell::Blob(message.head().into()),
         Cell::Text(message.body().into()),
+        Cell::Integer(records::letter_size(letter).into()),
+        Cell::Text(message.id().into()),
     ]
 }
