@@ -3,7 +3,7 @@
 //!
 //! A bounded number of marks (a position and the bytes up to it) with a straight line between two
 //! of them. What stays true: nothing lies behind the end of the log, and the error is less than
-//! the bytes between two marks, which are [`STEP_BYTES`], doubled whenever there are too many.
+//! the bytes between two marks, which are a fixed step, doubled whenever there are too many.
 
 use alloc::vec::Vec;
 

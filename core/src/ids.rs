@@ -195,7 +195,7 @@ impl Hash128 {
         Self(short)
     }
 
-    /// Hash of a key and a tag set. It begins with [`KEY_BYTES`] that come from the key alone, so
+    /// Hash of a key and a tag set. It begins with `KEY_BYTES` that come from the key alone, so
     /// that what is ordered by these hashes has all tag sets of a key side by side.
     pub fn of_key(key: &str, tags: &str) -> Self {
         let mut both = Self::of(&[key.as_bytes(), tags.as_bytes()]);
