@@ -15,6 +15,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Incarnation, NodeId, Sequence};
+use crate::message::Message;
 use crate::store::{SeenKey, SeenRecord};
 
 /// Bitmaps kept over all tracks: 64 MiB.
@@ -114,6 +115,14 @@ impl Seen {
         self.tracks.insert(source, Track::new(origin.clone(), incarnation));
         self.last = Some(source);
         source
+    }
+
+    /// The short name of a message's origin and incarnation, made if it is new.
+    pub fn source_of(&mut self, message: &Message) -> Source {
+        match self.find(message.origin(), message.incarnation()) {
+            Some(source) => source,
+            None => self.source(&message.identity().origin, message.incarnation()),
+        }
     }
 
     /// The short name, if the origin and incarnation are known.

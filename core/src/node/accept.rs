@@ -233,13 +233,7 @@ impl Node {
     }
 
     pub(super) fn source_of(&mut self, message: &Message) -> Source {
-        match self.seen.find(message.origin(), message.incarnation()) {
-            Some(source) => source,
-            None => {
-                let identity = message.identity();
-                self.seen.source(&identity.origin, identity.incarnation)
-            }
-        }
+        self.seen.source_of(message)
     }
 
     fn mark(&mut self, source: Source, message: &Message) {

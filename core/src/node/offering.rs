@@ -156,11 +156,7 @@ impl Carrier<'_> {
             Route::Later if !old => self.now.instant + self.config.routing.offer_delay,
             Route::Now | Route::Later | Route::Nowhere => self.now.instant,
         };
-        let source = match self.seen.find(message.origin(), message.incarnation()) {
-            Some(source) => source,
-            None => self.seen.source(&message.identity().origin, message.incarnation()),
-        };
-        Some(((source, message.sequence()), at))
+        Some(((self.seen.source_of(message), message.sequence()), at))
     }
 
     /// Names messages to a peer.
