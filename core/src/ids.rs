@@ -203,6 +203,13 @@ impl Hash128 {
         both
     }
 
+    /// What all tag sets of a key have in common.
+    pub fn key_part(&self) -> u64 {
+        let mut part = [0; 8];
+        part[..KEY_BYTES].copy_from_slice(&self.0[..KEY_BYTES]);
+        u64::from_le_bytes(part)
+    }
+
     /// The first and the last hash that a tag set of `key` can have. Other keys may, rarely, have
     /// hashes in between: whoever looks there compares the key.
     pub fn range_of_key(key: &str) -> RangeInclusive<Self> {

@@ -29,6 +29,7 @@
 //!     sessions: Vec::new(),
 //!     seen: Vec::new(),
 //!     receipts: Vec::new(),
+//!     copies: Vec::new(),
 //!     dead_letters: Vec::new(),
 //!     extent: Extent::default(),
 //!     usage: Usage::default(),
@@ -66,6 +67,7 @@ pub mod application;
 pub mod clock;
 mod close;
 pub mod config;
+pub mod copies;
 mod dial;
 pub mod draft;
 pub mod event;

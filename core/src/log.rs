@@ -14,8 +14,7 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 
 use crate::ids::{BatchId, DeadLetterId, Hash128, LinkId, Position, Sequence, SessionId};
-use crate::message::Message;
-use crate::newest::Newest;
+use crate::newest::Before;
 use crate::offer::Id;
 use crate::seen::Source;
 use crate::store::{Batch, DeadReason, Row};
@@ -31,7 +30,9 @@ pub struct Marks {
     /// Marks in the seen-set.
     pub seen: Vec<(Source, Sequence)>,
     /// Keys that have a new newest, with what was there before.
-    pub newest: Vec<(Hash128, Option<Newest>)>,
+    pub newest: Vec<(Hash128, Before)>,
+    /// Copies remembered (P10), with where the one before lies.
+    pub copies: Vec<(Hash128, Option<Position>)>,
     /// What links were asked for and have brought, though this node is on its path.
     pub asked: Vec<(Id, LinkId)>,
     /// Receipts remembered (P9), by session and hash of the id.
@@ -119,20 +120,13 @@ impl Log {
         }
     }
 
-    /// Appends a message to the growing batch.
-    pub fn append(
-        &mut self,
-        message: Message,
-        source: Source,
-        key_hash: Option<Hash128>,
-        publisher: Option<SessionId>,
-        only: Option<SessionId>,
-    ) -> Position {
+    /// Appends a row, which gets the next position, to the growing batch.
+    pub fn append(&mut self, row: Row, source: Source) -> Position {
         self.head = self.head.next();
-        if only.is_none() {
-            self.index.insert((source, message.sequence()), self.head);
+        if row.only.is_none() {
+            self.index.insert((source, row.message.sequence()), self.head);
         }
-        let row = Row { position: self.head, message, key_hash, publisher, only };
+        let row = Row { position: self.head, ..row };
         self.growing_bytes += row.size();
         self.growing.rows.push(row);
         self.sources.push_back(source);

@@ -16,7 +16,7 @@ use crate::ids::{Hash128, Incarnation, Position, Sequence};
 use crate::message::Message;
 use crate::seen::{Seen, Source};
 
-/// Keys whose newest version is kept in memory: about 16 MiB.
+/// Keys whose newest version is kept in memory: about 24 MiB.
 pub const MAX_KEYS: usize = 200_000;
 
 /// The newest message of a key.
@@ -43,17 +43,30 @@ pub enum Comparison {
     Unknown,
 }
 
+/// What was known of a key before something newer came, for [`NewestOfKeys::undo`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Before {
+    /// Of the key and its tag set.
+    pub newest: Option<Newest>,
+    /// The newest version of the key in any tag set, if it is above the horizon.
+    pub of_all: Option<Hlc>,
+}
+
 /// The keys above the horizon.
 #[derive(Debug)]
 pub struct NewestOfKeys {
     keys: HashMap<Hash128, Newest>,
+    /// The newest version of each key above the horizon, whatever its tag set.
+    all: HashMap<u64, Hlc>,
     horizon: Hlc,
+    /// Whether a key that was written since the start is not here any more.
+    has_forgotten: bool,
 }
 
 impl NewestOfKeys {
     /// Nothing is known at or below `horizon`, the clock's high-water mark in the store.
     pub fn new(horizon: Hlc) -> Self {
-        Self { keys: HashMap::new(), horizon }
+        Self { keys: HashMap::new(), all: HashMap::new(), horizon, has_forgotten: false }
     }
 
     /// Compares a message with what is known of its key.
@@ -66,9 +79,30 @@ impl NewestOfKeys {
         }
     }
 
-    /// Takes note of a new newest; answers what it replaces, for [`Self::undo`].
-    pub fn put(&mut self, key: Hash128, newest: Newest) -> Option<Newest> {
-        self.keys.insert(key, newest)
+    /// Whether anything is known of the key and its tag set.
+    pub fn knows(&self, key: &Hash128) -> bool {
+        self.keys.contains_key(key)
+    }
+
+    /// Whether all keys written since the start are known.
+    pub fn knows_all_since_start(&self) -> bool {
+        !self.has_forgotten
+    }
+
+    /// Whether another tag set of the key may have a newer value than this version, which is the
+    /// newest of its own.
+    pub fn is_late(&self, key: &Hash128, version: Hlc) -> bool {
+        let newer = |of_all: &Hlc| *of_all >= version;
+        version <= self.horizon || self.all.get(&key.key_part()).is_some_and(newer)
+    }
+
+    /// Takes note of a new newest; answers what it replaces.
+    pub fn put(&mut self, key: Hash128, newest: Newest) -> Before {
+        let of_all = self.all.get(&key.key_part()).copied();
+        if of_all.is_none_or(|of_all| of_all < newest.version) {
+            self.all.insert(key.key_part(), newest.version);
+        }
+        Before { newest: self.keys.insert(key, newest), of_all }
     }
 
     /// Takes note of what the store says, unless something is known already.
@@ -90,10 +124,14 @@ impl NewestOfKeys {
     }
 
     /// Takes a [`Self::put`] back.
-    pub fn undo(&mut self, key: Hash128, before: Option<Newest>) {
-        match before {
+    pub fn undo(&mut self, key: Hash128, before: Before) {
+        match before.newest {
             Some(newest) => drop(self.keys.insert(key, newest)),
             None => drop(self.keys.remove(&key)),
+        }
+        match before.of_all {
+            Some(of_all) => drop(self.all.insert(key.key_part(), of_all)),
+            None => drop(self.all.remove(&key.key_part())),
         }
     }
 
@@ -106,8 +144,10 @@ impl NewestOfKeys {
         let middle = versions.len() / 2;
         let (_, median, _) = versions.select_nth_unstable(middle);
         self.horizon = self.horizon.max(*median);
+        self.has_forgotten = true;
         let horizon = self.horizon;
         self.keys.retain(|_, newest| newest.version > horizon || newest.position > durable);
+        self.all.retain(|_, version| *version > horizon);
     }
 }
 

@@ -7,6 +7,7 @@
 //! or as a dead letter (P2). A session does no I/O and knows no link but by number.
 
 mod conflation;
+mod copying;
 mod flight;
 mod passed;
 mod peering;
@@ -19,6 +20,7 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::application::AckMode;
+use crate::copies::Checked;
 use crate::ids::{FetchId, Incarnation, LinkId, NodeId, Position, SessionId, StoreId};
 use crate::offer::Offers;
 use crate::rate::{Random, RateLimit, backoff};
@@ -33,6 +35,7 @@ use self::passed::Passed;
 pub const UNNAMED: u64 = 1 << 62;
 
 pub use self::conflation::Conflation;
+pub use self::copying::Had;
 
 /// Rows ahead of a session that its peer is remembered to have.
 const MAX_KNOWN: usize = 65_536;
@@ -116,6 +119,8 @@ pub struct Session {
     pub conflation: Conflation,
     /// Handed over and not acknowledged.
     pub flights: BTreeMap<Position, Flight>,
+    /// Flights that wait for another one, of which they are copies.
+    copies: usize,
     /// Rows ahead of `next` that the peer is known to have.
     pub known: BTreeSet<Position>,
     /// What the peer is offered instead of being sent it.
@@ -128,6 +133,8 @@ pub struct Session {
     pub back_at: Option<Instant>,
     /// When it did so last.
     back_last: Option<Instant>,
+    /// Where values were left out because newer ones were there.
+    pub checked: Checked,
     /// Highest row ever handed over.
     pub handed_upto: Position,
     /// Flights that links have begun to carry, so that each knows which came before it.
@@ -181,12 +188,14 @@ impl Session {
             overtaken: Position::default(),
             conflation: Conflation::default(),
             flights: BTreeMap::new(),
+            copies: 0,
             known: BTreeSet::new(),
             offers: Offers::default(),
             passed: Passed::default(),
             again: Position::default(),
             back_at: None,
             back_last: None,
+            checked: Checked::default(),
             handed_upto: Position::default(),
             carries: 0,
             link: None,
@@ -242,6 +251,13 @@ impl Session {
         self.doubt.max(self.overtaken).max(replay).max(self.conflation.upto)
     }
 
+    /// Whether the session is handed the row only while the store says that it is the newest of its
+    /// key.
+    pub fn is_checked(&self, row: &Row) -> bool {
+        let late = row.late && self.application().is_some();
+        row.position <= self.check_upto() || row.only == Some(self.id) || late
+    }
+
     /// Whether the row is for this session at all: by path for a peer; by tags, keys and publisher
     /// for an application.
     pub fn is_owed(&self, row: &Row, node_tags: &TagSet) -> bool {
@@ -268,7 +284,7 @@ impl Session {
 
     /// Ends the obligation for a row in flight. Answers whether there was one.
     pub fn settle(&mut self, position: Position) -> bool {
-        let Some(flight) = self.flights.remove(&position) else { return false };
+        let Some(flight) = self.end_flight(position) else { return false };
         if let Offer::Open(id) = flight.offer {
             self.offers.close(id);
         }
@@ -311,6 +327,8 @@ impl Session {
         self.flights.clear();
         self.known.clear();
         self.offers.clear();
+        self.checked.clear();
+        self.copies = 0;
         (self.passed, self.again, self.back_at) = (Passed::default(), Position::default(), None);
         self.fetch = None;
         self.touch(Dirty::Now);
@@ -431,6 +449,11 @@ impl Session {
             Role::Peer(_) => None,
             Role::Application(application) => Some(application),
         }
+    }
+
+    /// By which tags it receives, if it is an application's.
+    pub fn tags<'a>(&'a self, node_tags: &'a TagSet) -> Option<&'a TagSet> {
+        self.application().map(|application| application.tags.as_ref().unwrap_or(node_tags))
     }
 
     /// Bytes of dead letters.

@@ -28,6 +28,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use crate::clock::Hlc;
+use crate::copies::GroupCopy;
 use crate::extent::Extent;
 use crate::ids::{
     BatchId, DeadLetterId, Hash128, Incarnation, NodeId, Position, SessionId, StoreId,
@@ -106,9 +107,20 @@ pub struct Row {
     pub publisher: Option<SessionId>,
     /// The one session that it is for, if it is a replayed dead letter.
     pub only: Option<SessionId>,
+    /// Whether another tag set of its key may have had a newer value when it came: then an
+    /// application is handed it only while it is the newest of those that match it (P6).
+    pub late: bool,
+    /// Of a message of a cluster group: what it is a copy of (P10).
+    pub copy: Option<GroupCopy>,
 }
 
 impl Row {
+    /// A row that competes with those of its key, if it is state, and is for every session.
+    pub fn new(position: Position, message: Message) -> Self {
+        let key_hash = message.key_hash();
+        Self { position, message, key_hash, publisher: None, only: None, late: false, copy: None }
+    }
+
     /// What the row counts for against limits in bytes: its encoding and 64 bytes of overhead.
     pub fn size(&self) -> usize {
         self.message.encoded().len() + 64
@@ -242,6 +254,9 @@ pub struct Recovered {
     pub receipts: Vec<ReceiptBlock>,
     /// The bytes of the rows that are there, along the log.
     pub extent: Extent,
+    /// Of the last [`crate::copies::MAX_COPIES`] rows of cluster groups, in order: events, and
+    /// state that is the only value of its key, whatever the tag set.
+    pub copies: Vec<(Hash128, Position)>,
     /// Number and bytes (as [`Row::size`]) of the dead letters, per session and reason.
     pub dead_letters: Vec<(SessionId, DeadReason, u64, u64)>,
     /// Size of the files.
@@ -313,13 +328,23 @@ pub enum Query {
         upto: Position,
         /// Rows at or below this are left out where a newer one of their key is in the store.
         newest_upto: Position,
+        /// An application's tags: of those rows, of late ones ([`Row::late`]) and of those for one
+        /// session it is told whether any tag set that matches has a newer value. A copy
+        /// ([`Row::copy`]) that another tag set has outdone is not left out, but told. `None`: only
+        /// the row's own tag set counts.
+        tags: Option<TagSet>,
         /// At most so many rows.
         max_rows: usize,
         /// At most so many bytes, by [`Row::size`].
         max_bytes: usize,
     },
     /// The rows at these positions, those that are still there.
-    RowsAt(Vec<Position>),
+    RowsAt {
+        /// Where they lie.
+        positions: Vec<Position>,
+        /// As in [`Query::Rows`].
+        tags: Option<TagSet>,
+    },
     /// The newest row of each of these keys.
     Latest(Vec<Hash128>),
     /// The newest value of each of these keys among the tag sets that match `tags`.
@@ -400,8 +425,9 @@ pub enum Value {
 pub struct StoredRow {
     /// The row.
     pub row: Row,
-    /// Whether a newer message of its key and tag set is in the store; also told of a row that is
-    /// for one session only.
+    /// Whether a newer message of its key and tag set is in the store, or, where the question
+    /// says so, of its key and any tag set that matches; also told of a row that is for one
+    /// session only. Of more than [`MAX_TAG_SETS`] tag sets of a key some are not looked at.
     pub superseded: bool,
 }
 

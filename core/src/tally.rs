@@ -27,6 +27,8 @@ pub struct Tally {
     pub seen: u64,
     /// Publishes that were repeated.
     pub idempotent: u64,
+    /// Copies that an application was not handed, because it had the message already (P10).
+    pub copies: u64,
     /// Messages that came back to a node on their path.
     pub loops: u64,
     /// State messages that a newer one had overtaken.
@@ -150,7 +152,11 @@ impl Tally {
             delivered: per_session(0),
             retransmits: per_session(1),
             conflated: self.conflated.clone(),
-            duplicates: BTreeMap::from([("seen", self.seen), ("idempotent", self.idempotent)]),
+            duplicates: BTreeMap::from([
+                ("seen", self.seen),
+                ("idempotent", self.idempotent),
+                ("group", self.copies),
+            ]),
             loops_prevented: self.loops,
             superseded: self.superseded,
             rejected: self.rejected.iter().map(|(code, n)| (code.as_str(), *n)).collect(),

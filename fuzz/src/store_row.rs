@@ -11,6 +11,7 @@ use arbitrary::{Arbitrary, Unstructured};
 use bytes::BytesMut;
 use slipstream_core::clock::Hlc;
 use slipstream_core::config::Config;
+use slipstream_core::copies::{self, GroupCopy};
 use slipstream_core::ids::{DeadLetterId, Incarnation, NodeId, Position, Sequence, SessionId};
 use slipstream_core::io::Protocol;
 use slipstream_core::message::{Fields, Kind, Message};
@@ -32,7 +33,7 @@ thread_local! {
 #[derive(Debug, Arbitrary)]
 enum Read {
     /// Cells of any kind, which somebody else has written.
-    Row(Box<[AnyCell; 11]>),
+    Row(Box<[AnyCell; 14]>),
     /// The same for a dead letter.
     Letter(Box<[AnyCell; 14]>),
     /// A row that was written, and what happened to it since.
@@ -169,7 +170,7 @@ impl AnyRow {
             sequence: Sequence::new(sequence),
             version: Hlc(version),
             expires: WallMs(expires),
-            group: "",
+            group: if self.only.is_some() { "g" } else { "" },
             tags: "",
             path,
             id: "m",
@@ -185,9 +186,14 @@ impl AnyRow {
         Row {
             position: Position::new(self.numbers[0]),
             key_hash: if only.is_none() { message.key_hash() } else { None },
-            message,
             publisher: self.publisher.map(|id| SessionId::new(id.into())),
             only,
+            late: self.numbers[0] % 2 == 1,
+            copy: copies::content(&message).map(|content| GroupCopy {
+                content,
+                of: self.publisher.map(|of| Position::new(of.into())),
+            }),
+            message,
         }
     }
 
@@ -263,7 +269,7 @@ fn rows(head: Position) -> Vec<Row> {
             sequence: Sequence::new(position),
             version: Hlc::at(BEGINNING.minus(Duration::from_secs(60))),
             expires: WallMs(0),
-            group: "",
+            group: if self.only.is_some() { "g" } else { "" },
             tags: "",
             path: "c,a",
             id: "old",
@@ -271,13 +277,7 @@ fn rows(head: Position) -> Vec<Row> {
             body: "1",
         };
         let message = Message::encode(&fields, &mut BytesMut::new());
-        Row {
-            position: Position::new(position),
-            key_hash: message.key_hash(),
-            message,
-            publisher: None,
-            only: None,
-        }
+        Row::new(Position::new(position), message)
     };
     (1..=head.get()).map(row).collect()
 }

@@ -14,3 +14,8 @@ fn away_for_three_hundred_thousand_updates() {
 fn conflated_on_request() {
     lagging::conflated_on_request(SLIPSTREAM);
 }
+
+#[test]
+fn two_full_nodes_drain_each_other() {
+    lagging::two_full_nodes_drain_each_other(SLIPSTREAM);
+}

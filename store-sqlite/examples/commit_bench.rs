@@ -107,8 +107,7 @@ fn row(position: u64, key: &str, value: &str) -> Row {
         body: value,
     };
     let message = Message::encode(&fields, &mut BytesMut::new());
-    let key_hash = message.key_hash();
-    Row { position: Position::new(position), message, key_hash, publisher: None, only: None }
+    Row::new(Position::new(position), message)
 }
 
 /// User and system time of this process.

@@ -54,14 +54,16 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn answer(mut self, query: &Query) -> Result<Answer> {
         match query {
-            Query::Rows { after, upto, newest_upto, max_rows, max_bytes } => {
+            Query::Rows { after, upto, newest_upto, tags, max_rows, max_bytes } => {
                 let range = (*after, *upto);
-                self.rows(range, *newest_upto, *max_rows, *max_bytes)
+                self.rows(range, (*newest_upto, tags.as_ref()), *max_rows, *max_bytes)
             }
-            Query::RowsAt(positions) => {
+            Query::RowsAt { positions, tags } => {
                 let mut rows = Vec::with_capacity(positions.len());
                 for &position in positions {
-                    rows.extend(self.row_at(position)?.map(|row| stored(self.state, row)));
+                    if let Some(row) = self.row_at(position)? {
+                        rows.push(self.judged(stored(self.state, row), tags.as_ref())?);
+                    }
                 }
                 self.judge_replayed(&mut rows)?;
                 Ok(Answer::RowsAt(rows))
@@ -81,7 +83,7 @@ impl Reader<'_> {
     fn rows(
         &mut self,
         (after, upto): (Position, Position),
-        newest_upto: Position,
+        (newest_upto, tags): (Position, Option<&TagSet>),
         max_rows: usize,
         max_bytes: usize,
     ) -> Result<Answer> {
@@ -89,7 +91,8 @@ impl Reader<'_> {
         let mut looked_at = upto.min(self.head).max(after);
         let (mut rows, mut bytes, mut superseded) = (Vec::<StoredRow>::new(), 0, 0);
         let sql = select_rows!("WHERE position > ?1 AND position <= ?2 ORDER BY position");
-        let mut statement = self.db.prepare_cached(sql)?;
+        let db = self.db;
+        let mut statement = db.prepare_cached(sql)?;
         let mut found =
             statement.query(params![stored_number(after.get()), stored_number(looked_at.get())])?;
         let (mut last, mut steps, mut passed) = (after, 0, 0);
@@ -106,10 +109,15 @@ impl Reader<'_> {
                 None => superseded += 1,
                 Some(Err(damage)) => self.damaged.push(damage),
                 Some(Ok(row)) => {
+                    let checked = position <= newest_upto;
+                    let judges = checked || row.late || row.only.is_some();
                     let stored = stored(self.state, row);
+                    // That a copy was left out for another tag set is told: it may be repeated.
+                    let leaves_out = checked && (stored.superseded || stored.row.copy.is_none());
+                    let stored = self.judged(stored, tags.filter(|_| judges))?;
                     let size = stored.row.size();
                     let is_full = rows.len() >= max_rows || bytes + size > max_bytes;
-                    if stored.superseded && position <= newest_upto {
+                    if stored.superseded && leaves_out {
                         superseded += 1;
                     } else if is_full && !rows.is_empty() {
                         looked_at = last;
@@ -133,6 +141,32 @@ impl Reader<'_> {
         Ok(Answer::Rows { rows, upto: looked_at, superseded })
     }
 
+    /// A row, and whether a newer value is there: in its own tag set, or in any that matches.
+    fn judged(&mut self, mut stored: StoredRow, tags: Option<&TagSet>) -> Result<StoredRow> {
+        if let Some(tags) = tags
+            && !stored.superseded
+        {
+            stored.superseded = self.is_outdone(&stored.row, tags)?;
+        }
+        Ok(stored)
+    }
+
+    /// Whether a tag set that matches `tags` has a newer value of the row's key.
+    fn is_outdone(&mut self, row: &Row, tags: &TagSet) -> Result<bool> {
+        let (message, own) = (&row.message, row.position.get());
+        let Some(hash) = message.key_hash() else { return Ok(false) };
+        let all = self.state.pending.of_key(self.db, hash.same_key(), MAX_TAG_SETS)?;
+        for place in all.values().filter(|place| place.position != own) {
+            let Some(other) = self.row_at(Position::new(place.position))? else { continue };
+            let other = other.message;
+            let counts = other.key() == message.key() && tags.matches(other.tags());
+            if counts && other.is_newer_than(message) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Rows for one session only compete with nobody: whether they are the newest of their key
     /// is looked up.
     fn judge_replayed(&mut self, rows: &mut [StoredRow]) -> Result<()> {
@@ -140,7 +174,7 @@ impl Reader<'_> {
             if let Some(key) = row.message.key_hash()
                 && let Some(newest) = self.latest(&key)?
             {
-                *superseded = newest.message.is_newer_than(&row.message);
+                *superseded |= newest.message.is_newer_than(&row.message);
             }
         }
         Ok(())

@@ -6,7 +6,8 @@ use std::fmt;
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Result, params};
-use slipstream_core::ids::{DeadLetterId, Position, SessionId};
+use slipstream_core::copies::GroupCopy;
+use slipstream_core::ids::{DeadLetterId, Hash128, Position, SessionId};
 use slipstream_core::message::{Kind, Message};
 use slipstream_core::store::Row;
 
@@ -16,7 +17,7 @@ use crate::digest::{Digest, checksum_of};
 macro_rules! row_columns {
     () => {
         "position, publisher, only_session, checksum, key, head, value, \
-         kind, expires, size, message_id"
+         kind, expires, size, message_id, late, content, copy_of"
     };
 }
 pub(crate) use row_columns;
@@ -59,8 +60,8 @@ pub(crate) fn insert(db: &Connection, rows: &[Row]) -> Result<Digest> {
     let mut digest = Digest::default();
     let mut statement = db.prepare_cached(
         "INSERT INTO log (position, kind, expires, size, publisher, only_session,
-                          message_id, key, head, checksum, value)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+                          message_id, key, head, checksum, value, late, content, copy_of)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
     )?;
     for row in rows {
         let message = &row.message;
@@ -79,6 +80,9 @@ pub(crate) fn insert(db: &Connection, rows: &[Row]) -> Result<Digest> {
             message.head(),
             checksum,
             message.body(),
+            row.late,
+            row.copy.map(|copy| copy.content.0),
+            row.copy.and_then(|copy| copy.of).map(|of| of.get().cast_signed()),
         ])?;
     }
     Ok(digest)
@@ -89,23 +93,34 @@ pub(crate) fn read(columns: &rusqlite::Row<'_>) -> Result<Row, Damaged> {
     let position = columns.get_ref(0).ok().and_then(|value| value.as_i64().ok());
     let position = Position::new(position.unwrap_or_default().cast_unsigned());
     let row = (|| {
-        let session = |column| -> Option<Option<SessionId>> {
+        let number = |column| -> Option<Option<u64>> {
             match columns.get_ref(column).ok()? {
                 ValueRef::Null => Some(None),
-                ValueRef::Integer(id) => Some(Some(SessionId::new(id.cast_unsigned()))),
+                ValueRef::Integer(number) => Some(Some(number.cast_unsigned())),
                 _ => None,
             }
         };
+        let session = |column| Some(number(column)?.map(SessionId::new));
         let only = session(2)?;
+        let content = match columns.get_ref(12).ok()? {
+            ValueRef::Null => None,
+            ValueRef::Blob(content) => Some(Hash128(content.try_into().ok()?)),
+            _ => return None,
+        };
+        let of = number(13)?.map(Position::new);
+        let copy = content.map(|content| GroupCopy { content, of });
         let message = message(columns, 4)?;
         let key_hash = if only.is_none() { message.key_hash() } else { None };
-        let row = Row { position, publisher: session(1)?, only, key_hash, message };
+        let late = number(11)? == Some(1);
+        let row = Row { position, publisher: session(1)?, only, key_hash, message, late, copy };
         let is =
             |column, value: i64| columns.get_ref(column).ok()?.as_i64().ok().map(|v| v == value);
         let is_sound = is(3, checksum(&row).into())?
             && is(7, row.message.kind().number().into())?
             && is(8, expires(&row).cast_signed())?
             && is(9, row_size(&row).into())?
+            && is(11, row.late.into())?
+            && (copy.is_some() || of.is_none())
             && columns.get_ref(10).ok()?.as_str().ok()? == row.message.id();
         is_sound.then_some(row)
     })();
@@ -135,8 +150,10 @@ pub(crate) fn expires(row: &Row) -> u64 {
 
 pub(crate) fn checksum(row: &Row) -> u32 {
     let session = |id: Option<SessionId>| id.map_or(u64::MAX, SessionId::get);
+    let of = row.copy.and_then(|copy| copy.of).map_or(u64::MAX, Position::get);
+    let content = row.copy.as_ref().map_or(&[][..], |copy| &copy.content.0);
     checksum_of(
-        [row.position.get(), session(row.publisher), session(row.only)],
-        &[row.message.encoded()],
+        [row.position.get(), session(row.publisher), session(row.only), row.late.into(), of],
+        &[row.message.encoded(), content],
     )
 }

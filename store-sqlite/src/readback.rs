@@ -59,7 +59,7 @@ impl Readback {
     ///
     /// # Panics
     /// If SQLite fails.
-    pub fn row(&self, cells: &[Cell; 11]) -> Result<Row, Damaged> {
+    pub fn row(&self, cells: &[Cell; 14]) -> Result<Row, Damaged> {
         self.select(cells, log::read)
     }
 
@@ -84,7 +84,7 @@ impl Readback {
 }
 
 /// The cells that a row is written as, in the order in which they are read.
-pub fn cells_of_row(row: &Row) -> [Cell; 11] {
+pub fn cells_of_row(row: &Row) -> [Cell; 14] {
     let session = |id: Option<slipstream_core::ids::SessionId>| {
         id.map_or(Cell::Null, |id| Cell::Integer(id.get().cast_signed()))
     };
@@ -101,6 +101,11 @@ pub fn cells_of_row(row: &Row) -> [Cell; 11] {
         Cell::Integer(log::expires(row).cast_signed()),
         Cell::Integer(log::row_size(row).into()),
         Cell::Text(message.id().into()),
+        Cell::Integer(row.late.into()),
+        row.copy.map_or(Cell::Null, |copy| Cell::Blob(copy.content.0.into())),
+        row.copy
+            .and_then(|copy| copy.of)
+            .map_or(Cell::Null, |of| Cell::Integer(of.get().cast_signed())),
     ]
 }
 

@@ -4,13 +4,16 @@
 //! One scan over the small columns of the log builds the index; only the tail that the table
 //! `latest` does not know is read whole.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use bytes::Bytes;
 use rusqlite::Connection;
 use slipstream_core::clock::Hlc;
+use slipstream_core::copies::MAX_COPIES;
 use slipstream_core::extent::Extent;
-use slipstream_core::ids::{DeadLetterId, Incarnation, NodeId, Position, SessionId, StoreId};
+use slipstream_core::ids::{
+    DeadLetterId, Hash128, Incarnation, NodeId, Position, SessionId, StoreId,
+};
 use slipstream_core::message::Kind;
 use slipstream_core::store::{
     DeadReason, ReceiptBlock, Recovered, SeenKey, SeenRecord, SessionRecord, Usage,
@@ -71,7 +74,7 @@ pub(crate) fn recover(db: &Connection, damaged: &mut Vec<Damaged>) -> Result<(St
     let mut digests = Digests::default();
     let mut state = State { pending: Pending::new(merged), ..State::default() };
     let newest = read_newest(db, &mut digests)?;
-    let extent = scan_log(db, &mut state, &newest, merged, &mut digests)?;
+    let (extent, copies) = scan_log(db, &mut state, &newest, merged, &mut digests)?;
     read_tail(db, &mut state, merged, damaged)?;
     let sizes = |range: std::ops::RangeInclusive<u64>, counts: &dyn Fn(u64) -> bool| {
         history::sizes(db, *range.start(), *range.end(), counts)
@@ -97,6 +100,7 @@ pub(crate) fn recover(db: &Connection, damaged: &mut Vec<Damaged>) -> Result<(St
         seen: read_seen(db, &mut digests)?,
         receipts: read_receipts(db, &mut digests)?,
         extent,
+        copies: unrivalled(db, &state, copies)?,
         dead_letters: count_dead_letters(db, &mut digests, damaged)?,
         usage: Usage::default(),
     };
@@ -147,18 +151,19 @@ fn read_newest(db: &Connection, digests: &mut Digests) -> Result<Newest> {
     Ok(newest)
 }
 
-/// Adds every row to the index. Answers how many bytes they have, along the log.
+/// Adds every row to the index. Answers how many bytes they have, along the log, and which of the
+/// last ones are of cluster groups.
 fn scan_log(
     db: &Connection,
     state: &mut State,
     newest: &Newest,
     merged: u64,
     digests: &mut Digests,
-) -> Result<Extent> {
-    let mut extent = Extent::default();
+) -> Result<(Extent, VecDeque<(Hash128, Position)>)> {
+    let (mut extent, mut copies) = (Extent::default(), VecDeque::new());
     let mut statement = db.prepare(
-        "SELECT position, kind, expires, size, only_session IS NOT NULL, checksum FROM log
-         ORDER BY position",
+        "SELECT position, kind, expires, size, only_session IS NOT NULL, checksum, content
+         FROM log ORDER BY position",
     )?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
@@ -166,6 +171,13 @@ fn scan_log(
         let kind: i64 = row.get(1)?;
         let size: u32 = row.get(3)?;
         digests.log.add(row.get(5)?);
+        // A damaged one is none.
+        if let Ok(Ok(content)) = row.get_ref(6)?.as_blob().map(<[u8; 16]>::try_from) {
+            copies.push_back((Hash128(content), Position::new(position)));
+            if copies.len() > MAX_COPIES {
+                copies.pop_front();
+            }
+        }
         extent.grow(Position::new(position), size.into());
         let known =
             newest.get(&(position / CHUNK)).is_some_and(|bits| bits.contains(position % CHUNK));
@@ -183,7 +195,34 @@ fn scan_log(
             state.index.note_tombstone(position, expires);
         }
     }
-    Ok(extent)
+    Ok((extent, copies))
+}
+
+/// Of these rows the events, and those that hold the only value of their key. A damaged one is
+/// left out.
+fn unrivalled(
+    db: &Connection,
+    state: &State,
+    copies: VecDeque<(Hash128, Position)>,
+) -> Result<Vec<(Hash128, Position)>> {
+    let mut statement =
+        db.prepare(concat!("SELECT ", row_columns!(), " FROM log WHERE position = ?1"))?;
+    let mut found = Vec::with_capacity(copies.len());
+    for (content, position) in copies {
+        let mut rows = statement.query([position.get().cast_signed()])?;
+        let Some(Ok(row)) = rows.next()?.map(log::read) else { continue };
+        let is_only = match row.message.key_hash() {
+            None => true,
+            Some(key) => {
+                let all = state.pending.of_key(db, key.same_key(), 1)?;
+                all.len() == 1 && all.values().all(|newest| newest.position == position.get())
+            }
+        };
+        if is_only {
+            found.push((content, position));
+        }
+    }
+    Ok(found)
 }
 
 /// Reads the rows that the table `latest` does not know.

@@ -11,9 +11,10 @@ pub(crate) const APPLICATION_ID: i32 = 0x536c_7073;
 /// The version that this code writes.
 pub(crate) const VERSION: i32 = OLDEST - 1 + MIGRATIONS.len() as i32;
 
-/// The oldest version that this code reads. Version 1 was never released: its hashes of keys and
-/// tag sets had nothing in common for one key.
-pub(crate) const OLDEST: i32 = 2;
+/// The oldest version that this code reads. Versions 1 and 2 were never released: the hashes of
+/// keys and tag sets had nothing in common for one key, and rows did not say of what they are
+/// copies.
+pub(crate) const OLDEST: i32 = 3;
 
 /// The first step makes [`OLDEST`], each further one the next version.
 const MIGRATIONS: [&str; 1] = [FIRST];
@@ -26,6 +27,9 @@ CREATE TABLE log (              -- messages, in the order in which this node acc
     size         INTEGER NOT NULL,  -- what it counts for against limits, bytes
     publisher    INTEGER,           -- session that published it here
     only_session INTEGER,           -- the one session it is for, if it is a replay
+    late         INTEGER NOT NULL,  -- 1: another tag set of its key may have had a newer value
+    content      BLOB,              -- of a cluster group: hash of what copies have in common, ...
+    copy_of      INTEGER,           -- ... and the row of which this is one
     checksum     INTEGER NOT NULL,  -- CRC-32 of the whole row
     message_id   TEXT NOT NULL,
     key          TEXT NOT NULL,

@@ -213,6 +213,7 @@ fn everything(harness: &mut Harness, keys: &[Hash128]) -> Result<(Found, Found),
             after,
             upto: Position::new(1 << 40),
             newest_upto: Position::new(0),
+            tags: None,
             max_rows: 500,
             max_bytes: usize::MAX,
         })?;

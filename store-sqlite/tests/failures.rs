@@ -103,7 +103,10 @@ fn a_flipped_bit_is_never_answered_as_good() {
         assert!(harness.damaged.contains(&damaged), "{:?}", harness.damaged);
         assert!(damaged.to_string().contains(&format!("row {lost} of table log")));
         let asked = vec![Position::new(lost), Position::new(4)];
-        let Answer::RowsAt(rows) = harness.fetch(Query::RowsAt(asked)) else { panic!("other") };
+        let Answer::RowsAt(rows) = harness.fetch(Query::RowsAt { positions: asked, tags: None })
+        else {
+            panic!("other")
+        };
         assert_eq!(rows.len(), 1);
         assert_eq!(harness.latest(&["b", "needle-in-key"])[lost as usize - 2], None);
     }

@@ -5,15 +5,17 @@ use alloc::borrow::Cow;
 use alloc::format;
 use core::time::Duration;
 
+use crate::copies::{self, GroupCopy};
 use crate::draft::Draft;
 use crate::event::Event;
 use crate::ids::{BatchId, Hash128, LinkId, Position, SessionId};
 use crate::link::Answer;
 use crate::message::{Fields, Kind, Message};
-use crate::newest::{Comparison, Newest};
+use crate::newest::{Before, Comparison, Newest};
 use crate::receipts::{Known, Receipt};
 use crate::refusal::{Code, Refusal};
 use crate::seen::{Source, Verdict};
+use crate::store::Row;
 use crate::time::WallMs;
 use crate::timers::Timer;
 use crate::wire::NotNowReason;
@@ -141,6 +143,17 @@ impl Node {
             || self.usage.used_bytes + self.log.undurable_bytes() as u64 > limit
     }
 
+    /// Whether peers are refused, at 5/4 of what publishers may fill. Once begun, it goes on until
+    /// a sixteenth is free: a peer that is refused one message and taken the next could never
+    /// forget what it was acknowledged, and two full nodes would wait for each other (P8).
+    fn refuses_peers(&mut self) -> bool {
+        let max = self.config.store.max_bytes;
+        let limit = max.saturating_add(max / 4);
+        let room = if self.peers_refused { max / 16 } else { 0 };
+        self.peers_refused = self.is_store_full(limit - room);
+        self.peers_refused
+    }
+
     /// Takes a message of a peer. The newest of its key is known, or it was looked up before.
     pub(super) fn accept(&mut self, message: &Message, from: SessionId, link: LinkId) -> Accepted {
         let source = self.source_of(message);
@@ -214,8 +227,7 @@ impl Node {
         if self.phase != Phase::Running {
             return Some(NotNowReason::ShuttingDown);
         }
-        let limit = self.config.store.max_bytes;
-        if self.is_store_full(limit.saturating_add(limit / 4)) {
+        if self.refuses_peers() {
             return Some(NotNowReason::StoreFull);
         }
         self.clock.receive(message.version()).err().map(|_| NotNowReason::Clock)
@@ -253,19 +265,41 @@ impl Node {
         self.tally.processed(message.origin(), message.kind());
         self.mark(source, &message);
         let key_hash = message.key_hash();
-        let (version, sequence) = (message.version(), message.sequence());
-        let position = self.log.append(message, source, key_hash, publisher, None);
+        let position = self.log.head().next();
+        let content = copies::content(&message);
+        let mut of = content.and_then(|content| self.copies.put(content, position));
+        self.log.marks.copies.extend(content.map(|content| (content, of)));
+        let mut late = false;
         if let Some(key) = key_hash {
+            let (version, sequence) = (message.version(), message.sequence());
+            late = self.newest.is_late(&key, version);
             let before = self.newest.put(key, Newest { version, source, sequence, position });
+            of = of.filter(|of| self.is_repeated(*of, before));
             self.log.marks.newest.push((key, before));
         }
-        position
+        let copy = content.map(|content| GroupCopy { content, of });
+        let row = Row { position, message, key_hash, publisher, only: None, late, copy };
+        self.log.append(row, source)
+    }
+
+    /// Whether the copy in row `of` was the newest value of its key when another one came: a write
+    /// in between, for whatever tag set, makes that one news.
+    fn is_repeated(&self, of: Position, before: Before) -> bool {
+        // What the store remembered at the start was the only value of its key then.
+        let since_start = of <= self.began && self.newest.knows_all_since_start();
+        match (before.newest, before.of_all) {
+            (Some(newest), Some(all)) => newest.position == of && all <= newest.version,
+            (Some(newest), None) => newest.position == of && since_start,
+            (None, None) => since_start,
+            (None, Some(_)) => false,
+        }
     }
 
     /// Appends a message for one session only: a dead letter that is replayed.
     pub(super) fn append_only_for(&mut self, session: SessionId, message: Message) -> Position {
         let source = self.source_of(&message);
-        self.log.append(message, source, None, None, Some(session))
+        let row = Row::new(self.log.head().next(), message);
+        self.log.append(Row { key_hash: None, only: Some(session), ..row }, source)
     }
 
     /// Says once when the clock becomes doubtful, and once when it is sound again.

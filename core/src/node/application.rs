@@ -372,7 +372,7 @@ fn flight_of(session: &Session, id: &str) -> Option<Position> {
 
 /// Ends one delivery. Answers whether it was ever handed out.
 fn acknowledge(session: &mut Session, delivery: Position) -> bool {
-    if let Some(flight) = session.flights.remove(&delivery) {
+    if let Some(flight) = session.end_flight(delivery) {
         if let Some(id) = flight.id {
             session.settled_ids.push_back(id);
             if session.settled_ids.len() > SETTLED_IDS {

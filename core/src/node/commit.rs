@@ -246,6 +246,9 @@ impl Node {
             for (key, before) in marks.newest.into_iter().rev() {
                 self.newest.undo(key, before);
             }
+            for (content, before) in marks.copies.into_iter().rev() {
+                self.copies.undo(content, before);
+            }
             for (id, link) in marks.asked {
                 if self.links.contains_key(&link) {
                     self.wants.note(id, link, self.now.instant);

@@ -16,8 +16,8 @@ impl Node {
             Err(failure) => return self.halt(failure),
         };
         match (purpose, answer) {
-            (Purpose::Walk(session, after), Answer::Rows { rows, upto, superseded }) => {
-                self.rows_fetched(session, fetch, after, (rows, superseded), upto);
+            (Purpose::Walk(session, asked), Answer::Rows { rows, upto, superseded }) => {
+                self.rows_fetched(session, fetch, asked, (rows, superseded), upto);
             }
             (Purpose::Repeat(session, asked), Answer::RowsAt(rows)) => {
                 self.repeats_fetched(session, fetch, &asked, rows);
@@ -66,8 +66,8 @@ impl Node {
             return;
         }
         let purpose = match &query {
-            Query::RowsAt(positions) => Purpose::Repeat(id, positions.clone()),
-            Query::Rows { after, .. } => Purpose::Walk(id, *after),
+            Query::RowsAt { positions, .. } => Purpose::Repeat(id, positions.clone()),
+            Query::Rows { after, newest_upto, .. } => Purpose::Walk(id, (*after, *newest_upto)),
             Query::Latest(_)
             | Query::Values { .. }
             | Query::Find { .. }

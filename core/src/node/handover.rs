@@ -21,7 +21,7 @@ use crate::log::Log;
 use crate::message::Message;
 use crate::rate::Random;
 use crate::seen::Seen;
-use crate::session::{Flight, Offer, Role, Session, retry_wait};
+use crate::session::{Flight, Had, Offer, Role, Session, retry_wait};
 use crate::store::{DeadReason, Query, Row, StoredRow};
 use crate::tally::Tally;
 use crate::time::{Now, WallMs};
@@ -106,9 +106,9 @@ impl Desk<'_> {
                 return stop;
             }
             let position = self.session.next;
-            let (id, checked) = (self.session.id, position <= self.session.check_upto());
+            let tail = self.log.row(position);
             // Where the newest of the key matters, the store has the word.
-            let tail = self.log.row(position).filter(|tail| !checked && tail.row.only != Some(id));
+            let tail = tail.filter(|tail| !self.session.is_checked(&tail.row));
             let Some(tail) = tail else {
                 return Stop::Store(Some(self.query()));
             };
@@ -154,13 +154,19 @@ impl Desk<'_> {
             after: self.session.next.before(),
             upto,
             newest_upto: self.session.check_upto(),
+            tags: self.session.tags(&self.carrier.config.tags).cloned(),
             max_rows: self.window().min(FETCH_ROWS),
             max_bytes: FETCH_BYTES,
         }
     }
 
-    /// Rows that the store found; `upto` is how far it looked.
-    pub(super) fn rows(&mut self, rows: &[StoredRow], upto: Position) {
+    /// Rows that the store found; `upto` is how far it looked, and up to `judged` it left out what
+    /// is not the newest of its key.
+    pub(super) fn rows(&mut self, rows: &[StoredRow], upto: Position, judged: Position) {
+        let (after, head) = (self.session.next.before(), self.log.durable());
+        if self.session.application().is_some() {
+            self.session.checked.note(after, upto.min(judged), head);
+        }
         for StoredRow { row, superseded } in rows {
             if row.position < self.session.next {
                 continue;
@@ -168,14 +174,21 @@ impl Desk<'_> {
             if self.stop().is_some() {
                 return;
             }
-            let checked = row.position <= self.session.check_upto() || row.only.is_some();
-            let is_left_out = *superseded && checked;
             let before = row.position.before();
+            let checked = self.session.is_checked(row);
+            if checked && row.position > judged && !row.late && row.only.is_none() {
+                // It has come to matter since the store was asked: it is asked again.
+                return;
+            }
+            let is_left_out = *superseded && checked;
             self.pass(if is_left_out && row.only.is_none() { row.position } else { before });
-            if is_left_out {
-                self.carrier.tally.superseded += u64::from(row.only == Some(self.session.id));
-            } else {
+            if !is_left_out {
                 self.carrier.offer(self.session, self.link, row, None);
+            } else if self.session.is_owed(row, &self.carrier.config.tags) {
+                self.carrier.tally.superseded += 1;
+                if row.copy.is_some() {
+                    self.session.checked.note_row(row.position, 0);
+                }
             }
             self.session.next = row.position.next();
         }
@@ -216,7 +229,13 @@ impl Desk<'_> {
                 }
                 // Superseded, or gone for that reason.
                 Some(_) | None => {
-                    let flight = self.session.flights.remove(position);
+                    let flight = self.session.give_up(*position);
+                    let copy = found.is_none_or(|stored| stored.row.copy.is_some());
+                    if copy && self.session.application().is_some() {
+                        // What replaced it may lie ahead, and be a copy of it.
+                        let handed = flight.as_ref().map_or(0, |flight| flight.handed);
+                        self.session.checked.note_row(*position, handed);
+                    }
                     self.carrier.tally.superseded += 1;
                     if let Some(Flight { offer: Offer::Wanted(id), .. }) = flight {
                         gone.push(id);
@@ -247,6 +266,21 @@ impl Carrier<'_> {
             return;
         }
         let mut flight = Flight::new(self.now.wall);
+        match session.had(row) {
+            Had::Nothing(handed) => {
+                flight.handed = handed;
+                if let Some(first) = row.copy.and_then(|copy| copy.of) {
+                    session.checked.forget_row(first);
+                    // It may have been handed that one in an earlier life.
+                    flight.handed = handed.max(u32::from(first <= session.doubt));
+                }
+            }
+            Had::Flight(first) => return session.wait_for(first, row.position, flight),
+            Had::All => {
+                self.tally.copies += 1;
+                return;
+            }
+        }
         if let Some(reason) = self.refusal(link, row) {
             self.end(session, row, flight, reason);
             return;
@@ -256,14 +290,14 @@ impl Carrier<'_> {
             return;
         }
         if row.position <= session.doubt || row.only.is_some() {
-            flight.handed = 1;
+            flight.handed = flight.handed.max(1);
         }
         self.carry(session, link, row, flight, json);
     }
 
     /// Hands a flight over again, or gives it up.
     fn repeat(&mut self, session: &mut Session, link: &mut Link, row: &Row) {
-        let Some(mut flight) = session.flights.remove(&row.position) else { return };
+        let Some(mut flight) = session.flights.get(&row.position).cloned() else { return };
         let application = session.application().is_some();
         if application && flight.on_link && !flight.nacked {
             flight.fail("no ACK in time");
@@ -277,7 +311,16 @@ impl Carrier<'_> {
             self.refusal(link, row)
         };
         match reason {
-            Some(reason) => self.end(session, row, flight, reason),
+            Some(reason) => {
+                // The time of a copy may not be over.
+                match reason {
+                    DeadReason::Expired => session.give_up(row.position),
+                    DeadReason::Unacknowledged | DeadReason::Rejected | DeadReason::TooLarge => {
+                        session.end_flight(row.position)
+                    }
+                };
+                self.end(session, row, flight, reason);
+            }
             None => self.carry(session, link, row, flight, None),
         }
     }

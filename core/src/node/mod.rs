@@ -35,6 +35,7 @@ use bytes::BytesMut;
 
 use crate::clock::{Clock, ClockFault};
 use crate::config::{Config, Durability};
+use crate::copies::Copies;
 use crate::dial::Dialer;
 use crate::event::Event;
 use crate::extent::Extent;
@@ -86,6 +87,7 @@ pub struct Node {
     log: Log,
     seen: Seen,
     newest: NewestOfKeys,
+    copies: Copies,
     receipts: Receipts,
     topology: Topology,
     /// When the mesh was told last what has changed here.
@@ -132,6 +134,8 @@ pub struct Node {
     usage: Usage,
     store_full: Option<String>,
     store_rest_until: Option<Instant>,
+    /// The store was full for peers, and has not enough room again.
+    peers_refused: bool,
     paused: bool,
     phase: Phase,
     /// What the outboxes of sessions hold.
@@ -163,8 +167,8 @@ struct Order {
 /// What a question to the store is for.
 #[derive(Debug, Clone)]
 enum Purpose {
-    /// The rows of a session behind this position.
-    Walk(SessionId, Position),
+    /// The rows of a session behind the first position, up to the second only the newest.
+    Walk(SessionId, (Position, Position)),
     /// Flights of a session to hand over again.
     Repeat(SessionId, Vec<Position>),
     /// What is the newest of the keys of parked messages.
@@ -210,6 +214,7 @@ impl Node {
             log: Log::new(recovered.head),
             seen,
             newest: NewestOfKeys::new(recovered.clock),
+            copies: Copies::recover(&recovered.copies),
             receipts: Receipts::recover(&recovered.receipts, bounds),
             topology: Topology::new(
                 config.id.clone(),
@@ -249,6 +254,7 @@ impl Node {
             usage: recovered.usage,
             store_full: None,
             store_rest_until: None,
+            peers_refused: false,
             paused: false,
             phase: Phase::Running,
             extent: recovered.extent.clone(),

@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
+use crate::copies;
 use crate::event::Event;
 use crate::ids::Hash128;
 use crate::io::{Close, Frame};
@@ -94,8 +95,14 @@ impl Node {
         for (index, message) in messages.iter().enumerate() {
             let Some(key) = message.key_hash() else { continue };
             let source = self.source_of(message);
+            // Whether a copy replaces the one before it, the newest of its key tells.
+            let is_copy = || {
+                let content = copies::content(message);
+                content.is_some_and(|content| self.copies.find(&content).is_some())
+            };
             if self.seen.check(source, message.sequence()) != Verdict::Seen
-                && self.newest.compare(&key, message, &self.seen) == Comparison::Unknown
+                && (self.newest.compare(&key, message, &self.seen) == Comparison::Unknown
+                    || (!self.newest.knows(&key) && is_copy()))
             {
                 first.get_or_insert(index);
                 keys.push(key);

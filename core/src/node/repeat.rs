@@ -105,7 +105,7 @@ impl Node {
                 if *frame > taken {
                     break;
                 }
-                settled |= session.flights.remove(position).is_some();
+                settled |= session.end_flight(*position).is_some();
                 application.unsent.pop_front();
             }
         }

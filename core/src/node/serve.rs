@@ -111,11 +111,12 @@ impl Node {
             return;
         }
         let due = session.take_due(now, REPEATS);
+        let tags = session.tags(&self.config.tags).cloned();
         if let Some(at) = session.next_wake(now) {
             self.timers.set(Timer::Session(id), at);
         }
         if !due.is_empty() {
-            self.fetch_for(id, Query::RowsAt(due));
+            self.fetch_for(id, Query::RowsAt { positions: due, tags });
         }
     }
 
@@ -134,7 +135,7 @@ impl Node {
         &mut self,
         id: SessionId,
         fetch: FetchId,
-        after: Position,
+        (after, judged): (Position, Position),
         (rows, superseded): (Vec<StoredRow>, u64),
         upto: Position,
     ) {
@@ -142,7 +143,7 @@ impl Node {
         let fits = self.sessions.get(&id).is_some_and(|session| after < session.next);
         if self.is_awaited(id, fetch) && fits {
             let conflated = self.visit(id, |desk, _, _| {
-                desk.rows(&rows, upto);
+                desk.rows(&rows, upto, judged);
                 desk.carrier.conflated
             });
             // What is counted as conflated is not counted as superseded, too.

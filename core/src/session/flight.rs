@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::string::String;
 
+use crate::ids::Position;
 use crate::offer::Id;
 use crate::time::{Instant, WallMs};
 
@@ -31,6 +32,8 @@ pub struct Flight {
     pub rejected: bool,
     /// Whether a peer was offered it instead.
     pub offer: Offer,
+    /// The flight of which it is a copy (P10): it is handed over if that one is given up for it.
+    pub copy_of: Option<Position>,
 }
 
 /// Where the offer of a message to a peer stands.
@@ -59,12 +62,14 @@ impl Flight {
             nacked: false,
             rejected: false,
             offer: Offer::No,
+            copy_of: None,
         }
     }
 
     /// Whether the link has not carried it, and may.
     pub(super) fn is_fresh(&self) -> bool {
-        !self.on_link && self.due.is_none() && !matches!(self.offer, Offer::Open(_))
+        let waits = matches!(self.offer, Offer::Open(_)) || self.copy_of.is_some();
+        !self.on_link && self.due.is_none() && !waits
     }
 
     /// Takes note of a failed hand-over.

@@ -24,12 +24,15 @@ struct Record {
     node_tags: String,
 }
 
-/// Follows the record of a session that is conflated. (Records grow at their end: what is not
-/// there has its default.)
+/// Follows the record of a session that is conflated, or has left out what was not the newest.
+/// (Records grow at their end: what is not there has its default.)
 #[derive(Serialize, Deserialize)]
 struct ConflationRecord {
     from: Position,
 }
+
+/// In a [`ConflationRecord`]: the session is not conflated.
+const NOT_CONFLATED: Position = Position::new(u64::MAX);
 
 #[derive(Serialize, Deserialize)]
 enum RoleRecord {
@@ -108,8 +111,13 @@ impl Session {
         }
         if !rest.is_empty() {
             // How far it had come since is not written down each time.
-            let ConflationRecord { from } = postcard::from_bytes(rest).ok()?;
-            session.conflation = Conflation { from, upto: head, ..Conflation::default() };
+            let (ConflationRecord { from }, rest) = postcard::take_from_bytes(rest).ok()?;
+            if from != NOT_CONFLATED {
+                session.conflation = Conflation { from, upto: head, ..Conflation::default() };
+            }
+            if !rest.is_empty() {
+                session.checked.recover(postcard::from_bytes(rest).ok()?);
+            }
         }
         session.disconnected(away_since);
         session.dirty = Dirty::Clean;
@@ -151,9 +159,13 @@ impl Session {
         let encoded = "a record can be encoded";
         let mut state = postcard::to_allocvec(&Record { role, next, open, away_since, node_tags })
             .expect(encoded);
-        if self.is_conflating() {
-            let from = ConflationRecord { from: self.conflation.from };
-            state = postcard::to_extend(&from, state).expect(encoded);
+        let checked = self.checked.record();
+        if self.is_conflating() || !checked.is_empty() {
+            let from = if self.is_conflating() { self.conflation.from } else { NOT_CONFLATED };
+            state = postcard::to_extend(&ConflationRecord { from }, state).expect(encoded);
+        }
+        if !checked.is_empty() {
+            state = postcard::to_extend(&checked, state).expect(encoded);
         }
         Some(SessionRecord {
             id: self.id,

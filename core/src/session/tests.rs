@@ -147,7 +147,7 @@ fn row(position: u64, path: &str, tags: &str, key: &str) -> Row {
     };
     let message = Message::encode(&fields, &mut BytesMut::new());
     let key_hash = message.key_hash();
-    Row { position: Position::new(position), message, key_hash, publisher: None, only: None }
+    Row { key_hash, ..Row::new(Position::new(position), message) }
 }
 
 /// What may happen to a session that walks its log.

@@ -358,7 +358,7 @@ fn take_processed(counters: &Counters, node: &str, labels: &mut Labels) {
 }
 
 fn take_plain_counters(counters: &Counters) {
-    for stage in ["seen", "idempotent"] {
+    for stage in ["seen", "idempotent", "group"] {
         counter!("slipstream_duplicates_total", "stage" => stage).absolute(0);
     }
     for (stage, count) in &counters.duplicates {

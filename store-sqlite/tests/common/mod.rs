@@ -94,6 +94,7 @@ impl Harness {
                 after,
                 upto: Position::new(u64::MAX >> 1),
                 newest_upto: Position::new(0),
+                tags: None,
                 max_rows: usize::MAX,
                 max_bytes: usize::MAX,
             });
@@ -166,8 +167,7 @@ fn tagged(kind: Kind, number: u64, tags: &str, key: &str, value: &str, expires: 
 
 pub fn state(position: u64, key: &str, value: &str) -> Row {
     let message = message(Kind::Sk, position, key, value, 0);
-    let key_hash = message.key_hash();
-    Row { position: Position::new(position), message, key_hash, publisher: None, only: None }
+    Row::new(Position::new(position), message)
 }
 
 /// State of a key in one of its tag sets; `null` deletes it. Was made at the millisecond
@@ -175,13 +175,12 @@ pub fn state(position: u64, key: &str, value: &str) -> Row {
 pub fn in_tags(position: u64, tags: &str, key: &str, value: &str) -> Row {
     let kind = if value == "null" { Kind::Dk } else { Kind::Sk };
     let message = tagged(kind, position, tags, key, value, 0);
-    let key_hash = message.key_hash();
-    Row { position: Position::new(position), message, key_hash, publisher: None, only: None }
+    Row::new(Position::new(position), message)
 }
 
 pub fn event(position: u64, key: &str, value: &str, expires: u64) -> Row {
     let message = message(Kind::Cmd, position, key, value, expires);
-    Row { position: Position::new(position), message, key_hash: None, publisher: None, only: None }
+    Row::new(Position::new(position), message)
 }
 
 /// A batch that lets everything be kept.

@@ -117,3 +117,48 @@ pub fn conflated_on_request(binary: &str) {
     assert_eq!(counted as u64, left_out);
     assert_eq!(patient.stop().len(), UPDATES);
 }
+/// Two nodes are filled to `max_bytes` with events for each other while they are parted. When they
+/// meet, both get everything, and have room again.
+pub fn two_full_nodes_drain_each_other(binary: &str) {
+    let full = |id: &str| {
+        let config = NodeConfig::new(id).text("store.max_bytes", "8MiB");
+        config.text("retry.max_backoff", "1s")
+    };
+    let mut azure = Daemon::start(binary, full("azure"));
+    let mut aws = Daemon::start(binary, full("aws").peer(&azure.config.address));
+    aws.await_peer("azure");
+    azure.await_peer("aws");
+    let mut published = HashMap::new();
+    azure.kill();
+    published.insert("aws", fill(&aws));
+    aws.kill();
+    azure.run();
+    published.insert("azure", fill(&azure));
+
+    aws.run();
+    for (node, other) in [(&aws, "azure"), (&azure, "aws")] {
+        until(&format!("{} to have everything", node.config.id), LONG, || {
+            let labels = ["CMD", other];
+            node.metric("slipstream_messages_processed_total", &labels) as u64 >= published[other]
+        });
+        let mut till = App::connect(node, "client=till&keys=");
+        until("room", PATIENCE, || {
+            till.send(Message::event("room", "terminal:1", "1").json());
+            till.answer().kind == "ACK"
+        });
+    }
+}
+
+/// Publishes events until the store is full. Answers how many were taken.
+fn fill(node: &Daemon) -> u64 {
+    let mut till = App::connect(node, "keys=");
+    let value = filler(4096);
+    for number in 0..10_000 {
+        till.send(Message::event(format!("m-{number}"), "terminal:1", &value).json());
+        if till.answer().kind == "ERR" {
+            assert!(number > 500, "full after {number}");
+            return number;
+        }
+    }
+    panic!("40 MiB fit into a store of 8 MiB");
+}

@@ -56,6 +56,8 @@ pub struct App {
     pub consumer: Consumer,
     /// Whether it publishes.
     pub publishes: bool,
+    /// The other connection of the same program, at another node of its cluster group.
+    pub twin: Option<usize>,
     /// Its connection.
     pub link: Option<ConnId>,
     /// Whether it was greeted on it.

@@ -104,6 +104,7 @@ counted! {
         Deleted: "key deleted",
         Read: "read answered with a value",
         ReadDeleted: "read of a key that was deleted",
+        CopySuppressed: "copy through another node of the group not handed on",
         WrongKind: "read of another kind refused",
     }
 }

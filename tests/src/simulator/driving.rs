@@ -48,6 +48,9 @@ impl World {
             };
             self.apps.push(app);
         }
+        if site == 1 && self.plan.group {
+            self.add_twins();
+        }
         if self.random.chance(self.plan.publishers) || site == 0 {
             let index = self.apps.len();
             let named = self.random.chance(800);
@@ -60,6 +63,24 @@ impl World {
                 ..App::blank(index, site)
             };
             self.apps.push(app);
+        }
+    }
+
+    /// A program that publishes everything through both nodes of the group: all that it says
+    /// goes through the first connection, and again through the second one.
+    fn add_twins(&mut self) {
+        let first = self.apps.len();
+        for (site, index, twin) in [(0, first, first + 1), (1, first + 1, first)] {
+            let protocol = self.protocol();
+            self.apps.push(App {
+                client: Some(format!("twin-{index}")),
+                protocol,
+                keys: Some(Vec::new()),
+                manual: true,
+                publishes: site == 0,
+                twin: Some(twin),
+                ..App::blank(index, site)
+            });
         }
     }
 
@@ -288,6 +309,7 @@ impl World {
             self.apps[index].unanswered.push_back(number);
             self.counts.volume("published", 1);
             self.send_publish(index, number);
+            self.publish_through_twin(index, number);
             if self.random.chance(self.plan.reads) {
                 let key = self.ledger.publishes[number].key.clone();
                 let kind = self.ledger.publishes[number].kind;
@@ -363,6 +385,7 @@ impl World {
         };
         self.ledger.wants(Publish {
             app: index,
+            site: self.apps[index].site,
             id,
             kind,
             key: format!("k{key}"),
@@ -372,6 +395,19 @@ impl World {
             sends: 0,
             outcome: Outcome::Unknown,
         })
+    }
+
+    /// The same message through the other node of the group (P10).
+    fn publish_through_twin(&mut self, index: usize, number: PublishNo) {
+        let Some(twin) = self.apps[index].twin else { return };
+        let site = self.apps[twin].site;
+        let copy = Publish { app: twin, site, ..self.ledger.publishes[number].clone() };
+        let copy = Publish { sends: 0, outcome: Outcome::Unknown, ..copy };
+        let copy = self.ledger.wants(copy);
+        self.apps[twin].unanswered.push_back(copy);
+        if self.apps[twin].greeted {
+            self.send_publish(twin, copy);
+        }
     }
 
     fn send_publish(&mut self, index: usize, number: PublishNo) {
@@ -395,6 +431,7 @@ impl App {
             manual: false,
             consumer: Consumer::Prompt,
             publishes: false,
+            twin: None,
             link: None,
             greeted: false,
             gone: false,

@@ -6,7 +6,7 @@ use slipstream_core::tags::list;
 
 use super::application::{App, Said};
 use super::frames::Item;
-use super::ledger::Ledger;
+use super::ledger::{Ledger, MessageNo, Publish};
 use super::network::ConnId;
 use super::plan::{Micros, Plan};
 
@@ -172,6 +172,29 @@ impl View<'_> {
     /// Whether a node is a destination of these target tags by its own tags.
     pub fn is_tagged(&self, site: usize, tags: &str) -> bool {
         tags.is_empty() || list(tags).any(|tag| self.node_tags(site).contains(&tag))
+    }
+
+    /// Whether the application has published the message, or a copy of it, at its node.
+    pub fn is_own(&self, app: usize, number: MessageNo) -> bool {
+        let id = self.ledger.messages[number].message.id();
+        let wanted = |publish: &Publish| publish.app == app && publish.id == id;
+        let publish = self.ledger.messages[number].publish;
+        publish.is_some_and(|publish| self.ledger.publishes[publish].app == app)
+            || (self.apps[app].twin.is_some() && self.ledger.publishes.iter().any(wanted))
+    }
+
+    /// Whether something newer of its key, in any tag set that matches the application, is durable
+    /// at its node.
+    pub fn is_outdone(&self, app: usize, number: MessageNo) -> bool {
+        let message = &self.ledger.messages[number].message;
+        let site = self.apps[app].site;
+        let newer = |other: &MessageNo| {
+            let other = &self.ledger.messages[*other].message;
+            other.key() == message.key()
+                && self.is_for(app, other.tags(), other.key())
+                && other.is_newer_than(message)
+        };
+        message.kind().is_state() && self.ledger.places[site].newest.values().any(newer)
     }
 
     /// Whether a message is for an application, by tags and keys.

@@ -93,6 +93,10 @@ impl World {
     /// What is not settled yet, in words.
     fn unsettled(&mut self) -> Option<String> {
         self.forget_who_left();
+        let is_half = |conn: &super::network::Conn| conn.alive[0] != conn.alive[1];
+        if self.network.conns.values().any(is_half) {
+            return Some("an end of a dead connection has not noticed".into());
+        }
         for site in 0..self.sites.len() {
             if self.removed[site] {
                 continue;

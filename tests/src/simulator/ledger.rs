@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
+use slipstream_core::copies;
 use slipstream_core::ids::{Hash128, Identity, Position};
 use slipstream_core::json::write::version_text;
 use slipstream_core::message::{Kind, Message};
@@ -32,6 +33,8 @@ pub struct Known {
     pub publish: Option<PublishNo>,
     /// Key and tag set, if it is state.
     pub key: Option<Hash128>,
+    /// What its copies have in common, if it is of a cluster group.
+    pub content: Option<Hash128>,
     /// Its batch was rolled back: it never was.
     pub rolled_back: bool,
 }
@@ -49,10 +52,12 @@ pub fn name_of(message: &Message) -> String {
 }
 
 /// What an application wanted to publish.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Publish {
     /// Which application.
     pub app: usize,
+    /// At which node.
+    pub site: usize,
     /// Its `messageId`.
     pub id: String,
     /// Kind.
@@ -119,14 +124,14 @@ pub struct Ledger {
     pub undurable: Vec<Vec<MessageNo>>,
     by_identity: HashMap<Identity, MessageNo>,
     by_version: HashMap<String, Vec<MessageNo>>,
-    by_content: HashMap<(String, String), PublishNo>,
+    by_content: HashMap<(String, String, usize), PublishNo>,
 }
 
 impl Ledger {
     /// Takes note of what an application wants to publish.
     pub fn wants(&mut self, publish: Publish) -> PublishNo {
         let number = self.publishes.len();
-        let content = (publish.id.clone(), publish.body.clone());
+        let content = (publish.id.clone(), publish.body.clone(), publish.site);
         self.by_content.entry(content).or_insert(number);
         self.publishes.push(publish);
         number
@@ -173,16 +178,18 @@ impl Ledger {
             return Err(format!("version {version} was given twice"));
         }
         self.by_version.entry(version.clone()).or_default().push(number);
-        let content = (message.id().to_owned(), message.body().to_owned());
         if let Some(site) = origin {
             self.undurable[site].push(number);
         }
+        let content = |site| (message.id().to_owned(), message.body().to_owned(), site);
+        let publish = origin.and_then(|site| self.by_content.get(&content(site)).copied());
         self.messages.push(Known {
             key: message.key_hash(),
+            content: copies::content(message),
             message: message.clone(),
             version,
             sealed_at: now,
-            publish: self.by_content.get(&content).copied(),
+            publish,
             rolled_back: false,
         });
         Ok(number)
@@ -294,6 +301,12 @@ impl Ledger {
         let known = &self.messages[number];
         let newest = known.key.and_then(|key| self.places[site].newest.get(&key));
         newest.is_some_and(|newest| self.messages[*newest].message.is_newer_than(&known.message))
+    }
+
+    /// Whether two messages are one to applications: the same, or copies of one.
+    pub fn are_one(&self, a: MessageNo, b: MessageNo) -> bool {
+        let content = self.messages[a].content;
+        a == b || (content.is_some() && content == self.messages[b].content)
     }
 
     /// Whether something newer of its key is durable at this node that may itself be lost.

@@ -237,6 +237,7 @@ impl World {
         let counters = &status.counters;
         let seen = [
             (counters.duplicates["seen"], Sometimes::Duplicate),
+            (counters.duplicates["group"], Sometimes::CopySuppressed),
             (counters.loops_prevented, Sometimes::Loop),
             (counters.superseded, Sometimes::Superseded),
             (counters.expired, Sometimes::Expired),

@@ -15,6 +15,9 @@ use super::random::Random;
 /// Microseconds of virtual time.
 pub type Micros = u64;
 
+/// What groups are drawn from besides the seed, for the same reason.
+const GROUP: u64 = 0x0067_726f_7570_0000;
+
 /// One second.
 pub const SECOND: Micros = 1_000_000;
 
@@ -84,6 +87,8 @@ pub struct Plan {
     pub deletes: u64,
     /// Of a thousand publishes, so many are followed by a read.
     pub reads: u64,
+    /// Whether the first two nodes are of one cluster group, and a program publishes through both.
+    pub group: bool,
     /// What every node is told.
     pub settings: Settings,
 }
@@ -149,6 +154,7 @@ impl Plan {
             fault_length: random.pick(&[1, 4, 15]) * SECOND,
             deletes: random.pick(&[0, 50, 300]),
             reads: random.pick(&[0, 100, 400]),
+            group: Random::new(seed ^ GROUP).chance(300),
             settings,
         };
         // So much that a second carries a quarter of a megabyte: no deadline can be kept on less.
@@ -163,6 +169,7 @@ impl Plan {
         let mut config = Config::new(NodeId::new(&name).expect("the simulator's names are good"));
         config.tags = TagSet::new(self.tags[site].iter().copied()).expect("good tags");
         config.peers = peers;
+        config.cluster_group = (self.group && site < 2).then(|| "g".into());
         self.settings.apply(&mut config);
         config
     }
@@ -328,6 +335,9 @@ impl fmt::Display for Plan {
             self.consumers,
             self.pipe_bytes,
         )?;
+        if self.group {
+            writeln!(f, "  the first two are a cluster group")?;
+        }
         writeln!(f, "  {:?}", self.settings)?;
         for (fault, mean) in &self.faults {
             writeln!(f, "  fault: {}, every {} s", fault.text(), mean / SECOND)?;

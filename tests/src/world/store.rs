@@ -204,12 +204,24 @@ impl MemoryStore {
             seen: self.seen.values().cloned().collect(),
             receipts: self.receipts.values().cloned().collect(),
             extent: self.extent(),
+            copies: self.copies(),
             dead_letters: dead
                 .into_iter()
                 .map(|((session, reason), (count, bytes))| (session, reason, count, bytes))
                 .collect(),
             usage: self.usage(),
         }
+    }
+
+    fn copies(&self) -> Vec<(Hash128, Position)> {
+        let of_group = |row: &Row| Some((row.copy?.content, row.position));
+        let of_key = |row: &Row| {
+            let places = self.latest.values().filter_map(|position| self.rows.get(position));
+            let same = |other: &&Row| other.message.key() == row.message.key();
+            places.filter(same).map(|row| row.position).collect::<Vec<_>>()
+        };
+        let only = |row: &&Row| row.key_hash.is_none() || of_key(row) == [row.position];
+        self.rows.values().filter(only).filter_map(of_group).collect()
     }
 
     fn extent(&self) -> Extent {
@@ -245,13 +257,13 @@ impl MemoryStore {
     /// The answer to a question.
     pub fn answer(&self, query: Query) -> Answer {
         match query {
-            Query::Rows { after, upto, newest_upto, max_rows, max_bytes } => {
+            Query::Rows { after, upto, newest_upto, tags, max_rows, max_bytes } => {
                 let upto = upto.min(self.head());
-                self.rows_after(after, upto, newest_upto, max_rows, max_bytes)
+                self.rows_after((after, upto), newest_upto, tags.as_ref(), (max_rows, max_bytes))
             }
-            Query::RowsAt(positions) => {
+            Query::RowsAt { positions, tags } => {
                 let found = positions.iter().filter_map(|position| self.rows.get(position));
-                Answer::RowsAt(found.map(|row| self.stored(row)).collect())
+                Answer::RowsAt(found.map(|row| self.judged(row, tags.as_ref())).collect())
             }
             Query::Latest(keys) => {
                 Answer::Latest(keys.iter().map(|key| self.latest(key)).collect())
@@ -282,19 +294,22 @@ impl MemoryStore {
 
     fn rows_after(
         &self,
-        after: Position,
-        upto: Position,
+        (after, upto): (Position, Position),
         newest_upto: Position,
-        max_rows: usize,
-        max_bytes: usize,
+        tags: Option<&TagSet>,
+        (max_rows, max_bytes): (usize, usize),
     ) -> Answer {
         let (mut rows, mut bytes, mut superseded) = (Vec::new(), 0, 0);
         for (position, row) in self.rows.range(after.next()..) {
             if *position > upto {
                 break;
             }
-            let stored = self.stored(row);
-            if stored.superseded && *position <= newest_upto && row.only.is_none() {
+            let checked = *position <= newest_upto;
+            let judges = checked || row.late || row.only.is_some();
+            let stored = self.judged(row, tags.filter(|_| judges));
+            // That a copy was left out for another tag set is told: it may be repeated.
+            let leaves_out = checked && (row.copy.is_none() || self.stored(row).superseded);
+            if stored.superseded && leaves_out && row.only.is_none() {
                 superseded += 1;
                 continue;
             }
@@ -305,6 +320,17 @@ impl MemoryStore {
             rows.push(stored);
         }
         Answer::Rows { rows, upto, superseded }
+    }
+
+    fn judged(&self, row: &Row, tags: Option<&TagSet>) -> StoredRow {
+        let mut stored = self.stored(row);
+        if let Some(tags) = tags
+            && row.message.kind().is_state()
+            && let Value::Newest(newest) = self.value(row.message.key(), tags)
+        {
+            stored.superseded |= newest.message.is_newer_than(&row.message);
+        }
+        stored
     }
 
     fn stored(&self, row: &Row) -> StoredRow {

@@ -7,6 +7,7 @@
 //! `faults`), that nothing goes round in circles, and that after healing every queue is empty
 //! (`healing`).
 
+mod p10_redundant;
 mod p12_one_answer_per_frame;
 mod p13_controlled_retry;
 mod p1_nothing_leaves_before_its_commit;
@@ -92,6 +93,7 @@ invariants! {
     p6_reads: "P6 reads",
     p8_bounded: "P8 bounded",
     p9_idempotent: "P9 idempotent publishing",
+    p10_redundant: "P10 redundant nodes act as one",
     p12_one_answer_per_frame: "P12 one answer per frame",
     p13_controlled_retry: "P13 controlled retry",
 }

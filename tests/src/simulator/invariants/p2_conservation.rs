@@ -68,12 +68,11 @@ impl Invariant for Rule {
             let mut unaccounted = Vec::new();
             for (position, (number, row)) in place.rows.range(began.saturating_add(1)..) {
                 let wanted = view.is_for(app.index, row.message.tags(), row.message.key());
-                let own = view.ledger.messages[*number]
-                    .publish
-                    .is_some_and(|publish| view.ledger.publishes[publish].app == app.index);
+                let own = view.is_own(app.index, *number);
                 let ended = handed.contains(position)
                     || place.dead.contains_key(&(session.clone(), *number))
-                    || view.ledger.is_superseded(app.site, *number)
+                    || view.is_outdone(app.index, *number)
+                    || row.copy.is_some_and(|copy| copy.of.is_some())
                     || view.ledger.is_old(*number);
                 if row.only.is_none() && wanted && !own && !ended {
                     unaccounted.push(row.message.id());

@@ -112,8 +112,24 @@ impl Rule {
             || done
             || place.dead.contains_key(&(record.name.clone(), number))
             || place.forgotten.contains_key(&number)
-            || view.ledger.is_superseded(app.site, number)
+            || view.is_outdone(app.index, number)
             || view.ledger.is_old(number)
+            || self.is_over_as_copy(app, record, row, view)
+    }
+
+    /// Whether the message was over for the application as another row, of which this is a copy.
+    fn is_over_as_copy(
+        &self,
+        app: &App,
+        record: &SessionRecord,
+        row: &Row,
+        view: &View<'_>,
+    ) -> bool {
+        let Some(first) = row.copy.and_then(|copy| copy.of) else { return false };
+        let rows = &view.ledger.places[app.site].rows;
+        rows.get(&first.get()).is_none_or(|(number, row)| {
+            self.is_over_for(app, record, first.get(), *number, row, view)
+        })
     }
 }
 

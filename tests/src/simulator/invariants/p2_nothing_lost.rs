@@ -106,9 +106,7 @@ impl Rule {
         let place = &view.ledger.places[app.site];
         for (position, (number, row)) in &place.rows {
             let message = &row.message;
-            let own = view.ledger.messages[*number]
-                .publish
-                .is_some_and(|publish| view.ledger.publishes[publish].app == app.index);
+            let own = view.is_own(app.index, *number);
             let before = *position <= began;
             let forgotten = place.forgotten.contains_key(number);
             let owed = row.only.is_none()
@@ -116,9 +114,12 @@ impl Rule {
                 && !own
                 && !(before && (app.only_new || forgotten))
                 && app.consumer != Consumer::Mute;
+            let had_copy = |had: &MessageNo| view.ledger.are_one(*had, *number);
             let over = received.contains(number)
                 || place.dead.contains_key(&(session.clone(), *number))
-                || view.ledger.is_superseded(app.site, *number)
+                || view.is_outdone(app.index, *number)
+                || received.iter().any(had_copy)
+                || place.dead.keys().any(|(of, dead)| *of == session && had_copy(dead))
                 || view.ledger.is_old(*number);
             if owed && !over {
                 let (id, name) = (message.id(), app.name());

@@ -1,5 +1,6 @@
-//! P6: an application never sees a key go back, and in the end every node, and every application
-//! that is handed everything, agrees on the newest value of each key and tag set.
+//! P6: an application never sees a key go back, whatever the tag set, and in the end every node
+//! agrees on the newest value of each key and tag set, and every application that is handed
+//! everything has the newest of those that match it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -15,7 +16,7 @@ use crate::simulator::ledger::MessageNo;
 /// The value of each key that each application has applied.
 #[derive(Debug, Default)]
 pub struct Rule {
-    applied: HashMap<usize, HashMap<Hash128, MessageNo>>,
+    applied: HashMap<usize, HashMap<String, MessageNo>>,
     /// Applications that still hear what their node sent before its store was set back.
     set_back: HashSet<usize>,
 }
@@ -50,9 +51,13 @@ impl Invariant for Rule {
             return Ok(());
         }
         let known = &view.ledger.messages[number];
-        let Some(key) = known.key else { return Ok(()) };
+        let (tags, key) = (known.message.tags(), known.message.key());
+        // What it publishes for others only is none of its own values.
+        if known.key.is_none() || !view.is_for(app, tags, key) {
+            return Ok(());
+        }
         let applied = self.applied.entry(app).or_default();
-        if let Some(before) = applied.insert(key, number) {
+        if let Some(before) = applied.insert(key.into(), number) {
             let before = &view.ledger.messages[before];
             if before.message.is_newer_than(&known.message) {
                 let (name, key) = (view.apps[app].name(), known.message.key());
@@ -108,15 +113,16 @@ impl Rule {
         let applied = self.applied.get(&app.index).unwrap_or(&none);
         let place = &view.ledger.places[app.site];
         let session = format!("app:{}", app.client.as_deref().unwrap_or_default());
-        for (key, number) in &place.newest {
+        for number in place.newest.values() {
             let known = &view.ledger.messages[*number];
-            let own = known
-                .publish
-                .is_some_and(|publish| view.ledger.publishes[publish].app == app.index);
+            let own = view.is_own(app.index, *number);
+            let key = known.message.key();
             let dead = place.dead.contains_key(&(session.clone(), *number));
-            let for_it = view.is_for(app.index, known.message.tags(), known.message.key());
-            let excused = own || dead || view.ledger.is_old(*number) || !app.manual;
-            if for_it && !excused && applied.get(key) != Some(number) {
+            let for_it = view.is_for(app.index, known.message.tags(), key);
+            let outdone = view.is_outdone(app.index, *number);
+            let excused = own || dead || outdone || view.ledger.is_old(*number) || !app.manual;
+            let has = applied.get(key).is_some_and(|has| view.ledger.are_one(*has, *number));
+            if for_it && !excused && !has {
                 let (name, value) = (app.name(), known.name());
                 let what = format!("{name} has not {value}, the newest of its key");
                 return Err(Broken::new(what, &[known.message.id(), &name]));

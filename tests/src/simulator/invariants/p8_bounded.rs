@@ -91,7 +91,7 @@ impl Rule {
         let holds = |(delivery, handed): &(&u64, &u32)| {
             **handed < attempts
                 && place.rows.get(delivery).is_some_and(|(number, row)| {
-                    !view.ledger.is_superseded(app.site, *number)
+                    !view.is_outdone(index, *number)
                         && !view.ledger.is_expired(app.site, *number)
                         && !place.dead.contains_key(&(session.clone(), *number))
                         && row.only.is_none()

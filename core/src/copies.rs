@@ -1,0 +1,246 @@
+//! Copies: one message that an application published through several nodes of a cluster group, so
+//! that either may fail (P10).
+//!
+//! Every node carries all copies; what an application has been handed it is not handed again.
+//! Here is remembered where the last copy of each message lies in the log. What stays true: at most
+//! [`MAX_COPIES`] messages are remembered, the ones that came first are forgotten first, and
+//! forgetting costs a second hand-over and no more.
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+use hashbrown::HashMap;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Hash128, Position};
+use crate::message::Message;
+
+/// Messages of cluster groups that are remembered: about 8 MiB.
+pub const MAX_COPIES: usize = 131_072;
+
+/// What a row of a cluster group is a copy of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GroupCopy {
+    /// Hash of group, id and content.
+    pub content: Hash128,
+    /// The row that it repeats: an event, or the value of its key that it replaced.
+    pub of: Option<Position>,
+}
+
+/// Hash of all that two copies have in common; `None` for a message of no group.
+pub fn content(message: &Message) -> Option<Hash128> {
+    let group = message.group()?;
+    let kind = [message.kind().number()];
+    let texts = [group, message.id(), message.key(), message.tags(), message.body()];
+    let [group, id, key, tags, body] = texts.map(str::as_bytes);
+    Some(Hash128::of(&[&kind, group, id, key, tags, body]))
+}
+
+/// Where the last copy of each message lies.
+#[derive(Debug, Default)]
+pub struct Copies {
+    places: HashMap<Hash128, Position>,
+    order: VecDeque<Hash128>,
+}
+
+impl Copies {
+    /// What the store knows, the oldest first.
+    pub fn recover(stored: &[(Hash128, Position)]) -> Self {
+        let mut copies = Self::default();
+        for (content, position) in stored {
+            copies.put(*content, *position);
+        }
+        copies
+    }
+
+    /// Where the last copy lies.
+    pub fn find(&self, content: &Hash128) -> Option<Position> {
+        self.places.get(content).copied()
+    }
+
+    /// Takes note of a copy; answers where the one before it lies.
+    pub fn put(&mut self, content: Hash128, position: Position) -> Option<Position> {
+        let before = self.places.insert(content, position);
+        if before.is_none() {
+            self.order.push_back(content);
+            if self.order.len() > MAX_COPIES
+                && let Some(first) = self.order.pop_front()
+            {
+                self.places.remove(&first);
+            }
+        }
+        before
+    }
+
+    /// Takes a [`Self::put`] back, the last one first.
+    pub fn undo(&mut self, content: Hash128, before: Option<Position>) {
+        if let Some(before) = before {
+            self.places.insert(content, before);
+            return;
+        }
+        self.places.remove(&content);
+        if self.order.back() == Some(&content) {
+            self.order.pop_back();
+        }
+    }
+}
+
+/// Stretches of the log of which a session was handed, by the store's word, only what was the
+/// newest of its key then. What stays true: a stretch is known while a row that may have replaced
+/// one of it lies ahead.
+#[derive(Debug, Default)]
+pub struct Checked(VecDeque<Stretch>);
+
+/// Stretches that a session remembers, ...
+const MAX_STRETCHES: usize = 1024;
+
+/// ... and across a restart.
+const RECORDED_STRETCHES: usize = 32;
+
+/// One of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stretch {
+    from: Position,
+    upto: Position,
+    /// The end of the log when the store was asked.
+    head: Position,
+    /// How often what was left out had been handed over before.
+    handed: u32,
+}
+
+impl Checked {
+    /// The rows behind `after`, up to and with `upto`, were asked for when the log ended at `head`.
+    pub fn note(&mut self, after: Position, upto: Position, head: Position) {
+        self.0.retain(|stretch| stretch.head > after);
+        if after < upto {
+            self.push(Stretch { from: after.next(), upto, head, handed: 0 });
+        }
+    }
+
+    /// One row was left out, because some tag set of its key had a newer value, after it had been
+    /// handed over so often. Whenever something replaces it, that is news.
+    pub fn note_row(&mut self, position: Position, handed: u32) {
+        let head = Position::new(u64::MAX);
+        self.push(Stretch { from: position, upto: position, head, handed });
+    }
+
+    /// What replaced the row has been handed over.
+    pub fn forget_row(&mut self, position: Position) {
+        self.0.retain(|stretch| (stretch.from, stretch.upto) != (position, position));
+    }
+
+    /// Goes on with what [`Self::record`] said in an earlier life.
+    pub fn recover(&mut self, record: Vec<Stretch>) {
+        record.into_iter().for_each(|stretch| self.push(stretch));
+    }
+
+    fn push(&mut self, stretch: Stretch) {
+        self.0.push_back(stretch);
+        if self.0.len() > MAX_STRETCHES
+            && let Some(first) = self.0.pop_front()
+            && let Some(second) = self.0.front_mut()
+        {
+            *second = first.joined(second);
+        }
+    }
+
+    /// What is to be remembered across a restart: the last stretches, and those before as one.
+    pub fn record(&self) -> Vec<Stretch> {
+        let surplus = self.0.len().saturating_sub(RECORDED_STRETCHES);
+        let first = self.0.range(..surplus).copied().reduce(|a, b| a.joined(&b));
+        first.into_iter().chain(self.0.range(surplus..).copied()).collect()
+    }
+
+    /// Whether the row at `replaced` was left out because the row `by` was there already; and how
+    /// often it had been handed over before.
+    pub fn left_out(&self, replaced: Position, by: Position) -> Option<u32> {
+        let within = |stretch: &&Stretch| stretch.from <= replaced && replaced <= stretch.upto;
+        let known = self.0.iter().filter(within).filter(|stretch| by <= stretch.head);
+        known.map(|stretch| stretch.handed).max()
+    }
+
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
+impl Stretch {
+    /// Both, and what lies between: that was handed over, and may be once more.
+    fn joined(&self, other: &Self) -> Self {
+        Self {
+            from: self.from.min(other.from),
+            upto: self.upto.max(other.upto),
+            head: self.head.max(other.head),
+            handed: self.handed.max(other.handed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(position: u64) -> Position {
+        Position::new(position)
+    }
+
+    fn hash(number: usize) -> Hash128 {
+        Hash128::of(&[&number.to_le_bytes()])
+    }
+
+    #[test]
+    fn the_last_copy_is_found_and_taken_back() {
+        let mut copies = Copies::default();
+        assert_eq!(copies.put(hash(1), at(3)), None);
+        assert_eq!(copies.put(hash(1), at(9)), Some(at(3)));
+        assert_eq!(copies.put(hash(2), at(10)), None);
+        copies.undo(hash(2), None);
+        copies.undo(hash(1), Some(at(3)));
+        assert_eq!((copies.find(&hash(1)), copies.find(&hash(2))), (Some(at(3)), None));
+        assert_eq!(copies.order.len(), 1);
+    }
+
+    #[test]
+    fn the_first_is_forgotten_at_the_bound() {
+        let mut copies = Copies::default();
+        for number in 0..=MAX_COPIES {
+            copies.put(hash(number), at(number as u64 + 1));
+        }
+        assert_eq!((copies.places.len(), copies.order.len()), (MAX_COPIES, MAX_COPIES));
+        assert_eq!((copies.find(&hash(0)), copies.find(&hash(1))), (None, Some(at(2))));
+    }
+
+    #[test]
+    fn what_was_replaced_before_the_store_was_asked_was_left_out() {
+        let mut checked = Checked::default();
+        checked.note(at(0), at(10), at(25));
+        checked.note(at(20), at(30), at(31));
+        assert_eq!(checked.left_out(at(10), at(25)), Some(0));
+        assert_eq!(checked.left_out(at(10), at(26)), None, "it came later");
+        assert_eq!(checked.left_out(at(15), at(25)), None, "not by the store's word");
+        checked.note(at(25), at(25), at(25));
+        assert_eq!(checked.left_out(at(10), at(25)), None, "nothing that replaced it lies ahead");
+        assert_eq!(checked.left_out(at(21), at(31)), Some(0));
+        checked.note_row(at(12), 3);
+        checked.note(at(50), at(60), at(60));
+        assert_eq!(checked.left_out(at(12), at(100)), Some(3), "whenever it comes");
+        checked.forget_row(at(12));
+        assert_eq!(checked.left_out(at(12), at(100)), None);
+    }
+
+    #[test]
+    fn stretches_are_bounded_and_none_is_forgotten() {
+        let mut checked = Checked::default();
+        let head = at(1 << 20);
+        for number in 0..2 * MAX_STRETCHES as u64 {
+            checked.note(at(10 * number), at(10 * number + 5), head);
+        }
+        assert_eq!(checked.0.len(), MAX_STRETCHES);
+        assert!([1, 5001].iter().all(|row| checked.left_out(at(*row), head).is_some()));
+        let mut again = Checked::default();
+        again.recover(checked.record());
+        assert_eq!(again.0.len(), RECORDED_STRETCHES + 1);
+        assert!([1, 5001].iter().all(|row| again.left_out(at(*row), head).is_some()));
+    }
+}

@@ -1,0 +1,280 @@
+//! One key for several tag sets, and one message through several nodes, as applications see them
+//! (P6, P10).
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+use serde_json::Value;
+use slipstream_core::clock::Hlc;
+use slipstream_core::config::Config;
+use slipstream_core::ids::{Incarnation, LinkId, NodeId, Position, Sequence, StoreId};
+use slipstream_core::io::{Frame, Input, Protocol};
+use slipstream_core::message::{Fields, Kind, Message};
+use slipstream_core::time::WallMs;
+use slipstream_core::wire::{BatchKind, FrameWriter, Hello, Wire};
+use slipstream_tests::world::World;
+
+/// A node with the tags `aws` and `eu`.
+fn node() -> World {
+    let mut config = Config::new(NodeId::new("a").expect("a good name"));
+    config.tags = slipstream_core::tags::TagSet::new(["aws", "eu"]).expect("good tags");
+    World::with(config)
+}
+
+/// A link from the node `name`, which exists only in these frames.
+fn peer(world: &mut World, name: &str) -> LinkId {
+    let link = world.link(Protocol::Postcard, None, "");
+    let hello = Hello {
+        protocol: 1,
+        node: name.into(),
+        store: StoreId(name.bytes().map(u128::from).sum()),
+        incarnation: Incarnation::new(1),
+        group: "g".into(),
+        tags: String::new(),
+        wall: world.now.wall,
+        durability: slipstream_core::config::Durability::Full,
+        features: 0,
+        max_message_bytes: 1 << 20,
+        max_frame_bytes: 4 << 20,
+        reported: Position::default(),
+        reported_incarnation: Incarnation::default(),
+    };
+    world.give(Input::Received { link, frame: Frame::Binary(Wire::Hello(hello).encode()) });
+    world.settle();
+    world.frames(link);
+    link
+}
+
+/// A value of `order:1`, written so many milliseconds after the node has started.
+fn value(
+    after: u64,
+    origin: &'static str,
+    id: &'static str,
+    body: &'static str,
+) -> Fields<'static> {
+    Fields {
+        kind: Kind::Sk,
+        incarnation: Incarnation::new(1),
+        sequence: Sequence::new(after),
+        version: Hlc::at(WallMs(1_790_000_000_000 + after)),
+        expires: WallMs(0),
+        group: "",
+        tags: "",
+        path: origin,
+        id,
+        key: "order:1",
+        body,
+    }
+}
+
+/// A copy of the message `id` that the group has accepted at `origin`.
+fn copy(after: u64, origin: &'static str, id: &'static str, body: &'static str) -> Fields<'static> {
+    Fields { group: "g", ..value(after, origin, id, body) }
+}
+
+/// An event of the group, likewise.
+fn event(after: u64, origin: &'static str, id: &'static str) -> Fields<'static> {
+    let expires = WallMs(1_790_000_060_000 + after);
+    Fields { kind: Kind::Cmd, expires, ..copy(after, origin, id, "1") }
+}
+
+fn send(world: &mut World, link: LinkId, messages: &[Fields<'_>]) {
+    let mut writer = FrameWriter::new(BatchKind::Messages);
+    for fields in messages {
+        writer.push_message(&Message::encode(fields, &mut BytesMut::new()));
+    }
+    world.give(Input::Received { link, frame: Frame::Binary(writer.finish()) });
+    world.settle();
+}
+
+/// Ids and numbers of the deliveries so far.
+fn handed(world: &mut World, app: LinkId) -> Vec<(String, u64)> {
+    let deliveries = world.said(app).into_iter().filter(|frame| frame["deliveryId"].is_u64());
+    deliveries
+        .map(|frame| {
+            let id = frame["messageId"].as_str().expect("an id").to_owned();
+            (id, frame["deliveryId"].as_u64().expect("a number"))
+        })
+        .collect()
+}
+
+fn ids(handed: &[(String, u64)]) -> Vec<&str> {
+    handed.iter().map(|(id, _)| id.as_str()).collect()
+}
+
+fn acknowledge(world: &mut World, app: LinkId, delivery: u64) {
+    world.text(app, &format!(r#"{{"type":"ACK","deliveryId":{delivery}}}"#));
+    world.settle();
+}
+
+fn read(world: &mut World, app: LinkId) -> Value {
+    world.text(app, r#"{"type":"GK","messageId":"r","key":"order:1"}"#);
+    world.settle();
+    let said = world.said(app);
+    said.into_iter().find(|frame| frame["type"] == "RESULT").expect("a result")
+}
+
+#[test]
+fn an_older_value_of_another_tag_set_is_not_handed_after_a_newer_one() {
+    let mut world = node();
+    let apps = [world.connect("client=both"), world.connect("client=one&tags=aws")];
+    world.settle();
+    world.said(apps[0]);
+    world.said(apps[1]);
+    let link = peer(&mut world, "z");
+    let of = |after, id, tags| Fields { tags, ..value(after, "z", id, "1") };
+    send(&mut world, link, &[of(5, "newer", "eu"), of(3, "older", "aws")]);
+    assert_eq!(ids(&handed(&mut world, apps[0])), ["newer"], "it matches both tag sets");
+    assert_eq!(ids(&handed(&mut world, apps[1])), ["older"], "the newest of those for it");
+    assert_eq!(read(&mut world, apps[0])["value"], 1);
+
+    send(&mut world, link, &[of(9, "newest", "aws")]);
+    assert_eq!(ids(&handed(&mut world, apps[0])), ["newest"]);
+}
+
+#[test]
+fn after_a_restart_an_application_is_handed_the_newest_of_all_tag_sets_alone() {
+    let mut world = node();
+    let link = peer(&mut world, "z");
+    let of = |after, id, tags| Fields { tags, ..value(after, "z", id, "1") };
+    send(&mut world, link, &[of(3, "a", "aws"), of(5, "b", "eu"), of(4, "c", "")]);
+    world.crash();
+    let app = world.connect("client=late");
+    world.settle();
+    assert_eq!(ids(&handed(&mut world, app)), ["b"]);
+}
+
+#[test]
+fn a_repeat_gives_way_to_a_newer_value_of_another_tag_set() {
+    let mut world = node();
+    let app = world.connect("client=slow");
+    world.settle();
+    let link = peer(&mut world, "z");
+    let of = |after, id, tags| Fields { tags, ..value(after, "z", id, "1") };
+    send(&mut world, link, &[of(3, "a", "aws")]);
+    send(&mut world, link, &[of(5, "b", "eu")]);
+    assert_eq!(ids(&handed(&mut world, app)), ["a", "b"]);
+    world.pass(Duration::from_secs(6));
+    assert_eq!(ids(&handed(&mut world, app)), ["b"], "`a` is not the newest any more");
+}
+
+#[test]
+fn of_two_copies_an_application_is_handed_one() {
+    let mut world = node();
+    let app = world.connect("client=pi-1");
+    world.settle();
+    let (x, y) = (peer(&mut world, "x"), peer(&mut world, "y"));
+    send(&mut world, x, &[copy(3, "x", "m-1", "1"), event(4, "x", "e-1")]);
+    let first = handed(&mut world, app);
+    assert_eq!(ids(&first), ["m-1", "e-1"]);
+    first.iter().for_each(|(_, delivery)| acknowledge(&mut world, app, *delivery));
+    send(&mut world, y, &[copy(5, "y", "m-1", "1"), event(6, "y", "e-1")]);
+    assert!(handed(&mut world, app).is_empty());
+    assert_eq!(world.status().counters.duplicates["group"], 2);
+    assert_eq!(world.store.messages().count(), 4, "both are carried on");
+
+    // Copies are remembered across a restart.
+    world.crash();
+    let app = world.connect("client=pi-1");
+    world.settle();
+    let z = peer(&mut world, "z");
+    send(&mut world, z, &[copy(7, "z", "m-1", "1"), event(8, "z", "e-1")]);
+    assert!(handed(&mut world, app).is_empty());
+}
+
+#[test]
+fn another_write_between_two_copies_makes_the_second_one_news() {
+    let mut world = node();
+    let app = world.connect("client=pi-1");
+    world.settle();
+    let (x, y) = (peer(&mut world, "x"), peer(&mut world, "y"));
+    send(&mut world, x, &[copy(3, "x", "m-1", "1"), copy(4, "x", "m-2", "2")]);
+    send(&mut world, y, &[copy(5, "y", "m-1", "1")]);
+    assert_eq!(ids(&handed(&mut world, app)), ["m-1", "m-2", "m-1"]);
+    assert_eq!(read(&mut world, app)["value"], 1);
+}
+
+#[test]
+fn what_is_no_copy_is_handed_on() {
+    let mut world = node();
+    let app = world.connect("client=pi-1");
+    world.settle();
+    let (x, y) = (peer(&mut world, "x"), peer(&mut world, "y"));
+    let others = [
+        event(5, "y", "e-2"),
+        Fields { body: "2", ..event(6, "y", "e-1") },
+        Fields { group: "other", ..event(7, "y", "e-1") },
+        Fields { group: "", ..event(8, "y", "e-1") },
+    ];
+    send(&mut world, x, &[event(3, "x", "e-1")]);
+    send(&mut world, y, &others);
+    assert_eq!(ids(&handed(&mut world, app)), ["e-1", "e-2", "e-1", "e-1", "e-1"]);
+}
+
+#[test]
+fn a_copy_waits_for_the_one_in_flight_and_is_settled_with_it() {
+    let mut world = node();
+    let app = world.connect("client=pi-1");
+    world.settle();
+    let (x, y) = (peer(&mut world, "x"), peer(&mut world, "y"));
+    send(&mut world, x, &[event(3, "x", "e-1")]);
+    send(&mut world, y, &[event(5, "y", "e-1")]);
+    let first = handed(&mut world, app);
+    assert_eq!(ids(&first), ["e-1"]);
+    acknowledge(&mut world, app, first[0].1);
+    world.pass(Duration::from_secs(10));
+    assert!(handed(&mut world, app).is_empty());
+    let sessions = world.status().sessions;
+    let session = sessions.iter().find(|session| session.name == "app:pi-1").expect("it is there");
+    assert_eq!((session.in_flight, session.behind), (0, 0));
+}
+
+#[test]
+fn a_copy_takes_the_place_of_the_one_that_it_replaced_in_flight() {
+    let mut world = node();
+    let app = world.connect("client=pi-1");
+    world.settle();
+    world.said(app);
+    let (x, y) = (peer(&mut world, "x"), peer(&mut world, "y"));
+    send(&mut world, x, &[copy(3, "x", "m-1", "1")]);
+    // Its application has not got it: the connection is lost with it.
+    world.lose(app);
+    send(&mut world, y, &[copy(5, "y", "m-1", "1")]);
+    let app = world.connect("client=pi-1");
+    world.settle();
+    world.pass(Duration::from_secs(1));
+    let again = handed(&mut world, app);
+    assert_eq!(ids(&again), ["m-1"]);
+    acknowledge(&mut world, app, again[0].1);
+    world.pass(Duration::from_secs(60));
+    assert!(handed(&mut world, app).is_empty());
+}
+
+#[test]
+fn who_comes_between_two_copies_and_wants_new_ones_is_handed_the_second() {
+    let mut world = node();
+    let x = peer(&mut world, "x");
+    send(&mut world, x, &[copy(3, "x", "m-1", "1"), event(4, "x", "e-1")]);
+    let new = world.connect("client=new&replay=new");
+    let all = world.connect("client=all&replay=all");
+    world.settle();
+    let y = peer(&mut world, "y");
+    send(&mut world, y, &[copy(5, "y", "m-1", "1"), event(6, "y", "e-1")]);
+    assert_eq!(ids(&handed(&mut world, new)), ["m-1", "e-1"]);
+    assert_eq!(ids(&handed(&mut world, all)), ["m-1", "e-1"], "each once");
+}
+
+#[test]
+fn who_publishes_through_two_nodes_is_not_handed_its_own_message() {
+    let mut config = Config::new(NodeId::new("a").expect("a good name"));
+    config.cluster_group = Some("g".into());
+    let mut world = World::with(config);
+    let (till, other) = (world.connect("client=till"), world.connect("client=pi-1"));
+    world.settle();
+    world.publish(till, "m-1", "order:1", "1");
+    world.settle();
+    let y = peer(&mut world, "y");
+    send(&mut world, y, &[copy(5, "y", "m-1", "1")]);
+    assert!(handed(&mut world, till).is_empty());
+    assert_eq!(ids(&handed(&mut world, other)), ["m-1"]);
+}
