@@ -81,14 +81,19 @@ impl Session {
         may
     }
 
-    /// Goes back to what was passed over, if it is time. Answers whether it does.
-    pub fn go_back(&mut self, now: Instant) -> bool {
-        if self.back_at.is_none_or(|at| at > now) {
-            return false;
-        }
-        (self.back_at, self.back_last) = (None, Some(now));
+    /// Whether it is time to go back to what was passed over.
+    pub fn may_go_back(&self, now: Instant) -> bool {
+        self.back_at.is_some_and(|at| at <= now)
+    }
+
+    /// Goes back to what was passed over and may be for who lies behind the peer now. Answers
+    /// whether there is any.
+    pub fn go_back(&mut self, behind: &TagSet, now: Instant) -> bool {
+        self.back_at = None;
+        let Some(first) = self.passed.take(behind) else { return false };
+        self.back_last = Some(now);
         self.again = self.again.max(self.next);
-        self.next = self.next.min(self.passed.take());
+        self.next = self.next.min(first);
         self.fetch = None;
         self.touch(Dirty::Now);
         true
