@@ -187,3 +187,37 @@ fn who_was_offered_a_message_first_answers_instead_of_offering_it() {
     assert!(wires.iter().any(|wire| matches!(wire, Wire::Seen(_))), "{wires:?}");
     assert!(named(&wires).is_empty());
 }
+
+#[test]
+fn what_was_to_be_offered_again_is_offered_over_the_next_link() {
+    let mut a = World::new("a");
+    let link = link_of_z(&mut a, "a,y");
+    a.pass(Duration::ZERO);
+    let till = a.connect("keys=");
+    let publish = |a: &mut World, id: &str, tag: &str| {
+        let head = format!(r#"{{"type":"SK","messageId":"{id}","key":"{id}","value":1"#);
+        a.text(till, &format!(r#"{head},"targetedTags":["{tag}"]}}"#));
+        a.settle();
+    };
+    tell(&mut a, link, &[record("y", 1, "", "z")]);
+    publish(&mut a, "m-1", "gcp");
+    publish(&mut a, "m-2", "eu");
+    assert!(named(&said(&mut a, link)).is_empty(), "nobody behind z has these tags");
+    tell(&mut a, link, &[record("y", 2, "gcp", "z")]);
+    let wires = said(&mut a, link);
+    assert_eq!(named(&wires), [1], "somebody has one of them");
+    for wire in wires {
+        if let Wire::Have(batch) = wire {
+            let frame = Frame::Binary(Wire::Seen(batch).encode());
+            a.give(Input::Received { link, frame });
+        }
+    }
+
+    // A second return must wait, and its link is lost and comes back before any record says so.
+    tell(&mut a, link, &[record("y", 3, "eu,gcp", "z")]);
+    assert!(named(&said(&mut a, link)).is_empty());
+    a.lose(link);
+    let link = link_of_z(&mut a, "a,y");
+    a.pass(Duration::from_secs(1));
+    assert_eq!(named(&said(&mut a, link)), [1], "nor is it forgotten");
+}

@@ -57,6 +57,8 @@ impl Node {
     /// Tells a new peer all that is known of the mesh.
     pub(super) fn introduce(&mut self, link: &mut Link) {
         self.mesh_changed();
+        // A link that is back before its loss was told is no news to anybody.
+        self.reconsider(link);
         let nodes: Vec<NodeId> = self.topology.records().map(|(node, _)| node.clone()).collect();
         self.tell(link, &nodes);
     }
