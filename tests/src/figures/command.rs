@@ -30,7 +30,7 @@ const SEED: u64 = 1;
         figures                  every mesh, as tables\n  \
         figures --json           the same for machines\n  \
         figures --seed 7         other random meshes\n  \
-        figures --skip-failures  steady state alone"
+        figures --mesh 'full 5'  one mesh alone"
 )]
 struct Arguments {
     /// Print JSON
@@ -39,6 +39,12 @@ struct Arguments {
     /// Seed of the random meshes
     #[arg(long, default_value_t = SEED)]
     seed: u64,
+    /// Measure only meshes whose name contains this
+    #[arg(long, default_value = "")]
+    mesh: String,
+    /// Leave out steady state
+    #[arg(long)]
+    skip_steady: bool,
     /// Leave out what fails, which takes longest
     #[arg(long)]
     skip_failures: bool,
@@ -91,12 +97,16 @@ pub fn main() -> ExitCode {
 fn tasks(arguments: &Arguments) -> Vec<Task> {
     let random = |nodes, degree| Shape::random(nodes, degree, arguments.seed);
     let sizes = [8, 16, 32, 64];
+    let chosen = |shape: &Shape| shape.name.contains(&arguments.mesh);
     let full = (3..=16).map(Shape::full);
     let sparse = [3, 4].into_iter().flat_map(|degree| sizes.map(|nodes| random(nodes, degree)));
-    let mut tasks: Vec<Task> = full.chain(sparse).map(Task::Steady).collect();
+    let mut tasks = Vec::new();
+    if !arguments.skip_steady {
+        tasks.extend(full.chain(sparse).filter(chosen).map(Task::Steady));
+    }
     if !arguments.skip_failures {
-        let meshes =
-            || [Shape::full(5), Shape::full(8), random(16, 3), random(32, 3), random(32, 4)];
+        let meshes = [Shape::full(5), Shape::full(8), random(16, 3), random(32, 3), random(32, 4)];
+        let meshes = || meshes.iter().filter(|shape| chosen(shape)).cloned();
         tasks.extend(meshes().map(Task::Links));
         tasks.extend(meshes().map(Task::Nodes));
         tasks.extend(meshes().map(Task::Stalls));
@@ -140,8 +150,8 @@ impl Task {
             }
             Self::Links(shape) => Found::Failures(vec![killed_links(shape)]),
             Self::Nodes(shape) => Found::Failures(vec![killed_nodes(shape)]),
-            Self::Stalls(shape) => Found::Failures(vec![stalled_links(shape)]),
-            Self::Flapping(shape, link) => Found::Failures(flapping(shape, *link, 10).into()),
+            Self::Stalls(shape) => Found::Failures(stalled_links(shape).into()),
+            Self::Flapping(shape, link) => Found::Failures(flapping(shape, *link, 20).into()),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! What is counted: the frames that nodes send each other, and when each message is where.
 
 use bytes::Bytes;
+use slipstream_core::offer;
 use slipstream_core::wire::{Wire, messages};
 
 use crate::simulator::Micros;
@@ -13,6 +14,8 @@ pub struct Crossings {
     pub copies: u64,
     /// Bytes of the frames that carry them.
     pub payload_bytes: u64,
+    /// Messages offered.
+    pub offers: u64,
     /// Bytes of offers, and of what answers them.
     pub offer_bytes: u64,
     /// Bytes of everything else: acknowledgements, greetings, records of the mesh.
@@ -32,9 +35,13 @@ impl Crossings {
                 self.copies += messages.len() as u64;
                 self.payload_bytes += bytes;
             }
-            Wire::Have(_) | Wire::Want(_) | Wire::Seen(_) | Wire::Gone(_) => {
+            Wire::Have(batch) => {
+                let spans = offer::read(&batch).expect("a node sends offers that can be read");
+                let named = spans.iter().map(|span| span.last.get() - span.first.get() + 1);
+                self.offers += named.sum::<u64>();
                 self.offer_bytes += bytes;
             }
+            Wire::Want(_) | Wire::Seen(_) | Wire::Gone(_) => self.offer_bytes += bytes,
             Wire::Hello(_) | Wire::Topology(_) | Wire::Ack(_) | Wire::NotNow(_) => {
                 self.other_bytes += bytes;
             }
@@ -61,6 +68,7 @@ impl Crossings {
         Self {
             copies: self.copies - before.copies,
             payload_bytes: self.payload_bytes - before.payload_bytes,
+            offers: self.offers - before.offers,
             offer_bytes: self.offer_bytes - before.offer_bytes,
             other_bytes: self.other_bytes - before.other_bytes,
         }
@@ -75,13 +83,22 @@ pub struct Letter {
     /// The only node that it is for; `None`: all.
     pub target: Option<usize>,
     /// Since when it is durable at each node; at its origin: accepted.
-    pub durable: Vec<Option<Micros>>,
+    pub durable: Vec<Option<Arrival>>,
+}
+
+/// A message has become durable at a node.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrival {
+    /// When.
+    pub at: Micros,
+    /// The links that it came over.
+    pub links: u64,
 }
 
 impl Letter {
     /// When its origin accepted it.
     pub fn accepted(&self) -> Option<Micros> {
-        self.durable[self.origin]
+        self.durable[self.origin].map(|arrival| arrival.at)
     }
 
     /// Whether it is for this node.

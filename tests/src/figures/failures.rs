@@ -1,6 +1,7 @@
 //! What a failure costs: how late messages are when a link or node is killed or a link stalls.
 
-use super::lab::{HOP, Lab};
+use super::counts::Arrival;
+use super::lab::{COMMIT, HOP, Lab};
 use super::shape::Shape;
 use super::traffic::Traffic;
 use super::{Figure, NEVER};
@@ -13,9 +14,11 @@ const ROUND_TRIP: Micros = 2 * HOP;
 /// How late a message may be that is accepted after something was killed, counted from when it was
 /// accepted or from when the failure was noticed, whichever is later.
 const MAX_DELAY: Micros = SECOND / 2 + ROUND_TRIP;
-/// What a link that stalls may cost: the offer delay, and the round trip in which the other end
-/// asks for what it was offered.
-const MAX_STALL: Micros = SECOND / 10 + ROUND_TRIP;
+/// How long a message may wait because a link stalls: the offer delay, once.
+const MAX_WAIT: Micros = SECOND / 10;
+/// What a link of the way costs at most: an offer, the round trip in which the message is asked
+/// for, its commit, and some turns.
+const STEP: Micros = HOP + ROUND_TRIP + COMMIT + 500;
 /// How long what was published may take to be everywhere.
 const PATIENCE: Micros = 10 * SECOND;
 
@@ -37,13 +40,20 @@ pub fn killed_nodes(shape: &Shape) -> Figure {
     worst("delay after a node is killed", shape, runs, MAX_DELAY)
 }
 
-/// How much later than usual messages are when any one of the links that can be spared stalls.
-pub fn stalled_links(shape: &Shape) -> Figure {
-    let runs = shape.spare_links().into_iter().map(|link| {
-        let (a, b) = shape.links[link];
-        (during_a_stall(shape, link), format!("link {a}-{b}"))
-    });
-    worst("delay while a link stalls", shape, runs, MAX_STALL)
+/// How long messages wait when any one of the links that can be spared stalls, beyond the time in
+/// which they travel; and how much later than usual they are for both.
+pub fn stalled_links(shape: &Shape) -> [Figure; 2] {
+    let runs: Vec<_> =
+        shape.spare_links().into_iter().map(|link| during_a_stall(shape, link)).collect();
+    let each = |which: fn(&Stall) -> Micros| {
+        let links = shape.spare_links().into_iter().map(|link| shape.links[link]);
+        let delays = runs.iter().map(move |run| run.as_ref().map(which));
+        delays.zip(links.map(|(a, b)| format!("link {a}-{b}")))
+    };
+    [
+        worst("wait while a link stalls", shape, each(|run| run.wait), MAX_WAIT),
+        worst("delay while a link stalls", shape, each(|run| run.delay), MAX_DELAY),
+    ]
 }
 
 fn worst(
@@ -78,9 +88,16 @@ fn after_a_kill(shape: &Shape, kill: impl FnOnce(&mut Lab)) -> Option<Micros> {
     late.max()
 }
 
-/// The longest delay beyond the usual one between the same two nodes; `None`: something never
-/// arrived.
-fn during_a_stall(shape: &Shape, link: usize) -> Option<Micros> {
+/// What a link that stalls costs.
+struct Stall {
+    /// The longest delay beyond what the links of the way took.
+    wait: Micros,
+    /// The longest delay beyond the usual one between the same two nodes.
+    delay: Micros,
+}
+
+/// `None`: something never arrived.
+fn during_a_stall(shape: &Shape, link: usize) -> Option<Stall> {
     let mut lab = Lab::new(shape);
     lab.begin(Traffic::of(shape.nodes, shape.nodes, RATE));
     lab.run(SECOND);
@@ -99,8 +116,10 @@ fn during_a_stall(shape: &Shape, link: usize) -> Option<Micros> {
         *known = one.delay().max(*known);
     }
     // What is accepted last would be late by less, because the link flows again.
-    let late = delays(&lab, stalled, flows - SECOND);
-    late.map(|one| one.delay().saturating_sub(usual[one.from][one.to])).max()
+    let late = || delays(&lab, stalled, flows - SECOND);
+    let wait = late().map(|one| one.delay().saturating_sub(one.links * STEP)).max()?;
+    let delay = late().map(|one| one.delay().saturating_sub(usual[one.from][one.to])).max()?;
+    Some(Stall { wait, delay })
 }
 
 /// A message on its way from its origin to another node.
@@ -109,6 +128,7 @@ struct Way {
     to: usize,
     accepted: Micros,
     durable: Micros,
+    links: u64,
 }
 
 impl Way {
@@ -123,8 +143,8 @@ fn delays(lab: &Lab, first: Micros, last: Micros) -> impl Iterator<Item = Way> +
         let accepted = letter.accepted().filter(|at| (first..last).contains(at));
         let living = lab.living().filter(|node| letter.is_for(*node));
         living.filter_map(move |to| {
-            let (accepted, durable) = (accepted?, letter.durable[to]?);
-            Some(Way { from: letter.origin, to, accepted, durable })
+            let (accepted, Arrival { at: durable, links }) = (accepted?, letter.durable[to]?);
+            Some(Way { from: letter.origin, to, accepted, durable, links })
         })
     })
 }

@@ -18,7 +18,7 @@ use slipstream_core::tags::TagSet;
 use slipstream_core::time::{Instant, Now, WallMs};
 
 use super::cables::{Cable, Conn};
-use super::counts::{Crossings, Letter};
+use super::counts::{Arrival, Crossings, Letter};
 use super::shape::Shape;
 use super::traffic::Traffic;
 use crate::simulator::{Micros, SECOND};
@@ -27,7 +27,7 @@ use crate::world::MemoryStore;
 /// How long a frame travels from a node to another one.
 pub const HOP: Micros = 5_000;
 /// How long a commit takes.
-const COMMIT: Micros = 2_000;
+pub const COMMIT: Micros = 2_000;
 /// How long an answer of the store takes.
 const FETCH: Micros = 200;
 /// How long a node gathers inputs before it takes them.
@@ -320,7 +320,9 @@ impl Lab {
                 site.store.commit(&batch);
                 for row in &batch.rows {
                     let letter: usize = row.message.id().parse().expect("the lab's own id");
-                    self.letters[letter].durable[number].get_or_insert(self.now);
+                    let links = row.message.path().split(',').count() as u64 - 1;
+                    let arrival = Arrival { at: self.now, links };
+                    self.letters[letter].durable[number].get_or_insert(arrival);
                 }
                 let (usage, took) = (Usage::default(), Duration::from_micros(COMMIT));
                 Input::Committed(Committed { batch, usage, took })

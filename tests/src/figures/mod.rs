@@ -21,7 +21,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-pub use counts::{Crossings, Letter};
+pub use counts::{Arrival, Crossings, Letter};
 pub use lab::Lab;
 pub use shape::Shape;
 pub use traffic::Traffic;

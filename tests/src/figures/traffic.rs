@@ -78,9 +78,8 @@ impl Lab {
         let tags = target.map(|target| format!(r#","targetedTags":["{}"]"#, node_name(target)));
         let tags = tags.unwrap_or_default();
         let value = "x".repeat(120);
-        let text = format!(
-            r#"{{"type":"{kind}","messageId":"{number}","key":"order/{number}","value":"{value}"{tags}}}"#
-        );
+        let head = format!(r#"{{"type":"{kind}","messageId":"{number}","key":"order/{number}""#);
+        let text = format!(r#"{head},"value":"{value}"{tags}}}"#);
         self.letters.push(Letter { origin, target, durable: vec![None; nodes] });
         self.say(origin, text);
     }
