@@ -103,7 +103,7 @@ fn during_a_stall(shape: &Shape, link: usize) -> Option<Stall> {
     lab.run(SECOND);
     let stalled = lab.now;
     lab.stall(link);
-    lab.run(2 * SECOND);
+    lab.run(SECOND);
     let flows = lab.now;
     lab.flow(link);
     lab.stop();
@@ -116,7 +116,7 @@ fn during_a_stall(shape: &Shape, link: usize) -> Option<Stall> {
         *known = one.delay().max(*known);
     }
     // What is accepted last would be late by less, because the link flows again.
-    let late = || delays(&lab, stalled, flows - SECOND);
+    let late = || delays(&lab, stalled, flows - SECOND / 2);
     let wait = late().map(|one| one.delay().saturating_sub(one.links * STEP)).max()?;
     let delay = late().map(|one| one.delay().saturating_sub(usual[one.from][one.to])).max()?;
     Some(Stall { wait, delay })
