@@ -75,7 +75,7 @@ impl Default for Heartbeat {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Routing {
     /// How long a node that will probably get a message from somebody else is given before it is
-    /// offered. Default 100 ms.
+    /// offered. What would be due within half of it is offered along. Default 100 ms.
     pub offer_delay: Duration,
 }
 

@@ -140,32 +140,54 @@ pub(crate) fn ids(batch: &[u8], seen: &mut Seen) -> Result<Vec<Id>, WireError> {
 #[derive(Debug, Default)]
 pub(crate) struct Offers {
     due: BTreeSet<(Instant, Position)>,
-    by_id: BTreeMap<Id, Position>,
+    by_id: BTreeMap<Id, Offered>,
+}
+
+/// What is known of one offer.
+#[derive(Debug)]
+struct Offered {
+    position: Position,
+    /// Whether the peer was told of it.
+    said: bool,
+}
+
+/// How an offer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Closed {
+    /// Its row.
+    pub position: Position,
+    /// Whether the peer was told of it: then it knows that the message is durable here.
+    pub said: bool,
 }
 
 impl Offers {
     /// Offers this row at this time.
     pub fn open(&mut self, id: Id, position: Position, at: Instant) {
-        self.by_id.insert(id, position);
+        self.by_id.insert(id, Offered { position, said: false });
         self.due.insert((at, position));
     }
 
-    /// The row of this identity is no longer on offer; answers where it is.
-    pub fn close(&mut self, id: Id) -> Option<Position> {
+    /// The row of this identity is no longer on offer.
+    pub fn close(&mut self, id: Id) -> Option<Closed> {
         // Its time stays, and finds nothing.
-        self.by_id.remove(&id)
+        let Offered { position, said } = self.by_id.remove(&id)?;
+        Some(Closed { position, said })
     }
 
-    /// The rows to be offered now, which are due again later.
-    pub fn take_due(&mut self, now: Instant) -> Vec<Position> {
-        let later = self.due.split_off(&(now, Position::new(u64::MAX)));
+    /// The rows to be offered now, with those that would be due until `upto`: what leaves together
+    /// costs little more than one of it.
+    pub fn take_due(&mut self, upto: Instant) -> Vec<Position> {
+        let later = self.due.split_off(&(upto, Position::new(u64::MAX)));
         let due = core::mem::replace(&mut self.due, later);
         due.into_iter().map(|(_, position)| position).collect()
     }
 
-    /// Says an offer again, after a while.
-    pub fn repeat(&mut self, position: Position, now: Instant) {
-        self.due.insert((now + REPEAT_AFTER, position));
+    /// The peer is told of an offer, and again after a while.
+    pub fn say(&mut self, id: Id, now: Instant) {
+        if let Some(offered) = self.by_id.get_mut(&id) {
+            offered.said = true;
+            self.due.insert((now + REPEAT_AFTER, offered.position));
+        }
     }
 
     /// When the next offer is due.
@@ -358,12 +380,15 @@ mod tests {
         let id = (sources[0], Sequence::new(1));
         let now = Instant::from_micros(0);
         let mut offers = Offers::default();
-        offers.open(id, Position::new(5), now);
-        assert_eq!(offers.take_due(now), [Position::new(5)]);
-        offers.repeat(Position::new(5), now);
+        let position = Position::new(5);
+        offers.open(id, position, now);
+        assert_eq!(offers.take_due(now), [position]);
+        offers.say(id, now);
         assert_eq!(offers.take_due(now), []);
         assert_eq!(offers.next(), Some(now + REPEAT_AFTER));
-        assert_eq!(offers.close(id), Some(Position::new(5)));
+        assert_eq!(offers.close(id), Some(Closed { position, said: true }));
         assert_eq!(offers.close(id), None);
+        offers.open(id, position, now);
+        assert_eq!(offers.close(id), Some(Closed { position, said: false }));
     }
 }

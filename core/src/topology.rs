@@ -95,8 +95,17 @@ struct Graph {
     me: usize,
     /// Per neighbour: the tags of all to whom a shortest way leads by way of it.
     behind: HashMap<NodeId, TagSet>,
-    /// Per root: the children of this node in its tree, and the tags of all that are below each.
-    children: HashMap<usize, Box<[(NodeId, TagSet)]>>,
+    /// Per root: where this node is in its tree.
+    trees: HashMap<usize, Tree>,
+}
+
+/// A node's place in the tree of some root.
+#[derive(Debug)]
+struct Tree {
+    /// The parent of the node; `None`: it is the root.
+    parent: Option<NodeId>,
+    /// Its children, and the tags of all that are below each.
+    children: Box<[(NodeId, TagSet)]>,
 }
 
 /// Where a message leads by way of a peer.
@@ -108,6 +117,9 @@ pub(crate) enum Route {
     Now,
     /// It will probably come from somebody else, and is offered after a while.
     Later,
+    /// The tree has not brought it here, so it may bring it to nobody behind here either: it is
+    /// offered at once.
+    Soon,
 }
 
 impl Topology {
@@ -200,7 +212,9 @@ impl Topology {
     /// Where a message leads by way of this peer. What is for nobody behind it leads nowhere; the
     /// rest is sent at once if the peer is this node's child in the tree of the origin (of the
     /// first node on the path that can be reached) and whom it targets is below it there. A peer
-    /// that nobody has heard of yet is sent everything.
+    /// that nobody has heard of yet is sent everything. Where a link of the tree is broken and
+    /// nobody knows it yet, a message climbs the branch behind it from offer to offer: each offer
+    /// delay but the first is spared it.
     pub fn route(&mut self, message: &Message, peer: &NodeId) -> Route {
         let graph = self.graph();
         let Some(behind) = graph.behind.get(peer) else { return Route::Now };
@@ -210,14 +224,17 @@ impl Topology {
         let numbers = &graph.numbers;
         let root = message.path().split(',').find_map(|node| numbers.get(node)).copied();
         let root = root.unwrap_or(graph.me);
-        if !graph.children.contains_key(&root) {
-            let children = graph.children_of_me(root);
-            graph.children.insert(root, children);
+        if !graph.trees.contains_key(&root) {
+            let tree = graph.tree(root);
+            graph.trees.insert(root, tree);
         }
-        let child = graph.children[&root].iter().find(|(child, _)| child == peer);
+        let tree = &graph.trees[&root];
+        let child = tree.children.iter().find(|(child, _)| child == peer);
+        let sender = message.path().rsplit(',').nth(1);
         match child {
             Some((_, below)) if is_for(below, message.tags()) => Route::Now,
-            Some(_) | None => Route::Later,
+            Some(_) | None if sender == tree.parent.as_ref().map(NodeId::as_str) => Route::Later,
+            Some(_) | None => Route::Soon,
         }
     }
 
@@ -265,8 +282,8 @@ impl Graph {
         let tags_of = |node: &NodeId| TagSet::new(tags::list(&records[node].record.tags));
         let tags = nodes.iter().map(|node| tags_of(node).unwrap_or_else(|_| TagSet::empty()));
         let (tags, me) = (tags.collect(), numbers[me]);
-        let (behind, children) = (HashMap::new(), HashMap::new());
-        let mut graph = Self { nodes, numbers, neighbours, tags, me, behind, children };
+        let (behind, trees) = (HashMap::new(), HashMap::new());
+        let mut graph = Self { nodes, numbers, neighbours, tags, me, behind, trees };
         graph.look_behind();
         graph
     }
@@ -302,10 +319,9 @@ impl Graph {
         distances
     }
 
-    /// The neighbours whose parent in the tree of `root` this node is, with the tags of all that
-    /// are below each. The parent of a node is, of its neighbours that are one link nearer to the
-    /// root, the one with the smallest id.
-    fn children_of_me(&self, root: usize) -> Box<[(NodeId, TagSet)]> {
+    /// The place of this node in the tree of `root`. The parent of a node is, of its neighbours
+    /// that are one link nearer to the root, the one with the smallest id.
+    fn tree(&self, root: usize) -> Tree {
         let distances = self.distances(root);
         let parent = |node: usize| {
             let nearer = |other: &&usize| distances[**other] + 1 == distances[node];
@@ -324,7 +340,10 @@ impl Graph {
             self.union((0..self.nodes.len()).filter(|node| below[*node] == Some(child)))
         };
         let children = (0..self.nodes.len()).filter(|node| below[*node] == Some(*node));
-        children.map(|child| (self.nodes[child].clone(), tags(child))).collect()
+        Tree {
+            parent: parent(self.me).map(|parent| self.nodes[parent].clone()),
+            children: children.map(|child| (self.nodes[child].clone(), tags(child))).collect(),
+        }
     }
 }
 
@@ -444,6 +463,20 @@ mod tests {
         assert_eq!((route("t0", 1), route("", 3)), (Route::Nowhere, Route::Now));
         let behind = topology.behind(&id(3)).expect("a neighbour");
         assert_eq!(behind.as_str(), "t3,t4,t5");
+    }
+
+    #[test]
+    fn what_came_another_way_than_its_tree_says_is_offered_at_once() {
+        // 0 - 1 - 2 - 3 - 0, and 3 - 4: node 3 has messages of 0 from 0, node 2 has them from 1.
+        let edges = BTreeSet::from([(0, 1), (1, 2), (2, 3), (0, 3), (3, 4)]);
+        let mut topology = mesh(2, 5, &edges);
+        let mut route = |path: &str, peer| topology.route(&message(path, ""), &id(peer));
+        assert_eq!(route("n00,n01,n02", 3), Route::Later);
+        assert_eq!(route("n00,n03,n02", 1), Route::Soon, "1 has not got it either");
+        assert_eq!(route("n02", 1), Route::Now, "a root has no parent");
+        let mut topology = mesh(3, 5, &edges);
+        let mut route = |path: &str, peer| topology.route(&message(path, ""), &id(peer));
+        assert_eq!(route("n00,n01,n02,n03", 4), Route::Now, "children are sent it all the same");
     }
 
     #[test]

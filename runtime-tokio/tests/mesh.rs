@@ -16,6 +16,11 @@ fn a_full_mesh_of_five() {
 }
 
 #[test]
+fn each_payload_reaches_each_node_once() {
+    mesh::each_payload_reaches_each_node_once(SLIPSTREAM);
+}
+
+#[test]
 fn a_dead_route_is_noticed_and_made_good() {
     mesh::a_dead_route_is_noticed_and_made_good(SLIPSTREAM);
 }

@@ -7,7 +7,10 @@
 //!
 //! [`world`] holds one node of the core on virtual time, with a store in memory, for the stories
 //! that need to stop between two of its steps.
+//!
+//! [`figures`] measures meshes of such nodes: how many copies, how many bytes, how soon.
 
+pub mod figures;
 pub mod harness;
 pub mod scenarios;
 pub mod simulator;

@@ -9,7 +9,7 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use crate::event::Event;
-use crate::ids::{LinkId, NodeId, Position};
+use crate::ids::{LinkId, NodeId, Position, SessionId};
 use crate::io::{Close, Frame};
 use crate::link::Link;
 use crate::tags::{self, TagSet};
@@ -57,6 +57,8 @@ impl Node {
     /// Tells a new peer all that is known of the mesh.
     pub(super) fn introduce(&mut self, link: &mut Link) {
         self.mesh_changed();
+        // A link that is back before its loss was told is no news to anybody.
+        self.reconsider(link);
         let nodes: Vec<NodeId> = self.topology.records().map(|(node, _)| node.clone()).collect();
         self.tell(link, &nodes);
     }
@@ -139,6 +141,19 @@ impl Node {
         {
             session.reconsider(behind, self.now.instant);
             self.ready.insert(peer.session);
+        }
+    }
+
+    /// A session goes back to what it passed over, if it is time.
+    pub(super) fn go_back_if_due(&mut self, id: SessionId) {
+        let now = self.now.instant;
+        let due = self.sessions.get_mut(&id).filter(|session| session.may_go_back(now));
+        let Some(session) = due else { return };
+        let behind = session.peer().and_then(|peer| self.topology.behind(&peer.node));
+        let nobody = TagSet::empty();
+        if session.go_back(behind.unwrap_or(&nobody), now) {
+            self.tally.rewound("destination");
+            self.arrange_write(id);
         }
     }
 }

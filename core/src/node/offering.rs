@@ -1,6 +1,6 @@
 //! Frames of peers that name messages: what they have, ask for, have too, and have no more.
 
-use alloc::collections::VecDeque;
+use alloc::collections::{BTreeSet, VecDeque};
 use alloc::format;
 use alloc::vec::Vec;
 
@@ -27,9 +27,13 @@ impl Node {
     pub(super) fn peer_has(&mut self, link: &mut Link, batch: &Bytes) -> Result<(), Close> {
         let ids = self.named(batch)?;
         self.dialer_succeeded(link);
-        self.settle_named(link, &ids);
+        let told = self.settle_named(link, &ids);
         let (mut seen, mut wanted) = (Vec::new(), Vec::new());
         for id in ids {
+            if told.contains(&id) {
+                // Both have offered it to each other: each offer answers the other one.
+                continue;
+            }
             if self.seen.check(id.0, id.1) != Verdict::Seen {
                 if self.wants.ask(id, link.id, self.now.instant) {
                     wanted.push(id);
@@ -68,14 +72,19 @@ impl Node {
         }
     }
 
-    /// What a peer has durable is owed to it no more.
-    fn settle_named(&mut self, link: &Link, ids: &[Id]) {
-        let Some(session) = link.session() else { return };
-        let Some(found) = self.sessions.get_mut(&session) else { return };
+    /// What a peer has durable is owed to it no more. Answers what of it the peer was offered on
+    /// this link.
+    fn settle_named(&mut self, link: &Link, ids: &[Id]) -> BTreeSet<Id> {
+        let mut told = BTreeSet::new();
+        let Some(session) = link.session() else { return told };
+        let Some(found) = self.sessions.get_mut(&session) else { return told };
         let mut moved = false;
         for id in ids {
-            if found.settle_offer(*id) {
+            if let Some(closed) = found.settle_offer(*id) {
                 moved = true;
+                if closed.said {
+                    told.insert(*id);
+                }
             } else if let Some(position) = self.log.locate(id.0, id.1) {
                 moved |= position < found.next;
                 found.note_known(position);
@@ -85,6 +94,7 @@ impl Node {
             self.touch(session, Dirty::Soon);
         }
         self.ready.insert(session);
+        told
     }
 
     /// A peer asks for some of what it was offered.
@@ -115,7 +125,8 @@ impl Node {
 }
 
 impl Desk<'_> {
-    /// Offers what is to be offered now.
+    /// Offers what is to be offered now, and with it what came within half of the delay behind it:
+    /// so a frame names many, however evenly they come.
     pub(super) fn offer_due(&mut self) {
         let now = self.carrier.now.instant;
         if self.session.offers.next().is_none_or(|at| at > now) {
@@ -124,7 +135,8 @@ impl Desk<'_> {
         if self.is_held() || !self.link.has_credit() {
             return;
         }
-        let ids = self.session.take_offers(now);
+        let ahead = self.carrier.config.routing.offer_delay / 2;
+        let ids = self.session.take_offers(now, ahead);
         self.carrier.tally.offered(&self.session.name, ids.len() as u64);
         self.carrier.name(self.link, BatchKind::Have, ids);
     }
@@ -154,7 +166,7 @@ impl Carrier<'_> {
         let at = match route {
             Route::Now if !old => return None,
             Route::Later if !old => self.now.instant + self.config.routing.offer_delay,
-            Route::Now | Route::Later | Route::Nowhere => self.now.instant,
+            Route::Now | Route::Later | Route::Soon | Route::Nowhere => self.now.instant,
         };
         Some(((self.seen.source_of(message), message.sequence()), at))
     }

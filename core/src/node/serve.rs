@@ -26,11 +26,7 @@ const REPEATS: usize = 256;
 impl Node {
     /// Hands a session what its link can take now.
     pub(super) fn serve(&mut self, id: SessionId) {
-        let now = self.now.instant;
-        if self.sessions.get_mut(&id).is_some_and(|session| session.go_back(now)) {
-            self.tally.rewound("destination");
-            self.arrange_write(id);
-        }
+        self.go_back_if_due(id);
         let stop = self.visit(id, |desk, durable, committed| {
             desk.answer(durable, committed);
             if desk.link.is_greeted() { desk.walk(durable) } else { Stop::Held }

@@ -1,13 +1,14 @@
 //! What a peer's session went past because nobody whom it targets lay behind that peer.
 //!
 //! Whoever has joined or changed tags since, or can be reached again, may want it: then the session
-//! goes back to the first of these rows (P5). What stays true: every targeted row that was passed
-//! over lies at or behind `first`, and its tags are among `tags`; every event that was passed over
-//! is kept in the log until its time is over (P2). State needs no keeping: the newest of a key
-//! stays anyway.
+//! goes back to the first of these rows that has a tag of theirs (P5), so that who comes and goes
+//! costs what was published meanwhile, and not the whole log each time. What stays true: every
+//! targeted row that was passed over lies, for each of its tags, at or behind the first one of
+//! that tag; every event that was passed over is kept in the log until its time is over (P2).
+//! State needs no keeping: the newest of a key stays anyway.
 
 use alloc::boxed::Box;
-use alloc::collections::{BTreeSet, VecDeque};
+use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -32,8 +33,8 @@ const STRETCH: Duration = Duration::from_secs(30 * 60);
 pub struct Passed {
     /// The first of them; 0: none.
     first: Position,
-    /// Their tags; `None`: any.
-    tags: Option<BTreeSet<Box<str>>>,
+    /// Their tags, and the first row of each; `None`: any.
+    tags: Option<BTreeMap<Box<str>, Position>>,
     /// Events among them, in stretches: the first of each, and when the last of them ends.
     events: VecDeque<Stretch>,
 }
@@ -51,7 +52,7 @@ impl Passed {
     /// A row was passed over.
     pub fn note(&mut self, position: Position, message: &Message) {
         if self.first == Position::default() {
-            (self.first, self.tags) = (position, Some(BTreeSet::new()));
+            (self.first, self.tags) = (position, Some(BTreeMap::new()));
         }
         self.first = self.first.min(position);
         if let Some(ends) = message.expires() {
@@ -59,8 +60,9 @@ impl Passed {
         }
         let Some(tags) = &mut self.tags else { return };
         for tag in tags::list(message.tags()) {
-            if !tags.contains(tag) {
-                tags.insert(tag.into());
+            match tags.get_mut(tag) {
+                Some(first) => *first = position.min(*first),
+                None => drop(tags.insert(tag.into(), position)),
             }
         }
         if tags.len() > MAX_TAGS {
@@ -90,31 +92,40 @@ impl Passed {
 
     /// Whether some of it may be for whoever has these tags.
     pub fn concerns(&self, behind: &TagSet) -> bool {
-        let among = |tag: &str| self.tags.as_ref().is_none_or(|tags| tags.contains(tag));
+        let among = |tag: &str| self.tags.as_ref().is_none_or(|tags| tags.contains_key(tag));
         self.first != Position::default() && behind.iter().any(among)
     }
 
-    /// Goes back: answers the first of the rows, and forgets them. Those that still lead nowhere
-    /// are noted again.
-    pub fn take(&mut self) -> Position {
-        core::mem::take(self).first
+    /// Goes back for whoever has these tags: answers the first row that they may want, and forgets
+    /// what it knew of their tags. Rows that still lead nowhere are noted again.
+    pub fn take(&mut self, behind: &TagSet) -> Option<Position> {
+        let Some(tags) = &mut self.tags else {
+            let Self { first, .. } = core::mem::take(self);
+            return (first != Position::default()).then_some(first);
+        };
+        let first = behind.iter().filter_map(|tag| tags.remove(tag)).min();
+        match tags.values().min() {
+            Some(left) => self.first = *left,
+            None => *self = Self::default(),
+        }
+        first
     }
 
     /// As it is stored.
     pub fn record(&self) -> PassedRecord {
-        let tags = self.tags.as_ref().map(|tags| tags::join(tags.iter().map(|tag| &**tag)));
+        let tags = self.tags.as_ref().map(|tags| tags::join(tags.keys().map(|tag| &**tag)));
         PassedRecord { first: self.first, tags, events: self.events.iter().copied().collect() }
     }
 
-    /// What was stored.
+    /// What was stored. Where each tag begins is not: at the first of all.
     pub fn recover(PassedRecord { first, tags, events }: PassedRecord) -> Self {
-        let tags = tags.map(|tags| tags::list(&tags).map(Into::into).collect());
+        let tags = tags.map(|tags| tags::list(&tags).map(|tag| (tag.into(), first)).collect());
         Self { first, tags, events: events.into() }
     }
 }
 
 /// What is stored of it.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PassedRecord {
     first: Position,
     /// As a list; `None`: any.
@@ -159,9 +170,27 @@ mod tests {
         assert!(passed.concerns(&tags(&["eu"])));
         assert!(passed.concerns(&tags(&["azure", "gcp"])));
         assert!(!passed.concerns(&tags(&["azure"])));
-        assert_eq!(Passed::recover(passed.record()), passed);
-        assert_eq!(passed.take(), Position::new(7));
+        assert_eq!(passed.take(&tags(&["azure"])), None);
+        let mut recovered = Passed::recover(passed.record());
+        assert_eq!(recovered.record(), passed.record());
+        assert_eq!(recovered.take(&tags(&["gcp"])), Some(Position::new(7)), "or later");
+        assert_eq!(passed.take(&tags(&["eu"])), Some(Position::new(7)));
         assert!(!passed.concerns(&tags(&["eu"])));
+    }
+
+    #[test]
+    fn going_back_for_one_tag_begins_where_that_tag_does() {
+        let mut passed = Passed::default();
+        passed.note(Position::new(7), &message("aws,eu", 0));
+        passed.note(Position::new(900), &message("gcp", 0));
+        passed.note(Position::new(901), &message("gcp", 0));
+        assert_eq!(passed.take(&tags(&["gcp"])), Some(Position::new(900)));
+        assert_eq!(passed.take(&tags(&["gcp"])), None);
+        passed.note(Position::new(950), &message("eu,gcp", 0));
+        assert_eq!(passed.take(&tags(&["gcp"])), Some(Position::new(950)));
+        assert_eq!(passed.take(&tags(&["eu", "gcp"])), Some(Position::new(7)));
+        assert_eq!(passed.take(&tags(&["aws"])), Some(Position::new(7)));
+        assert_eq!(passed, Passed::default(), "nothing is left of it");
     }
 
     #[test]
@@ -173,6 +202,8 @@ mod tests {
         assert!(passed.concerns(&tags(&["whatever"])));
         assert!(!passed.concerns(&tags(&[])), "who has no tag is targeted by none");
         assert_eq!(Passed::recover(passed.record()), passed);
+        assert_eq!(passed.take(&tags(&["whatever"])), Some(Position::new(1)));
+        assert_eq!(passed, Passed::default());
     }
 
     #[test]
@@ -191,6 +222,6 @@ mod tests {
             passed.note(Position::new(100 + number), &message("aws", (4 + number) * hour));
         }
         assert_eq!(passed.kept(Some(WallMs(4 * hour - 1))), Some(Position::new(100)));
-        assert_eq!(Passed::recover(passed.record()), passed);
+        assert_eq!(Passed::recover(passed.record()).record(), passed.record());
     }
 }

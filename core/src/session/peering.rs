@@ -8,7 +8,7 @@ use core::time::Duration;
 
 use super::{Dirty, Flight, Offer, Session};
 use crate::ids::Position;
-use crate::offer::Id;
+use crate::offer::{Closed, Id};
 use crate::store::Row;
 use crate::tags::TagSet;
 use crate::time::Instant;
@@ -23,14 +23,15 @@ impl Session {
         self.offers.open(id, position, at);
     }
 
-    /// The identities to offer now. What is not answered is due again later.
-    pub fn take_offers(&mut self, now: Instant) -> Vec<Id> {
+    /// The identities to offer now, with those whose time is no more than `ahead`. What is not
+    /// answered is due again later.
+    pub fn take_offers(&mut self, now: Instant, ahead: Duration) -> Vec<Id> {
         let mut ids = Vec::new();
-        for position in self.offers.take_due(now) {
+        for position in self.offers.take_due(now + ahead) {
             let flight = self.flights.get(&position);
             if let Some(Flight { offer: Offer::Open(id), .. }) = flight {
                 ids.push(*id);
-                self.offers.repeat(position, now);
+                self.offers.say(*id, now);
             }
         }
         ids
@@ -38,8 +39,8 @@ impl Session {
 
     /// The peer has asked for what it was offered. Answers whether it is still on offer.
     pub fn want(&mut self, id: Id) -> bool {
-        let position = self.offers.close(id);
-        let Some(flight) = position.and_then(|position| self.flights.get_mut(&position)) else {
+        let closed = self.offers.close(id);
+        let Some(flight) = closed.and_then(|closed| self.flights.get_mut(&closed.position)) else {
             return false;
         };
         flight.offer = Offer::Wanted(id);
@@ -47,9 +48,11 @@ impl Session {
         true
     }
 
-    /// The peer has what it was offered. Answers whether that was still open.
-    pub fn settle_offer(&mut self, id: Id) -> bool {
-        self.offers.close(id).is_some_and(|position| self.flights.remove(&position).is_some())
+    /// The peer has what it was, or would have been, offered. Answers how that offer ended if it
+    /// was still open.
+    pub fn settle_offer(&mut self, id: Id) -> Option<Closed> {
+        let closed = self.offers.close(id)?;
+        self.flights.remove(&closed.position).map(|_| closed)
     }
 
     /// Begins again at the first row, because the peer's store has lost what it had.
@@ -78,14 +81,19 @@ impl Session {
         may
     }
 
-    /// Goes back to what was passed over, if it is time. Answers whether it does.
-    pub fn go_back(&mut self, now: Instant) -> bool {
-        if self.back_at.is_none_or(|at| at > now) {
-            return false;
-        }
-        (self.back_at, self.back_last) = (None, Some(now));
+    /// Whether it is time to go back to what was passed over.
+    pub fn may_go_back(&self, now: Instant) -> bool {
+        self.back_at.is_some_and(|at| at <= now)
+    }
+
+    /// Goes back to what was passed over and may be for who lies behind the peer now. Answers
+    /// whether there is any.
+    pub fn go_back(&mut self, behind: &TagSet, now: Instant) -> bool {
+        self.back_at = None;
+        let Some(first) = self.passed.take(behind) else { return false };
+        self.back_last = Some(now);
         self.again = self.again.max(self.next);
-        self.next = self.next.min(self.passed.take());
+        self.next = self.next.min(first);
         self.fetch = None;
         self.touch(Dirty::Now);
         true

@@ -12,6 +12,11 @@ use super::{load, nodes};
 /// Messages published at every node.
 const EACH: usize = 10_000;
 
+/// Messages published at every node where copies are counted.
+const FEW: usize = 600;
+/// Payload copies of a message over the least possible.
+const MAX_COPIES: f64 = 1.02;
+
 /// Three nodes in a ring, one link of which is cut and healed.
 pub fn a_ring_of_three(binary: &str) {
     everyone_gets_everything_once(&Mesh::ring(binary, nodes(&["aws", "azure", "gcp"])));
@@ -58,6 +63,58 @@ fn settled(node: &Daemon) {
         let sessions = node.sessions();
         let mut there = sessions.iter().filter(|one| one["connected"] == true);
         there.all(|one| one["behind"] == 0 && one["in_flight"] == 0)
+    });
+}
+
+/// In a full mesh each payload crosses one link for each node but its origin, and the other links
+/// carry its identity; with a node killed, what is published then still reaches everybody.
+pub fn each_payload_reaches_each_node_once(binary: &str) {
+    // A machine under load must not take longer than this to pass a message on.
+    let patient = |config: NodeConfig| config.text("routing.offer_delay", "2s");
+    let configs = nodes(&["n1", "n2", "n3", "n4", "n5"]).into_iter().map(patient).collect();
+    let mut mesh = Mesh::full(binary, configs);
+    mesh.nodes.iter().for_each(|node| await_links(node, mesh.nodes.len()));
+    let watchers: Vec<_> =
+        mesh.nodes.iter().map(|node| Subscriber::start(node, "client=watch")).collect();
+
+    let publishers: Vec<_> = mesh
+        .nodes
+        .iter()
+        .map(|node| Publisher::with_window(node, "till", 32, load(&node.config.id, FEW)))
+        .collect();
+    let published: Vec<_> = publishers.into_iter().map(Publisher::finish).collect();
+    let (count, messages) = (mesh.nodes.len(), FEW * mesh.nodes.len());
+    for (watcher, node) in watchers.iter().zip(&mesh.nodes) {
+        watcher.wait_for(&node.config.id, messages, LONG);
+        settled(node);
+    }
+
+    let sum = |name: &str| mesh.nodes.iter().map(|node| node.metric(name, &[])).sum::<f64>();
+    let least = (messages * (count - 1)) as f64;
+    let copies = sum("slipstream_messages_sent_total") / least;
+    assert!((1.0..=MAX_COPIES).contains(&copies), "{copies} copies over the least possible");
+    // Each link that is in no tree of an origin names a message at most once each way.
+    let (redundant, offers) = (6 * messages, sum("slipstream_offers_total"));
+    assert!(offers >= redundant as f64, "{offers} offers over {redundant} links and messages");
+    assert!(offers <= 2.04 * redundant as f64, "{offers} offers over {redundant}");
+
+    mesh.nodes[4].kill();
+    let later = Publisher::publish_all(&mesh.nodes[0], "later", load("later", FEW));
+    let expected: HashSet<_> = published.iter().chain([&later]).flat_map(|one| one.ids()).collect();
+    for (watcher, node) in watchers.into_iter().zip(&mesh.nodes).take(4) {
+        let id = &node.config.id;
+        watcher.wait_for(id, messages + FEW, LONG);
+        each_exactly_once(id, &watcher.stop(), expected.iter().copied());
+    }
+}
+
+/// Waits until a node knows every link of a full mesh of so many nodes.
+fn await_links(node: &Daemon, nodes: usize) {
+    until(&format!("{} to know every link", node.config.id), PATIENCE, || {
+        let status: serde_json::Value = node.get("/status").json();
+        let known = status["topology"].as_array().into_iter().flatten();
+        let links = known.filter_map(|one| Some(one["links"].as_array()?.len()));
+        links.sum::<usize>() == nodes * (nodes - 1)
     });
 }
 

@@ -24,7 +24,7 @@ mod meshing;
 mod network;
 mod plan;
 mod processes;
-mod random;
+pub(crate) mod random;
 mod site;
 mod storing;
 mod trace;

@@ -42,6 +42,9 @@ pub struct MemoryStore {
     pub deleted: Vec<Position>,
     /// Bytes that the store says it uses, besides its rows.
     pub ballast: u64,
+    /// Nothing is forgotten, and history is not counted: for runs in which looking for it at each
+    /// commit would cost more than all the rest.
+    pub keeps_everything: bool,
 }
 
 impl MemoryStore {
@@ -67,6 +70,7 @@ impl MemoryStore {
             forgotten_events: 0,
             deleted: Vec::new(),
             ballast: 0,
+            keeps_everything: false,
         }
     }
 
@@ -126,6 +130,9 @@ impl MemoryStore {
     /// oldest first.
     fn forget(&mut self, batch: &Batch) {
         self.deleted.clear();
+        if self.keeps_everything {
+            return;
+        }
         self.forget_tombstones(batch);
         let newest = |row: &Row| {
             row.key_hash.is_some_and(|key| self.latest.get(&key) == Some(&row.position))
