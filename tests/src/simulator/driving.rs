@@ -155,6 +155,7 @@ impl World {
                 | Item::NotNow(_)
                 | Item::Conflated(_)
                 | Item::Topology(_)
+                | Item::Digests(_)
                 | Item::Named(..)
                 | Item::Hello
                 | Item::Ping

@@ -264,6 +264,7 @@ fn unexpected(answer: AdminAnswer) -> Failure {
         AdminAnswer::Status(_)
         | AdminAnswer::Where(_)
         | AdminAnswer::DeadLetters(_)
+        | AdminAnswer::Digests(_)
         | AdminAnswer::Done => Failure::internal("the node answered another question"),
     }
 }
