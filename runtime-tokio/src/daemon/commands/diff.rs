@@ -98,7 +98,8 @@ impl Diff {
             here.digests.keys().chain(there.digests.keys()).collect();
         let (mut found, mut equal, mut compared) = (Found::new(), true, 0_usize);
         for tags in sets {
-            if !self.all && !(here.is_for(tags) && there.is_for(tags)) {
+            let is_for_both = here.is_for(tags) && there.is_for(tags);
+            if !self.all && !is_for_both {
                 continue;
             }
             compared += 1;
