@@ -131,7 +131,8 @@ impl Reader<'_> {
                     }
                 }
             }
-            last = position;
+            // A damaged page may lead back.
+            last = last.max(position);
             passed += 1;
         }
         // A damaged page of the table's tree leads past rows that are there.
