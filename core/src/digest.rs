@@ -14,7 +14,7 @@ use core::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::Hash128;
+use crate::ids::{Hash128, MAX_NAME_BYTES};
 use crate::message::{Kind, Message};
 use crate::tags::TagSet;
 
@@ -22,6 +22,9 @@ use crate::tags::TagSet;
 pub const BUCKETS: u16 = 1 << BUCKET_BITS;
 
 const BUCKET_BITS: u32 = 10;
+
+/// Bytes of the hash of key and tag set, and of three numbers.
+const NUMBERS: usize = 16 + 3 * 8;
 
 /// What stands for a live message, or the sum of what stands for several, modulo 2^64. Zero stands
 /// for nothing: for no message, and for a delete.
@@ -49,24 +52,28 @@ impl Print {
         if message.kind() == Kind::Dk {
             return Self::NOTHING;
         }
-        let hash = Hash128::of(&[
-            &key.0,
-            message.origin().as_bytes(),
-            &message.incarnation().get().to_le_bytes(),
-            &message.sequence().get().to_le_bytes(),
-            &message.version().0.to_le_bytes(),
-        ]);
-        Self::short(&hash).or_one()
+        // One piece of memory, which is one block of the hash function for a name of 24 bytes: a
+        // store does this for every row. Only the name has no fixed length, and it comes last.
+        let mut bytes = [0; NUMBERS + MAX_NAME_BYTES];
+        let numbers = [message.incarnation().get(), message.sequence().get(), message.version().0];
+        bytes[..16].copy_from_slice(&key.0);
+        for (place, number) in bytes[16..NUMBERS].chunks_exact_mut(8).zip(numbers) {
+            place.copy_from_slice(&number.to_le_bytes());
+        }
+        let origin = message.origin().as_bytes();
+        let length = origin.len().min(MAX_NAME_BYTES);
+        bytes[NUMBERS..NUMBERS + length].copy_from_slice(&origin[..length]);
+        Self::short(blake3::hash(&bytes[..NUMBERS + length]).as_bytes()).or_one()
     }
 
     /// Names a tag set in eight bytes.
     pub fn of_tags(tags: &str) -> u64 {
-        Self::short(&Hash128::of(&[tags.as_bytes()])).0
+        Self::short(&Hash128::of(&[tags.as_bytes()]).0).0
     }
 
-    fn short(hash: &Hash128) -> Self {
+    fn short(hash: &[u8]) -> Self {
         let mut short = [0; 8];
-        short.copy_from_slice(&hash.0[..8]);
+        short.copy_from_slice(&hash[..8]);
         Self(u64::from_le_bytes(short))
     }
 
@@ -114,7 +121,7 @@ pub fn range_of(bucket: u16) -> RangeInclusive<Hash128> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DigestQuery {
     /// The digests of the tag sets behind this one, in the order of their canonical forms:
-    /// at most [`MAX_TAG_SETS`] of them, and about [`MAX_NAME_BYTES`] of their names.
+    /// at most [`MAX_TAG_SETS`] of them, and about [`MAX_NAMES_BYTES`] of their names.
     TagSets {
         /// Start behind this one.
         after: Option<TagSet>,
@@ -140,7 +147,7 @@ pub enum DigestQuery {
 pub const MAX_TAG_SETS: usize = 1024;
 
 /// Bytes of names of tag sets after which an answer ends.
-pub const MAX_NAME_BYTES: usize = 64 << 10;
+pub const MAX_NAMES_BYTES: usize = 64 << 10;
 
 /// Keys that one answer looks at, those of other tag sets included.
 pub const MAX_ENTRIES: usize = 4096;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use rusqlite::{Connection, OptionalExtension, Result, params};
 use slipstream_core::digest::{
-    BUCKETS, Digests, MAX_ENTRIES, MAX_ENTRY_BYTES, MAX_NAME_BYTES, MAX_TAG_SETS, Print, Roots,
+    BUCKETS, Digests, MAX_ENTRIES, MAX_ENTRY_BYTES, MAX_NAMES_BYTES, MAX_TAG_SETS, Print, Roots,
     bucket_of, range_of,
 };
 use slipstream_core::ids::{Hash128, Position};
@@ -34,72 +34,98 @@ const NAMES: usize = 1024;
 #[derive(Debug)]
 pub(crate) struct Names {
     names: HashSet<Arc<str>>,
+    /// The one that was asked for last, as is likely again.
+    last: Arc<str>,
     /// When to give up again.
     bound: usize,
 }
 
 impl Default for Names {
     fn default() -> Self {
-        Self { names: HashSet::new(), bound: NAMES }
+        Self { names: HashSet::new(), last: "".into(), bound: NAMES }
     }
 }
 
 impl Names {
     pub(crate) fn share(&mut self, name: &str) -> Arc<str> {
-        if let Some(known) = self.names.get(name) {
-            return known.clone();
+        if *self.last == *name {
+            return self.last.clone();
         }
+        let known = self.names.get(name).cloned();
+        self.last = known.unwrap_or_else(|| self.add(name.into()));
+        self.last.clone()
+    }
+
+    fn add(&mut self, name: Arc<str>) -> Arc<str> {
         if self.names.len() >= self.bound {
             self.names.retain(|name| Arc::strong_count(name) > 1);
             self.bound = NAMES.max(2 * self.names.len());
         }
-        let name: Arc<str> = name.into();
         self.names.insert(name.clone());
         name
     }
 }
 
-/// What a transaction changes.
+/// What a transaction changes, told in the order of the keys.
 #[derive(Debug, Default)]
-pub(crate) struct Changes(BTreeMap<(i64, Arc<str>), Print>);
+pub(crate) struct Changes {
+    /// By bucket, in order, and tag set.
+    buckets: Vec<(u16, Arc<str>, Print)>,
+    /// By tag set, which lies at this address.
+    all: BTreeMap<usize, (Arc<str>, Print)>,
+}
 
 impl Changes {
-    /// One print takes the place of another one.
+    /// One print takes the place of another one. Tag sets are compared by address: one that is
+    /// there twice is changed twice.
     pub(crate) fn replace(&mut self, key: &Hash128, tags: &Arc<str>, old: Print, new: Print) {
-        for bucket in [ALL, bucket_of(key).into()] {
-            let change = self.0.entry((bucket, tags.clone())).or_default();
-            *change = change.plus(new).minus(old);
+        let change = new.minus(old);
+        if change == Print::NOTHING {
+            return;
         }
+        let bucket = bucket_of(key);
+        let here = self.buckets.iter_mut().rev().take_while(|(other, ..)| *other == bucket);
+        match here.into_iter().find(|(_, other, _)| Arc::ptr_eq(other, tags)) {
+            Some((.., sum)) => *sum = sum.plus(change),
+            None => self.buckets.push((bucket, tags.clone(), change)),
+        }
+        let address = tags.as_ptr() as usize;
+        let (_, sum) = self.all.entry(address).or_insert_with(|| (tags.clone(), Print::NOTHING));
+        *sum = sum.plus(change);
     }
 
     /// Changes the table; `digest` is that of the tables.
     pub(crate) fn write(&self, db: &Connection, digest: &mut Digest) -> Result<()> {
-        let mut lookup =
-            db.prepare_cached("SELECT sum FROM digests WHERE bucket = ?1 AND tags = ?2")?;
+        let mut lookup = db.prepare_cached(LOOKUP)?;
         let mut put = db.prepare_cached(
             "INSERT INTO digests (bucket, tags, sum, checksum) VALUES (?1, ?2, ?3, ?4)
              ON CONFLICT (bucket, tags) DO UPDATE SET sum = ?3, checksum = ?4",
         )?;
         let mut delete =
             db.prepare_cached("DELETE FROM digests WHERE bucket = ?1 AND tags = ?2")?;
-        for ((bucket, tags), change) in &self.0 {
-            if *change == Print::NOTHING {
+        let all = self.all.values().map(|(tags, change)| (ALL, tags, *change));
+        let buckets = self.buckets.iter();
+        let buckets = buckets.map(|(bucket, tags, change)| (i64::from(*bucket), tags, *change));
+        for (bucket, tags, change) in all.chain(buckets) {
+            if change == Print::NOTHING {
                 continue;
             }
             let old = lookup.query_row(params![bucket, &**tags], sum).optional()?;
-            let new = old.unwrap_or_default().plus(*change);
-            digest.remove(old.map_or(0, |old| checksum(*bucket, tags, old)));
+            let new = old.unwrap_or_default().plus(change);
+            digest.remove(old.map_or(0, |old| checksum(bucket, tags, old)));
             if new == Print::NOTHING {
                 delete.execute(params![bucket, &**tags])?;
                 continue;
             }
-            let sound = checksum(*bucket, tags, new);
+            let sound = checksum(bucket, tags, new);
             digest.add(sound);
             put.execute(params![bucket, &**tags, new.get().cast_signed(), sound])?;
         }
         Ok(())
     }
 }
+
+const LOOKUP: &str = "SELECT sum FROM digests WHERE bucket = ?1 AND tags = ?2";
 
 /// The sum in the first column.
 fn sum(row: &rusqlite::Row<'_>) -> Result<Print> {
@@ -128,7 +154,7 @@ pub(crate) fn tag_sets(db: &Connection, state: &State, after: Option<&TagSet>) -
     while !full && let Some(row) = rows.next()? {
         let name: String = row.get(1)?;
         bytes += name.len();
-        full = sums.len() == MAX_TAG_SETS || (bytes > MAX_NAME_BYTES && !sums.is_empty());
+        full = sums.len() == MAX_TAG_SETS || (bytes > MAX_NAMES_BYTES && !sums.is_empty());
         sums.insert(name, sum(row)?);
     }
     // The last one only says that there is more.
@@ -155,7 +181,7 @@ fn roots(sums: BTreeMap<String, Print>, mut more: bool) -> Roots {
     let (mut looked_at, mut bytes, mut last) = (0, 0, None);
     for (name, sum) in sums {
         bytes += name.len();
-        if looked_at == MAX_TAG_SETS || (bytes > MAX_NAME_BYTES && looked_at > 0) {
+        if looked_at == MAX_TAG_SETS || (bytes > MAX_NAMES_BYTES && looked_at > 0) {
             more = true;
             break;
         }
@@ -175,8 +201,7 @@ pub(crate) fn buckets(db: &Connection, state: &State, tags: &TagSet) -> Result<D
     if !state.pending.look_up(db, LOOKED_UP)? {
         return Ok(Digests::Behind);
     }
-    let mut lookup =
-        db.prepare_cached("SELECT sum FROM digests WHERE bucket = ?1 AND tags = ?2")?;
+    let mut lookup = db.prepare_cached(LOOKUP)?;
     let stored = |bucket: u16| lookup.query_row(params![bucket, tags.as_str()], sum).optional();
     let mut sums = (0..BUCKETS)
         .map(stored)
