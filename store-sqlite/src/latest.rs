@@ -9,6 +9,7 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ops::{Bound, RangeInclusive};
 use std::sync::Arc;
 
@@ -101,14 +102,18 @@ impl Pending {
     /// Notes a newer row of a key in this tag set; answers the pending one that it replaces.
     pub(crate) fn insert(&mut self, key: Hash128, newest: Newest, tags: &str) -> Option<Newest> {
         self.bytes += u64::from(newest.size);
-        if let Some(waiting) = self.newest.get_mut(&key) {
-            let old = std::mem::replace(&mut waiting.newest, newest);
-            self.bytes -= u64::from(old.size);
-            return Some(old);
+        match self.newest.entry(key) {
+            Entry::Occupied(mut waiting) => {
+                let old = std::mem::replace(&mut waiting.get_mut().newest, newest);
+                self.bytes -= u64::from(old.size);
+                Some(old)
+            }
+            Entry::Vacant(place) => {
+                let tags = self.names.share(tags);
+                place.insert(Waiting { newest, tags, stored: Cell::new(None) });
+                None
+            }
         }
-        let tags = self.names.share(tags);
-        self.newest.insert(key, Waiting { newest, tags, stored: Cell::new(None) });
-        None
     }
 
     /// Looks up what the table has for the keys that are pending, of at most so many that were not
