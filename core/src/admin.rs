@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 
 use serde::Serialize;
 
+use crate::digest::{DigestQuery, Digests};
 use crate::ids::{DeadLetterId, NodeId, Position, SessionId, StoreId};
 use crate::store::{DeadLetter, StoreFailure, Usage};
 use crate::tags::TagSet;
@@ -33,6 +34,8 @@ pub enum AdminRequest {
     PurgeDeadLetter(DeadLetterId),
     /// End a session, named `peer:NAME` or `app:NAME`, or just `NAME`.
     ForgetSession(String),
+    /// Digests of the live state.
+    Digests(DigestQuery),
 }
 
 /// What came of it. Orders are answered when they are durable.
@@ -44,6 +47,8 @@ pub enum AdminAnswer {
     Where(Vec<Whereabouts>),
     /// To [`AdminRequest::DeadLetters`]: each with its session's name.
     DeadLetters(Vec<(String, DeadLetter)>),
+    /// To [`AdminRequest::Digests`].
+    Digests(Box<DigestsHere>),
     /// The order is carried out.
     Done,
     /// There is nothing of that name or number.
@@ -64,6 +69,19 @@ pub enum AdminRefusal {
     /// The node is ending.
     #[error("the node is shutting down")]
     ShuttingDown,
+}
+
+/// Digests, and who holds what they stand for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DigestsHere {
+    /// Id of the node.
+    pub node: NodeId,
+    /// Tags of the node and of its applications: what targets one of them, or nobody, is for it.
+    pub tags: TagSet,
+    /// End of the log when they were told.
+    pub head: Position,
+    /// The digests; never [`Digests::Behind`].
+    pub digests: Digests,
 }
 
 /// The state of a node.
@@ -182,6 +200,15 @@ pub struct SessionStatus {
     pub dead_letters: BTreeMap<&'static str, u64>,
     /// Milliseconds since it was last connected; 0 while it is.
     pub away_ms: u64,
+    /// Of a peer: milliseconds since it is last known to have held what this node holds, of what
+    /// is for both (P6). 0 while there is a link, nothing is owed to it, and its digests, when they
+    /// were compared last, did not differ for longer than it takes to send what is under way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lag_ms: Option<u64>,
+    /// Of a peer: what came of comparing digests on this link: `equal` (and nothing was written
+    /// here since), `differ`, or `unknown`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub digests: Option<&'static str>,
 }
 
 /// The store in figures.

@@ -90,6 +90,14 @@ pub enum Event {
         /// The peer.
         peer: NodeId,
     },
+    /// A peer holds something else than this node, though nothing is on its way: everything is
+    /// offered to it again.
+    DigestsDiffer {
+        /// The peer.
+        peer: NodeId,
+        /// In so many tag sets, at least.
+        tag_sets: usize,
+    },
     /// This node's database is older than what it had told a peer before.
     StoreWentBack {
         /// The peer that remembers.
@@ -200,6 +208,7 @@ impl Event {
             | Self::SelfDial { .. }
             | Self::PeerLostStore { .. }
             | Self::PeerStoreWentBack { .. }
+            | Self::DigestsDiffer { .. }
             | Self::DeadLetter { .. }
             | Self::VersionAhead { .. } => Level::Warn,
             Self::IdInUse { .. }
@@ -246,6 +255,11 @@ impl fmt::Display for Event {
             Self::PeerStoreWentBack { peer } => {
                 write!(f, "peer {peer} has an older database: offering it everything again")
             }
+            Self::DigestsDiffer { peer, tag_sets } => write!(
+                f,
+                "peer {peer} holds something else than this node in {tag_sets} tag sets: offering \
+                 it everything again; `slipstream diff` names the keys"
+            ),
             Self::StoreWentBack { peer, told, holds } => {
                 write!(
                     f,

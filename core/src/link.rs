@@ -21,7 +21,7 @@ use crate::rate::RateLimit;
 use crate::read::Read;
 use crate::refusal::{Code, Refusal};
 use crate::time::{Instant, Now, WallMs};
-use crate::wire::{FrameWriter, Hello};
+use crate::wire::{FEATURE_DIGESTS, FrameWriter, Hello};
 
 /// Cost of the frames that an application's link may have in flight.
 pub const APPLICATION_CREDIT: usize = 256 << 10;
@@ -103,6 +103,8 @@ pub struct PeerLink {
     pub node: NodeId,
     /// Whether it syncs before it acknowledges.
     pub durability: Durability,
+    /// Whether it compares digests.
+    pub compares: bool,
     /// Largest value that it takes.
     pub max_message_bytes: usize,
     /// Largest frame that it takes.
@@ -322,6 +324,7 @@ impl PeerLink {
             session,
             node,
             durability: hello.durability,
+            compares: hello.features & FEATURE_DIGESTS != 0,
             max_message_bytes: usize::try_from(hello.max_message_bytes).unwrap_or(usize::MAX),
             max_frame_bytes: usize::try_from(hello.max_frame_bytes).unwrap_or(usize::MAX),
             sent: VecDeque::new(),

@@ -17,7 +17,7 @@
 //!
 //! **Who is newest.** A state row in a batch is newer than every earlier row with the same
 //! [`Row::key_hash`]: the core has made sure of it. A store keeps `latest` (key hash to position)
-//! from that alone.
+//! from that alone. From the same order it keeps the digests of what is live ([`crate::digest`]).
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -29,6 +29,7 @@ use serde::Serialize;
 
 use crate::clock::Hlc;
 use crate::copies::GroupCopy;
+use crate::digest::{DigestQuery, Digests};
 use crate::extent::Extent;
 use crate::ids::{
     BatchId, DeadLetterId, Hash128, Incarnation, NodeId, Position, SessionId, StoreId,
@@ -368,6 +369,8 @@ pub enum Query {
         /// At most so many.
         limit: usize,
     },
+    /// Digests of the live state, as of the last commit.
+    Digests(DigestQuery),
 }
 
 /// What the store found.
@@ -398,6 +401,8 @@ pub enum Answer {
     },
     /// To [`Query::DeadLetters`].
     DeadLetters(Vec<DeadLetter>),
+    /// To [`Query::Digests`].
+    Digests(Digests),
 }
 
 /// Bytes of rows (as [`Row::size`]) after which [`Query::Values`] looks at no further key.

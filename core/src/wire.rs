@@ -22,7 +22,9 @@ use crate::clock::Hlc;
 use crate::config::Durability;
 use crate::ids::Position;
 use crate::message::{Appender, Kind, Message};
-pub use peer::{Ack, Hello, NotNow, NotNowReason};
+pub use peer::{
+    Ack, DigestsHead, FEATURE_DIGESTS, Hello, NotNow, NotNowReason, TagSetDigest, digests,
+};
 pub use read::{Read, ReadResult, ReadValue};
 
 /// Version of the binary protocol that this code speaks. Nodes agree on the lower of the two.
@@ -73,6 +75,9 @@ pub enum Wire {
     /// Node to node: these of the messages that were asked for are no longer here, because
     /// something newer is.
     Gone(Bytes),
+    /// Node to node: what its live state adds up to, a [`DigestsHead`] and [`TagSetDigest`]s; only
+    /// to who has [`FEATURE_DIGESTS`].
+    Digests(Bytes),
     /// Application to node: [`Read`] records.
     Reads(Bytes),
     /// Node to application: [`ReadResult`] records, in the order of the reads.
@@ -223,6 +228,7 @@ const HAVE: u8 = 12;
 const WANT: u8 = 13;
 const SEEN: u8 = 14;
 const GONE: u8 = 15;
+const DIGESTS: u8 = 40;
 const READS: u8 = 20;
 const RESULTS: u8 = 21;
 
@@ -258,6 +264,7 @@ impl Wire {
             WANT => Self::Want(rest),
             SEEN => Self::Seen(rest),
             GONE => Self::Gone(rest),
+            DIGESTS => Self::Digests(rest),
             READS => Self::Reads(rest),
             RESULTS => Self::Results(rest),
             unknown => return Err(WireError::Unknown(unknown)),
@@ -285,6 +292,7 @@ impl Wire {
             Self::Want(batch) => batched(&mut buffer, WANT, batch),
             Self::Seen(batch) => batched(&mut buffer, SEEN, batch),
             Self::Gone(batch) => batched(&mut buffer, GONE, batch),
+            Self::Digests(batch) => batched(&mut buffer, DIGESTS, batch),
             Self::Reads(batch) => batched(&mut buffer, READS, batch),
             Self::Results(batch) => batched(&mut buffer, RESULTS, batch),
         }
@@ -328,6 +336,8 @@ pub enum BatchKind {
     Seen,
     /// [`Wire::Gone`].
     Gone,
+    /// [`Wire::Digests`].
+    Digests,
     /// [`Wire::Reads`].
     Reads,
     /// [`Wire::Results`].
@@ -355,6 +365,7 @@ impl FrameWriter {
             BatchKind::Want => WANT,
             BatchKind::Seen => SEEN,
             BatchKind::Gone => GONE,
+            BatchKind::Digests => DIGESTS,
             BatchKind::Reads => READS,
             BatchKind::Results => RESULTS,
         };

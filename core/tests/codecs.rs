@@ -11,14 +11,16 @@ use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 use slipstream_core::clock::Hlc;
 use slipstream_core::config::Durability;
+use slipstream_core::digest::Print;
 use slipstream_core::ids::{Incarnation, Position, Sequence, StoreId};
 use slipstream_core::message::{Fields, Kind, Message};
 use slipstream_core::offer;
 use slipstream_core::time::WallMs;
 use slipstream_core::topology::Record;
 use slipstream_core::wire::{
-    self, Ack, BatchKind, Connect, DeliveryHead, FrameWriter, Hello, NotNow, NotNowReason, Outcome,
-    Publish, Read, ReadResult, ReadValue, Settle, Welcome, Wire, WireError,
+    self, Ack, BatchKind, Connect, DeliveryHead, DigestsHead, FrameWriter, Hello, NotNow,
+    NotNowReason, Outcome, Publish, Read, ReadResult, ReadValue, Settle, TagSetDigest, Welcome,
+    Wire, WireError,
 };
 
 /// Most bytes allocated at a time for each byte that arrives: records in memory are larger than on
@@ -258,6 +260,11 @@ fn read(frame: &Bytes) -> Option<(usize, Bytes)> {
         Wire::Have(batch) | Wire::Want(batch) | Wire::Seen(batch) | Wire::Gone(batch) => {
             offer::read(batch).ok()?.len()
         }
+        Wire::Digests(batch) => {
+            let (head, digests) = wire::digests(batch).ok()?;
+            again = Some(claim(head, &digests));
+            1 + digests.len()
+        }
         Wire::Reads(batch) => {
             rewritten(BatchKind::Reads, &wire::records::<Read<'_>>(batch).ok()?, &mut again)
         }
@@ -266,6 +273,23 @@ fn read(frame: &Bytes) -> Option<(usize, Bytes)> {
         }
     };
     Some((count, again.unwrap_or(whole)))
+}
+
+fn claim(head: DigestsHead, digests: &[TagSetDigest]) -> Bytes {
+    let mut writer = FrameWriter::new(BatchKind::Digests);
+    writer.push(&head);
+    digests.iter().for_each(|digest| writer.push(digest));
+    writer.finish()
+}
+
+/// A claim of digests.
+fn claims() -> impl Strategy<Value = Bytes> {
+    let digest = (number(), number());
+    (any::<bool>(), prop::collection::vec(digest, 0..5)).prop_map(|(whole, digests)| {
+        let digest = |(tags, print): (u64, u64)| TagSetDigest { tags, print: Print::new(print) };
+        let digests: Vec<_> = digests.into_iter().map(digest).collect();
+        claim(DigestsHead { whole }, &digests)
+    })
 }
 
 fn rewritten<T: serde::Serialize>(kind: BatchKind, all: &[T], frame: &mut Option<Bytes>) -> usize {
@@ -322,10 +346,19 @@ proptest! {
     }
 
     #[test]
+    fn a_claim_of_digests_is_read_as_it_was_written(frame in claims()) {
+        let (count, again) = read(&frame).expect("it can be read");
+        prop_assert_eq!(&again, &frame);
+        prop_assert_eq!(receive(bare(&frame).to_vec()), Some(count));
+        prop_assert_eq!(receive(bare(&frame)[..1].to_vec()), None, "no head");
+    }
+
+    #[test]
     fn a_changed_byte_is_refused_or_makes_another_frame(
         encoded in prop_oneof![
             single().prop_map(|frame| bare(&frame.encode())),
             batch().prop_map(|(encoded, _)| encoded),
+            claims().prop_map(|frame| bare(&frame)),
         ],
         change in 1..=255_u8,
     ) {
@@ -347,6 +380,7 @@ proptest! {
         encoded in prop_oneof![
             single().prop_map(|frame| bare(&frame.encode())),
             batch().prop_map(|(encoded, _)| encoded),
+            claims().prop_map(|frame| bare(&frame)),
         ],
         lie in prop::sample::select(vec![
             &[0x80_u8, 0x00][..],
@@ -364,7 +398,7 @@ proptest! {
 
     #[test]
     fn any_bytes_are_refused_or_read(
-        tag in 0..12_u8,
+        tag in prop_oneof![0..16_u8, Just(20), Just(21), Just(30), Just(40)],
         bytes in prop::collection::vec(any::<u8>(), 0..64),
     ) {
         receive([&[tag][..], &bytes].concat());

@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use slipstream_core::admin::AdminRequest;
 use slipstream_core::clock::Hlc;
 use slipstream_core::config::{Config, Durability};
+use slipstream_core::digest::DigestQuery;
 use slipstream_core::ids::{
     DeadLetterId, Incarnation, LinkId, NodeId, Position, Sequence, StoreId,
 };
@@ -435,15 +436,25 @@ fn garbage(world: &mut World, link: u8, count: u8) {
     }
 }
 
+fn digest_query(number: u8) -> DigestQuery {
+    let tags = TagSet::empty();
+    match number % 3 {
+        0 => DigestQuery::TagSets { after: None },
+        1 => DigestQuery::Buckets { tags },
+        _ => DigestQuery::Entries { tags, bucket: 4 * u16::from(number), after: None },
+    }
+}
+
 fn request(what: u8, number: u8) -> AdminRequest {
     let letter = DeadLetterId::new(number.into());
-    match what % 7 {
+    match what % 8 {
         0 => AdminRequest::Status,
         1 => AdminRequest::Where(format!("m{}", number % 32)),
         2 => AdminRequest::DeadLetters { after: letter, limit: 1 + usize::from(number % 3) },
         3 => AdminRequest::ReplayDeadLetter(letter),
         4 => AdminRequest::PurgeDeadLetter(letter),
         5 => AdminRequest::ForgetSession(pick(&["a", "app:b", "peer:b", "c"], number).into()),
+        7 => AdminRequest::Digests(digest_query(number)),
         _ => AdminRequest::Where(format!("f{number}")),
     }
 }

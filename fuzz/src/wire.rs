@@ -45,6 +45,7 @@ pub fn wire(bytes: &[u8]) {
         Wire::Have(batch) | Wire::Want(batch) | Wire::Seen(batch) | Wire::Gone(batch) => {
             named(batch);
         }
+        Wire::Digests(batch) => digests(batch),
         Wire::Results(batch) => results(batch),
     }
 }
@@ -61,6 +62,15 @@ fn named(batch: &Bytes) {
     let spans = offer::read(batch).unwrap_or_default();
     let named: u64 = spans.iter().map(|span| span.last.get() - span.first.get() + 1).sum();
     assert!(named <= offer::MAX_NAMED, "{}", offer::describe(&spans));
+}
+
+fn digests(batch: &Bytes) {
+    let Ok((head, digests)) = wire::digests(batch) else { return };
+    let mut writer = FrameWriter::new(BatchKind::Digests);
+    writer.push(&head);
+    digests.iter().for_each(|digest| writer.push(digest));
+    let Ok(Wire::Digests(again)) = Wire::decode(&writer.finish()) else { panic!("not a batch") };
+    assert_eq!(wire::digests(&again), Ok((head, digests)));
 }
 
 fn messages(batch: &Bytes) {

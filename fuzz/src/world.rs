@@ -234,7 +234,7 @@ impl World {
             tags: String::new(),
             wall: self.now.wall,
             durability: Durability::Full,
-            features: 0,
+            features: wire::FEATURE_DIGESTS,
             max_message_bytes: 1 << 20,
             max_frame_bytes: 4 << 20,
             reported: Position::default(),
@@ -487,6 +487,7 @@ fn check_binary(
             offer::read(&batch).expect("the node sends spans");
             false
         }
+        Wire::Digests(batch) => wire::digests(&batch).is_err(),
         Wire::Ack(ack) => {
             assert!(ack.position <= head, "the end of the log is durable");
             assert!(ack.upto <= socket.messages_in, "what is acknowledged was sent");

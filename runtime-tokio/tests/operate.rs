@@ -1,6 +1,6 @@
 //! Configuration, command line, admin endpoint, metrics, logs and signals.
 
-use slipstream_tests::scenarios::{configuring, operating};
+use slipstream_tests::scenarios::{configuring, differing, operating};
 
 /// The binary that Cargo built for these tests.
 const SLIPSTREAM: &str = env!("CARGO_BIN_EXE_slipstream");
@@ -38,6 +38,21 @@ fn every_metric_is_there() {
 #[test]
 fn where_a_message_is() {
     operating::where_a_message_is(SLIPSTREAM);
+}
+
+#[test]
+fn the_keys_on_which_two_nodes_differ() {
+    differing::the_keys_on_which_two_nodes_differ(SLIPSTREAM);
+}
+
+#[test]
+fn an_older_copy_that_nobody_could_notice() {
+    differing::an_older_copy_that_nobody_could_notice(SLIPSTREAM);
+}
+
+#[test]
+fn one_key_among_many() {
+    differing::one_key_among_many(SLIPSTREAM);
 }
 
 #[test]

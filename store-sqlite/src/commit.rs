@@ -5,9 +5,9 @@
 //! leaves memory as it was.
 
 use rusqlite::{Connection, Result, params};
-use slipstream_core::ids::Hash128;
+use slipstream_core::digest::Print;
 use slipstream_core::message::Kind;
-use slipstream_core::store::Batch;
+use slipstream_core::store::{Batch, Row};
 
 use crate::digest::{Digest, checksum_of};
 use crate::history::{self, Trimmed};
@@ -110,8 +110,8 @@ impl State {
             if message.kind() == Kind::Dk && event.is_none() {
                 self.index.note_tombstone(row.position.get(), message.version().wall().0);
             }
-            if let Some(key) = row.key_hash.filter(|_| event.is_none()) {
-                self.note_newest(row.position.get(), size, key);
+            if event.is_none() {
+                self.note_newest(row, size);
             }
         }
         self.meta = effects.meta;
@@ -120,9 +120,12 @@ impl State {
         self.forgotten_total += effects.trimmed.forgotten;
     }
 
-    /// Notes the newest row of a key, which the table `latest` does not know.
-    pub(crate) fn note_newest(&mut self, position: u64, size: u32, key: Hash128) {
-        if let Some(old) = self.pending.insert(key, Newest { position, size }) {
+    /// Notes a row, if it is the newest of its key, which the table `latest` does not know.
+    pub(crate) fn note_newest(&mut self, row: &Row, size: u32) {
+        let Some(key) = row.key_hash else { return };
+        let print = Print::of(&key, &row.message);
+        let newest = Newest { position: row.position.get(), size, print };
+        if let Some(old) = self.pending.insert(key, newest, row.message.tags()) {
             self.index.supersede(old.position, old.size);
         }
     }

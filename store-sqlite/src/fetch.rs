@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 
 use rusqlite::{Connection, OptionalExtension, Params, Result, params};
+use slipstream_core::digest::{DigestQuery, Digests};
 use slipstream_core::ids::{DeadLetterId, Hash128, Position};
 use slipstream_core::store::{
     Answer, DeadLetter, Latest, MAX_TAG_SETS, MAX_TAG_SETS_BYTES, Query, Row, StoreFailure,
@@ -11,10 +12,10 @@ use slipstream_core::store::{
 use slipstream_core::tags::TagSet;
 
 use crate::commit::State;
-use crate::latest;
 use crate::log::{self, Damaged, row_columns};
 use crate::records::{self, dead_letter_columns};
 use crate::writer::Writer;
+use crate::{latest, live};
 
 /// Rows that one [`Query::Find`] looks at.
 const FIND_ROWS: u32 = 20_000;
@@ -44,9 +45,10 @@ impl Writer {
     }
 }
 
-struct Reader<'a> {
-    db: &'a Connection,
-    state: &'a State,
+/// Answers one question.
+pub(crate) struct Reader<'a> {
+    pub(crate) db: &'a Connection,
+    pub(crate) state: &'a State,
     head: Position,
     damaged: &'a mut Vec<Damaged>,
 }
@@ -77,6 +79,15 @@ impl Reader<'_> {
             Query::DeadLetters { after, limit } => {
                 Ok(Answer::DeadLetters(self.dead_letters(*after, *limit)?))
             }
+            Query::Digests(query) => Ok(Answer::Digests(self.digests(query)?)),
+        }
+    }
+
+    fn digests(&mut self, query: &DigestQuery) -> Result<Digests> {
+        match query {
+            DigestQuery::TagSets { after } => live::tag_sets(self.db, self.state, after.as_ref()),
+            DigestQuery::Buckets { tags } => live::buckets(self.db, self.state, tags),
+            DigestQuery::Entries { tags, bucket, after } => self.entries(tags, *bucket, *after),
         }
     }
 
@@ -128,7 +139,8 @@ impl Reader<'_> {
                     }
                 }
             }
-            last = position;
+            // A damaged page may lead back.
+            last = last.max(position);
             passed += 1;
         }
         // A damaged page of the table's tree leads past rows that are there.
@@ -251,7 +263,7 @@ impl Reader<'_> {
         Ok(newest.map_or(Value::Absent, Value::Newest))
     }
 
-    fn row_at(&mut self, position: Position) -> Result<Option<Row>> {
+    pub(crate) fn row_at(&mut self, position: Position) -> Result<Option<Row>> {
         let mut found = None;
         let reported = self.damaged.len();
         let sql = select_rows!("WHERE position = ?1");

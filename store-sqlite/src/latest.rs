@@ -7,13 +7,18 @@
 //! the table knows every row; a store that is opened reads the log from there. What stays true:
 //! the newest row of a key is the pending one if there is one, else the one in the table.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ops::{Bound, RangeInclusive};
+use std::sync::Arc;
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Result, params};
+use slipstream_core::digest::Print;
 use slipstream_core::ids::Hash128;
 
 use crate::digest::{Digest, checksum_of};
+use crate::live::{Changes, Names};
 
 /// Least number of keys merged with a commit, while a round goes on.
 const SLICE: usize = 200;
@@ -39,12 +44,25 @@ const MOST_PENDING_BYTES: u64 = 32 << 20;
 pub(crate) struct Newest {
     pub(crate) position: u64,
     pub(crate) size: u32,
+    /// What stands for it in the digests.
+    pub(crate) print: Print,
+}
+
+/// A newest row that is not in the table yet.
+#[derive(Debug)]
+struct Waiting {
+    newest: Newest,
+    tags: Arc<str>,
+    /// The print that the table has for the key, once it was looked up: nothing changes it but
+    /// merging the key.
+    stored: Cell<Option<Print>>,
 }
 
 /// Keys whose newest row is not in the table yet.
 #[derive(Debug, Default)]
 pub(crate) struct Pending {
-    newest: BTreeMap<Hash128, Newest>,
+    newest: BTreeMap<Hash128, Waiting>,
+    names: Names,
     bytes: u64,
     merged: u64,
     round: Option<Round>,
@@ -68,7 +86,7 @@ pub(crate) struct Merged {
     round: Option<Round>,
     /// The table knows every row up to here.
     pub(crate) upto: u64,
-    /// How the digest of the table has changed.
+    /// How the checksums of this table, and of that of the digests, have changed.
     pub(crate) digest: Digest,
 }
 
@@ -78,15 +96,88 @@ impl Pending {
     }
 
     pub(crate) fn newest(&self, key: &Hash128) -> Option<Newest> {
-        self.newest.get(key).copied()
+        self.newest.get(key).map(|waiting| waiting.newest)
     }
 
-    /// Notes a newer row; answers the pending one that it replaces.
-    pub(crate) fn insert(&mut self, key: Hash128, newest: Newest) -> Option<Newest> {
+    /// Notes a newer row of a key in this tag set; answers the pending one that it replaces.
+    pub(crate) fn insert(&mut self, key: Hash128, newest: Newest, tags: &str) -> Option<Newest> {
         self.bytes += u64::from(newest.size);
-        let old = self.newest.insert(key, newest);
-        self.bytes -= old.map_or(0, |old| u64::from(old.size));
-        old
+        match self.newest.entry(key) {
+            Entry::Occupied(mut waiting) => {
+                let old = std::mem::replace(&mut waiting.get_mut().newest, newest);
+                self.bytes -= u64::from(old.size);
+                Some(old)
+            }
+            Entry::Vacant(place) => {
+                let tags = self.names.share(tags);
+                place.insert(Waiting { newest, tags, stored: Cell::new(None) });
+                None
+            }
+        }
+    }
+
+    /// Looks up what the table has for the keys that are pending, of at most so many that were not
+    /// looked up before. Answers whether that was all.
+    pub(crate) fn look_up(&self, db: &Connection, most: usize) -> Result<bool> {
+        let mut statement = db.prepare_cached(LOOKUP)?;
+        let mut left = most;
+        for (key, waiting) in self.newest.iter().filter(|(_, one)| one.stored.get().is_none()) {
+            if left == 0 {
+                return Ok(false);
+            }
+            left -= 1;
+            let stored = lookup(&mut statement, key)?;
+            waiting.stored.set(Some(stored.map_or(Print::NOTHING, |stored| stored.print)));
+        }
+        Ok(true)
+    }
+
+    /// How the digests will change when all is merged, by key and tag set. Everything was looked
+    /// up.
+    pub(crate) fn changes(&self) -> impl Iterator<Item = (&Hash128, &str, Print)> {
+        self.newest.iter().map(|(key, waiting)| {
+            let stored = waiting.stored.get().unwrap_or_default();
+            (key, &*waiting.tags, waiting.newest.print.minus(stored))
+        })
+    }
+
+    /// The newest rows of at most so many keys in a range of hashes, in order. If there may be more
+    /// of them, the last one is the end of what was looked at.
+    pub(crate) fn page(
+        &self,
+        db: &Connection,
+        range: (Bound<Hash128>, Hash128),
+        most: usize,
+    ) -> Result<(BTreeMap<Hash128, Newest>, bool)> {
+        let (first, end) = range;
+        let (from, above) = match first {
+            Bound::Included(first) => (first, false),
+            Bound::Excluded(first) => (first, true),
+            Bound::Unbounded => (Hash128([0; 16]), false),
+        };
+        if (above && from >= end) || from > end {
+            return Ok((BTreeMap::new(), false));
+        }
+        let mut statement = db.prepare_cached(
+            "SELECT position, size, print, key FROM latest
+             WHERE key BETWEEN ?1 AND ?2 AND (?3 = 0 OR key > ?1) ORDER BY key LIMIT ?4",
+        )?;
+        let limit = i64::try_from(most).unwrap_or(i64::MAX).saturating_add(1);
+        let found = statement.query_map(params![from.0, end.0, above, limit], |row| {
+            Ok((Hash128(row.get(3)?), newest(row)?))
+        })?;
+        let mut page = found.collect::<Result<BTreeMap<_, _>>>()?;
+        // Behind the last row that came back the table was not looked at.
+        let full = page.len() > most;
+        let end = page.last_key_value().filter(|_| full).map_or(end, |(last, _)| *last);
+        let pending = self.newest.range((first, Bound::Included(end)));
+        page.extend(pending.map(|(key, waiting)| (*key, waiting.newest)));
+        let mut more = false;
+        while page.len() > most {
+            page.pop_last();
+            more = true;
+        }
+        Ok((page, more))
     }
 
     /// The newest rows of the tag sets of a key, whose hashes lie in `range`. If there are more
@@ -98,15 +189,16 @@ impl Pending {
         most: usize,
     ) -> Result<BTreeMap<Hash128, Newest>> {
         let mut statement = db.prepare_cached(
-            "SELECT position, size, key FROM latest WHERE key BETWEEN ?1 AND ?2 LIMIT ?3",
+            "SELECT position, size, print, key FROM latest WHERE key BETWEEN ?1 AND ?2 LIMIT ?3",
         )?;
         let limit = i64::try_from(most).unwrap_or(i64::MAX).saturating_add(1);
         let stored = statement
             .query_map(params![range.start().0, range.end().0, limit], |row| {
-                Ok((Hash128(row.get(2)?), newest(row)?))
+                Ok((Hash128(row.get(3)?), newest(row)?))
             })?;
         let mut all = stored.collect::<Result<BTreeMap<_, _>>>()?;
-        all.extend(self.newest.range(range).take(most + 1).map(|(key, newest)| (*key, *newest)));
+        let pending = self.newest.range(range).take(most + 1);
+        all.extend(pending.map(|(key, waiting)| (*key, waiting.newest)));
         Ok(all)
     }
 
@@ -127,10 +219,12 @@ impl Pending {
         let from = round.after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut merged = Merged::default();
         let mut table = Table::new(db)?;
-        for (key, newest) in self.newest.range((from, Bound::Unbounded)).take(slice) {
+        let mut live = Changes::default();
+        for (key, waiting) in self.newest.range((from, Bound::Unbounded)).take(slice) {
             merged.keys.push(*key);
-            merged.superseded.extend(table.put(key, *newest, &mut merged.digest)?);
+            merged.superseded.extend(table.put(key, waiting, &mut merged.digest, &mut live)?);
         }
+        live.write(db, &mut merged.digest)?;
         if merged.keys.len() < slice {
             merged.upto = round.upto;
         } else {
@@ -143,8 +237,8 @@ impl Pending {
     /// Forgets what the committed transaction has merged. Comes before its rows are inserted.
     pub(crate) fn apply(&mut self, merged: &Merged) {
         for key in &merged.keys {
-            let newest = self.newest.remove(key).expect("nothing changes between plan and commit");
-            self.bytes -= u64::from(newest.size);
+            let waiting = self.newest.remove(key).expect("nothing changes between plan and commit");
+            self.bytes -= u64::from(waiting.newest.size);
         }
         self.merged = merged.upto;
         self.round = merged.round;
@@ -156,14 +250,16 @@ pub(crate) fn stored(db: &Connection, key: &Hash128) -> Result<Option<Newest>> {
     lookup(&mut db.prepare_cached(LOOKUP)?, key)
 }
 
-const LOOKUP: &str = "SELECT position, size FROM latest WHERE key = ?1";
+const LOOKUP: &str = "SELECT position, size, print FROM latest WHERE key = ?1";
 
-const PUT: &str = "INSERT INTO latest (key, position, size, checksum) VALUES (?1, ?2, ?3, ?4)
-                   ON CONFLICT (key) DO UPDATE SET position = ?2, size = ?3, checksum = ?4";
+const PUT: &str = "INSERT INTO latest (key, position, size, print, checksum)
+                   VALUES (?1, ?2, ?3, ?4, ?5)
+                   ON CONFLICT (key)
+                   DO UPDATE SET position = ?2, size = ?3, print = ?4, checksum = ?5";
 
 /// CRC-32 of a row of the table.
 pub(crate) fn checksum(key: &[u8], newest: Newest) -> u32 {
-    checksum_of([newest.position, newest.size.into()], &[key])
+    checksum_of([newest.position, newest.size.into(), newest.print.get()], &[key])
 }
 
 /// The table, with its statements prepared for many keys.
@@ -181,9 +277,11 @@ impl<'a> Table<'a> {
     fn put(
         &mut self,
         key: &Hash128,
-        newest: Newest,
+        Waiting { newest, tags, .. }: &Waiting,
         digest: &mut Digest,
+        live: &mut Changes,
     ) -> Result<Option<Newest>> {
+        let newest = *newest;
         let old = lookup(&mut self.lookup, key)?;
         match old {
             Some(old) if old.position == newest.position => return Ok(None),
@@ -194,7 +292,9 @@ impl<'a> Table<'a> {
         let new = checksum(&key.0, newest);
         digest.add(new);
         digest.remove(old.map_or(0, |old| checksum(&key.0, old)));
-        self.put.execute(params![key.0, newest.position.cast_signed(), newest.size, new])?;
+        live.replace(key, tags, old.map_or(Print::NOTHING, |old| old.print), newest.print);
+        let (position, print) = (newest.position.cast_signed(), newest.print.get().cast_signed());
+        self.put.execute(params![key.0, position, newest.size, print, new])?;
         Ok(old)
     }
 }
@@ -203,7 +303,8 @@ fn lookup(statement: &mut CachedStatement<'_>, key: &Hash128) -> Result<Option<N
     statement.query_row([key.0], newest).optional()
 }
 
-/// Position and size from the first two columns.
+/// Position, size and print from the first three columns.
 fn newest(row: &rusqlite::Row<'_>) -> Result<Newest> {
-    Ok(Newest { position: row.get::<_, i64>(0)?.cast_unsigned(), size: row.get(1)? })
+    let print = Print::new(row.get::<_, i64>(2)?.cast_unsigned());
+    Ok(Newest { position: row.get::<_, i64>(0)?.cast_unsigned(), size: row.get(1)?, print })
 }

@@ -34,6 +34,7 @@ mod fetch;
 mod history;
 mod index;
 mod latest;
+mod live;
 mod log;
 #[cfg(feature = "readback")]
 #[doc(hidden)]

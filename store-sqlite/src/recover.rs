@@ -10,6 +10,7 @@ use bytes::Bytes;
 use rusqlite::Connection;
 use slipstream_core::clock::Hlc;
 use slipstream_core::copies::MAX_COPIES;
+use slipstream_core::digest::Print;
 use slipstream_core::extent::Extent;
 use slipstream_core::ids::{
     DeadLetterId, Hash128, Incarnation, NodeId, Position, SessionId, StoreId,
@@ -26,6 +27,7 @@ use crate::digest::Digest;
 use crate::history;
 use crate::index::Class;
 use crate::latest::{self, Pending};
+use crate::live;
 use crate::log::{self, Damaged, row_columns};
 use crate::records::{self, dead_letter_columns};
 
@@ -74,6 +76,7 @@ pub(crate) fn recover(db: &Connection, damaged: &mut Vec<Damaged>) -> Result<(St
     let mut digests = Digests::default();
     let mut state = State { pending: Pending::new(merged), ..State::default() };
     let newest = read_newest(db, &mut digests)?;
+    check_live(db, &mut digests)?;
     let (extent, copies) = scan_log(db, &mut state, &newest, merged, &mut digests)?;
     read_tail(db, &mut state, merged, damaged)?;
     let sizes = |range: std::ops::RangeInclusive<u64>, counts: &dyn Fn(u64) -> bool| {
@@ -105,7 +108,8 @@ pub(crate) fn recover(db: &Connection, damaged: &mut Vec<Damaged>) -> Result<(St
         usage: Usage::default(),
     };
     if digests.records != meta.records_digest {
-        return Err(Unreadable::Damaged("table sessions, seen, receipts, dead_letters or latest"));
+        let tables = "table sessions, seen, receipts, dead_letters, latest or digests";
+        return Err(Unreadable::Damaged(tables));
     }
     if digests.log != meta.log_digest {
         damaged.push(Damaged::Log);
@@ -137,18 +141,31 @@ fn read_meta(db: &Connection) -> Result<Meta> {
 
 fn read_newest(db: &Connection, digests: &mut Digests) -> Result<Newest> {
     let mut newest = Newest::new();
-    let mut statement = db.prepare("SELECT key, position, size, checksum FROM latest")?;
+    let mut statement = db.prepare("SELECT key, position, size, print, checksum FROM latest")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let position = row.get::<_, i64>(1)?.cast_unsigned();
-        let found = latest::Newest { position, size: row.get(2)? };
+        let print = Print::new(row.get::<_, i64>(3)?.cast_unsigned());
+        let found = latest::Newest { position, size: row.get(2)?, print };
         // The same bytes as text would lie elsewhere in the table's order.
         let key = row.get_ref(0)?.as_blob();
         let key = key.map_err(|_| Unreadable::Damaged("table latest"))?;
-        digests.record("table latest", row.get(3)?, latest::checksum(key, found))?;
+        digests.record("table latest", row.get(4)?, latest::checksum(key, found))?;
         newest.entry(position / CHUNK).or_default().insert(position % CHUNK);
     }
     Ok(newest)
+}
+
+/// Nothing of it is needed in memory.
+fn check_live(db: &Connection, digests: &mut Digests) -> Result<()> {
+    let mut statement = db.prepare("SELECT bucket, tags, sum, checksum FROM digests")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let tags = row.get_ref(1)?.as_str().map_err(|_| Unreadable::Damaged("table digests"))?;
+        let sum = Print::new(row.get::<_, i64>(2)?.cast_unsigned());
+        digests.record("table digests", row.get(3)?, live::checksum(row.get(0)?, tags, sum))?;
+    }
+    Ok(())
 }
 
 /// Adds every row to the index. Answers how many bytes they have, along the log, and which of the
@@ -241,9 +258,7 @@ fn read_tail(
     while let Some(columns) = rows.next()? {
         match log::read(columns) {
             Ok(row) => {
-                if let Some(key) = row.key_hash {
-                    state.note_newest(row.position.get(), log::row_size(&row), key);
-                }
+                state.note_newest(&row, log::row_size(&row));
             }
             Err(found) => damaged.push(found),
         }

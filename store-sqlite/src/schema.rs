@@ -12,8 +12,8 @@ pub(crate) const APPLICATION_ID: i32 = 0x536c_7073;
 pub(crate) const VERSION: i32 = OLDEST - 1 + MIGRATIONS.len() as i32;
 
 /// The oldest version that this code reads. Versions 1 and 2 were never released: the hashes of
-/// keys and tag sets had nothing in common for one key, and rows did not say of what they are
-/// copies.
+/// keys and tag sets had nothing in common for one key; there were no digests, and rows did not say
+/// of what they are copies.
 pub(crate) const OLDEST: i32 = 3;
 
 /// The first step makes [`OLDEST`], each further one the next version.
@@ -40,7 +40,15 @@ CREATE TABLE latest (           -- the newest row of each key and tag set, behin
     key      BLOB PRIMARY KEY,  -- (their hash; it begins with 6 bytes of the key alone)
     position INTEGER NOT NULL,  -- rows behind meta.merged are newer than this table
     size     INTEGER NOT NULL,
+    print    INTEGER NOT NULL,  -- what stands for it in the digests; 0: a delete
     checksum INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE digests (          -- sums of latest.print, modulo 2^64; those of 0 are not there
+    bucket   INTEGER NOT NULL,  -- first 10 bits of latest.key; -1: all buckets
+    tags     TEXT NOT NULL,     -- tag set
+    sum      INTEGER NOT NULL,
+    checksum INTEGER NOT NULL,
+    PRIMARY KEY (bucket, tags)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE seen (             -- which messages this node has processed
     origin      TEXT NOT NULL,

@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use common::*;
 use proptest::prelude::*;
+use slipstream_core::digest::{BUCKETS, Print, bucket_of};
 use slipstream_core::ids::*;
 use slipstream_core::message::Kind;
 use slipstream_core::store::*;
@@ -219,6 +220,48 @@ impl Model {
             assert_eq!(found.map(|found| found.position.get()), newest.copied());
         }
         self.check_values(harness);
+        self.check_digests(harness);
+    }
+
+    /// The live rows of a tag set, each with its print, in the order of their hashes.
+    fn live(&self, tags: &str) -> BTreeMap<Hash128, (Print, u64)> {
+        let live = self.newest.iter().map(|(key, position)| (*key, &self.rows[position]));
+        let live = live.filter(|(_, row)| row.message.tags() == tags);
+        let live = live.map(|(key, row)| (key, (Print::of(&key, &row.message), row)));
+        live.filter(|(_, (print, _))| *print != Print::NOTHING)
+            .map(|(key, (print, row))| (key, (print, row.position.get())))
+            .collect()
+    }
+
+    /// The digests are what one gets who adds everything up.
+    fn check_digests(&self, harness: &mut Harness) {
+        let roots = harness.roots();
+        let sum = |prints: &mut dyn Iterator<Item = Print>| {
+            prints.fold(Print::NOTHING, |sum, print| sum.plus(print))
+        };
+        let mut expected = Vec::new();
+        for (n, tags) in ["", "a", "a,b"].into_iter().enumerate() {
+            let live = self.live(tags);
+            let set = TagSet::new(slipstream_core::tags::list(tags)).unwrap();
+            let all = sum(&mut live.values().map(|(print, _)| *print));
+            let mut buckets = vec![Print::NOTHING; usize::from(BUCKETS)];
+            for (key, (print, _)) in &live {
+                let bucket = &mut buckets[usize::from(bucket_of(key))];
+                *bucket = bucket.plus(*print);
+            }
+            // One of them each time: it is a thousand sums.
+            if self.head % 3 == n as u64 {
+                assert_eq!(harness.buckets(&set), buckets, "{tags}");
+                let bucket = live.keys().next().map_or(0, bucket_of);
+                let here = live.iter().filter(|(key, _)| bucket_of(key) == bucket);
+                let here: Vec<_> = here.map(|(_, entry)| *entry).collect();
+                assert_eq!(harness.entries(&set, bucket), here, "{tags} {bucket}");
+            }
+            if all != Print::NOTHING {
+                expected.push((set, all));
+            }
+        }
+        assert_eq!(roots, expected);
     }
 
     /// What of `rows` is history under the floor of all rows and that of state.

@@ -86,10 +86,10 @@ fn a_newer_schema_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     Harness::open(directory.path()).store.close().unwrap();
     let shell = Connection::open(directory.path().join("slipstream.db")).unwrap();
-    shell.pragma_update(None, "user_version", 3).unwrap();
+    shell.pragma_update(None, "user_version", 4).unwrap();
     drop(shell);
     let refused = Harness::with(options(directory.path())).err().unwrap();
-    assert!(matches!(refused, OpenError::Newer { found: 3, known: 2, .. }), "{refused:?}");
+    assert!(matches!(refused, OpenError::Newer { found: 4, known: 3, .. }), "{refused:?}");
 }
 
 #[test]
@@ -97,10 +97,10 @@ fn a_schema_that_was_never_released_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     Harness::open(directory.path()).store.close().unwrap();
     let shell = Connection::open(directory.path().join("slipstream.db")).unwrap();
-    shell.pragma_update(None, "user_version", 1).unwrap();
+    shell.pragma_update(None, "user_version", 2).unwrap();
     drop(shell);
     let refused = Harness::with(options(directory.path())).err().unwrap();
-    assert!(matches!(refused, OpenError::Older { found: 1, .. }), "{refused:?}");
+    assert!(matches!(refused, OpenError::Older { found: 2, .. }), "{refused:?}");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use crate::rate::RateLimit;
 use crate::session::{Dirty, Peer, Role, Session};
 use crate::tags;
 use crate::timers::Timer;
-use crate::wire::{Hello, PROTOCOL_VERSION, Wire};
+use crate::wire::{FEATURE_DIGESTS, Hello, PROTOCOL_VERSION, Wire};
 
 use super::{Node, Phase, transmit};
 
@@ -145,6 +145,7 @@ impl Node {
             (State::Peer(_), Wire::Want(batch)) => self.peer_wants(link, &batch),
             (State::Peer(_), Wire::Seen(batch)) => self.peer_has_seen(link, &batch),
             (State::Peer(_), Wire::Gone(batch)) => self.peer_misses(link, &batch),
+            (State::Peer(_), Wire::Digests(batch)) => self.peer_claims(link, &batch),
             (State::Application(_), Wire::Publish(batch)) => self.application_publish(link, &batch),
             (State::Application(_), Wire::Settle(batch)) => self.application_settle(link, &batch),
             (State::Application(_), Wire::Reads(batch)) => self.application_reads(link, &batch),
@@ -166,7 +167,7 @@ impl Node {
             tags: self.config.tags.as_str().into(),
             wall: self.now.wall,
             durability: self.config.store.durability,
-            features: 0,
+            features: FEATURE_DIGESTS,
             max_message_bytes: self.config.limits.max_message_bytes as u64,
             max_frame_bytes: self.config.limits.max_frame_bytes() as u64,
             reported: peer.map_or(Position::default(), |peer| peer.reported),

@@ -29,6 +29,7 @@ impl Node {
                 self.values_fetched(link, fetch, found);
             }
             (Purpose::Operator(ticket), answer) => self.operator_fetched(fetch, ticket, answer),
+            (Purpose::Compare, Answer::Digests(digests)) => self.own_digests(digests),
             (purpose, answer) => {
                 debug_assert!(false, "{purpose:?} was answered with {answer:?}");
             }
@@ -56,6 +57,7 @@ impl Node {
         let of_sessions = |purpose: &&Purpose| match purpose {
             Purpose::Walk(..) | Purpose::Repeat(..) => true,
             Purpose::Lookup(..) | Purpose::Read(_) | Purpose::Operator(_) => false,
+            Purpose::Compare => false,
         };
         self.fetches.values().filter(of_sessions).count()
     }
@@ -71,7 +73,8 @@ impl Node {
             Query::Latest(_)
             | Query::Values { .. }
             | Query::Find { .. }
-            | Query::DeadLetters { .. } => return,
+            | Query::DeadLetters { .. }
+            | Query::Digests(_) => return,
         };
         let fetch = self.fetch(purpose, query);
         if let Some(session) = self.sessions.get_mut(&id) {

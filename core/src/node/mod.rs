@@ -9,11 +9,12 @@
 //! (messages come in),
 //! `commit` (batches), `handover` and `serve` (messages go out), `mesh` and `offering` (topology,
 //! offers), `application` (frames of applications), `read` (their reads), `repeat` (timers),
-//! `operate` (operators).
+//! `comparing` (digests), `operate` (operators).
 
 mod accept;
 mod application;
 mod commit;
+mod comparing;
 mod connect;
 mod dialing;
 mod fetched;
@@ -35,6 +36,7 @@ use bytes::BytesMut;
 
 use crate::clock::{Clock, ClockFault};
 use crate::config::{Config, Durability};
+use crate::convergence::Comparing;
 use crate::copies::Copies;
 use crate::dial::Dialer;
 use crate::event::Event;
@@ -140,6 +142,7 @@ pub struct Node {
     phase: Phase,
     /// What the outboxes of sessions hold.
     extent: Extent,
+    comparing: Comparing,
     tally: Tally,
     buffer: BytesMut,
     path: String,
@@ -177,6 +180,8 @@ enum Purpose {
     Read(LinkId),
     /// An operator's question or order.
     Operator(Ticket),
+    /// The digests of this node, to compare them with those of peers.
+    Compare,
 }
 
 impl Node {
@@ -258,6 +263,7 @@ impl Node {
             paused: false,
             phase: Phase::Running,
             extent: recovered.extent.clone(),
+            comparing: Comparing::default(),
             tally: Tally::default(),
             buffer: BytesMut::with_capacity(64 << 10),
             path: String::new(),

@@ -10,6 +10,7 @@ use crate::admin::{
     StoreStatus, Whereabouts,
 };
 use crate::dial::DialState;
+use crate::digest::DigestQuery;
 use crate::ids::{DeadLetterId, FetchId, Position, Ticket};
 use crate::io::{Output, Protocol};
 use crate::json::write::version_text;
@@ -35,6 +36,8 @@ pub(super) enum Search {
     Replay(DeadLetterId),
     /// A dead letter to delete.
     Purge(DeadLetterId),
+    /// Digests of the live state.
+    Digests(DigestQuery),
 }
 
 impl Node {
@@ -63,10 +66,13 @@ impl Node {
             }
             AdminRequest::PurgeDeadLetter(id) => self.search(ticket, Search::Purge(id), one(id)),
             AdminRequest::ForgetSession(name) => self.forget(ticket, &name),
+            AdminRequest::Digests(query) => {
+                self.search(ticket, Search::Digests(query.clone()), Query::Digests(query));
+            }
         }
     }
 
-    fn search(&mut self, ticket: Ticket, search: Search, query: Query) {
+    pub(super) fn search(&mut self, ticket: Ticket, search: Search, query: Query) {
         let fetch = self.fetch(Purpose::Operator(ticket), query);
         self.searches.insert(fetch, search);
     }
@@ -90,6 +96,9 @@ impl Node {
             }
             (Search::Purge(id), Answer::DeadLetters(letters)) => {
                 self.end_dead_letter(ticket, id, letters, false);
+            }
+            (Search::Digests(query), Answer::Digests(digests)) => {
+                self.digests_found(ticket, query, digests);
             }
             (search, answer) => debug_assert!(false, "{search:?} was answered with {answer:?}"),
         }
@@ -117,7 +126,8 @@ impl Node {
                 dead.extend(letters.into_iter().filter(|letter| letter.message.id() == id));
                 last.map(|after| Query::DeadLetters { after, limit: DEAD_LETTER_PAGE })
             }
-            Answer::Rows { .. } | Answer::RowsAt(_) | Answer::Latest(_) | Answer::Values(_) => None,
+            Answer::Rows { .. } | Answer::RowsAt(_) | Answer::Latest(_) => None,
+            Answer::Values(_) | Answer::Digests(_) => None,
         };
         if let Some(query) = next {
             self.search(ticket, Search::Where { id, rows, dead }, query);
@@ -356,6 +366,7 @@ impl Node {
         let oldest = session.flights.values().map(|flight| flight.first_at).min();
         let dead: BTreeMap<&'static str, u64> =
             session.dead.iter().map(|(reason, (count, _))| (reason.as_str(), *count)).collect();
+        let (lag_ms, digests) = self.convergence_of(session);
         let (behind, behind_bytes) = if session.receives() {
             let behind = head.saturating_sub(session.next.before().get());
             (behind, self.extent.from(session.next))
@@ -380,6 +391,8 @@ impl Node {
             conflating: session.is_conflating(),
             dead_letters: dead,
             away_ms: session.away_since.map_or(0, |at| self.now.wall.0.saturating_sub(at.0)),
+            lag_ms,
+            digests,
         }
     }
 }

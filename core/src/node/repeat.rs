@@ -124,6 +124,7 @@ impl Node {
         self.clock.compare_with_peers(peers.map(|peer| peer.clock_offset_ms(at)));
         self.notice_clock();
         self.tell_mesh();
+        self.compare_with_peers();
         self.topology.forget_lost(now);
         if let Some(until) = self.store_rest_until.filter(|until| *until > now) {
             // Upkeep came for another reason; the end of the rest is not to wait for the next.

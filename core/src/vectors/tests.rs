@@ -17,6 +17,7 @@ use bytes::{Bytes, BytesMut};
 use crate::application::AckMode;
 use crate::clock::Hlc;
 use crate::config::{Durability, Limits};
+use crate::digest::Print;
 use crate::draft::Draft;
 use crate::ids::{BatchId, Hash128, Incarnation, NodeId, Position, Sequence, SessionId, StoreId};
 use crate::json::{self, Request, Settle as Said, Target, write};
@@ -32,8 +33,9 @@ use crate::tags::TagSet;
 use crate::time::{Instant, WallMs};
 use crate::topology::Record;
 use crate::wire::{
-    self, Ack, BatchKind, Connect, DeliveryHead, FrameWriter, Hello, NotNow, NotNowReason, Outcome,
-    Publish, Read, ReadResult, ReadValue, Settle, Welcome, Wire,
+    self, Ack, BatchKind, Connect, DeliveryHead, DigestsHead, FrameWriter, Hello, NotNow,
+    NotNowReason, Outcome, Publish, Read, ReadResult, ReadValue, Settle, TagSetDigest, Welcome,
+    Wire,
 };
 
 /// The lines of one file, and which of them were looked at.
@@ -178,6 +180,7 @@ fn frame_name(frame: &Wire) -> &'static str {
         Wire::Want(_) => "want",
         Wire::Seen(_) => "seen",
         Wire::Gone(_) => "gone",
+        Wire::Digests(_) => "digests",
         Wire::Reads(_) => "reads",
         Wire::Results(_) => "results",
     }
@@ -206,9 +209,19 @@ fn frames() -> Vec<Wire> {
         Wire::Want(named(BatchKind::Want)),
         Wire::Seen(named(BatchKind::Seen)),
         Wire::Gone(named(BatchKind::Gone)),
+        Wire::Digests(digests()),
         Wire::Reads(record(BatchKind::Reads, &reads()[0].1).into()),
         Wire::Results(record(BatchKind::Results, &results()[0].1).into()),
     ]
+}
+
+fn digests() -> Bytes {
+    let mut writer = FrameWriter::new(BatchKind::Digests);
+    writer.push(&DigestsHead { whole: true });
+    for (tags, print) in [("", 300), ("aws,gcp", u64::MAX)] {
+        writer.push(&TagSetDigest { tags: Print::of_tags(tags), print: Print::new(print) });
+    }
+    inside(&writer.finish())
 }
 
 fn topology_record() -> Record {
@@ -519,6 +532,9 @@ fn what_rests_in_stores_is_what_was_written_down() {
     // Hashes are kept by stores: of keys in `latest`, of ids and contents in receipts.
     let Some(Hash128(hash)) = message.key_hash() else { panic!("state has one") };
     vectors.hold_bytes("hash.key", &hash);
+    // Stores add prints up, and nodes compare them.
+    vectors.hold("hash.print", &format!("{}", Print::of(&Hash128(hash), &message)));
+    vectors.hold("hash.tags", &format!("{:016x}", Print::of_tags("aws,gcp")));
     vectors.hold_bytes("hash.id", &Hash128::of(&[b"m-1"]).0);
     for kind in Kind::ALL {
         let body = if kind == Kind::Sw { r#"{"a":1.10}"# } else { "[1.10]" };

@@ -1,10 +1,13 @@
 //! Records of the frames between nodes, besides messages and what names them.
 
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+use super::WireError;
 use crate::config::Durability;
+use crate::digest::Print;
 use crate::ids::{Incarnation, Position, StoreId};
 use crate::time::WallMs;
 
@@ -60,6 +63,40 @@ pub struct NotNow {
     pub last: u64,
     /// Why.
     pub reason: NotNowReason,
+}
+
+/// Bit of [`Hello::features`]: it compares digests.
+pub const FEATURE_DIGESTS: u64 = 1;
+
+/// What begins a claim of digests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DigestsHead {
+    /// Whether all tag sets that are for both nodes, and hold anything, follow.
+    pub whole: bool,
+}
+
+/// The digest of a tag set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TagSetDigest {
+    /// The tag set, by [`Print::of_tags`].
+    pub tags: u64,
+    /// What stands for its live state.
+    pub print: Print,
+}
+
+impl TagSetDigest {
+    /// Most bytes of its encoding.
+    pub const MAX_BYTES: usize = 20;
+}
+
+/// The records of [`Wire::Digests`](super::Wire::Digests).
+///
+/// # Errors
+/// [`WireError::Malformed`] if the batch is not made of a head and digests up to its end.
+pub fn digests(batch: &[u8]) -> Result<(DigestsHead, Vec<TagSetDigest>), WireError> {
+    let malformed = WireError::Malformed(super::DIGESTS);
+    let (head, rest) = postcard::take_from_bytes(batch).map_err(|_| malformed)?;
+    Ok((head, super::records(rest).map_err(|_| malformed)?))
 }
 
 /// Why a node does not take messages now.

@@ -3,6 +3,7 @@
 //! Every request passes [`guard`] first, so that no web page can use a browser to get here. Bodies,
 //! connections and the time for a request are bounded; errors are JSON, `{"error": "..."}`.
 
+mod digests;
 mod guard;
 mod pages;
 mod reply;
@@ -101,6 +102,9 @@ fn router(admin: Arc<Admin>) -> Router {
         .route("/metrics", get(pages::metrics))
         .route("/status", get(pages::status))
         .route("/where/{message_id}", get(pages::whereabouts))
+        .route("/digests", get(digests::tag_sets))
+        .route("/digests/buckets", get(digests::buckets))
+        .route("/digests/buckets/{bucket}", get(digests::bucket))
         .route("/dead-letters", get(pages::dead_letters))
         .route("/dead-letters/{id}", delete(pages::purge))
         .route("/dead-letters/{id}/replay", post(pages::replay))

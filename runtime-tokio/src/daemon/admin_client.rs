@@ -33,14 +33,21 @@ pub(super) fn segment(text: &str) -> Cow<'_, str> {
 #[derive(Debug)]
 pub(super) struct AdminClient {
     base: String,
+    /// The argument that named it.
+    flag: &'static str,
     agent: Agent,
 }
 
 impl AdminClient {
     /// A client of the endpoint with this URL, such as `http://127.0.0.1:7401`.
     pub(super) fn new(url: &str) -> Result<Self, Failed> {
+        Self::named("--admin", url)
+    }
+
+    /// The same, where another argument names it.
+    pub(super) fn named(flag: &'static str, url: &str) -> Result<Self, Failed> {
         let Some(host) = url.strip_prefix("http://").filter(|host| !host.is_empty()) else {
-            let message = format!("--admin {url}: needs a URL such as http://127.0.0.1:7401");
+            let message = format!("{flag} {url}: needs a URL such as http://127.0.0.1:7401");
             return Err(Failed::usage(message));
         };
         let config = Agent::config_builder()
@@ -49,7 +56,8 @@ impl AdminClient {
             .max_redirects(0)
             .proxy(None)
             .build();
-        Ok(Self { base: format!("http://{}", host.trim_end_matches('/')), agent: config.into() })
+        let base = format!("http://{}", host.trim_end_matches('/'));
+        Ok(Self { base, flag, agent: config.into() })
     }
 
     /// The body of the answer to `GET`.
@@ -93,7 +101,8 @@ impl AdminClient {
     ) -> Result<String, Failed> {
         let unreachable = |error: ureq::Error| {
             Failed::general(format!(
-                "{method} {url}: {error}; is the node running, and is --admin its listen.admin?"
+                "{method} {url}: {error}; is the node running, and is {} its listen.admin?",
+                self.flag
             ))
         };
         let mut answer = answer.map_err(unreachable)?;

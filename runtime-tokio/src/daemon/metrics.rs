@@ -62,7 +62,7 @@ const DESCRIPTIONS: [(&str, bool, &str); 29] = [
     ("slipstream_offers_total", true, "Offers made to the peer."),
     ("slipstream_seen_bytes", false, "Memory of the seen-set."),
     ("slipstream_tombstones", false, "Deletes that are remembered."),
-    ("slipstream_convergence_lag_seconds", false, "How far this node is behind the peer."),
+    ("slipstream_convergence_lag_seconds", false, "Since the peer last held what this node holds."),
     ("slipstream_missed_total", true, "Messages that unnamed applications lagged too far to get."),
     ("slipstream_build_info", false, "1, with the version as a label."),
 ];
@@ -272,6 +272,14 @@ fn take_sessions(status: &Status, labels: &mut Labels) {
     for session in &status.sessions {
         outboxes.entry(labels.session(&session.name)).or_default().add(session);
     }
+    for session in &status.sessions {
+        if let Some(peer) = session.name.strip_prefix("peer:")
+            && let Some(lag_ms) = session.lag_ms
+        {
+            let peer = labels.node(peer);
+            gauge!("slipstream_convergence_lag_seconds", "peer" => peer).set(lag_ms as f64 / 1e3);
+        }
+    }
     for (session, outbox) in outboxes {
         let label = || session.clone();
         gauge!("slipstream_outbox_messages", "session" => label()).set(outbox.messages as f64);
@@ -457,6 +465,8 @@ mod tests {
             conflating: false,
             dead_letters: BTreeMap::from([("rejected", 4)]),
             away_ms: 0,
+            lag_ms: name.starts_with("peer:").then_some(2500),
+            digests: None,
         }
     }
 
@@ -503,6 +513,7 @@ mod tests {
             let text = metrics.render(&status);
             has(&text, "slipstream_outbox_messages{session=\"app:0\"} 5");
             has(&text, "slipstream_outbox_messages{session=\"peer:gcp\"} 5");
+            has(&text, "slipstream_convergence_lag_seconds{peer=\"gcp\"} 2.5");
             has(&text, "slipstream_outbox_messages{session=\"app:other\"} 30");
             has(&text, "slipstream_outbox_oldest_age_seconds{session=\"app:other\"} 1.5");
             has(&text, "slipstream_dead_letters{session=\"app:other\",reason=\"rejected\"} 24");

@@ -15,6 +15,10 @@ mod run;
 
 use std::process::ExitCode;
 
+/// Hexadecimal digits of a digest where many are listed: 48 bits, so that of a thousand keys no two
+/// look alike but once in a hundred million times.
+const DIGITS: usize = 12;
+
 /// Exit code: failed.
 const EXIT_FAILED: u8 = 1;
 

@@ -9,9 +9,11 @@ use std::sync::mpsc::{Receiver, channel};
 use bytes::BytesMut;
 use slipstream_core::clock::Hlc;
 use slipstream_core::config::Durability;
+use slipstream_core::digest::{DigestQuery, Digests, Print, Roots};
 use slipstream_core::ids::*;
 use slipstream_core::message::{Fields, Kind, Message};
 use slipstream_core::store::*;
+use slipstream_core::tags::TagSet;
 use slipstream_core::time::WallMs;
 use slipstream_store_sqlite::{Completion, Damaged, OpenError, Options, Store};
 
@@ -126,6 +128,58 @@ impl Harness {
 
     pub fn positions(&mut self) -> Vec<u64> {
         self.rows().iter().map(|row| row.row.position.get()).collect()
+    }
+
+    pub fn digests(&mut self, query: DigestQuery) -> Digests {
+        loop {
+            match self.fetch(Query::Digests(query.clone())) {
+                Answer::Digests(Digests::Behind) => {}
+                Answer::Digests(found) => return found,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    /// The digests of all tag sets.
+    pub fn roots(&mut self) -> Vec<(TagSet, Print)> {
+        let (mut all, mut after) = (Vec::new(), None);
+        loop {
+            match self.digests(DigestQuery::TagSets { after }) {
+                Digests::TagSets(Roots { digests, upto }) => {
+                    all.extend(digests);
+                    after = upto;
+                }
+                other => panic!("{other:?}"),
+            }
+            if after.is_none() {
+                return all;
+            }
+        }
+    }
+
+    pub fn buckets(&mut self, tags: &TagSet) -> Vec<Print> {
+        match self.digests(DigestQuery::Buckets { tags: tags.clone() }) {
+            Digests::Buckets(buckets) => buckets,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Prints and numbers of the live messages of a bucket.
+    pub fn entries(&mut self, tags: &TagSet, bucket: u16) -> Vec<(Print, u64)> {
+        let (mut all, mut after) = (Vec::new(), None);
+        loop {
+            match self.digests(DigestQuery::Entries { tags: tags.clone(), bucket, after }) {
+                Digests::Entries { entries, next } => {
+                    let numbers = entries.iter().map(|(print, one)| (*print, one.sequence().get()));
+                    all.extend(numbers);
+                    after = next;
+                }
+                other => panic!("{other:?}"),
+            }
+            if after.is_none() {
+                return all;
+            }
+        }
     }
 
     pub fn latest(&mut self, keys: &[&str]) -> Vec<Option<(u64, String)>> {

@@ -42,9 +42,11 @@ impl Crossings {
                 self.offer_bytes += bytes;
             }
             Wire::Want(_) | Wire::Seen(_) | Wire::Gone(_) => self.offer_bytes += bytes,
-            Wire::Hello(_) | Wire::Topology(_) | Wire::Ack(_) | Wire::NotNow(_) => {
-                self.other_bytes += bytes;
-            }
+            Wire::Hello(_)
+            | Wire::Topology(_)
+            | Wire::Ack(_)
+            | Wire::NotNow(_)
+            | Wire::Digests(_) => self.other_bytes += bytes,
             Wire::Connect(_)
             | Wire::Welcome(_)
             | Wire::Publish(_)

@@ -3,6 +3,7 @@
 pub mod away;
 pub mod configuring;
 pub mod connecting;
+pub mod differing;
 pub mod durability;
 pub mod fairness;
 pub mod faults;

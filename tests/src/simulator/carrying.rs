@@ -96,6 +96,7 @@ impl World {
             | Item::Synced
             | Item::Ack(_)
             | Item::Topology(_)
+            | Item::Digests(_)
             | Item::Hello
             | Item::Ping
             | Item::Pong => {}

@@ -176,6 +176,7 @@ impl World {
                 | Item::NotNow(_)
                 | Item::Conflated(_)
                 | Item::Topology(_)
+                | Item::Digests(_)
                 | Item::Named(..)
                 | Item::Hello
                 | Item::Ping

@@ -1,8 +1,11 @@
 //! What the world tells the invariants: one fact at a time, in the order in which things happen.
 
+use std::collections::BTreeMap;
+
+use slipstream_core::digest::Print;
 use slipstream_core::message::Message;
 use slipstream_core::store::Batch;
-use slipstream_core::tags::list;
+use slipstream_core::tags::{TagSet, list};
 
 use super::application::{App, Said};
 use super::frames::Item;
@@ -153,6 +156,8 @@ pub struct View<'a> {
     pub names: &'a [String],
     /// Sites that were removed for good.
     pub removed: &'a [bool],
+    /// What the state in each store adds up to, by tag set; only after healing.
+    pub digests: &'a [BTreeMap<TagSet, Print>],
 }
 
 impl View<'_> {

@@ -13,7 +13,7 @@ use slipstream_core::message::{Kind, Message};
 use slipstream_core::offer::{Span, describe, read};
 use slipstream_core::topology::Record;
 use slipstream_core::wire::{
-    Ack, NotNow, Outcome, ReadResult, Wire, deliveries, messages, records,
+    Ack, NotNow, Outcome, ReadResult, TagSetDigest, Wire, deliveries, digests, messages, records,
 };
 
 /// One thing that a frame of a node says.
@@ -39,6 +39,8 @@ pub enum Item {
     Hello,
     /// What a node knows of the mesh.
     Topology(Vec<Record>),
+    /// What the tag sets that are for both add up to.
+    Digests(Vec<TagSetDigest>),
     /// Messages by their identity.
     Named(Naming, Vec<Span>),
     /// Ping.
@@ -151,6 +153,10 @@ impl fmt::Display for Item {
                     write!(f, "{node} is linked to [{links}] ")?;
                 }
                 Ok(())
+            }
+            Self::Digests(digests) => {
+                f.write_str("digests")?;
+                digests.iter().try_for_each(|one| write!(f, " {:016x}={}", one.tags, one.print))
             }
             Self::Named(naming, spans) => write!(f, "{naming:?} {}", describe(spans)),
             Self::Ping => f.write_str("ping"),
@@ -268,6 +274,10 @@ fn parse_binary(bytes: &Bytes, node: &str) -> Result<Vec<Item>, String> {
         Wire::Want(batch) => vec![named(Naming::Want, &batch)?],
         Wire::Seen(batch) => vec![named(Naming::Seen, &batch)?],
         Wire::Gone(batch) => vec![named(Naming::Gone, &batch)?],
+        Wire::Digests(batch) => {
+            let (_, digests) = digests(&batch).map_err(|error| error.to_string())?;
+            vec![Item::Digests(digests)]
+        }
         Wire::Messages(batch) => {
             let messages = messages(&batch).map_err(|error| error.to_string())?;
             messages.into_iter().map(Item::Message).collect()

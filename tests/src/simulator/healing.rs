@@ -124,6 +124,10 @@ impl World {
             if !session.is_some_and(|session| session.connected) {
                 return Some(format!("no link to {}", self.names[other]));
             }
+            let compared = session.and_then(|session| session.digests).unwrap_or_default();
+            if compared != "equal" {
+                return Some(format!("digests of {}: {compared}", self.names[other]));
+            }
         }
         for app in self.apps.iter().filter(|app| app.site == site && !app.gone) {
             if !app.greeted {

@@ -193,7 +193,8 @@ impl World {
             AdminRequest::Where(_)
             | AdminRequest::ReplayDeadLetter(_)
             | AdminRequest::PurgeDeadLetter(_)
-            | AdminRequest::ForgetSession(_) => ORDER,
+            | AdminRequest::ForgetSession(_)
+            | AdminRequest::Digests(_) => ORDER,
         };
         self.give(site, Input::Admin { ticket, request });
     }
@@ -227,6 +228,7 @@ impl World {
                 self.ask(site, request);
             }
             AdminAnswer::Where(_)
+            | AdminAnswer::Digests(_)
             | AdminAnswer::Done
             | AdminAnswer::NotFound
             | AdminAnswer::Refused(_) => {}

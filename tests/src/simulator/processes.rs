@@ -402,6 +402,7 @@ impl World {
             Told::PeerLostStore { .. } | Told::PeerStoreWentBack { .. } => {
                 self.counts.sometimes(Sometimes::Rewound)
             }
+            Told::DigestsDiffer { .. } => self.counts.volume("differences found", 1),
             Told::StoreWentBack { .. } => self.counts.sometimes(Sometimes::OldCopy),
             Told::IdInUse { .. } => self.counts.sometimes(Sometimes::IdOfAnother),
             Told::DeadLetter { .. } => self.counts.sometimes(Sometimes::DeadLetter),

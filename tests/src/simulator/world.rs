@@ -220,6 +220,7 @@ impl World {
             apps: &self.apps,
             names: &self.names,
             removed: &self.removed,
+            digests: &[],
         };
         if let Err((name, broken)) = self.invariants.see(fact, &view) {
             self.fail(name, broken.what, broken.subjects);
@@ -228,6 +229,8 @@ impl World {
 
     /// Asks every invariant to look at everything, after healing.
     pub fn judge(&mut self) {
+        let stores = self.sites.iter().map(|site| &site.disk.durable);
+        let digests: Vec<_> = stores.map(|store| store.roots().into_iter().collect()).collect();
         let view = View {
             now: self.now,
             plan: &self.plan,
@@ -235,6 +238,7 @@ impl World {
             apps: &self.apps,
             names: &self.names,
             removed: &self.removed,
+            digests: &digests,
         };
         if let Err((name, broken)) = self.invariants.settled(&view, &self.statuses) {
             self.fail(name, broken.what, broken.subjects);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use slipstream_core::clock::Hlc;
+use slipstream_core::digest::{BUCKETS, DigestQuery, Digests, Print, Roots, bucket_of};
 use slipstream_core::extent::Extent;
 use slipstream_core::ids::{DeadLetterId, Hash128, Incarnation, Position, SessionId, StoreId};
 use slipstream_core::message::{Kind, Message};
@@ -10,7 +11,7 @@ use slipstream_core::store::{
     Answer, Batch, DeadLetter, DeadReason, Latest, Query, ReceiptBlock, Recovered, Row, SeenKey,
     SeenRecord, SessionRecord, StoredRow, Usage, VALUES_BYTES, Value,
 };
-use slipstream_core::tags::TagSet;
+use slipstream_core::tags::{TagSet, list};
 use slipstream_core::time::WallMs;
 
 /// Rows that one [`Query::Find`] looks at.
@@ -292,6 +293,7 @@ impl MemoryStore {
                 let letters = self.dead_letters.range(after.next()..).take(limit);
                 Answer::DeadLetters(letters.map(|(_, letter)| letter.clone()).collect())
             }
+            Query::Digests(query) => Answer::Digests(self.digests(&query)),
         }
     }
 
@@ -375,6 +377,54 @@ impl MemoryStore {
         matching
             .reduce(|a, b| if b.message.is_newer_than(&a.message) { b } else { a })
             .map_or(Value::Absent, Value::Newest)
+    }
+
+    fn digests(&self, query: &DigestQuery) -> Digests {
+        match query {
+            DigestQuery::TagSets { after } => {
+                let mut roots = self.roots();
+                roots.retain(|(tags, _)| after.as_ref().is_none_or(|after| tags > after));
+                Digests::TagSets(Roots { digests: roots, upto: None })
+            }
+            DigestQuery::Buckets { tags } => {
+                let mut buckets = vec![Print::NOTHING; usize::from(BUCKETS)];
+                for (hash, row) in
+                    self.live().filter(|(_, row)| row.message.tags() == tags.as_str())
+                {
+                    let bucket = &mut buckets[usize::from(bucket_of(hash))];
+                    *bucket = bucket.plus(Print::of(hash, &row.message));
+                }
+                Digests::Buckets(buckets)
+            }
+            DigestQuery::Entries { tags, bucket, after } => {
+                let entries = self.live().filter(|(hash, row)| {
+                    row.message.tags() == tags.as_str()
+                        && bucket_of(hash) == *bucket
+                        && after.is_none_or(|after| **hash > after)
+                });
+                let entry = |(hash, row): (&Hash128, &Row)| {
+                    (Print::of(hash, &row.message), row.message.clone())
+                };
+                Digests::Entries { entries: entries.map(entry).collect(), next: None }
+            }
+        }
+    }
+
+    /// The digest of each tag set that holds anything, added up from nothing.
+    pub fn roots(&self) -> Vec<(TagSet, Print)> {
+        let mut roots = BTreeMap::<TagSet, Print>::new();
+        for (hash, row) in self.live() {
+            let tags = TagSet::new(list(row.message.tags())).expect("stored tags are good");
+            let root = roots.entry(tags).or_default();
+            *root = root.plus(Print::of(hash, &row.message));
+        }
+        roots.into_iter().collect()
+    }
+
+    /// The newest of each key and tag set, without deletes.
+    fn live(&self) -> impl Iterator<Item = (&Hash128, &Row)> {
+        let newest = self.latest.iter().filter_map(|(hash, at)| Some((hash, self.rows.get(at)?)));
+        newest.filter(|(_, row)| row.message.kind() != Kind::Dk)
     }
 
     fn latest(&self, key: &Hash128) -> Option<Latest> {

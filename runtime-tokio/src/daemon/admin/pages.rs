@@ -19,8 +19,8 @@ use super::reply::{DeadLetterJson, Failure};
 use crate::daemon::config::masked;
 use crate::daemon::reload::ReloadError;
 
-type Node = State<Arc<Admin>>;
-type Answer = Result<Response, Failure>;
+pub(super) type Node = State<Arc<Admin>>;
+pub(super) type Answer = Result<Response, Failure>;
 
 /// How long the event loop and the store thread may take to answer a probe.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -257,13 +257,14 @@ async fn order(admin: &Admin, request: AdminRequest, missing: impl FnOnce() -> S
 }
 
 /// An answer that is none to this question: a refusal, or a fault.
-fn unexpected(answer: AdminAnswer) -> Failure {
+pub(super) fn unexpected(answer: AdminAnswer) -> Failure {
     match answer {
         AdminAnswer::Refused(refusal) => refusal.into(),
         AdminAnswer::NotFound => Failure::not_found("there is nothing of that name"),
         AdminAnswer::Status(_)
         | AdminAnswer::Where(_)
         | AdminAnswer::DeadLetters(_)
+        | AdminAnswer::Digests(_)
         | AdminAnswer::Done => Failure::internal("the node answered another question"),
     }
 }

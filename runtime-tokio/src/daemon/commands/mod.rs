@@ -7,6 +7,7 @@ mod check;
 mod connecting;
 mod dead_letters;
 mod demo;
+mod diff;
 mod get;
 mod publish;
 mod run;
@@ -39,6 +40,8 @@ pub(super) enum Command {
     Get(get::Get),
     /// Print what an application is handed
     Sub(subscribe::Subscribe),
+    /// Name the keys on which two nodes differ
+    Diff(diff::Diff),
     /// Measure throughput and latency
     Bench(bench::Bench),
     /// Work on messages that a session could not be brought to acknowledge
@@ -59,6 +62,7 @@ pub(super) fn execute(command: Command) -> Result<ExitCode, Failed> {
         Command::Pub(publish) => publish.execute(),
         Command::Get(get) => get.execute(),
         Command::Sub(subscribe) => subscribe.execute(),
+        Command::Diff(diff) => diff.execute(),
         Command::Bench(bench) => bench.execute(),
         Command::DeadLetters(letters) => letters.execute(),
         Command::Sessions(sessions) => sessions.execute(),

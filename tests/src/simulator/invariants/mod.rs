@@ -20,6 +20,7 @@ mod p3_once;
 mod p4_no_loops;
 mod p5_targeted;
 mod p6_convergence;
+mod p6_digests;
 mod p6_reads;
 mod p8_bounded;
 mod p9_idempotent;
@@ -90,6 +91,7 @@ invariants! {
     p4_no_loops: "P4 no loops",
     p5_targeted: "P5 targeted",
     p6_convergence: "P6 convergence",
+    p6_digests: "P6 digests",
     p6_reads: "P6 reads",
     p8_bounded: "P8 bounded",
     p9_idempotent: "P9 idempotent publishing",

@@ -1,0 +1,191 @@
+//! Digests are compared with those of neighbours; what differs is offered again (P6).
+//!
+//! All of it happens once a second at most: claims that came in wait for that, and the store is
+//! asked only if something was written since it was asked last. What stays true: the digests that
+//! are claimed or compared are those of everything that is durable at that moment.
+
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::vec::Vec;
+
+use bytes::Bytes;
+
+use crate::admin::{AdminAnswer, DigestsHere};
+use crate::convergence::{Claim, Convergence};
+use crate::digest::{self, DigestQuery, Digests, Print, Roots};
+use crate::event::Event;
+use crate::ids::{LinkId, NodeId, SessionId, Ticket};
+use crate::io::{Close, Frame, Output};
+use crate::link::Link;
+use crate::session::Session;
+use crate::store::Query;
+use crate::tags::{self, TagSet};
+use crate::wire::{BatchKind, DigestsHead, FrameWriter, TagSetDigest, digests};
+
+use super::connect::protocol;
+use super::operate::Search;
+use super::{Node, Phase, Purpose, transmit};
+
+impl Node {
+    /// A peer claims its digests.
+    pub(super) fn peer_claims(&mut self, link: &mut Link, batch: &Bytes) -> Result<(), Close> {
+        let (head, claimed) = digests(batch).map_err(|error| protocol(&format!("{error}")))?;
+        if claimed.len() > digest::MAX_TAG_SETS {
+            return Err(protocol("digests of more tag sets than a claim holds"));
+        }
+        if let Some(peer) = link.peer()
+            && let Some(convergence) = self.comparing.peers.get_mut(&peer.node)
+        {
+            convergence.hear(link.id, Claim::new(head.whole, claimed));
+        }
+        Ok(())
+    }
+
+    /// Sees how far the peers are, and whether it is time to claim or to compare digests.
+    pub(super) fn compare_with_peers(&mut self) {
+        if self.phase != Phase::Running {
+            return;
+        }
+        let (head, now) = (self.log.durable(), self.now.instant);
+        let mut wanted = false;
+        for link in self.links.values() {
+            let Some(peer) = link.peer() else { continue };
+            let Some(session) = self.sessions.get(&peer.session) else { continue };
+            let convergence = self
+                .comparing
+                .peers
+                .entry(peer.node.clone())
+                .or_insert_with(|| Convergence::new(head, now));
+            convergence.look(link.id, session.cursor(), head, now);
+            let claims = peer.compares && convergence.may_claim(session.cursor(), now);
+            wanted |= claims || convergence.has_heard();
+        }
+        let by_name = &self.by_name;
+        let is_known = |peer: &NodeId| by_name.contains_key(&format!("peer:{peer}"));
+        self.comparing.peers.retain(|peer, _| is_known(peer));
+        if !wanted || self.comparing.asked {
+            return;
+        }
+        if self.comparing.own.as_ref().is_some_and(|(at, _)| *at == head) {
+            self.compare_now();
+        } else {
+            self.comparing.asked = true;
+            let query = Query::Digests(DigestQuery::TagSets { after: None });
+            self.fetch(Purpose::Compare, query);
+        }
+    }
+
+    /// The store has told the digests of this node: of everything that is durable, because it was
+    /// asked behind the commits that are known, and before the others.
+    pub(super) fn own_digests(&mut self, found: Digests) {
+        self.comparing.asked = false;
+        match found {
+            Digests::TagSets(roots) => {
+                self.comparing.own = Some((self.log.durable(), roots));
+                self.compare_now();
+            }
+            // It goes on looking when it is asked again.
+            Digests::Behind | Digests::Buckets(_) | Digests::Entries { .. } => {}
+        }
+    }
+
+    fn compare_now(&mut self) {
+        let Some((head, own)) = self.comparing.own.take() else { return };
+        let ids: Vec<LinkId> = self.links.keys().copied().collect();
+        for id in ids {
+            let Some(mut link) = self.links.remove(&id) else { continue };
+            self.compare_with(&mut link, &own);
+            self.links.insert(id, link);
+        }
+        self.comparing.own = Some((head, own));
+    }
+
+    fn compare_with(&mut self, link: &mut Link, own: &Roots) {
+        let Some(peer) = link.peer() else { return };
+        let (node, id, compares) = (peer.node.clone(), peer.session, peer.compares);
+        let (head, now) = (self.log.durable(), self.now.instant);
+        let Some(cursor) = self.sessions.get(&id).map(Session::cursor) else { return };
+        let Some(theirs) = self.topology.record(&node).map(|record| tag_set(&record.tags)) else {
+            return;
+        };
+        let ours = tag_set(&self.topology.mine().tags);
+        let Some(convergence) = self.comparing.peers.get_mut(&node) else { return };
+        let is_shared =
+            |tags: &TagSet| ours.matches(tags.as_str()) && theirs.matches(tags.as_str());
+        let differing = convergence.compare(own, is_shared, cursor, head, now);
+        let claims = compares && convergence.may_claim(cursor, now) && link.has_credit();
+        if claims {
+            convergence.claimed(head, now);
+        }
+        let rewinds = differing.is_some() && convergence.may_rewind(now);
+        if claims {
+            self.claim(link, own, is_shared);
+        }
+        if let Some(tag_sets) = differing.filter(|_| rewinds) {
+            self.offer_again(id, node, tag_sets);
+        }
+    }
+
+    /// Claims the digests of the tag sets that are for both.
+    fn claim(&mut self, link: &mut Link, own: &Roots, is_shared: impl Fn(&TagSet) -> bool) {
+        let limit = link.peer().map_or(0, |peer| peer.max_frame_bytes);
+        let mut writer = FrameWriter::new(BatchKind::Digests);
+        let all = own.digests.iter().filter(|(tags, _)| is_shared(tags));
+        // A peer with tiny frames is told of as many as fit.
+        let fit = limit.saturating_sub(64) / TagSetDigest::MAX_BYTES;
+        let fits = all.clone().count() <= fit;
+        writer.push(&DigestsHead { whole: own.upto.is_none() && fits });
+        for (tags, print) in all.take(fit) {
+            let tags = Print::of_tags(tags.as_str());
+            writer.push(&TagSetDigest { tags, print: *print });
+        }
+        transmit(&mut self.out, link, Frame::Binary(writer.finish()));
+    }
+
+    /// The peer holds something else than this node: doubt means rewind.
+    fn offer_again(&mut self, id: SessionId, peer: NodeId, tag_sets: usize) {
+        let (head, now) = (self.log.durable(), self.now.instant);
+        if self.sessions.get_mut(&id).is_some_and(|session| session.lose(head, now)) {
+            self.tally.rewound("digests_differ");
+            self.event(Event::DigestsDiffer { peer, tag_sets });
+            self.arrange_write(id);
+            self.ready.insert(id);
+        }
+    }
+
+    /// How long it is since a peer held what this node holds, in milliseconds, and what came of
+    /// comparing digests.
+    pub(super) fn convergence_of(&self, session: &Session) -> (Option<u64>, Option<&'static str>) {
+        let Some(peer) = session.peer() else { return (None, None) };
+        let (head, now) = (self.log.durable(), self.now.instant);
+        let settled = session.link.is_some() && session.cursor() >= head;
+        let (lag, verdict) = match self.comparing.peers.get(&peer.node) {
+            Some(known) if session.link.is_some() => (known.lag(settled, now), known.verdict(head)),
+            Some(known) => (known.lag(false, now), "unknown"),
+            // Not looked at since the start.
+            None if settled => (core::time::Duration::ZERO, "unknown"),
+            None => (now.since(self.started), "unknown"),
+        };
+        (Some(lag.as_millis() as u64), Some(verdict))
+    }
+
+    /// The store has found what an operator asked for.
+    pub(super) fn digests_found(&mut self, ticket: Ticket, query: DigestQuery, found: Digests) {
+        if found == Digests::Behind {
+            let again = Query::Digests(query.clone());
+            return self.search(ticket, Search::Digests(query), again);
+        }
+        let here = DigestsHere {
+            node: self.config.id.clone(),
+            tags: tag_set(&self.topology.mine().tags),
+            head: self.log.durable(),
+            digests: found,
+        };
+        let answer = AdminAnswer::Digests(Box::new(here));
+        self.out.push_back(Output::Admin { ticket, answer });
+    }
+}
+
+fn tag_set(canonical: &str) -> TagSet {
+    TagSet::new(tags::list(canonical)).unwrap_or_else(|_| TagSet::empty())
+}

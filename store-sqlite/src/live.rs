@@ -1,0 +1,249 @@
+//! The digests of the live state: the table `digests`, and what is asked of it.
+//!
+//! It changes with the table `latest`, in the same transaction, which reads what it replaces
+//! anyway; so the commit path pays nothing, and no start has to add anything up. What stays true:
+//! a row of the table is the sum of the prints of one bucket of one tag set in `latest`, or of all
+//! its buckets, and no row is zero. An answer adds what is pending in memory.
+
+use std::collections::{BTreeMap, HashSet};
+use std::ops::Bound;
+use std::sync::Arc;
+
+use rusqlite::{Connection, OptionalExtension, Result, params};
+use slipstream_core::digest::{
+    BUCKETS, Digests, MAX_ENTRIES, MAX_ENTRY_BYTES, MAX_NAMES_BYTES, MAX_TAG_SETS, Print, Roots,
+    bucket_of, range_of,
+};
+use slipstream_core::ids::{Hash128, Position};
+use slipstream_core::tags::{self, TagSet};
+
+use crate::commit::State;
+use crate::digest::{Digest, checksum_of};
+use crate::fetch::Reader;
+
+/// The bucket of the row that speaks of all buckets of a tag set.
+const ALL: i64 = -1;
+
+/// Pending keys that one question looks up in the table `latest`.
+const LOOKED_UP: usize = 8192;
+
+/// Names of tag sets above which those that nobody holds any more are given up.
+const NAMES: usize = 1024;
+
+/// The tag sets of pending rows, each name once.
+#[derive(Debug)]
+pub(crate) struct Names {
+    names: HashSet<Arc<str>>,
+    /// The one that was asked for last, as is likely again.
+    last: Arc<str>,
+    /// When to give up again.
+    bound: usize,
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Self { names: HashSet::new(), last: "".into(), bound: NAMES }
+    }
+}
+
+impl Names {
+    pub(crate) fn share(&mut self, name: &str) -> Arc<str> {
+        if *self.last == *name {
+            return self.last.clone();
+        }
+        let known = self.names.get(name).cloned();
+        self.last = known.unwrap_or_else(|| self.add(name.into()));
+        self.last.clone()
+    }
+
+    fn add(&mut self, name: Arc<str>) -> Arc<str> {
+        if self.names.len() >= self.bound {
+            self.names.retain(|name| Arc::strong_count(name) > 1);
+            self.bound = NAMES.max(2 * self.names.len());
+        }
+        self.names.insert(name.clone());
+        name
+    }
+}
+
+/// What a transaction changes, told in the order of the keys.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    /// By bucket, in order, and tag set.
+    buckets: Vec<(u16, Arc<str>, Print)>,
+    /// By tag set, which lies at this address.
+    all: BTreeMap<usize, (Arc<str>, Print)>,
+}
+
+impl Changes {
+    /// One print takes the place of another one. Tag sets are compared by address: one that is
+    /// there twice is changed twice.
+    pub(crate) fn replace(&mut self, key: &Hash128, tags: &Arc<str>, old: Print, new: Print) {
+        let change = new.minus(old);
+        if change == Print::NOTHING {
+            return;
+        }
+        let bucket = bucket_of(key);
+        let here = self.buckets.iter_mut().rev().take_while(|(other, ..)| *other == bucket);
+        match here.into_iter().find(|(_, other, _)| Arc::ptr_eq(other, tags)) {
+            Some((.., sum)) => *sum = sum.plus(change),
+            None => self.buckets.push((bucket, tags.clone(), change)),
+        }
+        let address = tags.as_ptr() as usize;
+        let (_, sum) = self.all.entry(address).or_insert_with(|| (tags.clone(), Print::NOTHING));
+        *sum = sum.plus(change);
+    }
+
+    /// Changes the table; `digest` is that of the tables.
+    pub(crate) fn write(&self, db: &Connection, digest: &mut Digest) -> Result<()> {
+        let mut lookup = db.prepare_cached(LOOKUP)?;
+        let mut put = db.prepare_cached(
+            "INSERT INTO digests (bucket, tags, sum, checksum) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (bucket, tags) DO UPDATE SET sum = ?3, checksum = ?4",
+        )?;
+        let mut delete =
+            db.prepare_cached("DELETE FROM digests WHERE bucket = ?1 AND tags = ?2")?;
+        let all = self.all.values().map(|(tags, change)| (ALL, tags, *change));
+        let buckets = self.buckets.iter();
+        let buckets = buckets.map(|(bucket, tags, change)| (i64::from(*bucket), tags, *change));
+        for (bucket, tags, change) in all.chain(buckets) {
+            if change == Print::NOTHING {
+                continue;
+            }
+            let old = lookup.query_row(params![bucket, &**tags], sum).optional()?;
+            let new = old.unwrap_or_default().plus(change);
+            digest.remove(old.map_or(0, |old| checksum(bucket, tags, old)));
+            if new == Print::NOTHING {
+                delete.execute(params![bucket, &**tags])?;
+                continue;
+            }
+            let sound = checksum(bucket, tags, new);
+            digest.add(sound);
+            put.execute(params![bucket, &**tags, new.get().cast_signed(), sound])?;
+        }
+        Ok(())
+    }
+}
+
+const LOOKUP: &str = "SELECT sum FROM digests WHERE bucket = ?1 AND tags = ?2";
+
+/// The sum in the first column.
+fn sum(row: &rusqlite::Row<'_>) -> Result<Print> {
+    Ok(Print::new(row.get::<_, i64>(0)?.cast_unsigned()))
+}
+
+/// CRC-32 of a row of the table.
+pub(crate) fn checksum(bucket: i64, tags: &str, sum: Print) -> u32 {
+    checksum_of([bucket.cast_unsigned(), sum.get()], &[tags.as_bytes()])
+}
+
+/// The digests of tag sets behind `after`.
+pub(crate) fn tag_sets(db: &Connection, state: &State, after: Option<&TagSet>) -> Result<Digests> {
+    if !state.pending.look_up(db, LOOKED_UP)? {
+        return Ok(Digests::Behind);
+    }
+    let mut statement = db.prepare_cached(
+        "SELECT sum, tags FROM digests WHERE bucket = -1 AND (?1 IS NULL OR tags > ?1)
+         ORDER BY tags LIMIT ?2",
+    )?;
+    let limit = i64::try_from(MAX_TAG_SETS).unwrap_or(i64::MAX).saturating_add(1);
+    let mut rows = statement.query(params![after.map(TagSet::as_str), limit])?;
+    let mut sums = BTreeMap::<String, Print>::new();
+    let mut bytes = 0;
+    let mut full = false;
+    while !full && let Some(row) = rows.next()? {
+        let name: String = row.get(1)?;
+        bytes += name.len();
+        full = sums.len() == MAX_TAG_SETS || (bytes > MAX_NAMES_BYTES && !sums.is_empty());
+        sums.insert(name, sum(row)?);
+    }
+    // The last one only says that there is more.
+    let upto = sums.last_key_value().filter(|_| full).map(|(last, _)| last.clone());
+    let behind = |name: &str| after.is_none_or(|after| name > after.as_str());
+    let before = |name: &str| upto.as_deref().is_none_or(|upto| name < upto);
+    for (_, name, change) in state.pending.changes() {
+        if behind(name) && before(name) {
+            match sums.get_mut(name) {
+                Some(sum) => *sum = sum.plus(change),
+                None => drop(sums.insert(name.to_owned(), change)),
+            }
+        }
+    }
+    if full {
+        sums.pop_last();
+    }
+    Ok(Digests::TagSets(roots(sums, full)))
+}
+
+/// As many of these tag sets as one answer may hold; `more`: others follow in the table.
+fn roots(sums: BTreeMap<String, Print>, mut more: bool) -> Roots {
+    let mut roots = Roots::default();
+    let (mut looked_at, mut bytes, mut last) = (0, 0, None);
+    for (name, sum) in sums {
+        bytes += name.len();
+        if looked_at == MAX_TAG_SETS || (bytes > MAX_NAMES_BYTES && looked_at > 0) {
+            more = true;
+            break;
+        }
+        looked_at += 1;
+        let tags = TagSet::new(tags::list(&name)).unwrap_or_else(|_| TagSet::empty());
+        if sum != Print::NOTHING {
+            roots.digests.push((tags.clone(), sum));
+        }
+        last = Some(tags);
+    }
+    roots.upto = last.filter(|_| more);
+    roots
+}
+
+/// The digest of each bucket of a tag set.
+pub(crate) fn buckets(db: &Connection, state: &State, tags: &TagSet) -> Result<Digests> {
+    if !state.pending.look_up(db, LOOKED_UP)? {
+        return Ok(Digests::Behind);
+    }
+    let mut lookup = db.prepare_cached(LOOKUP)?;
+    let stored = |bucket: u16| lookup.query_row(params![bucket, tags.as_str()], sum).optional();
+    let mut sums = (0..BUCKETS)
+        .map(stored)
+        .map(|sum| sum.map(Option::unwrap_or_default))
+        .collect::<Result<Vec<_>>>()?;
+    for (key, name, change) in state.pending.changes() {
+        if name == tags.as_str() {
+            let sum = &mut sums[usize::from(bucket_of(key))];
+            *sum = sum.plus(change);
+        }
+    }
+    Ok(Digests::Buckets(sums))
+}
+
+impl Reader<'_> {
+    /// The live messages of a bucket of a tag set behind `after`.
+    pub(crate) fn entries(
+        &mut self,
+        tags: &TagSet,
+        bucket: u16,
+        after: Option<Hash128>,
+    ) -> Result<Digests> {
+        let range = range_of(bucket);
+        let first = after.map_or(Bound::Included(*range.start()), Bound::Excluded);
+        let range = (first, *range.end());
+        let (page, more) = self.state.pending.page(self.db, range, MAX_ENTRIES)?;
+        let mut next = page.last_key_value().filter(|_| more).map(|(last, _)| *last);
+        let (mut entries, mut bytes) = (Vec::new(), 0);
+        for (index, (key, newest)) in page.iter().enumerate() {
+            // Whose tag set it is says only the row.
+            if newest.print != Print::NOTHING
+                && let Some(row) = self.row_at(Position::new(newest.position))?
+                && row.message.tags() == tags.as_str()
+            {
+                entries.push((newest.print, row.message));
+            }
+            bytes += u64::from(newest.size);
+            if bytes > MAX_ENTRY_BYTES && index + 1 < page.len() {
+                next = Some(*key);
+                break;
+            }
+        }
+        Ok(Digests::Entries { entries, next })
+    }
+}
