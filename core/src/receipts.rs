@@ -19,7 +19,7 @@ use crate::time::WallMs;
 /// How long an id is remembered.
 pub const WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
 /// Memory that one receipt takes, about, in bytes.
-pub const RECEIPT_BYTES: usize = 136;
+pub const RECEIPT_BYTES: usize = 168;
 
 /// Bounds of the memory.
 #[derive(Debug, Clone, Copy)]
@@ -344,6 +344,22 @@ mod tests {
         assert!(receipts.len() <= 100);
         assert_ne!(receipts.check(quiet, &hash(0), &hash(0), Some(WallMs(1))), Known::Fresh);
         assert_ne!(receipts.check(SESSION, &hash(200), &hash(200), Some(WallMs(1))), Known::Fresh);
+    }
+
+    #[test]
+    fn a_full_ring_costs_what_is_stated() {
+        const IDS: u64 = 65_536;
+        let mut receipts = receipts(IDS as usize, usize::MAX);
+        let taken = allocation_counter::measure(|| {
+            for n in 1..=2 * IDS {
+                receipts.insert(SESSION, true, hash(n), receipt(n), WallMs(1));
+                if n % 1000 == 0 {
+                    receipts.take_blocks([SESSION].into_iter(), WallMs(1), Some(WallMs(1)));
+                }
+            }
+        });
+        let each = taken.bytes_current as u64 / IDS;
+        assert!(each <= RECEIPT_BYTES as u64, "{each} bytes a receipt");
     }
 
     #[test]

@@ -23,11 +23,11 @@ fn is_empty(folder: &Path) -> bool {
 fn a_demo_holds_and_says_so_in_a_table() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let demo = demo(folder.path(), &[]);
-    for phase in ["start", "publish", "cut", "kill", "restart", "heal", "wait", "check"] {
+    for phase in ["start", "publish", "cut", "kill", "restart", "heal", "wait", "join", "check"] {
         assert!(demo.stderr.contains(&format!("s  {phase} ")), "{phase}: {demo:?}");
     }
     let page = demo.ok();
-    for row in ["PUBLISHED AT", "aws", "azure", "gcp", "receipts", "message copies"] {
+    for row in ["PUBLISHED AT", "aws", "azure", "gcp", "receipts", "copies against least"] {
         assert!(page.lines().any(|line| line.trim_start().starts_with(row)), "{row}: {page}");
     }
     assert!(page.contains("900, honoured 900"), "{page}");
@@ -41,6 +41,13 @@ fn a_demo_says_the_same_as_json() {
     let report: serde_json::Value = serde_json::from_str(&json).expect("nothing but JSON");
     assert_eq!(report["ok"], true, "{json}");
     assert_eq!(report["receipts_honoured"], 900, "{json}");
+    let late = &report["late_site"];
+    assert!(late["keys"].as_u64() > Some(100), "{late}");
+    assert_eq!(late["current"], late["keys"]);
+    assert!(
+        report["copies_least"].as_u64() > Some(900) && report["copies_total"].is_u64(),
+        "{json}"
+    );
     let cells = report["deliveries"].as_array().expect("a list");
     assert_eq!(cells.len(), 9);
     for cell in cells {

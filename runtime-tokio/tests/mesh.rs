@@ -1,6 +1,6 @@
 //! Meshes of real nodes: every destination gets everything once, over any route.
 
-use slipstream_tests::scenarios::mesh;
+use slipstream_tests::scenarios::{mesh, redundant};
 
 /// The binary that Cargo built for these tests.
 const SLIPSTREAM: &str = env!("CARGO_BIN_EXE_slipstream");
@@ -38,4 +38,9 @@ fn tags_are_reached_through_any_node() {
 #[test]
 fn a_late_node_is_brought_up_to_date() {
     mesh::a_late_node_is_brought_up_to_date(SLIPSTREAM);
+}
+
+#[test]
+fn either_of_two_may_be_killed() {
+    redundant::either_of_two_may_be_killed(SLIPSTREAM);
 }

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use slipstream_core::clock::Hlc;
-use slipstream_core::config::Durability;
+use slipstream_core::config::{Config, Durability};
 use slipstream_core::event::Event;
-use slipstream_core::ids::{Incarnation, LinkId, Position, Sequence, StoreId};
+use slipstream_core::ids::{Incarnation, LinkId, NodeId, Position, Sequence, StoreId};
 use slipstream_core::io::{CloseCode, Frame, Input, Protocol};
 use slipstream_core::message::{Fields, Kind, Message};
 use slipstream_core::time::WallMs;
@@ -112,4 +112,39 @@ fn a_peer_that_does_not_read_its_refusals_is_not_read_either() {
     world.take_frames();
     let resumed = format!("Resume({link:?})");
     assert!(world.trace.iter().any(|line| line.ends_with(&resumed)), "it reads, and is read");
+}
+
+/// Names of applications are taken up to `limits.max_sessions`. Who is refused learns why, the
+/// others go on, and `store.session_ttl` ends those who never come back.
+#[test]
+fn names_without_end_meet_a_limit_and_go_when_their_time_is_over() {
+    let mut config = Config::new(NodeId::new("a").expect("a good name"));
+    config.store.session_ttl = Duration::from_secs(600);
+    let most = config.limits.max_sessions;
+    let mut world = World::with(config);
+    let till = world.connect("client=till&keys=");
+    world.settle();
+    world.said(till);
+    for number in 1..most {
+        let link = world.connect(&format!("client=pi-{number}"));
+        world.settle();
+        world.lose(link);
+        world.frames(link);
+    }
+    world.settle();
+    let refused = world.connect("client=one-more");
+    world.settle();
+    let close = &world.closed[&refused];
+    assert_eq!(close.code, CloseCode::Limit, "{close:?}");
+    assert!(close.reason.contains("sessions"), "{close:?}");
+    world.publish(till, "m-1", "order:1", "1");
+    world.settle();
+    assert_eq!(world.said(till).pop().expect("an answer")["type"], "ACK", "the others go on");
+
+    world.pass(Duration::from_secs(602));
+    let ended = |event: &&Event| matches!(event, Event::SessionEnded { owed, .. } if *owed <= 1);
+    assert_eq!(world.events.iter().filter(ended).count(), most - 1, "each is told");
+    let welcome = world.connect("client=one-more");
+    world.settle();
+    assert!(!world.closed.contains_key(&welcome));
 }

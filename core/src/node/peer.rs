@@ -185,7 +185,10 @@ impl Node {
             session.refusals = session.refusals.saturating_add(1);
         }
         let limit = backoff(retry.ack_timeout / 8, retry.max_backoff, session.refusals.min(32));
-        let at = self.now.instant + self.random.upper_half(limit);
+        // All that is refused during one wait comes again when that is over, and so in the order of
+        // the log: a peer with little room takes what the cursor waits for.
+        let held = session.hold_until.filter(|until| *until > now);
+        let at = held.unwrap_or(now + self.random.upper_half(limit));
         for position in peer.refuse(not_now.first, not_now.last) {
             session.schedule_at(position, at);
         }

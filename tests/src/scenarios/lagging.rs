@@ -122,7 +122,7 @@ pub fn conflated_on_request(binary: &str) {
 pub fn two_full_nodes_drain_each_other(binary: &str) {
     let full = |id: &str| {
         let config = NodeConfig::new(id).text("store.max_bytes", "8MiB");
-        config.text("retry.max_backoff", "1s")
+        config.text("retry.ack_timeout", "1s").text("retry.max_backoff", "1s")
     };
     let mut azure = Daemon::start(binary, full("azure"));
     let mut aws = Daemon::start(binary, full("aws").peer(&azure.config.address));

@@ -17,6 +17,7 @@ pub mod payments;
 pub mod publishing;
 pub mod reading;
 pub mod receiving;
+pub mod redundant;
 pub mod retry;
 pub mod storing;
 

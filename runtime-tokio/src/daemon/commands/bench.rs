@@ -1,6 +1,6 @@
 //! `slipstream bench`: how fast messages go in at one node and come out at another.
 //!
-//! By default it starts two nodes of its own, so that it can tell what they cost. Everything that
+//! By default it starts nodes of its own, so that it can tell what they cost. Everything that
 //! is published is also counted in at the other end: a figure for messages that were lost, changed
 //! or repeated is not printed.
 
@@ -30,6 +30,7 @@ const ALONE: u64 = 500;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  slipstream bench\n  \
                         slipstream bench --protocol json --seconds 10\n  \
+                        slipstream bench --nodes 5\n  \
                         slipstream bench --url ws://10.0.0.7:7400 --to ws://10.0.0.8:7400\n\n\
                         Existing nodes keep up to --keys values under keys that begin with \
                         bench: and are not told to sync: what they are set to is measured.")]
@@ -40,6 +41,10 @@ pub(crate) struct Bench {
     /// Receive from this node
     #[arg(long, value_name = "URL", requires = "url")]
     to: Option<String>,
+    /// Start so many nodes, each linked to each: in at the first, out at the last
+    #[arg(long, value_name = "N", default_value_t = 2, conflicts_with = "url",
+          value_parser = clap::value_parser!(u8).range(2..=16))]
+    nodes: u8,
     /// Different keys
     #[arg(long, value_name = "N", default_value_t = 100_000,
           value_parser = clap::value_parser!(u64).range(1..=10_000_000))]
@@ -94,11 +99,11 @@ impl Bench {
         // Dropped last: its nodes end, and their files go.
         let mesh = match &self.url {
             Some(_) => None,
-            None => Some(Mesh::start(self.dir.as_deref()).await?),
+            None => Some(Mesh::start(self.dir.as_deref(), self.nodes.into()).await?),
         };
         let (from, to) = match (&self.url, &self.to, &mesh) {
             (Some(url), Some(to), _) => (url.clone(), to.clone()),
-            (_, _, Some(mesh)) => (mesh.url(0), mesh.url(1)),
+            (_, _, Some(mesh)) => mesh.urls(),
             (_, _, None) => return Err(Failed::usage("--url needs --to")),
         };
         let shape = Shape {

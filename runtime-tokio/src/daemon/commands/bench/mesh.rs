@@ -1,4 +1,4 @@
-//! Two nodes of the same binary, linked on loopback, in a folder that goes with them.
+//! Nodes of the same binary, each linked to each on loopback, in a folder that goes with them.
 //!
 //! They are processes of their own, so that what they use can be told from what the measuring
 //! uses. However the measuring ends, they are killed by their own process ids and their files
@@ -15,14 +15,14 @@ use tempfile::TempDir;
 use crate::daemon::Failed;
 use crate::daemon::admin_client::AdminClient;
 
-/// For a node to be ready, and for the link between them.
+/// For a node to be ready, and for the links between them.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Of the processor times in /proc: 100 a second on every Linux.
 const TICK: Duration = Duration::from_millis(10);
 
-/// The two nodes. Messages go in at the first.
+/// The nodes. Messages go in at the first, and are received at the last.
 #[derive(Debug)]
 pub(super) struct Mesh {
     // Before the folder: they end before their files go.
@@ -68,8 +68,8 @@ pub(super) struct Sample {
 }
 
 impl Mesh {
-    /// Starts both and waits for their link.
-    pub(super) async fn start(parent: Option<&Path>) -> Result<Self, Failed> {
+    /// Starts so many and waits for their links.
+    pub(super) async fn start(parent: Option<&Path>, count: usize) -> Result<Self, Failed> {
         let mut place = tempfile::Builder::new();
         place.prefix("slipstream-bench-");
         let folder = match parent {
@@ -81,16 +81,21 @@ impl Mesh {
             let parent = parent.display();
             Failed::general(format!("cannot make a folder in {parent}: {error}; see --dir"))
         })?;
-        let first = Node::start(folder.path(), "bench-a", None).await?;
-        let second = Node::start(folder.path(), "bench-b", Some(&first.url)).await?;
-        let mesh = Self { nodes: vec![first, second], folder };
+        let mut nodes = Vec::<Node>::new();
+        for number in 1..=count {
+            let peers: Vec<&str> = nodes.iter().map(|node| node.url.as_str()).collect();
+            let node = Node::start(folder.path(), &format!("bench-{number}"), &peers).await?;
+            nodes.push(node);
+        }
+        let mesh = Self { nodes, folder };
         mesh.linked().await?;
         Ok(mesh)
     }
 
-    /// WebSocket URL of a node.
-    pub(super) fn url(&self, node: usize) -> String {
-        self.nodes[node].url.clone()
+    /// WebSocket URLs of the first node and the last.
+    pub(super) fn urls(&self) -> (String, String) {
+        let url = |node: Option<&Node>| node.map(|node| node.url.clone()).unwrap_or_default();
+        (url(self.nodes.first()), url(self.nodes.last()))
     }
 
     /// Where the data is.
@@ -109,10 +114,11 @@ impl Mesh {
     async fn linked(&self) -> Result<(), Failed> {
         let end = Instant::now() + PATIENCE;
         for node in &self.nodes {
-            while metric(&node.admin.get("/metrics")?, "slipstream_link_up") < 1.0 {
+            let links = (self.nodes.len() - 1) as f64;
+            while metric(&node.admin.get("/metrics")?, "slipstream_link_up") < links {
                 if Instant::now() > end {
                     let url = &node.url;
-                    let message = format!("the node at {url} did not link to the other in time");
+                    let message = format!("the node at {url} did not link to the others in time");
                     return Err(Failed::general(message));
                 }
                 tokio::time::sleep(LOOK_EVERY).await;
@@ -123,12 +129,12 @@ impl Mesh {
 }
 
 impl Node {
-    async fn start(folder: &Path, id: &str, peer: Option<&str>) -> Result<Self, Failed> {
+    async fn start(folder: &Path, id: &str, peers: &[&str]) -> Result<Self, Failed> {
         let home = folder.join(id);
         let log = home.join("log");
         let config = home.join("slipstream.toml");
         let file = fs::create_dir(&home)
-            .and_then(|()| fs::write(&config, settings(id, peer)))
+            .and_then(|()| fs::write(&config, settings(id, peers)))
             .and_then(|()| File::create(&log))
             .map_err(|error| cannot(id, &error))?;
         let binary = std::env::current_exe().map_err(|error| cannot(id, &error))?;
@@ -185,13 +191,13 @@ fn cannot(id: &str, error: &impl ToString) -> Failed {
     Failed::general(format!("cannot start the node {id}: {}", error.to_string()))
 }
 
-fn settings(id: &str, peer: Option<&str>) -> String {
-    let peer = peer.map(|url| format!("[[peers]]\nurl = {url:?}\n")).unwrap_or_default();
+fn settings(id: &str, peers: &[&str]) -> String {
+    let peers: String = peers.iter().map(|url| format!("[[peers]]\nurl = {url:?}\n")).collect();
     format!(
         "[node]\nid = {id:?}\n\
          [listen]\naddress = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\n\
          [store]\ndurability = \"full\"\n\
-         [log]\nlevel = \"info\"\nformat = \"json\"\n{peer}"
+         [log]\nlevel = \"info\"\nformat = \"json\"\n{peers}"
     )
 }
 

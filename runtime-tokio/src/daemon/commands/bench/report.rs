@@ -120,9 +120,10 @@ impl Report {
         let cores = std::thread::available_parallelism().map_or(0, usize::from);
         let mut text = match (&self.place, self.level) {
             (Some(place), _) => format!(
-                "two linked nodes on this machine, {cores} cores for them and both clients, \
-                 files in {}\nevery message synced at each node before it is acknowledged or \
-                 handed on",
+                "{} nodes on this machine, each linked to each, {cores} cores for them and both \
+                 clients, files in {}\nevery message synced at each node before it is \
+                 acknowledged or handed on",
+                self.cost.len(),
                 place.folder.display()
             ),
             (None, Durability::Full) => format!(
@@ -155,17 +156,23 @@ impl Report {
         }
         let mut table =
             table(&["AT FULL SPEED", "CPU/MESSAGE, US", "MESSAGES/COMMIT", "PEAK MEMORY"]);
-        for (name, cost) in ["publisher's node", "subscriber's node"].iter().zip(&self.cost) {
+        let last = self.cost.len() - 1;
+        for (number, cost) in self.cost.iter().enumerate() {
+            let name = match number {
+                0 => "publisher's node",
+                _ if number == last => "subscriber's node",
+                _ => "another node",
+            };
             let memory = cost.peak_bytes.map(|bytes| ByteSize(bytes).display().iec().to_string());
             table.add_row([
-                (*name).to_owned(),
+                name.to_owned(),
                 cell(cost.cpu.map(micros)),
                 format!("{:.1}", cost.batch),
                 cell(memory),
             ]);
         }
-        let both: Option<Duration> = self.cost.iter().map(|cost| cost.cpu).sum();
-        table.add_row(["both".to_owned(), cell(both.map(micros))]);
+        let all: Option<Duration> = self.cost.iter().map(|cost| cost.cpu).sum();
+        table.add_row(["all".to_owned(), cell(all.map(micros))]);
         vec![table.trim_fmt(), String::new()]
     }
 

@@ -73,6 +73,8 @@ pub(super) struct Verdict {
     pub(super) overtaken: usize,
     /// Messages still to arrive, over all destinations.
     pub(super) outstanding: usize,
+    /// What the site that joined late has.
+    pub(super) late: Late,
     /// What does not hold.
     pub(super) failures: Vec<Failure>,
 }
@@ -92,6 +94,59 @@ impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} at {}: {}", self.id, self.node, self.what)
     }
+}
+
+/// What the site that joined late was brought up to date with.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Late {
+    /// Keys that target it.
+    pub(super) keys: usize,
+    /// Those of which it was handed the newest value.
+    pub(super) current: usize,
+    /// What does not hold.
+    pub(super) failures: Vec<Failure>,
+}
+
+impl Late {
+    /// Whether nothing is missing.
+    pub(super) fn is_up_to_date(&self) -> bool {
+        self.current == self.keys
+    }
+}
+
+/// Compares the newest values that were published with what the late site was handed (P7).
+pub(super) fn check_late(published: &[Published<'_>], arrived: &Arrived<'_>) -> Late {
+    let mut newest = HashMap::<(&str, &str), (&str, &str)>::new();
+    for published in published {
+        let receipts = published.samples.iter().zip(published.receipts);
+        for (sample, receipt) in receipts.filter(|(sample, _)| sample.targets(arrived.node)) {
+            let version = receipt.version.as_str();
+            let entry = newest.entry((&sample.key, sample.tags)).or_insert((version, &sample.id));
+            if version > entry.0 {
+                *entry = (version, &sample.id);
+            }
+        }
+    }
+    let mut last = HashMap::<(&str, &str), &str>::new();
+    let mut ids = HashSet::new();
+    let mut late = Late { keys: newest.len(), ..Late::default() };
+    let mut fail = |id: &str, what: String| {
+        late.failures.push(Failure { id: id.into(), node: arrived.node.into(), what });
+    };
+    for taken in arrived.deliveries {
+        last.insert((&taken.key, &taken.tags), &taken.id);
+        if taken.redelivery == 0 && !ids.insert(&taken.id) {
+            fail(&taken.id, "came again without a mark".into());
+        }
+    }
+    for (place, (_, id)) in &newest {
+        match last.get(place) {
+            Some(last) if last == id => late.current += 1,
+            Some(last) => fail(id, format!("is the newest of {}, and {last} came last", place.0)),
+            None => fail(id, format!("did not arrive; it is the newest of {}", place.0)),
+        }
+    }
+    late
 }
 
 /// A message with what is known of it.
@@ -124,6 +179,12 @@ pub(super) fn check(published: &[Published<'_>], arrived: &[Arrived<'_>]) -> Ver
 }
 
 impl Verdict {
+    /// Adds what came of the site that joined late.
+    pub(super) fn take_late(&mut self, late: Late) {
+        self.failures.extend(late.failures.iter().cloned());
+        self.late = late;
+    }
+
     fn receipt(&mut self, node: &str, sample: &Sample, receipt: Option<&Receipt>) {
         let Some(receipt) = receipt else {
             return self.fail(&sample.id, node, "has no receipt".into());

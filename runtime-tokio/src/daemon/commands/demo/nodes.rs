@@ -1,4 +1,5 @@
-//! The nodes of the demo: processes of this same binary, in a ring on loopback.
+//! The nodes of the demo: processes of this same binary, in a ring on loopback, and one that joins
+//! late.
 //!
 //! Each has a folder of its own with configuration, database and log. A node is killed for real,
 //! by SIGKILL to its own process; all of them end with the value.
@@ -39,13 +40,14 @@ const LOG_TAIL: usize = 5;
 /// What configures a node, for its environment would configure the children too.
 const ENVIRONMENT: &str = "SLIPSTREAM_";
 
-/// Three nodes; the link from the first to the second can be cut.
+/// The nodes; the link from the first to the second can be cut.
 #[derive(Debug)]
 pub(super) struct Mesh {
-    /// In the order of [`NODES`].
+    /// In the order of [`NODES`], and then the one that joined.
     pub(super) nodes: Vec<Node>,
     /// The link from the first to the second.
     pub(super) link: Proxy,
+    home: PathBuf,
 }
 
 impl Mesh {
@@ -71,12 +73,22 @@ impl Mesh {
         // Each dials the next, the first through the proxy.
         let next = [link.address, nodes[2].address, nodes[0].address];
         for (node, peer) in nodes.iter_mut().zip(next) {
-            node.configure(peer)?;
+            node.configure(&[peer])?;
             node.start()?;
         }
-        let mut mesh = Self { nodes, link };
+        let mut mesh = Self { nodes, link, home: home.to_owned() };
         mesh.all_linked().await?;
         Ok(mesh)
+    }
+
+    /// Starts a node that was never there before, linked to the first two.
+    pub(super) async fn join(&mut self, id: &'static str) -> Result<&Node, Failed> {
+        let mut late = Node::new(id, &self.home)?;
+        late.configure(&[self.nodes[0].address, self.nodes[1].address])?;
+        late.start()?;
+        late.linked(2).await?;
+        self.nodes.push(late);
+        Ok(&self.nodes[self.nodes.len() - 1])
     }
 
     /// Waits until every node has a link to every other.
@@ -116,12 +128,14 @@ impl Node {
         format!("http://{}", self.admin)
     }
 
-    fn configure(&self, peer: SocketAddr) -> Result<(), Failed> {
+    fn configure(&self, peers: &[SocketAddr]) -> Result<(), Failed> {
         let Self { id, address, admin, .. } = self;
+        let peers: String =
+            peers.iter().map(|peer| format!("[[peers]]\nurl = \"ws://{peer}/\"\n\n")).collect();
         let toml = format!(
             "[node]\nid = \"{id}\"\ntags = [\"{id}\"]\n\n\
              [listen]\naddress = \"{address}\"\nadmin = \"{admin}\"\n\n\
-             [[peers]]\nurl = \"ws://{peer}/\"\n\n\
+             {peers}\
              [reconnect]\ninitial = \"50ms\"\nmax = \"500ms\"\n\n\
              [log]\nformat = \"text\"\n"
         );
@@ -245,6 +259,8 @@ pub(super) struct Figures {
     pub(super) published_again: u64,
     /// Messages that came back to a node on their path.
     pub(super) loops_prevented: u64,
+    /// What all messages would have cost at least, each sent once to each other destination.
+    pub(super) least_copies: u64,
     /// Copies sent, by sender and receiver.
     pub(super) copies: BTreeMap<(&'static str, &'static str), u64>,
 }

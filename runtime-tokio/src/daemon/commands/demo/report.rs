@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::check::{Cell, Failure, Verdict};
 use super::nodes::Figures;
-use super::traffic::NODES;
+use super::traffic::{LATE, NODES};
 use crate::daemon::Failed;
 use crate::daemon::commands::table::table;
 
@@ -26,6 +26,9 @@ pub(super) struct Report {
     redeliveries_marked: usize,
     overtaken: usize,
     copies: Vec<Copies>,
+    copies_total: u64,
+    copies_least: u64,
+    late_site: LateSite,
     seconds: f64,
     failed: usize,
     failures: Vec<Failure>,
@@ -43,6 +46,13 @@ struct Delivered {
 struct Suppressed {
     other_route: u64,
     published_again: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct LateSite {
+    node: &'static str,
+    keys: usize,
+    current: usize,
 }
 
 #[derive(Debug, Serialize)]
@@ -79,6 +89,13 @@ impl Report {
             copies: copies
                 .map(|((from, to), messages)| Copies { from, to, messages: *messages })
                 .collect(),
+            copies_total: figures.copies.values().sum(),
+            copies_least: figures.least_copies,
+            late_site: LateSite {
+                node: LATE,
+                keys: verdict.late.keys,
+                current: verdict.late.current,
+            },
             seconds: (took.as_secs_f64() * 10.0).round() / 10.0,
             failed,
             failures: verdict.failures,
@@ -127,6 +144,20 @@ impl Report {
             ("redeliveries marked", self.redeliveries_marked.to_string()),
             ("overtaken", format!("{} by a newer value of their key", self.overtaken)),
             ("message copies", copies.collect::<Vec<_>>().join(", ")),
+            (
+                "copies against least",
+                format!(
+                    "{} / {}, with a link cut and a node killed",
+                    self.copies_total, self.copies_least
+                ),
+            ),
+            (
+                "site that joined late",
+                format!(
+                    "{} has {} of {} current values",
+                    self.late_site.node, self.late_site.current, self.late_site.keys
+                ),
+            ),
             ("time taken", format!("{:.1} s", self.seconds)),
         ] {
             lines.add_row([name.to_owned(), text]);
@@ -154,6 +185,7 @@ impl Report {
 
 #[cfg(test)]
 mod tests {
+    use super::super::check::Late;
     use super::*;
 
     fn verdict(failures: usize) -> Verdict {
@@ -164,6 +196,7 @@ mod tests {
         };
         Verdict {
             cells: vec![vec![Cell { arrived: 7, expected: 8 }; 3]; 3],
+            late: Late { keys: 9, current: 9, failures: Vec::new() },
             failures: (0..failures).map(failure).collect(),
             ..Verdict::default()
         }
@@ -193,6 +226,6 @@ mod tests {
         for node in NODES {
             assert_eq!(cells(node), Some(3), "{page}");
         }
-        assert!(page.contains("7.3 s"), "{page}");
+        assert!(page.contains("7.3 s") && page.contains("oci has 9 of 9"), "{page}");
     }
 }

@@ -1,4 +1,5 @@
-//! The course of the demo: publish, cut a link, kill a node, heal both, wait, check.
+//! The course of the demo: publish, cut a link, kill a node, heal both, wait, check; then a site
+//! joins that was never there, and is brought up to date.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -7,11 +8,11 @@ use std::time::{Duration, Instant};
 use slipstream_core::io::Protocol;
 use tokio::time::sleep;
 
-use super::check::{Arrived, Published, Receipt, Verdict, check};
+use super::check::{Arrived, Late, Published, Receipt, Verdict, check, check_late};
 use super::nodes::{Figures, Mesh, settled};
 use super::publisher::Publisher;
 use super::subscriber::Subscriber;
-use super::traffic::{NODES, Sample, samples};
+use super::traffic::{LATE, NODES, Sample, samples};
 use crate::client::ClientOptions;
 use crate::daemon::Failed;
 
@@ -71,10 +72,14 @@ pub(super) async fn tell(
     }
     say(since, "wait", "everything is published; until everything has arrived");
     wait(mesh, &samples, &receipts, &subscribers).await;
-    let verdict = judge(&samples, &receipts, &subscribers);
+    let mut verdict = judge(&samples, &receipts, &subscribers);
     for node in &mesh.nodes {
         figures.add(node.id, &node.status().await?);
     }
+    for (node, samples) in NODES.iter().zip(&samples) {
+        figures.least_copies += samples.iter().map(|sample| sample.least_copies(node)).sum::<u64>();
+    }
+    join_late(mesh, &samples, &receipts, &mut verdict, since).await?;
     let held = if verdict.failures.is_empty() { "all of it held" } else { "FAILED" };
     say(since, "check", held);
     for (node, subscriber) in NODES.iter().zip(&subscribers) {
@@ -117,6 +122,34 @@ impl Cast {
         };
         in_time(waiting).await
     }
+}
+
+/// A site joins that was never there: its subscriber is handed the current value of every key.
+async fn join_late(
+    mesh: &mut Mesh,
+    samples: &[Arc<[Sample]>],
+    receipts: &[Vec<Receipt>],
+    verdict: &mut Verdict,
+    since: Instant,
+) -> Result<(), Failed> {
+    let joined = Instant::now();
+    let url = format!("{}?client=demo-subscriber", mesh.join(LATE).await?.url());
+    let subscriber = Subscriber::start(url, options(1)).await?;
+    let published = published(samples, receipts);
+    let look = || {
+        let taken = subscriber.taken();
+        check_late(&published, &Arrived { node: LATE, deliveries: &taken })
+    };
+    let mut late = look();
+    while !(late.is_up_to_date() && all_settled(mesh).await) && joined.elapsed() < ARRIVAL_TIMEOUT {
+        sleep(CHECK_AGAIN).await;
+        late = look();
+    }
+    let Late { keys, current, .. } = late;
+    let text = format!("{LATE}, never there before, has {current} of {keys} current values");
+    say(since, "join", &text);
+    verdict.take_late(late);
+    Ok(())
 }
 
 /// Applications of the first node speak JSON, the others binary frames.
@@ -206,13 +239,14 @@ fn judge(
     receipts: &[Vec<Receipt>],
     subscribers: &[Subscriber],
 ) -> Verdict {
-    let published: Vec<_> = NODES
-        .iter()
-        .zip(samples.iter().zip(receipts))
-        .map(|(node, (samples, receipts))| Published { node, samples, receipts })
-        .collect();
+    let published = published(samples, receipts);
     let taken: Vec<_> = subscribers.iter().map(Subscriber::taken).collect();
     let arrived: Vec<_> =
         NODES.iter().zip(&taken).map(|(node, deliveries)| Arrived { node, deliveries }).collect();
     check(&published, &arrived)
+}
+
+fn published<'a>(samples: &'a [Arc<[Sample]>], receipts: &'a [Vec<Receipt>]) -> Vec<Published<'a>> {
+    let published = NODES.iter().zip(samples.iter().zip(receipts));
+    published.map(|(node, (samples, receipts))| Published { node, samples, receipts }).collect()
 }

@@ -12,6 +12,9 @@ use slipstream_core::wire::Publish;
 /// The nodes. Each has its id as its only tag.
 pub(super) const NODES: [&str; 3] = ["aws", "azure", "gcp"];
 
+/// The site that joins when all is over.
+pub(super) const LATE: &str = "oci";
+
 /// Every so many messages write a key that others write too.
 const HOT_EVERY: usize = 20;
 
@@ -43,6 +46,12 @@ impl Sample {
             ttl_ms: 0,
             body: &self.value,
         }
+    }
+
+    /// Other nodes that the message must come to: the least that it can be sent, where each node
+    /// is linked to each.
+    pub(super) fn least_copies(&self, from: &str) -> u64 {
+        NODES.iter().filter(|node| **node != from && self.targets(node)).count() as u64
     }
 
     /// Whether an application with the tags of this node is a destination.
@@ -85,6 +94,12 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+
+    #[test]
+    fn the_least_copies_are_one_for_each_other_destination() {
+        let least = |tags| Sample { tags, ..sample("aws", 1) }.least_copies("aws");
+        assert_eq!(["", "aws", "azure", "aws,azure", "azure,gcp"].map(least), [2, 0, 1, 1, 2]);
+    }
 
     #[test]
     fn messages_are_of_every_sort() {

@@ -50,14 +50,17 @@ impl World {
             .collect()
     }
 
+    fn published(&self) -> Vec<Published<'_>> {
+        let published = (0..NODES.len()).map(|at| Published {
+            node: NODES[at],
+            samples: &self.samples[at],
+            receipts: &self.receipts[at],
+        });
+        published.collect()
+    }
+
     fn check(&self) -> Verdict {
-        let published: Vec<_> = (0..NODES.len())
-            .map(|at| Published {
-                node: NODES[at],
-                samples: &self.samples[at],
-                receipts: &self.receipts[at],
-            })
-            .collect();
+        let published = self.published();
         let arrived: Vec<_> = (0..NODES.len())
             .map(|at| Arrived { node: NODES[at], deliveries: &self.deliveries[at] })
             .collect();
@@ -193,4 +196,28 @@ fn a_message_without_a_durable_receipt_fails() {
     world.receipts[2].truncate(last);
     let failures = world.check().failures;
     assert!(failures.iter().any(|failure| failure.what == "has no receipt"), "{failures:?}");
+}
+
+#[test]
+fn a_late_site_has_the_newest_of_every_key_once() {
+    let world = World::new();
+    let all = world.all_for("oci");
+    let is_newest = |taken: &&Taken| !all.iter().rev().any(|other| is_newer(other, taken));
+    let current: Vec<Taken> = all.iter().filter(is_newest).cloned().collect();
+    let late =
+        |deliveries: &[Taken]| check_late(&world.published(), &Arrived { node: "oci", deliveries });
+    let whole = late(&current);
+    assert_eq!((whole.current, &*whole.failures), (current.len(), &[][..]));
+    assert!(whole.is_up_to_date() && current.len() < all.len());
+
+    let missing = late(&current[1..]);
+    assert!(!missing.is_up_to_date());
+    assert!(missing.failures[0].what.contains("did not arrive"), "{missing:?}");
+
+    let twice = [&current[..], &current[..1]].concat();
+    assert!(late(&twice).failures[0].what.contains("came again"));
+}
+
+fn is_newer(other: &Taken, taken: &Taken) -> bool {
+    other.key == taken.key && other.version > taken.version
 }
