@@ -269,7 +269,7 @@ fn rows(head: Position) -> Vec<Row> {
             sequence: Sequence::new(position),
             version: Hlc::at(BEGINNING.minus(Duration::from_secs(60))),
             expires: WallMs(0),
-            group: if self.only.is_some() { "g" } else { "" },
+            group: "",
             tags: "",
             path: "c,a",
             id: "old",
