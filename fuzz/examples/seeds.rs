@@ -14,9 +14,9 @@ use slipstream_core::ids::{Incarnation, Position, Sequence, StoreId};
 use slipstream_core::json::{Request, parse};
 use slipstream_core::message::{Fields, Kind, Message};
 use slipstream_core::time::WallMs;
-use slipstream_core::wire::{CHECKSUM_BYTES, 
-    Ack, BatchKind, Connect, DeliveryHead, FrameWriter, Hello, NotNow, NotNowReason, Outcome,
-    Publish, Read, Settle, Welcome, Wire,
+use slipstream_core::wire::{
+    Ack, BatchKind, CHECKSUM_BYTES, Connect, DeliveryHead, FrameWriter, Hello, NotNow,
+    NotNowReason, Outcome, Publish, Read, Settle, Welcome, Wire,
 };
 
 /// Frames of the file that are taken: enough for every shape in it.

@@ -406,7 +406,7 @@ fn read(world: &mut World, link: LinkId, how: u8, key: u8) {
     match world.protocol(link) {
         Some(Protocol::Postcard) => {
             let mut writer = FrameWriter::new(BatchKind::Reads);
-            let kind = Some(kind).filter(|_| how % 7 > 0);
+            let kind = Some(kind).filter(|_| !how.is_multiple_of(7));
             writer.push(&Read { kind, id: "r", key: &key });
             writer.push(&Read { kind: None, id: "", key: &key });
             world.receive(link, Frame::Binary(writer.finish()));

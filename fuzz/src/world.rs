@@ -5,11 +5,11 @@
 //! and no message that has visited it (P4); data in flight keeps to the credit of its link; a node
 //! that is done says nothing more; outputs come to an end, and so do timers that are due.
 
+mod leaving;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use bytes::Bytes;
-use serde_json::value::RawValue;
 use slipstream_core::Node;
 use slipstream_core::config::{Config, Durability};
 use slipstream_core::event::Event;
@@ -17,12 +17,12 @@ use slipstream_core::ids::{
     DialId, FetchId, Incarnation, LinkId, NodeId, Position, StoreId, Ticket,
 };
 use slipstream_core::io::{Frame, Input, LinkUp, Output, Protocol};
-use slipstream_core::offer;
 use slipstream_core::store::{Batch, CommitFailed, Committed, Query, Recovered, StoreFailure};
 use slipstream_core::time::{Instant, Now, WallMs};
-use slipstream_core::topology::Record;
-use slipstream_core::wire::{self, Hello, Outcome, ReadResult, Wire};
+use slipstream_core::wire::{self, Hello, Wire};
 use slipstream_tests::world::MemoryStore;
+
+use self::leaving::{check_binary, check_text};
 
 /// Wall clock at the beginning.
 pub(crate) const BEGINNING: WallMs = WallMs(1_790_000_000_000);
@@ -443,92 +443,4 @@ impl World {
             self.node.handle(Input::Sent { link, frames: 1, cost }, self.now);
         }
     }
-}
-
-/// Whether a text frame carries data; what it says is held against what is durable.
-fn check_text(text: &Bytes, socket: &Socket, durable: &BTreeSet<String>, head: Position) -> bool {
-    assert_eq!(socket.protocol, Protocol::Json);
-    // Raw, because a value may hold what no string of ours can: half of a surrogate pair.
-    let frame: BTreeMap<String, &RawValue> =
-        serde_json::from_slice(text).expect("the node sends JSON");
-    let field = |name: &str| frame.get(name).map_or("null", |value| value.get());
-    let number = |name: &str| -> u64 { field(name).parse().expect("it is a number") };
-    let id = || serde_json::from_str::<String>(field("messageId")).expect("it is a string");
-    match field("type") {
-        "\"WELCOME\"" | "\"SYNCED\"" | "\"RESULT\"" => {}
-        "\"ERR\"" => assert!((1..=socket.frames_in).contains(&number("frame"))),
-        "\"ACK\"" => assert_durable(&id(), durable),
-        "\"SK\"" | "\"SA\"" | "\"SW\"" | "\"DK\"" | "\"CMD\"" => {
-            assert_durable(&id(), durable);
-            let delivery = number("deliveryId");
-            assert!((1..=head.get()).contains(&delivery), "delivery {delivery} of {head}");
-        }
-        other => panic!("the node sends {other}"),
-    }
-    true
-}
-
-/// Whether a binary frame carries data; what it says is held against what is durable.
-fn check_binary(
-    bytes: &Bytes,
-    socket: &Socket,
-    durable: &BTreeSet<String>,
-    head: Position,
-) -> bool {
-    assert_eq!(socket.protocol, Protocol::Postcard);
-    match Wire::decode(bytes).expect("the node sends frames") {
-        Wire::Hello(_) | Wire::NotNow(_) => false,
-        Wire::Topology(batch) => {
-            let records = wire::records::<Record>(&batch).expect("the node sends records");
-            assert!(records.iter().all(|record| record.id().is_some()));
-            false
-        }
-        Wire::Have(batch) | Wire::Want(batch) | Wire::Seen(batch) | Wire::Gone(batch) => {
-            offer::read(&batch).expect("the node sends spans");
-            false
-        }
-        Wire::Digests(batch) => wire::digests(&batch).is_err(),
-        Wire::Ack(ack) => {
-            assert!(ack.position <= head, "the end of the log is durable");
-            assert!(ack.upto <= socket.messages_in, "what is acknowledged was sent");
-            false
-        }
-        Wire::Messages(batch) => {
-            let peer = socket.peer.as_ref().expect("messages go to who has said Hello");
-            for message in wire::messages(&batch).expect("the node sends messages") {
-                assert_eq!(message.check(), Ok(()));
-                assert_durable(message.id(), durable);
-                let back = message.visited(peer) && !socket.asked;
-                assert!(!back, "{message:?} goes back to {peer}, unasked");
-            }
-            true
-        }
-        Wire::Outcomes(batch) => {
-            for outcome in wire::records::<Outcome<'_>>(&batch).expect("the node sends outcomes") {
-                match outcome {
-                    Outcome::Receipt { id, .. } => assert_durable(id, durable),
-                    Outcome::Error { frame, .. } => {
-                        assert!((1..=socket.frames_in).contains(&frame));
-                    }
-                }
-            }
-            true
-        }
-        Wire::Deliveries(batch) => {
-            for (delivery, message) in wire::deliveries(&batch).expect("the node sends messages") {
-                assert!(delivery.delivery <= head);
-                assert_durable(message.id(), durable);
-            }
-            true
-        }
-        Wire::Results(batch) => wire::records::<ReadResult<'_>>(&batch).is_ok(),
-        Wire::Welcome(_) | Wire::Synced | Wire::Conflated(_) => true,
-        Wire::Connect(_) | Wire::Publish(_) | Wire::Settle(_) | Wire::Reads(_) => {
-            panic!("a node is no application")
-        }
-    }
-}
-
-fn assert_durable(id: &str, durable: &BTreeSet<String>) {
-    assert!(durable.contains(id), "{id} is spoken of before it is durable");
 }

@@ -26,14 +26,12 @@ use crate::link::Link;
 use crate::listen::Rules;
 use crate::turn::Incoming;
 
-// What the shell does with its modules and this program does not is no dead code.
-#[allow(dead_code)]
+#[expect(dead_code, reason = "the shell uses more of it than this program")]
 #[path = "../src/dial.rs"]
 mod dial;
-#[allow(dead_code)]
 #[path = "../src/halves.rs"]
 mod halves;
-#[allow(dead_code)]
+#[expect(dead_code, reason = "the shell uses more of it than this program")]
 #[path = "../src/link.rs"]
 mod link;
 #[path = "../src/listen.rs"]
