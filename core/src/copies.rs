@@ -117,10 +117,11 @@ impl Checked {
         }
     }
 
-    /// One row was left out, because some tag set of its key had a newer value, after it had been
-    /// handed over so often. Whenever something replaces it, that is news.
-    pub fn note_row(&mut self, position: Position, handed: u32) {
-        let head = Position::new(u64::MAX);
+    /// One row was left out, after it had been handed over so often, because its key had a newer
+    /// value: what replaces it is news, up to this row; `None`: whenever it comes, because that
+    /// value was of another tag set.
+    pub fn note_row(&mut self, position: Position, by: Option<Position>, handed: u32) {
+        let head = by.unwrap_or(Position::new(u64::MAX));
         self.push(Stretch { from: position, upto: position, head, handed });
     }
 
@@ -222,7 +223,10 @@ mod tests {
         checked.note(at(25), at(25), at(25));
         assert_eq!(checked.left_out(at(10), at(25)), None, "nothing that replaced it lies ahead");
         assert_eq!(checked.left_out(at(21), at(31)), Some(0));
-        checked.note_row(at(12), 3);
+        checked.note_row(at(12), None, 3);
+        checked.note_row(at(13), Some(at(40)), 1);
+        assert_eq!(checked.left_out(at(13), at(40)), Some(1));
+        assert_eq!(checked.left_out(at(13), at(41)), None);
         checked.note(at(50), at(60), at(60));
         assert_eq!(checked.left_out(at(12), at(100)), Some(3), "whenever it comes");
         checked.forget_row(at(12));

@@ -432,7 +432,7 @@ pub struct StoredRow {
     pub row: Row,
     /// Whether a newer message of its key and tag set is in the store, or, where the question
     /// says so, of its key and any tag set that matches; also told of a row that is for one
-    /// session only. Of more than [`MAX_TAG_SETS`] tag sets of a key some are not looked at.
+    /// session only. Where a key is [`Value::TooMany`], its other tag sets are not looked at.
     pub superseded: bool,
 }
 

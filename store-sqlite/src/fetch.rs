@@ -163,20 +163,15 @@ impl Reader<'_> {
         Ok(stored)
     }
 
-    /// Whether a tag set that matches `tags` has a newer value of the row's key.
-    fn is_outdone(&mut self, row: &Row, tags: &TagSet) -> Result<bool> {
-        let (message, own) = (&row.message, row.position.get());
+    /// Whether a tag set that matches `tags` has a newer value of the row's key. Most keys have one
+    /// tag set only, and of that it is known.
+    fn is_outdone(&mut self, Row { message, .. }: &Row, tags: &TagSet) -> Result<bool> {
         let Some(hash) = message.key_hash() else { return Ok(false) };
-        let all = self.state.pending.of_key(self.db, hash.same_key(), MAX_TAG_SETS)?;
-        for place in all.values().filter(|place| place.position != own) {
-            let Some(other) = self.row_at(Position::new(place.position))? else { continue };
-            let other = other.message;
-            let counts = other.key() == message.key() && tags.matches(other.tags());
-            if counts && other.is_newer_than(message) {
-                return Ok(true);
-            }
+        if self.state.pending.of_key(self.db, hash.same_key(), 1)?.len() < 2 {
+            return Ok(false);
         }
-        Ok(false)
+        let value = self.value(message.key(), tags, &mut 0)?;
+        Ok(matches!(value, Value::Newest(newest) if newest.message.is_newer_than(message)))
     }
 
     /// Rows for one session only compete with nobody: whether they are the newest of their key

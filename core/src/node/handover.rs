@@ -187,7 +187,7 @@ impl Desk<'_> {
             } else if self.session.is_owed(row, &self.carrier.config.tags) {
                 self.carrier.tally.superseded += 1;
                 if row.copy.is_some() {
-                    self.session.checked.note_row(row.position, 0);
+                    self.session.checked.note_row(row.position, None, 0);
                 }
             }
             self.session.next = row.position.next();
@@ -232,9 +232,10 @@ impl Desk<'_> {
                     let flight = self.session.give_up(*position);
                     let copy = found.is_none_or(|stored| stored.row.copy.is_some());
                     if copy && self.session.application().is_some() {
-                        // What replaced it may lie ahead, and be a copy of it.
+                        // What replaced it may lie ahead; what is gone has been replaced.
                         let handed = flight.as_ref().map_or(0, |flight| flight.handed);
-                        self.session.checked.note_row(*position, handed);
+                        let by = found.is_none().then(|| self.log.durable());
+                        self.session.checked.note_row(*position, by, handed);
                     }
                     self.carrier.tally.superseded += 1;
                     if let Some(Flight { offer: Offer::Wanted(id), .. }) = flight {
@@ -297,8 +298,8 @@ impl Carrier<'_> {
 
     /// Hands a flight over again, or gives it up.
     fn repeat(&mut self, session: &mut Session, link: &mut Link, row: &Row) {
-        let Some(mut flight) = session.flights.get(&row.position).cloned() else { return };
         let application = session.application().is_some();
+        let Some(flight) = session.flights.get_mut(&row.position) else { return };
         if application && flight.on_link && !flight.nacked {
             flight.fail("no ACK in time");
         }
@@ -310,18 +311,18 @@ impl Carrier<'_> {
         } else {
             self.refusal(link, row)
         };
-        match reason {
-            Some(reason) => {
-                // The time of a copy may not be over.
-                match reason {
-                    DeadReason::Expired => session.give_up(row.position),
-                    DeadReason::Unacknowledged | DeadReason::Rejected | DeadReason::TooLarge => {
-                        session.end_flight(row.position)
-                    }
-                };
-                self.end(session, row, flight, reason);
+        let flight = match reason {
+            // The time of a copy may not be over.
+            Some(DeadReason::Expired) => session.give_up(row.position),
+            Some(DeadReason::Unacknowledged | DeadReason::Rejected | DeadReason::TooLarge) => {
+                session.end_flight(row.position)
             }
-            None => self.carry(session, link, row, flight, None),
+            None => session.flights.remove(&row.position),
+        };
+        match (flight, reason) {
+            (Some(flight), Some(reason)) => self.end(session, row, flight, reason),
+            (Some(flight), None) => self.carry(session, link, row, flight, None),
+            (None, _) => {}
         }
     }
 
