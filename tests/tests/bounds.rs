@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use slipstream_core::clock::Hlc;
-use slipstream_core::config::{Config, Durability};
+use slipstream_core::config::Config;
 use slipstream_core::event::Event;
-use slipstream_core::ids::{Incarnation, LinkId, NodeId, Position, Sequence, StoreId};
+use slipstream_core::ids::{Incarnation, LinkId, NodeId, Position, Sequence};
 use slipstream_core::io::{CloseCode, Frame, Input, Protocol};
 use slipstream_core::message::{Fields, Kind, Message};
 use slipstream_core::time::WallMs;
-use slipstream_core::wire::{BatchKind, Connect, FrameWriter, Hello, Publish, Settle, Wire};
+use slipstream_core::wire::{BatchKind, Connect, FrameWriter, Publish, Settle, Wire};
 use slipstream_tests::world::World;
 
 /// An application that speaks binary frames, greeted.
@@ -50,24 +50,9 @@ fn a_frame_full_of_errors_spends_the_budget_and_no_more() {
 
 /// A node that sends, and never reads what it is sent.
 fn deaf_peer(world: &mut World) -> LinkId {
-    let link = world.link(Protocol::Postcard, None, "");
-    let hello = Hello {
-        protocol: 1,
-        node: "z".into(),
-        store: StoreId(9),
-        incarnation: Incarnation::new(1),
-        group: String::new(),
-        tags: String::new(),
-        wall: world.now.wall,
-        durability: Durability::Full,
-        features: 0,
-        max_message_bytes: 1 << 20,
-        max_frame_bytes: 4 << 20,
-        reported: Position::default(),
-        reported_incarnation: Incarnation::default(),
-    };
-    give(world, link, Wire::Hello(hello).encode());
-    world.settle();
+    let hello = world.hello("z");
+    let link = world.greet(hello);
+    world.frames(link);
     world.takes_frames = false;
     link
 }

@@ -7,11 +7,11 @@ use bytes::BytesMut;
 use serde_json::Value;
 use slipstream_core::clock::Hlc;
 use slipstream_core::config::Config;
-use slipstream_core::ids::{Incarnation, LinkId, NodeId, Position, Sequence, StoreId};
-use slipstream_core::io::{Frame, Input, Protocol};
+use slipstream_core::ids::{Incarnation, LinkId, NodeId, Sequence, StoreId};
+use slipstream_core::io::{Frame, Input};
 use slipstream_core::message::{Fields, Kind, Message};
 use slipstream_core::time::WallMs;
-use slipstream_core::wire::{BatchKind, FrameWriter, Hello, Wire};
+use slipstream_core::wire::{BatchKind, FrameWriter, Hello};
 use slipstream_tests::world::World;
 
 /// A node with the tags `aws` and `eu`.
@@ -23,26 +23,9 @@ fn node() -> World {
 
 /// A link from the node `name`, which exists only in these frames.
 fn peer(world: &mut World, name: &str) -> LinkId {
-    let link = world.link(Protocol::Postcard, None, "");
-    let hello = Hello {
-        protocol: 1,
-        node: name.into(),
-        store: StoreId(name.bytes().map(u128::from).sum()),
-        incarnation: Incarnation::new(1),
-        group: "g".into(),
-        tags: String::new(),
-        wall: world.now.wall,
-        durability: slipstream_core::config::Durability::Full,
-        features: 0,
-        max_message_bytes: 1 << 20,
-        max_frame_bytes: 4 << 20,
-        reported: Position::default(),
-        reported_incarnation: Incarnation::default(),
-    };
-    world.give(Input::Received { link, frame: Frame::Binary(Wire::Hello(hello).encode()) });
-    world.settle();
-    world.frames(link);
-    link
+    let store = StoreId(name.bytes().map(u128::from).sum());
+    let hello = Hello { store, ..world.hello(name) };
+    world.greet(hello)
 }
 
 /// A value of `order:1`, written so many milliseconds after the node has started.

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use slipstream_core::config::{Config, Durability};
+use slipstream_core::config::Config;
 use slipstream_core::digest::Print;
-use slipstream_core::ids::{Incarnation, LinkId, NodeId, Position, StoreId};
-use slipstream_core::io::{Frame, Input, Protocol};
+use slipstream_core::ids::{Incarnation, LinkId, NodeId, StoreId};
+use slipstream_core::io::{Frame, Input};
 use slipstream_core::tags::TagSet;
 use slipstream_core::wire::{
     BatchKind, DigestsHead, FEATURE_DIGESTS, FrameWriter, Hello, TagSetDigest, Wire, digests,
@@ -101,23 +101,8 @@ fn traffic_is_no_difference() {
 
 /// A link from a node that exists only in its frames.
 fn peer(world: &mut World, features: u64) -> LinkId {
-    let link = world.link(Protocol::Postcard, None, "");
-    let hello = Wire::Hello(Hello {
-        protocol: 1,
-        node: "z".into(),
-        store: StoreId(77),
-        incarnation: Incarnation::new(1),
-        group: String::new(),
-        tags: "gcp".into(),
-        wall: world.now.wall,
-        durability: Durability::Full,
-        features,
-        max_message_bytes: 1 << 20,
-        max_frame_bytes: 4 << 20,
-        reported: Position::default(),
-        reported_incarnation: Incarnation::default(),
-    });
-    world.give(Input::Received { link, frame: Frame::Binary(hello.encode()) });
+    let hello = Hello { tags: "gcp".into(), features, ..world.hello("z") };
+    let link = world.greet(hello);
     let record = slipstream_core::topology::Record {
         node: "z".into(),
         store: StoreId(77),

@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use slipstream_core::clock::Hlc;
-use slipstream_core::config::{Config, Durability};
-use slipstream_core::ids::{Incarnation, LinkId, NodeId, Position, Sequence, StoreId};
-use slipstream_core::io::{Frame, Input, Protocol};
+use slipstream_core::config::Config;
+use slipstream_core::ids::{Incarnation, LinkId, NodeId, Sequence, StoreId};
+use slipstream_core::io::{Frame, Input};
 use slipstream_core::message::{Fields, Kind, Message};
 use slipstream_core::offer;
 use slipstream_core::time::WallMs;
 use slipstream_core::topology::Record;
-use slipstream_core::wire::{BatchKind, FrameWriter, Hello, Wire};
+use slipstream_core::wire::{BatchKind, FrameWriter, Wire};
 use slipstream_tests::world::{self, World, carry, join};
 
 /// `a` and `b` are linked to each other and to `z`, which exists only in these frames.
@@ -74,24 +74,8 @@ fn tell(world: &mut World, link: LinkId, records: &[Record]) {
 
 /// A link from `z`, which has one to each of these nodes.
 fn link_of_z(world: &mut World, links: &str) -> LinkId {
-    let link = world.link(Protocol::Postcard, None, "");
-    let (store, incarnation) = (StoreId(77), Incarnation::new(1));
-    let hello = Wire::Hello(Hello {
-        protocol: 1,
-        node: "z".into(),
-        store,
-        incarnation,
-        group: String::new(),
-        tags: String::new(),
-        wall: world.now.wall,
-        durability: Durability::Full,
-        features: 0,
-        max_message_bytes: 1 << 20,
-        max_frame_bytes: 4 << 20,
-        reported: Position::default(),
-        reported_incarnation: Incarnation::default(),
-    });
-    world.give(Input::Received { link, frame: Frame::Binary(hello.encode()) });
+    let hello = world.hello("z");
+    let link = world.greet(hello);
     tell(world, link, &[record("z", 1, "", links)]);
     link
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use serde_json::Value;
 use slipstream_core::clock::Hlc;
-use slipstream_core::config::{Config, Durability};
+use slipstream_core::config::Config;
 use slipstream_core::event::Event;
 use slipstream_core::ids::{Incarnation, LinkId, NodeId, Position, Sequence, StoreId};
 use slipstream_core::io::{CloseCode, Frame, Input, Protocol};
@@ -30,32 +30,14 @@ fn ids(frames: &[Value]) -> Vec<&str> {
 
 /// The Hello of a node that exists only in these frames.
 fn hello(world: &World, node: &str, store: u128, incarnation: u64) -> Frame {
-    Frame::Binary(
-        Wire::Hello(Hello {
-            protocol: 1,
-            node: node.into(),
-            store: StoreId(store),
-            incarnation: Incarnation::new(incarnation),
-            group: String::new(),
-            tags: String::new(),
-            wall: world.now.wall,
-            durability: Durability::Full,
-            features: 0,
-            max_message_bytes: 1 << 20,
-            max_frame_bytes: 4 << 20,
-            reported: Position::default(),
-            reported_incarnation: Incarnation::default(),
-        })
-        .encode(),
-    )
+    let (store, incarnation) = (StoreId(store), Incarnation::new(incarnation));
+    Frame::Binary(Wire::Hello(Hello { store, incarnation, ..world.hello(node) }).encode())
 }
 
 /// A link from that node.
 fn peer(world: &mut World, node: &str) -> LinkId {
-    let link = world.link(Protocol::Postcard, None, "");
-    let frame = hello(world, node, 77, 1);
-    world.give(Input::Received { link, frame });
-    world.settle();
+    let hello = world.hello(node);
+    let link = world.greet(hello);
     world.frames(link);
     link
 }

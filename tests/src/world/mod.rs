@@ -12,12 +12,15 @@ use bytes::Bytes;
 use serde_json::Value;
 use slipstream_core::Node;
 use slipstream_core::admin::{AdminAnswer, AdminRequest, Status};
-use slipstream_core::config::Config;
+use slipstream_core::config::{Config, Durability};
 use slipstream_core::event::Event;
-use slipstream_core::ids::{DialId, FetchId, LinkId, NodeId, Ticket};
+use slipstream_core::ids::{
+    DialId, FetchId, Incarnation, LinkId, NodeId, Position, StoreId, Ticket,
+};
 use slipstream_core::io::{Close, Frame, Input, LinkUp, Output, Protocol};
 use slipstream_core::store::{Batch, CommitFailed, Committed, Query, StoreFailure};
 use slipstream_core::time::{Instant, Now, WallMs};
+use slipstream_core::wire::{Hello, Wire as PeerFrame};
 
 pub use store::MemoryStore;
 
@@ -132,6 +135,38 @@ impl World {
         let (remote, query) = ("127.0.0.1:1".into(), query.into());
         self.give(Input::LinkUp(LinkUp { link, dial, protocol, remote, query }));
         link
+    }
+
+    /// The Hello of a node that exists only in frames: without tags, group and features.
+    pub fn hello(&self, node: &str) -> Hello {
+        Hello {
+            protocol: 1,
+            node: node.into(),
+            store: StoreId(77),
+            incarnation: Incarnation::new(1),
+            group: String::new(),
+            tags: String::new(),
+            wall: self.now.wall,
+            durability: Durability::Full,
+            features: 0,
+            max_message_bytes: 1 << 20,
+            max_frame_bytes: 4 << 20,
+            reported: Position::default(),
+            reported_incarnation: Incarnation::default(),
+        }
+    }
+
+    /// A link from such a node, which has said this Hello.
+    pub fn greet(&mut self, hello: Hello) -> LinkId {
+        let link = self.link(Protocol::Postcard, None, "");
+        self.binary(link, PeerFrame::Hello(hello).encode());
+        self.settle();
+        link
+    }
+
+    /// Sends a binary frame.
+    pub fn binary(&mut self, link: LinkId, frame: Bytes) {
+        self.give(Input::Received { link, frame: Frame::Binary(frame) });
     }
 
     /// Sends a text frame.
