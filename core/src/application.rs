@@ -21,6 +21,16 @@ pub const JSON_PROTOCOL: &str = "slipstream.json.v1";
 /// Subprotocol of binary frames.
 pub const POSTCARD_PROTOCOL: &str = "slipstream.postcard.v1";
 
+impl Protocol {
+    /// Its name as a WebSocket subprotocol.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Json => JSON_PROTOCOL,
+            Self::Postcard => POSTCARD_PROTOCOL,
+        }
+    }
+}
+
 /// Most key prefixes that an application may name.
 pub const MAX_KEY_PREFIXES: usize = 1024;
 

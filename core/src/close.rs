@@ -1,5 +1,6 @@
 //! How a node ends a link: close codes and reasons.
 
+use alloc::format;
 use alloc::string::String;
 
 /// Why a link is closed: a WebSocket close code (RFC 6455 section 7.4) and a reason of at most 123
@@ -46,5 +47,42 @@ impl CloseCode {
             Self::TooLarge => 4413,
             Self::Limit => 4429,
         }
+    }
+
+    /// Whether an application whose connection was closed with this number should come back by
+    /// itself (2-interfaces, section 1).
+    pub fn may_come_back(number: u16) -> bool {
+        let last =
+            [Self::Protocol, Self::Unauthorized, Self::Forbidden, Self::Duplicate, Self::TooLarge];
+        last.iter().all(|code| code.number() != number)
+    }
+}
+
+/// How a link ends.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct End {
+    /// The close frame to send, if the connection is still good for one.
+    pub close: Option<(u16, String)>,
+    /// Whether the other side began it.
+    pub by_peer: bool,
+    /// For the log.
+    pub reason: String,
+}
+
+impl End {
+    /// With a close frame from here.
+    pub fn here(code: u16, text: String) -> Self {
+        let reason = format!("closed here: {code} {text}");
+        Self { close: Some((code, text)), by_peer: false, reason }
+    }
+
+    /// The close code that the other side sent, if it did.
+    pub fn code_of_peer(&self) -> Option<u16> {
+        self.close.as_ref().filter(|_| self.by_peer).map(|(code, _)| *code)
+    }
+
+    /// Without a close frame: there is nobody to send it, or nobody to receive it.
+    pub fn silent(reason: String) -> Self {
+        Self { close: None, by_peer: false, reason }
     }
 }

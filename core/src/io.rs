@@ -8,7 +8,7 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use crate::admin::{AdminAnswer, AdminRequest};
-pub use crate::close::{Close, CloseCode};
+pub use crate::close::{Close, CloseCode, End};
 use crate::event::Event;
 use crate::ids::{DialId, FetchId, LinkId, Ticket};
 use crate::store::{Answer, Batch, CommitFailed, Committed, Query, StoreFailure};

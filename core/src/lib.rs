@@ -64,6 +64,7 @@ extern crate std;
 
 pub mod admin;
 pub mod application;
+pub mod client;
 pub mod clock;
 mod close;
 pub mod config;

@@ -40,9 +40,9 @@ mod listen;
 /// What the modules of the shell know of its loop.
 mod turn {
     use slipstream_core::ids::LinkId;
-    use slipstream_core::io::{Frame, Input};
+    use slipstream_core::io::{End, Frame, Input};
 
-    use crate::link::{End, Opened};
+    use crate::link::Opened;
 
     #[derive(Debug)]
     pub(crate) enum Incoming {

@@ -4,7 +4,6 @@
 //! name the cause; who tries again, and when, is decided elsewhere.
 
 use std::io;
-use std::time::Duration;
 
 use async_tungstenite::tungstenite::error::Error;
 use async_tungstenite::tungstenite::handshake::client::{
@@ -14,7 +13,7 @@ use async_tungstenite::tungstenite::handshake::derive_accept_key;
 use async_tungstenite::tungstenite::handshake::machine::TryParse;
 use async_tungstenite::tungstenite::http::{self, StatusCode, Uri};
 use async_tungstenite::tungstenite::protocol::Role;
-use slipstream_core::application::{JSON_PROTOCOL, POSTCARD_PROTOCOL};
+use slipstream_core::client::ConnectError;
 use slipstream_core::config::Limits;
 use slipstream_core::ids::DialId;
 use slipstream_core::io::{Input, Protocol};
@@ -25,35 +24,6 @@ use tokio::time::timeout;
 
 use crate::link::Opened;
 use crate::turn::Incoming;
-
-/// Why a connection could not be opened.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConnectError {
-    /// The URL is not one.
-    #[error("{0}: a URL must look like ws://HOST:PORT/")]
-    BadUrl(String),
-    /// TLS was asked for.
-    #[error("wss:// is not supported yet; use ws:// on a network that you trust")]
-    NoTls,
-    /// The name is unknown, or nobody listens there.
-    #[error("{0}; is the node running, and is this its listen.address?")]
-    Unreachable(io::Error),
-    /// It took too long.
-    #[error("no answer within {} ms; is a firewall in between?", .0.as_millis())]
-    TimedOut(Duration),
-    /// The other side refused the upgrade.
-    #[error("refused with HTTP {status}: {reason}")]
-    Refused {
-        /// Status code of the HTTP response.
-        status: u16,
-        /// What the response said.
-        reason: String,
-    },
-    /// What answers there is no Slipstream node.
-    #[error("{0}; is it a Slipstream node that listens there?")]
-    NotANode(String),
-}
 
 /// Dials a peer and reports what came of it.
 pub(crate) async fn run(dial: DialId, url: String, limits: Limits, inputs: mpsc::Sender<Incoming>) {
@@ -91,12 +61,12 @@ async fn upgrade(
     let (uri, host, port) = parse(url)?;
     let request = request(&uri, protocol, token).map_err(|_| bad(url))?;
     let address = (host.trim_start_matches('[').trim_end_matches(']'), port);
-    let mut stream = TcpStream::connect(address).await.map_err(ConnectError::Unreachable)?;
+    let mut stream = TcpStream::connect(address).await.map_err(unreachable)?;
     let (request, key) = generate_request(request).map_err(not_a_node)?;
-    stream.write_all(&request).await.map_err(ConnectError::Unreachable)?;
+    stream.write_all(&request).await.map_err(unreachable)?;
     let (response, rest) = match read_head::<Response>(&mut stream).await {
         Ok(head) => head,
-        Err(HeadError::Lost(error)) => return Err(ConnectError::Unreachable(error)),
+        Err(HeadError::Lost(error)) => return Err(unreachable(error)),
         Err(HeadError::Bad(reason)) => return Err(ConnectError::NotANode(reason)),
     };
     check(&response, &key, protocol, &rest)?;
@@ -132,18 +102,15 @@ fn check(
         || !says("Sec-WebSocket-Accept", &derive_accept_key(key.as_bytes()))
     {
         Err(ConnectError::NotANode("the answer is no WebSocket upgrade".into()))
-    } else if !says("Sec-WebSocket-Protocol", name(protocol)) {
-        Err(ConnectError::NotANode(format!("it does not speak {}", name(protocol))))
+    } else if !says("Sec-WebSocket-Protocol", protocol.name()) {
+        Err(ConnectError::NotANode(format!("it does not speak {}", protocol.name())))
     } else {
         Ok(())
     }
 }
 
-fn name(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Json => JSON_PROTOCOL,
-        Protocol::Postcard => POSTCARD_PROTOCOL,
-    }
+fn unreachable(error: io::Error) -> ConnectError {
+    ConnectError::Unreachable(error.to_string())
 }
 
 fn not_a_node(error: Error) -> ConnectError {
@@ -187,6 +154,12 @@ pub fn check_url(url: &str) -> Result<(), ConnectError> {
     parse(url).map(|_| ())
 }
 
+/// The URL with this query string instead of its own.
+pub(crate) fn with_query(url: &str, query: &str) -> String {
+    let bare = url.split('?').next().unwrap_or_default();
+    format!("{bare}?{query}")
+}
+
 fn bad(url: &str) -> ConnectError {
     // The query may hold a token.
     ConnectError::BadUrl(url.split('?').next().unwrap_or_default().into())
@@ -214,7 +187,7 @@ fn request(uri: &Uri, protocol: Protocol, token: Option<&str>) -> Result<Request
         .header("Upgrade", "websocket")
         .header("Sec-WebSocket-Version", "13")
         .header("Sec-WebSocket-Key", generate_key())
-        .header("Sec-WebSocket-Protocol", name(protocol));
+        .header("Sec-WebSocket-Protocol", protocol.name());
     if let Some(token) = token {
         request = request.header("Authorization", format!("Bearer {token}"));
     }

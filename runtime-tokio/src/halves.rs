@@ -17,12 +17,12 @@ use async_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSoc
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use slipstream_core::ids::LinkId;
-use slipstream_core::io::{CloseCode, Frame, Input, Protocol};
+use slipstream_core::io::{CloseCode, End, Frame, Input, Protocol};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Empty, Join, Sink, empty, join, sink};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::{mpsc, watch};
 
-use crate::link::{End, Flow, Outgoing, QUEUE, ended};
+use crate::link::{Flow, Outgoing, QUEUE, ended};
 use crate::turn::Incoming;
 
 /// Frames and bytes that one wake-up of a reader hands to the loop at most.

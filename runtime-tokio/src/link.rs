@@ -15,7 +15,7 @@ use std::time::Duration;
 use async_tungstenite::tungstenite::protocol::Role;
 use bytes::Bytes;
 use slipstream_core::ids::{DialId, LinkId};
-use slipstream_core::io::{Close, CloseCode, Frame, Input, LinkUp, Protocol};
+use slipstream_core::io::{Close, CloseCode, End, Frame, Input, LinkUp, Protocol};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::time::{sleep, timeout};
@@ -86,35 +86,6 @@ pub(crate) enum Flow {
     End(End),
 }
 
-/// How a link ends.
-#[derive(Debug)]
-pub(crate) struct End {
-    /// The close frame to send, if the connection is still good for one.
-    pub(crate) close: Option<(u16, String)>,
-    /// Whether the other side began it.
-    pub(crate) by_peer: bool,
-    /// For the log.
-    pub(crate) reason: String,
-}
-
-impl End {
-    /// With a close frame from here.
-    pub(crate) fn here(code: u16, text: String) -> Self {
-        let reason = format!("closed here: {code} {text}");
-        Self { close: Some((code, text)), by_peer: false, reason }
-    }
-
-    /// The close code that the other side sent, if it did.
-    fn code_of_peer(&self) -> Option<u16> {
-        self.close.as_ref().filter(|_| self.by_peer).map(|(code, _)| *code)
-    }
-
-    /// Without a close frame: there is nobody to send it, or nobody to receive it.
-    fn silent(reason: String) -> Self {
-        Self { close: None, by_peer: false, reason }
-    }
-}
-
 /// What a writer is given.
 #[derive(Debug)]
 pub(crate) enum Outgoing {
@@ -139,6 +110,11 @@ impl Link {
         let flow = watch::Sender::new(Flow::Read);
         let tasks = Tasks { id, inputs, queue: queue.clone(), flow: flow.clone() };
         tokio::spawn(tasks.run(opened, queued));
+        Self::new(queue, flow)
+    }
+
+    /// A link whose frames go to `queue`.
+    pub(crate) fn new(queue: mpsc::Sender<Outgoing>, flow: watch::Sender<Flow>) -> Self {
         Self { pending: Vec::new(), queue, flow }
     }
 

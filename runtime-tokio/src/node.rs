@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::ops::Deref;
 use std::path::PathBuf;
 
-use slipstream_core::Node;
-use slipstream_core::admin::{AdminAnswer, AdminRequest};
+use slipstream_core::admin::{AdminAnswer, AdminRequest, Status};
+use slipstream_core::client::ConnectError;
 use slipstream_core::config::Config;
 use slipstream_core::ids::{LinkId, StoreId, Ticket};
 use slipstream_core::io::Input;
@@ -13,12 +14,14 @@ use slipstream_core::store::{Recovered, StoreFailure};
 use slipstream_core::tags::TagSet;
 use slipstream_store_sqlite::{Completion, MAX_JOBS, OpenError, Store};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinHandle;
+use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::client::{Client, ClientOptions};
 use crate::clock::Clock;
-use crate::dial::{ConnectError, check_url};
+use crate::dial::check_url;
+use crate::events::{Events, Watchers};
 use crate::listen::{self, Rules};
+use crate::pump::Target;
 use crate::turn::{INPUTS, Incoming, Turn};
 
 /// What a node is started with.
@@ -65,25 +68,6 @@ pub enum StartError {
     },
 }
 
-impl StartError {
-    /// Exit code of a process that ends because of this: 3 for storage that cannot be trusted, 2
-    /// for what another configuration mends, 1 for the rest.
-    pub fn exit_code(&self) -> u8 {
-        match self {
-            Self::Listen { .. } | Self::Peer(_) => 2,
-            Self::Store(error) => match error {
-                OpenError::InUse { .. }
-                | OpenError::Foreign { .. }
-                | OpenError::Newer { .. }
-                | OpenError::Older { .. }
-                | OpenError::Directory { .. } => 2,
-                _ => 3,
-            },
-            Self::NoRandomness(_) | Self::Internal { .. } => 1,
-        }
-    }
-}
-
 /// How a node ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Exit {
@@ -91,6 +75,8 @@ pub enum Exit {
     Stopped,
     /// Its store can no longer be trusted: a process ends with code 3.
     Halted(StoreFailure),
+    /// Its task failed, by a fault of the program: what was not answered may be there or not.
+    Failed,
 }
 
 /// The node has ended.
@@ -98,19 +84,32 @@ pub enum Exit {
 #[error("the node has ended")]
 pub struct NodeGone;
 
-/// A running node. Clones are for the same node; it goes on when all are dropped.
+/// A running node, and a [`Client`] of it: what a program publishes and receives here goes through
+/// the same rules as that of an application behind a socket.
+///
+/// Clones are for the same node; it goes on when all are dropped.
 #[derive(Debug, Clone)]
-pub struct NodeHandle {
+pub struct Node {
     inputs: mpsc::Sender<Incoming>,
     local_addr: SocketAddr,
+    exit: watch::Receiver<Option<Exit>>,
+    client: Client,
 }
 
-impl NodeHandle {
-    /// Opens the store, listens, and starts the node. The task ends when the node has ended.
+impl Deref for Node {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl Node {
+    /// Opens the store, listens, and starts the node.
     ///
     /// # Errors
     /// [`StartError`] says what is in the way, and what to do.
-    pub async fn start(options: Options) -> Result<(Self, JoinHandle<Exit>), StartError> {
+    pub async fn start(options: Options) -> Result<Self, StartError> {
         let Options { config, data_dir, listen: address, allowed_origins } = options;
         config.peers.iter().try_for_each(|url| check_url(url)).map_err(StartError::Peer)?;
         let cannot_listen = |source| StartError::Listen { address, source };
@@ -126,12 +125,13 @@ impl NodeHandle {
         let loopback = local_addr.ip().to_canonical().is_loopback();
         let rules = Rules { allowed_origins, loopback, limits: limits.clone() };
         let turn = Turn {
-            node: Node::new(config, recovered, seed, clock.now()),
+            node: slipstream_core::Node::new(config, recovered, seed, clock.now()),
             clock,
             store,
             limits,
             inputs: inputs.clone(),
             listener: tokio::spawn(listen::run(listener, rules, inputs.clone())).abort_handle(),
+            watchers: Watchers::default(),
             links: HashMap::new(),
             touched: Vec::new(),
             ending: Vec::new(),
@@ -141,8 +141,17 @@ impl NodeHandle {
             stop_at: None,
             stopped: false,
         };
-        let task = tokio::spawn(turn.run(received, completions));
-        Ok((Self { inputs, local_addr }, task))
+        let (ended, exit) = watch::channel(None);
+        tokio::spawn(
+            async move { ended.send_replace(Some(turn.run(received, completions).await)) },
+        );
+        let client = Client::of(Target::Here(inputs.clone()), ClientOptions::default());
+        Ok(Self { inputs, local_addr, exit, client })
+    }
+
+    /// The client of this node, as a value of its own.
+    pub fn client(&self) -> &Client {
+        &self.client
     }
 
     /// Where it listens.
@@ -179,13 +188,49 @@ impl NodeHandle {
         answered.await.map_err(|_| NodeGone)
     }
 
-    /// Begins to shut down: nothing new is accepted, what was accepted is committed, everyone is
-    /// told 1001. The node's task ends when that is done, after at most 5 seconds.
+    /// The node, its links, sessions, store and topology, as they are now.
     ///
     /// # Errors
     /// [`NodeGone`] if the node has ended.
-    pub async fn shutdown(&self) -> Result<(), NodeGone> {
+    pub async fn status(&self) -> Result<Box<Status>, NodeGone> {
+        match self.admin(AdminRequest::Status).await? {
+            AdminAnswer::Status(status) => Ok(status),
+            other => unreachable!("a status was asked for, and came {other:?}"),
+        }
+    }
+
+    /// What happens from now on: links, sessions, the mesh, the store. Whoever is more than 1,024
+    /// events behind misses some; they are logged in any case.
+    ///
+    /// # Errors
+    /// [`NodeGone`] if the node has ended.
+    pub async fn events(&self) -> Result<Events, NodeGone> {
+        let (watcher, events) = mpsc::channel(Events::BEHIND);
+        self.send(Incoming::Watched(watcher)).await?;
+        Ok(Events::of(events))
+    }
+
+    /// Begins to shut down: nothing new is accepted, what was accepted is committed, everyone is
+    /// told 1001. [`Node::ended`] tells when that is done, after at most 5 seconds.
+    ///
+    /// # Errors
+    /// [`NodeGone`] if the node has ended.
+    pub async fn stop(&self) -> Result<(), NodeGone> {
         self.send(Incoming::Input(Input::ShutDown)).await
+    }
+
+    /// [`Node::stop`], and [`Node::ended`].
+    pub async fn shutdown(&self) -> Exit {
+        // A node that has ended already is what was asked for.
+        let _ = self.stop().await;
+        self.ended().await
+    }
+
+    /// Returns when the node has ended: its store is closed.
+    pub async fn ended(&self) -> Exit {
+        let mut exit = self.exit.clone();
+        let ended = exit.wait_for(Option::is_some).await;
+        ended.ok().and_then(|exit| exit.clone()).unwrap_or(Exit::Failed)
     }
 
     async fn send(&self, incoming: Incoming) -> Result<(), NodeGone> {

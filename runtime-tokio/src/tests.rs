@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use slipstream_core::client::{CodecError, ConnectError, Outcome, Received};
 use slipstream_core::config::{Config, Durability, Limits};
 use slipstream_core::ids::{DialId, LinkId, NodeId};
 use slipstream_core::io::{Close, CloseCode, Frame, Input, Protocol};
@@ -15,11 +16,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::client::{Client, ClientError, ClientOptions, Outcome, Received};
-use crate::dial::{self, ConnectError};
+use crate::daemon::connection::{Connection, ConnectionError, ConnectionOptions};
+use crate::dial;
 use crate::link::Link;
 use crate::listen::{self, Rules};
-use crate::node::{NodeHandle, Options};
+use crate::node::{Exit, Node, Options};
 use crate::turn::{INPUTS, Incoming};
 
 const LINK: LinkId = LinkId::new(1);
@@ -472,12 +473,12 @@ fn receipts(batch: &[u8]) -> Bytes {
     writer.finish()
 }
 
-async fn connected(protocol: Protocol, window: usize) -> Client {
+async fn connected(protocol: Protocol, window: usize) -> Connection {
     let door = Door::open(Limits { max_message_bytes: 1 << 20, ..limits() }).await;
     let url = door.url();
     tokio::spawn(fake_node(door, protocol));
-    let options = ClientOptions { protocol, window, ..ClientOptions::default() };
-    let client = soon(Client::connect(&url, &options)).await.unwrap();
+    let options = ConnectionOptions { protocol, window, ..ConnectionOptions::default() };
+    let client = soon(Connection::connect(&url, &options)).await.unwrap();
     assert_eq!((client.welcome.instance.as_str(), client.welcome.tags.as_str()), ("n", "a,b"));
     client
 }
@@ -491,7 +492,8 @@ async fn a_client_gets_its_receipts_in_order_through_a_small_window() {
     let mut client = connected(Protocol::Postcard, 100).await;
     let ids: Vec<String> = (0..5000).map(|number| number.to_string()).collect();
     let messages: Vec<_> = ids.iter().map(|id| publication(id)).collect();
-    let outcomes = soon(client.publish(&messages)).await.unwrap();
+    let mut outcomes = Vec::new();
+    soon(client.publish(&messages, &mut outcomes)).await.unwrap();
     let received: Vec<_> = outcomes
         .iter()
         .map(|outcome| match outcome {
@@ -506,7 +508,8 @@ async fn a_client_gets_its_receipts_in_order_through_a_small_window() {
 #[tokio::test]
 async fn a_client_speaks_json_and_leaves_values_as_they_are() {
     let mut client = connected(Protocol::Json, 100).await;
-    let outcomes = soon(client.publish(&[publication("m")])).await.unwrap();
+    let mut outcomes = Vec::new();
+    soon(client.publish(&[publication("m")], &mut outcomes)).await.unwrap();
     assert!(matches!(&outcomes[..], [Outcome::Receipt { id, .. }] if id.as_str() == "m"));
     let Ok(Received::Deliveries(deliveries)) = soon(client.receiver.next()).await else { panic!() };
     let [delivery] = &deliveries[..] else { panic!() };
@@ -514,8 +517,11 @@ async fn a_client_speaks_json_and_leaves_values_as_they_are() {
     assert_eq!((delivery.message_id(), delivery.value()), ("m\n", r#"{"a": 1.10}"#));
     assert_eq!((delivery.path(), delivery.kind()), ("n,o", "SK"));
     let bad = [Publish { body: "{", ..publication("m") }];
-    let refused = soon(client.publish(&bad)).await;
-    assert!(matches!(refused, Err(ClientError::BadValue { .. })), "{refused:?}");
+    let refused = soon(client.publish(&bad, &mut outcomes)).await;
+    assert!(
+        matches!(refused, Err(ConnectionError::Codec(CodecError::BadValue { .. }))),
+        "{refused:?}"
+    );
 }
 
 #[tokio::test]
@@ -527,9 +533,9 @@ async fn a_client_hears_why_it_was_closed() {
         link.close(Close { code: CloseCode::Unauthorized, reason: "who are you?".into() });
         door.down().await;
     });
-    let refused = soon(Client::connect(&url, &ClientOptions::default())).await;
+    let refused = soon(Connection::connect(&url, &ConnectionOptions::default())).await;
     assert!(
-        matches!(&refused, Err(ClientError::Closed { code: 4401, reason, by_node: true })
+        matches!(&refused, Err(ConnectionError::Closed { code: 4401, reason, by_node: true })
             if reason == "who are you?"),
         "{refused:?}"
     );
@@ -540,7 +546,7 @@ async fn a_client_hears_why_it_was_closed() {
 async fn what_came_before_the_end_is_answered_before_the_close_frame() {
     let data = tempfile::tempdir().unwrap();
     let anywhere = "127.0.0.1:0".parse().unwrap();
-    let (node, _task) = soon(NodeHandle::start(options(data.path(), anywhere))).await.unwrap();
+    let node = soon(Node::start(options(data.path(), anywhere))).await.unwrap();
     let bad = masked(0x81, b"[]");
     let ends = [(masked(0x88, b"\x03\xe8"), 1000), (masked(0xc1, &[]), 1002)];
     // Often, as an answer that races with the close frame wins now and then.
@@ -558,7 +564,7 @@ async fn what_came_before_the_end_is_answered_before_the_close_frame() {
         let (opcode, close) = frames.last().expect("a close frame");
         assert_eq!((*opcode, &close[..2]), (8, &u16::to_be_bytes(*code)[..]));
     }
-    node.shutdown().await.unwrap();
+    assert_eq!(soon(node.shutdown()).await, Exit::Stopped);
 }
 
 fn options(data_dir: &std::path::Path, listen: SocketAddr) -> Options {
@@ -570,7 +576,7 @@ fn options(data_dir: &std::path::Path, listen: SocketAddr) -> Options {
 async fn a_node_starts_answers_and_says_why_another_cannot() {
     let anywhere = "127.0.0.1:0".parse().unwrap();
     let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let (node, _task) = soon(NodeHandle::start(options(one.path(), anywhere))).await.unwrap();
+    let node = soon(Node::start(options(one.path(), anywhere))).await.unwrap();
     soon(node.alive()).await.unwrap();
     let same_address = options(two.path(), node.local_addr());
     let mut bad_peer = options(two.path(), anywhere);
@@ -581,7 +587,7 @@ async fn a_node_starts_answers_and_says_why_another_cannot() {
         (bad_peer, "must look like ws://HOST:PORT/"),
     ];
     for (options, reason) in cases {
-        let error = soon(NodeHandle::start(options)).await.expect_err("it cannot start");
+        let error = soon(Node::start(options)).await.expect_err("it cannot start");
         assert_eq!(error.exit_code(), 2);
         assert!(error.to_string().contains(reason), "{error}");
     }

@@ -14,8 +14,9 @@ use std::time::Duration;
 use slipstream_core::Node;
 use slipstream_core::admin::{AdminAnswer, AdminRequest};
 use slipstream_core::config::Limits;
+use slipstream_core::event::Event;
 use slipstream_core::ids::{LinkId, Ticket};
-use slipstream_core::io::{Frame, Input, Output};
+use slipstream_core::io::{End, Frame, Input, LinkUp, Output, Protocol};
 use slipstream_core::store::StoreFailure;
 use slipstream_store_sqlite::{Completion, Store};
 use tokio::sync::{mpsc, oneshot};
@@ -24,8 +25,10 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::clock::Clock;
 use crate::dial;
-use crate::link::{End, Link, Opened};
+use crate::events::Watchers;
+use crate::link::{Link, Opened};
 use crate::node::Exit;
+use crate::pipe::Pipe;
 use crate::report;
 
 /// Things that may wait for the loop. A reader that finds no room waits, and so does its peer.
@@ -44,6 +47,10 @@ pub(crate) enum Incoming {
     Received(LinkId, Vec<Frame>, Option<End>),
     /// A connection whose handshake is done.
     Opened(Box<Opened>),
+    /// An application within this process that asks for what this query string says.
+    Joined(String, oneshot::Sender<Pipe>),
+    /// Somebody who wants to know what happens.
+    Watched(mpsc::Sender<Event>),
     /// A question or order of the operator.
     Admin(AdminRequest, oneshot::Sender<AdminAnswer>),
     /// To be answered by the store's thread.
@@ -60,6 +67,8 @@ pub(crate) struct Turn {
     pub(crate) inputs: mpsc::Sender<Incoming>,
     /// Ends the accepting of connections.
     pub(crate) listener: AbortHandle,
+    /// Those who want to know what happens.
+    pub(crate) watchers: Watchers,
     pub(crate) links: HashMap<LinkId, Link>,
     /// Links that have frames to flush.
     pub(crate) touched: Vec<LinkId>,
@@ -159,6 +168,20 @@ impl Turn {
                 self.node.handle(Input::LinkUp(up), now);
                 1
             }
+            Incoming::Joined(query, answer) => {
+                let id = self.last_link.next();
+                self.last_link = id;
+                let (link, pipe) = Pipe::open(id, self.inputs.clone());
+                // Whoever has given up meanwhile leaves no link.
+                if answer.send(pipe).is_ok() {
+                    self.links.insert(id, link);
+                    let (protocol, remote) = (Protocol::Postcard, "this process".into());
+                    let up = LinkUp { link: id, dial: None, protocol, remote, query };
+                    self.node.handle(Input::LinkUp(up), now);
+                }
+                1
+            }
+            Incoming::Watched(watcher) => self.watchers.add(watcher),
             Incoming::Admin(request, answer) => {
                 let ticket = self.last_ticket.next();
                 self.last_ticket = ticket;
@@ -178,16 +201,10 @@ impl Turn {
     }
 
     fn completed(&mut self, completion: Completion) {
-        let input = match completion {
-            Completion::Committed(committed) => Input::Committed(committed),
-            Completion::CommitFailed(failed) => Input::CommitFailed(failed),
-            Completion::Fetched { fetch, answer } => Input::Fetched { fetch, answer },
-            Completion::Damaged(damaged) => {
-                tracing::error!(target: "slipstream", "{damaged}");
-                return;
-            }
-        };
-        self.node.handle(input, self.clock.now());
+        match completion.into_input() {
+            Ok(input) => self.node.handle(input, self.clock.now()),
+            Err(damaged) => tracing::error!(target: "slipstream", "{damaged}"),
+        }
     }
 
     /// Carries out all outputs. Returns why nothing may go on, if that is so; then what was not
@@ -223,7 +240,10 @@ impl Turn {
                         let _ = asked.send(answer);
                     }
                 }
-                Output::Event(event) => report::event(&event),
+                Output::Event(event) => {
+                    report::event(&event);
+                    self.watchers.tell(&event);
+                }
                 Output::Observe(observation) => report::observe(&observation),
                 Output::Stopped => self.stopped = true,
                 Output::Halt(failure) => return Some(failure),

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 use std::{fmt, io};
 
 use slipstream_core::ids::FetchId;
+use slipstream_core::io::Input;
 use slipstream_core::store::{
     Answer, Batch, CommitFailed, Committed, Query, Recovered, StoreFailure,
 };
@@ -35,6 +36,21 @@ pub enum Completion {
     /// Something in the file is not what was written. It was left out of the answer, and should be
     /// logged as an error.
     Damaged(Damaged),
+}
+
+impl Completion {
+    /// What the node is told.
+    ///
+    /// # Errors
+    /// The damage, which is none of its business.
+    pub fn into_input(self) -> Result<Input, Damaged> {
+        Ok(match self {
+            Self::Committed(committed) => Input::Committed(committed),
+            Self::CommitFailed(failed) => Input::CommitFailed(failed),
+            Self::Fetched { fetch, answer } => Input::Fetched { fetch, answer },
+            Self::Damaged(damaged) => return Err(damaged),
+        })
+    }
 }
 
 /// Takes completions, on the store's thread. Must not block for long: no commit goes on meanwhile.

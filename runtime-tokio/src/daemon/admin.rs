@@ -26,7 +26,7 @@ use reply::Failure;
 use super::logging::LogHandle;
 use super::metrics::Metrics;
 use super::reload::Reloader;
-use crate::NodeHandle;
+use crate::Node;
 
 /// Longest body of a request, in bytes.
 const MAX_BODY_BYTES: usize = 16 * 1024;
@@ -47,7 +47,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug)]
 pub(super) struct Admin {
     /// The node.
-    pub node: NodeHandle,
+    pub node: Node,
     /// The log of this process.
     pub log: LogHandle,
     /// The metrics of this process.

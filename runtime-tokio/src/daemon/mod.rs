@@ -1,13 +1,14 @@
 //! The daemon: what the `slipstream` binary is besides the library.
 //!
 //! Configuration, logs, metrics, the admin endpoint, signals and the command line. Nothing here
-//! knows how messages travel; it asks the node through [`crate::NodeHandle`].
+//! knows how messages travel; it asks the node through [`crate::Node`].
 
 mod admin;
 mod admin_client;
 mod cli;
 mod commands;
 pub mod config;
+pub(crate) mod connection;
 mod logging;
 mod metrics;
 mod reload;

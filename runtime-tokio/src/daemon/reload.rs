@@ -8,7 +8,7 @@ use tokio::sync::Mutex;
 
 use super::config::{self, ConfigError, Settings};
 use super::logging::{BadFilter, LogHandle};
-use crate::{NodeGone, NodeHandle};
+use crate::{Node, NodeGone};
 
 /// Why the old configuration stays in force.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +35,7 @@ pub(super) struct Reloaded {
 #[derive(Debug)]
 pub(super) struct Reloader {
     file: PathBuf,
-    node: NodeHandle,
+    node: Node,
     log: LogHandle,
     /// What the node was started with; held during a reload, so that two do not mix.
     started: Mutex<Settings>,
@@ -43,7 +43,7 @@ pub(super) struct Reloader {
 
 impl Reloader {
     /// For a node that was started with these settings from this file.
-    pub(super) fn new(file: PathBuf, settings: Settings, node: NodeHandle, log: LogHandle) -> Self {
+    pub(super) fn new(file: PathBuf, settings: Settings, node: Node, log: LogHandle) -> Self {
         Self { file, node, log, started: Mutex::new(settings) }
     }
 

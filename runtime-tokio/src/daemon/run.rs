@@ -5,17 +5,17 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use slipstream_store_sqlite::OpenError;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::task::JoinHandle;
 
 use super::admin::{self, Admin};
 use super::config::Settings;
 use super::logging::LogHandle;
 use super::metrics::Metrics;
 use super::reload::Reloader;
-use super::{Failed, logging};
-use crate::{Exit, NodeHandle};
+use super::{EXIT_FAILED, EXIT_USAGE, Failed, logging};
+use crate::{Exit, Node, StartError};
 
 /// Between two turns of housekeeping for histograms.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
@@ -57,7 +57,7 @@ async fn live(
     );
     let signals = Signals::new()?;
     let listener = bind_admin(&settings).await?;
-    let (node, task) = NodeHandle::start(settings.options())
+    let node = Node::start(settings.options())
         .await
         .map_err(|error| Failed { code: error.exit_code(), message: error.to_string() })?;
     let admin_address =
@@ -77,7 +77,26 @@ async fn live(
     tokio::spawn(upkeep(admin.clone()));
     tokio::spawn(admin::serve(listener, admin));
     tracing::info!(node = %id, listen = %node.local_addr(), admin = %admin_address, "ready");
-    until_the_end(node, task, signals, &reloader).await
+    until_the_end(node, signals, &reloader).await
+}
+
+impl StartError {
+    /// Exit code of a process that ends because of this: 3 for storage that cannot be trusted, 2
+    /// for what another configuration mends, 1 for the rest.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Listen { .. } | Self::Peer(_) => EXIT_USAGE,
+            Self::Store(error) => match error {
+                OpenError::InUse { .. }
+                | OpenError::Foreign { .. }
+                | OpenError::Newer { .. }
+                | OpenError::Older { .. }
+                | OpenError::Directory { .. } => EXIT_USAGE,
+                _ => EXIT_STORAGE,
+            },
+            Self::NoRandomness(_) | Self::Internal { .. } => EXIT_FAILED,
+        }
+    }
 }
 
 async fn bind_admin(settings: &Settings) -> Result<TcpListener, Failed> {
@@ -121,15 +140,14 @@ impl Signals {
 
 /// Carries out what signals say until the node has ended.
 async fn until_the_end(
-    node: NodeHandle,
-    mut task: JoinHandle<Exit>,
+    node: Node,
     mut signals: Signals,
     reloader: &Reloader,
 ) -> Result<ExitCode, Failed> {
     let mut stopping = false;
     let exit = loop {
         let signal = tokio::select! {
-            exit = &mut task => break exit,
+            exit = node.ended() => break exit,
             Some(()) = signals.terminate.recv() => "SIGTERM",
             Some(()) = signals.interrupt.recv() => {
                 if stopping {
@@ -147,22 +165,22 @@ async fn until_the_end(
             stopping = true;
             tracing::info!(signal, "stopping; SIGINT ends at once from now on");
             // A node that has ended already is what was asked for.
-            let _ = node.shutdown().await;
+            let _ = node.stop().await;
         }
     };
     match exit {
-        Ok(Exit::Stopped) => {
+        Exit::Stopped => {
             tracing::info!("stopped");
             Ok(ExitCode::SUCCESS)
         }
-        Ok(Exit::Halted(failure)) => {
+        Exit::Halted(failure) => {
             let message = format!("{failure}; check the disk, then start the node again");
             tracing::error!(%failure, "halted: the store can no longer be trusted");
             Err(Failed { code: EXIT_STORAGE, message })
         }
-        Err(error) => {
-            tracing::error!(%error, "the event loop ended by a fault");
-            Err(Failed::general(format!("the event loop ended by a fault: {error}")))
+        Exit::Failed => {
+            tracing::error!("the event loop ended by a fault");
+            Err(Failed::general("the event loop ended by a fault of the program"))
         }
     }
 }

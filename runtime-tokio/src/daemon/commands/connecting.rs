@@ -6,11 +6,10 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use slipstream_core::io::Protocol;
+use slipstream_core::io::{CloseCode, Protocol};
 
-use crate::ConnectError;
-use crate::client::ClientError;
 use crate::daemon::Failed;
+use crate::daemon::connection::ConnectionError;
 
 /// First wait before something is tried again, and the longest one.
 const WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -61,27 +60,22 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
 
 /// Whether a connection that failed like this may come about at another time (2-interfaces,
 /// section 1).
-pub(super) fn may_pass(error: &ClientError) -> bool {
+pub(super) fn may_pass(error: &ConnectionError) -> bool {
     match error {
-        ClientError::Closed { code, .. } => !matches!(code, 4400 | 4401 | 4403 | 4409 | 4413),
-        ClientError::Lost(_) => true,
-        ClientError::Connect { source, .. } => match source {
-            ConnectError::Unreachable(_) | ConnectError::TimedOut(_) => true,
-            ConnectError::Refused { status, .. } => *status >= 500,
-            ConnectError::BadUrl(_) | ConnectError::NoTls | ConnectError::NotANode(_) => false,
-        },
-        ClientError::Protocol(_) | ClientError::BadValue { .. } => false,
+        ConnectionError::Closed { code, .. } => CloseCode::may_come_back(*code),
+        ConnectionError::Lost(_) => true,
+        ConnectionError::Connect { source, .. } => source.may_pass(),
+        ConnectionError::Codec(_) => false,
     }
 }
 
 /// What to tell of a connection to `url` that failed.
-pub(super) fn told(url: &str, error: &ClientError) -> Failed {
+pub(super) fn told(url: &str, error: &ConnectionError) -> Failed {
     match error {
-        ClientError::Connect { .. } => Failed::general(error.to_string()),
-        ClientError::Closed { .. }
-        | ClientError::Lost(_)
-        | ClientError::Protocol(_)
-        | ClientError::BadValue { .. } => Failed::general(format!("{}: {error}", bare(url))),
+        ConnectionError::Connect { .. } => Failed::general(error.to_string()),
+        ConnectionError::Closed { .. } | ConnectionError::Lost(_) | ConnectionError::Codec(_) => {
+            Failed::general(format!("{}: {error}", bare(url)))
+        }
     }
 }
 
@@ -143,7 +137,7 @@ mod tests {
 
     #[test]
     fn what_an_application_should_not_repeat_is_final() {
-        let closed = |code| ClientError::Closed { code, reason: String::new(), by_node: true };
+        let closed = |code| ConnectionError::Closed { code, reason: String::new(), by_node: true };
         for code in [1001, 1006, 4408, 4429] {
             assert!(may_pass(&closed(code)), "{code}");
         }

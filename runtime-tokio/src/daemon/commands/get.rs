@@ -11,8 +11,9 @@ use slipstream_core::message::Kind;
 use slipstream_core::read::Read;
 
 use super::connecting::{Speak, bare, duration, told, with_query};
-use crate::client::{Client, ClientOptions, Value};
 use crate::daemon::Failed;
+use crate::daemon::connection::{Connection, ConnectionOptions};
+use slipstream_core::client::Value;
 
 /// Arguments of `get`.
 #[derive(Debug, Args)]
@@ -86,9 +87,9 @@ impl Get {
         }
         let url = with_query(&self.url, &parameters);
         let (protocol, timeout) = (self.protocol.into(), self.timeout);
-        let options = ClientOptions { protocol, timeout, ..ClientOptions::default() };
+        let options = ConnectionOptions { protocol, timeout, ..ConnectionOptions::default() };
         let asking = async {
-            let mut client = Client::connect(&url, &options).await?;
+            let mut client = Connection::connect(&url, &options).await?;
             let answer = client.get(&self.key, kind).await;
             // It ends in any case.
             let _ = client.sender.close().await;

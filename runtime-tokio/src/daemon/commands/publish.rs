@@ -18,8 +18,8 @@ use slipstream_core::value::{NO_VALUE, check_value};
 use self::input::{Batch, read_standard_input};
 use self::publisher::{Fate, Item, Publisher};
 use super::connecting::{Speak, bare, duration};
-use crate::client::{Outcome, Version};
 use crate::daemon::Failed;
+use slipstream_core::client::{Outcome, Version};
 
 /// Longest part of a value that an error shows.
 const SHOWN: usize = 60;

@@ -12,8 +12,9 @@ use slipstream_core::wire::Settle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::connecting::{BackOff, Speak, bare, duration, may_pass, told, with_query};
-use crate::client::{Client, ClientError, ClientOptions, Delivery, Received};
 use crate::daemon::Failed;
+use crate::daemon::connection::{Connection, ConnectionError, ConnectionOptions};
+use slipstream_core::client::{Delivery, Received};
 
 /// How long the node may take to answer a goodbye.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -103,12 +104,13 @@ impl Subscribe {
     async fn run(&self, printer: &mut Printer) -> Result<End, Failed> {
         let mut stop = Stop::new(self.timeout)?;
         let url = self.query();
-        let options = ClientOptions { protocol: self.protocol.into(), ..ClientOptions::default() };
+        let options =
+            ConnectionOptions { protocol: self.protocol.into(), ..ConnectionOptions::default() };
         let mut back_off = BackOff::new(Duration::MAX);
         let mut first = true;
         loop {
             let connected = tokio::select! {
-                connected = Client::connect(&url, &options) => connected,
+                connected = Connection::connect(&url, &options) => connected,
                 end = stop.comes() => return Ok(end),
             };
             let error = match connected {
@@ -142,10 +144,10 @@ impl Subscribe {
     /// Prints what comes. The inner error is about the connection.
     async fn receive(
         &self,
-        client: &mut Client,
+        client: &mut Connection,
         printer: &mut Printer,
         stop: &mut Stop,
-    ) -> Result<Result<End, ClientError>, Failed> {
+    ) -> Result<Result<End, ConnectionError>, Failed> {
         let node = client.welcome.instance.clone();
         loop {
             let received = tokio::select! {
@@ -211,7 +213,7 @@ impl Subscribe {
 }
 
 /// Says goodbye and waits until the node has read all that was said before.
-async fn goodbye(mut client: Client) {
+async fn goodbye(mut client: Connection) {
     let wait = async {
         if client.sender.close().await.is_ok() {
             while client.receiver.next().await.is_ok() {}

@@ -17,11 +17,10 @@ use slipstream_core::message::Kind;
 use slipstream_core::wire::{Publish, Settle};
 
 use super::board::{Board, Tally};
-use crate::client::{
-    Client, ClientError, ClientOptions, Delivery, Outcome, Received, Receiver, Sender,
-};
 use crate::daemon::Failed;
 use crate::daemon::commands::connecting::with_query;
+use crate::daemon::connection::{Connection, ConnectionError, ConnectionOptions, Receiver, Sender};
+use slipstream_core::client::{Delivery, Outcome, Received};
 
 /// Messages that are encoded and handed to the socket together.
 const CHUNK: u64 = 256;
@@ -117,10 +116,10 @@ pub(super) struct Load {
 impl Load {
     /// Connects both.
     pub(super) async fn connect(from: &str, to: &str, shape: Shape) -> Result<Self, Failed> {
-        let options = ClientOptions {
+        let options = ConnectionOptions {
             protocol: shape.protocol,
             window: shape.window,
-            ..ClientOptions::default()
+            ..ConnectionOptions::default()
         };
         let ack = if shape.manual { "manual" } else { "auto" };
         let wishes: [(&str, &[&str]); 3] =
@@ -285,8 +284,8 @@ impl Load {
     }
 }
 
-async fn connect(url: &str, options: &ClientOptions) -> Result<Client, Failed> {
-    Client::connect(url, options).await.map_err(|error| Failed::general(error.to_string()))
+async fn connect(url: &str, options: &ConnectionOptions) -> Result<Connection, Failed> {
+    Connection::connect(url, options).await.map_err(|error| Failed::general(error.to_string()))
 }
 
 /// The names of messages: this run, and a number.
@@ -405,7 +404,7 @@ impl Arrivals {
         Some(if same { Ok(number) } else { Err(format!("number {number} has another value")) })
     }
 
-    async fn acknowledge(&self, deliveries: &[Delivery]) -> Result<(), ClientError> {
+    async fn acknowledge(&self, deliveries: &[Delivery]) -> Result<(), ConnectionError> {
         match (&self.settle, deliveries.last()) {
             (Some(sender), Some(last)) => sender.settle(&[Settle::AckUpTo(last.id)]).await,
             (Some(_), None) | (None, _) => Ok(()),

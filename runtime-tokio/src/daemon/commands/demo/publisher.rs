@@ -17,10 +17,9 @@ use tokio::task::JoinHandle;
 
 use super::check::Receipt;
 use super::traffic::Sample;
-use crate::client::{
-    Client, ClientError, ClientOptions, Outcome, Received, Receiver, Sender, Version,
-};
 use crate::daemon::Failed;
+use crate::daemon::connection::{Connection, ConnectionError, ConnectionOptions, Receiver, Sender};
+use slipstream_core::client::{Outcome, Received, Version};
 
 /// Everything is published in so many steps.
 const STEPS: usize = 100;
@@ -62,7 +61,7 @@ impl Publisher {
     pub(super) fn start(
         node: &'static str,
         url: String,
-        options: ClientOptions,
+        options: ConnectionOptions,
         samples: Arc<[Sample]>,
     ) -> Self {
         let pace = Arc::new(Pace::default());
@@ -119,15 +118,15 @@ enum Ended {
     Final(String),
 }
 
-impl From<ClientError> for Ended {
-    fn from(error: ClientError) -> Self {
+impl From<ConnectionError> for Ended {
+    fn from(error: ConnectionError) -> Self {
         let text = error.to_string();
         match error {
-            ClientError::Connect { .. } | ClientError::Lost(_) => Self::Lost(text),
-            ClientError::Closed { code, .. } if !FINAL_CLOSES.contains(&code) => Self::Lost(text),
-            ClientError::Closed { .. }
-            | ClientError::Protocol(_)
-            | ClientError::BadValue { .. } => Self::Final(text),
+            ConnectionError::Connect { .. } | ConnectionError::Lost(_) => Self::Lost(text),
+            ConnectionError::Closed { code, .. } if !FINAL_CLOSES.contains(&code) => {
+                Self::Lost(text)
+            }
+            ConnectionError::Closed { .. } | ConnectionError::Codec(_) => Self::Final(text),
         }
     }
 }
@@ -135,7 +134,7 @@ impl From<ClientError> for Ended {
 struct Run {
     node: &'static str,
     url: String,
-    options: ClientOptions,
+    options: ConnectionOptions,
     samples: Arc<[Sample]>,
     pace: Arc<Pace>,
     /// For the first so many of the samples.
@@ -169,7 +168,8 @@ impl Run {
 
     /// Publishes over one connection what has no receipt yet, until everything has.
     async fn connection(&mut self) -> Result<(), Ended> {
-        let Client { sender, mut receiver, .. } = Client::connect(&self.url, &self.options).await?;
+        let Connection { sender, mut receiver, .. } =
+            Connection::connect(&self.url, &self.options).await?;
         let from = self.receipts.len().saturating_sub(REPEATED);
         let mut sending = pin!(send(&self.samples, &self.pace, from, &sender));
         let receiving =
@@ -192,7 +192,7 @@ async fn send(
     pace: &Pace,
     from: usize,
     sender: &Sender,
-) -> Result<(), ClientError> {
+) -> Result<(), ConnectionError> {
     let step = samples.len().div_ceil(STEPS).max(1);
     let mut next = from;
     while next < samples.len() {

@@ -13,8 +13,8 @@ use super::nodes::{Figures, Mesh, settled};
 use super::publisher::Publisher;
 use super::subscriber::Subscriber;
 use super::traffic::{LATE, NODES, Sample, samples};
-use crate::client::ClientOptions;
 use crate::daemon::Failed;
+use crate::daemon::connection::ConnectionOptions;
 
 /// Everything has arrived by then, or it is missing.
 const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(60);
@@ -153,9 +153,9 @@ async fn join_late(
 }
 
 /// Applications of the first node speak JSON, the others binary frames.
-fn options(at: usize) -> ClientOptions {
+fn options(at: usize) -> ConnectionOptions {
     let protocol = if at == 0 { Protocol::Json } else { Protocol::Postcard };
-    ClientOptions { protocol, ..ClientOptions::default() }
+    ConnectionOptions { protocol, ..ConnectionOptions::default() }
 }
 
 async fn in_time<T>(publishing: impl Future<Output = Result<T, Failed>>) -> Result<T, Failed> {

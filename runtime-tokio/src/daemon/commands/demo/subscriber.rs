@@ -8,8 +8,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::check::Taken;
-use crate::client::{Client, ClientError, ClientOptions, Delivery, Received};
 use crate::daemon::Failed;
+use crate::daemon::connection::{Connection, ConnectionError, ConnectionOptions};
+use slipstream_core::client::{Delivery, Received};
 
 /// Between two attempts to connect.
 const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
@@ -33,7 +34,7 @@ struct Shared {
 
 impl Subscriber {
     /// Connects, and returns when nothing older is to be expected.
-    pub(super) async fn start(url: String, options: ClientOptions) -> Result<Self, Failed> {
+    pub(super) async fn start(url: String, options: ConnectionOptions) -> Result<Self, Failed> {
         let shared = Arc::new(Shared::default());
         let (synced, mut in_sync) = watch::channel(false);
         let task = tokio::spawn(run(url.clone(), options, shared.clone(), synced));
@@ -68,7 +69,7 @@ impl Drop for Subscriber {
 
 async fn run(
     url: String,
-    options: ClientOptions,
+    options: ConnectionOptions,
     shared: Arc<Shared>,
     synced: watch::Sender<bool>,
 ) {
@@ -82,11 +83,11 @@ async fn run(
 /// One connection, to its end.
 async fn listen(
     url: &str,
-    options: &ClientOptions,
+    options: &ConnectionOptions,
     shared: &Shared,
     synced: &watch::Sender<bool>,
-) -> Result<std::convert::Infallible, ClientError> {
-    let Client { sender, mut receiver, .. } = Client::connect(url, options).await?;
+) -> Result<std::convert::Infallible, ConnectionError> {
+    let Connection { sender, mut receiver, .. } = Connection::connect(url, options).await?;
     loop {
         match receiver.next().await? {
             Received::Synced => drop(synced.send_replace(true)),

@@ -14,9 +14,10 @@ use slipstream_core::io::Protocol;
 use slipstream_core::message::Kind;
 use slipstream_core::wire::Publish;
 
-use crate::client::{Client, ClientError, ClientOptions, Outcome, Refused};
 use crate::daemon::Failed;
 use crate::daemon::commands::connecting::{BackOff, bare, may_pass, told, with_query};
+use crate::daemon::connection::{Connection, ConnectionError, ConnectionOptions};
+use slipstream_core::client::{Outcome, Refused};
 
 /// A message to publish.
 #[derive(Debug, Clone)]
@@ -63,10 +64,10 @@ pub(super) enum Fate {
 #[derive(Debug)]
 pub(super) struct Publisher {
     url: String,
-    options: ClientOptions,
+    options: ConnectionOptions,
     /// Whether the node knows ids from earlier connections.
     named: bool,
-    client: Client,
+    client: Connection,
     back_off: BackOff,
 }
 
@@ -83,8 +84,8 @@ impl Publisher {
             Some(name) => with_query(url, &[("keys", &[]), ("client", &[name])]),
             None => with_query(url, &[("keys", &[])]),
         };
-        let options = ClientOptions { protocol, ..ClientOptions::default() };
-        let client = Client::connect(&url, &options).await;
+        let options = ConnectionOptions { protocol, ..ConnectionOptions::default() };
+        let client = Connection::connect(&url, &options).await;
         let client = client.map_err(|error| told(&url, &error))?;
         let back_off = BackOff::new(timeout);
         Ok(Self { url, options, named: name.is_some(), client, back_off })
@@ -115,7 +116,7 @@ impl Publisher {
             }
             let messages: Vec<_> = open.iter().map(Item::wire).collect();
             let mut outcomes = Vec::with_capacity(messages.len());
-            let ended = self.client.publish_into(&messages, &mut outcomes).await;
+            let ended = self.client.publish(&messages, &mut outcomes).await;
             if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Receipt { .. })) {
                 self.back_off.succeeded();
             }
@@ -145,13 +146,17 @@ impl Publisher {
         Ok(())
     }
 
-    async fn reconnect(&mut self, cause: &ClientError, unanswered: usize) -> Result<(), Failed> {
+    async fn reconnect(
+        &mut self,
+        cause: &ConnectionError,
+        unanswered: usize,
+    ) -> Result<(), Failed> {
         // If standard error is gone, there is nobody to tell.
         let _gone = writeln!(std::io::stderr(), "{}: {cause}; connecting again", bare(&self.url));
         let mut last = None;
         while let Some(wait) = self.back_off.wait(None) {
             tokio::time::sleep(wait).await;
-            match Client::connect(&self.url, &self.options).await {
+            match Connection::connect(&self.url, &self.options).await {
                 Ok(client) => {
                     self.client = client;
                     return Ok(());
@@ -163,7 +168,7 @@ impl Publisher {
         Err(self.uncertain(last.as_ref().unwrap_or(cause), unanswered))
     }
 
-    fn uncertain(&self, error: &ClientError, unanswered: usize) -> Failed {
+    fn uncertain(&self, error: &ConnectionError, unanswered: usize) -> Failed {
         let told = told(&self.url, error);
         if unanswered == 0 {
             return told;
@@ -222,7 +227,7 @@ fn is_for_now(outcome: &Outcome) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::Version;
+    use slipstream_core::client::Version;
     use slipstream_core::clock::Hlc;
     use slipstream_core::config::Durability;
 

@@ -1,29 +1,36 @@
 //! Text frames of a client. A value is never taken apart.
 
-use std::borrow::Cow;
-use std::time::Duration;
+use alloc::borrow::{Cow, ToOwned};
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec;
+use alloc::vec::Vec;
 
+use core::time::Duration;
+
+use crate::config::Durability;
+use crate::ids::Position;
+use crate::io::Frame;
+use crate::message::Kind;
+use crate::read::Read as Asked;
+use crate::tags;
+use crate::value::NO_VALUE;
+use crate::wire::{PROTOCOL_VERSION, Publish, Read, Settle, Welcome};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
-use slipstream_core::config::Durability;
-use slipstream_core::ids::Position;
-use slipstream_core::io::Frame;
-use slipstream_core::message::Kind;
-use slipstream_core::read::Read as Asked;
-use slipstream_core::tags;
-use slipstream_core::value::NO_VALUE;
-use slipstream_core::wire::{PROTOCOL_VERSION, Publish, Read, Settle, Welcome};
 
 use super::frames::{Content, Delivery, Outcome, Refused, Text, Version};
-use super::{ClientError, Received, Value};
+use super::{CodecError, Received, Value};
 
 /// A message to publish.
-pub(super) fn publish(message: &Publish<'_>) -> Result<Frame, ClientError> {
+pub(super) fn publish(message: &Publish<'_>) -> Result<Frame, CodecError> {
     let value = match message.kind {
         Kind::Dk => None,
         Kind::Sk | Kind::Sa | Kind::Sw | Kind::Cmd => {
-            Some(serde_json::from_str(message.body).map_err(|error| ClientError::BadValue {
+            Some(serde_json::from_str(message.body).map_err(|error| CodecError::BadValue {
                 key: message.key.into(),
                 reason: error.to_string(),
             })?)
@@ -53,14 +60,14 @@ struct PublishJson<'a> {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     targeted_tags: Vec<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    ttl_ms: Option<std::num::NonZeroU64>,
+    ttl_ms: Option<core::num::NonZeroU64>,
 }
 
 /// A read; of any kind, it is one of SK.
 pub(super) fn read(read: &Read<'_>) -> Frame {
     let kind = read.kind.and_then(Asked::name_of).unwrap_or("GK");
     let fields = [("type", kind), ("messageId", read.id), ("key", read.key)];
-    text_frame(&std::collections::BTreeMap::from(fields))
+    text_frame(&BTreeMap::from(fields))
 }
 
 /// What became of a delivery.
@@ -183,15 +190,15 @@ pub(super) struct Json {
     pub(super) version: Text,
 }
 
-fn parse(text: &Bytes) -> Result<Any<'_>, ClientError> {
-    serde_json::from_slice(text).map_err(|error| ClientError::Protocol(error.to_string()))
+fn parse(text: &Bytes) -> Result<Any<'_>, CodecError> {
+    serde_json::from_slice(text).map_err(|error| CodecError::Protocol(error.to_string()))
 }
 
 /// The greeting of a node.
-pub(super) fn welcome(text: &Bytes) -> Result<Welcome, ClientError> {
+pub(super) fn welcome(text: &Bytes) -> Result<Welcome, CodecError> {
     let any = parse(text)?;
     if any.kind != "WELCOME" {
-        return Err(ClientError::Protocol(format!("{} instead of a WELCOME", any.kind)));
+        return Err(CodecError::Protocol(format!("{} instead of a WELCOME", any.kind)));
     }
     Ok(Welcome {
         protocol: PROTOCOL_VERSION,
@@ -206,7 +213,7 @@ pub(super) fn welcome(text: &Bytes) -> Result<Welcome, ClientError> {
 }
 
 /// What a frame says; `None` for types that later versions may add.
-pub(super) fn received(text: &Bytes) -> Result<Option<Received>, ClientError> {
+pub(super) fn received(text: &Bytes) -> Result<Option<Received>, CodecError> {
     let any = parse(text)?;
     Ok(match &*any.kind {
         "SYNCED" => Some(Received::Synced),

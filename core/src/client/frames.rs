@@ -3,26 +3,32 @@
 //! Binary frames are not copied: texts and messages are slices of the frame. JSON is read with
 //! serde; a value stays as it was written, byte for byte.
 
-use std::borrow::Cow;
-use std::fmt;
-use std::ops::Deref;
-use std::time::Duration;
+use alloc::borrow::Cow;
+use alloc::boxed::Box;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 
-use bytes::{Bytes, BytesMut};
-use serde::Serialize;
-use slipstream_core::clock::Hlc;
-use slipstream_core::config::Durability;
-use slipstream_core::ids::Position;
-use slipstream_core::io::{Frame, Protocol};
-use slipstream_core::json::write;
-use slipstream_core::message::Message;
-use slipstream_core::wire::{
+use core::fmt;
+use core::ops::Deref;
+use core::time::Duration;
+
+use crate::clock::Hlc;
+use crate::config::Durability;
+use crate::ids::Position;
+use crate::io::{Frame, Protocol};
+use crate::json::write;
+use crate::message::Message;
+use crate::wire::{
     self, BatchKind, Connect, FrameWriter, PROTOCOL_VERSION, Publish, Settle, Welcome, Wire,
     WireError,
 };
+use bytes::{Bytes, BytesMut};
+use serde::Serialize;
 
+use super::hands::Mark;
 use super::json::{self, Json};
-use super::{ClientError, Received, reading};
+use super::{CodecError, Received, reading};
 
 /// A binary frame is closed when it has this many bytes.
 const FRAME_BYTES: usize = 64 * 1024;
@@ -39,7 +45,7 @@ impl Text {
 
     /// The text.
     pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0).expect("it was made from text")
+        core::str::from_utf8(&self.0).expect("it was made from text")
     }
 }
 
@@ -149,6 +155,14 @@ pub(super) enum Content {
 }
 
 impl Delivery {
+    /// Which message it is, whatever its number.
+    pub(super) fn mark(&self) -> Mark {
+        match &self.content {
+            Content::Binary(message) => (message.incarnation(), message.sequence()),
+            Content::Json(_) => Mark::default(),
+        }
+    }
+
     /// What the message does, as in JSON: `SK`, `CMD`.
     pub fn kind(&self) -> &str {
         match &self.content {
@@ -230,27 +244,30 @@ impl Delivery {
 }
 
 /// The first binary frame of an application.
-pub(super) fn connect() -> Frame {
+pub fn connect() -> Frame {
     Frame::Binary(Wire::Connect(Connect { protocol: PROTOCOL_VERSION }).encode())
 }
 
 /// The greeting of a node.
-pub(super) fn welcome(frame: &Frame) -> Result<Welcome, ClientError> {
+///
+/// # Errors
+/// [`CodecError::Protocol`] if it is none.
+pub fn welcome(frame: &Frame) -> Result<Welcome, CodecError> {
     match frame {
         Frame::Binary(bytes) => match Wire::decode(bytes).map_err(malformed)? {
             Wire::Welcome(welcome) => Ok(welcome),
-            other => Err(ClientError::Protocol(format!("instead of a welcome: {other:?}"))),
+            other => Err(CodecError::Protocol(format!("instead of a welcome: {other:?}"))),
         },
         Frame::Text(text) => json::welcome(text),
-        Frame::Ping(_) | Frame::Pong(_) => Err(ClientError::Protocol("no data".into())),
+        Frame::Ping(_) | Frame::Pong(_) => Err(CodecError::Protocol("no data".into())),
     }
 }
 
 /// Messages in frames.
-pub(super) fn publish(
-    protocol: Protocol,
-    messages: &[Publish<'_>],
-) -> Result<Vec<Frame>, ClientError> {
+///
+/// # Errors
+/// [`CodecError::BadValue`] with JSON.
+pub fn publish(protocol: Protocol, messages: &[Publish<'_>]) -> Result<Vec<Frame>, CodecError> {
     match protocol {
         Protocol::Postcard => Ok(batches(BatchKind::Publish, messages)),
         Protocol::Json => messages.iter().map(json::publish).collect(),
@@ -258,7 +275,7 @@ pub(super) fn publish(
 }
 
 /// Settlements in frames.
-pub(super) fn settle(protocol: Protocol, settles: &[Settle<'_>]) -> Vec<Frame> {
+pub fn settle(protocol: Protocol, settles: &[Settle<'_>]) -> Vec<Frame> {
     match protocol {
         Protocol::Postcard => batches(BatchKind::Settle, settles),
         Protocol::Json => settles.iter().map(json::settle).collect(),
@@ -271,7 +288,7 @@ pub(super) fn batches<T: Serialize>(kind: BatchKind, records: &[T]) -> Vec<Frame
     for record in records {
         writer.push(record);
         if writer.len() >= FRAME_BYTES {
-            let full = std::mem::replace(&mut writer, FrameWriter::new(kind));
+            let full = core::mem::replace(&mut writer, FrameWriter::new(kind));
             frames.push(Frame::Binary(full.finish()));
         }
     }
@@ -283,10 +300,10 @@ pub(super) fn batches<T: Serialize>(kind: BatchKind, records: &[T]) -> Vec<Frame
 
 /// What a frame of the node says; `None` for what later versions may add. `conflated` counts the
 /// values left out before the next delivery.
-pub(super) fn received(
-    frame: &Frame,
-    conflated: &mut u64,
-) -> Result<Option<Received>, ClientError> {
+///
+/// # Errors
+/// [`CodecError::Protocol`] if it is not in the protocol.
+pub fn received(frame: &Frame, conflated: &mut u64) -> Result<Option<Received>, CodecError> {
     match frame {
         Frame::Binary(bytes) => received_binary(bytes, conflated),
         Frame::Text(text) => json::received(text),
@@ -294,7 +311,7 @@ pub(super) fn received(
     }
 }
 
-fn received_binary(frame: &Bytes, conflated: &mut u64) -> Result<Option<Received>, ClientError> {
+fn received_binary(frame: &Bytes, conflated: &mut u64) -> Result<Option<Received>, CodecError> {
     Ok(match Wire::decode(frame) {
         Ok(Wire::Outcomes(batch)) => {
             let outcomes = wire::records::<wire::Outcome<'_>>(&batch).map_err(malformed)?;
@@ -311,7 +328,7 @@ fn received_binary(frame: &Bytes, conflated: &mut u64) -> Result<Option<Received
             let deliveries = deliveries.map(|(head, message)| Delivery {
                 id: head.delivery,
                 redelivery: head.redelivery,
-                conflated: std::mem::take(conflated),
+                conflated: core::mem::take(conflated),
                 content: Content::Binary(message),
             });
             Some(Received::Deliveries(deliveries.collect()))
@@ -321,7 +338,7 @@ fn received_binary(frame: &Bytes, conflated: &mut u64) -> Result<Option<Received
             None
         }
         Ok(Wire::Synced) => Some(Received::Synced),
-        Ok(other) => return Err(ClientError::Protocol(format!("not for applications: {other:?}"))),
+        Ok(other) => return Err(CodecError::Protocol(format!("not for applications: {other:?}"))),
         Err(WireError::Unknown(_)) => None,
         Err(error) => return Err(malformed(error)),
     })
@@ -349,6 +366,6 @@ fn of_wire(batch: &Bytes, outcome: wire::Outcome<'_>) -> Outcome {
     }
 }
 
-fn malformed(error: WireError) -> ClientError {
-    ClientError::Protocol(error.to_string())
+fn malformed(error: WireError) -> CodecError {
+    CodecError::Protocol(error.to_string())
 }

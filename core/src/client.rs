@@ -1,0 +1,63 @@
+//! The other end: an application of a node, as data.
+//!
+//! `frames`, `json` and `reading` say and hear what stands on one connection, in both protocols. A
+//! [`Session`] is what an application keeps between two connections: what is unanswered, what is
+//! in its hands, and what it has settled; it decides what is said again and what is not handed
+//! over twice. [`Publication`] and [`Filter`] are what programs write. No socket, clock or task is
+//! known here: shells supply them, and the same session serves a node within the process and one
+//! that is reached through the network.
+
+mod beat;
+mod ended;
+mod frames;
+mod hands;
+mod json;
+mod publication;
+mod reading;
+mod session;
+
+#[cfg(test)]
+mod tests;
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+pub use beat::Beat;
+pub use ended::{ConnectError, Ended};
+pub use frames::{
+    Delivery, Outcome, Refused, Text, Version, connect, publish, received, settle, welcome,
+};
+pub use publication::{Filter, Publication};
+pub use reading::{Value, read};
+pub use session::{
+    Heard, PublishError, ReadError, Receipt, Session, Settings, Settlement, Verdict,
+};
+
+/// What a node sends.
+#[derive(Debug)]
+pub enum Received {
+    /// Answers, in the order of what was sent.
+    Outcomes(Vec<Outcome>),
+    /// Answers to reads, in the order of the reads.
+    Results(Vec<Value>),
+    /// Deliveries, in the order of the node's log.
+    Deliveries(Vec<Delivery>),
+    /// All that was in the log at the greeting has been handed over.
+    Synced,
+}
+
+/// What cannot be said, or not be understood.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CodecError {
+    /// The node sent what is not in the protocol.
+    #[error("the node sent a frame that cannot be understood: {0}; are the versions compatible?")]
+    Protocol(String),
+    /// A value to publish is no JSON.
+    #[error("the value of {key} is not one JSON value: {reason}")]
+    BadValue {
+        /// Key of the message.
+        key: String,
+        /// What is wrong.
+        reason: String,
+    },
+}

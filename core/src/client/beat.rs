@@ -1,0 +1,50 @@
+//! Whether the node is still there: the client's half of the heartbeat (P2).
+
+use core::time::Duration;
+
+use crate::config::Heartbeat;
+use crate::time::Instant;
+
+/// What a silent connection calls for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Beat {
+    /// Nothing before this time.
+    Wait(Instant),
+    /// A ping, now.
+    Ping,
+    /// Nothing came for the time-out: the connection is of no use any more.
+    Dead(Duration),
+}
+
+/// When something came last, and when it was asked for.
+#[derive(Debug)]
+pub(super) struct Pulse {
+    heartbeat: Heartbeat,
+    heard: Instant,
+    pinged: Option<Instant>,
+}
+
+impl Pulse {
+    pub(super) fn new(heartbeat: Heartbeat, now: Instant) -> Self {
+        Self { heartbeat, heard: now, pinged: None }
+    }
+
+    pub(super) fn heard(&mut self, now: Instant) {
+        self.heard = now;
+        self.pinged = None;
+    }
+
+    pub(super) fn beat(&mut self, now: Instant) -> Beat {
+        let Heartbeat { interval, timeout } = self.heartbeat;
+        let dead = self.heard + timeout;
+        let ping = self.pinged.unwrap_or(self.heard) + interval;
+        if now >= dead {
+            Beat::Dead(timeout)
+        } else if now >= ping {
+            self.pinged = Some(now);
+            Beat::Ping
+        } else {
+            Beat::Wait(ping.min(dead))
+        }
+    }
+}

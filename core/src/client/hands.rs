@@ -1,0 +1,111 @@
+//! The deliveries in an application's hands, and those that it has settled.
+//!
+//! A node hands a message over again when it did not hear what became of it: after a lost
+//! connection, or when its time for an answer has passed. What is still in the application's
+//! hands is not handed to it twice, and what it has settled is settled again in its name. So,
+//! within one program, nothing happens twice (P2), whatever happens to connections.
+//!
+//! What stays true: a settlement is only said on a connection that has delivered what it settles.
+//! A number of an earlier connection may stand for another message by now, if the node's database
+//! was set back meanwhile; the node repeats what is unsettled, and then it is known.
+
+use alloc::collections::{BTreeMap, VecDeque};
+
+use super::session::Verdict;
+use crate::ids::{Incarnation, Position, Sequence};
+
+/// Windows of settled deliveries that are remembered. The node repeats at most one window of
+/// them; the others are room for those whose repeat is late.
+const REMEMBERED_WINDOWS: usize = 4;
+
+/// Which message a delivery is, as its number may come again in another life of a database.
+pub(super) type Mark = (Incarnation, Sequence);
+
+#[derive(Debug)]
+enum State {
+    Held,
+    Settled(Verdict),
+}
+
+#[derive(Debug)]
+struct Entry {
+    mark: Mark,
+    /// Connection that delivered it last.
+    connection: u64,
+    state: State,
+}
+
+/// What is to be done with a delivery.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Hand it over.
+    Hand,
+    /// It is in the application's hands.
+    Held,
+    /// The application has settled it: say so again.
+    Settled(Verdict),
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Hands {
+    entries: BTreeMap<Position, Entry>,
+    /// Settled, oldest first; some may be gone from the entries.
+    settled: VecDeque<Position>,
+    connection: u64,
+}
+
+impl Hands {
+    /// A new connection: nothing was delivered on it.
+    pub(super) fn connected(&mut self) {
+        self.connection += 1;
+    }
+
+    /// Takes note of a delivery.
+    pub(super) fn delivered(&mut self, id: Position, mark: Mark) -> Step {
+        let connection = self.connection;
+        match self.entries.get_mut(&id).filter(|entry| entry.mark == mark) {
+            Some(entry) => {
+                entry.connection = connection;
+                match &entry.state {
+                    State::Held => Step::Held,
+                    State::Settled(verdict) => Step::Settled(verdict.clone()),
+                }
+            }
+            None => {
+                self.entries.insert(id, Entry { mark, connection, state: State::Held });
+                Step::Hand
+            }
+        }
+    }
+
+    /// Takes note of what the application says of a delivery; `None`: it let go of it without a
+    /// word. Answers whether the node is to be told now.
+    pub(super) fn settled(
+        &mut self,
+        id: Position,
+        mark: Mark,
+        verdict: Option<Verdict>,
+        window: usize,
+    ) -> bool {
+        let held = |entry: &&mut Entry| entry.mark == mark && matches!(entry.state, State::Held);
+        let Some(entry) = self.entries.get_mut(&id).filter(held) else { return false };
+        let told = entry.connection == self.connection && verdict.is_some();
+        match verdict {
+            Some(verdict @ (Verdict::Ack | Verdict::Reject(_))) => {
+                entry.state = State::Settled(verdict);
+                self.settled.push_back(id);
+            }
+            // Its repeat is to be handed over.
+            Some(Verdict::Retry(_)) | None => drop(self.entries.remove(&id)),
+        }
+        while self.settled.len() > window.saturating_mul(REMEMBERED_WINDOWS) {
+            let Some(oldest) = self.settled.pop_front() else { break };
+            let is_settled = |entry: &Entry| matches!(entry.state, State::Settled(_));
+            if self.entries.get(&oldest).is_some_and(is_settled) {
+                self.entries.remove(&oldest);
+            }
+        }
+        told
+    }
+}

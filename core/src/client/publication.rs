@@ -1,0 +1,260 @@
+//! What a program writes: a message to publish, and what it wants to receive.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt::Write;
+use core::time::Duration;
+
+use crate::application::{AckMode, Replay};
+use crate::message::Kind;
+use crate::tags;
+use crate::value::NO_VALUE;
+use crate::wire::Publish;
+
+/// A message to publish.
+///
+/// ```
+/// use slipstream_core::client::Publication;
+///
+/// let order = Publication::set("order:123", r#"{"amount": 1.10}"#)
+///     .with_id("order-123-paid")
+///     .to(["azure", "gcp"]);
+/// assert_eq!(order.key(), "order:123");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publication {
+    kind: Kind,
+    pub(super) id: String,
+    key: String,
+    tags: String,
+    ttl: Duration,
+    body: String,
+}
+
+impl Publication {
+    fn new(kind: Kind, key: impl Into<String>, body: impl Into<String>) -> Self {
+        let (id, tags) = (String::new(), String::new());
+        Self { kind, id, key: key.into(), tags, ttl: Duration::ZERO, body: body.into() }
+    }
+
+    /// SK: sets a key to one JSON value, which is passed on as it is written here.
+    pub fn set(key: impl Into<String>, value: impl Into<String>) -> Self {
+        Self::new(Kind::Sk, key, value)
+    }
+
+    /// SA: sets a key to a JSON array.
+    pub fn set_array(key: impl Into<String>, array: impl Into<String>) -> Self {
+        Self::new(Kind::Sa, key, array)
+    }
+
+    /// SW: sets a key to a JSON object of weights, each finite and at least 0.
+    pub fn set_weights(key: impl Into<String>, weights: impl Into<String>) -> Self {
+        Self::new(Kind::Sw, key, weights)
+    }
+
+    /// DK: deletes a key.
+    pub fn delete(key: impl Into<String>) -> Self {
+        Self::new(Kind::Dk, key, NO_VALUE)
+    }
+
+    /// CMD: a command, which is an event: each is handed over, none replaces another.
+    pub fn command(key: impl Into<String>, value: impl Into<String>) -> Self {
+        Self::new(Kind::Cmd, key, value)
+    }
+
+    /// A message of this kind; a delete has no value.
+    pub fn of_kind(kind: Kind, key: impl Into<String>, value: impl Into<String>) -> Self {
+        match kind {
+            Kind::Dk => Self::delete(key),
+            Kind::Sk | Kind::Sa | Kind::Sw | Kind::Cmd => Self::new(kind, key, value),
+        }
+    }
+
+    /// `messageId`, 1 to 128 bytes: two messages with one id are one message (P9). Without it one
+    /// is made up, which is enough for repeats within one [`Session`](super::Session), but not for
+    /// those of a program that starts anew.
+    #[must_use]
+    pub fn with_id(mut self, id: impl Into<String>) -> Self {
+        self.id = id.into();
+        self
+    }
+
+    /// For nodes and applications that have one of these tags; without any: for all.
+    #[must_use]
+    pub fn to<'a>(mut self, tags: impl IntoIterator<Item = &'a str>) -> Self {
+        self.tags = tags::join(tags.into_iter());
+        self
+    }
+
+    /// Time to live of a command, in whole milliseconds, at least one and at most 30 days. Without
+    /// it, the node's `store.event_ttl`.
+    #[must_use]
+    pub fn with_ttl(mut self, ttl: Duration) -> Self {
+        // Zero means "none" on the wire.
+        self.ttl = ttl.max(Duration::from_millis(1));
+        self
+    }
+
+    /// `messageId`; empty before it was published, unless it was given.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The key.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// The value, as it was written.
+    pub fn value(&self) -> &str {
+        &self.body
+    }
+
+    /// About how much of a frame it takes.
+    pub(super) fn bytes(&self) -> usize {
+        64 + self.id.len() + self.key.len() + self.tags.len() + self.body.len()
+    }
+
+    /// What it is on the wire.
+    pub(super) fn record(&self) -> Publish<'_> {
+        Publish {
+            kind: self.kind,
+            id: &self.id,
+            key: &self.key,
+            tags: &self.tags,
+            ttl_ms: u64::try_from(self.ttl.as_millis()).unwrap_or(u64::MAX),
+            body: &self.body,
+        }
+    }
+}
+
+/// What an application wants to receive, and by which name it comes back.
+///
+/// ```
+/// use slipstream_core::application::Replay;
+/// use slipstream_core::client::Filter;
+///
+/// let filter = Filter::named("ledger").keys(["order:"]).replay(Replay::All);
+/// assert_eq!(filter.query(), "client=ledger&keys=order%3A&replay=all&ack=manual");
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Filter {
+    name: Option<String>,
+    tags: Option<Vec<String>>,
+    keys: Option<Vec<String>>,
+    replay: Option<Replay>,
+    ack: Option<AckMode>,
+    conflate: bool,
+}
+
+impl Filter {
+    /// Everything that targets the node's tags, from now on, until the connection ends.
+    pub fn all() -> Self {
+        Self::default()
+    }
+
+    /// A durable session, 1 to 64 of `A-Za-z0-9._-`: what it has not settled is kept for it while
+    /// it is away, for `store.session_ttl`. One that is new begins with all that is there.
+    pub fn named(name: impl Into<String>) -> Self {
+        Self { name: Some(name.into()), ..Self::default() }
+    }
+
+    /// Nothing: for an application that only publishes.
+    pub fn none() -> Self {
+        Self { keys: Some(Vec::new()), ..Self::default() }
+    }
+
+    /// Tags of this application instead of the node's.
+    #[must_use]
+    pub fn tags<T: Into<String>>(mut self, tags: impl IntoIterator<Item = T>) -> Self {
+        self.tags = Some(tags.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Prefixes of the keys to receive.
+    #[must_use]
+    pub fn keys<T: Into<String>>(mut self, prefixes: impl IntoIterator<Item = T>) -> Self {
+        self.keys = Some(prefixes.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Where the session begins if it is created now.
+    #[must_use]
+    pub fn replay(mut self, replay: Replay) -> Self {
+        self.replay = Some(replay);
+        self
+    }
+
+    /// Whether taking a delivery settles it, or the application does. Unless said, a named
+    /// session's deliveries wait for the application.
+    #[must_use]
+    pub fn ack(mut self, ack: AckMode) -> Self {
+        self.ack = Some(ack);
+        self
+    }
+
+    /// While it lags, only the newest value of a key.
+    #[must_use]
+    pub fn conflate(mut self) -> Self {
+        self.conflate = true;
+        self
+    }
+
+    /// Name of the durable session.
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+
+    /// Whether taking a delivery settles it.
+    pub fn settles_when_taken(&self) -> bool {
+        let default = if self.name.is_some() { AckMode::Manual } else { AckMode::Auto };
+        self.ack.unwrap_or(default) == AckMode::Auto
+    }
+
+    /// The query string that says it, without the question mark. On the connection everything is
+    /// acknowledged, also what taking settles: so the node's window bounds what waits here.
+    pub fn query(&self) -> String {
+        let mut query = String::new();
+        let mut parameter = |name: &str, items: &mut dyn Iterator<Item = &str>| {
+            let lead = if query.is_empty() { "" } else { "&" };
+            query.extend([lead, name, "="]);
+            for (index, item) in items.enumerate() {
+                if index > 0 {
+                    query.push(',');
+                }
+                percent_encode(item, &mut query);
+            }
+        };
+        if let Some(name) = &self.name {
+            parameter("client", &mut core::iter::once(name.as_str()));
+        }
+        for (name, list) in [("tags", &self.tags), ("keys", &self.keys)] {
+            if let Some(list) = list {
+                parameter(name, &mut list.iter().map(String::as_str));
+            }
+        }
+        if let Some(replay) = self.replay {
+            let replay = match replay {
+                Replay::All => "all",
+                Replay::New => "new",
+            };
+            parameter("replay", &mut core::iter::once(replay));
+        }
+        parameter("ack", &mut core::iter::once("manual"));
+        if self.conflate {
+            parameter("conflate", &mut core::iter::once("true"));
+        }
+        query
+    }
+}
+
+/// Appends text with all but the unreserved characters of RFC 3986 section 2.3 encoded.
+fn percent_encode(text: &str, out: &mut String) {
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            write!(out, "%{byte:02X}").expect("writing to a string");
+        }
+    }
+}

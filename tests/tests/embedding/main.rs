@@ -1,0 +1,7 @@
+//! One conformance suite for all that a program can embed: the same scenarios, compiled against
+//! each shell, with the application in the node's process and behind a socket.
+//!
+//! That the scenarios compile against both shells shows that names and types are the same; that
+//! they pass shows that both behave the same.
+
+mod on_tokio;
