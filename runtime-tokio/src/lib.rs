@@ -1,25 +1,59 @@
 //! Slipstream on tokio: sockets, clocks and a store thread around the pure core.
 //!
-//! [`Node::start`] runs a node within this process. What the protocol decides is decided in
-//! [`slipstream_core`]; this crate supplies what the core has not and carries out what it asks.
+//! [`Node::start`] runs a node within this process, and [`Client::connect`] speaks to one that
+//! runs elsewhere. Both publish, read and subscribe in the same way, as a node is a [`Client`] of
+//! itself:
 //!
 //! ```no_run
-//! use slipstream_core::config::Config;
-//! use slipstream_core::ids::NodeId;
+//! use slipstream_tokio::client::{Filter, Publication};
+//! use slipstream_tokio::core::{config::Config, ids::NodeId};
 //! use slipstream_tokio::{Node, Options};
 //!
 //! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
-//! let node = Node::start(Options {
-//!     config: Config::new(NodeId::new("aws-eu-1")?),
-//!     data_dir: "data".into(),
-//!     listen: "127.0.0.1:7400".parse()?,
-//!     allowed_origins: Vec::new(),
-//! })
-//! .await?;
-//! println!("{:?}", node.shutdown().await);
+//! let config = Config::new(NodeId::new("aws-eu-1")?);
+//! let node = Node::start(Options::new(config, "data")).await?;
+//! // With a client, this is the line that differs:
+//! // let node = Client::connect("ws://127.0.0.1:7400/", ClientOptions::default()).await?;
+//!
+//! let receipt = node.publish(Publication::set("order:1", r#"{"amount": 1.10}"#)).await?;
+//! println!("{} is on disk", receipt.id);
+//!
+//! let mut orders = node.subscribe(Filter::named("ledger").keys(["order:"])).await?;
+//! while let Some(order) = orders.next().await {
+//!     let order = order?;
+//!     println!("{} = {}", order.key(), order.value());
+//!     order.ack();
+//! }
+//! node.shutdown().await;
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! # What is promised
+//!
+//! - A receipt means that the message is on disk at the node, and will reach every destination
+//!   (P1, P3). Without a receipt, [`PublishError`](client::PublishError) says what is known: the
+//!   message is not there, or may be.
+//! - A message is handed to a named subscription until it is settled, and within one program
+//!   never twice while it is in the program's hands or after it was settled (P2). After a crash it
+//!   may come again, marked as a [`redelivery`](core::client::Delivery::redelivery): what must
+//!   not happen twice keeps the message's id in the transaction of its effect, as the example
+//!   `durable_consumer` does.
+//! - A key never goes back to an older value (P6).
+//! - Whoever publishes faster than the node can store waits; whoever receives slowly has at most
+//!   `limits.delivery_window` messages in memory (P8).
+//! - Handles and futures may be dropped at any time.
+//!
+//! Values are JSON texts and stay as they were written. Times are durations, sizes are bytes, and
+//! limits are those of [`core::config`].
+//!
+//! Measurements go to the `metrics` facade: an embedder installs the exporter of its choice. What
+//! happens is logged through `tracing`, target `slipstream`, and told by [`Node::events`].
+//!
+//! # Inside
+//!
+//! What the protocol decides is decided in [`slipstream_core`]; this crate supplies what the core
+//! has not, and carries out what it asks.
 //!
 //! | module | owns |
 //! | --- | --- |

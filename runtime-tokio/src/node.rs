@@ -1,7 +1,7 @@
 //! Starts a node and holds on to it: what a program that embeds one works with.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Deref;
 use std::path::PathBuf;
 
@@ -37,6 +37,14 @@ pub struct Options {
     pub allowed_origins: Vec<String>,
 }
 
+impl Options {
+    /// A node that keeps its data in `data_dir`, and listens on loopback, port 7400.
+    pub fn new(config: Config, data_dir: impl Into<PathBuf>) -> Self {
+        let listen = (Ipv4Addr::LOCALHOST, 7400).into();
+        Self { config, data_dir: data_dir.into(), listen, allowed_origins: Vec::new() }
+    }
+}
+
 /// Why a node did not start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -55,17 +63,9 @@ pub enum StartError {
     /// The database cannot be opened. The message names the file and the remedy.
     #[error(transparent)]
     Store(#[from] OpenError),
-    /// The system gave no random numbers.
-    #[error("the system gives no random numbers: {0}")]
-    NoRandomness(String),
-    /// The database could not be opened because a part of the program failed.
-    #[error("opening {} failed inside the program: {reason}", data_dir.display())]
-    Internal {
-        /// The data directory.
-        data_dir: PathBuf,
-        /// What failed.
-        reason: String,
-    },
+    /// What should not fail did: the system's random numbers, or a thread of the program.
+    #[error("the node could not be started: {0}")]
+    Internal(String),
 }
 
 /// How a node ended.
@@ -120,7 +120,7 @@ impl Node {
         let (completed, completions) = mpsc::channel(MAX_JOBS);
         let (store, recovered) = open(&config, data_dir, completed).await?;
         let (clock, limits) = (Clock::start(), config.limits.clone());
-        let seed = getrandom::u64().map_err(no_randomness)?;
+        let seed = getrandom::u64().map_err(internal)?;
         let (inputs, received) = mpsc::channel(INPUTS);
         let loopback = local_addr.ip().to_canonical().is_loopback();
         let rules = Rules { allowed_origins, loopback, limits: limits.clone() };
@@ -238,8 +238,8 @@ impl Node {
     }
 }
 
-fn no_randomness(error: getrandom::Error) -> StartError {
-    StartError::NoRandomness(error.to_string())
+fn internal(error: impl ToString) -> StartError {
+    StartError::Internal(error.to_string())
 }
 
 /// Opens the store, which may take a while, beside the runtime's threads.
@@ -249,15 +249,12 @@ async fn open(
     completed: mpsc::Sender<Completion>,
 ) -> Result<(Store, Recovered), StartError> {
     let mut random = [0; 16];
-    getrandom::fill(&mut random).map_err(no_randomness)?;
+    getrandom::fill(&mut random).map_err(internal)?;
     let store_id = StoreId(u128::from_le_bytes(random));
     let durability = config.store.durability;
-    let options = slipstream_store_sqlite::Options::new(data_dir.clone(), durability, store_id);
+    let options = slipstream_store_sqlite::Options::new(data_dir, durability, store_id);
     // A loop that is gone needs to know nothing: the store goes on to its end.
     let notify = Box::new(move |completion| drop(completed.blocking_send(completion)));
     let opening = tokio::task::spawn_blocking(move || Store::open(options, notify));
-    match opening.await {
-        Ok(opened) => Ok(opened?),
-        Err(failed) => Err(StartError::Internal { data_dir, reason: failed.to_string() }),
-    }
+    Ok(opening.await.map_err(internal)??)
 }

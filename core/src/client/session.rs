@@ -121,7 +121,7 @@ pub struct Settings {
 /// See the module.
 #[derive(Debug)]
 pub struct Session<P, R> {
-    settings: Settings,
+    pub(super) settings: Settings,
     random: Random,
     /// Of ids made up here.
     prefix: u64,

@@ -94,7 +94,7 @@ impl StartError {
                 | OpenError::Directory { .. } => EXIT_USAGE,
                 _ => EXIT_STORAGE,
             },
-            Self::NoRandomness(_) | Self::Internal { .. } => EXIT_FAILED,
+            Self::Internal(_) => EXIT_FAILED,
         }
     }
 }

@@ -5,6 +5,7 @@ pub mod configuring;
 pub mod connecting;
 pub mod differing;
 pub mod durability;
+pub mod examples;
 pub mod fairness;
 pub mod faults;
 pub mod frames;
