@@ -59,6 +59,16 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// A node of the mesh can be reached, over however many links.
+    NodeReached {
+        /// The node.
+        node: NodeId,
+    },
+    /// A node of the mesh cannot be reached any more.
+    NodeLost {
+        /// The node.
+        node: NodeId,
+    },
     /// A peer could not be reached.
     DialFailed {
         /// Where.
@@ -195,6 +205,8 @@ impl Event {
             Self::Started { .. }
             | Self::PeerUp { .. }
             | Self::PeerDown { .. }
+            | Self::NodeReached { .. }
+            | Self::NodeLost { .. }
             | Self::DialFailed { .. }
             | Self::ApplicationUp { .. }
             | Self::ApplicationDown { .. }
@@ -236,6 +248,8 @@ impl fmt::Display for Event {
             Self::PeerDown { peer, link, reason } => {
                 write!(f, "peer {peer} is down, link {link}: {reason}")
             }
+            Self::NodeReached { node } => write!(f, "node {node} is in reach"),
+            Self::NodeLost { node } => write!(f, "node {node} is out of reach"),
             Self::DialFailed { url, reason, retry_in: Some(wait) } => {
                 write!(f, "cannot reach {url}: {reason}; next try in {} ms", wait.as_millis())
             }

@@ -80,6 +80,8 @@ pub(crate) struct Topology {
     max_nodes: usize,
     records: BTreeMap<NodeId, Known>,
     graph: Option<Graph>,
+    /// The other nodes that could be reached when that was asked last.
+    told: BTreeSet<NodeId>,
 }
 
 /// The nodes that can be reached from here over links that both of their ends name.
@@ -126,7 +128,7 @@ impl Topology {
     /// Only the node itself is known, by its first record.
     pub fn new(me: NodeId, max_nodes: usize, record: Record, now: Instant) -> Self {
         let records = BTreeMap::from([(me.clone(), Known { record, used: now })]);
-        Self { me, max_nodes, records, graph: None }
+        Self { me, max_nodes, records, graph: None, told: BTreeSet::new() }
     }
 
     /// The node's own record.
@@ -195,6 +197,20 @@ impl Topology {
             reachable: reached.is_some_and(|reached| reached.contains_key(node)),
         };
         self.records().map(status).collect()
+    }
+
+    /// The other nodes that can be reached now and could not when this was asked last, and those
+    /// that no longer can.
+    pub fn changes(&mut self) -> (Vec<NodeId>, Vec<NodeId>) {
+        let me = self.me.clone();
+        let others = self.graph().nodes.iter().filter(|node| **node != me);
+        let reached: BTreeSet<NodeId> = others.cloned().collect();
+        let changes = (
+            reached.difference(&self.told).cloned().collect(),
+            self.told.difference(&reached).cloned().collect(),
+        );
+        self.told = reached;
+        changes
     }
 
     /// Forgets the nodes that could not be reached for a day.
@@ -356,6 +372,8 @@ mod tests {
     use std::collections::BTreeSet;
     use std::string::ToString;
 
+    use alloc::vec;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -484,9 +502,12 @@ mod tests {
         let edges = BTreeSet::from([(0, 1), (1, 2)]);
         let mut topology = mesh(0, 3, &edges);
         assert!(topology.statuses()[2].reachable);
+        assert_eq!(topology.changes(), (vec![id(1), id(2)], vec![]));
+        assert_eq!(topology.changes(), (vec![], vec![]));
         let now = Instant::from_micros(1);
         assert_eq!(topology.learn(&id(1), record(1, &BTreeSet::from([0]), 2), now), News::Fresh);
         assert!(!topology.statuses()[2].reachable);
+        assert_eq!(topology.changes(), (vec![], vec![id(2)]));
         assert_eq!(topology.learn(&id(1), record(1, &BTreeSet::from([0, 2]), 2), now), News::Known);
     }
 

@@ -120,6 +120,9 @@ impl Node {
             return;
         }
         let news: BTreeMap<NodeId, Option<LinkId>> = core::mem::take(&mut self.news);
+        let (reached, lost) = self.topology.changes();
+        reached.into_iter().for_each(|node| self.event(Event::NodeReached { node }));
+        lost.into_iter().for_each(|node| self.event(Event::NodeLost { node }));
         let ids: Vec<LinkId> = self.links.keys().copied().collect();
         for id in ids {
             let Some(mut link) = self.links.remove(&id) else { continue };

@@ -422,6 +422,8 @@ impl World {
             | Told::NotSynced
             | Told::PeerUp { .. }
             | Told::PeerDown { .. }
+            | Told::NodeReached { .. }
+            | Told::NodeLost { .. }
             | Told::DialFailed { .. }
             | Told::SelfDial { .. }
             | Told::ApplicationUp { .. }

@@ -421,10 +421,14 @@ fn a_node_tells_what_happens_and_how_it_is() {
         };
         until(|event| matches!(event, Happened::PeerUp { peer, .. } if peer.as_str() == "azure"))
             .await;
+        until(|event| matches!(event, Happened::NodeReached { node } if node.as_str() == "azure"))
+            .await;
         let status = soon(aws.node.status()).await.expect("it runs");
         assert_eq!(status.links.len(), 1, "{:?}", status.links);
         assert_eq!(soon(azure.node.shutdown()).await, Exit::Stopped);
         until(|event| matches!(event, Happened::PeerDown { peer, .. } if peer.as_str() == "azure"))
+            .await;
+        until(|event| matches!(event, Happened::NodeLost { node } if node.as_str() == "azure"))
             .await;
         assert_eq!(soon(aws.node.shutdown()).await, Exit::Stopped);
         while soon(events.next()).await.is_some() {}
