@@ -10,6 +10,7 @@
 use alloc::vec::Vec;
 
 use hashbrown::HashMap;
+use hashbrown::hash_map::Entry;
 
 use crate::clock::Hlc;
 use crate::ids::{Hash128, Incarnation, Position, Sequence};
@@ -89,20 +90,23 @@ impl NewestOfKeys {
         !self.has_forgotten
     }
 
-    /// Whether another tag set of the key may have a newer value than this version, which is the
-    /// newest of its own.
-    pub fn is_late(&self, key: &Hash128, version: Hlc) -> bool {
-        let newer = |of_all: &Hlc| *of_all >= version;
-        version <= self.horizon || self.all.get(&key.key_part()).is_some_and(newer)
-    }
-
-    /// Takes note of a new newest; answers what it replaces.
-    pub fn put(&mut self, key: Hash128, newest: Newest) -> Before {
-        let of_all = self.all.get(&key.key_part()).copied();
-        if of_all.is_none_or(|of_all| of_all < newest.version) {
-            self.all.insert(key.key_part(), newest.version);
-        }
-        Before { newest: self.keys.insert(key, newest), of_all }
+    /// Takes note of a new newest; answers what it replaces, and whether another tag set of the key
+    /// may have a newer value.
+    pub fn put(&mut self, key: Hash128, newest: Newest) -> (Before, bool) {
+        let version = newest.version;
+        let of_all = match self.all.entry(key.key_part()) {
+            Entry::Occupied(mut known) => {
+                let of_all = *known.get();
+                known.insert(of_all.max(version));
+                Some(of_all)
+            }
+            Entry::Vacant(place) => {
+                place.insert(version);
+                None
+            }
+        };
+        let late = version <= self.horizon || of_all.is_some_and(|of_all| of_all >= version);
+        (Before { newest: self.keys.insert(key, newest), of_all }, late)
     }
 
     /// Takes note of what the store says, unless something is known already.

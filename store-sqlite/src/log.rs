@@ -5,7 +5,7 @@
 use std::fmt;
 
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, Result, params};
+use rusqlite::{Connection, Result};
 use slipstream_core::copies::GroupCopy;
 use slipstream_core::ids::{DeadLetterId, Hash128, Position, SessionId};
 use slipstream_core::message::{Kind, Message};
@@ -55,35 +55,47 @@ impl fmt::Display for Damaged {
     }
 }
 
+/// A row that is not late, and no copy of a cluster group: nearly all are so.
+const INSERT: &str = "INSERT INTO log (position, kind, expires, size, publisher, only_session,
+                          message_id, key, head, checksum, value, late)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 0)";
+/// Any other.
+const INSERT_MARKED: &str =
+    "INSERT INTO log (position, kind, expires, size, publisher, only_session,
+                          message_id, key, head, checksum, value, late, content, copy_of)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
+
 /// Appends the rows, in their order; answers what they add to the digest.
 pub(crate) fn insert(db: &Connection, rows: &[Row]) -> Result<Digest> {
     let mut digest = Digest::default();
-    let mut statement = db.prepare_cached(
-        "INSERT INTO log (position, kind, expires, size, publisher, only_session,
-                          message_id, key, head, checksum, value, late, content, copy_of)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
-    )?;
+    let mut plain = db.prepare_cached(INSERT)?;
+    let mut marked = db.prepare_cached(INSERT_MARKED)?;
     for row in rows {
         let message = &row.message;
         let session = |id: Option<SessionId>| id.map(|id| id.get().cast_signed());
+        let (publisher, only) = (session(row.publisher), session(row.only));
         let checksum = checksum(row);
         digest.add(checksum);
-        statement.execute(params![
-            row.position.get().cast_signed(),
-            message.kind().number(),
-            expires(row).cast_signed(),
-            row_size(row),
-            session(row.publisher),
-            session(row.only),
-            message.id(),
-            message.key(),
-            message.head(),
-            checksum,
-            message.body(),
-            row.late,
-            row.copy.map(|copy| copy.content.0),
-            row.copy.and_then(|copy| copy.of).map(|of| of.get().cast_signed()),
-        ])?;
+        let is_marked = row.late || row.copy.is_some();
+        let statement = if is_marked { &mut marked } else { &mut plain };
+        statement.raw_bind_parameter(1, row.position.get().cast_signed())?;
+        statement.raw_bind_parameter(2, message.kind().number())?;
+        statement.raw_bind_parameter(3, expires(row).cast_signed())?;
+        statement.raw_bind_parameter(4, row_size(row))?;
+        statement.raw_bind_parameter(5, publisher)?;
+        statement.raw_bind_parameter(6, only)?;
+        statement.raw_bind_parameter(7, message.id())?;
+        statement.raw_bind_parameter(8, message.key())?;
+        statement.raw_bind_parameter(9, message.head())?;
+        statement.raw_bind_parameter(10, checksum)?;
+        statement.raw_bind_parameter(11, message.body())?;
+        if is_marked {
+            let of = row.copy.and_then(|copy| copy.of).map(|of| of.get().cast_signed());
+            statement.raw_bind_parameter(12, row.late)?;
+            statement.raw_bind_parameter(13, row.copy.map(|copy| copy.content.0))?;
+            statement.raw_bind_parameter(14, of)?;
+        }
+        statement.raw_execute()?;
     }
     Ok(digest)
 }

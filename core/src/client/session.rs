@@ -5,7 +5,8 @@
 //! - Answers are matched to questions; each question is answered once.
 //! - A publisher with a name asks again, with the same ids and in the same order, and the node
 //!   knows them (P9). One without a name cannot ask again without publishing twice: what it has
-//!   sent and not heard of is answered [`PublishError::Unanswered`].
+//!   sent and not heard of is answered [`PublishError::Unanswered`]. What a node refused because it
+//!   is ending is asked again in either case.
 //! - Deliveries are handed over and settled as `hands` says.
 //! - After the close codes that mean "do not come again" nothing is tried again.
 //!
@@ -30,6 +31,7 @@ use crate::ids::Position;
 use crate::io::Frame;
 use crate::message::Kind;
 use crate::rate::{Random, backoff};
+use crate::refusal::Code;
 use crate::time::Instant;
 use crate::wire::{BatchKind, Read, Settle, Welcome};
 
@@ -129,6 +131,8 @@ pub struct Session<P, R> {
     /// Unanswered, in order; the first `sent` were said on this connection.
     asked: VecDeque<Asked<P, R>>,
     sent: usize,
+    /// Refused because the node is ending: to be asked on the next connection, before the others.
+    postponed: Vec<Asked<P, R>>,
     hands: Hands,
     verdicts: Vec<(Position, Verdict)>,
     pongs: Vec<Bytes>,
@@ -155,6 +159,7 @@ impl<P, R> Session<P, R> {
             last_id: 0,
             asked: VecDeque::new(),
             sent: 0,
+            postponed: Vec::new(),
             hands: Hands::default(),
             verdicts: Vec::new(),
             pongs: Vec::new(),
@@ -168,12 +173,13 @@ impl<P, R> Session<P, R> {
 
     /// How many questions may be asked now.
     pub fn room(&self) -> usize {
-        self.settings.window.max(1).saturating_sub(self.asked.len())
+        let unanswered = self.asked.len() + self.postponed.len();
+        self.settings.window.max(1).saturating_sub(unanswered)
     }
 
     /// Whether nothing is unanswered and nothing is left to be said.
     pub fn is_idle(&self) -> bool {
-        self.asked.is_empty() && self.verdicts.is_empty()
+        self.asked.is_empty() && self.postponed.is_empty() && self.verdicts.is_empty()
     }
 
     /// Publishes. Answers at once if the connection would not survive the message.
@@ -186,7 +192,7 @@ impl<P, R> Session<P, R> {
             let refused = Refused {
                 id: Some(publication.id.into()),
                 frame: 0,
-                code: Text::from(String::from(crate::refusal::Code::TooLarge.as_str())),
+                code: Text::from(String::from(Code::TooLarge.as_str())),
                 retryable: false,
                 retry_after: None,
                 message: Text::from(format!(
@@ -281,7 +287,7 @@ impl<P, R> Session<P, R> {
             None => {}
             Some(Received::Outcomes(outcomes)) => {
                 for outcome in outcomes.into_iter().filter(Outcome::answers_publish) {
-                    heard.push(self.answered(outcome)?);
+                    heard.extend(self.answered(outcome)?);
                 }
             }
             Some(Received::Results(results)) => {
@@ -319,11 +325,13 @@ impl<P, R> Session<P, R> {
         let reconnect = &self.settings.reconnect;
         let gave_up = reconnect.max_attempts != 0 && self.failures >= reconnect.max_attempts;
         let over = !why.may_pass() || gave_up || !self.settings.reconnects;
-        let sent = core::mem::take(&mut self.sent);
+        let sent = core::mem::take(&mut self.sent) + self.postponed.len();
+        let refused = self.postponed.len();
         let mut kept = VecDeque::new();
-        for (index, asked) in self.asked.drain(..).enumerate() {
+        for (index, asked) in self.postponed.drain(..).chain(self.asked.drain(..)).enumerate() {
+            let is_sent = (refused..sent).contains(&index);
             match asked {
-                Asked::Publish(_, ticket) if index < sent && (over || !self.settings.named) => {
+                Asked::Publish(_, ticket) if is_sent && (over || !self.settings.named) => {
                     let error = PublishError::Unanswered(why.clone());
                     heard.push(Heard::Published(ticket, Err(error)));
                 }
@@ -347,7 +355,7 @@ impl<P, R> Session<P, R> {
         format!("{:016x}-{}", self.prefix, self.last_id)
     }
 
-    fn answered(&mut self, outcome: Outcome) -> Result<Heard<P, R>, CodecError> {
+    fn answered(&mut self, outcome: Outcome) -> Result<Option<Heard<P, R>>, CodecError> {
         let id = match &outcome {
             Outcome::Receipt { id, .. } => Some(id.clone()),
             Outcome::Refused(refused) => refused.id.clone(),
@@ -356,7 +364,14 @@ impl<P, R> Session<P, R> {
         let at =
             self.find(id.as_deref(), |asked| matches!(asked, Asked::Publish(..)) || !receipt)?;
         let asked = self.take(at);
-        Ok(match (asked, outcome) {
+        Ok(Some(match (asked, outcome) {
+            // It is not there, and this connection is about to be closed.
+            (asked, Outcome::Refused(refused))
+                if &*refused.code == Code::ShuttingDown.as_str() && self.settings.reconnects =>
+            {
+                self.postponed.push(asked);
+                return Ok(None);
+            }
             (Asked::Publish(_, ticket), Outcome::Receipt { id, version, duplicate, level }) => {
                 let version = match version {
                     Version::Clock(version) => version,
@@ -373,7 +388,7 @@ impl<P, R> Session<P, R> {
             (Asked::Read { .. }, Outcome::Receipt { id, .. }) => {
                 return Err(CodecError::Protocol(format!("a receipt for the read {id}")));
             }
-        })
+        }))
     }
 
     fn take_read(&mut self, id: &str) -> Result<R, CodecError> {

@@ -80,6 +80,8 @@ struct Node {
     /// Deliveries that are not settled, and how often each was sent.
     unsettled: BTreeMap<u64, u32>,
     rejected: BTreeSet<u64>,
+    /// Whether it refuses because it is ending.
+    ending: bool,
     /// Deliveries that were sent on this connection.
     told: BTreeSet<u64>,
     last: u64,
@@ -95,6 +97,7 @@ impl Node {
     }
 
     fn cut(&mut self) {
+        self.ending = false;
         self.to_app.clear();
         self.from_app.clear();
     }
@@ -130,6 +133,20 @@ impl Node {
             Wire::Publish(batch) => {
                 let mut writer = FrameWriter::new(BatchKind::Outcomes);
                 for Publish { id, .. } in wire::records(&batch).expect("records") {
+                    if self.ending {
+                        let (code, message) = ("SHUTTING_DOWN", "");
+                        let (id, frame, retryable) = (Some(id), 1, true);
+                        let refused = wire::Outcome::Error {
+                            id,
+                            frame,
+                            code,
+                            retryable,
+                            retry_after_ms: 0,
+                            message,
+                        };
+                        writer.push(&refused);
+                        continue;
+                    }
                     let duplicate = self.accepted.iter().any(|known| known == id);
                     if duplicate {
                         self.repeated.insert(id.into());
@@ -184,6 +201,7 @@ enum Step {
     NodeReads,
     NodeDelivers,
     NodeRepeats,
+    NodeEnds,
     Cut,
 }
 
@@ -196,6 +214,7 @@ fn step() -> impl Strategy<Value = Step> {
         8 => Just(Step::NodeReads),
         4 => Just(Step::NodeDelivers),
         1 => Just(Step::NodeRepeats),
+        1 => Just(Step::NodeEnds),
         1 => Just(Step::Cut),
     ]
 }
@@ -260,6 +279,7 @@ impl World {
             Step::NodeReads => self.node.read(),
             Step::NodeDelivers => self.node.publish(),
             Step::NodeRepeats => self.node.repeat(),
+            Step::NodeEnds => self.node.ending = true,
             Step::Cut => {
                 self.node.cut();
                 assert!(self.app.lost(&lost(), &mut self.heard).is_some());
@@ -289,6 +309,9 @@ impl World {
 
     /// Everything that is under way arrives, and all that is handed over is acknowledged.
     fn settle_down(&mut self) {
+        if self.node.ending {
+            self.step(&Step::Cut);
+        }
         for _ in 0..1_000 {
             self.step(&Step::AppSends);
             self.step(&Step::NodeReads);

@@ -272,8 +272,9 @@ impl Node {
         let mut late = false;
         if let Some(key) = key_hash {
             let (version, sequence) = (message.version(), message.sequence());
-            late = self.newest.is_late(&key, version);
-            let before = self.newest.put(key, Newest { version, source, sequence, position });
+            let newest = Newest { version, source, sequence, position };
+            let (before, is_late) = self.newest.put(key, newest);
+            late = is_late;
             of = of.filter(|of| self.is_repeated(*of, before));
             self.log.marks.newest.push((key, before));
         }

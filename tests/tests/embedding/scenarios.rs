@@ -7,12 +7,13 @@ use slipstream_core::application::{AckMode, Replay};
 use slipstream_core::config::Config;
 use slipstream_core::event::Event as Happened;
 use slipstream_core::ids::{DeadLetterId, NodeId};
+use slipstream_core::tags::TagSet;
 use tempfile::TempDir;
 
 use super::shell::client::{
     Client, ClientOptions, Ended, Event, Filter, Publication, PublishError, ReadError, Subscription,
 };
-use super::shell::{ConnectError, Exit, Node, Options};
+use super::shell::{ConnectError, Exit, Node, Options, StartError};
 use super::{run, soon};
 
 /// A node with a folder of its own, which it keeps when it starts again.
@@ -319,12 +320,9 @@ fn what_was_acknowledged_is_there_after_a_restart_and_the_rest_is_known_not_to_b
             let there = soon(site.node.get(&format!("k{number}"))).await.expect("an answer");
             match soon(receipt).await {
                 Ok(_) => assert!(there.value.is_some(), "k{number} was acknowledged"),
-                Err(PublishError::Refused(refused)) => {
-                    assert_eq!(&*refused.code, "SHUTTING_DOWN");
-                    assert_eq!(there.value, None, "k{number} was refused");
-                }
                 Err(PublishError::NotSent(_)) => assert_eq!(there.value, None),
                 Err(PublishError::Unanswered(_)) => {}
+                Err(PublishError::Refused(refused)) => panic!("{refused}"),
             }
         }
         assert!(matches!(
@@ -477,6 +475,153 @@ fn a_publisher_that_is_faster_than_its_node_waits() {
             soon(receipt).await.expect("a receipt");
         }
         assert_eq!(soon(client.get("k0")).await.expect("an answer").value.as_deref(), Some("4998"));
+        soon(site.node.shutdown()).await;
+    });
+}
+
+#[test]
+fn tags_say_who_is_handed_what_and_commands_end() {
+    run(async {
+        let site = Site::start("aws", &[]).await;
+        for (index, client) in site.clients().await.into_iter().enumerate() {
+            let key = |name: &str| format!("{index}:{name}");
+            let filter = |tag: &str| Filter::all().tags([tag]).keys([format!("{index}:")]);
+            let mut cards = soon(client.subscribe(filter("cards"))).await.expect("it connects");
+            let mut loans = soon(client.subscribe(filter("loans"))).await.expect("it connects");
+            let millisecond = std::time::Duration::from_millis(1);
+            let publications = [
+                set(&key("a"), "1").to(["cards"]),
+                set(&key("b"), "2").to(["loans", "cards"]),
+                Publication::command(key("c"), r#"{"do":"reboot"}"#).to(["loans"]),
+                Publication::delete(key("a")).to(["cards"]),
+                Publication::command(key("d"), "1").with_ttl(millisecond).to(["nobody"]),
+            ];
+            for publication in publications {
+                soon(client.publish(publication)).await.expect("a receipt");
+            }
+            assert_eq!(take(&mut cards).await, pair(&key("a"), "1"));
+            assert_eq!(take(&mut cards).await, pair(&key("b"), "2"));
+            let deleted = soon(cards.next()).await.expect("it goes on").expect("a delivery");
+            assert_eq!((deleted.kind(), deleted.key()), ("DK", &*key("a")));
+            assert_eq!(take(&mut loans).await, pair(&key("b"), "2"));
+            let command = soon(loans.next()).await.expect("it goes on").expect("a delivery");
+            assert_eq!((command.kind(), command.tags()), ("CMD", "loans"));
+
+            let nobody = filter("nobody").replay(Replay::All);
+            let mut late = soon(client.subscribe(nobody)).await.expect("it connects");
+            assert!(matches!(soon(late.event()).await, Some(Ok(Event::Synced))), "it has expired");
+        }
+        soon(site.node.shutdown()).await;
+    });
+}
+
+#[test]
+fn what_is_refused_for_now_says_so_and_passes_later() {
+    run(async {
+        let data = tempfile::tempdir().expect("a folder can be made");
+        let mut config = Config::new(NodeId::new("aws").expect("a name"));
+        config.limits.publish_rate = 5;
+        let listen = "127.0.0.1:0".parse().expect("an address");
+        let options = Options { listen, ..Options::new(config, data.path()) };
+        let node = soon(Node::start(options)).await.expect("the node starts");
+        let mut pending = Vec::new();
+        for number in 0..20 {
+            pending.push(soon(node.send(set("k", &number.to_string()))).await.expect("it is sent"));
+        }
+        let mut refusals = Vec::new();
+        for receipt in pending {
+            match soon(receipt).await {
+                Ok(_) => assert!(refusals.is_empty(), "the first second's worth passes"),
+                Err(PublishError::Refused(refused)) => refusals.push(refused),
+                Err(other) => panic!("{other}"),
+            }
+        }
+        let last = refusals.last().expect("twenty at once are too many");
+        assert_eq!((&*last.code, last.retryable), ("RATE_LIMITED", true));
+        let wait = last.retry_after.expect("it is known when");
+        assert!(wait <= std::time::Duration::from_secs(1), "{wait:?}");
+        let again = async {
+            loop {
+                // A hundred refusals in a row would close the connection; it is opened again.
+                if let Ok(receipt) = node.publish(set("k", "20")).await {
+                    break receipt;
+                }
+            }
+        };
+        soon(again).await;
+        soon(node.shutdown()).await;
+    });
+}
+
+#[test]
+fn a_node_that_cannot_start_says_why() {
+    run(async {
+        let site = Site::start("aws", &[]).await;
+        let start = async |data: &std::path::Path, listen: SocketAddr, peer: &str| {
+            let mut config = Config::new(NodeId::new("aws").expect("a name"));
+            config.peers = vec![peer.into()];
+            let options = Options { listen, ..Options::new(config, data) };
+            soon(Node::start(options)).await.expect_err("it cannot start")
+        };
+        let other = tempfile::tempdir().expect("a folder can be made");
+        let anywhere = "127.0.0.1:0".parse().expect("an address");
+        let peer = "ws://127.0.0.1:1/";
+        let in_use = start(site.data.path(), anywhere, peer).await;
+        assert!(matches!(in_use, StartError::Store(_)), "{in_use:?}");
+        let occupied = start(other.path(), site.listen, peer).await;
+        assert!(matches!(occupied, StartError::Listen { .. }), "{occupied:?}");
+        let bad = start(other.path(), anywhere, "azure:7400").await;
+        assert!(matches!(bad, StartError::Peer(_)), "{bad:?}");
+        soon(site.node.shutdown()).await;
+    });
+}
+
+#[test]
+fn peers_and_tags_change_while_a_node_runs() {
+    run(async {
+        let aws = Site::start("aws", &[]).await;
+        let azure = Site::start("azure", &[]).await;
+        let mut deliveries = soon(azure.node.subscribe(Filter::named("ledger"))).await;
+        let deliveries = deliveries.as_mut().expect("it connects");
+        let targeted = set("order:1", "1").to(["europe"]);
+        soon(aws.node.publish(targeted)).await.expect("a receipt");
+        let tags = TagSet::new(["europe"]).expect("tags");
+        soon(azure.node.reconfigure(vec![aws.url()], tags)).await.expect("it runs");
+        assert_eq!(take(deliveries).await, pair("order:1", "1"));
+        soon(azure.node.shutdown()).await;
+        soon(aws.node.shutdown()).await;
+    });
+}
+
+#[test]
+fn who_asks_for_the_newest_alone_is_told_how_much_was_left_out() {
+    run(async {
+        let site = Site::start("aws", &[]).await;
+        for (index, client) in site.clients().await.into_iter().enumerate() {
+            let filter = || {
+                let name = format!("screen-{index}");
+                Filter::named(name).keys([format!("{index}:")]).conflate()
+            };
+            let screen = soon(client.subscribe(filter())).await.expect("it connects");
+            soon(screen.close()).await;
+            let mut receipts = Vec::new();
+            for number in 0..1_000 {
+                let message = set(&format!("{index}:{}", number % 3), &number.to_string());
+                receipts.push(soon(client.send(message)).await.expect("it is sent"));
+            }
+            for receipt in receipts {
+                soon(receipt).await.expect("a receipt");
+            }
+            let mut screen = soon(client.subscribe(filter())).await.expect("it connects");
+            let mut left_out = 0;
+            for number in 997..1_000 {
+                let newest = soon(screen.next()).await.expect("it goes on").expect("a delivery");
+                assert_eq!(newest.value(), number.to_string());
+                left_out += newest.conflated;
+                newest.ack();
+            }
+            assert_eq!(left_out, 997);
+        }
         soon(site.node.shutdown()).await;
     });
 }
