@@ -124,11 +124,14 @@ impl Wishes {
             Parameter::Keys => {
                 let fits = |key: &Cow<'_, str>| (1..=limits.max_key_bytes).contains(&key.len());
                 let keys = items(raw, MAX_KEY_PREFIXES)?;
-                self.keys = Some(
-                    keys.iter()
-                        .all(fits)
-                        .then(|| keys.into_iter().map(Cow::into_owned).collect())?,
-                );
+                let mut keys: Vec<String> = keys
+                    .iter()
+                    .all(fits)
+                    .then(|| keys.into_iter().map(Cow::into_owned).collect())?;
+                // The same prefixes in another order are no other wish.
+                keys.sort_unstable();
+                keys.dedup();
+                self.keys = Some(keys);
             }
             Parameter::Replay => {
                 self.replay = Some(match &*decoded(raw)? {

@@ -12,7 +12,9 @@ mod ended;
 mod frames;
 mod hands;
 mod json;
+mod options;
 mod publication;
+mod questions;
 mod reading;
 mod session;
 
@@ -27,6 +29,7 @@ pub use ended::{ConnectError, Ended};
 pub use frames::{
     Delivery, Outcome, Refused, Text, Version, connect, publish, received, settle, welcome,
 };
+pub use options::ClientOptions;
 pub use publication::{Filter, Publication};
 pub use reading::{Value, read};
 pub use session::{

@@ -14,7 +14,7 @@ use slipstream_tokio::client::{Client, ClientOptions, Delivery, Filter};
 
 const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS balance (account TEXT PRIMARY KEY, cents INTEGER NOT NULL) STRICT;
-    CREATE TABLE IF NOT EXISTS applied (origin TEXT, id TEXT, PRIMARY KEY (origin, id)) STRICT;
+    CREATE TABLE IF NOT EXISTS applied (version TEXT PRIMARY KEY) STRICT;
 ";
 
 #[tokio::main(flavor = "current_thread")]
@@ -55,11 +55,9 @@ enum Refusal {
 }
 
 fn apply(ledger: &Transaction<'_>, payment: &Delivery) -> Result<(), Refusal> {
+    // A version is a message's own, wherever it was published; ids are their publisher's.
     let first = ledger
-        .execute(
-            "INSERT OR IGNORE INTO applied VALUES (?1, ?2)",
-            [payment.origin(), payment.message_id()],
-        )
+        .execute("INSERT OR IGNORE INTO applied VALUES (?1)", [payment.version()])
         .map_err(Refusal::NotNow)?;
     if first == 0 {
         return Ok(());

@@ -16,7 +16,8 @@ use slipstream_tokio::client::{Client, ClientOptions, Publication, Publisher};
 const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS orders (id INTEGER PRIMARY KEY, amount TEXT NOT NULL) STRICT;
     CREATE TABLE IF NOT EXISTS outbox (
-        id INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL, value TEXT NOT NULL
+        id INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL, value TEXT NOT NULL,
+        message_id TEXT NOT NULL DEFAULT ('outbox-' || lower(hex(randomblob(16))))
     ) STRICT;
 ";
 
@@ -49,13 +50,15 @@ fn order(shop: &mut Connection, amount: &str) -> rusqlite::Result<()> {
 
 /// Publishes the oldest of what is there. Returns how many.
 async fn drain(shop: &Connection, publisher: &Publisher) -> Result<usize, Box<dyn Error>> {
-    let mut oldest = shop.prepare("SELECT id, key, value FROM outbox ORDER BY id LIMIT 1000")?;
-    let rows = oldest.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-    let rows: Vec<(i64, String, String)> = rows.collect::<Result<_, _>>()?;
+    let mut oldest =
+        shop.prepare("SELECT id, message_id, key, value FROM outbox ORDER BY id LIMIT 1000")?;
+    let rows =
+        oldest.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
+    let rows: Vec<(i64, String, String, String)> = rows.collect::<Result<_, _>>()?;
 
     let mut receipts = Vec::new();
-    for (id, key, value) in rows {
-        let message = Publication::set(key, value).with_id(format!("outbox-{id}"));
+    for (id, message_id, key, value) in rows {
+        let message = Publication::set(key, value).with_id(message_id);
         receipts.push((id, publisher.send(message).await?));
     }
     let count = receipts.len();

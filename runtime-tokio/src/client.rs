@@ -11,67 +11,26 @@
 use std::future::{Future, poll_fn};
 use std::ops::Deref;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use futures_util::Stream;
-use slipstream_core::client::{self, Session, Settings, Settlement};
+pub use slipstream_core::application::{AckMode, Replay};
+use slipstream_core::client::{self, Session, Settlement};
 pub use slipstream_core::client::{
-    ConnectError, Ended, Filter, Publication, PublishError, ReadError, Receipt, Refused, Value,
-    Verdict,
+    ClientOptions, ConnectError, Ended, Filter, Publication, PublishError, ReadError, Receipt,
+    Refused, Value, Verdict,
 };
-use slipstream_core::config::{Heartbeat, Limits, Reconnect};
-use slipstream_core::message::Kind;
-use tokio::sync::{OnceCell, mpsc, oneshot};
+pub use slipstream_core::config::{Durability, Heartbeat, Reconnect};
+pub use slipstream_core::message::Kind;
+use tokio::sync::{Mutex, mpsc, oneshot};
 
 use crate::clock::Clock;
 use crate::dial::check_url;
-use crate::pump::{Command, Item, Pump, Target};
+use crate::pump::{Command, Item, Pump, Said, Target};
 
 /// Commands that may wait for the task of an application.
 const COMMANDS: usize = 1024;
-
-/// How applications connect.
-#[derive(Debug, Clone)]
-pub struct ClientOptions {
-    /// Bearer token.
-    pub token: Option<String>,
-    /// For connecting, up to and with the node's greeting. Default 5 s.
-    pub timeout: Duration,
-    /// Messages and reads of one application that may be unanswered. Default 8192; above that,
-    /// publishing waits.
-    pub window: usize,
-    /// Largest frame that is taken. Default 64 MiB.
-    pub max_frame_bytes: usize,
-    /// When a silent node is given up.
-    pub heartbeat: Heartbeat,
-    /// When a lost connection is opened again.
-    pub reconnect: Reconnect,
-}
-
-impl Default for ClientOptions {
-    fn default() -> Self {
-        Self {
-            token: None,
-            timeout: Duration::from_secs(5),
-            window: 8192,
-            max_frame_bytes: 64 << 20,
-            heartbeat: Heartbeat::default(),
-            reconnect: Reconnect::default(),
-        }
-    }
-}
-
-impl ClientOptions {
-    pub(crate) fn limits(&self) -> Limits {
-        Limits {
-            handshake_timeout: self.timeout,
-            max_message_bytes: self.max_frame_bytes / 4,
-            ..Limits::default()
-        }
-    }
-}
 
 /// Publishes, reads and subscribes at one node. Clones are the same client.
 ///
@@ -102,7 +61,7 @@ struct Shared {
     target: Target,
     options: ClientOptions,
     /// The application that publishes for those who want none of their own.
-    publisher: OnceCell<Publisher>,
+    publisher: Mutex<Option<Publisher>>,
 }
 
 impl Client {
@@ -121,7 +80,7 @@ impl Client {
 
     /// Of a node that is there.
     pub(crate) fn of(target: Target, options: ClientOptions) -> Self {
-        let publisher = OnceCell::new();
+        let publisher = Mutex::new(None);
         Self { shared: Arc::new(Shared { target, options, publisher }) }
     }
 
@@ -156,14 +115,15 @@ impl Client {
         }
     }
 
-    /// A publisher with a name, 1 to 64 of `A-Za-z0-9._-`. What is unanswered when its connection
-    /// is lost it publishes again, under the same ids, and so never twice (P9).
+    /// A publisher with a name, 1 to 64 of `A-Za-z0-9._-`, that no subscription has. What is
+    /// unanswered when its connection is lost it publishes again, under the same ids, and so not
+    /// twice; what it could not for nearly a day is [`PublishError::Unanswered`] (P9).
     ///
     /// # Errors
     /// [`ConnectError`] says what is in the way.
     pub async fn publisher(&self, name: &str) -> Result<Publisher, ConnectError> {
         let nothing = Filter::named(name).keys::<String>([]);
-        Ok(self.open(nothing, true).await?.publisher.clone())
+        Ok(self.open(nothing, false, true).await?.publisher)
     }
 
     /// Receives what `filter` asks for. A named subscription goes on after a lost connection where
@@ -172,48 +132,63 @@ impl Client {
     /// # Errors
     /// [`ConnectError`] says what is in the way.
     pub async fn subscribe(&self, filter: Filter) -> Result<Subscription, ConnectError> {
-        let goes_on = filter.name().is_some();
-        self.open(filter, goes_on).await
+        let (goes_on, settles_when_taken) = (filter.name().is_some(), filter.settles_when_taken());
+        let Parts { publisher, items, says } = self.open(filter, true, goes_on).await?;
+        Ok(Subscription { publisher, items, says, settles_when_taken })
     }
 
-    async fn unnamed(&self) -> Result<&Publisher, ConnectError> {
-        let open = || async { Ok(self.open(Filter::none(), true).await?.publisher.clone()) };
-        self.shared.publisher.get_or_try_init(open).await
+    async fn unnamed(&self) -> Result<Publisher, ConnectError> {
+        let mut publisher = self.shared.publisher.lock().await;
+        match &*publisher {
+            Some(known) if !known.commands.is_closed() => Ok(known.clone()),
+            Some(_) | None => {
+                let parts = self.open(Filter::none(), false, true).await?;
+                Ok(publisher.insert(parts.publisher).clone())
+            }
+        }
     }
 
-    async fn open(&self, filter: Filter, goes_on: bool) -> Result<Subscription, ConnectError> {
+    /// Opens the connection of an application and starts its task.
+    async fn open(
+        &self,
+        filter: Filter,
+        receives: bool,
+        goes_on: bool,
+    ) -> Result<Parts, ConnectError> {
         let Shared { target, options, .. } = &*self.shared;
         let opened = target.open(&filter, options).await?;
         let seed = getrandom::u64().map_err(|error| Ended::Lost(error.to_string()))?;
         let clock = Clock::start();
-        let settings = Settings {
-            named: filter.name().is_some(),
-            reconnects: goes_on,
-            window: options.window,
-            heartbeat: options.heartbeat.clone(),
-            reconnect: options.reconnect.clone(),
-        };
+        let settings = options.settings(&filter, goes_on);
         let (commands, asked) = mpsc::channel(COMMANDS);
-        let (settlements, settled) = mpsc::unbounded_channel();
+        let (says, said) = mpsc::unbounded_channel();
         let (items, delivered) = mpsc::unbounded_channel();
-        let settles_when_taken = filter.settles_when_taken();
+        let ended = Arc::new(OnceLock::new());
         let pump = Pump {
             session: Session::new(settings, seed, clock.now().instant),
             target: target.clone(),
             filter,
+            receives,
             options: options.clone(),
             clock,
             commands: asked,
-            settlements: settled,
+            said,
             items,
             heard: Vec::new(),
             closing: Vec::new(),
             quiet: (false, false),
+            ended: ended.clone(),
         };
         tokio::spawn(pump.run(opened));
-        let publisher = Publisher { commands };
-        Ok(Subscription { publisher, items: delivered, settlements, settles_when_taken })
+        Ok(Parts { publisher: Publisher { commands, ended }, items: delivered, says })
     }
+}
+
+/// The ends of the channels to the task of an application.
+struct Parts {
+    publisher: Publisher,
+    items: mpsc::UnboundedReceiver<Item>,
+    says: mpsc::UnboundedSender<Said>,
 }
 
 /// Publishes and reads as one application. Clones are the same application, which is gone when
@@ -221,6 +196,8 @@ impl Client {
 #[derive(Debug, Clone)]
 pub struct Publisher {
     commands: mpsc::Sender<Command>,
+    /// Why the session is over, if it is.
+    ended: Arc<OnceLock<Ended>>,
 }
 
 impl Publisher {
@@ -241,7 +218,7 @@ impl Publisher {
     pub async fn send(&self, message: Publication) -> Result<Pending, PublishError> {
         let (ticket, answer) = oneshot::channel();
         let sent = self.commands.send(Command::Publish(message, ticket)).await;
-        sent.map_err(|_| PublishError::NotSent(Ended::Here))?;
+        sent.map_err(|_| PublishError::NotSent(self.why()))?;
         Ok(Pending { answer })
     }
 
@@ -254,20 +231,21 @@ impl Publisher {
         self.read(key, None).await
     }
 
-    /// [`Publisher::get`] of a key that is expected to hold this kind.
+    /// [`Publisher::get`] of a key that is expected to hold this kind; another one is refused as
+    /// `WRONG_KIND`.
     ///
     /// # Errors
-    /// As of [`Publisher::get`]; another kind is refused as `WRONG_KIND`.
-    pub async fn get_kind(&self, key: &str, kind: Kind) -> Result<Value, ReadError> {
-        self.read(key, Some(kind)).await
-    }
-
-    async fn read(&self, key: &str, kind: Option<Kind>) -> Result<Value, ReadError> {
-        let gone = || ReadError::Ended(Ended::Here);
+    /// As of [`Publisher::get`].
+    pub async fn read(&self, key: &str, kind: Option<Kind>) -> Result<Value, ReadError> {
         let (ticket, answer) = oneshot::channel();
         let asked = self.commands.send(Command::Read(key.into(), kind, ticket)).await;
-        asked.map_err(|_| gone())?;
-        answer.await.unwrap_or_else(|_| Err(gone()))
+        asked.map_err(|_| ReadError::Ended(self.why()))?;
+        answer.await.map_err(|_| ReadError::Ended(self.why()))?
+    }
+
+    /// Why nobody listens any more.
+    fn why(&self) -> Ended {
+        self.ended.get().cloned().unwrap_or(Ended::Here)
     }
 
     /// Ends the application once all that was asked is answered and all that was settled is said.
@@ -296,18 +274,26 @@ impl Future for Pending {
     }
 }
 
-/// A stream of deliveries, in the order of the node's log. After an error there is nothing more.
+/// A stream of deliveries, in the order of the node's log. After an error there is nothing more; it
+/// ends without one when it is closed here, or the node of this process is shut down.
+///
+/// At most `limits.delivery_window` deliveries are unsettled, those among them that were not taken
+/// yet. Each has `retry.ack_timeout` from when the node sent it: what waits here longer counts as
+/// handed over in vain, and after `retry.max_attempts` of these becomes a dead letter (P13).
+///
+/// Dropping it ends the session's connection once what was settled is said. What is settled later
+/// is handed over again, to the next subscription of that name.
 #[derive(Debug)]
 pub struct Subscription {
     publisher: Publisher,
     items: mpsc::UnboundedReceiver<Item>,
-    settlements: mpsc::UnboundedSender<Settlement>,
+    says: mpsc::UnboundedSender<Said>,
     settles_when_taken: bool,
 }
 
 /// What a subscription is handed.
 #[derive(Debug)]
-pub enum Event {
+pub enum SubscriptionEvent {
     /// A message.
     Delivery(Delivery),
     /// All that was in the log when it connected has been handed over; once per connection.
@@ -321,7 +307,7 @@ impl Subscription {
     }
 
     /// The next delivery, or the word that all that was there has been handed over.
-    pub async fn event(&mut self) -> Option<Result<Event, Ended>> {
+    pub async fn next_event(&mut self) -> Option<Result<SubscriptionEvent, Ended>> {
         poll_fn(|cx| self.poll_event(cx)).await
     }
 
@@ -332,23 +318,32 @@ impl Subscription {
 
     /// Ends it once all that was settled is said.
     pub async fn close(self) {
-        self.publisher.close().await;
+        self.publisher.clone().close().await;
     }
 
-    fn poll_event(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Event, Ended>>> {
+    fn poll_event(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<SubscriptionEvent, Ended>>> {
         Poll::Ready(match ready!(self.items.poll_recv(cx)) {
             Some(Item::Delivery(message)) => {
-                let mut delivery =
-                    Delivery { message, settlements: Some(self.settlements.clone()) };
+                let mut delivery = Delivery { message, says: Some(self.says.clone()) };
                 if self.settles_when_taken {
                     delivery.settle(Some(Verdict::Ack));
                 }
-                Some(Ok(Event::Delivery(delivery)))
+                Some(Ok(SubscriptionEvent::Delivery(delivery)))
             }
-            Some(Item::Synced) => Some(Ok(Event::Synced)),
+            Some(Item::Synced) => Some(Ok(SubscriptionEvent::Synced)),
             Some(Item::Ended(why)) => Some(Err(why)),
             None => None,
         })
+    }
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        // A session that is over needs to know nothing.
+        let _ = self.says.send(Said::Left);
     }
 }
 
@@ -358,8 +353,8 @@ impl Stream for Subscription {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
             return Poll::Ready(match ready!(self.poll_event(cx)) {
-                Some(Ok(Event::Delivery(delivery))) => Some(Ok(delivery)),
-                Some(Ok(Event::Synced)) => continue,
+                Some(Ok(SubscriptionEvent::Delivery(delivery))) => Some(Ok(delivery)),
+                Some(Ok(SubscriptionEvent::Synced)) => continue,
                 Some(Err(why)) => Some(Err(why)),
                 None => None,
             });
@@ -372,11 +367,12 @@ impl Stream for Subscription {
 pub struct Delivery {
     message: client::Delivery,
     /// `None` once it is settled.
-    settlements: Option<mpsc::UnboundedSender<Settlement>>,
+    says: Option<mpsc::UnboundedSender<Said>>,
 }
 
 impl Delivery {
-    /// Done with it: it is never handed over again.
+    /// Done with it: this session is not handed it again. Where taking settles, this and the others
+    /// say nothing more.
     pub fn ack(mut self) {
         self.settle(Some(Verdict::Ack));
     }
@@ -392,9 +388,9 @@ impl Delivery {
     }
 
     fn settle(&mut self, verdict: Option<Verdict>) {
-        if let Some(settlements) = self.settlements.take() {
+        if let Some(says) = self.says.take() {
             // If the session is over, the node hands it over again.
-            let _ = settlements.send(Settlement::of(&self.message, verdict));
+            let _ = says.send(Said::Settled(Settlement::of(&self.message, verdict)));
         }
     }
 }

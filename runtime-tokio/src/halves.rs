@@ -263,7 +263,7 @@ impl Reader {
     }
 
     /// Reads and throws away until the other side closes.
-    async fn discard(self) {
+    pub(crate) async fn discard(self) {
         let mut half = self.socket.into_inner().into_inner();
         let mut buffer = [0; 4096];
         while matches!(half.read(&mut buffer).await, Ok(1..)) {}

@@ -32,16 +32,16 @@
 //! # What is promised
 //!
 //! - A receipt means that the message is on disk at the node, and will reach every destination
-//!   (P1, P3). Without a receipt, [`PublishError`](client::PublishError) says what is known: the
+//!   (P1, P2). Without a receipt, [`PublishError`](client::PublishError) says what is known: the
 //!   message is not there, or may be.
 //! - A message is handed to a named subscription until it is settled, and within one program
-//!   never twice while it is in the program's hands or after it was settled (P2). After a crash it
+//!   never twice while it is in the program's hands or after it was settled (P3). After a crash it
 //!   may come again, marked as a [`redelivery`](core::client::Delivery::redelivery): what must
-//!   not happen twice keeps the message's id in the transaction of its effect, as the example
+//!   not happen twice keeps the message's version in the transaction of its effect, as the example
 //!   `durable_consumer` does.
 //! - A key never goes back to an older value (P6).
-//! - Whoever publishes faster than the node can store waits; whoever receives slowly has at most
-//!   `limits.delivery_window` messages in memory (P8).
+//! - Whoever publishes faster than the node can store waits; whoever receives slowly has about two
+//!   `limits.delivery_window` of messages in memory at most (P8).
 //! - Handles and futures may be dropped at any time.
 //!
 //! Values are JSON texts and stay as they were written. Times are durations, sizes are bytes, and

@@ -24,9 +24,9 @@ use crate::halves::{Reader, Writer};
 use crate::turn::Incoming;
 
 /// For what was queued and the close frame to leave.
-const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
+pub(crate) const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 /// How long the other side may take to close after us.
-const LINGER: Duration = Duration::from_secs(1);
+pub(crate) const LINGER: Duration = Duration::from_secs(1);
 /// Batches that a writer may be behind. The core's send credit counts at least 64 bytes for a
 /// frame, so that this is never reached; the channel takes memory only as it fills.
 pub(crate) const QUEUE: usize = 16 * 1024;

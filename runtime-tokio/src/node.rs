@@ -120,6 +120,8 @@ impl Node {
         let (completed, completions) = mpsc::channel(MAX_JOBS);
         let (store, recovered) = open(&config, data_dir, completed).await?;
         let (clock, limits) = (Clock::start(), config.limits.clone());
+        let heartbeat = config.heartbeat.clone();
+        let client = ClientOptions { heartbeat, ..ClientOptions::default() };
         let seed = getrandom::u64().map_err(internal)?;
         let (inputs, received) = mpsc::channel(INPUTS);
         let loopback = local_addr.ip().to_canonical().is_loopback();
@@ -145,7 +147,7 @@ impl Node {
         tokio::spawn(
             async move { ended.send_replace(Some(turn.run(received, completions).await)) },
         );
-        let client = Client::of(Target::Here(inputs.clone()), ClientOptions::default());
+        let client = Client::of(Target::Here(inputs.clone()), client);
         Ok(Self { inputs, local_addr, exit, client })
     }
 

@@ -100,10 +100,21 @@ impl PipeOutlet {
 
     /// Tells the node that the application has gone.
     pub(crate) async fn close(self) {
-        let reason = "closed by the application".into();
-        let down = Input::LinkDown { link: self.id, code: Some(1000), reason };
         // A node that is gone needs to know nothing.
-        let _ = self.inputs.send(Incoming::Input(down)).await;
+        let _ = self.inputs.send(self.down()).await;
+    }
+
+    fn down(&self) -> Incoming {
+        let reason = "closed by the application".into();
+        Incoming::Input(Input::LinkDown { link: self.id, code: Some(1000), reason })
+    }
+}
+
+impl Drop for PipeOutlet {
+    /// A connection that was never used is given up like this. The node hears of it unless its
+    /// inputs are full; then it finds the application silent. A second word changes nothing.
+    fn drop(&mut self) {
+        let _ = self.inputs.try_send(self.down());
     }
 }
 

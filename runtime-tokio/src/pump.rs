@@ -3,11 +3,15 @@
 //!
 //! The session decides what is said; here frames are carried, and what was heard is handed to
 //! those who wait for it. The node is read while frames are sent to it, or each side could wait
-//! for the other to read. Nothing waits for the application that receives: what it has not
-//! settled is at most a window.
+//! for the other to read. What an application that receives has not
+//! settled is about two windows at most, then nothing more is read.
 
+use std::fmt;
 use std::pin::pin;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
+use bytes::Bytes;
 use slipstream_core::client::{
     self, Beat, ConnectError, Delivery, Ended, Filter, Heard, Publication, PublishError, ReadError,
     Receipt, Session, Settlement, Value,
@@ -16,12 +20,13 @@ use slipstream_core::io::{Frame, Protocol};
 use slipstream_core::message::Kind;
 use slipstream_core::wire::Welcome;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use crate::client::ClientOptions;
 use crate::clock::Clock;
 use crate::dial;
 use crate::halves::{Reader, Writer};
+use crate::link::{CLOSE_DEADLINE, LINGER};
 use crate::pipe::{Pipe, PipeInlet, PipeOutlet};
 use crate::turn::Incoming;
 
@@ -39,6 +44,14 @@ pub(crate) enum Command {
     Close(oneshot::Sender<()>),
 }
 
+/// What an application says of deliveries.
+#[derive(Debug)]
+pub(crate) enum Said {
+    Settled(Settlement),
+    /// It has let go of its subscription, and of the session with it.
+    Left,
+}
+
 /// What an application is handed.
 #[derive(Debug)]
 pub(crate) enum Item {
@@ -48,12 +61,22 @@ pub(crate) enum Item {
 }
 
 /// Where the node is.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) enum Target {
     /// In this process.
     Here(mpsc::Sender<Incoming>),
     /// At this URL.
     Remote(String),
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Here(_) => "this process",
+            // The query string may hold a token.
+            Self::Remote(url) => url.split('?').next().unwrap_or_default(),
+        })
+    }
 }
 
 /// An open connection.
@@ -83,11 +106,20 @@ impl Inlet {
             Self::Pipe(pipe) => Ok(pipe.next().await?),
         }
     }
+
+    /// Reads and throws away until the other side closes: a socket that is closed with unread bytes
+    /// resets the connection, and what was said last with it.
+    async fn discard(self) {
+        match self {
+            Self::Socket(reader) => reader.discard().await,
+            Self::Pipe(_) => {}
+        }
+    }
 }
 
 impl Outlet {
     async fn send(&mut self, frames: Vec<Frame>) -> Result<(), Ended> {
-        let lost = |error: &dyn std::fmt::Display| Ended::Lost(error.to_string());
+        let lost = |error: &dyn fmt::Display| Ended::Lost(error.to_string());
         match self {
             Self::Socket(writer) => {
                 for frame in frames {
@@ -164,16 +196,20 @@ pub(crate) struct Pump {
     pub(crate) session: Session<PublishTicket, ReadTicket>,
     pub(crate) target: Target,
     pub(crate) filter: Filter,
+    /// Whether there is a subscription.
+    pub(crate) receives: bool,
     pub(crate) options: ClientOptions,
     pub(crate) clock: Clock,
     pub(crate) commands: mpsc::Receiver<Command>,
-    pub(crate) settlements: mpsc::UnboundedReceiver<Settlement>,
+    pub(crate) said: mpsc::UnboundedReceiver<Said>,
     pub(crate) items: mpsc::UnboundedSender<Item>,
     pub(crate) heard: Vec<Heard<PublishTicket, ReadTicket>>,
     /// Who waits for the end.
     pub(crate) closing: Vec<oneshot::Sender<()>>,
-    /// Whether nobody is left who asks, and nobody who settles.
+    /// Whether nobody is left who asks, and whether nobody is left who receives.
     pub(crate) quiet: (bool, bool),
+    /// Why the session is over, for those who still hold on to it.
+    pub(crate) ended: Arc<OnceLock<Ended>>,
 }
 
 impl Pump {
@@ -183,9 +219,12 @@ impl Pump {
         let why = loop {
             let why = match next {
                 Ok(Connection { mut inlet, mut outlet, welcome }) => {
-                    self.session.connected(&welcome, self.clock.now().instant);
+                    let now = self.clock.now().instant;
+                    self.session.connected(&welcome, now, &mut self.heard);
                     let served = self.serve(&mut inlet, &mut outlet).await;
-                    outlet.close().await;
+                    // The other side may take nothing any more.
+                    let _ = timeout(CLOSE_DEADLINE, outlet.close()).await;
+                    let _ = timeout(LINGER, inlet.discard()).await;
                     served.err().unwrap_or(Ended::Here)
                 }
                 Err(error) => error.into(),
@@ -194,8 +233,7 @@ impl Pump {
             self.tell();
             let Some(wait) = wait else { break why };
             tracing::debug!(target: "slipstream", %why, ?wait, "connecting again");
-            sleep(wait).await;
-            if self.is_abandoned() {
+            if self.rest(wait).await {
                 break Ended::Here;
             }
             next = self.target.open(&self.filter, &self.options).await;
@@ -205,6 +243,8 @@ impl Pump {
 
     /// Tells everybody that the session is over. Whoever has let go needs to know nothing.
     fn finish(mut self, why: Ended) {
+        // Before anybody can see that nobody listens.
+        let _ = self.ended.set(why.clone());
         self.commands.close();
         while let Ok(command) = self.commands.try_recv() {
             match command {
@@ -217,16 +257,33 @@ impl Pump {
                 Command::Close(closed) => self.closing.push(closed),
             }
         }
-        let _ = self.items.send(Item::Ended(why));
+        if why != Ended::Here {
+            let _ = self.items.send(Item::Ended(why));
+        }
         for closed in self.closing {
             let _ = closed.send(());
         }
     }
 
+    /// Waits for the time to connect again. Answers whether there is nothing left to connect for.
+    async fn rest(&mut self, wait: Duration) -> bool {
+        let mut rest = pin!(sleep(wait));
+        while !self.is_done() {
+            let asks = self.may_ask();
+            tokio::select! {
+                () = rest.as_mut() => return false,
+                said = self.said.recv(), if !self.quiet.1 => self.hear(said),
+                command = self.commands.recv(), if asks => self.take(command),
+            }
+            self.tell();
+        }
+        true
+    }
+
     async fn serve(&mut self, inlet: &mut Inlet, outlet: &mut Outlet) -> Result<(), Ended> {
         loop {
             self.tell();
-            let frames = self.session.frames();
+            let frames = self.session.frames(self.clock.now().instant);
             if !frames.is_empty() {
                 self.send(frames, inlet, outlet).await?;
                 continue;
@@ -234,22 +291,16 @@ impl Pump {
             if self.is_done() {
                 return Ok(());
             }
-            let wake = match self.session.beat(self.clock.now().instant) {
-                Beat::Wait(at) => self.clock.deadline(at),
-                Beat::Ping => {
-                    let ping = vec![Frame::Ping(bytes::Bytes::new())];
-                    self.send(ping, inlet, outlet).await?;
-                    continue;
-                }
-                Beat::Dead(silent) => {
-                    return Err(Ended::Lost(format!("nothing came for {silent:?}")));
-                }
-            };
-            let asks = !self.quiet.0 && self.closing.is_empty() && self.session.room() > 0;
+            let (wake, ping) = self.beat()?;
+            if ping {
+                self.send(vec![Frame::Ping(Bytes::new())], inlet, outlet).await?;
+                continue;
+            }
+            let (asks, reads) = (self.may_ask(), !self.session.is_full());
             tokio::select! {
                 biased;
-                frame = inlet.next() => self.received(&frame?)?,
-                settlement = self.settlements.recv(), if !self.quiet.1 => self.settle(settlement),
+                frame = inlet.next(), if reads => self.received(&frame?)?,
+                said = self.said.recv(), if !self.quiet.1 => self.hear(said),
                 command = self.commands.recv(), if asks => self.take(command),
                 () = sleep_until(wake) => {}
             }
@@ -265,12 +316,24 @@ impl Pump {
     ) -> Result<(), Ended> {
         let mut sending = pin!(outlet.send(frames));
         loop {
+            // A ping would have to wait as well.
+            let (wake, _) = self.beat()?;
             tokio::select! {
                 biased;
                 sent = &mut sending => return sent,
                 frame = inlet.next() => self.received(&frame?)?,
+                () = sleep_until(wake) => {}
             }
             self.tell();
+        }
+    }
+
+    /// When to look at the connection again, and whether it is to be asked for a sign of life.
+    fn beat(&mut self) -> Result<(Instant, bool), Ended> {
+        match self.session.beat(self.clock.now().instant) {
+            Beat::Wait(at) => Ok((self.clock.deadline(at), false)),
+            Beat::Ping => Ok((Instant::now() + self.options.heartbeat.interval, true)),
+            Beat::Dead(silent) => Err(Ended::Lost(format!("nothing came for {silent:?}"))),
         }
     }
 
@@ -279,13 +342,16 @@ impl Pump {
         Ok(self.session.received(frame, now, &mut self.heard)?)
     }
 
-    /// Takes a settlement, and all that are there behind it.
-    fn settle(&mut self, first: Option<Settlement>) {
-        self.quiet.1 = first.is_none();
+    /// Hears what is said of a delivery, and all that is there behind it.
+    fn hear(&mut self, first: Option<Said>) {
+        self.quiet.1 |= first.is_none();
         let mut next = first;
-        while let Some(settlement) = next {
-            self.session.settle(settlement);
-            next = self.settlements.try_recv().ok();
+        while let Some(said) = next {
+            match said {
+                Said::Settled(settlement) => self.session.settle(settlement),
+                Said::Left => self.quiet.1 = true,
+            }
+            next = self.said.try_recv().ok();
         }
     }
 
@@ -300,6 +366,10 @@ impl Pump {
                 }
                 Command::Read(key, kind, ticket) => self.session.read(key, kind, ticket),
                 Command::Close(closed) => {
+                    // Said before this, and perhaps not heard yet.
+                    if let Ok(said) = self.said.try_recv() {
+                        self.hear(Some(said));
+                    }
                     self.closing.push(closed);
                     break;
                 }
@@ -314,27 +384,20 @@ impl Pump {
             match heard {
                 Heard::Published(ticket, answer) => drop(ticket.send(answer)),
                 Heard::Read(ticket, answer) => drop(ticket.send(answer)),
-                Heard::Delivered(delivery) => {
-                    if let Err(unwanted) = self.items.send(Item::Delivery(delivery))
-                        && let Item::Delivery(delivery) = unwanted.0
-                    {
-                        self.session.settle(Settlement::of(&delivery, None));
-                    }
-                }
+                Heard::Delivered(delivery) => drop(self.items.send(Item::Delivery(delivery))),
                 Heard::Synced => drop(self.items.send(Item::Synced)),
             }
         }
     }
 
-    /// Whether everybody has let go while there was no connection, and nothing is unanswered.
-    fn is_abandoned(&self) -> bool {
-        let asks = !self.commands.is_closed() || !self.commands.is_empty();
-        !asks && self.settlements.is_closed() && self.session.is_idle()
+    fn may_ask(&self) -> bool {
+        !self.quiet.0 && self.closing.is_empty() && self.session.room() > 0
     }
 
-    /// Whether nobody wants anything any more.
+    /// Whether nobody wants anything any more: the subscription ends the session, and so do all
+    /// publishers of one that does not receive; then what was asked is still answered.
     fn is_done(&self) -> bool {
-        let gone = self.quiet.0 && self.quiet.1;
-        self.session.is_idle() && (gone || !self.closing.is_empty())
+        let left = if self.receives { self.quiet.1 } else { self.quiet.0 };
+        self.session.is_idle() && (left || !self.closing.is_empty())
     }
 }

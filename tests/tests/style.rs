@@ -15,7 +15,7 @@ const MAX_COLUMNS: usize = 100;
 /// of the program itself.
 const MAX_SHELL_LINES: usize = 1200;
 /// Lines of code of that.
-const MAX_EMBEDDING_LINES: usize = 700;
+const MAX_EMBEDDING_LINES: usize = 720;
 
 /// What of a shell serves applications of the program itself.
 const EMBEDDING: [&str; 4] = ["client.rs", "events.rs", "pipe.rs", "pump.rs"];

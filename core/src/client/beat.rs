@@ -5,6 +5,9 @@ use core::time::Duration;
 use crate::config::Heartbeat;
 use crate::time::Instant;
 
+/// Pings are at least this far apart.
+const SHORTEST: Duration = Duration::from_millis(10);
+
 /// What a silent connection calls for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Beat {
@@ -34,8 +37,13 @@ impl Pulse {
         self.pinged = None;
     }
 
-    pub(super) fn beat(&mut self, now: Instant) -> Beat {
+    /// Nothing is expected while the application has to settle before anything is read.
+    pub(super) fn beat(&mut self, now: Instant, is_full: bool) -> Beat {
         let Heartbeat { interval, timeout } = self.heartbeat;
+        let interval = interval.max(SHORTEST);
+        if is_full {
+            self.heard = self.heard.max(self.pinged.unwrap_or(self.heard));
+        }
         let dead = self.heard + timeout;
         let ping = self.pinged.unwrap_or(self.heard) + interval;
         if now >= dead {

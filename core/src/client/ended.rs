@@ -8,6 +8,7 @@ use crate::io::{CloseCode, End};
 
 /// Why a connection has ended, and perhaps the session with it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum Ended {
     /// Closed with a close code.
     #[error("the connection was closed: {code} {reason}")]

@@ -3,7 +3,7 @@
 //! A node hands a message over again when it did not hear what became of it: after a lost
 //! connection, or when its time for an answer has passed. What is still in the application's
 //! hands is not handed to it twice, and what it has settled is settled again in its name. So,
-//! within one program, nothing happens twice (P2), whatever happens to connections.
+//! within one program, nothing happens twice (P3), whatever happens to connections.
 //!
 //! What stays true: a settlement is only said on a connection that has delivered what it settles.
 //! A number of an earlier connection may stand for another message by now, if the node's database
@@ -52,6 +52,8 @@ pub(super) struct Hands {
     entries: BTreeMap<Position, Entry>,
     /// Settled, oldest first; some may be gone from the entries.
     settled: VecDeque<Position>,
+    /// How many the application has not settled.
+    held: usize,
     connection: u64,
 }
 
@@ -59,6 +61,11 @@ impl Hands {
     /// A new connection: nothing was delivered on it.
     pub(super) fn connected(&mut self) {
         self.connection += 1;
+    }
+
+    /// How many the application has not settled.
+    pub(super) fn held(&self) -> usize {
+        self.held
     }
 
     /// Takes note of a delivery.
@@ -73,7 +80,10 @@ impl Hands {
                 }
             }
             None => {
-                self.entries.insert(id, Entry { mark, connection, state: State::Held });
+                let entry = Entry { mark, connection, state: State::Held };
+                let before = self.entries.insert(id, entry);
+                let was_held = before.is_some_and(|entry| matches!(entry.state, State::Held));
+                self.held += usize::from(!was_held);
                 Step::Hand
             }
         }
@@ -90,6 +100,7 @@ impl Hands {
     ) -> bool {
         let held = |entry: &&mut Entry| entry.mark == mark && matches!(entry.state, State::Held);
         let Some(entry) = self.entries.get_mut(&id).filter(held) else { return false };
+        self.held -= 1;
         let told = entry.connection == self.connection && verdict.is_some();
         match verdict {
             Some(verdict @ (Verdict::Ack | Verdict::Reject(_))) => {

@@ -2,7 +2,7 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::fmt::Write;
+use core::fmt::{self, Write};
 use core::time::Duration;
 
 use crate::application::{AckMode, Replay};
@@ -21,7 +21,7 @@ use crate::wire::Publish;
 ///     .to(["azure", "gcp"]);
 /// assert_eq!(order.key(), "order:123");
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Publication {
     kind: Kind,
     pub(super) id: String,
@@ -29,6 +29,14 @@ pub struct Publication {
     tags: String,
     ttl: Duration,
     body: String,
+}
+
+/// Without the value: it may be secret, and has no place in a log (P11).
+impl fmt::Debug for Publication {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, id, key, tags, .. } = self;
+        write!(f, "{} {key} id {id:?} to {tags:?}", kind.as_str())
+    }
 }
 
 impl Publication {
@@ -70,9 +78,10 @@ impl Publication {
         }
     }
 
-    /// `messageId`, 1 to 128 bytes: two messages with one id are one message (P9). Without it one
-    /// is made up, which is enough for repeats within one [`Session`](super::Session), but not for
-    /// those of a program that starts anew.
+    /// `messageId`, up to 128 bytes: what a publisher of one name publishes under one id within a
+    /// day is one message (P9); without a name that holds for one connection. Unique within the
+    /// cluster group, if the node has one. Empty, or without this, one is made up: enough for
+    /// repeats within one [`Session`](super::Session), but not for a program that starts anew.
     #[must_use]
     pub fn with_id(mut self, id: impl Into<String>) -> Self {
         self.id = id.into();
@@ -82,7 +91,13 @@ impl Publication {
     /// For nodes and applications that have one of these tags; without any: for all.
     #[must_use]
     pub fn to<'a>(mut self, tags: impl IntoIterator<Item = &'a str>) -> Self {
-        self.tags = tags::join(tags.into_iter());
+        let mut tags = tags.into_iter().peekable();
+        let tagged = tags.peek().is_some();
+        self.tags = tags::join(tags);
+        if self.tags.is_empty() && tagged {
+            // One empty tag would read as none, which is for all: this is refused instead.
+            self.tags.push(',');
+        }
         self
     }
 
@@ -171,10 +186,11 @@ impl Filter {
         self
     }
 
-    /// Prefixes of the keys to receive.
+    /// Prefixes of the keys to receive; the empty one is that of all keys.
     #[must_use]
     pub fn keys<T: Into<String>>(mut self, prefixes: impl IntoIterator<Item = T>) -> Self {
-        self.keys = Some(prefixes.into_iter().map(Into::into).collect());
+        let keys: Vec<String> = prefixes.into_iter().map(Into::into).collect();
+        self.keys = (!keys.iter().any(String::is_empty)).then_some(keys);
         self
     }
 

@@ -13,7 +13,6 @@
 //! [`Settings`] say whether a session has a name and whether it goes on after a lost connection.
 
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -22,18 +21,19 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use super::beat::{Beat, Pulse};
-use super::frames::{self, Delivery, Outcome, Refused, Text, Version, batches};
+use super::frames::{self, Delivery, Outcome, Refused, Text, batches};
 use super::hands::{Hands, Mark, Step};
+use super::questions::Questions;
 use super::{CodecError, Ended, Publication, Received, Value};
 use crate::clock::Hlc;
 use crate::config::{Durability, Heartbeat, Reconnect};
 use crate::ids::Position;
 use crate::io::Frame;
+use crate::json::MAX_REASON_BYTES;
 use crate::message::Kind;
 use crate::rate::{Random, backoff};
-use crate::refusal::Code;
 use crate::time::Instant;
-use crate::wire::{BatchKind, Read, Settle, Welcome};
+use crate::wire::{BatchKind, Settle, Welcome};
 
 /// What an application says of a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,7 +51,7 @@ pub enum Verdict {
 pub struct Receipt {
     /// `messageId`.
     pub id: Text,
-    /// Clock part of its version.
+    /// Clock part of its version: its text begins the versions of deliveries and values.
     pub version: Hlc,
     /// Whether this is the receipt of an earlier publish (P9).
     pub duplicate: bool,
@@ -61,6 +61,7 @@ pub struct Receipt {
 
 /// Why there is no receipt.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum PublishError {
     /// The node refused it; it is not there.
     #[error("{0}")]
@@ -69,13 +70,14 @@ pub enum PublishError {
     /// It can be published again with the same id under the same name.
     #[error("no answer: {0}; the message may be there or not (a publisher with a name asks again)")]
     Unanswered(Ended),
-    /// It was not sent; it is not there.
+    /// It was not sent, or refused by a node that was ending; it is not there.
     #[error("not sent: {0}")]
     NotSent(Ended),
 }
 
 /// Why there is no answer to a read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
 pub enum ReadError {
     /// The node refused it.
     #[error("{0}")]
@@ -96,12 +98,6 @@ pub enum Heard<P, R> {
     Delivered(Delivery),
     /// All that was there at the greeting has been handed over.
     Synced,
-}
-
-#[derive(Debug)]
-enum Asked<P, R> {
-    Publish(Publication, P),
-    Read { id: String, key: String, kind: Option<Kind>, ticket: R },
 }
 
 /// How a session behaves.
@@ -128,25 +124,17 @@ pub struct Session<P, R> {
     /// Of ids made up here.
     prefix: u64,
     last_id: u64,
-    /// Unanswered, in order; the first `sent` were said on this connection.
-    asked: VecDeque<Asked<P, R>>,
-    sent: usize,
-    /// Refused because the node is ending: to be asked on the next connection, before the others.
-    postponed: Vec<Asked<P, R>>,
+    questions: Questions<P, R>,
     hands: Hands,
     verdicts: Vec<(Position, Verdict)>,
     pongs: Vec<Bytes>,
-    /// What the node said of itself; `None` while there is no connection.
-    limits: Option<NodeLimits>,
+    /// Largest frame that the node takes; `None` while there is no connection.
+    frame_bytes: Option<usize>,
+    /// Deliveries that the node leaves unsettled at most.
+    window: usize,
     pulse: Pulse,
     failures: u32,
     conflated: u64,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct NodeLimits {
-    window: usize,
-    frame_bytes: u64,
 }
 
 impl<P, R> Session<P, R> {
@@ -157,13 +145,12 @@ impl<P, R> Session<P, R> {
             prefix: random.next(),
             random,
             last_id: 0,
-            asked: VecDeque::new(),
-            sent: 0,
-            postponed: Vec::new(),
+            questions: Questions::default(),
             hands: Hands::default(),
             verdicts: Vec::new(),
             pongs: Vec::new(),
-            limits: None,
+            frame_bytes: None,
+            window: 1,
             pulse: Pulse::new(settings.heartbeat.clone(), now),
             failures: 0,
             conflated: 0,
@@ -173,72 +160,58 @@ impl<P, R> Session<P, R> {
 
     /// How many questions may be asked now.
     pub fn room(&self) -> usize {
-        let unanswered = self.asked.len() + self.postponed.len();
-        self.settings.window.max(1).saturating_sub(unanswered)
+        self.settings.window.max(1).saturating_sub(self.questions.len())
+    }
+
+    /// Whether the application holds more than it should: the node lets go of a value that a newer
+    /// one has overtaken, and hands over more. Whoever reads on regardless needs memory for it.
+    pub fn is_full(&self) -> bool {
+        self.hands.held() > 2 * self.window
     }
 
     /// Whether nothing is unanswered and nothing is left to be said.
     pub fn is_idle(&self) -> bool {
-        self.asked.is_empty() && self.postponed.is_empty() && self.verdicts.is_empty()
+        self.questions.len() == 0 && self.verdicts.is_empty()
     }
 
-    /// Publishes. Answers at once if the connection would not survive the message.
+    /// Publishes. Answers at once if the message is refused here, because the connection would not
+    /// survive it.
     pub fn publish(&mut self, mut publication: Publication, ticket: P) -> Option<Heard<P, R>> {
         if publication.id.is_empty() {
             publication.id = self.make_id();
         }
-        let bytes = publication.bytes();
-        if let Some(limits) = self.limits.filter(|limits| bytes as u64 > limits.frame_bytes) {
-            let refused = Refused {
-                id: Some(publication.id.into()),
-                frame: 0,
-                code: Text::from(String::from(Code::TooLarge.as_str())),
-                retryable: false,
-                retry_after: None,
-                message: Text::from(format!(
-                    "the message is {bytes} bytes, the node takes {} at most",
-                    limits.frame_bytes
-                )),
-                path: None,
-            };
-            return Some(Heard::Published(ticket, Err(PublishError::Refused(Box::new(refused)))));
-        }
-        self.asked.push_back(Asked::Publish(publication, ticket));
-        None
+        self.questions.publish(publication, ticket, self.frame_bytes.unwrap_or(usize::MAX))
     }
 
     /// Asks for the value of a key, of this kind or of any.
     pub fn read(&mut self, key: String, kind: Option<Kind>, ticket: R) {
         let id = self.make_id();
-        self.asked.push_back(Asked::Read { id, key, kind, ticket });
+        self.questions.read(id, key, kind, ticket);
     }
 
-    /// Takes what the application says of a delivery; `None`: it let go of it without a word, and
-    /// wants it again when the node repeats it.
+    /// Takes what the application says of a delivery.
     pub fn settle(&mut self, settlement: Settlement) {
         let Settlement { id, mark, verdict } = settlement;
-        let window = self.limits.map_or(1, |limits| limits.window);
-        if self.hands.settled(id, mark, verdict.clone(), window) {
+        if self.hands.settled(id, mark, verdict.clone(), self.window) {
             self.verdicts.extend(verdict.map(|verdict| (id, verdict)));
         }
     }
 
     /// A connection is open and this is its greeting.
-    pub fn connected(&mut self, welcome: &Welcome, now: Instant) {
-        self.limits = Some(NodeLimits {
-            window: welcome.window as usize,
-            frame_bytes: welcome.max_message_bytes.saturating_mul(4),
-        });
+    pub fn connected(&mut self, welcome: &Welcome, now: Instant, heard: &mut Vec<Heard<P, R>>) {
+        let frame_bytes = welcome.max_message_bytes.saturating_mul(4);
+        let frame_bytes = usize::try_from(frame_bytes).unwrap_or(usize::MAX);
+        self.frame_bytes = Some(frame_bytes);
+        self.window = welcome.window as usize;
+        self.questions.connected(frame_bytes, now, heard);
         self.hands.connected();
         self.verdicts.clear();
         self.pulse.heard(now);
     }
 
     /// What is to be sent now.
-    pub fn frames(&mut self) -> Vec<Frame> {
-        if self.limits.is_none() {
-            return Vec::new();
-        }
+    pub fn frames(&mut self, now: Instant) -> Vec<Frame> {
+        let Some(frame_bytes) = self.frame_bytes else { return Vec::new() };
         let mut frames: Vec<_> = self.pongs.drain(..).map(Frame::Pong).collect();
         let settles = self.verdicts.iter().map(|(delivery, verdict)| match verdict {
             Verdict::Ack => Settle::Ack(*delivery),
@@ -246,25 +219,9 @@ impl<P, R> Session<P, R> {
             Verdict::Reject(reason) => Settle::Reject { delivery: *delivery, reason },
         });
         let settles: Vec<_> = settles.collect();
-        if !settles.is_empty() {
-            frames.append(&mut batches(BatchKind::Settle, &settles));
-        }
+        frames.append(&mut batches(BatchKind::Settle, &settles));
         self.verdicts.clear();
-        let mut records = Vec::new();
-        for asked in self.asked.range(self.sent..) {
-            match asked {
-                Asked::Publish(publication, _) => records.push(publication.record()),
-                Asked::Read { id, key, kind, .. } => {
-                    // Answers come in the order of the frames.
-                    frames.append(&mut batches(BatchKind::Publish, &records));
-                    records.clear();
-                    let read = Read { kind: *kind, id, key };
-                    frames.append(&mut batches(BatchKind::Reads, &[read]));
-                }
-            }
-        }
-        frames.append(&mut batches(BatchKind::Publish, &records));
-        self.sent = self.asked.len();
+        self.questions.frames(frame_bytes, now, &mut frames);
         frames
     }
 
@@ -279,73 +236,58 @@ impl<P, R> Session<P, R> {
         heard: &mut Vec<Heard<P, R>>,
     ) -> Result<(), CodecError> {
         self.pulse.heard(now);
-        self.failures = 0;
         if let Frame::Ping(payload) = frame {
             self.pongs.push(payload.clone());
         }
-        match frames::received(frame, &mut self.conflated)? {
-            None => {}
-            Some(Received::Outcomes(outcomes)) => {
+        let Some(received) = frames::received(frame, &mut self.conflated)? else { return Ok(()) };
+        match received {
+            Received::Outcomes(outcomes) => {
+                self.failures = 0;
                 for outcome in outcomes.into_iter().filter(Outcome::answers_publish) {
-                    heard.extend(self.answered(outcome)?);
+                    heard.extend(self.questions.answered(outcome, self.settings.reconnects)?);
                 }
             }
-            Some(Received::Results(results)) => {
+            Received::Results(results) => {
+                self.failures = 0;
                 for value in results {
-                    let ticket = self.take_read(&value.id)?;
-                    heard.push(Heard::Read(ticket, Ok(value)));
+                    heard.push(self.questions.found(value)?);
                 }
             }
-            Some(Received::Deliveries(deliveries)) => {
+            Received::Deliveries(deliveries) => {
+                self.failures = 0;
                 for delivery in deliveries {
                     match self.hands.delivered(delivery.id, delivery.mark()) {
                         Step::Hand => heard.push(Heard::Delivered(delivery)),
-                        Step::Held => {}
-                        Step::Settled(verdict) => self.verdicts.push((delivery.id, verdict)),
+                        Step::Held => self.conflated += delivery.conflated,
+                        Step::Settled(verdict) => {
+                            self.conflated += delivery.conflated;
+                            self.verdicts.push((delivery.id, verdict));
+                        }
                     }
                 }
             }
-            Some(Received::Synced) => heard.push(Heard::Synced),
+            Received::Synced => heard.push(Heard::Synced),
         }
         Ok(())
     }
 
     /// What the silence of the connection calls for.
     pub fn beat(&mut self, now: Instant) -> Beat {
-        self.pulse.beat(now)
+        self.pulse.beat(now, self.is_full())
     }
 
     /// The connection has ended, or could not be opened. Answers how long to wait before the next
     /// attempt; `None`: the session is over, and every question is answered.
     pub fn lost(&mut self, why: &Ended, heard: &mut Vec<Heard<P, R>>) -> Option<Duration> {
-        self.limits = None;
+        self.frame_bytes = None;
         self.pongs.clear();
         self.verdicts.clear();
         self.failures = self.failures.saturating_add(1);
         let reconnect = &self.settings.reconnect;
-        let gave_up = reconnect.max_attempts != 0 && self.failures >= reconnect.max_attempts;
+        // The first failure is the loss itself.
+        let gave_up = reconnect.max_attempts != 0 && self.failures > reconnect.max_attempts;
         let over = !why.may_pass() || gave_up || !self.settings.reconnects;
-        let sent = core::mem::take(&mut self.sent) + self.postponed.len();
-        let refused = self.postponed.len();
-        let mut kept = VecDeque::new();
-        for (index, asked) in self.postponed.drain(..).chain(self.asked.drain(..)).enumerate() {
-            let is_sent = (refused..sent).contains(&index);
-            match asked {
-                Asked::Publish(_, ticket) if is_sent && (over || !self.settings.named) => {
-                    let error = PublishError::Unanswered(why.clone());
-                    heard.push(Heard::Published(ticket, Err(error)));
-                }
-                Asked::Publish(_, ticket) if over => {
-                    let error = PublishError::NotSent(why.clone());
-                    heard.push(Heard::Published(ticket, Err(error)));
-                }
-                Asked::Read { ticket, .. } if over => {
-                    heard.push(Heard::Read(ticket, Err(ReadError::Ended(why.clone()))));
-                }
-                waiting @ (Asked::Publish(..) | Asked::Read { .. }) => kept.push_back(waiting),
-            }
-        }
-        self.asked = kept;
+        self.questions.lost(why, over, self.settings.named, heard);
         let wait = backoff(reconnect.initial, reconnect.max, self.failures);
         (!over).then(|| self.random.below(wait))
     }
@@ -353,71 +295,6 @@ impl<P, R> Session<P, R> {
     fn make_id(&mut self) -> String {
         self.last_id += 1;
         format!("{:016x}-{}", self.prefix, self.last_id)
-    }
-
-    fn answered(&mut self, outcome: Outcome) -> Result<Option<Heard<P, R>>, CodecError> {
-        let id = match &outcome {
-            Outcome::Receipt { id, .. } => Some(id.clone()),
-            Outcome::Refused(refused) => refused.id.clone(),
-        };
-        let receipt = matches!(outcome, Outcome::Receipt { .. });
-        let at =
-            self.find(id.as_deref(), |asked| matches!(asked, Asked::Publish(..)) || !receipt)?;
-        let asked = self.take(at);
-        Ok(Some(match (asked, outcome) {
-            // It is not there, and this connection is about to be closed.
-            (asked, Outcome::Refused(refused))
-                if &*refused.code == Code::ShuttingDown.as_str() && self.settings.reconnects =>
-            {
-                self.postponed.push(asked);
-                return Ok(None);
-            }
-            (Asked::Publish(_, ticket), Outcome::Receipt { id, version, duplicate, level }) => {
-                let version = match version {
-                    Version::Clock(version) => version,
-                    Version::Text(_) => Hlc::default(),
-                };
-                Heard::Published(ticket, Ok(Receipt { id, version, duplicate, level }))
-            }
-            (Asked::Publish(_, ticket), Outcome::Refused(refused)) => {
-                Heard::Published(ticket, Err(PublishError::Refused(Box::new(refused))))
-            }
-            (Asked::Read { ticket, .. }, Outcome::Refused(refused)) => {
-                Heard::Read(ticket, Err(ReadError::Refused(Box::new(refused))))
-            }
-            (Asked::Read { .. }, Outcome::Receipt { id, .. }) => {
-                return Err(CodecError::Protocol(format!("a receipt for the read {id}")));
-            }
-        }))
-    }
-
-    fn take_read(&mut self, id: &str) -> Result<R, CodecError> {
-        let at = self.find(Some(id), |asked| matches!(asked, Asked::Read { .. }))?;
-        match self.take(at) {
-            Asked::Read { ticket, .. } => Ok(ticket),
-            Asked::Publish(..) => Err(CodecError::Protocol(format!("a result for {id}"))),
-        }
-    }
-
-    /// The oldest question on this connection that this answers; without an id, the oldest.
-    fn find(
-        &self,
-        id: Option<&str>,
-        fits: impl Fn(&Asked<P, R>) -> bool,
-    ) -> Result<usize, CodecError> {
-        let of = |asked: &Asked<P, R>| match asked {
-            Asked::Publish(publication, _) => id.is_none_or(|id| publication.id == id),
-            Asked::Read { id: own, .. } => id.is_none_or(|id| own == id),
-        };
-        let found = self.asked.iter().take(self.sent).position(|asked| of(asked) && fits(asked));
-        found.ok_or_else(|| {
-            CodecError::Protocol(format!("an answer to {}, which was not asked", id.unwrap_or("?")))
-        })
-    }
-
-    fn take(&mut self, at: usize) -> Asked<P, R> {
-        self.sent -= 1;
-        self.asked.remove(at).expect("it was found there")
     }
 }
 
@@ -430,8 +307,12 @@ pub struct Settlement {
 }
 
 impl Settlement {
-    /// About `delivery`; `None`: it is let go of without a word.
-    pub fn of(delivery: &Delivery, verdict: Option<Verdict>) -> Self {
+    /// About `delivery`; `None`: it is let go of without a word, and wanted again when the node
+    /// repeats it. A reason above the limit is cut.
+    pub fn of(delivery: &Delivery, mut verdict: Option<Verdict>) -> Self {
+        if let Some(Verdict::Retry(reason) | Verdict::Reject(reason)) = &mut verdict {
+            reason.truncate(reason.floor_char_boundary(MAX_REASON_BYTES));
+        }
         Self { id: delivery.id, mark: delivery.mark(), verdict }
     }
 }

@@ -69,9 +69,9 @@ pub fn outbox(binary: &str, example: &str) {
     let shop = data.path().join("shop.db").to_string_lossy().into_owned();
     let url = node.url("");
     let said = Command::new(example, &[&url, &shop, "19.90", "5"]).run().ok();
-    assert_eq!(said, "outbox-1 is durable\noutbox-2 is durable\n");
+    assert_eq!(said.matches(" is durable\n").count(), 2, "{said}");
     let said = Command::new(example, &[&url, &shop, "7"]).run().ok();
-    assert_eq!(said, "outbox-3 is durable\n");
+    assert_eq!(said.matches(" is durable\n").count(), 1, "what had left is not published again");
     let value = Command::new(binary, &["get", "order:1", "--url", &url]).run().ok();
     assert!(value.contains("19.90"), "{value}");
 }

@@ -1,0 +1,274 @@
+//! What an application has asked and is not answered: publications and reads, in their order.
+//!
+//! What stays true: each question is answered once; it is said at most once on a connection; what
+//! was never said, or was refused since, is known not to be there.
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use super::frames::{Outcome, Refused, Text, Version, batches};
+use super::session::{Heard, PublishError, ReadError, Receipt};
+use super::{CodecError, Ended, Publication, Value};
+use crate::io::Frame;
+use crate::message::{Kind, MAX_MESSAGE_ID_BYTES};
+use crate::receipts::WINDOW;
+use crate::refusal::Code;
+use crate::time::Instant;
+use crate::wire::{BatchKind, Read};
+
+/// Publications are said again only while the node remembers their ids for certain (P9).
+const REMEMBERED: Duration = Duration::from_secs(WINDOW.as_secs() / 24 * 23);
+/// A frame is closed when it has this many bytes, if the node takes as many.
+const FRAME_BYTES: usize = 64 * 1024;
+
+#[derive(Debug)]
+enum Asked<P, R> {
+    Publish {
+        publication: Publication,
+        ticket: P,
+        /// When it was first said on some connection; `None`: it cannot be there.
+        said: Option<Instant>,
+    },
+    Read {
+        id: String,
+        key: String,
+        kind: Option<Kind>,
+        ticket: R,
+    },
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Questions<P, R> {
+    /// The first `sent` were said on this connection.
+    asked: VecDeque<Asked<P, R>>,
+    sent: usize,
+    /// Refused because the node is ending: to be said on the next connection, before the others.
+    postponed: Vec<Asked<P, R>>,
+}
+
+impl<P, R> Default for Questions<P, R> {
+    fn default() -> Self {
+        Self { asked: VecDeque::new(), sent: 0, postponed: Vec::new() }
+    }
+}
+
+impl<P, R> Questions<P, R> {
+    pub(super) fn len(&self) -> usize {
+        self.asked.len() + self.postponed.len()
+    }
+
+    /// Takes a publication with an id. Answers at once if the node could not name it in its answer,
+    /// or the connection would not survive it.
+    pub(super) fn publish(
+        &mut self,
+        publication: Publication,
+        ticket: P,
+        frame_bytes: usize,
+    ) -> Option<Heard<P, R>> {
+        if publication.id().len() > MAX_MESSAGE_ID_BYTES {
+            let message = format!(
+                "messageId is {} bytes, it may have 1 to {MAX_MESSAGE_ID_BYTES}",
+                publication.id().len()
+            );
+            return Some(refused(None, ticket, Code::InvalidField, message));
+        }
+        if publication.bytes() > frame_bytes {
+            return Some(too_large(publication, ticket, frame_bytes));
+        }
+        self.asked.push_back(Asked::Publish { publication, ticket, said: None });
+        None
+    }
+
+    pub(super) fn read(&mut self, id: String, key: String, kind: Option<Kind>, ticket: R) {
+        self.asked.push_back(Asked::Read { id, key, kind, ticket });
+    }
+
+    /// A new connection, to a node that takes frames of this size. What it would not survive, and
+    /// what the node may have forgotten, is answered.
+    pub(super) fn connected(
+        &mut self,
+        frame_bytes: usize,
+        now: Instant,
+        heard: &mut Vec<Heard<P, R>>,
+    ) {
+        for asked in core::mem::take(&mut self.asked) {
+            match asked {
+                Asked::Publish { ticket, said: Some(said), .. } if now.since(said) > REMEMBERED => {
+                    let why = Ended::Lost("there was no connection for nearly a day".into());
+                    heard.push(Heard::Published(ticket, Err(PublishError::Unanswered(why))));
+                }
+                Asked::Publish { publication, ticket, said }
+                    if publication.bytes() > frame_bytes =>
+                {
+                    heard.push(match said {
+                        None => too_large(publication, ticket, frame_bytes),
+                        Some(_) => {
+                            let why = Ended::Lost("the node takes smaller frames now".into());
+                            Heard::Published(ticket, Err(PublishError::Unanswered(why)))
+                        }
+                    });
+                }
+                kept @ (Asked::Publish { .. } | Asked::Read { .. }) => self.asked.push_back(kept),
+            }
+        }
+    }
+
+    /// What was not said on this connection, in frames that the node takes.
+    pub(super) fn frames(&mut self, frame_bytes: usize, now: Instant, frames: &mut Vec<Frame>) {
+        let limit = FRAME_BYTES.min(frame_bytes);
+        let mut records = Vec::new();
+        let mut bytes = 0;
+        for asked in self.asked.iter_mut().skip(self.sent) {
+            match asked {
+                Asked::Publish { publication, said, .. } => {
+                    said.get_or_insert(now);
+                    let publication = &*publication;
+                    if bytes + publication.bytes() > limit {
+                        frames.append(&mut batches(BatchKind::Publish, &records));
+                        records.clear();
+                        bytes = 0;
+                    }
+                    bytes += publication.bytes();
+                    records.push(publication.record());
+                }
+                Asked::Read { id, key, kind, .. } => {
+                    // Answers come in the order of the frames.
+                    frames.append(&mut batches(BatchKind::Publish, &records));
+                    records.clear();
+                    bytes = 0;
+                    let read = Read { kind: *kind, id, key };
+                    frames.append(&mut batches(BatchKind::Reads, &[read]));
+                }
+            }
+        }
+        frames.append(&mut batches(BatchKind::Publish, &records));
+        self.sent = self.asked.len();
+    }
+
+    /// Takes an answer to a publication, or the refusal of a read. `None`: it is postponed, or the
+    /// answer has no id, and so belongs to an acknowledgement.
+    ///
+    /// # Errors
+    /// [`CodecError::Protocol`] if nobody has asked.
+    pub(super) fn answered(
+        &mut self,
+        outcome: Outcome,
+        comes_back: bool,
+    ) -> Result<Option<Heard<P, R>>, CodecError> {
+        let refusal = match outcome {
+            Outcome::Receipt { id, version: Version::Clock(version), duplicate, level } => {
+                let is_publication = |asked: &Asked<P, R>| matches!(asked, Asked::Publish { .. });
+                let receipt = Receipt { id, version, duplicate, level };
+                return match self.take(&receipt.id, is_publication)? {
+                    Asked::Publish { ticket, .. } => {
+                        Ok(Some(Heard::Published(ticket, Ok(receipt))))
+                    }
+                    Asked::Read { id, .. } => Err(not_asked(&id)),
+                };
+            }
+            Outcome::Receipt { id, version: Version::Text(_), .. } => return Err(not_asked(&id)),
+            Outcome::Refused(refusal) => refusal,
+        };
+        let Some(id) = &refusal.id else { return Ok(None) };
+        let mut asked = self.take(id, |_| true)?;
+        if comes_back && &*refusal.code == Code::ShuttingDown.as_str() {
+            if let Asked::Publish { said, .. } = &mut asked {
+                *said = None;
+            }
+            self.postponed.push(asked);
+            return Ok(None);
+        }
+        let refusal = Box::new(refusal);
+        Ok(Some(match asked {
+            Asked::Publish { ticket, .. } => {
+                Heard::Published(ticket, Err(PublishError::Refused(refusal)))
+            }
+            Asked::Read { ticket, .. } => Heard::Read(ticket, Err(ReadError::Refused(refusal))),
+        }))
+    }
+
+    /// Takes the answer to a read.
+    ///
+    /// # Errors
+    /// [`CodecError::Protocol`] if nobody has asked.
+    pub(super) fn found(&mut self, value: Value) -> Result<Heard<P, R>, CodecError> {
+        match self.take(&value.id, |asked| matches!(asked, Asked::Read { .. }))? {
+            Asked::Read { ticket, .. } => Ok(Heard::Read(ticket, Ok(value))),
+            Asked::Publish { .. } => Err(not_asked(&value.id)),
+        }
+    }
+
+    /// The connection has ended, and the session perhaps with it. What must not be said again, or
+    /// never will be, is answered.
+    pub(super) fn lost(
+        &mut self,
+        why: &Ended,
+        over: bool,
+        named: bool,
+        heard: &mut Vec<Heard<P, R>>,
+    ) {
+        self.sent = 0;
+        let mut kept = VecDeque::new();
+        for asked in self.postponed.drain(..).chain(self.asked.drain(..)) {
+            match asked {
+                Asked::Publish { ticket, said: Some(_), .. } if over || !named => {
+                    let error = PublishError::Unanswered(why.clone());
+                    heard.push(Heard::Published(ticket, Err(error)));
+                }
+                Asked::Publish { ticket, .. } if over => {
+                    let error = PublishError::NotSent(why.clone());
+                    heard.push(Heard::Published(ticket, Err(error)));
+                }
+                Asked::Read { ticket, .. } if over => {
+                    heard.push(Heard::Read(ticket, Err(ReadError::Ended(why.clone()))));
+                }
+                waiting @ (Asked::Publish { .. } | Asked::Read { .. }) => kept.push_back(waiting),
+            }
+        }
+        self.asked = kept;
+    }
+
+    /// The oldest question on this connection that an answer with this id fits.
+    fn take(
+        &mut self,
+        id: &str,
+        fits: impl Fn(&Asked<P, R>) -> bool,
+    ) -> Result<Asked<P, R>, CodecError> {
+        let of = |asked: &Asked<P, R>| match asked {
+            Asked::Publish { publication, .. } => publication.id() == id,
+            Asked::Read { id: own, .. } => own == id,
+        };
+        let found = self.asked.iter().take(self.sent).position(|asked| of(asked) && fits(asked));
+        let taken = found.and_then(|at| self.asked.remove(at));
+        self.sent -= usize::from(taken.is_some());
+        taken.ok_or_else(|| not_asked(id))
+    }
+}
+
+fn not_asked(id: &str) -> CodecError {
+    CodecError::Protocol(format!("an answer to {id}, which was not asked"))
+}
+
+fn too_large<P, R>(publication: Publication, ticket: P, frame_bytes: usize) -> Heard<P, R> {
+    let bytes = publication.bytes();
+    let message = format!("the message is {bytes} bytes, the node takes {frame_bytes} at most");
+    refused(Some(publication.id.into()), ticket, Code::TooLarge, message)
+}
+
+fn refused<P, R>(id: Option<Text>, ticket: P, code: Code, message: String) -> Heard<P, R> {
+    let refused = Refused {
+        id,
+        frame: 0,
+        code: Text::from(String::from(code.as_str())),
+        retryable: false,
+        retry_after: None,
+        message: message.into(),
+        path: None,
+    };
+    Heard::Published(ticket, Err(PublishError::Refused(Box::new(refused))))
+}
