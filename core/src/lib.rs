@@ -95,6 +95,7 @@ mod tally;
 pub mod time;
 mod timers;
 pub mod topology;
+mod undelivered;
 pub mod value;
 #[cfg(test)]
 mod vectors;

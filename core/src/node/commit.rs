@@ -48,8 +48,11 @@ impl Node {
             if let Some(session) = self.sessions.get_mut(&id) {
                 session.dirty = Dirty::Clean;
                 growing.sessions.extend(session.record(away_since, &self.config.tags));
+                // What a session has acknowledged, and who has had it, is durable together.
+                session.answered.drain(..).for_each(|event| self.undelivered.delivered(event));
             }
         }
+        growing.sessions.extend(self.undelivered.take_record());
         growing.receipts.extend(blocks);
         growing.receipts_dropped.extend(dropped);
         growing.seen = seen;
@@ -78,6 +81,10 @@ impl Node {
             floors.0 = floors.0.min(session.cursor()).min(kept);
             floors.1 = floors.1.min(session.state_settled());
         }
+        // What is over is not forgotten before it is known whether it is a dead letter.
+        let expired = self.undelivered.expired_from(self.now.wall);
+        let expired = expired.filter(|_| !self.is_out_of_letters());
+        floors.0 = floors.0.min(expired.map_or(floors.0, Position::before));
         floors
     }
 
@@ -124,6 +131,7 @@ impl Node {
             let bytes = batch.rows.iter().map(|row| row.size() as u64).sum();
             self.extent.grow(last.position, bytes);
         }
+        self.note_events(&batch.rows);
         if self.log.committed(batch.rows) > 0 {
             let connected = self.sessions.values().filter(|session| session.link.is_some());
             self.ready.extend(connected.map(|session| session.id));
@@ -259,8 +267,8 @@ impl Node {
             }
             for (id, session, reason, bytes) in marks.letters {
                 self.leaving.remove(&id);
-                if let Some(session) = self.sessions.get_mut(&session) {
-                    let counts = session.dead.entry(reason).or_default();
+                if let Some(dead) = self.dead_of(session) {
+                    let counts = dead.entry(reason).or_default();
                     counts.0 += 1;
                     counts.1 += bytes;
                 }

@@ -32,6 +32,7 @@ use crate::session::{Application, Flight, Peer, Role, Session};
 use crate::tags::TagSet;
 use crate::time::{Instant, WallMs};
 use crate::topology::Record;
+use crate::undelivered::Undelivered;
 use crate::wire::{
     self, Ack, BatchKind, Connect, DeliveryHead, DigestsHead, FrameWriter, Hello, NotNow,
     NotNowReason, Outcome, Publish, Read, ReadResult, ReadValue, Settle, TagSetDigest, Welcome,
@@ -523,6 +524,7 @@ fn what_rests_in_stores_is_what_was_written_down() {
         let again = Session::recover(&record, head, &tags, repeats()).expect("it can be read");
         assert_eq!(again.record(wall, &tags), Some(record), "{name}");
     }
+    undelivered(&vectors);
     seen(&vectors);
     receipts(&vectors);
     let message = message(Kind::Sk);
@@ -544,6 +546,20 @@ fn what_rests_in_stores_is_what_was_written_down() {
         vectors.hold_bytes(&name, &draft.content_hash().0);
     }
     vectors.finish();
+}
+
+fn undelivered(vectors: &Vectors) {
+    let (wall, head) = (WallMs(1_790_000_000_000), Position::new(400));
+    let mut undelivered = Undelivered::recover(None, Position::new(0));
+    for (position, ttl) in [(7, 1000), (9, 86_400_000), (300, 1000)] {
+        undelivered.note(Position::new(position), WallMs(wall.0 + ttl), wall);
+    }
+    undelivered.noted(head);
+    undelivered.delivered(Position::new(7));
+    let record = undelivered.take_record().expect("it has changed");
+    vectors.hold_bytes("session.node", &record.state);
+    let mut again = Undelivered::recover(Some(&record), head);
+    assert_eq!(again.take_record(), Some(record));
 }
 
 fn seen(vectors: &Vectors) {

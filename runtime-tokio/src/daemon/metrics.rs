@@ -299,6 +299,11 @@ fn take_sessions(status: &Status, labels: &mut Labels) {
             counter!(name, "session" => label()).absolute(0);
         }
     }
+    for reason in DeadReason::ALL.map(DeadReason::as_str) {
+        let count = status.dead_letters.get(reason).copied().unwrap_or(0);
+        gauge!("slipstream_dead_letters", "session" => "node", "reason" => reason)
+            .set(count as f64);
+    }
 }
 
 fn take_counters(counters: &Counters, node: &str, labels: &mut Labels) {
@@ -414,6 +419,7 @@ mod tests {
             shutting_down: false,
             links: Vec::new(),
             sessions: Vec::new(),
+            dead_letters: BTreeMap::new(),
             topology: Vec::new(),
             store: StoreStatus {
                 store_id: StoreId(1),
