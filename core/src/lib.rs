@@ -89,6 +89,7 @@ mod receipts;
 pub mod refusal;
 mod seen;
 mod session;
+mod starts;
 pub mod store;
 pub mod tags;
 mod tally;

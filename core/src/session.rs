@@ -56,7 +56,7 @@ pub struct Peer {
     pub node: NodeId,
     /// Its database, from its last Hello.
     pub store: StoreId,
-    /// Its start, from its last Hello.
+    /// Its start when it reported that.
     pub incarnation: Incarnation,
     /// The end of its log, from its last acknowledgement.
     pub reported: Position,

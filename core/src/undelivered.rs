@@ -93,6 +93,12 @@ impl Undelivered {
         found
     }
 
+    /// What follows in the record.
+    pub fn rest_of(record: &SessionRecord) -> &[u8] {
+        let read = postcard::take_from_bytes::<Record>(&record.state);
+        read.map_or(&[], |(_, rest)| rest)
+    }
+
     /// The record for the store, if it must be written.
     pub fn take_record(&mut self) -> Option<SessionRecord> {
         if !core::mem::take(&mut self.is_dirty) {

@@ -12,9 +12,11 @@ use crate::io::{Close, CloseCode, Frame, Observation, Output};
 use crate::link::{Answer, Link, State};
 use crate::refusal::{Code, Refusal};
 use crate::session::{Dirty, Session};
-use crate::store::{Batch, CommitFailed, Committed, Row, StoreFailure};
+use crate::starts::Starts;
+use crate::store::{Batch, CommitFailed, Committed, Row, SessionRecord, StoreFailure};
 use crate::time::WallMs;
 use crate::timers::Timer;
+use crate::undelivered::Undelivered;
 use crate::wire::{BatchKind, NotNow, NotNowReason, Wire};
 
 use super::offering::name;
@@ -52,7 +54,7 @@ impl Node {
                 session.answered.drain(..).for_each(|event| self.undelivered.delivered(event));
             }
         }
-        growing.sessions.extend(self.undelivered.take_record());
+        growing.sessions.extend(own_record(&mut self.undelivered, &self.starts));
         growing.receipts.extend(blocks);
         growing.receipts_dropped.extend(dropped);
         growing.seen = seen;
@@ -362,6 +364,13 @@ impl Node {
         self.phase = Phase::Stopped;
         self.out.push_back(Output::Stopped);
     }
+}
+
+/// What the node stores of itself, if that must be written.
+fn own_record(undelivered: &mut Undelivered, starts: &Starts) -> Option<SessionRecord> {
+    let record = undelivered.take_record()?;
+    let state = starts.append_to(record.state.into());
+    Some(SessionRecord { state: state.into(), ..record })
 }
 
 fn propagation((row, ms, count): (&Row, u64, usize)) -> Option<Output> {

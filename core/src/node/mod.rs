@@ -55,6 +55,7 @@ use crate::rate::{Random, RateLimit};
 use crate::receipts::{Bounds, Receipts};
 use crate::seen::{Seen, Source};
 use crate::session::{Dirty, Session, UNNAMED};
+use crate::starts::Starts;
 use crate::store::{Query, Recovered, StoreFailure, Usage};
 use crate::tally::Tally;
 use crate::time::{Instant, Now, WallMs};
@@ -82,6 +83,8 @@ pub struct Node {
     me: Source,
     /// End of the log at the start.
     began: Position,
+    /// And at those before.
+    starts: Starts,
     started: Instant,
     now: Now,
     random: Random,
@@ -216,6 +219,7 @@ impl Node {
             incarnation,
             me,
             began: recovered.head,
+            starts: Starts::default(),
             started: now.instant,
             now,
             random,
@@ -286,6 +290,8 @@ impl Node {
         let tags = self.config.tags.clone();
         let own = recovered.sessions.iter().find(|record| record.id == NODE);
         self.undelivered = Undelivered::recover(own, recovered.head);
+        self.starts = own.map(Undelivered::rest_of).map(Starts::recover).unwrap_or_default();
+        self.starts.begin(self.incarnation, recovered.head);
         for record in recovered.sessions.iter().filter(|record| record.id != NODE) {
             let repeats = RateLimit::new(self.config.retry.max_rate, now.instant);
             let Some(session) = Session::recover(record, recovered.head, &tags, repeats) else {

@@ -29,6 +29,7 @@ use crate::receipts::{Bounds, Known, Receipt, Receipts};
 use crate::refusal::{Code, Refusal};
 use crate::seen::{Seen, Verdict};
 use crate::session::{Application, Flight, Peer, Role, Session};
+use crate::starts::Starts;
 use crate::tags::TagSet;
 use crate::time::{Instant, WallMs};
 use crate::topology::Record;
@@ -525,6 +526,7 @@ fn what_rests_in_stores_is_what_was_written_down() {
         assert_eq!(again.record(wall, &tags), Some(record), "{name}");
     }
     undelivered(&vectors);
+    starts(&vectors);
     seen(&vectors);
     receipts(&vectors);
     let message = message(Kind::Sk);
@@ -546,6 +548,16 @@ fn what_rests_in_stores_is_what_was_written_down() {
         vectors.hold_bytes(&name, &draft.content_hash().0);
     }
     vectors.finish();
+}
+
+fn starts(vectors: &Vectors) {
+    let mut starts = Starts::default();
+    for (incarnation, head) in [(9, 100), (12, 400)] {
+        starts.begin(Incarnation::new(incarnation), Position::new(head));
+    }
+    let record = starts.append_to(Vec::new());
+    vectors.hold_bytes("session.node.starts", &record);
+    assert_eq!(Starts::recover(&record), starts);
 }
 
 fn undelivered(vectors: &Vectors) {
