@@ -10,12 +10,13 @@
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Position, SessionId};
 use crate::store::{DeadReason, SessionRecord};
-use crate::time::WallMs;
+use crate::time::{Instant, WallMs};
 
 /// The owner of the node's own dead letters: no session has this number.
 pub const NODE: SessionId = SessionId::new(0);
@@ -34,6 +35,11 @@ const LATE_PART: u64 = 64;
 const LEAST_STEP_MS: u64 = 256;
 /// Rows between two single events that are read for being asked of the store together.
 const NEAR_ROWS: u64 = 64;
+/// Events and stretches of which the record goes with every batch that they have changed since.
+const SMALL: usize = 256;
+/// How long a larger one waits after it was written: after a crash meanwhile, what was handed on
+/// since then may be a dead letter too many.
+const RECORD_INTERVAL: Duration = Duration::from_millis(250);
 /// Rows without events after which the record is written all the same.
 const RECORD_ROWS: u64 = 4096;
 
@@ -52,7 +58,11 @@ pub struct Undelivered {
     upto: Position,
     /// As the record says it.
     recorded: Position,
+    /// When it was written.
+    recorded_at: Instant,
     is_dirty: bool,
+    /// Whether it must not wait, however large it is.
+    is_urgent: bool,
     /// Number and bytes of the node's dead letters.
     pub dead: BTreeMap<DeadReason, (u64, u64)>,
     /// Whether the store was asked for a part.
@@ -100,11 +110,14 @@ impl Undelivered {
     }
 
     /// The record for the store, if it must be written.
-    pub fn take_record(&mut self) -> Option<SessionRecord> {
-        if !core::mem::take(&mut self.is_dirty) {
+    pub fn take_record(&mut self, now: Instant) -> Option<SessionRecord> {
+        let is_small = self.singles.len() + self.stretches.len() <= SMALL;
+        let may_wait = !is_small && !self.is_urgent && now < self.recorded_at + RECORD_INTERVAL;
+        if !self.is_dirty || may_wait {
             return None;
         }
-        self.recorded = self.upto;
+        (self.is_dirty, self.is_urgent) = (false, false);
+        (self.recorded, self.recorded_at) = (self.upto, now);
         let mut stretches: Vec<_> =
             self.stretches.iter().map(|(first, last)| (*first, *last)).collect();
         for (single, before) in &self.singles {
@@ -127,7 +140,7 @@ impl Undelivered {
 
     /// The record must be written again: its batch was rolled back, or dead letters go with it.
     pub fn touch(&mut self) {
-        self.is_dirty = true;
+        (self.is_dirty, self.is_urgent) = (true, true);
     }
 
     /// The log has an event more, which ends then.
@@ -345,7 +358,8 @@ mod tests {
 
     fn restart(undelivered: &mut Undelivered, head: u64) -> Undelivered {
         undelivered.touch();
-        Undelivered::recover(undelivered.take_record().as_ref(), at(head))
+        let record = undelivered.take_record(Instant::default());
+        Undelivered::recover(record.as_ref(), at(head))
     }
 
     #[test]
@@ -366,6 +380,22 @@ mod tests {
         assert_eq!(look(&mut undelivered, &events, 25 * HOUR), BTreeSet::from([2000]));
         assert_eq!(undelivered.due(WallMs(u64::MAX)), None);
         assert!(undelivered.stretches.is_empty() && undelivered.singles.is_empty());
+    }
+
+    #[test]
+    fn a_large_record_is_not_written_with_every_batch() {
+        let mut undelivered = Undelivered::recover(None, at(0));
+        let ms = |ms: u64| Instant::from_micros(ms * 1000);
+        for position in 1..=SMALL as u64 {
+            undelivered.note(at(position), WallMs(HOUR), WallMs(0));
+            assert!(undelivered.take_record(ms(0)).is_some());
+        }
+        undelivered.note(at(1000), WallMs(HOUR), WallMs(0));
+        assert!(undelivered.take_record(ms(249)).is_none());
+        assert!(undelivered.is_dirty(), "it is still to be written");
+        assert!(undelivered.take_record(ms(250)).is_some());
+        undelivered.touch();
+        assert!(undelivered.take_record(ms(251)).is_some(), "dead letters go with it");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::refusal::{Code, Refusal};
 use crate::session::{Dirty, Session};
 use crate::starts::Starts;
 use crate::store::{Batch, CommitFailed, Committed, Row, SessionRecord, StoreFailure};
-use crate::time::WallMs;
+use crate::time::{Instant, WallMs};
 use crate::timers::Timer;
 use crate::undelivered::Undelivered;
 use crate::wire::{BatchKind, NotNow, NotNowReason, Wire};
@@ -54,7 +54,7 @@ impl Node {
                 session.answered.drain(..).for_each(|event| self.undelivered.delivered(event));
             }
         }
-        growing.sessions.extend(own_record(&mut self.undelivered, &self.starts));
+        growing.sessions.extend(own_record(&mut self.undelivered, &self.starts, self.now.instant));
         growing.receipts.extend(blocks);
         growing.receipts_dropped.extend(dropped);
         growing.seen = seen;
@@ -348,6 +348,7 @@ impl Node {
         let touched: Vec<_> =
             stored.map(|session| (session.touch(Dirty::Now), session.id)).collect();
         touched.into_iter().for_each(|(_, id)| self.arrange_write(id));
+        self.undelivered.touch();
         self.commit_wanted = true;
     }
 
@@ -367,8 +368,12 @@ impl Node {
 }
 
 /// What the node stores of itself, if that must be written.
-fn own_record(undelivered: &mut Undelivered, starts: &Starts) -> Option<SessionRecord> {
-    let record = undelivered.take_record()?;
+fn own_record(
+    undelivered: &mut Undelivered,
+    starts: &Starts,
+    now: Instant,
+) -> Option<SessionRecord> {
+    let record = undelivered.take_record(now)?;
     let state = starts.append_to(record.state.into());
     Some(SessionRecord { state: state.into(), ..record })
 }

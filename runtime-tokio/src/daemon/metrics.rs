@@ -516,6 +516,7 @@ mod tests {
             status.sessions.push(session("peer:gcp"));
             status.sessions.push(session("link:17"));
             status.counters.delivered.insert("app:0".to_owned(), 9);
+            status.dead_letters.insert("expired", 3);
             let text = metrics.render(&status);
             has(&text, "slipstream_outbox_messages{session=\"app:0\"} 5");
             has(&text, "slipstream_outbox_messages{session=\"peer:gcp\"} 5");
@@ -523,6 +524,7 @@ mod tests {
             has(&text, "slipstream_outbox_messages{session=\"app:other\"} 30");
             has(&text, "slipstream_outbox_oldest_age_seconds{session=\"app:other\"} 1.5");
             has(&text, "slipstream_dead_letters{session=\"app:other\",reason=\"rejected\"} 24");
+            has(&text, "slipstream_dead_letters{session=\"node\",reason=\"expired\"} 3");
             has(&text, "slipstream_messages_delivered_total{session=\"app:0\"} 9");
             has(&text, "slipstream_conflated_total{session=\"app:0\"} 0");
         });
