@@ -28,7 +28,8 @@ pub enum AdminRequest {
         /// At most so many.
         limit: usize,
     },
-    /// Hand a dead letter to its session again.
+    /// Hand a dead letter to its session again. One of the node itself is offered to everybody whom
+    /// it targets, with a new time to live.
     ReplayDeadLetter(DeadLetterId),
     /// Delete a dead letter.
     PurgeDeadLetter(DeadLetterId),
@@ -45,7 +46,7 @@ pub enum AdminAnswer {
     Status(Box<Status>),
     /// To [`AdminRequest::Where`].
     Where(Vec<Whereabouts>),
-    /// To [`AdminRequest::DeadLetters`]: each with its session's name.
+    /// To [`AdminRequest::DeadLetters`]: each with its session's name; `node`: the node's own.
     DeadLetters(Vec<(String, DeadLetter)>),
     /// To [`AdminRequest::Digests`].
     Digests(Box<DigestsHere>),
@@ -109,6 +110,8 @@ pub struct Status {
     pub links: Vec<LinkStatus>,
     /// Every session.
     pub sessions: Vec<SessionStatus>,
+    /// Dead letters of the node itself, by reason: events that were handed on to nobody.
+    pub dead_letters: BTreeMap<&'static str, u64>,
     /// Every node of the mesh that this one has heard of.
     pub topology: Vec<NodeStatus>,
     /// The store.

@@ -90,12 +90,14 @@ mod receipts;
 pub mod refusal;
 mod seen;
 mod session;
+mod starts;
 pub mod store;
 pub mod tags;
 mod tally;
 pub mod time;
 mod timers;
 pub mod topology;
+mod undelivered;
 pub mod value;
 #[cfg(test)]
 mod vectors;

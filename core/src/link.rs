@@ -13,7 +13,7 @@ use bytes::Bytes;
 
 use crate::clock::Hlc;
 use crate::config::Durability;
-use crate::ids::{BatchId, FetchId, LinkId, NodeId, Position, SessionId};
+use crate::ids::{BatchId, FetchId, Incarnation, LinkId, NodeId, Position, SessionId};
 use crate::io::{Close, CloseCode, Protocol};
 use crate::message::Message;
 use crate::offer::Id;
@@ -101,6 +101,8 @@ pub struct PeerLink {
     pub session: SessionId,
     /// Its id.
     pub node: NodeId,
+    /// Its start.
+    pub incarnation: Incarnation,
     /// Whether it syncs before it acknowledges.
     pub durability: Durability,
     /// Whether it compares digests.
@@ -323,6 +325,7 @@ impl PeerLink {
         Self {
             session,
             node,
+            incarnation: hello.incarnation,
             durability: hello.durability,
             compares: hello.features & FEATURE_DIGESTS != 0,
             max_message_bytes: usize::try_from(hello.max_message_bytes).unwrap_or(usize::MAX),

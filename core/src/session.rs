@@ -56,7 +56,7 @@ pub struct Peer {
     pub node: NodeId,
     /// Its database, from its last Hello.
     pub store: StoreId,
-    /// Its start, from its last Hello.
+    /// Its start when it reported that.
     pub incarnation: Incarnation,
     /// The end of its log, from its last acknowledgement.
     pub reported: Position,
@@ -139,6 +139,9 @@ pub struct Session {
     pub handed_upto: Position,
     /// Flights that links have begun to carry, so that each knows which came before it.
     pub carries: u64,
+    /// Events that somebody has been handed here, or that are dead letters of this session: they
+    /// are not the node's any more.
+    pub answered: Vec<Position>,
     /// The link that serves it.
     pub link: Option<LinkId>,
     /// Rows are on their way from the store.
@@ -198,6 +201,7 @@ impl Session {
             checked: Checked::default(),
             handed_upto: Position::default(),
             carries: 0,
+            answered: Vec::new(),
             link: None,
             fetch: None,
             wake: None,

@@ -166,7 +166,7 @@ pub struct SessionRecord {
 pub struct DeadLetter {
     /// Its number.
     pub id: DeadLetterId,
-    /// Whose it is.
+    /// Whose it is; 0: the node's, which had handed the event on to nobody.
     pub session: SessionId,
     /// Why.
     pub reason: DeadReason,
@@ -192,7 +192,8 @@ pub enum DeadReason {
     Unacknowledged,
     /// The application said `reject`.
     Rejected,
-    /// The event's time was over before the application acknowledged it.
+    /// The event's time was over before the application acknowledged it, or before the node had
+    /// handed it on to anybody.
     Expired,
     /// Larger than the receiver takes.
     TooLarge,
@@ -210,6 +211,16 @@ impl DeadReason {
             Self::Rejected => "rejected",
             Self::Expired => "expired",
             Self::TooLarge => "too_large",
+        }
+    }
+
+    /// What is said of a failure where nobody else has said anything.
+    pub(crate) const fn describe(self) -> &'static str {
+        match self {
+            Self::Unacknowledged => "no ACK in time",
+            Self::Rejected => "rejected",
+            Self::Expired => "its time to live was over",
+            Self::TooLarge => "larger than the peer takes",
         }
     }
 

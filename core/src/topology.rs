@@ -254,6 +254,11 @@ impl Topology {
         }
     }
 
+    /// Whether there is a way to this node.
+    pub fn reaches(&mut self, node: &NodeId) -> bool {
+        self.graph().numbers.contains_key(node)
+    }
+
     /// Tags of the nodes to which a shortest way leads by way of this peer.
     pub fn behind(&mut self, peer: &NodeId) -> Option<&TagSet> {
         self.graph().behind.get(peer)

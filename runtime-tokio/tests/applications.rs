@@ -91,6 +91,11 @@ fn never_acknowledged_becomes_a_dead_letter() {
 }
 
 #[test]
+fn an_event_for_nobody_is_a_dead_letter_of_the_node() {
+    retry::an_event_for_nobody_is_a_dead_letter_of_the_node(SLIPSTREAM);
+}
+
+#[test]
 fn dead_letters_are_replayed_and_purged() {
     retry::dead_letters_are_replayed_and_purged(SLIPSTREAM);
 }

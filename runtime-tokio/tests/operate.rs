@@ -46,8 +46,8 @@ fn the_keys_on_which_two_nodes_differ() {
 }
 
 #[test]
-fn an_older_copy_that_nobody_could_notice() {
-    differing::an_older_copy_that_nobody_could_notice(SLIPSTREAM);
+fn an_older_copy_that_lived_on_alone() {
+    differing::an_older_copy_that_lived_on_alone(SLIPSTREAM);
 }
 
 #[test]

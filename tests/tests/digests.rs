@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use slipstream_core::config::Config;
 use slipstream_core::digest::Print;
+use slipstream_core::event::Event;
 use slipstream_core::ids::{Incarnation, LinkId, NodeId, StoreId};
 use slipstream_core::io::{Frame, Input};
 use slipstream_core::tags::TagSet;
 use slipstream_core::wire::{
     BatchKind, DigestsHead, FEATURE_DIGESTS, FrameWriter, Hello, TagSetDigest, Wire, digests,
 };
-use slipstream_tests::world::{self, World, carry, join};
+use slipstream_tests::world::{self, MemoryStore, World, carry, join};
 
 fn dialling(id: &str) -> World {
     let mut config = Config::new(NodeId::new(id).expect("a good name"));
@@ -44,21 +45,8 @@ fn holds(world: &World, key: &str) -> bool {
     world.store.messages().any(|message| message.key() == key)
 }
 
-#[test]
-fn what_an_unnoticed_older_copy_lacks_is_found_and_offered_again() {
-    let (mut a, mut b) = (dialling("a"), World::new("b"));
-    let wire = join(&mut a, &mut b);
-    let till = a.connect("keys=");
-    a.publish(till, "m-1", "old", "1");
-    carry(&mut a, &mut b, wire);
-    let copy = b.store.clone();
-    a.publish(till, "m-2", "lost", "1");
-    carry(&mut a, &mut b, wire);
-    pass(&mut a, &mut b, wire, 10);
-    assert_eq!(convergence(&mut a), (0, "equal"));
-
-    // The copy grows beyond what the other node was told before the two meet again.
-    a.lose(wire.0);
+/// The store of `b` is an older copy, in which it then writes alone and starts again.
+fn live_on_alone(b: &mut World, copy: MemoryStore) {
     b.store = copy;
     b.crash();
     let writer = b.connect("keys=");
@@ -67,6 +55,64 @@ fn what_an_unnoticed_older_copy_lacks_is_found_and_offered_again() {
     }
     b.settle();
     b.crash();
+}
+
+#[test]
+fn an_older_copy_that_lived_on_alone_is_noticed_when_it_meets_a_peer() {
+    let (mut a, mut b) = (dialling("a"), World::new("b"));
+    let wire = join(&mut a, &mut b);
+    let till = a.connect("keys=");
+    a.publish(till, "m-1", "old", "1");
+    carry(&mut a, &mut b, wire);
+    let copy = b.store.clone();
+    a.publish(till, "m-2", "lost", "1");
+    carry(&mut a, &mut b, wire);
+    a.lose(wire.0);
+    live_on_alone(&mut b, copy);
+    a.pass(Duration::from_secs(40));
+    let mut wire = join(&mut a, &mut b);
+    carry(&mut a, &mut b, wire);
+    assert!(holds(&a, "k4") && holds(&b, "lost"));
+    let went_back = |event: &Event| matches!(event, Event::StoreWentBack { .. });
+    let noticed = |b: &World| b.events.iter().filter(|event| went_back(event)).count();
+    assert_eq!(noticed(&b), 1);
+    assert_eq!(a.status().counters.rewinds["store_went_back"], 1);
+
+    // It is noticed once.
+    for _ in 0..3 {
+        a.lose(wire.0);
+        b.crash();
+        a.pass(Duration::from_secs(40));
+        wire = join(&mut a, &mut b);
+        carry(&mut a, &mut b, wire);
+    }
+    assert_eq!(noticed(&b), 1);
+    assert_eq!(a.status().counters.rewinds["store_went_back"], 1);
+}
+
+#[test]
+fn what_an_unnoticed_older_copy_lacks_is_found_and_offered_again() {
+    let (mut a, mut b) = (dialling("a"), World::new("b"));
+    let wire = join(&mut a, &mut b);
+    let till = a.connect("keys=");
+    a.publish(till, "m-1", "old", "1");
+    carry(&mut a, &mut b, wire);
+    let copy = b.store.clone();
+    a.lose(wire.0);
+    a.pass(Duration::from_secs(5));
+    b.pass(Duration::from_secs(5));
+    b.crash();
+    let wire = join(&mut a, &mut b);
+    a.publish(till, "m-2", "lost", "1");
+    carry(&mut a, &mut b, wire);
+    pass(&mut a, &mut b, wire, 10);
+    assert_eq!(convergence(&mut a), (0, "equal"));
+
+    // The copy grows beyond what the other node was told before the two meet again, and by its
+    // clock, which is behind, its starts lie before the one that told.
+    a.lose(wire.0);
+    b.now.wall = b.now.wall.minus(Duration::from_secs(12));
+    live_on_alone(&mut b, copy);
     a.pass(Duration::from_secs(40));
     let (lag, verdict) = convergence(&mut a);
     assert!((40..=42).contains(&lag) && verdict == "unknown", "{lag} s, {verdict}");

@@ -184,13 +184,10 @@ impl Node {
             }
             Verdict::Below | Verdict::New => {}
         }
-        if message.is_expired(self.now.wall) {
-            if self.clock.fault().is_some() {
-                return Accepted::NotNow(NotNowReason::Clock);
-            }
-            self.tally.expired += 1;
-            self.mark(source, message);
-            return Accepted::With(None);
+        // An event whose time is over is handed on to nobody, but has its place in the log: it may
+        // be a dead letter here.
+        if message.is_expired(self.now.wall) && self.clock.fault().is_some() {
+            return Accepted::NotNow(NotNowReason::Clock);
         }
         if let Some(reason) = self.not_now(message) {
             return Accepted::NotNow(reason);
@@ -301,6 +298,17 @@ impl Node {
         let source = self.source_of(&message);
         let row = Row::new(self.log.head().next(), message);
         self.log.append(Row { key_hash: None, only: Some(session), ..row }, source)
+    }
+
+    /// Appends an event once more, for everybody whom it targets, with a time to live from now on:
+    /// a dead letter of the node that is replayed. It keeps its identity, so that whoever has it
+    /// drops it.
+    pub(super) fn append_again(&mut self, message: &Message) -> Position {
+        let expires = self.now.wall.plus(self.config.store.event_ttl);
+        let fields = Fields { expires, ..message.fields() };
+        let message = Message::encode(&fields, &mut self.buffer);
+        let source = self.source_of(&message);
+        self.log.append(Row::new(self.log.head().next(), message), source)
     }
 
     /// Says once when the clock becomes doubtful, and once when it is sound again.

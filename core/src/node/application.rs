@@ -308,6 +308,7 @@ impl Node {
             }
         };
         self.ready.insert(id);
+        self.note_delivered(id);
         if !known {
             let message = "no such delivery was handed to this session";
             let re = named(settle).map(String::from);

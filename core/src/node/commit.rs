@@ -12,9 +12,11 @@ use crate::io::{Close, CloseCode, Frame, Observation, Output};
 use crate::link::{Answer, Link, State};
 use crate::refusal::{Code, Refusal};
 use crate::session::{Dirty, Session};
-use crate::store::{Batch, CommitFailed, Committed, Row, StoreFailure};
-use crate::time::WallMs;
+use crate::starts::Starts;
+use crate::store::{Batch, CommitFailed, Committed, Row, SessionRecord, StoreFailure};
+use crate::time::{Instant, WallMs};
 use crate::timers::Timer;
+use crate::undelivered::Undelivered;
 use crate::wire::{BatchKind, NotNow, NotNowReason, Wire};
 
 use super::offering::name;
@@ -48,8 +50,11 @@ impl Node {
             if let Some(session) = self.sessions.get_mut(&id) {
                 session.dirty = Dirty::Clean;
                 growing.sessions.extend(session.record(away_since, &self.config.tags));
+                // What a session has acknowledged, and who has had it, is durable together.
+                session.answered.drain(..).for_each(|event| self.undelivered.delivered(event));
             }
         }
+        growing.sessions.extend(own_record(&mut self.undelivered, &self.starts, self.now.instant));
         growing.receipts.extend(blocks);
         growing.receipts_dropped.extend(dropped);
         growing.seen = seen;
@@ -78,6 +83,10 @@ impl Node {
             floors.0 = floors.0.min(session.cursor()).min(kept);
             floors.1 = floors.1.min(session.state_settled());
         }
+        // What is over is not forgotten before it is known whether it is a dead letter.
+        let expired = self.undelivered.expired_from(self.now.wall);
+        let expired = expired.filter(|_| !self.is_out_of_letters());
+        floors.0 = floors.0.min(expired.map_or(floors.0, Position::before));
         floors
     }
 
@@ -124,6 +133,7 @@ impl Node {
             let bytes = batch.rows.iter().map(|row| row.size() as u64).sum();
             self.extent.grow(last.position, bytes);
         }
+        self.note_events(&batch.rows);
         if self.log.committed(batch.rows) > 0 {
             let connected = self.sessions.values().filter(|session| session.link.is_some());
             self.ready.extend(connected.map(|session| session.id));
@@ -259,8 +269,8 @@ impl Node {
             }
             for (id, session, reason, bytes) in marks.letters {
                 self.leaving.remove(&id);
-                if let Some(session) = self.sessions.get_mut(&session) {
-                    let counts = session.dead.entry(reason).or_default();
+                if let Some(dead) = self.dead_of(session) {
+                    let counts = dead.entry(reason).or_default();
                     counts.0 += 1;
                     counts.1 += bytes;
                 }
@@ -338,6 +348,7 @@ impl Node {
         let touched: Vec<_> =
             stored.map(|session| (session.touch(Dirty::Now), session.id)).collect();
         touched.into_iter().for_each(|(_, id)| self.arrange_write(id));
+        self.undelivered.touch();
         self.commit_wanted = true;
     }
 
@@ -354,6 +365,17 @@ impl Node {
         self.phase = Phase::Stopped;
         self.out.push_back(Output::Stopped);
     }
+}
+
+/// What the node stores of itself, if that must be written.
+fn own_record(
+    undelivered: &mut Undelivered,
+    starts: &Starts,
+    now: Instant,
+) -> Option<SessionRecord> {
+    let record = undelivered.take_record(now)?;
+    let state = starts.append_to(record.state.into());
+    Some(SessionRecord { state: state.into(), ..record })
 }
 
 fn propagation((row, ms, count): (&Row, u64, usize)) -> Option<Output> {

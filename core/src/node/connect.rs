@@ -229,8 +229,10 @@ impl Node {
         hello: Hello,
     ) -> Result<(), Close> {
         let session = &self.sessions[&self.by_name[&format!("peer:{node}")]];
-        let known = session.peer().map(|peer| (peer.store, peer.incarnation));
-        let rival_dialed = self.links[&rival].dialer.is_some();
+        let rival_link = &self.links[&rival];
+        let known = session.peer().zip(rival_link.peer());
+        let known = known.map(|(peer, link)| (peer.store, link.incarnation));
+        let rival_dialed = rival_link.dialer.is_some();
         let replace = match known {
             Some((store, incarnation)) if store == hello.store => {
                 if incarnation == hello.incarnation {
@@ -326,7 +328,7 @@ impl Node {
         self.ping(link);
         self.timers.set(Timer::Link(link.id), link.ping_at);
         self.introduce(link);
-        self.say_where_the_log_ends(link, &node, hello.reported);
+        self.say_where_the_log_ends(link, &node, hello);
         let synced = hello.durability == crate::config::Durability::Full;
         let remote = link.remote.clone();
         self.event(Event::PeerUp { peer: node, link: link.id, remote, synced });
@@ -350,11 +352,10 @@ impl Node {
         if let Some(id) = self.by_name.get(&name).copied()
             && let Some(session) = self.sessions.get_mut(&id)
         {
+            // What it had reported, and at which start, stays until it says something new.
             let lost = session.peer().is_some_and(|known| known.store != hello.store);
-            let reported = session.peer().map_or(Position::default(), |known| known.reported);
-            let reported = if lost { Position::default() } else { reported };
-            session.role = Role::Peer(Peer { reported, ..peer });
             if lost {
+                session.role = Role::Peer(peer);
                 session.rewind_for_lost(self.log.durable());
                 self.tally.rewound("store_lost");
                 self.event(Event::PeerLostStore { peer: node.clone() });

@@ -30,6 +30,9 @@ impl Node {
             }
             (Purpose::Operator(ticket), answer) => self.operator_fetched(fetch, ticket, answer),
             (Purpose::Compare, Answer::Digests(digests)) => self.own_digests(digests),
+            (Purpose::Expired(at), Answer::Rows { rows, upto, .. }) => {
+                self.expired_fetched(at, rows, upto);
+            }
             (purpose, answer) => {
                 debug_assert!(false, "{purpose:?} was answered with {answer:?}");
             }
@@ -57,7 +60,7 @@ impl Node {
         let of_sessions = |purpose: &&Purpose| match purpose {
             Purpose::Walk(..) | Purpose::Repeat(..) => true,
             Purpose::Lookup(..) | Purpose::Read(_) | Purpose::Operator(_) => false,
-            Purpose::Compare => false,
+            Purpose::Compare | Purpose::Expired(_) => false,
         };
         self.fetches.values().filter(of_sessions).count()
     }

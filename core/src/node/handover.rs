@@ -6,7 +6,6 @@
 //! here.
 
 use alloc::collections::VecDeque;
-use alloc::string::String;
 use alloc::vec::Vec;
 
 use bytes::{Bytes, BytesMut};
@@ -70,7 +69,6 @@ pub(super) struct Death {
     pub(super) message: Message,
     pub(super) reason: DeadReason,
     pub(super) flight: Flight,
-    pub(super) error: String,
 }
 
 /// Why a session stopped walking.
@@ -266,7 +264,8 @@ impl Carrier<'_> {
             session.passed.note(row.position, &row.message);
             return;
         }
-        let mut flight = Flight::new(self.now.wall);
+        let is_event = !row.message.kind().is_state();
+        let mut flight = Flight { is_event, ..Flight::new(self.now.wall) };
         match session.had(row) {
             Had::Nothing(handed) => {
                 flight.handed = handed;
@@ -278,6 +277,7 @@ impl Carrier<'_> {
             }
             Had::Flight(first) => return session.wait_for(first, row.position, flight),
             Had::All => {
+                session.answered.extend(is_event.then_some(row.position));
                 self.tally.copies += 1;
                 return;
             }
@@ -341,7 +341,7 @@ impl Carrier<'_> {
     }
 
     /// The obligation ends without an acknowledgement.
-    fn end(&mut self, session: &Session, row: &Row, flight: Flight, reason: DeadReason) {
+    fn end(&mut self, session: &mut Session, row: &Row, flight: Flight, reason: DeadReason) {
         if reason == DeadReason::Expired {
             self.tally.expired += 1;
         }
@@ -350,13 +350,8 @@ impl Carrier<'_> {
         if settled || !session.is_durable() {
             return;
         }
-        let error = match reason {
-            DeadReason::Expired => "its time to live was over".into(),
-            DeadReason::TooLarge => "larger than the peer takes".into(),
-            DeadReason::Unacknowledged => "no ACK in time".into(),
-            DeadReason::Rejected => "rejected".into(),
-        };
-        self.deaths.push(Death { message: row.message.clone(), reason, flight, error });
+        session.answered.extend(flight.is_event.then_some(row.position));
+        self.deaths.push(Death { message: row.message.clone(), reason, flight });
     }
 
     fn carry(

@@ -9,13 +9,13 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use crate::event::Event;
-use crate::ids::{LinkId, NodeId, Position, SessionId};
+use crate::ids::{LinkId, NodeId, SessionId};
 use crate::io::{Close, Frame};
 use crate::link::Link;
 use crate::tags::{self, TagSet};
 use crate::timers::Timer;
 use crate::topology::{News, Record};
-use crate::wire::{BatchKind, FrameWriter, records};
+use crate::wire::{BatchKind, FrameWriter, Hello, records};
 
 use super::connect::protocol;
 use super::handover::FRAME_TARGET;
@@ -64,22 +64,21 @@ impl Node {
     }
 
     /// Tells the peer where the log ends, from which it sees whether this store went back. A store
-    /// that had told more in an earlier life than it began with is an older copy: it says where it
-    /// began, and the peer offers everything again (P2).
-    pub(super) fn say_where_the_log_ends(
-        &mut self,
-        link: &mut Link,
-        peer: &NodeId,
-        told: Position,
-    ) {
+    /// of which more had been told than a later start found there is an older copy: it says what
+    /// that found, and the peer offers everything again (P2).
+    pub(super) fn say_where_the_log_ends(&mut self, link: &mut Link, peer: &NodeId, hello: &Hello) {
         let session = link.session().and_then(|id| self.sessions.get_mut(&id));
         let met = session.is_none_or(|session| core::mem::replace(&mut session.met, true));
-        if met || told <= self.began {
+        let (told, by) = (hello.reported, hello.reported_incarnation);
+        // By the clock of a start before, a later one may look like the earlier.
+        let now = (told > self.began && by != self.incarnation).then_some(self.began);
+        let less = self.starts.found_less(told, by).or(now);
+        let Some(holds) = less.filter(|_| !met) else {
             self.acknowledge(link, self.log.durable());
             return;
-        }
-        self.acknowledge(link, self.began);
-        let (peer, holds) = (peer.clone(), self.began);
+        };
+        self.acknowledge(link, holds);
+        let peer = peer.clone();
         self.event(Event::StoreWentBack { peer, told, holds });
     }
 

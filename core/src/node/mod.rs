@@ -9,7 +9,7 @@
 //! (messages come in),
 //! `commit` (batches), `handover` and `serve` (messages go out), `mesh` and `offering` (topology,
 //! offers), `application` (frames of applications), `read` (their reads), `repeat` (timers),
-//! `comparing` (digests), `operate` (operators).
+//! `comparing` (digests), `expiring` (events that nobody was handed), `operate` (operators).
 
 mod accept;
 mod application;
@@ -17,6 +17,7 @@ mod commit;
 mod comparing;
 mod connect;
 mod dialing;
+mod expiring;
 mod fetched;
 mod handover;
 mod mesh;
@@ -54,11 +55,13 @@ use crate::rate::{Random, RateLimit};
 use crate::receipts::{Bounds, Receipts};
 use crate::seen::{Seen, Source};
 use crate::session::{Dirty, Session, UNNAMED};
+use crate::starts::Starts;
 use crate::store::{Query, Recovered, StoreFailure, Usage};
 use crate::tally::Tally;
-use crate::time::{Instant, Now};
+use crate::time::{Instant, Now, WallMs};
 use crate::timers::{Timer, Timers};
 use crate::topology::{Record, Topology};
+use crate::undelivered::{NODE, Undelivered};
 
 use self::operate::Search;
 
@@ -80,6 +83,8 @@ pub struct Node {
     me: Source,
     /// End of the log at the start.
     began: Position,
+    /// And at those before.
+    starts: Starts,
     started: Instant,
     now: Now,
     random: Random,
@@ -102,6 +107,8 @@ pub struct Node {
     last_session: SessionId,
     last_unnamed: SessionId,
     last_dead_letter: DeadLetterId,
+    /// Events that were handed on to nobody yet, and the node's own dead letters.
+    undelivered: Undelivered,
     links: BTreeMap<LinkId, Link>,
     /// Links whose rival is being pinged, by the rival.
     candidates: BTreeMap<LinkId, LinkId>,
@@ -182,6 +189,8 @@ enum Purpose {
     Operator(Ticket),
     /// The digests of this node, to compare them with those of peers.
     Compare,
+    /// Events whose time may be over, known under this time.
+    Expired(WallMs),
 }
 
 impl Node {
@@ -210,6 +219,7 @@ impl Node {
             incarnation,
             me,
             began: recovered.head,
+            starts: Starts::default(),
             started: now.instant,
             now,
             random,
@@ -235,6 +245,7 @@ impl Node {
             last_session: recovered.last_session,
             last_unnamed: SessionId::new(UNNAMED),
             last_dead_letter: recovered.last_dead_letter,
+            undelivered: Undelivered::default(),
             links: BTreeMap::new(),
             candidates: BTreeMap::new(),
             dialers: BTreeMap::new(),
@@ -277,7 +288,11 @@ impl Node {
 
     fn recover_sessions(&mut self, recovered: &Recovered, now: Now) {
         let tags = self.config.tags.clone();
-        for record in &recovered.sessions {
+        let own = recovered.sessions.iter().find(|record| record.id == NODE);
+        self.undelivered = Undelivered::recover(own, recovered.head);
+        self.starts = own.map(Undelivered::rest_of).map(Starts::recover).unwrap_or_default();
+        self.starts.begin(self.incarnation, recovered.head);
+        for record in recovered.sessions.iter().filter(|record| record.id != NODE) {
             let repeats = RateLimit::new(self.config.retry.max_rate, now.instant);
             let Some(session) = Session::recover(record, recovered.head, &tags, repeats) else {
                 let reason = "its record in the store cannot be read".into();
@@ -291,8 +306,8 @@ impl Node {
             self.arrange_write(id);
         }
         for (id, reason, count, bytes) in &recovered.dead_letters {
-            if let Some(session) = self.sessions.get_mut(id) {
-                session.dead.insert(*reason, (*count, *bytes));
+            if let Some(dead) = self.dead_of(*id) {
+                dead.insert(*reason, (*count, *bytes));
             }
         }
     }
@@ -360,6 +375,9 @@ impl Node {
         for link in core::mem::take(&mut self.unflushed) {
             self.flush(link);
         }
+        if self.undelivered.is_dirty() {
+            self.timers.set_earlier(Timer::Cursors, self.now.instant + CURSOR_DELAY);
+        }
         self.pause_or_resume();
         if core::mem::take(&mut self.trim_wanted) {
             self.trim_tail();
@@ -390,6 +408,10 @@ impl Node {
 
     /// Notes that the record of a session must be written, and arranges for it.
     fn touch(&mut self, id: SessionId, dirty: Dirty) {
+        if id == NODE {
+            self.undelivered.touch();
+            self.commit_wanted = true;
+        }
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.touch(dirty);
         self.arrange_write(id);

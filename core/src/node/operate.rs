@@ -17,8 +17,9 @@ use crate::json::write::version_text;
 use crate::link::{Link, State};
 use crate::receipts::RECEIPT_BYTES;
 use crate::session::{Role, Session, UNNAMED};
-use crate::store::{Answer, DeadLetter, Query, Row, StoredRow};
+use crate::store::{Answer, DeadLetter, DeadReason, Query, Row, StoredRow};
 use crate::tags;
+use crate::undelivered::NODE;
 
 use super::{Node, Order, Phase, Purpose};
 
@@ -84,10 +85,8 @@ impl Node {
                 self.search_on(ticket, id, rows, dead, answer);
             }
             (Search::DeadLetters, Answer::DeadLetters(letters)) => {
-                let named = letters.into_iter().map(|letter| {
-                    let session = self.sessions.get(&letter.session);
-                    (session.map_or_else(String::new, |session| session.name.clone()), letter)
-                });
+                let letters = letters.into_iter();
+                let named = letters.map(|letter| (self.name_of(letter.session), letter));
                 let answer = AdminAnswer::DeadLetters(named.collect());
                 self.out.push_back(Output::Admin { ticket, answer });
             }
@@ -160,7 +159,9 @@ impl Node {
             let attempts = flight.map(|flight| flight.handed);
             SessionFate { session: session.name.clone(), id: session.id, fate, attempts }
         });
-        let sessions = fates.collect();
+        let own = dead.iter().find(|letter| letter.session == NODE && is_same(row, letter));
+        let own = own.map(|letter| self.dead_fate(letter));
+        let sessions = fates.chain(own).collect();
         self.described(&row.message, row.position, *superseded, sessions)
     }
 
@@ -173,14 +174,17 @@ impl Node {
     }
 
     fn only_dead(&self, letter: &DeadLetter) -> Whereabouts {
-        let name = self.sessions.get(&letter.session).map(|session| session.name.clone());
-        let fate = SessionFate {
-            session: name.unwrap_or_default(),
+        let fates = Vec::from([self.dead_fate(letter)]);
+        self.described(&letter.message, Position::default(), false, fates)
+    }
+
+    fn dead_fate(&self, letter: &DeadLetter) -> SessionFate {
+        SessionFate {
+            session: self.name_of(letter.session),
             id: letter.session,
             fate: "dead_letter",
             attempts: Some(letter.attempts),
-        };
-        self.described(&letter.message, Position::default(), false, Vec::from([fate]))
+        }
     }
 
     fn described(
@@ -220,15 +224,17 @@ impl Node {
             return;
         };
         let bytes = (letter.message.encoded().len() + 64) as u64;
-        if let Some(session) = self.sessions.get_mut(&letter.session) {
-            let counts = session.dead.entry(letter.reason).or_default();
+        if let Some(dead) = self.dead_of(letter.session) {
+            let counts = dead.entry(letter.reason).or_default();
             counts.0 = counts.0.saturating_sub(1);
             counts.1 = counts.1.saturating_sub(bytes);
             self.ready.insert(letter.session);
         }
         self.leaving.insert(id);
         self.log.marks.letters.push((id, letter.session, letter.reason, bytes));
-        if replay {
+        if replay && letter.session == NODE {
+            self.append_again(&letter.message);
+        } else if replay {
             self.append_only_for(letter.session, letter.message);
         }
         self.log.growing.dead_letters_gone.push(id);
@@ -288,6 +294,7 @@ impl Node {
             shutting_down: self.phase != Phase::Running,
             links: self.link_statuses(),
             sessions: self.sessions.values().map(|session| self.session_status(session)).collect(),
+            dead_letters: by_reason(&self.undelivered.dead),
             topology: self.topology.statuses(),
             store: StoreStatus {
                 store_id: self.store_id,
@@ -364,8 +371,6 @@ impl Node {
     fn session_status(&self, session: &Session) -> SessionStatus {
         let head = self.log.durable().get();
         let oldest = session.flights.values().map(|flight| flight.first_at).min();
-        let dead: BTreeMap<&'static str, u64> =
-            session.dead.iter().map(|(reason, (count, _))| (reason.as_str(), *count)).collect();
         let (lag_ms, digests) = self.convergence_of(session);
         let (behind, behind_bytes) = if session.receives() {
             let behind = head.saturating_sub(session.next.before().get());
@@ -389,12 +394,17 @@ impl Node {
             retransmits_total: session.retransmits,
             conflated_total: session.conflation.total,
             conflating: session.is_conflating(),
-            dead_letters: dead,
+            dead_letters: by_reason(&session.dead),
             away_ms: session.away_since.map_or(0, |at| self.now.wall.0.saturating_sub(at.0)),
             lag_ms,
             digests,
         }
     }
+}
+
+/// How many dead letters there are for each reason.
+fn by_reason(dead: &BTreeMap<DeadReason, (u64, u64)>) -> BTreeMap<&'static str, u64> {
+    dead.iter().map(|(reason, (count, _))| (reason.as_str(), *count)).collect()
 }
 
 fn is_same(row: &Row, letter: &DeadLetter) -> bool {

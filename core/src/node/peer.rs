@@ -137,7 +137,7 @@ impl Node {
             return Err(protocol("an acknowledgement of what was not sent"));
         }
         peer.hear_clock(ack.wall, self.now);
-        let id = peer.session;
+        let (id, incarnation) = (peer.session, peer.incarnation);
         let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
         let mut moved = false;
         for position in peer.acknowledge(ack.upto) {
@@ -153,8 +153,8 @@ impl Node {
         if let Some(peer) = session.peer_mut()
             && went_back == rewound
         {
-            moved |= peer.reported != ack.position;
-            peer.reported = ack.position;
+            moved |= (peer.reported, peer.incarnation) != (ack.position, incarnation);
+            (peer.reported, peer.incarnation) = (ack.position, incarnation);
         }
         if moved {
             session.refusals = 0;

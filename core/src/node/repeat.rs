@@ -111,6 +111,7 @@ impl Node {
         }
         if settled {
             self.touch(session, Dirty::Soon);
+            self.note_delivered(session);
         }
         self.ready.insert(session);
     }
@@ -148,6 +149,7 @@ impl Node {
         for id in ended {
             self.end_session_by_id(id, "away for longer than store.session_ttl");
         }
+        self.look_for_expired();
         // Room is made by commits, also when nothing is published.
         let history = self.usage.history_bytes > self.history_max_bytes();
         if history && !self.log.is_committing() {
@@ -164,6 +166,7 @@ impl Node {
     }
 
     pub(super) fn end_session_by_id(&mut self, id: SessionId, reason: &str) {
+        self.note_delivered(id);
         let Some(session) = self.sessions.remove(&id) else { return };
         self.by_name.remove(&session.name);
         self.receipts.end(id);

@@ -92,6 +92,7 @@ impl Node {
             None => self.timers.clear(Timer::Session(id)),
         }
         self.arrange_write(id);
+        self.note_delivered(id);
         self.bury(id, deaths);
         Some(result)
     }
@@ -161,21 +162,22 @@ impl Node {
     }
 
     /// Writes down what will not be handed over again.
-    fn bury(&mut self, id: SessionId, deaths: Vec<Death>) {
+    pub(super) fn bury(&mut self, owner: SessionId, deaths: Vec<Death>) {
         if deaths.is_empty() {
             return;
         }
-        let Some(session) = self.sessions.get_mut(&id) else { return };
-        let owner = id;
-        for Death { message, reason, flight, error } in deaths {
-            self.last_dead_letter = self.last_dead_letter.next();
-            let counts = session.dead.entry(reason).or_default();
+        for Death { message, reason, flight } in deaths {
+            let session = self.name_of(owner);
+            let Some(dead) = self.dead_of(owner) else { return };
+            let counts = dead.entry(reason).or_default();
             counts.0 += 1;
             counts.1 += (message.encoded().len() + 64) as u64;
-            let (session, id) = (session.name.clone(), message.id().into());
+            let id = message.id().into();
             let event = Event::DeadLetter { session, message: id, reason: reason.as_str() };
             self.out.push_back(Output::Event(event));
-            let (first_error, last_error) = flight.errors.unwrap_or((error.clone(), error));
+            let said = || reason.describe().into();
+            let (first_error, last_error) = flight.errors.unwrap_or_else(|| (said(), said()));
+            self.last_dead_letter = self.last_dead_letter.next();
             self.log.growing.dead_letters.push(DeadLetter {
                 id: self.last_dead_letter,
                 session: owner,
@@ -188,7 +190,7 @@ impl Node {
                 message,
             });
         }
-        self.touch(id, Dirty::Now);
+        self.touch(owner, Dirty::Now);
     }
 
     fn say_synced(&mut self, id: SessionId) {

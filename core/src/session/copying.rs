@@ -48,9 +48,13 @@ impl Session {
         self.copies += 1;
     }
 
-    /// Ends a flight, and those that are copies of it.
+    /// Ends a flight, and those that are copies of it: what was handed over is acknowledged, or a
+    /// dead letter.
     pub fn end_flight(&mut self, position: Position) -> Option<Flight> {
         let flight = self.flights.remove(&position)?;
+        if flight.is_event && flight.handed > 0 {
+            self.answered.push(position);
+        }
         self.copies -= usize::from(flight.copy_of.is_some());
         while self.copies > 0
             && let Some(copy) = self.copy_of(position)

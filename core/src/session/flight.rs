@@ -32,6 +32,8 @@ pub struct Flight {
     pub rejected: bool,
     /// Whether a peer was offered it instead.
     pub offer: Offer,
+    /// Whether it is, or may be, an event.
+    pub is_event: bool,
     /// The flight of which it is a copy (P10): it is handed over if that one is given up for it.
     pub copy_of: Option<Position>,
 }
@@ -62,6 +64,7 @@ impl Flight {
             nacked: false,
             rejected: false,
             offer: Offer::No,
+            is_event: true,
             copy_of: None,
         }
     }

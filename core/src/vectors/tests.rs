@@ -29,9 +29,11 @@ use crate::receipts::{Bounds, Known, Receipt, Receipts};
 use crate::refusal::{Code, Refusal};
 use crate::seen::{Seen, Verdict};
 use crate::session::{Application, Flight, Peer, Role, Session};
+use crate::starts::Starts;
 use crate::tags::TagSet;
 use crate::time::{Instant, WallMs};
 use crate::topology::Record;
+use crate::undelivered::Undelivered;
 use crate::wire::{
     self, Ack, BatchKind, Connect, DeliveryHead, DigestsHead, FrameWriter, Hello, NotNow,
     NotNowReason, Outcome, Publish, Read, ReadResult, ReadValue, Settle, TagSetDigest, Welcome,
@@ -523,6 +525,8 @@ fn what_rests_in_stores_is_what_was_written_down() {
         let again = Session::recover(&record, head, &tags, repeats()).expect("it can be read");
         assert_eq!(again.record(wall, &tags), Some(record), "{name}");
     }
+    undelivered(&vectors);
+    starts(&vectors);
     seen(&vectors);
     receipts(&vectors);
     let message = message(Kind::Sk);
@@ -544,6 +548,30 @@ fn what_rests_in_stores_is_what_was_written_down() {
         vectors.hold_bytes(&name, &draft.content_hash().0);
     }
     vectors.finish();
+}
+
+fn starts(vectors: &Vectors) {
+    let mut starts = Starts::default();
+    for (incarnation, head) in [(9, 100), (12, 400)] {
+        starts.begin(Incarnation::new(incarnation), Position::new(head));
+    }
+    let record = starts.append_to(Vec::new());
+    vectors.hold_bytes("session.node.starts", &record);
+    assert_eq!(Starts::recover(&record), starts);
+}
+
+fn undelivered(vectors: &Vectors) {
+    let (wall, head) = (WallMs(1_790_000_000_000), Position::new(400));
+    let mut undelivered = Undelivered::recover(None, Position::new(0));
+    for (position, ttl) in [(7, 1000), (9, 86_400_000), (300, 1000)] {
+        undelivered.note(Position::new(position), WallMs(wall.0 + ttl), wall);
+    }
+    undelivered.noted(head);
+    undelivered.delivered(Position::new(7));
+    let record = undelivered.take_record(Instant::default()).expect("it has changed");
+    vectors.hold_bytes("session.node", &record.state);
+    let mut again = Undelivered::recover(Some(&record), head);
+    assert_eq!(again.take_record(Instant::default()), Some(record));
 }
 
 fn seen(vectors: &Vectors) {

@@ -299,6 +299,11 @@ fn take_sessions(status: &Status, labels: &mut Labels) {
             counter!(name, "session" => label()).absolute(0);
         }
     }
+    for reason in DeadReason::ALL.map(DeadReason::as_str) {
+        let count = status.dead_letters.get(reason).copied().unwrap_or(0);
+        gauge!("slipstream_dead_letters", "session" => "node", "reason" => reason)
+            .set(count as f64);
+    }
 }
 
 fn take_counters(counters: &Counters, node: &str, labels: &mut Labels) {
@@ -414,6 +419,7 @@ mod tests {
             shutting_down: false,
             links: Vec::new(),
             sessions: Vec::new(),
+            dead_letters: BTreeMap::new(),
             topology: Vec::new(),
             store: StoreStatus {
                 store_id: StoreId(1),
@@ -510,6 +516,7 @@ mod tests {
             status.sessions.push(session("peer:gcp"));
             status.sessions.push(session("link:17"));
             status.counters.delivered.insert("app:0".to_owned(), 9);
+            status.dead_letters.insert("expired", 3);
             let text = metrics.render(&status);
             has(&text, "slipstream_outbox_messages{session=\"app:0\"} 5");
             has(&text, "slipstream_outbox_messages{session=\"peer:gcp\"} 5");
@@ -517,6 +524,7 @@ mod tests {
             has(&text, "slipstream_outbox_messages{session=\"app:other\"} 30");
             has(&text, "slipstream_outbox_oldest_age_seconds{session=\"app:other\"} 1.5");
             has(&text, "slipstream_dead_letters{session=\"app:other\",reason=\"rejected\"} 24");
+            has(&text, "slipstream_dead_letters{session=\"node\",reason=\"expired\"} 3");
             has(&text, "slipstream_messages_delivered_total{session=\"app:0\"} 9");
             has(&text, "slipstream_conflated_total{session=\"app:0\"} 0");
         });

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::harness::{App, Daemon, Message, NodeConfig, PATIENCE, Subscriber, until};
+use crate::harness::{App, Command, Daemon, Message, NodeConfig, PATIENCE, Subscriber, until};
 
 use super::dead_letters;
 
@@ -155,4 +155,45 @@ pub fn an_event_expires(binary: &str) {
     until("the dead letter", PATIENCE, || {
         dead_letters(&node).iter().any(|one| one.to_string().contains("expired"))
     });
+}
+
+/// An event that nobody was handed before its time was over is a dead letter of the node: listed,
+/// counted, purged, and offered to whom it targets by now when it is replayed.
+pub fn an_event_for_nobody_is_a_dead_letter_of_the_node(binary: &str) {
+    let mut node = Daemon::start(binary, NodeConfig::new("aws"));
+    let mut till = App::connect(&node, "client=till&keys=");
+    let mut app = App::connect(&node, "client=pi-1&tags=there");
+    for (id, tag) in [("c-1", "nobody"), ("c-2", "nobody"), ("c-3", "there")] {
+        let event = Message::event(id, "terminal:9", r#"{"do":"reboot"}"#);
+        till.publish(&event.lasting_ms(300).tagged(&[tag]));
+    }
+    let handed = app.delivery();
+    app.ack(&handed);
+    assert_eq!(handed.id(), "c-3");
+    until("two dead letters", PATIENCE, || dead_letters(&node).len() == 2);
+    drop((till, app));
+    node.kill();
+    node.run();
+    let of_it = node.metric("slipstream_dead_letters", &["session=\"node\"", "expired"]);
+    assert_eq!(of_it, 2.0);
+
+    let admin = node.admin_url();
+    let run = |args: &[&str]| {
+        Command::new(binary, &[&["dead-letters"], args, &["--admin", &admin]].concat()).run().ok()
+    };
+    let listed = run(&["list"]);
+    let is_named = |id: &str| {
+        let lines = listed.lines().filter(|line| line.contains(id));
+        lines.filter(|line| line.contains("node") && line.contains("expired")).count() == 1
+    };
+    assert!(is_named("c-1") && is_named("c-2") && !listed.contains("c-3"), "{listed}");
+    let number = |at: usize| dead_letters(&node)[at]["id"].to_string().trim_matches('"').to_owned();
+    run(&["purge", &number(1)]);
+    let mut app = App::connect(&node, "client=pi-2&tags=nobody&replay=new");
+    app.replay();
+    run(&["replay", &number(0)]);
+    let handed = app.delivery();
+    assert_eq!((handed.id(), handed.redelivery), ("c-1", None));
+    app.ack(&handed);
+    assert!(dead_letters(&node).is_empty());
 }

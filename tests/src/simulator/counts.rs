@@ -81,6 +81,8 @@ counted! {
         Halted: "node halted",
         DeadLetter: "dead letter",
         DeadLetterReplayed: "dead letter replayed",
+        Undelivered: "event handed on to nobody is a dead letter",
+        UndeliveredReplayed: "event handed on to nobody offered again",
         Expired: "event expired",
         CreditExhausted: "send credit exhausted",
         WindowExhausted: "delivery window exhausted",

@@ -120,6 +120,8 @@ pub struct Ledger {
     pub forgiven_before: Micros,
     /// What nobody else had then.
     pub forgiven: HashSet<MessageNo>,
+    /// Events that an operator had offered again, with a new time to live.
+    pub offered_again: HashSet<MessageNo>,
     /// What each node has accepted in this life.
     pub undurable: Vec<Vec<MessageNo>>,
     by_identity: HashMap<Identity, MessageNo>,
@@ -205,7 +207,9 @@ impl Ledger {
             return Err(format!("nobody accepted {} ({message:?})", name_of(message)));
         };
         let (a, b) = (self.messages[number].message.fields(), message.fields());
-        let unlike = slipstream_core::message::Fields { path: a.path, ..b } != a;
+        let again = self.offered_again.contains(&number);
+        let expires = if again { a.expires } else { b.expires };
+        let unlike = slipstream_core::message::Fields { path: a.path, expires, ..b } != a;
         if unlike || self.messages[number].message.origin() != message.origin() {
             return Err(format!("{} was altered: {message:?}", self.messages[number].name()));
         }

@@ -220,6 +220,10 @@ impl World {
                 let request = if self.random.chance(700) {
                     self.counts.sometimes(Sometimes::DeadLetterReplayed);
                     let message = &letter.message;
+                    if session == "node" {
+                        self.counts.sometimes(Sometimes::UndeliveredReplayed);
+                        self.ledger.offered_again.extend(self.ledger.find(message));
+                    }
                     self.tell(&Fact::Replayed { site, session, message });
                     AdminRequest::ReplayDeadLetter(letter.id)
                 } else {

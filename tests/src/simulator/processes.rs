@@ -405,6 +405,9 @@ impl World {
             Told::DigestsDiffer { .. } => self.counts.volume("differences found", 1),
             Told::StoreWentBack { .. } => self.counts.sometimes(Sometimes::OldCopy),
             Told::IdInUse { .. } => self.counts.sometimes(Sometimes::IdOfAnother),
+            Told::DeadLetter { session, .. } if session == "node" => {
+                self.counts.sometimes(Sometimes::Undelivered);
+            }
             Told::DeadLetter { .. } => self.counts.sometimes(Sometimes::DeadLetter),
             Told::StoreFull { .. } => self.counts.sometimes(Sometimes::StoreFull),
             Told::StoreHasRoom => self.counts.sometimes(Sometimes::StoreFullRecovered),

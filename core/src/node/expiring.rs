@@ -1,0 +1,171 @@
+//! Events that expire before this node has handed them on to anybody.
+//!
+//! What stays true: such an event is a dead letter once, written with the record that says so. One
+//! that an application was owed is that application's affair, and one that came from elsewhere and
+//! was for this node alone has arrived.
+
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use crate::ids::{Position, SessionId};
+use crate::session::{Flight, Role, Session};
+use crate::store::{DeadReason, Query, Row, StoredRow};
+use crate::tags::TagSet;
+use crate::time::WallMs;
+use crate::undelivered::{NODE, NODE_NAME};
+
+use super::handover::Death;
+use super::{Node, Phase, Purpose};
+
+/// Rows asked of the store at once.
+const ROWS: usize = 1024;
+/// Bytes asked of the store at once.
+const BYTES: usize = 256 << 10;
+/// When an event is looked at again that a peer was sent, and has not acknowledged.
+const UNDER_WAY: Duration = Duration::from_secs(1);
+
+/// What becomes of an event whose time is over.
+#[derive(Debug, PartialEq, Eq)]
+enum Fate {
+    /// Somebody has it, or will have it as a dead letter.
+    Settled,
+    /// A peer may be about to acknowledge it.
+    UnderWay,
+    /// Nobody was handed it.
+    Dead,
+}
+
+impl Node {
+    /// The name of a session; that of the node, where dead letters are its own.
+    pub(super) fn name_of(&self, owner: SessionId) -> String {
+        if owner == NODE {
+            return NODE_NAME.into();
+        }
+        self.sessions.get(&owner).map(|session| session.name.clone()).unwrap_or_default()
+    }
+
+    /// Number and bytes of the dead letters of a session, or of the node.
+    pub(super) fn dead_of(
+        &mut self,
+        owner: SessionId,
+    ) -> Option<&mut BTreeMap<DeadReason, (u64, u64)>> {
+        if owner == NODE {
+            return Some(&mut self.undelivered.dead);
+        }
+        self.sessions.get_mut(&owner).map(|session| &mut session.dead)
+    }
+
+    /// Whether the node has as many dead letters as a session may: it takes no more until some are
+    /// purged (P8).
+    pub(super) fn is_out_of_letters(&self) -> bool {
+        self.undelivered.dead_bytes() > self.config.store.session_max_bytes
+    }
+
+    /// Takes note of the events among rows that are durable now.
+    pub(super) fn note_events(&mut self, rows: &[Row]) {
+        let now = self.now.wall;
+        for row in rows.iter().filter(|row| row.only.is_none()) {
+            if let Some(ends) = row.message.expires() {
+                self.undelivered.note(row.position, ends, now);
+            }
+        }
+        if let Some(last) = rows.last() {
+            self.undelivered.noted(last.position);
+        }
+    }
+
+    /// What a session has settled with its application or peer is not undelivered.
+    pub(super) fn note_delivered(&mut self, id: SessionId) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.answered.drain(..).for_each(|event| self.undelivered.delivered(event));
+        }
+    }
+
+    /// Asks the store for events whose time is over, if the clock can be trusted.
+    pub(super) fn look_for_expired(&mut self) {
+        if self.phase != Phase::Running || self.undelivered.is_looking || self.is_out_of_letters() {
+            return;
+        }
+        let Some((at, first, upto)) =
+            self.clock.trusted().and_then(|now| self.undelivered.due(now))
+        else {
+            return;
+        };
+        let (after, newest_upto) = (first.before(), Position::default());
+        let (max_rows, max_bytes) = (ROWS, BYTES);
+        let query = Query::Rows { after, upto, newest_upto, tags: None, max_rows, max_bytes };
+        self.undelivered.is_looking = true;
+        self.fetch(Purpose::Expired(at), query);
+    }
+
+    pub(super) fn expired_fetched(&mut self, at: WallMs, rows: Vec<StoredRow>, upto: Position) {
+        self.undelivered.is_looking = false;
+        // Nothing ends by a clock that came into doubt meanwhile, nor where letters find no room.
+        let Some(now) = self.clock.trusted().filter(|_| !self.is_out_of_letters()) else { return };
+        for id in self.sessions.keys().copied().collect::<Vec<_>>() {
+            self.note_delivered(id);
+        }
+        let (mut deaths, mut later) = (Vec::new(), Vec::new());
+        for StoredRow { row, .. } in rows {
+            let ends = row.message.expires().filter(|_| row.only.is_none());
+            let Some(ends) = ends.filter(|_| self.undelivered.contains(row.position)) else {
+                continue;
+            };
+            if ends > now {
+                later.push((row.position, ends));
+                continue;
+            }
+            match self.fate(&row) {
+                Fate::UnderWay => {
+                    later.push((row.position, now.plus(UNDER_WAY)));
+                    continue;
+                }
+                Fate::Settled => {}
+                Fate::Dead => {
+                    self.tally.expired += 1;
+                    let flight = Flight::new(row.message.version().wall());
+                    let (message, reason) = (row.message, DeadReason::Expired);
+                    deaths.push(Death { message, reason, flight });
+                }
+            }
+            self.undelivered.delivered(row.position);
+        }
+        self.undelivered.looked(at, upto, &later, now);
+        self.bury(NODE, deaths);
+        self.look_for_expired();
+    }
+
+    fn fate(&mut self, row: &Row) -> Fate {
+        let tags = &self.config.tags;
+        let mut owed_to_peer = false;
+        for session in self.sessions.values() {
+            let handed = session.flights.get(&row.position).map(|flight| flight.handed);
+            let is_handed = handed.is_some_and(|handed| handed > 0);
+            let is_owed = handed.is_some() || is_ahead(session, row, tags);
+            match &session.role {
+                Role::Peer(_) if is_handed => return Fate::UnderWay,
+                Role::Peer(peer) if is_owed => {
+                    // Over another way it is not this node that it waits for.
+                    owed_to_peer |= session.link.is_some() || !self.topology.reaches(&peer.node);
+                }
+                Role::Application(_) if is_handed => return Fate::Settled,
+                Role::Application(_) if is_owed && session.is_durable() => return Fate::Settled,
+                Role::Peer(_) | Role::Application(_) => {}
+            }
+        }
+        let message = &row.message;
+        let is_own = message.origin() == self.config.id.as_str();
+        let has_arrived = !is_own && tags.matches(message.tags());
+        if has_arrived && !owed_to_peer { Fate::Settled } else { Fate::Dead }
+    }
+}
+
+/// Whether a session has not come to this row, and is owed it.
+fn is_ahead(session: &Session, row: &Row, node_tags: &TagSet) -> bool {
+    session.receives()
+        && row.position >= session.next
+        && !session.known.contains(&row.position)
+        && session.is_owed(row, node_tags)
+}

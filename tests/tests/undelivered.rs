@@ -1,0 +1,241 @@
+//! Events that a node has handed on to nobody when their time is over.
+
+use std::time::Duration;
+
+use slipstream_core::admin::{AdminAnswer, AdminRequest};
+use slipstream_core::config::Config;
+use slipstream_core::event::Event;
+use slipstream_core::ids::{DeadLetterId, LinkId, NodeId, Ticket};
+use slipstream_core::io::Input;
+use slipstream_core::store::{DeadReason, StoreFailure};
+use slipstream_core::tags::TagSet;
+use slipstream_tests::world::{Wire, World, carry, join};
+
+const SECONDS: Duration = Duration::from_secs(3);
+
+fn command(world: &mut World, link: LinkId, id: &str, tags: &str) {
+    let rest = format!(r#""key":"t","value":1,"ttlMs":1000,"targetedTags":[{tags}]"#);
+    let frame = format!(r#"{{"type":"CMD","messageId":"{id}",{rest}}}"#);
+    world.text(link, &frame);
+    world.settle();
+}
+
+/// The dead letters: whose, and of which message.
+fn letters(world: &mut World) -> Vec<(String, String)> {
+    let all = AdminRequest::DeadLetters { after: DeadLetterId::default(), limit: 99 };
+    let AdminAnswer::DeadLetters(letters) = world.ask(all) else { panic!("a list") };
+    assert!(letters.iter().all(|(_, letter)| letter.reason == DeadReason::Expired));
+    letters.into_iter().map(|(name, letter)| (name, letter.message.id().into())).collect()
+}
+
+fn of_node(id: &str) -> (String, String) {
+    ("node".into(), id.into())
+}
+
+fn handed(world: &mut World, link: LinkId) -> Vec<String> {
+    let said = world.said(link);
+    let is_delivery = |frame: &&serde_json::Value| !frame["deliveryId"].is_null();
+    let ids = said.iter().filter(is_delivery).map(|frame| frame["messageId"].as_str());
+    ids.map(|id| id.expect("a delivery has one").into()).collect()
+}
+
+/// A node with these tags that dials the next one.
+fn node(id: &str, tags: &[&'static str], next: Option<&str>) -> World {
+    let mut config = Config::new(NodeId::new(id).expect("a good name"));
+    config.tags = TagSet::new(tags.iter().copied()).expect("good tags");
+    config.peers = next.map(|next| format!("ws://{next}")).into_iter().collect();
+    let mut world = World::with(config);
+    world.pass(Duration::ZERO);
+    world
+}
+
+fn pass(a: &mut World, b: &mut World, wire: Wire, seconds: u64) {
+    for _ in 0..seconds {
+        a.pass(Duration::from_secs(1));
+        b.pass(Duration::from_secs(1));
+        carry(a, b, wire);
+    }
+}
+
+#[test]
+fn an_event_that_nobody_was_handed_is_a_dead_letter_of_the_node() {
+    let mut world = World::new("a");
+    let till = world.connect("keys=");
+    world.settle();
+    command(&mut world, till, "c-1", r#""nobody""#);
+    command(&mut world, till, "c-2", "");
+    world.publish(till, "m-1", "k", "1");
+    world.pass(Duration::from_millis(900));
+    assert!(letters(&mut world).is_empty());
+    world.pass(SECONDS);
+    assert_eq!(letters(&mut world), [of_node("c-1"), of_node("c-2")]);
+    assert_eq!(world.status().dead_letters["expired"], 2);
+    let AdminAnswer::Where(found) = world.ask(AdminRequest::Where("c-1".into())) else { panic!() };
+    let fates = &found[0].sessions;
+    assert!(fates.iter().any(|one| one.session == "node" && one.fate == "dead_letter"));
+
+    world.crash();
+    world.pass(SECONDS);
+    assert_eq!(letters(&mut world), [of_node("c-1"), of_node("c-2")]);
+    assert_eq!(world.status().dead_letters["expired"], 2);
+    world.ask(AdminRequest::PurgeDeadLetter(DeadLetterId::new(1)));
+    assert_eq!(letters(&mut world), [of_node("c-2")]);
+    assert_eq!(world.status().dead_letters["expired"], 1);
+}
+
+#[test]
+fn a_node_that_was_killed_before_the_end_finds_it_afterwards() {
+    let mut world = World::new("a");
+    let till = world.connect("keys=");
+    world.settle();
+    for number in 0..3000 {
+        let frame = format!(
+            r#"{{"type":"CMD","messageId":"c-{number}","key":"t","value":1,"ttlMs":{}}}"#,
+            1000 + number % 2 * 600_000
+        );
+        world.text(till, &frame);
+    }
+    world.settle();
+    world.crash();
+    world.pass(SECONDS);
+    assert_eq!(world.status().dead_letters["expired"], 1500);
+    world.crash();
+    world.pass(SECONDS);
+    assert_eq!(world.status().dead_letters["expired"], 1500);
+    world.pass(Duration::from_secs(700));
+    assert_eq!(world.status().dead_letters["expired"], 3000);
+}
+
+#[test]
+fn what_was_handed_to_anybody_is_settled() {
+    let mut world = World::new("a");
+    let till = world.connect("keys=");
+    let unnamed = world.connect("tags=x");
+    let named = world.connect("client=pi-1&tags=y");
+    let away = world.connect("client=pi-2&tags=z");
+    world.settle();
+    world.lose(away);
+    world.said(named);
+    for tag in ["x", "y", "z"] {
+        command(&mut world, till, tag, &format!("\"{tag}\""));
+    }
+    let said = world.said(named);
+    world.text(named, &format!(r#"{{"type":"ACK","deliveryId":{}}}"#, said[0]["deliveryId"]));
+    world.settle();
+    world.lose(unnamed);
+    world.pass(SECONDS);
+    world.crash();
+    world.pass(SECONDS);
+    assert!(letters(&mut world).is_empty());
+    // What was owed to an application that is away is its dead letter when it returns.
+    world.connect("client=pi-2&tags=z");
+    world.settle();
+    assert_eq!(letters(&mut world), [("app:pi-2".into(), "z".into())]);
+}
+
+#[test]
+fn a_peer_that_has_it_is_the_one_that_answers_for_it() {
+    let (mut a, mut b) = (node("a", &["a"], Some("b")), node("b", &["b"], None));
+    let wire = join(&mut a, &mut b);
+    carry(&mut a, &mut b, wire);
+    let listener = b.connect("tags=c");
+    b.settle();
+    pass(&mut a, &mut b, wire, 2);
+    let till = a.connect("keys=");
+    a.settle();
+    command(&mut a, till, "for-b", r#""b""#);
+    command(&mut a, till, "for-c", r#""c""#);
+    command(&mut a, till, "for-all", "");
+    command(&mut a, till, "for-nobody", r#""d""#);
+    carry(&mut a, &mut b, wire);
+    b.lose(listener);
+    pass(&mut a, &mut b, wire, 4);
+    assert_eq!(letters(&mut a), [of_node("for-nobody")]);
+    // It arrived at `b`, or was handed on there.
+    assert!(letters(&mut b).is_empty());
+
+    // What `b` takes on for somebody who is not there any more is a dead letter there.
+    let listener = b.connect("tags=c");
+    b.settle();
+    pass(&mut a, &mut b, wire, 2);
+    b.takes_frames = false;
+    command(&mut a, till, "too-late", r#""c""#);
+    carry(&mut a, &mut b, wire);
+    b.lose(listener);
+    b.take_frames();
+    pass(&mut a, &mut b, wire, 4);
+    assert_eq!(letters(&mut a), [of_node("for-nobody")]);
+    assert_eq!(letters(&mut b), [of_node("too-late")]);
+}
+
+#[test]
+fn a_dead_letter_of_the_node_is_offered_again_when_it_is_replayed() {
+    let (mut a, mut b) = (node("a", &["a"], Some("b")), node("b", &["b"], None));
+    let till = a.connect("keys=");
+    a.settle();
+    command(&mut a, till, "c-1", r#""b""#);
+    a.pass(SECONDS);
+    assert_eq!(letters(&mut a), [of_node("c-1")]);
+    let wire = join(&mut a, &mut b);
+    carry(&mut a, &mut b, wire);
+    let app = b.connect("client=pi-1");
+    b.settle();
+    pass(&mut a, &mut b, wire, 2);
+    assert!(handed(&mut b, app).is_empty());
+
+    let replay = AdminRequest::ReplayDeadLetter(DeadLetterId::new(1));
+    assert!(matches!(a.ask(replay.clone()), AdminAnswer::Done));
+    assert!(matches!(a.ask(replay), AdminAnswer::NotFound));
+    pass(&mut a, &mut b, wire, 5);
+    assert_eq!(handed(&mut b, app), ["c-1"]);
+    assert!(letters(&mut a).is_empty() && letters(&mut b).is_empty());
+    assert!(a.status().dead_letters.values().all(|count| *count == 0));
+}
+
+#[test]
+fn a_batch_without_room_makes_no_dead_letter_twice() {
+    let mut world = World::new("a");
+    let till = world.connect("keys=");
+    world.settle();
+    command(&mut world, till, "c-1", r#""nobody""#);
+    world.pass(Duration::from_millis(900));
+    let is_dead = |event: &Event| matches!(event, Event::DeadLetter { .. });
+    while !world.events.iter().any(is_dead) {
+        if world.is_busy() {
+            world.step();
+            continue;
+        }
+        let next = world.node.poll_timeout().expect("it looks after itself");
+        world.now.wall = world.now.wall.plus(next.since(world.now.instant));
+        world.now.instant = next.max(world.now.instant);
+        world.give(Input::Timer);
+    }
+    world.fail_commit(StoreFailure::Full("no room".into()));
+    world.pass(SECONDS);
+    assert_eq!(letters(&mut world), [of_node("c-1")]);
+
+    let request = AdminRequest::ReplayDeadLetter(DeadLetterId::new(1));
+    world.give(Input::Admin { ticket: Ticket::new(900), request });
+    world.step();
+    world.fail_commit(StoreFailure::Full("no room".into()));
+    world.pass(SECONDS);
+    assert_eq!(letters(&mut world), [of_node("c-1")]);
+    assert_eq!(world.status().dead_letters["expired"], 1);
+}
+
+#[test]
+fn above_its_bound_the_node_takes_no_dead_letter_until_some_are_purged() {
+    let mut config = Config::new(NodeId::new("a").expect("a good name"));
+    config.store.session_max_bytes = 100;
+    let mut world = World::with(config);
+    let till = world.connect("keys=");
+    world.settle();
+    command(&mut world, till, "c-1", "");
+    world.pass(SECONDS);
+    command(&mut world, till, "c-2", "");
+    world.pass(SECONDS);
+    assert_eq!(letters(&mut world), [of_node("c-1")]);
+    world.ask(AdminRequest::PurgeDeadLetter(DeadLetterId::new(1)));
+    world.pass(SECONDS);
+    assert_eq!(letters(&mut world), [of_node("c-2")]);
+}
