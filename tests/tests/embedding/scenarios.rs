@@ -634,3 +634,119 @@ fn who_asks_for_the_newest_alone_is_told_how_much_was_left_out() {
         soon(site.node.shutdown()).await;
     });
 }
+
+#[test]
+fn a_subscription_that_is_dropped_leaves_its_session_to_the_next_one() {
+    run(async {
+        let site = Site::start("aws", &[]).await;
+        for (index, client) in site.clients().await.into_iter().enumerate() {
+            let filter = || Filter::named(format!("ledger-{index}")).keys([format!("{index}:")]);
+            for number in 0..3 {
+                let message = set(&format!("{index}:{number}"), "1");
+                soon(client.publish(message)).await.expect("a receipt");
+            }
+            let mut first = soon(client.subscribe(filter())).await.expect("it connects");
+            assert_eq!(take(&mut first).await.0, format!("{index}:0"));
+            let held = soon(first.next()).await.expect("it goes on").expect("a delivery");
+            let publisher = first.publisher().clone();
+            drop(first);
+            let ended = async { while publisher.get("k").await.is_ok() {} };
+            soon(ended).await;
+            // It is too late for this word: the next one is handed the message again.
+            held.ack();
+            let mut second = soon(client.subscribe(filter())).await.expect("it connects");
+            assert_eq!(take(&mut second).await.0, format!("{index}:1"));
+            assert_eq!(take(&mut second).await.0, format!("{index}:2"));
+            assert!(matches!(soon(second.next_event()).await, Some(Ok(SubscriptionEvent::Synced))));
+            soon(second.close()).await;
+        }
+        soon(site.node.shutdown()).await;
+    });
+}
+
+#[test]
+fn what_is_closed_while_its_node_is_away_does_not_come_back() {
+    run(async {
+        let mut site = Site::start("aws", &[]).await;
+        let client = site.remote().await;
+        let idle = soon(client.subscribe(Filter::named("ledger"))).await.expect("it connects");
+        let publisher = soon(client.publisher("billing")).await.expect("it connects");
+        assert_eq!(soon(site.node.shutdown()).await, Exit::Stopped);
+        soon(idle.close()).await;
+        soon(publisher.close()).await;
+        site.node = Site::node(&site.data, site.name, &site.peers, site.listen).await;
+        let mut next = soon(client.subscribe(Filter::named("ledger"))).await.expect("it connects");
+        soon(client.publish(set("k", "1"))).await.expect("a receipt");
+        assert_eq!(take(&mut next).await, pair("k", "1"));
+        soon(site.node.shutdown()).await;
+    });
+}
+
+#[test]
+fn a_client_that_has_given_up_says_why_and_begins_anew_when_it_is_used() {
+    run(async {
+        let mut site = Site::start("aws", &[]).await;
+        let mut options = patient();
+        options.reconnect.max_attempts = 1;
+        let client = soon(Client::connect(&site.url(), options)).await.expect("it connects");
+        let publisher = soon(client.publisher("billing")).await.expect("it connects");
+        assert_eq!(soon(site.node.shutdown()).await, Exit::Stopped);
+        let error = soon(publisher.publish(set("k", "1"))).await.expect_err("it has given up");
+        assert!(matches!(&error, PublishError::NotSent(Ended::Lost(_))), "{error:?}");
+        let error = soon(client.publish(set("k", "1"))).await.expect_err("nobody is there");
+        assert!(matches!(error, PublishError::NotSent(Ended::Lost(_))), "{error:?}");
+        site.node = Site::node(&site.data, site.name, &site.peers, site.listen).await;
+        soon(client.publish(set("k", "1"))).await.expect("a receipt");
+        soon(site.node.shutdown()).await;
+    });
+}
+
+#[test]
+fn an_application_that_was_refused_leaves_nothing_behind() {
+    run(async {
+        let site = Site::start("aws", &[]).await;
+        let client = site.node.client().clone();
+        soon(client.subscribe(Filter::named("no spaces"))).await.expect_err("it is refused");
+        let mut events = soon(site.node.events()).await.expect("it runs");
+        // Given up half-way, at any point of the way.
+        for polls in 0..6 {
+            let mut opening = Box::pin(client.subscribe(Filter::all()));
+            for _ in 0..polls {
+                std::future::poll_fn(|cx| {
+                    let _ = opening.as_mut().poll(cx);
+                    std::task::Poll::Ready(())
+                })
+                .await;
+            }
+        }
+        soon(site.node.stop()).await.expect("it runs");
+        let mut closed = 0;
+        while let Some(event) = soon(events.next()).await {
+            closed += usize::from(matches!(event, Happened::Closing { .. }));
+        }
+        assert_eq!(closed, 0, "nobody was there to be told of the end");
+        assert_eq!(soon(site.node.ended()).await, Exit::Stopped);
+    });
+}
+
+/// What is spawned has to be able to move between threads.
+fn movable<T: Send + 'static>(_: &T) {}
+
+#[test]
+fn everything_can_be_used_from_any_thread() {
+    run(async {
+        let site = Site::start("aws", &[]).await;
+        let node = site.node.clone();
+        movable(&node);
+        let future = async move {
+            let receipt = node.publish(set("k", "1")).await;
+            let subscription = node.subscribe(Filter::named("ledger")).await;
+            (receipt.is_ok(), subscription)
+        };
+        movable(&future);
+        let (published, subscription) = soon(future).await;
+        assert!(published);
+        movable(&subscription);
+        soon(site.node.shutdown()).await;
+    });
+}
