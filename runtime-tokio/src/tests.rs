@@ -1,594 +1,187 @@
-//! Connections as they must behave whatever the other side does. Every wait is bounded.
+//! Connections to the shell's own code, and how the daemon's client speaks over them.
 
-use std::future::Future;
-use std::net::SocketAddr;
-use std::time::Duration;
+#[path = "../../tests/shells/connections.rs"]
+mod connections;
 
-use bytes::Bytes;
-use slipstream_core::client::{CodecError, ConnectError, Outcome, Received};
-use slipstream_core::config::{Config, Durability, Limits};
-use slipstream_core::ids::{DialId, LinkId, NodeId};
-use slipstream_core::io::{Close, CloseCode, Frame, Input, Protocol};
-use slipstream_core::message::Kind;
-use slipstream_core::wire::{self, BatchKind, FrameWriter, Publish, Welcome, Wire};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
-use tokio::time::timeout;
+/// What the connections run on.
+mod runtime {
+    use std::time::Duration;
 
-use crate::daemon::connection::{Connection, ConnectionError, ConnectionOptions};
-use crate::dial;
-use crate::link::Link;
-use crate::listen::{self, Rules};
-use crate::node::{Exit, Node, Options};
-use crate::turn::{INPUTS, Incoming};
+    pub(super) use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    pub(super) use tokio::net::{TcpListener, TcpStream};
+    pub(super) use tokio::sync::mpsc::{Receiver, Sender, channel};
 
-const LINK: LinkId = LinkId::new(1);
+    pub(super) fn run(test: impl Future<Output = ()>) {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        runtime.unwrap().block_on(test);
+    }
 
-async fn soon<T>(what: impl Future<Output = T>) -> T {
-    timeout(Duration::from_secs(10), what).await.expect("it takes too long")
-}
+    pub(super) fn spawn(task: impl Future<Output = ()> + Send + 'static) {
+        tokio::spawn(task);
+    }
 
-fn limits() -> Limits {
-    Limits {
-        max_message_bytes: 1024,
-        handshake_timeout: Duration::from_millis(500),
-        ..Limits::default()
+    pub(super) async fn timeout<T>(limit: Duration, what: impl Future<Output = T>) -> Option<T> {
+        tokio::time::timeout(limit, what).await.ok()
     }
 }
 
-/// A listener, and what its connections tell the loop.
-struct Door {
-    address: SocketAddr,
-    sender: mpsc::Sender<Incoming>,
-    inputs: mpsc::Receiver<Incoming>,
-}
+#[cfg(feature = "daemon")]
+mod client {
+    //! How the daemon's client speaks over a connection.
+    use bytes::Bytes;
+    use slipstream_core::client::{CodecError, Outcome, Received};
+    use slipstream_core::config::{Durability, Limits};
+    use slipstream_core::io::{Close, CloseCode, Frame, Protocol};
+    use slipstream_core::message::Kind;
+    use slipstream_core::wire::{self, BatchKind, FrameWriter, Publish, Welcome, Wire};
 
-impl Door {
-    async fn open(limits: Limits) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let (sender, inputs) = mpsc::channel(INPUTS);
-        let rules = Rules { allowed_origins: Vec::new(), loopback: true, limits };
-        tokio::spawn(listen::run(listener, rules, sender.clone()));
-        Self { address, sender, inputs }
-    }
+    use super::connections::{Door, limits, soon};
+    use crate::daemon::connection::{Connection, ConnectionError, ConnectionOptions};
+    use crate::link::Link;
+    use crate::turn::Incoming;
 
-    fn url(&self) -> String {
-        format!("ws://{}/", self.address)
-    }
-
-    async fn next(&mut self) -> Incoming {
-        soon(self.inputs.recv()).await.expect("the sender is held here")
-    }
-
-    /// Takes the connection that was just made as link 1.
-    async fn link(&mut self) -> Link {
-        match self.next().await {
-            Incoming::Opened(opened) => Link::open(LINK, *opened, self.sender.clone()),
-            other => panic!("{other:?}"),
-        }
-    }
-
-    async fn frames(&mut self) -> Vec<Frame> {
-        match self.next().await {
-            Incoming::Received(LINK, frames, None) => frames,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    /// The frames that are left, up to the end that the other side causes; orders that end.
-    async fn last_frames(&mut self, link: &Link) -> Vec<Frame> {
-        let mut last = Vec::new();
-        loop {
-            match self.next().await {
-                Incoming::Received(LINK, frames, end) => {
-                    last.extend(frames);
-                    if let Some(end) = end {
-                        link.end(end);
-                        return last;
-                    }
-                }
-                other => panic!("{other:?}"),
-            }
-        }
-    }
-
-    /// Why the link ended; what else came before is passed over.
-    async fn down(&mut self) -> String {
-        loop {
-            if let Incoming::Input(Input::LinkDown { link: LINK, reason, .. }) = self.next().await {
-                return reason;
-            }
-        }
-    }
-
-    async fn raw(&self, headers: &str) -> (TcpStream, String) {
-        upgraded(self.address, headers).await
-    }
-}
-
-/// A raw connection behind its upgrade.
-async fn upgraded(address: SocketAddr, headers: &str) -> (TcpStream, String) {
-    let mut stream = TcpStream::connect(address).await.unwrap();
-    let request = format!(
-        "GET /?client=a HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-         {headers}\r\n"
-    );
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let response = head(&mut stream).await;
-    (stream, response)
-}
-
-async fn head(stream: &mut TcpStream) -> String {
-    let mut response = Vec::new();
-    while !response.ends_with(b"\r\n\r\n") {
-        response.push(soon(stream.read_u8()).await.unwrap());
-    }
-    String::from_utf8(response).unwrap()
-}
-
-/// A frame as a browser sends it, with a mask of zeros.
-fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mut frame = vec![first];
-    match payload.len() {
-        length @ 0..126 => frame.push(0x80 | length as u8),
-        length => {
-            frame.push(0x80 | 126);
-            frame.extend_from_slice(&u16::try_from(length).unwrap().to_be_bytes());
-        }
-    }
-    frame.extend_from_slice(&[0; 4]);
-    frame.extend_from_slice(payload);
-    frame
-}
-
-/// Reads to the end of the stream: the frames of a server, opcode and payload.
-async fn frames_of(stream: &mut TcpStream) -> Vec<(u8, Vec<u8>)> {
-    let mut rest = Vec::new();
-    soon(stream.read_to_end(&mut rest)).await.expect("no reset before the close frame is read");
-    let (mut rest, mut frames) = (&rest[..], Vec::new());
-    while let [first, second, behind @ ..] = rest {
-        let (length, from) = match second {
-            126 => (usize::from(u16::from_be_bytes([behind[0], behind[1]])), 2),
-            length => (usize::from(*length), 0),
+    /// Answers every message of one application, and delivers it back.
+    async fn fake_node(mut door: Door, protocol: Protocol) {
+        let mut link = door.link().await;
+        let send = |link: &mut Link, frame: Frame| {
+            link.transmit(frame);
+            link.flush();
         };
-        let (payload, next) = behind[from..].split_at(length);
-        frames.push((first & 0x0f, payload.to_vec()));
-        rest = next;
-    }
-    frames
-}
-
-/// Reads up to the close frame, which must be the last thing before the end of the stream.
-async fn close_of(stream: &mut TcpStream) -> (u16, String) {
-    let (opcode, payload) = frames_of(stream).await.pop().expect("a close frame");
-    assert_eq!(opcode, 8);
-    let (code, reason) = payload.split_at(2);
-    (u16::from_be_bytes([code[0], code[1]]), String::from_utf8(reason.into()).unwrap())
-}
-
-#[tokio::test]
-async fn what_cannot_be_read_is_closed_with_its_code() {
-    let cases = [
-        (masked(0x82, &[7; 4097]), 4413, "a frame of 4097 bytes is above the limit of 4096"),
-        (masked(0x81, &[0xff, 0xfe]), 1007, "text that is not UTF-8"),
-        (vec![0x82, 1, 0], 1002, "Received an unmasked frame from client"),
-        (b"GET / HTTP/1.1\r\n\r\n".to_vec(), 1002, ""),
-        (masked(0x83, &[]), 1002, ""),
-    ];
-    for (bytes, code, reason) in cases {
-        let mut door = Door::open(limits()).await;
-        let (mut stream, _) = door.raw("").await;
-        let link = door.link().await;
-        stream.write_all(&masked(0x81, b"before")).await.unwrap();
-        stream.write_all(&bytes).await.unwrap();
-        let before = Frame::Text(Bytes::from_static(b"before"));
-        assert_eq!(door.last_frames(&link).await, [before]);
-        let (closed, said) = close_of(&mut stream).await;
-        assert_eq!(closed, code, "{said}");
-        assert!(said.starts_with(reason), "{said}");
-        drop(stream);
-        assert!(door.down().await.starts_with(&format!("closed here: {code}")));
-    }
-}
-
-#[tokio::test]
-async fn a_frame_at_the_limit_passes() {
-    let mut door = Door::open(limits()).await;
-    let (mut stream, _) = door.raw("").await;
-    let _link = door.link().await;
-    stream.write_all(&masked(0x82, &[7; 4096])).await.unwrap();
-    assert_eq!(door.frames().await, [Frame::Binary(vec![7; 4096].into())]);
-}
-
-#[tokio::test]
-async fn pings_are_answered_and_reported_and_closes_are_echoed() {
-    let mut door = Door::open(limits()).await;
-    let (mut stream, _) = door.raw("").await;
-    let link = door.link().await;
-    stream.write_all(&masked(0x89, b"hello")).await.unwrap();
-    assert_eq!(door.frames().await, [Frame::Ping(Bytes::from_static(b"hello"))]);
-    let mut pong = [0; 7];
-    soon(stream.read_exact(&mut pong)).await.unwrap();
-    assert_eq!(&pong, b"\x8a\x05hello");
-    stream.write_all(&masked(0x88, b"\x03\xe8bye")).await.unwrap();
-    assert_eq!(door.last_frames(&link).await, []);
-    assert_eq!(close_of(&mut stream).await, (1000, "bye".into()));
-    drop(stream);
-    assert_eq!(door.down().await, "closed by the other side: 1000 bye");
-}
-
-#[tokio::test]
-async fn a_cut_connection_is_told_without_delay() {
-    let mut door = Door::open(limits()).await;
-    let (stream, _) = door.raw("").await;
-    let link = door.link().await;
-    drop(stream);
-    assert_eq!(door.last_frames(&link).await, []);
-    assert_eq!(door.down().await, "the connection was closed without a close frame");
-}
-
-#[tokio::test]
-async fn nothing_is_read_while_paused() {
-    let mut door = Door::open(limits()).await;
-    let (mut stream, _) = door.raw("").await;
-    let link = door.link().await;
-    link.pause();
-    stream.write_all(&masked(0x81, b"later")).await.unwrap();
-    let quiet = timeout(Duration::from_millis(100), door.inputs.recv()).await;
-    assert!(quiet.is_err(), "{quiet:?}");
-    link.resume();
-    assert_eq!(door.frames().await, [Frame::Text(Bytes::from_static(b"later"))]);
-}
-
-#[tokio::test]
-async fn a_turn_is_reported_once_and_the_close_comes_after_it() {
-    let mut door = Door::open(limits()).await;
-    let (mut stream, _) = door.raw("").await;
-    let mut link = door.link().await;
-    for text in [&b"one"[..], b"two"] {
-        link.transmit(Frame::Text(Bytes::from_static(text)));
-    }
-    link.flush();
-    link.transmit(Frame::Text(Bytes::from_static(b"three")));
-    link.close(Close { code: CloseCode::GoingAway, reason: "x".repeat(200) });
-    let mut frames = [0; 17];
-    soon(stream.read_exact(&mut frames)).await.unwrap();
-    assert_eq!(&frames, b"\x81\x03one\x81\x03two\x81\x05three");
-    assert_eq!(close_of(&mut stream).await, (1001, "x".repeat(123)));
-    drop(stream);
-    let (mut all, mut sum) = (0, 0);
-    while all < 3 {
-        let Incoming::Input(Input::Sent { link: LINK, frames, cost }) = door.next().await else {
-            panic!("not sent");
-        };
-        (all, sum) = (all + frames, sum + cost);
-    }
-    assert_eq!((all, sum), (3, 11 + 3 * 64));
-    assert!(door.down().await.starts_with("closed here: 1001 xxx"));
-}
-
-#[tokio::test]
-async fn a_peer_that_does_not_read_cannot_hold_up_the_end() {
-    let mut door = Door::open(limits()).await;
-    let (stream, _) = door.raw("").await;
-    let mut link = door.link().await;
-    for _ in 0..2000 {
-        link.transmit(Frame::Binary(vec![0; 4096].into()));
-    }
-    link.close(Close { code: CloseCode::Limit, reason: String::new() });
-    assert_eq!(door.down().await, "closed here: 4429 ");
-    drop(stream);
-}
-
-#[tokio::test]
-async fn what_is_no_upgrade_is_answered_with_a_reason() {
-    let door = Door::open(limits()).await;
-    let upgrade = "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-                   Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
-    let long = format!("GET / HTTP/1.1\r\nX: {}\r\n\r\n", "x".repeat(80_000));
-    let cases = [
-        ("GET / HTTP/1.1\r\nHost: x\r\n\r\n".into(), "426", "WebSocket endpoint"),
-        ("POST / HTTP/1.1\r\nHost: x\r\n\r\n".into(), "400", "GET"),
-        ("\u{1}\u{2}\r\n\r\n".into(), "400", ""),
-        (format!("{upgrade}Origin: https://evil.example\r\n\r\n"), "403", "allowed_origins"),
-        (format!("{upgrade}Sec-WebSocket-Protocol: mqtt\r\n\r\n"), "400", "slipstream.json.v1"),
-        (long, "400", "65536"),
-    ];
-    for (request, status, reason) in cases {
-        let mut stream = TcpStream::connect(door.address).await.unwrap();
-        stream.write_all(request.as_bytes()).await.unwrap();
-        let mut response = String::new();
-        soon(stream.read_to_string(&mut response)).await.unwrap();
-        assert!(response.starts_with(&format!("HTTP/1.1 {status} ")), "{response}");
-        assert!(response.contains(reason), "{response}");
-    }
-}
-
-#[tokio::test]
-async fn loopback_pages_may_connect_and_the_subprotocol_is_confirmed() {
-    let mut door = Door::open(limits()).await;
-    let headers = "Origin: http://localhost:8080\r\n\
-                   Sec-WebSocket-Protocol: mqtt, slipstream.postcard.v1\r\n";
-    let (_stream, response) = door.raw(headers).await;
-    assert!(response.starts_with("HTTP/1.1 101 "), "{response}");
-    assert!(response.to_lowercase().contains("sec-websocket-protocol: slipstream.postcard.v1"));
-    let Incoming::Opened(mut opened) = door.next().await else { panic!("not opened") };
-    let up = opened.up(LINK);
-    assert_eq!((up.protocol, up.query.as_str()), (Protocol::Postcard, "client=a"));
-}
-
-#[tokio::test]
-async fn a_handshake_that_does_not_end_gives_its_place_back() {
-    let mut door = Door::open(Limits { max_connections: 1, ..limits() }).await;
-    let mut silent = TcpStream::connect(door.address).await.unwrap();
-    silent.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
-    assert_eq!(soon(silent.read(&mut [0; 9])).await.unwrap(), 0);
-    let (_stream, response) = door.raw("").await;
-    assert!(response.starts_with("HTTP/1.1 101 "), "{response}");
-    assert!(matches!(door.next().await, Incoming::Opened(_)));
-}
-
-#[tokio::test]
-async fn one_connection_too_many_is_told_so() {
-    let mut door = Door::open(Limits { max_connections: 1, ..limits() }).await;
-    let (first, _) = door.raw("").await;
-    let link = door.link().await;
-    let (mut second, _) = door.raw("").await;
-    let (code, reason) = close_of(&mut second).await;
-    assert_eq!(code, 4429);
-    assert!(reason.contains("max_connections"), "{reason}");
-    drop((first, link));
-    door.down().await;
-    let (_third, _) = door.raw("").await;
-    assert!(matches!(door.next().await, Incoming::Opened(_)));
-}
-
-#[tokio::test]
-async fn a_dialled_link_carries_frames_both_ways() {
-    let mut door = Door::open(limits()).await;
-    let (sender, mut dialled) = mpsc::channel(INPUTS);
-    tokio::spawn(dial::run(DialId::new(3), door.url(), limits(), sender.clone()));
-    let mut here = door.link().await;
-    let Some(Incoming::Opened(mut opened)) = soon(dialled.recv()).await else { panic!() };
-    let up = opened.up(LINK);
-    assert_eq!((up.dial, up.remote), (Some(DialId::new(3)), door.address.to_string()));
-    let mut there = Link::open(LINK, *opened, sender);
-    there.transmit(Frame::Binary(Bytes::from_static(b"from there")));
-    there.flush();
-    assert_eq!(door.frames().await, [Frame::Binary(Bytes::from_static(b"from there"))]);
-    here.transmit(Frame::Ping(Bytes::from_static(b"p")));
-    here.flush();
-    let mut received = Vec::new();
-    while received.is_empty() {
-        if let Some(Incoming::Received(_, frames, _)) = soon(dialled.recv()).await {
-            received = frames;
-        }
-    }
-    assert_eq!(received, [Frame::Ping(Bytes::from_static(b"p"))]);
-    loop {
-        if let Incoming::Received(_, frames, _) = door.next().await {
-            assert_eq!(frames, [Frame::Pong(Bytes::from_static(b"p"))]);
-            break;
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_dial_that_fails_says_why() {
-    let connect = async |url: &str| {
-        let failed = dial::connect(url, Protocol::Postcard, None, &limits()).await;
-        failed.expect_err("nobody is there")
-    };
-    assert!(matches!(connect("http://x/").await, ConnectError::BadUrl(_)));
-    assert!(matches!(connect("wss://x/").await, ConnectError::NoTls));
-    let unused = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("ws://{}/", unused.local_addr().unwrap());
-    assert!(matches!(connect(&url).await, ConnectError::TimedOut(_)));
-    drop(unused);
-    assert!(matches!(connect(&url).await, ConnectError::Unreachable(_)));
-    let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("ws://{}/", other.local_addr().unwrap());
-    tokio::spawn(async move {
-        let (mut stream, _) = other.accept().await.unwrap();
-        head(&mut stream).await;
-        stream.write_all(b"HTTP/1.1 403 Forbidden\r\n\r\ngo away").await.unwrap();
-    });
-    let refused = connect(&url).await.to_string();
-    assert_eq!(refused, "refused with HTTP 403: go away");
-}
-
-/// Answers every message of one application, and delivers it back.
-async fn fake_node(mut door: Door, protocol: Protocol) {
-    let mut link = door.link().await;
-    let send = |link: &mut Link, frame: Frame| {
-        link.transmit(frame);
-        link.flush();
-    };
-    if protocol == Protocol::Json {
-        let welcome = br#"{"type":"WELCOME","instanceId":"n","client":null,"resumed":false,
+        if protocol == Protocol::Json {
+            let welcome = br#"{"type":"WELCOME","instanceId":"n","client":null,"resumed":false,
             "tags":["a","b"],"window":256,"maxMessageBytes":9,"version":"1"}"#;
-        send(&mut link, Frame::Text(Bytes::from_static(welcome)));
-    }
-    while let Some(incoming) = door.inputs.recv().await {
-        let Incoming::Received(_, frames, end) = incoming else { continue };
-        for frame in frames {
-            match frame {
-                Frame::Binary(bytes) => match Wire::decode(&bytes).unwrap() {
-                    Wire::Connect(_) => send(&mut link, Frame::Binary(greeting())),
-                    Wire::Publish(batch) => {
-                        send(&mut link, Frame::Binary(receipts(&batch)));
-                        send(&mut link, Frame::Binary(Wire::Synced.encode()));
-                    }
-                    other => panic!("{other:?}"),
-                },
-                Frame::Text(text) => {
-                    let text = std::str::from_utf8(&text).unwrap();
-                    assert!(text.contains(r#""value":{"a": 1.10}"#), "{text}");
-                    assert!(text.contains(r#""targetedTags":["x","y"]"#), "{text}");
-                    let receipt = br#"{"type":"ACK","messageId":"m","version":"0-0-n",
+            send(&mut link, Frame::Text(Bytes::from_static(welcome)));
+        }
+        while let Some(incoming) = door.inputs.recv().await {
+            let Incoming::Received(_, frames, end) = incoming else { continue };
+            for frame in frames {
+                match frame {
+                    Frame::Binary(bytes) => match Wire::decode(&bytes).unwrap() {
+                        Wire::Connect(_) => send(&mut link, Frame::Binary(greeting())),
+                        Wire::Publish(batch) => {
+                            send(&mut link, Frame::Binary(receipts(&batch)));
+                            send(&mut link, Frame::Binary(Wire::Synced.encode()));
+                        }
+                        other => panic!("{other:?}"),
+                    },
+                    Frame::Text(text) => {
+                        let text = std::str::from_utf8(&text).unwrap();
+                        assert!(text.contains(r#""value":{"a": 1.10}"#), "{text}");
+                        assert!(text.contains(r#""targetedTags":["x","y"]"#), "{text}");
+                        let receipt = br#"{"type":"ACK","messageId":"m","version":"0-0-n",
                         "level":"durable"}"#;
-                    let delivery = br#"{"type":"SK","messageId":"m\n","key":"k",
+                        let delivery = br#"{"type":"SK","messageId":"m\n","key":"k",
                         "value":{"a": 1.10},"originInstanceId":"n","sourceInstanceId":"n",
                         "messagePath":["n","o"],"version":"0-0-n","deliveryId":17,"redelivery":2,
                         "conflated":3}"#;
-                    send(&mut link, Frame::Text(Bytes::from_static(receipt)));
-                    send(&mut link, Frame::Text(Bytes::from_static(delivery)));
+                        send(&mut link, Frame::Text(Bytes::from_static(receipt)));
+                        send(&mut link, Frame::Text(Bytes::from_static(delivery)));
+                    }
+                    Frame::Ping(_) | Frame::Pong(_) => {}
                 }
-                Frame::Ping(_) | Frame::Pong(_) => {}
+            }
+            if let Some(end) = end {
+                link.end(end);
             }
         }
-        if let Some(end) = end {
-            link.end(end);
-        }
     }
-}
 
-fn greeting() -> Bytes {
-    let welcome = Welcome {
-        protocol: 1,
-        instance: "n".into(),
-        client: String::new(),
-        resumed: false,
-        tags: "a,b".into(),
-        window: 256,
-        max_message_bytes: 9,
-        version: "1".into(),
-    };
-    Wire::Welcome(welcome).encode()
-}
+    fn greeting() -> Bytes {
+        let welcome = Welcome {
+            protocol: 1,
+            instance: "n".into(),
+            client: String::new(),
+            resumed: false,
+            tags: "a,b".into(),
+            window: 256,
+            max_message_bytes: 9,
+            version: "1".into(),
+        };
+        Wire::Welcome(welcome).encode()
+    }
 
-fn receipts(batch: &[u8]) -> Bytes {
-    let mut writer = FrameWriter::new(BatchKind::Outcomes);
-    for publish in wire::records::<Publish<'_>>(batch).unwrap() {
-        writer.push(&wire::Outcome::Receipt {
-            id: publish.id,
-            version: Default::default(),
-            duplicate: false,
-            level: Durability::Full,
+    fn receipts(batch: &[u8]) -> Bytes {
+        let mut writer = FrameWriter::new(BatchKind::Outcomes);
+        for publish in wire::records::<Publish<'_>>(batch).unwrap() {
+            writer.push(&wire::Outcome::Receipt {
+                id: publish.id,
+                version: Default::default(),
+                duplicate: false,
+                level: Durability::Full,
+            });
+        }
+        writer.finish()
+    }
+
+    async fn connected(protocol: Protocol, window: usize) -> Connection {
+        let door = Door::open(Limits { max_message_bytes: 1 << 20, ..limits() }).await;
+        let url = door.url();
+        tokio::spawn(fake_node(door, protocol));
+        let options = ConnectionOptions { protocol, window, ..ConnectionOptions::default() };
+        let client = soon(Connection::connect(&url, &options)).await.unwrap();
+        assert_eq!((client.welcome.instance.as_str(), client.welcome.tags.as_str()), ("n", "a,b"));
+        client
+    }
+
+    fn publication(id: &str) -> Publish<'_> {
+        Publish { kind: Kind::Sk, id, key: "k", tags: "x,y", ttl_ms: 0, body: r#"{"a": 1.10}"# }
+    }
+
+    #[tokio::test]
+    async fn a_client_gets_its_receipts_in_order_through_a_small_window() {
+        let mut client = connected(Protocol::Postcard, 100).await;
+        let ids: Vec<String> = (0..5000).map(|number| number.to_string()).collect();
+        let messages: Vec<_> = ids.iter().map(|id| publication(id)).collect();
+        let mut outcomes = Vec::new();
+        soon(client.publish(&messages, &mut outcomes)).await.unwrap();
+        let received: Vec<_> = outcomes
+            .iter()
+            .map(|outcome| match outcome {
+                Outcome::Receipt { id, .. } => id.as_str(),
+                Outcome::Refused(refused) => panic!("{refused}"),
+            })
+            .collect();
+        assert_eq!(received, ids);
+        assert!(matches!(soon(client.receiver.next()).await, Ok(Received::Synced)));
+    }
+
+    #[tokio::test]
+    async fn a_client_speaks_json_and_leaves_values_as_they_are() {
+        let mut client = connected(Protocol::Json, 100).await;
+        let mut outcomes = Vec::new();
+        soon(client.publish(&[publication("m")], &mut outcomes)).await.unwrap();
+        assert!(matches!(&outcomes[..], [Outcome::Receipt { id, .. }] if id.as_str() == "m"));
+        let Ok(Received::Deliveries(deliveries)) = soon(client.receiver.next()).await else {
+            panic!()
+        };
+        let [delivery] = &deliveries[..] else { panic!() };
+        assert_eq!((delivery.id.get(), delivery.redelivery, delivery.conflated), (17, 2, 3));
+        assert_eq!((delivery.message_id(), delivery.value()), ("m\n", r#"{"a": 1.10}"#));
+        assert_eq!((delivery.path(), delivery.kind()), ("n,o", "SK"));
+        let bad = [Publish { body: "{", ..publication("m") }];
+        let refused = soon(client.publish(&bad, &mut outcomes)).await;
+        assert!(
+            matches!(refused, Err(ConnectionError::Codec(CodecError::BadValue { .. }))),
+            "{refused:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_client_hears_why_it_was_closed() {
+        let mut door = Door::open(limits()).await;
+        let url = door.url();
+        let closing = tokio::spawn(async move {
+            let mut link = door.link().await;
+            link.close(Close { code: CloseCode::Unauthorized, reason: "who are you?".into() });
+            door.down().await;
         });
-    }
-    writer.finish()
-}
-
-async fn connected(protocol: Protocol, window: usize) -> Connection {
-    let door = Door::open(Limits { max_message_bytes: 1 << 20, ..limits() }).await;
-    let url = door.url();
-    tokio::spawn(fake_node(door, protocol));
-    let options = ConnectionOptions { protocol, window, ..ConnectionOptions::default() };
-    let client = soon(Connection::connect(&url, &options)).await.unwrap();
-    assert_eq!((client.welcome.instance.as_str(), client.welcome.tags.as_str()), ("n", "a,b"));
-    client
-}
-
-fn publication(id: &str) -> Publish<'_> {
-    Publish { kind: Kind::Sk, id, key: "k", tags: "x,y", ttl_ms: 0, body: r#"{"a": 1.10}"# }
-}
-
-#[tokio::test]
-async fn a_client_gets_its_receipts_in_order_through_a_small_window() {
-    let mut client = connected(Protocol::Postcard, 100).await;
-    let ids: Vec<String> = (0..5000).map(|number| number.to_string()).collect();
-    let messages: Vec<_> = ids.iter().map(|id| publication(id)).collect();
-    let mut outcomes = Vec::new();
-    soon(client.publish(&messages, &mut outcomes)).await.unwrap();
-    let received: Vec<_> = outcomes
-        .iter()
-        .map(|outcome| match outcome {
-            Outcome::Receipt { id, .. } => id.as_str(),
-            Outcome::Refused(refused) => panic!("{refused}"),
-        })
-        .collect();
-    assert_eq!(received, ids);
-    assert!(matches!(soon(client.receiver.next()).await, Ok(Received::Synced)));
-}
-
-#[tokio::test]
-async fn a_client_speaks_json_and_leaves_values_as_they_are() {
-    let mut client = connected(Protocol::Json, 100).await;
-    let mut outcomes = Vec::new();
-    soon(client.publish(&[publication("m")], &mut outcomes)).await.unwrap();
-    assert!(matches!(&outcomes[..], [Outcome::Receipt { id, .. }] if id.as_str() == "m"));
-    let Ok(Received::Deliveries(deliveries)) = soon(client.receiver.next()).await else { panic!() };
-    let [delivery] = &deliveries[..] else { panic!() };
-    assert_eq!((delivery.id.get(), delivery.redelivery, delivery.conflated), (17, 2, 3));
-    assert_eq!((delivery.message_id(), delivery.value()), ("m\n", r#"{"a": 1.10}"#));
-    assert_eq!((delivery.path(), delivery.kind()), ("n,o", "SK"));
-    let bad = [Publish { body: "{", ..publication("m") }];
-    let refused = soon(client.publish(&bad, &mut outcomes)).await;
-    assert!(
-        matches!(refused, Err(ConnectionError::Codec(CodecError::BadValue { .. }))),
-        "{refused:?}"
-    );
-}
-
-#[tokio::test]
-async fn a_client_hears_why_it_was_closed() {
-    let mut door = Door::open(limits()).await;
-    let url = door.url();
-    let closing = tokio::spawn(async move {
-        let mut link = door.link().await;
-        link.close(Close { code: CloseCode::Unauthorized, reason: "who are you?".into() });
-        door.down().await;
-    });
-    let refused = soon(Connection::connect(&url, &ConnectionOptions::default())).await;
-    assert!(
-        matches!(&refused, Err(ConnectionError::Closed { code: 4401, reason, by_node: true })
+        let refused = soon(Connection::connect(&url, &ConnectionOptions::default())).await;
+        assert!(
+            matches!(&refused, Err(ConnectionError::Closed { code: 4401, reason, by_node: true })
             if reason == "who are you?"),
-        "{refused:?}"
-    );
-    soon(closing).await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_came_before_the_end_is_answered_before_the_close_frame() {
-    let data = tempfile::tempdir().unwrap();
-    let anywhere = "127.0.0.1:0".parse().unwrap();
-    let node = soon(Node::start(options(data.path(), anywhere))).await.unwrap();
-    let bad = masked(0x81, b"[]");
-    let ends = [(masked(0x88, b"\x03\xe8"), 1000), (masked(0xc1, &[]), 1002)];
-    // Often, as an answer that races with the close frame wins now and then.
-    for (end, code) in ends.iter().cycle().take(100) {
-        let (mut stream, _) = upgraded(node.local_addr(), "").await;
-        let mut greeting = Vec::new();
-        while !greeting.ends_with(br#"{"type":"SYNCED"}"#) {
-            greeting.push(soon(stream.read_u8()).await.unwrap());
-        }
-        // One write, so that the end is there as soon as the frame is.
-        stream.write_all(&[&bad[..], end].concat()).await.unwrap();
-        let frames = frames_of(&mut stream).await;
-        let error = |(_, payload): &(u8, Vec<u8>)| payload.starts_with(br#"{"type":"ERR""#);
-        assert!(frames.iter().any(error), "{frames:?}");
-        let (opcode, close) = frames.last().expect("a close frame");
-        assert_eq!((*opcode, &close[..2]), (8, &u16::to_be_bytes(*code)[..]));
-    }
-    assert_eq!(soon(node.shutdown()).await, Exit::Stopped);
-}
-
-fn options(data_dir: &std::path::Path, listen: SocketAddr) -> Options {
-    let config = Config::new(NodeId::new("n").unwrap());
-    Options { config, data_dir: data_dir.into(), listen, allowed_origins: Vec::new() }
-}
-
-#[tokio::test]
-async fn a_node_starts_answers_and_says_why_another_cannot() {
-    let anywhere = "127.0.0.1:0".parse().unwrap();
-    let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let node = soon(Node::start(options(one.path(), anywhere))).await.unwrap();
-    soon(node.alive()).await.unwrap();
-    let same_address = options(two.path(), node.local_addr());
-    let mut bad_peer = options(two.path(), anywhere);
-    bad_peer.config.peers = vec!["gcp-1:7400".into()];
-    let cases = [
-        (options(one.path(), anywhere), "slipstream.db is in use"),
-        (same_address, "cannot listen on 127.0.0.1"),
-        (bad_peer, "must look like ws://HOST:PORT/"),
-    ];
-    for (options, reason) in cases {
-        let error = soon(Node::start(options)).await.expect_err("it cannot start");
-        assert_eq!(error.exit_code(), 2);
-        assert!(error.to_string().contains(reason), "{error}");
+            "{refused:?}"
+        );
+        soon(closing).await.unwrap();
     }
 }

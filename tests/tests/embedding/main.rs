@@ -4,4 +4,9 @@
 //! That the scenarios compile against both shells shows that names and types are the same; that
 //! they pass shows that both behave the same.
 
+// The scenarios are compiled once per shell.
+#![allow(clippy::duplicate_mod)]
+
+mod mixed;
+mod on_smol;
 mod on_tokio;

@@ -1,0 +1,195 @@
+//! Opens connections: to the peers that the node wants, and for the client.
+//!
+//! One deadline stands over name lookup, TCP and the upgrade. What fails is told in words that
+//! name the cause; who tries again, and when, is decided elsewhere.
+
+use std::io;
+
+use async_tungstenite::tungstenite::error::Error;
+use async_tungstenite::tungstenite::handshake::client::{
+    Request, Response, generate_key, generate_request,
+};
+use async_tungstenite::tungstenite::handshake::derive_accept_key;
+use async_tungstenite::tungstenite::handshake::machine::TryParse;
+use async_tungstenite::tungstenite::http::{self, StatusCode, Uri};
+use async_tungstenite::tungstenite::protocol::Role;
+use slipstream_core::client::ConnectError;
+use slipstream_core::config::Limits;
+use slipstream_core::ids::DialId;
+use slipstream_core::io::{Input, Protocol};
+use smol::io::{AsyncReadExt, AsyncWriteExt};
+use smol::net::TcpStream;
+
+use crate::link::Opened;
+use crate::stand_ins::{Sender, timeout};
+use crate::turn::Incoming;
+
+/// Dials a peer and reports what came of it.
+pub(crate) async fn run(dial: DialId, url: String, limits: Limits, inputs: Sender<Incoming>) {
+    let incoming = match connect(&url, Protocol::Postcard, None, &limits).await {
+        Ok(opened) => Incoming::Opened(Box::new(Opened { dial: Some(dial), ..opened })),
+        Err(error) => Incoming::Input(Input::DialFailed { dial, reason: error.to_string() }),
+    };
+    // A loop that is gone needs to know nothing.
+    let _ = inputs.send(incoming).await;
+}
+
+/// Opens a connection that speaks `protocol`, within `limits.handshake_timeout`.
+///
+/// # Errors
+/// [`ConnectError`] says what failed and what to look at.
+pub(crate) async fn connect(
+    url: &str,
+    protocol: Protocol,
+    token: Option<&str>,
+    limits: &Limits,
+) -> Result<Opened, ConnectError> {
+    let deadline = limits.handshake_timeout;
+    match timeout(deadline, upgrade(url, protocol, token, limits)).await {
+        Some(opened) => opened,
+        None => Err(ConnectError::TimedOut(deadline)),
+    }
+}
+
+async fn upgrade(
+    url: &str,
+    protocol: Protocol,
+    token: Option<&str>,
+    limits: &Limits,
+) -> Result<Opened, ConnectError> {
+    let (uri, host, port) = parse(url)?;
+    let request = request(&uri, protocol, token).map_err(|_| bad(url))?;
+    let address = (host.trim_start_matches('[').trim_end_matches(']'), port);
+    let mut stream = TcpStream::connect(address).await.map_err(unreachable)?;
+    let (request, key) = generate_request(request).map_err(not_a_node)?;
+    stream.write_all(&request).await.map_err(unreachable)?;
+    let (response, rest) = match read_head::<Response>(&mut stream).await {
+        Ok(head) => head,
+        Err(HeadError::Lost(error)) => return Err(unreachable(error)),
+        Err(HeadError::Bad(reason)) => return Err(ConnectError::NotANode(reason)),
+    };
+    check(&response, &key, protocol, &rest)?;
+    Ok(Opened {
+        stream,
+        rest,
+        role: Role::Client,
+        largest: limits.max_frame_bytes(),
+        dial: None,
+        protocol,
+        remote: format!("{host}:{port}"),
+        query: uri.query().unwrap_or_default().into(),
+        slot: None,
+    })
+}
+
+/// Whether the response is that of a node which speaks `protocol` (RFC 6455 section 4.1).
+fn check(
+    response: &Response,
+    key: &str,
+    protocol: Protocol,
+    body: &[u8],
+) -> Result<(), ConnectError> {
+    let says = |name: &str, value: &str| {
+        let header = response.headers().get(name).and_then(|header| header.to_str().ok());
+        header.is_some_and(|header| header.eq_ignore_ascii_case(value))
+    };
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        let reason = String::from_utf8_lossy(&body[..body.len().min(500)]).trim().to_owned();
+        Err(ConnectError::Refused { status: response.status().as_u16(), reason })
+    } else if !says("Upgrade", "websocket")
+        || !says("Connection", "Upgrade")
+        || !says("Sec-WebSocket-Accept", &derive_accept_key(key.as_bytes()))
+    {
+        Err(ConnectError::NotANode("the answer is no WebSocket upgrade".into()))
+    } else if !says("Sec-WebSocket-Protocol", protocol.name()) {
+        Err(ConnectError::NotANode(format!("it does not speak {}", protocol.name())))
+    } else {
+        Ok(())
+    }
+}
+
+fn unreachable(error: io::Error) -> ConnectError {
+    ConnectError::Unreachable(error.to_string())
+}
+
+fn not_a_node(error: Error) -> ConnectError {
+    ConnectError::NotANode(error.to_string())
+}
+
+/// Longest request or response of an upgrade: room for a token of 8 KiB, percent-encoded.
+const MAX_HEAD: usize = 64 * 1024;
+
+/// Why there is no request or response.
+pub(crate) enum HeadError {
+    /// The connection ended.
+    Lost(io::Error),
+    /// It is none, or too long.
+    Bad(String),
+}
+
+/// Reads an HTTP request or response up to its body. Returns what was read behind it, too.
+pub(crate) async fn read_head<T: TryParse>(
+    stream: &mut TcpStream,
+) -> Result<(T, Vec<u8>), HeadError> {
+    let (mut read, mut chunk) = (Vec::with_capacity(1024), [0; 1024]);
+    while read.len() < MAX_HEAD {
+        match stream.read(&mut chunk).await.map_err(HeadError::Lost)? {
+            0 => return Err(HeadError::Lost(io::ErrorKind::UnexpectedEof.into())),
+            size => read.extend_from_slice(&chunk[..size]),
+        }
+        match T::try_parse(&read) {
+            Ok(Some((size, head))) => return Ok((head, read.split_off(size))),
+            Ok(None) => {}
+            Err(error) => return Err(HeadError::Bad(error.to_string())),
+        }
+    }
+    Err(HeadError::Bad(format!("more than {MAX_HEAD} bytes of HTTP headers")))
+}
+
+/// Whether a node could dial this URL.
+///
+/// # Errors
+/// [`ConnectError::BadUrl`] or [`ConnectError::NoTls`].
+pub fn check_url(url: &str) -> Result<(), ConnectError> {
+    parse(url).map(|_| ())
+}
+
+/// The URL with this query string instead of its own.
+pub(crate) fn with_query(url: &str, query: &str) -> String {
+    let bare = url.split('?').next().unwrap_or_default();
+    format!("{bare}?{query}")
+}
+
+fn bad(url: &str) -> ConnectError {
+    // The query may hold a token.
+    ConnectError::BadUrl(url.split('?').next().unwrap_or_default().into())
+}
+
+fn parse(url: &str) -> Result<(Uri, String, u16), ConnectError> {
+    let uri: Uri = url.parse().map_err(|_| bad(url))?;
+    let default_port = match uri.scheme_str() {
+        Some("ws") => 80,
+        Some("wss") => return Err(ConnectError::NoTls),
+        _ => return Err(bad(url)),
+    };
+    let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(|| bad(url))?.to_owned();
+    let port = uri.port_u16().unwrap_or(default_port);
+    Ok((uri, host, port))
+}
+
+fn request(uri: &Uri, protocol: Protocol, token: Option<&str>) -> Result<Request, http::Error> {
+    let authority = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
+    let mut request = Request::builder()
+        .uri(uri)
+        // What stands before an @ is no part of the host.
+        .header("Host", authority.rsplit('@').next().unwrap_or_default())
+        .header("Connection", "Upgrade")
+        .header("Upgrade", "websocket")
+        .header("Sec-WebSocket-Version", "13")
+        .header("Sec-WebSocket-Key", generate_key())
+        .header("Sec-WebSocket-Protocol", protocol.name());
+    if let Some(token) = token {
+        request = request.header("Authorization", format!("Bearer {token}"));
+    }
+    request.body(())
+}

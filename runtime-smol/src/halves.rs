@@ -1,0 +1,312 @@
+//! The two halves of a connection: what reads frames from it, and what writes them.
+//!
+//! Here is all that this crate knows of the WebSocket library: its limits, all of them explicit,
+//! and its errors. What a WebSocket endpoint must answer by itself is answered here: pings, closes,
+//! and the close codes 1002, 1007 and 4413 for what cannot be read at all. The library would drop
+//! the connection without them.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+
+use async_tungstenite::WebSocketStream;
+use async_tungstenite::tungstenite::error::{CapacityError, Error, ProtocolError};
+use async_tungstenite::tungstenite::protocol::frame::Frame as RawFrame;
+use async_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
+use async_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSocketConfig};
+use bytes::Bytes;
+use futures_util::{FutureExt, SinkExt, StreamExt};
+use slipstream_core::ids::LinkId;
+use slipstream_core::io::{CloseCode, End, Frame, Input, Protocol};
+use smol::future::or;
+use smol::io::{AsyncReadExt, AsyncWriteExt, Empty, Sink, empty, sink};
+use smol::net::TcpStream;
+
+use crate::link::{Flow, Outgoing, QUEUE, ended};
+use crate::stand_ins::{Join, Receiver, Sender, Watch, when};
+use crate::turn::Incoming;
+
+/// Frames and bytes that one wake-up of a reader hands to the loop at most.
+const BATCH_FRAMES: usize = 256;
+const BATCH_BYTES: usize = 256 * 1024;
+/// Bytes that a writer takes from its queue before it reports them as sent.
+const FLUSH_BYTES: usize = 256 * 1024;
+/// A writer that sent more than this at once gives the memory back: the buffer that held it would
+/// keep its size for the life of the connection.
+const LARGE: usize = 1024 * 1024;
+/// Bytes that are gathered before the socket is given them.
+const WRITE_BUFFER: usize = 64 * 1024;
+/// One read from the socket, and memory that every connection has. Measured with frames from 256
+/// bytes to 240 KiB, 64 KiB is no faster than 16 KiB; applications with JSON, of which there may
+/// be many, do with less.
+const READ_BUFFER_BINARY: usize = 16 * 1024;
+const READ_BUFFER_JSON: usize = 8 * 1024;
+/// Longest reason in a close frame (RFC 6455 section 5.5).
+const MAX_REASON: usize = 123;
+
+const BROKEN_FRAMING: u16 = 1002;
+const NOT_UTF8: u16 = 1007;
+
+/// The half that writes. Its codec never reads.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    socket: WebSocketStream<Join<Empty, TcpStream>>,
+    role: Role,
+    largest: usize,
+}
+
+impl Writer {
+    pub(crate) async fn new(write: TcpStream, role: Role, largest: usize) -> Self {
+        // Room for what is gathered and for a frame on top, twice, as masks and headers take some.
+        let room = WRITE_BUFFER + largest.saturating_mul(2).saturating_add(1024);
+        let config = WebSocketConfig::default()
+            .read_buffer_size(0)
+            .write_buffer_size(WRITE_BUFFER)
+            .max_write_buffer_size(room);
+        let half = Join { read: empty(), write };
+        let socket = WebSocketStream::from_raw_socket(half, role, Some(config)).await;
+        Self { socket, role, largest }
+    }
+
+    /// Gathers a frame.
+    pub(crate) async fn feed(&mut self, frame: Frame) -> Result<(), Error> {
+        self.socket.feed(message(frame)).await
+    }
+
+    /// Gives the socket what was gathered.
+    pub(crate) async fn flush(&mut self) -> Result<(), Error> {
+        self.socket.flush().await
+    }
+
+    /// Sends what is queued until the end is ordered, then the close frame.
+    pub(crate) async fn run(
+        mut self,
+        id: LinkId,
+        mut queued: Receiver<Outgoing>,
+        inputs: Sender<Incoming>,
+        flow: &Watch<Flow>,
+    ) -> Result<(), Error> {
+        loop {
+            // The queue comes first: what was queued before the end is sent before it.
+            let first = or(queued.recv(), ended(flow).map(|()| None)).await;
+            let Some(first) = first else { break };
+            let (frames, cost) = self.send(first, &mut queued).await?;
+            let sent = Input::Sent { link: id, frames, cost };
+            if frames > 0 && inputs.send(Incoming::Input(sent)).await.is_err() {
+                break;
+            }
+            if cost > LARGE {
+                let socket = self.socket.into_inner();
+                self = Self::new(socket.write, self.role, self.largest).await;
+            }
+        }
+        let close = match &*flow.borrow() {
+            Flow::End(end) => end.close.clone(),
+            Flow::Read | Flow::Pause => None,
+        };
+        self.farewell(close).await
+    }
+
+    /// Sends this and what else is queued, and flushes once. Returns frames and cost.
+    async fn send(
+        &mut self,
+        first: Outgoing,
+        queued: &mut Receiver<Outgoing>,
+    ) -> Result<(usize, usize), Error> {
+        let (mut count, mut cost) = (0, 0);
+        let mut next = Some(first);
+        while let Some(outgoing) = next {
+            match outgoing {
+                Outgoing::Pong(payload) => self.feed(Frame::Pong(payload)).await?,
+                Outgoing::Frames(frames) => {
+                    for frame in frames {
+                        count += 1;
+                        cost += frame.cost();
+                        self.feed(frame).await?;
+                    }
+                }
+            }
+            next = if cost < FLUSH_BYTES { queued.try_recv() } else { None };
+        }
+        self.flush().await?;
+        Ok((count, cost))
+    }
+
+    /// Sends the close frame, if there is one, and shuts the sending side.
+    pub(crate) async fn farewell(&mut self, close: Option<(u16, String)>) -> Result<(), Error> {
+        if let Some((code, mut reason)) = close {
+            reason.truncate(reason.floor_char_boundary(MAX_REASON));
+            let close = CloseFrame { code: code.into(), reason: reason.into() };
+            self.socket.close(Some(close)).await?;
+        }
+        Ok(self.socket.get_mut().close().await?)
+    }
+}
+
+/// A frame as the library takes it. Text goes in as a raw frame: it is known to be UTF-8.
+fn message(frame: Frame) -> Message {
+    match frame {
+        Frame::Text(text) => {
+            Message::Frame(RawFrame::message(text, OpCode::Data(Data::Text), true))
+        }
+        Frame::Binary(bytes) => Message::Binary(bytes),
+        Frame::Ping(payload) => Message::Ping(payload),
+        Frame::Pong(payload) => Message::Pong(payload),
+    }
+}
+
+/// The half that reads. What its codec writes by itself goes nowhere.
+#[derive(Debug)]
+pub(crate) struct Reader {
+    socket: WebSocketStream<Join<TcpStream, Sink>>,
+}
+
+impl Reader {
+    /// `rest` is what was read behind the handshake.
+    pub(crate) async fn new(
+        read: TcpStream,
+        rest: Vec<u8>,
+        role: Role,
+        largest: usize,
+        protocol: Protocol,
+    ) -> Self {
+        let config = WebSocketConfig::default()
+            .max_message_size(Some(largest))
+            .max_frame_size(Some(largest))
+            .read_buffer_size(match protocol {
+                Protocol::Json => READ_BUFFER_JSON,
+                Protocol::Postcard => READ_BUFFER_BINARY,
+            })
+            .write_buffer_size(0)
+            .max_write_buffer_size(1024);
+        let half = Join { read, write: sink() };
+        let socket = WebSocketStream::from_partially_read(half, rest, role, Some(config)).await;
+        Self { socket }
+    }
+
+    /// The next frame, or how the link ends.
+    pub(crate) async fn next(&mut self) -> Result<Frame, End> {
+        poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Frame, End>> {
+        self.socket.poll_next_unpin(cx).map(|next| match next {
+            Some(Ok(message)) => frame(message),
+            Some(Err(error)) => Err(unreadable(&error)),
+            None => Err(lost("the connection was closed".into())),
+        })
+    }
+
+    /// Hands on what arrives, as much at a time as is there, until the end. The end is for the
+    /// loop to order: what came before it is answered before the close frame.
+    pub(crate) async fn run(
+        mut self,
+        id: LinkId,
+        inputs: Sender<Incoming>,
+        pongs: Sender<Outgoing>,
+        flow: Watch<Flow>,
+    ) {
+        loop {
+            let paused = match &*flow.borrow() {
+                Flow::Read => false,
+                Flow::Pause => true,
+                Flow::End(_) => break,
+            };
+            let other = flow.wait_for(|flow| match flow {
+                Flow::Read => paused,
+                Flow::Pause => !paused,
+                Flow::End(_) => true,
+            });
+            let read = when(!paused, self.next()).map(Some);
+            let Some(first) = or(other.map(|()| None), read).await else { continue };
+            let (frames, end) = self.gather(first, &pongs).await;
+            let last = end.is_some();
+            let received = Incoming::Received(id, frames, end);
+            if inputs.send(received).await.is_err() || last {
+                break;
+            }
+        }
+        self.discard().await;
+    }
+
+    /// The frames that are there already, up to a bound, and the end if it is among them.
+    async fn gather(
+        &mut self,
+        first: Result<Frame, End>,
+        pongs: &Sender<Outgoing>,
+    ) -> (Vec<Frame>, Option<End>) {
+        let mut frames = Vec::new();
+        let mut bytes = 0;
+        let mut next = Poll::Ready(first);
+        while let Poll::Ready(frame) = next {
+            match frame {
+                Ok(frame) => {
+                    bytes += frame.cost();
+                    if let Frame::Ping(payload) = &frame
+                        && pongs.len() < QUEUE / 2
+                    {
+                        // Whoever sends pings faster than it reads the answers gets fewer.
+                        let _ = pongs.try_send(Outgoing::Pong(payload.clone()));
+                    }
+                    frames.push(frame);
+                }
+                Err(end) => return (frames, Some(end)),
+            }
+            if frames.len() >= BATCH_FRAMES || bytes >= BATCH_BYTES {
+                break;
+            }
+            next = poll_fn(|cx| Poll::Ready(self.poll_next(cx))).await;
+        }
+        (frames, None)
+    }
+
+    /// Reads and throws away until the other side closes.
+    pub(crate) async fn discard(self) {
+        let mut half = self.socket.into_inner();
+        let mut buffer = [0; 4096];
+        while matches!(half.read(&mut buffer).await, Ok(1..)) {}
+    }
+}
+
+/// What the node is told of a message; an error ends the link.
+fn frame(message: Message) -> Result<Frame, End> {
+    Ok(match message {
+        Message::Text(text) => Frame::Text(text.into()),
+        // What the node keeps of a small frame must not keep the whole read buffer alive.
+        Message::Binary(bytes) if bytes.len() < READ_BUFFER_BINARY => {
+            Frame::Binary(Bytes::copy_from_slice(&bytes))
+        }
+        Message::Binary(bytes) => Frame::Binary(bytes),
+        Message::Ping(payload) => Frame::Ping(payload),
+        Message::Pong(payload) => Frame::Pong(payload),
+        Message::Close(close) => {
+            let (code, text) = close
+                .map_or((1000, String::new()), |CloseFrame { code, reason }| {
+                    (u16::from(code), reason.as_str().to_owned())
+                });
+            let reason = format!("closed by the other side: {code} {text}");
+            return Err(End { close: Some((code, text)), by_peer: true, reason });
+        }
+        Message::Frame(_) => return Err(lost("a raw frame was read".into())),
+    })
+}
+
+fn lost(reason: String) -> End {
+    End { close: None, by_peer: true, reason }
+}
+
+/// The end that follows from what cannot be read.
+fn unreadable(error: &Error) -> End {
+    let (code, reason) = match error {
+        Error::Capacity(CapacityError::MessageTooLong { size, max_size }) => (
+            CloseCode::TooLarge.number(),
+            format!("a frame of {size} bytes is above the limit of {max_size}"),
+        ),
+        Error::Utf8(_) => (NOT_UTF8, "text that is not UTF-8".into()),
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
+            return lost("the connection was closed without a close frame".into());
+        }
+        Error::Protocol(error) => (BROKEN_FRAMING, error.to_string()),
+        other => return lost(other.to_string()),
+    };
+    End::here(code, reason)
+}

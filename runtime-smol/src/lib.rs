@@ -1,0 +1,95 @@
+//! Slipstream on smol: sockets, clocks and a store thread around the pure core.
+//!
+//! [`Node::start`] runs a node within this process, and [`Client::connect`] speaks to one that
+//! runs elsewhere. Both publish, read and subscribe in the same way, as a node is a [`Client`] of
+//! itself:
+//!
+//! ```no_run
+//! use slipstream_smol::client::{Filter, Publication};
+//! use slipstream_smol::core::{config::Config, ids::NodeId};
+//! use slipstream_smol::{Node, Options};
+//!
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let config = Config::new(NodeId::new("aws-eu-1")?);
+//! let node = Node::start(Options::new(config, "data")).await?;
+//! // With a client, this is the line that differs:
+//! // let node = Client::connect("ws://127.0.0.1:7400/", ClientOptions::default()).await?;
+//!
+//! let receipt = node.publish(Publication::set("order:1", r#"{"amount": 1.10}"#)).await?;
+//! println!("{} is on disk", receipt.id);
+//!
+//! let mut orders = node.subscribe(Filter::named("ledger").keys(["order:"])).await?;
+//! while let Some(order) = orders.next().await {
+//!     let order = order?;
+//!     println!("{} = {}", order.key(), order.value());
+//!     order.ack();
+//! }
+//! node.shutdown().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What is promised
+//!
+//! - A receipt means that the message is on disk at the node, and will reach every destination
+//!   (P1, P2). Without a receipt, [`PublishError`](client::PublishError) says what is known: the
+//!   message is not there, or may be.
+//! - A message is handed to a named subscription until it is settled, and within one program
+//!   never twice while it is in the program's hands or after it was settled (P3). After a crash it
+//!   may come again, marked as a [`redelivery`](core::client::Delivery::redelivery): what must
+//!   not happen twice keeps the message's version in the transaction of its effect, as the example
+//!   `durable_consumer` of `slipstream-tokio` does.
+//! - A key never goes back to an older value (P6).
+//! - Whoever publishes faster than the node can store waits; whoever receives slowly has about two
+//!   `limits.delivery_window` of messages in memory at most (P8).
+//! - Handles and futures may be dropped at any time.
+//!
+//! Values are JSON texts and stay as they were written. Times are durations, sizes are bytes, and
+//! limits are those of [`core::config`].
+//!
+//! Measurements go to the `metrics` facade: an embedder installs the exporter of its choice. What
+//! happens is logged through `tracing`, target `slipstream`, and told by [`Node::events`].
+//!
+//! The tasks of nodes and applications run on smol's global executor, whatever their callers run
+//! on. It has one thread; the environment variable `SMOL_THREADS` gives it more.
+//!
+//! # Inside
+//!
+//! What the protocol decides is decided in [`slipstream_core`]; this crate supplies what the core
+//! has not, and carries out what it asks.
+//!
+//! | module | owns |
+//! | --- | --- |
+//! | `node` | starting a node, and the handle to it |
+//! | `turn` | the one task that owns the core: inputs in, outputs out |
+//! | `link`, `halves` | the two tasks of a connection |
+//! | `listen`, `dial` | how connections begin |
+//! | `client`, `pump`, `pipe` | applications of this program, at a node here or behind a URL |
+//! | `events` | what happens at a node |
+//! | `clock`, `report` | reading the clocks; logs and histograms |
+//! | `stand_ins` | what smol lacks |
+#![forbid(unsafe_code)]
+
+pub mod client;
+mod clock;
+mod dial;
+mod events;
+mod halves;
+mod link;
+mod listen;
+mod node;
+mod pipe;
+mod pump;
+mod report;
+mod stand_ins;
+mod turn;
+
+#[cfg(test)]
+mod tests;
+
+pub use client::Client;
+pub use dial::check_url;
+pub use events::Events;
+pub use node::{Exit, Node, NodeGone, Options, StartError};
+pub use slipstream_core as core;
+pub use slipstream_core::client::ConnectError;

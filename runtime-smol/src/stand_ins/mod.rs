@@ -1,0 +1,11 @@
+//! What smol lacks, as small as the shell needs it. Nothing here knows what it is used for.
+
+mod channel;
+mod join;
+mod wait;
+mod watch;
+
+pub(crate) use channel::{Receiver, Sender, bounded, unbounded};
+pub(crate) use join::Join;
+pub(crate) use wait::{Alarm, sleep, spawn, timeout, when};
+pub(crate) use watch::Watch;
