@@ -252,12 +252,10 @@ async fn open(
 ) -> Result<(Store, Recovered), StartError> {
     let mut random = [0; 16];
     getrandom::fill(&mut random).map_err(internal)?;
-    let store_id = StoreId(u128::from_le_bytes(random));
-    let durability = config.store.durability;
-    let options = slipstream_store_sqlite::Options::new(data_dir, durability, store_id);
+    let id = StoreId(u128::from_le_bytes(random));
+    let options = slipstream_store_sqlite::Options::new(data_dir, config.store.durability, id);
     // A loop that is gone needs to know nothing: the store goes on to its end.
     let notify = Box::new(move |completion| drop(completed.send_blocking(completion)));
-    let opening = smol::unblock(move || Store::open(options, notify));
-    let opened = opening.fallible().await;
+    let opened = smol::unblock(move || Store::open(options, notify)).fallible().await;
     Ok(opened.ok_or("opening the store panicked").map_err(internal)??)
 }

@@ -252,9 +252,8 @@ async fn open(
 ) -> Result<(Store, Recovered), StartError> {
     let mut random = [0; 16];
     getrandom::fill(&mut random).map_err(internal)?;
-    let store_id = StoreId(u128::from_le_bytes(random));
-    let durability = config.store.durability;
-    let options = slipstream_store_sqlite::Options::new(data_dir, durability, store_id);
+    let id = StoreId(u128::from_le_bytes(random));
+    let options = slipstream_store_sqlite::Options::new(data_dir, config.store.durability, id);
     // A loop that is gone needs to know nothing: the store goes on to its end.
     let notify = Box::new(move |completion| drop(completed.blocking_send(completion)));
     let opening = tokio::task::spawn_blocking(move || Store::open(options, notify));
