@@ -2,7 +2,7 @@
 //! of its own (`embed`), but for the line that connects.
 //!
 //! ```text
-//! cargo run --example client -- ws://127.0.0.1:7400/
+//! cargo run -p slipstream-tokio --example client -- ws://127.0.0.1:7400/
 //! ```
 
 use std::error::Error;

@@ -4,7 +4,7 @@
 //! A crash between the two leads to a second hand-over, and the note to no second effect.
 //!
 //! ```text
-//! cargo run --example durable_consumer -- ws://127.0.0.1:7400/ ledger.db
+//! cargo run -p slipstream-tokio --example durable_consumer -- ws://127.0.0.1:7400/ ledger.db
 //! ```
 
 use std::error::Error;

@@ -2,7 +2,7 @@
 //! the node exchanges what is published with its peers.
 //!
 //! ```text
-//! cargo run --example embed -- DATA_DIR [PEER_URL ...]
+//! cargo run -p slipstream-tokio --example embed -- DATA_DIR [PEER_URL ...]
 //! ```
 
 use std::error::Error;

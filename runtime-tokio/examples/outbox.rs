@@ -5,7 +5,7 @@
 //! that it knows it (`duplicate`).
 //!
 //! ```text
-//! cargo run --example outbox -- ws://127.0.0.1:7400/ shop.db 19.90
+//! cargo run -p slipstream-tokio --example outbox -- ws://127.0.0.1:7400/ shop.db 19.90
 //! ```
 
 use std::error::Error;

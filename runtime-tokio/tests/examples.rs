@@ -30,6 +30,11 @@ fn embed_publishes_receives_and_ends() {
 }
 
 #[test]
+fn embed_smol_does_the_same() {
+    examples::embed(&example("embed_smol"));
+}
+
+#[test]
 fn client_does_the_same_with_a_node_elsewhere() {
     examples::client(SLIPSTREAM, &example("client"));
 }
