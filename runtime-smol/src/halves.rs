@@ -14,15 +14,14 @@ use async_tungstenite::tungstenite::protocol::frame::Frame as RawFrame;
 use async_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use async_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSocketConfig};
 use bytes::Bytes;
-use futures_util::{FutureExt, SinkExt, StreamExt};
+use futures_util::{SinkExt, StreamExt};
 use slipstream_core::ids::LinkId;
 use slipstream_core::io::{CloseCode, End, Frame, Input, Protocol};
-use smol::future::or;
 use smol::io::{AsyncReadExt, AsyncWriteExt, Empty, Sink, empty, sink};
 use smol::net::TcpStream;
 
 use crate::link::{Flow, Outgoing, QUEUE, ended};
-use crate::stand_ins::{Join, Receiver, Sender, Watch, when};
+use crate::stand_ins::{Join, Receiver, Sender, Watch, select};
 use crate::turn::Incoming;
 
 /// Frames and bytes that one wake-up of a reader hands to the loop at most.
@@ -87,7 +86,10 @@ impl Writer {
     ) -> Result<(), Error> {
         loop {
             // The queue comes first: what was queued before the end is sent before it.
-            let first = or(queued.recv(), ended(flow).map(|()| None)).await;
+            let first = select! {
+                outgoing = queued.recv() => outgoing,
+                () = ended(flow) => None,
+            };
             let Some(first) = first else { break };
             let (frames, cost) = self.send(first, &mut queued).await?;
             let sent = Input::Sent { link: id, frames, cost };
@@ -216,8 +218,10 @@ impl Reader {
                 Flow::Pause => !paused,
                 Flow::End(_) => true,
             });
-            let read = when(!paused, self.next()).map(Some);
-            let Some(first) = or(other.map(|()| None), read).await else { continue };
+            let first = select! {
+                () = other => continue,
+                first = self.next(), if !paused => first,
+            };
             let (frames, end) = self.gather(first, &pongs).await;
             let last = end.is_some();
             let received = Incoming::Received(id, frames, end);

@@ -16,12 +16,11 @@ use async_tungstenite::tungstenite::protocol::Role;
 use bytes::Bytes;
 use slipstream_core::ids::{DialId, LinkId};
 use slipstream_core::io::{Close, CloseCode, End, Frame, Input, LinkUp, Protocol};
-use smol::future::or;
 use smol::lock::SemaphoreGuardArc;
 use smol::net::TcpStream;
 
 use crate::halves::{Reader, Writer};
-use crate::stand_ins::{Receiver, Sender, Watch, sleep, spawn, timeout, unbounded};
+use crate::stand_ins::{Receiver, Sender, Watch, select, sleep, spawn, timeout, unbounded};
 use crate::turn::Incoming;
 
 /// For what was queued and the close frame to leave.
@@ -198,17 +197,18 @@ impl Tasks {
         let pongs = self.queue;
         let reading = reader.run(self.id, self.inputs.clone(), pongs, self.flow.clone());
         let reading = smol::spawn(reading);
-        let writing = async {
-            let done = writer.run(self.id, queued, self.inputs.clone(), &self.flow).await;
-            if let Err(error) = done {
-                order_end(&self.flow, End::silent(format!("cannot send: {error}")));
-            }
-        };
         let overdue = async {
             ended(&self.flow).await;
             sleep(CLOSE_DEADLINE).await;
         };
-        or(writing, overdue).await;
+        select! {
+            done = writer.run(self.id, queued, self.inputs.clone(), &self.flow) => {
+                if let Err(error) = done {
+                    order_end(&self.flow, End::silent(format!("cannot send: {error}")));
+                }
+            },
+            () = overdue => {}
+        }
         // A reader that is given up ends with its task.
         timeout(LINGER, reading.fallible()).await;
         let (code, reason) = match &*self.flow.borrow() {

@@ -6,13 +6,11 @@
 
 use std::vec::IntoIter;
 
-use futures_util::FutureExt;
 use slipstream_core::ids::LinkId;
 use slipstream_core::io::{End, Frame, Input};
-use smol::future::or;
 
 use crate::link::{Flow, Link, Outgoing, ended};
-use crate::stand_ins::{Receiver, Sender, Watch, unbounded};
+use crate::stand_ins::{Receiver, Sender, Watch, select, unbounded};
 use crate::turn::Incoming;
 
 /// The application's end.
@@ -61,7 +59,10 @@ impl PipeInlet {
                 return Ok(frame);
             }
             // The queue comes first: what was queued before the end is read before it.
-            let queued = or(self.queued.recv(), ended(&self.orders).map(|()| None)).await;
+            let queued = select! {
+                queued = self.queued.recv() => queued,
+                () = ended(&self.orders) => None,
+            };
             match queued {
                 Some(Outgoing::Frames(frames)) => {
                     self.taken = (frames.len(), frames.iter().map(Frame::cost).sum());

@@ -13,8 +13,6 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_channel::oneshot;
-use futures_util::FutureExt;
-use futures_util::future::Either;
 use slipstream_core::client::{
     self, Beat, ConnectError, Delivery, Ended, Filter, Heard, Publication, PublishError, ReadError,
     Receipt, Session, Settlement, Value,
@@ -22,7 +20,6 @@ use slipstream_core::client::{
 use slipstream_core::io::{Frame, Protocol};
 use slipstream_core::message::Kind;
 use slipstream_core::wire::Welcome;
-use smol::future::or;
 
 use crate::client::ClientOptions;
 use crate::clock::Clock;
@@ -30,7 +27,7 @@ use crate::dial;
 use crate::halves::{Reader, Writer};
 use crate::link::{CLOSE_DEADLINE, LINGER};
 use crate::pipe::{Pipe, PipeInlet, PipeOutlet};
-use crate::stand_ins::{Alarm, Receiver, Sender, sleep, timeout, when};
+use crate::stand_ins::{Alarm, Receiver, Sender, select, sleep, timeout};
 use crate::turn::Incoming;
 
 /// Who waits for a receipt.
@@ -194,14 +191,6 @@ impl Target {
     }
 }
 
-/// What the task waits for.
-enum Woken {
-    Heard(Result<Frame, Ended>),
-    Said(Option<Said>),
-    Asked(Option<Command>),
-    Due,
-}
-
 /// See the module.
 pub(crate) struct Pump {
     pub(crate) session: Session<PublishTicket, ReadTicket>,
@@ -281,13 +270,10 @@ impl Pump {
         let mut rest = pin!(sleep(wait));
         while !self.is_done() {
             let asks = self.may_ask();
-            let due = rest.as_mut().map(|()| None);
-            let said = when(!self.quiet.1, self.said.recv()).map(Either::Left);
-            let asked = when(asks, self.commands.recv()).map(Either::Right);
-            match or(due, or(said, asked).map(Some)).await {
-                None => return false,
-                Some(Either::Left(said)) => self.hear(said),
-                Some(Either::Right(command)) => self.take(command),
+            select! {
+                () = rest.as_mut() => return false,
+                said = self.said.recv(), if !self.quiet.1 => self.hear(said),
+                command = self.commands.recv(), if asks => self.take(command),
             }
             self.tell();
         }
@@ -312,15 +298,11 @@ impl Pump {
                 continue;
             }
             let (asks, reads) = (self.may_ask(), !self.session.is_full());
-            let heard = when(reads, inlet.next()).map(Woken::Heard);
-            let said = when(!self.quiet.1, self.said.recv()).map(Woken::Said);
-            let asked = when(asks, self.commands.recv()).map(Woken::Asked);
-            let due = alarm.until(Some(wake)).map(|()| Woken::Due);
-            match or(heard, or(said, or(asked, due))).await {
-                Woken::Heard(frame) => self.received(&frame?)?,
-                Woken::Said(said) => self.hear(said),
-                Woken::Asked(command) => self.take(command),
-                Woken::Due => {}
+            select! {
+                frame = inlet.next(), if reads => self.received(&frame?)?,
+                said = self.said.recv(), if !self.quiet.1 => self.hear(said),
+                command = self.commands.recv(), if asks => self.take(command),
+                () = alarm.until(Some(wake)) => {}
             }
         }
     }
@@ -336,13 +318,10 @@ impl Pump {
         loop {
             // A ping would have to wait as well.
             let (wake, _) = self.beat()?;
-            let sent = sending.as_mut().map(Either::Left);
-            let heard = inlet.next().map(Some);
-            let due = alarm.until(Some(wake)).map(|()| None);
-            match or(sent, or(heard, due).map(Either::Right)).await {
-                Either::Left(sent) => return sent,
-                Either::Right(Some(frame)) => self.received(&frame?)?,
-                Either::Right(None) => {}
+            select! {
+                sent = sending.as_mut() => return sent,
+                frame = inlet.next() => self.received(&frame?)?,
+                () = alarm.until(Some(wake)) => {}
             }
             self.tell();
         }

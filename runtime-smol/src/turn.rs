@@ -11,7 +11,6 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use futures_channel::oneshot;
-use futures_util::FutureExt;
 use slipstream_core::Node;
 use slipstream_core::admin::{AdminAnswer, AdminRequest};
 use slipstream_core::config::Limits;
@@ -21,7 +20,6 @@ use slipstream_core::io::{End, Frame, Input, LinkUp, Output, Protocol};
 use slipstream_core::store::StoreFailure;
 use slipstream_store_sqlite::{Completion, Store};
 use smol::Task;
-use smol::future::or;
 
 use crate::clock::Clock;
 use crate::dial;
@@ -30,7 +28,7 @@ use crate::link::{Link, Opened};
 use crate::node::Exit;
 use crate::pipe::Pipe;
 use crate::report;
-use crate::stand_ins::{Alarm, Receiver, Sender, spawn};
+use crate::stand_ins::{Alarm, Receiver, Sender, select, spawn};
 
 /// Things that may wait for the loop. A reader that finds no room waits, and so does its peer.
 pub(crate) const INPUTS: usize = 128;
@@ -56,13 +54,6 @@ pub(crate) enum Incoming {
     Admin(AdminRequest, oneshot::Sender<AdminAnswer>),
     /// To be answered by the store's thread.
     Alive(oneshot::Sender<()>),
-}
-
-/// What the loop waits for.
-enum Woken {
-    Completed(Completion),
-    Came(Incoming),
-    Due,
 }
 
 /// A running node.
@@ -107,19 +98,16 @@ impl Turn {
             }
             let due = self.node.poll_timeout().map(|at| self.clock.deadline(at));
             let wake = [due, self.stop_at].into_iter().flatten().min();
-            let completed = completions.recv_some().map(Woken::Completed);
-            let came = inputs.recv_some().map(Woken::Came);
-            let due = alarm.until(wake).map(|()| Woken::Due);
-            match or(completed, or(came, due)).await {
-                Woken::Completed(completion) => self.completed(completion),
-                Woken::Came(incoming) => {
+            select! {
+                completion = completions.recv_some() => self.completed(completion),
+                incoming = inputs.recv_some() => {
                     let mut taken = self.take(incoming);
                     while taken < INPUTS_PER_TURN {
                         let Some(incoming) = inputs.try_recv() else { break };
                         taken += self.take(incoming);
                     }
-                }
-                Woken::Due => {}
+                },
+                () = alarm.until(wake) => {}
             }
             let now = self.clock.now();
             if self.node.poll_timeout().is_some_and(|at| at <= now.instant) {
