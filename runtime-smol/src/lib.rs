@@ -48,7 +48,8 @@
 //! limits are those of [`core::config`].
 //!
 //! Measurements go to the `metrics` facade: an embedder installs the exporter of its choice. What
-//! happens is logged through `tracing`, target `slipstream`, and told by [`Node::events`].
+//! happens is logged through `tracing`, target `slipstream`, in a span `node` with its id, and told
+//! by [`Node::events`].
 //!
 //! The tasks of nodes and applications run on smol's global executor, whatever their callers run
 //! on. It has one thread; the environment variable `SMOL_THREADS` gives it more.

@@ -15,6 +15,7 @@ use slipstream_core::store::{Recovered, StoreFailure};
 use slipstream_core::tags::TagSet;
 use slipstream_store_sqlite::{Completion, MAX_JOBS, OpenError, Store};
 use smol::net::TcpListener;
+use tracing::Instrument;
 
 use crate::client::{Client, ClientOptions};
 use crate::clock::Clock;
@@ -121,8 +122,8 @@ impl Node {
         let (completed, completions) = bounded(MAX_JOBS);
         let (store, recovered) = open(&config, data_dir, completed).await?;
         let (clock, limits) = (Clock::start(), config.limits.clone());
-        let heartbeat = config.heartbeat.clone();
-        let client = ClientOptions { heartbeat, ..ClientOptions::default() };
+        let client = ClientOptions { heartbeat: config.heartbeat.clone(), ..Default::default() };
+        let span = tracing::info_span!(target: "slipstream", "node", id = %config.id);
         let seed = getrandom::u64().map_err(internal)?;
         let (inputs, received) = bounded(INPUTS);
         let loopback = local_addr.ip().to_canonical().is_loopback();
@@ -146,7 +147,7 @@ impl Node {
         };
         let exit = Watch::new(None);
         let ended = exit.clone();
-        let turned = smol::spawn(turn.run(received, completions)).fallible();
+        let turned = smol::spawn(turn.run(received, completions).instrument(span)).fallible();
         spawn(async move { ended.send_replace(Some(turned.await.unwrap_or(Exit::Failed))) });
         let client = Client::of(Target::Here(inputs.clone()), client);
         Ok(Self { inputs, local_addr, exit, client })

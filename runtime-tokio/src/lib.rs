@@ -48,7 +48,8 @@
 //! limits are those of [`core::config`].
 //!
 //! Measurements go to the `metrics` facade: an embedder installs the exporter of its choice. What
-//! happens is logged through `tracing`, target `slipstream`, and told by [`Node::events`].
+//! happens is logged through `tracing`, target `slipstream`, in a span `node` with its id, and told
+//! by [`Node::events`].
 //!
 //! # Inside
 //!

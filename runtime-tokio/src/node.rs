@@ -15,6 +15,7 @@ use slipstream_core::tags::TagSet;
 use slipstream_store_sqlite::{Completion, MAX_JOBS, OpenError, Store};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
+use tracing::Instrument;
 
 use crate::client::{Client, ClientOptions};
 use crate::clock::Clock;
@@ -120,8 +121,8 @@ impl Node {
         let (completed, completions) = mpsc::channel(MAX_JOBS);
         let (store, recovered) = open(&config, data_dir, completed).await?;
         let (clock, limits) = (Clock::start(), config.limits.clone());
-        let heartbeat = config.heartbeat.clone();
-        let client = ClientOptions { heartbeat, ..ClientOptions::default() };
+        let client = ClientOptions { heartbeat: config.heartbeat.clone(), ..Default::default() };
+        let span = tracing::info_span!(target: "slipstream", "node", id = %config.id);
         let seed = getrandom::u64().map_err(internal)?;
         let (inputs, received) = mpsc::channel(INPUTS);
         let loopback = local_addr.ip().to_canonical().is_loopback();
@@ -144,9 +145,8 @@ impl Node {
             stopped: false,
         };
         let (ended, exit) = watch::channel(None);
-        tokio::spawn(
-            async move { ended.send_replace(Some(turn.run(received, completions).await)) },
-        );
+        let turned = turn.run(received, completions).instrument(span);
+        tokio::spawn(async move { ended.send_replace(Some(turned.await)) });
         let client = Client::of(Target::Here(inputs.clone()), client);
         Ok(Self { inputs, local_addr, exit, client })
     }

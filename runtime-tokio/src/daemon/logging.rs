@@ -79,7 +79,11 @@ pub(super) fn init(settings: &LogSettings) -> Result<LogHandle, TryInitError> {
         .log_internal_errors(false)
         .with_writer(std::io::stderr);
     let lines = match settings.format {
-        LogFormat::Json => lines.json().flatten_event(true).with_current_span(false).boxed(),
+        // There is one node in this process: its span says nothing.
+        LogFormat::Json => {
+            let lines = lines.json().flatten_event(true);
+            lines.with_current_span(false).with_span_list(false).boxed()
+        }
         LogFormat::Text => lines.boxed(),
     };
     tracing_subscriber::registry().with(filter).with(lines).try_init()?;
