@@ -36,7 +36,7 @@ pub(super) fn parse_filter(filter: &str) -> Result<EnvFilter, BadFilter> {
 
 /// Changes the level of this process's log.
 #[derive(Clone)]
-pub(super) struct LogHandle {
+pub struct LogHandle {
     reload: reload::Handle<EnvFilter, Registry>,
 }
 
@@ -71,7 +71,7 @@ impl LogHandle {
 ///
 /// # Panics
 /// Never: the level is checked when the configuration is loaded.
-pub(super) fn init(settings: &LogSettings) -> Result<LogHandle, TryInitError> {
+pub fn init(settings: &LogSettings) -> Result<LogHandle, TryInitError> {
     let filter = parse_filter(&settings.level).expect("the level is checked when it is loaded");
     let (filter, reload) = reload::Layer::new(filter);
     let lines = tracing_subscriber::fmt::layer()

@@ -108,7 +108,7 @@ fn admit(known: &mut HashSet<String>, name: &str, max: usize, other: &str) -> St
 
 /// The metrics of this process.
 #[derive(Debug)]
-pub(super) struct Metrics {
+pub struct Metrics {
     handle: PrometheusHandle,
     labels: Mutex<Labels>,
 }
@@ -116,7 +116,7 @@ pub(super) struct Metrics {
 /// Why there are no metrics.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot record metrics: {0}")]
-pub(super) struct MetricsError(String);
+pub struct MetricsError(String);
 
 impl From<BuildError> for MetricsError {
     fn from(error: BuildError) -> Self {
@@ -129,7 +129,7 @@ impl Metrics {
     ///
     /// # Errors
     /// [`MetricsError`] if something records already.
-    pub(super) fn install() -> Result<Self, MetricsError> {
+    pub fn install() -> Result<Self, MetricsError> {
         let (recorder, metrics) = Self::new()?;
         metrics::set_global_recorder(recorder).map_err(|error| MetricsError(error.to_string()))?;
         register();
@@ -149,12 +149,12 @@ impl Metrics {
 
     /// Moves recorded samples into their buckets; to be called every few seconds, so that they do
     /// not pile up while nobody scrapes.
-    pub(super) fn upkeep(&self) {
+    pub fn upkeep(&self) {
         self.handle.run_upkeep();
     }
 
     /// All metrics in Prometheus' text format, brought up to `status`.
-    pub(super) fn render(&self, status: &Status) -> String {
+    pub fn render(&self, status: &Status) -> String {
         {
             let mut labels = self.labels.lock().unwrap_or_else(PoisonError::into_inner);
             take_node(status);

@@ -9,8 +9,8 @@ mod cli;
 mod commands;
 pub mod config;
 pub(crate) mod connection;
-mod logging;
-mod metrics;
+pub mod logging;
+pub mod metrics;
 mod reload;
 mod run;
 

@@ -73,6 +73,9 @@ pub(crate) struct Bench {
     /// Acknowledge every delivery
     #[arg(long)]
     manual: bool,
+    /// Start nodes of this program, as `PROGRAM run -c FILE` [default: this one]
+    #[arg(long, value_name = "PROGRAM", conflicts_with = "url")]
+    program: Option<PathBuf>,
     /// Where the nodes put their data [default: the folder for temporary files]
     #[arg(long, value_name = "FOLDER", conflicts_with = "url")]
     dir: Option<PathBuf>,
@@ -99,7 +102,10 @@ impl Bench {
         // Dropped last: its nodes end, and their files go.
         let mesh = match &self.url {
             Some(_) => None,
-            None => Some(Mesh::start(self.dir.as_deref(), self.nodes.into()).await?),
+            None => {
+                let (program, place) = (self.program.as_deref(), self.dir.as_deref());
+                Some(Mesh::start(program, place, self.nodes.into()).await?)
+            }
         };
         let (from, to) = match (&self.url, &self.to, &mesh) {
             (Some(url), Some(to), _) => (url.clone(), to.clone()),

@@ -1,4 +1,5 @@
-//! Nodes of the same binary, each linked to each on loopback, in a folder that goes with them.
+//! Nodes of the same binary, or of one that runs nodes in the same way, each linked to each on
+//! loopback, in a folder that goes with them.
 //!
 //! They are processes of their own, so that what they use can be told from what the measuring
 //! uses. However the measuring ends, they are killed by their own process ids and their files
@@ -69,7 +70,14 @@ pub(super) struct Sample {
 
 impl Mesh {
     /// Starts so many and waits for their links.
-    pub(super) async fn start(parent: Option<&Path>, count: usize) -> Result<Self, Failed> {
+    pub(super) async fn start(
+        program: Option<&Path>,
+        parent: Option<&Path>,
+        count: usize,
+    ) -> Result<Self, Failed> {
+        let own = std::env::current_exe();
+        let program = program.map_or(own, |program| Ok(program.to_owned()));
+        let program = program.map_err(|error| cannot("bench-1", &error))?;
         let mut place = tempfile::Builder::new();
         place.prefix("slipstream-bench-");
         let folder = match parent {
@@ -84,7 +92,8 @@ impl Mesh {
         let mut nodes = Vec::<Node>::new();
         for number in 1..=count {
             let peers: Vec<&str> = nodes.iter().map(|node| node.url.as_str()).collect();
-            let node = Node::start(folder.path(), &format!("bench-{number}"), &peers).await?;
+            let node =
+                Node::start(&program, folder.path(), &format!("bench-{number}"), &peers).await?;
             nodes.push(node);
         }
         let mesh = Self { nodes, folder };
@@ -129,7 +138,12 @@ impl Mesh {
 }
 
 impl Node {
-    async fn start(folder: &Path, id: &str, peers: &[&str]) -> Result<Self, Failed> {
+    async fn start(
+        program: &Path,
+        folder: &Path,
+        id: &str,
+        peers: &[&str],
+    ) -> Result<Self, Failed> {
         let home = folder.join(id);
         let log = home.join("log");
         let config = home.join("slipstream.toml");
@@ -137,8 +151,7 @@ impl Node {
             .and_then(|()| fs::write(&config, settings(id, peers)))
             .and_then(|()| File::create(&log))
             .map_err(|error| cannot(id, &error))?;
-        let binary = std::env::current_exe().map_err(|error| cannot(id, &error))?;
-        let mut command = Command::new(binary);
+        let mut command = Command::new(program);
         // What configures a node in this environment is not meant for these.
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("SLIPSTREAM_") {
