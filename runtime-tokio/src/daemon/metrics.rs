@@ -2,7 +2,7 @@
 //! state of the node at each scrape.
 //!
 //! Gauges that a scrape does not set again, such as those of a session that has ended, are gone
-//! from the next scrape. Labels are bounded: sessions beyond the first [`MAX_SESSIONS`] share one.
+//! from the next scrape. Labels are bounded: sessions beyond the first `MAX_SESSIONS` share one.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
