@@ -712,11 +712,11 @@ fn an_application_that_was_refused_leaves_nothing_behind() {
         for polls in 0..6 {
             let mut opening = Box::pin(client.subscribe(Filter::all()));
             for _ in 0..polls {
-                std::future::poll_fn(|cx| {
-                    let _ = opening.as_mut().poll(cx);
-                    std::task::Poll::Ready(())
-                })
-                .await;
+                let mut one =
+                    |cx: &mut std::task::Context<'_>| opening.as_mut().poll(cx).is_ready();
+                if std::future::poll_fn(|cx| std::task::Poll::Ready(one(cx))).await {
+                    break;
+                }
             }
         }
         soon(site.node.stop()).await.expect("it runs");
