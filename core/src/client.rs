@@ -3,13 +3,16 @@
 //! `frames`, `json` and `reading` say and hear what stands on one connection, in both protocols. A
 //! [`Session`] is what an application keeps between two connections: what is unanswered, what is
 //! in its hands, and what it has settled; it decides what is said again and what is not handed
-//! over twice. [`Publication`] and [`Filter`] are what programs write. No socket, clock or task is
-//! known here: shells supply them, and the same session serves a node within the process and one
-//! that is reached through the network.
+//! over twice. An [`Application`] is a session and those who wait for it, whom [`handles`] serve.
+//! [`Publication`] and [`Filter`] are what programs write. No socket, clock or lock is known here:
+//! shells supply them, and the same session serves a node within the process and one that is
+//! reached through the network.
 
+mod application;
 mod beat;
 mod ended;
 mod frames;
+pub mod handles;
 mod hands;
 mod json;
 mod options;
@@ -17,6 +20,7 @@ mod publication;
 mod questions;
 mod reading;
 mod session;
+mod waiting;
 
 #[cfg(test)]
 mod tests;
@@ -24,6 +28,7 @@ mod tests;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+pub use application::{Application, Turn};
 pub use beat::Beat;
 pub use ended::{ConnectError, Ended};
 pub use frames::{

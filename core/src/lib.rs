@@ -90,6 +90,7 @@ mod receipts;
 pub mod refusal;
 mod seen;
 mod session;
+pub mod shared;
 mod starts;
 pub mod store;
 pub mod tags;

@@ -1,24 +1,19 @@
-//! The task behind an application: it owns a [`Session`] and its connection, and opens another
-//! when that is lost.
+//! The task behind an application: it carries frames between its [`Application`] and a connection,
+//! and opens another when that is lost.
 //!
-//! The session decides what is said; here frames are carried, and what was heard is handed to
-//! those who wait for it. The node is read while frames are sent to it, or each side could wait
-//! for the other to read. What an application that receives has not
-//! settled is about two windows at most, then nothing more is read.
+//! What is said, and to whom it is told, is decided there. The node is read while frames are sent
+//! to it, or each side could wait for the other to read.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
-use bytes::Bytes;
 use futures_channel::oneshot;
-use slipstream_core::client::{
-    self, Beat, ConnectError, Delivery, Ended, Filter, Heard, Publication, PublishError, ReadError,
-    Receipt, Session, Settlement, Value,
-};
+use slipstream_core::client::{self, Application, ConnectError, Ended, Filter, Turn};
 use slipstream_core::io::{Frame, Protocol};
-use slipstream_core::message::Kind;
+use slipstream_core::shared::{Lock, Shared, Wakes};
 use slipstream_core::wire::Welcome;
 
 use crate::client::ClientOptions;
@@ -27,37 +22,21 @@ use crate::dial;
 use crate::halves::{Reader, Writer};
 use crate::link::{CLOSE_DEADLINE, LINGER};
 use crate::pipe::{Pipe, PipeInlet, PipeOutlet};
-use crate::stand_ins::{Alarm, Receiver, Sender, select, sleep, timeout};
+use crate::stand_ins::{Alarm, Sender, select, sleep, timeout};
 use crate::turn::Incoming;
 
-/// Who waits for a receipt.
-pub(crate) type PublishTicket = oneshot::Sender<Result<Receipt, PublishError>>;
-/// Who waits for a value.
-pub(crate) type ReadTicket = oneshot::Sender<Result<Value, ReadError>>;
+/// A lock of this runtime's threads, held only for a moment and never while waiting.
+struct Locked<T>(Mutex<T>);
 
-/// What an application asks of its task.
-#[derive(Debug)]
-pub(crate) enum Command {
-    Publish(Publication, PublishTicket),
-    Read(String, Option<Kind>, ReadTicket),
-    /// Answer when all that was asked before is answered and all that was settled is said.
-    Close(oneshot::Sender<()>),
+impl<T: Send> Lock<T> for Locked<T> {
+    fn with(&self, run: &mut dyn FnMut(&mut T)) {
+        run(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
 }
 
-/// What an application says of deliveries.
-#[derive(Debug)]
-pub(crate) enum Said {
-    Settled(Settlement),
-    /// It has let go of its subscription, and of the session with it.
-    Left,
-}
-
-/// What an application is handed.
-#[derive(Debug)]
-pub(crate) enum Item {
-    Delivery(Delivery),
-    Synced,
-    Ended(Ended),
+/// Something for several tasks to hold on to.
+pub(crate) fn share<T: Wakes + Send + 'static>(what: T) -> Shared<T> {
+    Shared::new(Arc::new(Locked(Mutex::new(what))))
 }
 
 /// Where the node is.
@@ -193,210 +172,105 @@ impl Target {
 
 /// See the module.
 pub(crate) struct Pump {
-    pub(crate) session: Session<PublishTicket, ReadTicket>,
+    pub(crate) application: Shared<Application>,
     pub(crate) target: Target,
     pub(crate) filter: Filter,
-    /// Whether there is a subscription.
-    pub(crate) receives: bool,
     pub(crate) options: ClientOptions,
     pub(crate) clock: Clock,
-    pub(crate) commands: Receiver<Command>,
-    pub(crate) said: Receiver<Said>,
-    pub(crate) items: Sender<Item>,
-    pub(crate) heard: Vec<Heard<PublishTicket, ReadTicket>>,
-    /// Who waits for the end.
-    pub(crate) closing: Vec<oneshot::Sender<()>>,
-    /// Whether nobody is left who asks, and whether nobody is left who receives.
-    pub(crate) quiet: (bool, bool),
-    /// Why the session is over, for those who still hold on to it.
-    pub(crate) ended: Arc<OnceLock<Ended>>,
 }
 
 impl Pump {
     /// Serves the application until it is done, or its session is over.
-    pub(crate) async fn run(mut self, opened: Connection) {
+    pub(crate) async fn run(self, opened: Connection) {
         let mut next: Result<_, ConnectError> = Ok(opened);
-        let why = loop {
+        loop {
             let why = match next {
-                Ok(Connection { mut inlet, mut outlet, welcome }) => {
-                    let now = self.clock.now().instant;
-                    self.session.connected(&welcome, now, &mut self.heard);
-                    let served = self.serve(&mut inlet, &mut outlet).await;
-                    // The other side may take nothing any more.
-                    let _ = timeout(CLOSE_DEADLINE, outlet.close()).await;
-                    let _ = timeout(LINGER, inlet.discard()).await;
-                    served.err().unwrap_or(Ended::Here)
-                }
+                Ok(connection) => self.serve(connection).await,
                 Err(error) => error.into(),
             };
-            let wait = self.session.lost(&why, &mut self.heard);
-            self.tell();
-            let Some(wait) = wait else { break why };
+            let Some(wait) = self.application.with(|it| it.lost(&why)) else { break };
             tracing::debug!(target: "slipstream", %why, ?wait, "connecting again");
             if self.rest(wait).await {
-                break Ended::Here;
+                break;
             }
             next = self.target.open(&self.filter, &self.options).await;
-        };
-        self.finish(why);
-    }
-
-    /// Tells everybody that the session is over. Whoever has let go needs to know nothing.
-    fn finish(mut self, why: Ended) {
-        // Before anybody can see that nobody listens.
-        let _ = self.ended.set(why.clone());
-        self.commands.close();
-        while let Some(command) = self.commands.try_recv() {
-            match command {
-                Command::Publish(_, ticket) => {
-                    let _ = ticket.send(Err(PublishError::NotSent(why.clone())));
-                }
-                Command::Read(_, _, ticket) => {
-                    let _ = ticket.send(Err(ReadError::Ended(why.clone())));
-                }
-                Command::Close(closed) => self.closing.push(closed),
-            }
-        }
-        if why != Ended::Here {
-            let _ = self.items.try_send(Item::Ended(why));
-        }
-        for closed in self.closing {
-            let _ = closed.send(());
         }
     }
 
     /// Waits for the time to connect again. Answers whether there is nothing left to connect for.
-    async fn rest(&mut self, wait: Duration) -> bool {
+    async fn rest(&self, wait: Duration) -> bool {
         let mut rest = pin!(sleep(wait));
-        while !self.is_done() {
-            let asks = self.may_ask();
+        while !self.application.with(|it| it.is_done()) {
             select! {
                 () = rest.as_mut() => return false,
-                said = self.said.recv(), if !self.quiet.1 => self.hear(said),
-                command = self.commands.recv(), if asks => self.take(command),
+                () = self.changed() => {}
             }
-            self.tell();
         }
         true
     }
 
-    async fn serve(&mut self, inlet: &mut Inlet, outlet: &mut Outlet) -> Result<(), Ended> {
+    /// Serves it on one connection. Answers why that has ended.
+    async fn serve(&self, connection: Connection) -> Ended {
+        let Connection { mut inlet, mut outlet, welcome } = connection;
+        let now = self.clock.now().instant;
+        self.application.with(|it| it.connected(&welcome, now));
+        let served = self.exchange(&mut inlet, &mut outlet).await;
+        // The other side may take nothing any more.
+        let _ = timeout(CLOSE_DEADLINE, outlet.close()).await;
+        let _ = timeout(LINGER, inlet.discard()).await;
+        served.err().unwrap_or(Ended::Here)
+    }
+
+    async fn exchange(&self, inlet: &mut Inlet, outlet: &mut Outlet) -> Result<(), Ended> {
         let mut alarm = Alarm::new();
         loop {
-            self.tell();
-            let frames = self.session.frames(self.clock.now().instant);
-            if !frames.is_empty() {
-                self.send(frames, inlet, outlet).await?;
-                continue;
-            }
-            if self.is_done() {
-                return Ok(());
-            }
-            let (wake, ping) = self.beat()?;
-            if ping {
-                self.send(vec![Frame::Ping(Bytes::new())], inlet, outlet).await?;
-                continue;
-            }
-            let (asks, reads) = (self.may_ask(), !self.session.is_full());
-            select! {
-                frame = inlet.next(), if reads => self.received(&frame?)?,
-                said = self.said.recv(), if !self.quiet.1 => self.hear(said),
-                command = self.commands.recv(), if asks => self.take(command),
-                () = alarm.until(Some(wake)) => {}
+            let now = self.clock.now().instant;
+            match self.application.with(|it| it.turn(now))? {
+                Turn::Send(frames) => self.send(frames, inlet, outlet).await?,
+                Turn::Wait { reads, until } => {
+                    select! {
+                        frame = inlet.next(), if reads => self.received(&frame?)?,
+                        () = self.changed() => {},
+                        () = alarm.until(Some(self.clock.deadline(until))) => {}
+                    }
+                }
+                Turn::Done => return Ok(()),
             }
         }
     }
 
     /// Sends frames, and reads meanwhile.
     async fn send(
-        &mut self,
+        &self,
         frames: Vec<Frame>,
         inlet: &mut Inlet,
         outlet: &mut Outlet,
     ) -> Result<(), Ended> {
         let (mut sending, mut alarm) = (pin!(outlet.send(frames)), Alarm::new());
         loop {
-            // A ping would have to wait as well.
-            let (wake, _) = self.beat()?;
+            let now = self.clock.now().instant;
+            let until = self.application.with(|it| it.patience(now))?;
             select! {
                 sent = sending.as_mut() => return sent,
                 frame = inlet.next() => self.received(&frame?)?,
-                () = alarm.until(Some(wake)) => {}
+                () = alarm.until(Some(self.clock.deadline(until))) => {}
             }
-            self.tell();
         }
     }
 
-    /// When to look at the connection again, and whether it is to be asked for a sign of life.
-    fn beat(&mut self) -> Result<(Instant, bool), Ended> {
-        match self.session.beat(self.clock.now().instant) {
-            Beat::Wait(at) => Ok((self.clock.deadline(at), false)),
-            Beat::Ping => Ok((Instant::now() + self.options.heartbeat.interval, true)),
-            Beat::Dead(silent) => Err(Ended::Lost(format!("nothing came for {silent:?}"))),
-        }
-    }
-
-    fn received(&mut self, frame: &Frame) -> Result<(), Ended> {
+    fn received(&self, frame: &Frame) -> Result<(), Ended> {
         let now = self.clock.now().instant;
-        Ok(self.session.received(frame, now, &mut self.heard)?)
+        self.application.with(|it| it.received(frame, now))
     }
 
-    /// Hears what is said of a delivery, and all that is there behind it.
-    fn hear(&mut self, first: Option<Said>) {
-        self.quiet.1 |= first.is_none();
-        let mut next = first;
-        while let Some(said) = next {
-            match said {
-                Said::Settled(settlement) => self.session.settle(settlement),
-                Said::Left => self.quiet.1 = true,
-            }
-            next = self.said.try_recv();
-        }
+    async fn changed(&self) {
+        poll_fn(|cx| self.application.with(|it| it.poll_changed(cx))).await;
     }
+}
 
-    /// Takes a command, and those that are there behind it while there is room.
-    fn take(&mut self, first: Option<Command>) {
-        self.quiet.0 = first.is_none();
-        let mut next = first;
-        while let Some(command) = next {
-            match command {
-                Command::Publish(publication, ticket) => {
-                    self.heard.extend(self.session.publish(publication, ticket));
-                }
-                Command::Read(key, kind, ticket) => self.session.read(key, kind, ticket),
-                Command::Close(closed) => {
-                    // Said before this, and perhaps not heard yet.
-                    if let Some(said) = self.said.try_recv() {
-                        self.hear(Some(said));
-                    }
-                    self.closing.push(closed);
-                    break;
-                }
-            }
-            next = if self.session.room() > 0 { self.commands.try_recv() } else { None };
-        }
-    }
-
-    /// Hands what was heard to those who wait for it. Whoever has let go needs to know nothing.
-    fn tell(&mut self) {
-        for heard in self.heard.drain(..) {
-            match heard {
-                Heard::Published(ticket, answer) => drop(ticket.send(answer)),
-                Heard::Read(ticket, answer) => drop(ticket.send(answer)),
-                Heard::Delivered(delivery) => drop(self.items.try_send(Item::Delivery(delivery))),
-                Heard::Synced => drop(self.items.try_send(Item::Synced)),
-            }
-        }
-    }
-
-    fn may_ask(&self) -> bool {
-        !self.quiet.0 && self.closing.is_empty() && self.session.room() > 0
-    }
-
-    /// Whether nobody wants anything any more: the subscription ends the session, and so do all
-    /// publishers of one that does not receive; then what was asked is still answered.
-    fn is_done(&self) -> bool {
-        let left = if self.receives { self.quiet.1 } else { self.quiet.0 };
-        self.session.is_idle() && (left || !self.closing.is_empty())
+impl Drop for Pump {
+    /// Also with a runtime that ends, or by a panic: nobody waits for what cannot come.
+    fn drop(&mut self) {
+        self.application.with(|it| it.finish(Ended::Here));
     }
 }

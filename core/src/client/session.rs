@@ -292,6 +292,14 @@ impl<P, R> Session<P, R> {
         (!over).then(|| self.random.below(wait))
     }
 
+    /// Ends it: every question is answered.
+    pub fn end(&mut self, why: &Ended, heard: &mut Vec<Heard<P, R>>) {
+        self.frame_bytes = None;
+        self.pongs.clear();
+        self.verdicts.clear();
+        self.questions.lost(why, true, self.settings.named, heard);
+    }
+
     fn make_id(&mut self) -> String {
         self.last_id += 1;
         format!("{:016x}-{}", self.prefix, self.last_id)

@@ -20,6 +20,8 @@ use crate::message::{Fields, Kind, Message};
 use crate::time::{Instant, WallMs};
 use crate::wire::{self, BatchKind, DeliveryHead, FrameWriter, Publish, Settle, Welcome, Wire};
 
+mod handles;
+
 const NOW: Instant = Instant::from_micros(0);
 const WINDOW: u32 = 8;
 

@@ -494,24 +494,23 @@ fn tags_say_who_is_handed_what_and_commands_end() {
             let filter = |tag: &str| Filter::all().tags([tag]).keys([format!("{index}:")]);
             let mut cards = soon(client.subscribe(filter("cards"))).await.expect("it connects");
             let mut loans = soon(client.subscribe(filter("loans"))).await.expect("it connects");
-            let millisecond = std::time::Duration::from_millis(1);
-            let publications = [
-                set(&key("a"), "1").to(["cards"]),
-                set(&key("b"), "2").to(["loans", "cards"]),
-                Publication::command(key("c"), r#"{"do":"reboot"}"#).to(["loans"]),
-                Publication::delete(key("a")).to(["cards"]),
-                Publication::command(key("d"), "1").with_ttl(millisecond).to(["nobody"]),
-            ];
-            for publication in publications {
+            let publish = async |publication: Publication| {
                 soon(client.publish(publication)).await.expect("a receipt");
-            }
+            };
+            // Taken before the next: whoever is late is not handed what was replaced meanwhile.
+            publish(set(&key("a"), "1").to(["cards"])).await;
             assert_eq!(take(&mut cards).await, pair(&key("a"), "1"));
+            publish(set(&key("b"), "2").to(["loans", "cards"])).await;
             assert_eq!(take(&mut cards).await, pair(&key("b"), "2"));
-            let deleted = soon(cards.next()).await.expect("it goes on").expect("a delivery");
-            assert_eq!((deleted.kind(), deleted.key()), ("DK", &*key("a")));
             assert_eq!(take(&mut loans).await, pair(&key("b"), "2"));
+            publish(Publication::command(key("c"), r#"{"do":"reboot"}"#).to(["loans"])).await;
             let command = soon(loans.next()).await.expect("it goes on").expect("a delivery");
             assert_eq!((command.kind(), command.tags()), ("CMD", "loans"));
+            publish(Publication::delete(key("a")).to(["cards"])).await;
+            let deleted = soon(cards.next()).await.expect("it goes on").expect("a delivery");
+            assert_eq!((deleted.kind(), deleted.key()), ("DK", &*key("a")));
+            let millisecond = std::time::Duration::from_millis(1);
+            publish(Publication::command(key("d"), "1").with_ttl(millisecond).to(["nobody"])).await;
 
             let nobody = filter("nobody").replay(Replay::All);
             let mut late = soon(client.subscribe(nobody)).await.expect("it connects");
