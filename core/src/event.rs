@@ -195,6 +195,8 @@ pub enum Event {
     },
     /// Shutting down began.
     ShuttingDown,
+    /// Shutting down took its time, and not everyone could be told.
+    NotAllTold,
 }
 
 impl Event {
@@ -222,7 +224,8 @@ impl Event {
             | Self::PeerStoreWentBack { .. }
             | Self::DigestsDiffer { .. }
             | Self::DeadLetter { .. }
-            | Self::VersionAhead { .. } => Level::Warn,
+            | Self::VersionAhead { .. }
+            | Self::NotAllTold => Level::Warn,
             Self::IdInUse { .. }
             | Self::StoreFull { .. }
             | Self::StoreWentBack { .. }
@@ -324,6 +327,7 @@ impl fmt::Display for Event {
                 f.write_str("for now; compare the clocks of the two nodes")
             }
             Self::ShuttingDown => f.write_str("shutting down"),
+            Self::NotAllTold => f.write_str("not everyone could be told of the end in time"),
         }
     }
 }

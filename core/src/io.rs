@@ -97,6 +97,14 @@ pub struct LinkUp {
     pub query: String,
 }
 
+impl LinkUp {
+    /// One that speaks `protocol`; all else is to be filled in.
+    pub fn of(protocol: Protocol) -> Self {
+        let (remote, query) = (String::new(), String::new());
+        Self { link: LinkId::default(), dial: None, protocol, remote, query }
+    }
+}
+
 /// What is spoken on a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
@@ -212,4 +220,26 @@ pub enum Observation {
         /// Messages in it.
         messages: usize,
     },
+}
+
+impl Observation {
+    /// Its entries: name of the histogram, the origin if there is one for each, the value (seconds,
+    /// or messages), and how often it was measured.
+    pub fn entries(&self) -> impl Iterator<Item = (&'static str, Option<&str>, f64, usize)> {
+        let seconds = Duration::as_secs_f64;
+        let (entry, other) = match self {
+            Self::PublishAck { took, count } => {
+                (("slipstream_publish_ack_seconds", None, seconds(took), *count), None)
+            }
+            Self::Propagation { origin, took, count } => {
+                let origin = Some(origin.as_str());
+                (("slipstream_propagation_seconds", origin, seconds(took), *count), None)
+            }
+            Self::Commit { took, messages } => (
+                ("slipstream_store_commit_seconds", None, seconds(took), 1),
+                Some(("slipstream_store_batch_messages", None, *messages as f64, 1)),
+            ),
+        };
+        core::iter::once(entry).chain(other)
+    }
 }

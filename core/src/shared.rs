@@ -11,7 +11,8 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::fmt;
-use core::task::Waker;
+use core::future::poll_fn;
+use core::task::{Context, Poll, Waker};
 
 /// A lock, as a shell has it.
 pub trait Lock<T>: Send + Sync {
@@ -58,5 +59,70 @@ impl<T: Wakes> Shared<T> {
         let (result, woken) = done.expect("a lock runs what it is given");
         woken.into_iter().for_each(Waker::wake);
         result
+    }
+}
+
+impl<T: Wakes> Shared<T> {
+    /// Waits until this is ready. Can be given up if `poll` can be given up.
+    pub async fn wait<R>(&self, mut poll: impl FnMut(&mut T, &mut Context<'_>) -> Poll<R>) -> R {
+        poll_fn(|cx| self.with(|shared| poll(shared, cx))).await
+    }
+}
+
+/// What comes one by one, for a stream.
+pub trait Source {
+    /// What comes.
+    type Item;
+
+    /// The next one; `None` after the end. Can be given up without loss.
+    fn poll_item(&mut self, cx: &mut Context<'_>) -> Poll<Option<Self::Item>>;
+}
+
+/// Keeps the waker of a task, and puts the one that was there before among those to be woken: it
+/// may belong to another task, and must not be dropped where something is locked.
+pub(crate) fn keep(place: &mut Option<Waker>, waker: &Waker, woken: &mut Vec<Waker>) {
+    if place.as_ref().is_none_or(|known| !known.will_wake(waker)) {
+        woken.extend(place.replace(waker.clone()));
+    }
+}
+
+/// A value that comes once, and then stays.
+#[derive(Debug)]
+pub struct Once<T> {
+    value: Option<T>,
+    waiting: Vec<Waker>,
+    woken: Vec<Waker>,
+}
+
+impl<T> Default for Once<T> {
+    fn default() -> Self {
+        Self { value: None, waiting: Vec::new(), woken: Vec::new() }
+    }
+}
+
+impl<T> Wakes for Once<T> {
+    fn woken(&mut self) -> &mut Vec<Waker> {
+        &mut self.woken
+    }
+}
+
+impl<T: Clone> Once<T> {
+    /// Here it is; what comes later is not heard of.
+    pub fn set(&mut self, value: T) {
+        self.value.get_or_insert(value);
+        self.woken.append(&mut self.waiting);
+    }
+
+    /// Ready when it is there.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<T> {
+        match &self.value {
+            Some(value) => Poll::Ready(value.clone()),
+            None => {
+                if !self.waiting.iter().any(|known| known.will_wake(cx.waker())) {
+                    self.waiting.push(cx.waker().clone());
+                }
+                Poll::Pending
+            }
+        }
     }
 }

@@ -5,18 +5,18 @@
 
 use std::io;
 
+use async_tungstenite::tungstenite::client::{ClientRequestBuilder, IntoClientRequest};
 use async_tungstenite::tungstenite::error::Error;
-use async_tungstenite::tungstenite::handshake::client::{
-    Request, Response, generate_key, generate_request,
-};
+use async_tungstenite::tungstenite::handshake::client::{Request, Response, generate_request};
 use async_tungstenite::tungstenite::handshake::derive_accept_key;
 use async_tungstenite::tungstenite::handshake::machine::TryParse;
-use async_tungstenite::tungstenite::http::{self, StatusCode, Uri};
+use async_tungstenite::tungstenite::http::Uri;
 use async_tungstenite::tungstenite::protocol::Role;
 use slipstream_core::client::ConnectError;
 use slipstream_core::config::Limits;
 use slipstream_core::ids::DialId;
 use slipstream_core::io::{Input, Protocol};
+use slipstream_core::upgrade::check;
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::net::TcpStream;
 
@@ -27,7 +27,10 @@ use crate::turn::Incoming;
 /// Dials a peer and reports what came of it.
 pub(crate) async fn run(dial: DialId, url: String, limits: Limits, inputs: Sender<Incoming>) {
     let incoming = match connect(&url, Protocol::Postcard, None, &limits).await {
-        Ok(opened) => Incoming::Opened(Box::new(Opened { dial: Some(dial), ..opened })),
+        Ok(mut opened) => {
+            opened.up.dial = Some(dial);
+            Incoming::Opened(Box::new(opened))
+        }
         Err(error) => Incoming::Input(Input::DialFailed { dial, reason: error.to_string() }),
     };
     // A loop that is gone needs to know nothing.
@@ -58,7 +61,8 @@ async fn upgrade(
     limits: &Limits,
 ) -> Result<Opened, ConnectError> {
     let (uri, host, port) = parse(url)?;
-    let request = request(&uri, protocol, token).map_err(|_| bad(url))?;
+    let query = uri.query().unwrap_or_default().to_owned();
+    let request = request(uri, protocol, token).map_err(|_| bad(url))?;
     let address = (host.trim_start_matches('[').trim_end_matches(']'), port);
     let mut stream = TcpStream::connect(address).await.map_err(unreachable)?;
     let (request, key) = generate_request(request).map_err(not_a_node)?;
@@ -68,44 +72,11 @@ async fn upgrade(
         Err(HeadError::Lost(error)) => return Err(unreachable(error)),
         Err(HeadError::Bad(reason)) => return Err(ConnectError::NotANode(reason)),
     };
-    check(&response, &key, protocol, &rest)?;
-    Ok(Opened {
-        stream,
-        rest,
-        role: Role::Client,
-        largest: limits.max_frame_bytes(),
-        dial: None,
-        protocol,
-        remote: format!("{host}:{port}"),
-        query: uri.query().unwrap_or_default().into(),
-        slot: None,
-    })
-}
-
-/// Whether the response is that of a node which speaks `protocol` (RFC 6455 section 4.1).
-fn check(
-    response: &Response,
-    key: &str,
-    protocol: Protocol,
-    body: &[u8],
-) -> Result<(), ConnectError> {
-    let says = |name: &str, value: &str| {
-        let header = response.headers().get(name).and_then(|header| header.to_str().ok());
-        header.is_some_and(|header| header.eq_ignore_ascii_case(value))
-    };
-    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        let reason = String::from_utf8_lossy(&body[..body.len().min(500)]).trim().to_owned();
-        Err(ConnectError::Refused { status: response.status().as_u16(), reason })
-    } else if !says("Upgrade", "websocket")
-        || !says("Connection", "Upgrade")
-        || !says("Sec-WebSocket-Accept", &derive_accept_key(key.as_bytes()))
-    {
-        Err(ConnectError::NotANode("the answer is no WebSocket upgrade".into()))
-    } else if !says("Sec-WebSocket-Protocol", protocol.name()) {
-        Err(ConnectError::NotANode(format!("it does not speak {}", protocol.name())))
-    } else {
-        Ok(())
-    }
+    let header = |name| response.headers().get(name).and_then(|header| header.to_str().ok());
+    let accept = derive_accept_key(key.as_bytes());
+    check(response.status().as_u16(), header, &accept, protocol, &rest)?;
+    let opened = Opened::tcp(stream, rest, Role::Client, limits.max_frame_bytes(), protocol);
+    Ok(opened.up(format!("{host}:{port}"), query))
 }
 
 fn unreachable(error: io::Error) -> ConnectError {
@@ -154,12 +125,6 @@ pub fn check_url(url: &str) -> Result<(), ConnectError> {
     parse(url).map(|_| ())
 }
 
-/// The URL with this query string instead of its own.
-pub(crate) fn with_query(url: &str, query: &str) -> String {
-    let bare = url.split('?').next().unwrap_or_default();
-    format!("{bare}?{query}")
-}
-
 fn bad(url: &str) -> ConnectError {
     // The query may hold a token.
     ConnectError::BadUrl(url.split('?').next().unwrap_or_default().into())
@@ -177,19 +142,10 @@ fn parse(url: &str) -> Result<(Uri, String, u16), ConnectError> {
     Ok((uri, host, port))
 }
 
-fn request(uri: &Uri, protocol: Protocol, token: Option<&str>) -> Result<Request, http::Error> {
-    let authority = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
-    let mut request = Request::builder()
-        .uri(uri)
-        // What stands before an @ is no part of the host.
-        .header("Host", authority.rsplit('@').next().unwrap_or_default())
-        .header("Connection", "Upgrade")
-        .header("Upgrade", "websocket")
-        .header("Sec-WebSocket-Version", "13")
-        .header("Sec-WebSocket-Key", generate_key())
-        .header("Sec-WebSocket-Protocol", protocol.name());
+fn request(uri: Uri, protocol: Protocol, token: Option<&str>) -> Result<Request, Error> {
+    let mut request = ClientRequestBuilder::new(uri).with_sub_protocol(protocol.name());
     if let Some(token) = token {
-        request = request.header("Authorization", format!("Bearer {token}"));
+        request = request.with_header("Authorization", format!("Bearer {token}"));
     }
-    request.body(())
+    request.into_client_request()
 }

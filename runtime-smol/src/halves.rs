@@ -17,18 +17,17 @@ use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use slipstream_core::ids::LinkId;
 use slipstream_core::io::{CloseCode, End, Frame, Input, Protocol};
+use slipstream_core::line::{Flow, Line};
+use slipstream_core::shared::Shared;
 use smol::io::{AsyncReadExt, AsyncWriteExt, Empty, Sink, empty, sink};
-use smol::net::TcpStream;
 
-use crate::link::{Flow, Outgoing, QUEUE, ended};
-use crate::stand_ins::{Join, Receiver, Sender, Watch, select};
+use crate::link::{Read, Write};
+use crate::stand_ins::{Join, Sender, select};
 use crate::turn::Incoming;
 
 /// Frames and bytes that one wake-up of a reader hands to the loop at most.
 const BATCH_FRAMES: usize = 256;
 const BATCH_BYTES: usize = 256 * 1024;
-/// Bytes that a writer takes from its queue before it reports them as sent.
-const FLUSH_BYTES: usize = 256 * 1024;
 /// A writer that sent more than this at once gives the memory back: the buffer that held it would
 /// keep its size for the life of the connection.
 const LARGE: usize = 1024 * 1024;
@@ -48,13 +47,13 @@ const NOT_UTF8: u16 = 1007;
 /// The half that writes. Its codec never reads.
 #[derive(Debug)]
 pub(crate) struct Writer {
-    socket: WebSocketStream<Join<Empty, TcpStream>>,
+    socket: WebSocketStream<Join<Empty, Box<dyn Write>>>,
     role: Role,
     largest: usize,
 }
 
 impl Writer {
-    pub(crate) async fn new(write: TcpStream, role: Role, largest: usize) -> Self {
+    pub(crate) async fn new(write: Box<dyn Write>, role: Role, largest: usize) -> Self {
         // Room for what is gathered and for a frame on top, twice, as masks and headers take some.
         let room = WRITE_BUFFER + largest.saturating_mul(2).saturating_add(1024);
         let config = WebSocketConfig::default()
@@ -66,71 +65,41 @@ impl Writer {
         Self { socket, role, largest }
     }
 
-    /// Gathers a frame.
-    pub(crate) async fn feed(&mut self, frame: Frame) -> Result<(), Error> {
-        self.socket.feed(message(frame)).await
-    }
-
-    /// Gives the socket what was gathered.
-    pub(crate) async fn flush(&mut self) -> Result<(), Error> {
-        self.socket.flush().await
+    /// Sends frames.
+    pub(crate) async fn send(
+        &mut self,
+        frames: impl IntoIterator<Item = Frame>,
+    ) -> Result<(), End> {
+        let lost = |error: Error| End::silent(format!("cannot send: {error}"));
+        for frame in frames {
+            self.socket.feed(message(frame)).await.map_err(lost)?;
+        }
+        self.socket.flush().await.map_err(lost)
     }
 
     /// Sends what is queued until the end is ordered, then the close frame.
     pub(crate) async fn run(
         mut self,
         id: LinkId,
-        mut queued: Receiver<Outgoing>,
-        inputs: Sender<Incoming>,
-        flow: &Watch<Flow>,
-    ) -> Result<(), Error> {
-        loop {
-            // The queue comes first: what was queued before the end is sent before it.
-            let first = select! {
-                outgoing = queued.recv() => outgoing,
-                () = ended(flow) => None,
-            };
-            let Some(first) = first else { break };
-            let (frames, cost) = self.send(first, &mut queued).await?;
+        inputs: &Sender<Incoming>,
+        line: &Shared<Line>,
+    ) -> Result<(), End> {
+        let mut batch = Vec::new();
+        while let Some((frames, cost)) = line.wait(|it, cx| it.poll_outgoing(cx, &mut batch)).await
+        {
+            self.send(batch.drain(..)).await?;
             let sent = Input::Sent { link: id, frames, cost };
             if frames > 0 && inputs.send(Incoming::Input(sent)).await.is_err() {
                 break;
             }
             if cost > LARGE {
-                let socket = self.socket.into_inner();
-                self = Self::new(socket.write, self.role, self.largest).await;
+                let half = self.socket.into_inner();
+                self = Self::new(half.write, self.role, self.largest).await;
             }
         }
-        let close = match &*flow.borrow() {
-            Flow::End(end) => end.close.clone(),
-            Flow::Read | Flow::Pause => None,
-        };
-        self.farewell(close).await
-    }
-
-    /// Sends this and what else is queued, and flushes once. Returns frames and cost.
-    async fn send(
-        &mut self,
-        first: Outgoing,
-        queued: &mut Receiver<Outgoing>,
-    ) -> Result<(usize, usize), Error> {
-        let (mut count, mut cost) = (0, 0);
-        let mut next = Some(first);
-        while let Some(outgoing) = next {
-            match outgoing {
-                Outgoing::Pong(payload) => self.feed(Frame::Pong(payload)).await?,
-                Outgoing::Frames(frames) => {
-                    for frame in frames {
-                        count += 1;
-                        cost += frame.cost();
-                        self.feed(frame).await?;
-                    }
-                }
-            }
-            next = if cost < FLUSH_BYTES { queued.try_recv() } else { None };
-        }
-        self.flush().await?;
-        Ok((count, cost))
+        // The other side may have gone first.
+        let _ = self.farewell(line.with(|line| line.ended().close)).await;
+        Ok(())
     }
 
     /// Sends the close frame, if there is one, and shuts the sending side.
@@ -159,13 +128,13 @@ fn message(frame: Frame) -> Message {
 /// The half that reads. What its codec writes by itself goes nowhere.
 #[derive(Debug)]
 pub(crate) struct Reader {
-    socket: WebSocketStream<Join<TcpStream, Sink>>,
+    socket: WebSocketStream<Join<Box<dyn Read>, Sink>>,
 }
 
 impl Reader {
     /// `rest` is what was read behind the handshake.
     pub(crate) async fn new(
-        read: TcpStream,
+        read: Box<dyn Read>,
         rest: Vec<u8>,
         role: Role,
         largest: usize,
@@ -200,29 +169,17 @@ impl Reader {
 
     /// Hands on what arrives, as much at a time as is there, until the end. The end is for the
     /// loop to order: what came before it is answered before the close frame.
-    pub(crate) async fn run(
-        mut self,
-        id: LinkId,
-        inputs: Sender<Incoming>,
-        pongs: Sender<Outgoing>,
-        flow: Watch<Flow>,
-    ) {
-        loop {
-            let paused = match &*flow.borrow() {
-                Flow::Read => false,
-                Flow::Pause => true,
-                Flow::End(_) => break,
-            };
-            let other = flow.wait_for(|flow| match flow {
-                Flow::Read => paused,
-                Flow::Pause => !paused,
-                Flow::End(_) => true,
-            });
+    pub(crate) async fn run(mut self, id: LinkId, inputs: Sender<Incoming>, line: Shared<Line>) {
+        let mut flow = line.with(|line| line.flow());
+        while flow != Flow::Over {
             let first = select! {
-                () = other => continue,
-                first = self.next(), if !paused => first,
+                now = line.wait(|line, cx| line.poll_flow(flow, cx)) => {
+                    flow = now;
+                    continue;
+                },
+                first = self.next(), if flow == Flow::Read => first,
             };
-            let (frames, end) = self.gather(first, &pongs).await;
+            let (frames, end) = self.gather(first, &line).await;
             let last = end.is_some();
             let received = Incoming::Received(id, frames, end);
             if inputs.send(received).await.is_err() || last {
@@ -236,7 +193,7 @@ impl Reader {
     async fn gather(
         &mut self,
         first: Result<Frame, End>,
-        pongs: &Sender<Outgoing>,
+        line: &Shared<Line>,
     ) -> (Vec<Frame>, Option<End>) {
         let mut frames = Vec::new();
         let mut bytes = 0;
@@ -245,11 +202,8 @@ impl Reader {
             match frame {
                 Ok(frame) => {
                     bytes += frame.cost();
-                    if let Frame::Ping(payload) = &frame
-                        && pongs.len() < QUEUE / 2
-                    {
-                        // Whoever sends pings faster than it reads the answers gets fewer.
-                        let _ = pongs.try_send(Outgoing::Pong(payload.clone()));
+                    if let Frame::Ping(payload) = &frame {
+                        line.with(|line| line.pong(payload.clone()));
                     }
                     frames.push(frame);
                 }

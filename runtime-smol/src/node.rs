@@ -1,6 +1,5 @@
 //! Starts a node and holds on to it: what a program that embeds one works with.
 
-use std::collections::HashMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Deref;
 use std::path::PathBuf;
@@ -9,10 +8,15 @@ use futures_channel::oneshot;
 use slipstream_core::admin::{AdminAnswer, AdminRequest, Status};
 use slipstream_core::client::ConnectError;
 use slipstream_core::config::Config;
-use slipstream_core::ids::{LinkId, StoreId, Ticket};
+use slipstream_core::driver::Driver;
+use slipstream_core::exit::{Ending, Exit, NodeGone};
+use slipstream_core::feed::{Feed, Watcher};
+use slipstream_core::ids::StoreId;
 use slipstream_core::io::Input;
-use slipstream_core::store::{Recovered, StoreFailure};
+use slipstream_core::shared::{Once, Shared};
+use slipstream_core::store::Recovered;
 use slipstream_core::tags::TagSet;
+use slipstream_core::upgrade::Rules;
 use slipstream_store_sqlite::{Completion, MAX_JOBS, OpenError, Store};
 use smol::net::TcpListener;
 use tracing::Instrument;
@@ -20,10 +24,11 @@ use tracing::Instrument;
 use crate::client::{Client, ClientOptions};
 use crate::clock::Clock;
 use crate::dial::check_url;
-use crate::events::{Events, Watchers};
-use crate::listen::{self, Rules};
+use crate::link::share;
+use crate::listen;
 use crate::pump::Target;
-use crate::stand_ins::{Sender, Watch, bounded, spawn};
+use crate::stand_ins::{Sender, bounded, spawn};
+use crate::stream::Stream;
 use crate::turn::{INPUTS, Incoming, Turn};
 
 /// What a node is started with.
@@ -70,21 +75,8 @@ pub enum StartError {
     Internal(String),
 }
 
-/// How a node ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Exit {
-    /// As it was asked to; what was accepted is durable.
-    Stopped,
-    /// Its store can no longer be trusted: a process ends with code 3.
-    Halted(StoreFailure),
-    /// Its task failed, by a fault of the program: what was not answered may be there or not.
-    Failed,
-}
-
-/// The node has ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the node has ended")]
-pub struct NodeGone;
+/// A stream of what happens at a node, with the methods of a [`Watcher`]; it ends with the node.
+pub type Events = Stream<Watcher>;
 
 /// A running node, and a [`Client`] of it: what a program publishes and receives here goes through
 /// the same rules as that of an application behind a socket.
@@ -94,7 +86,7 @@ pub struct NodeGone;
 pub struct Node {
     inputs: Sender<Incoming>,
     local_addr: SocketAddr,
-    exit: Watch<Option<Exit>>,
+    exit: Shared<Once<Exit>>,
     client: Client,
 }
 
@@ -122,33 +114,29 @@ impl Node {
         let (completed, completions) = bounded(MAX_JOBS);
         let (store, recovered) = open(&config, data_dir, completed).await?;
         let (clock, limits) = (Clock::start(), config.limits.clone());
-        let client = ClientOptions { heartbeat: config.heartbeat.clone(), ..Default::default() };
+        let client = ClientOptions {
+            heartbeat: config.heartbeat.clone(),
+            max_frame_bytes: limits.max_frame_bytes(),
+            ..Default::default()
+        };
         let span = tracing::info_span!(target: "slipstream", "node", id = %config.id);
         let seed = getrandom::u64().map_err(internal)?;
         let (inputs, received) = bounded(INPUTS);
         let loopback = local_addr.ip().to_canonical().is_loopback();
         let rules = Rules { allowed_origins, loopback, limits: limits.clone() };
+        let node = slipstream_core::Node::new(config, recovered, seed, clock.now());
         let turn = Turn {
-            node: slipstream_core::Node::new(config, recovered, seed, clock.now()),
+            driver: Driver::new(node),
             clock,
             store,
             limits,
             inputs: inputs.clone(),
             listener: Some(smol::spawn(listen::run(listener, rules, inputs.clone()))),
-            watchers: Watchers::default(),
-            links: HashMap::new(),
-            touched: Vec::new(),
-            ending: Vec::new(),
-            last_link: LinkId::default(),
-            tickets: HashMap::new(),
-            last_ticket: Ticket::default(),
-            stop_at: None,
-            stopped: false,
         };
-        let exit = Watch::new(None);
-        let ended = exit.clone();
-        let turned = smol::spawn(turn.run(received, completions).instrument(span)).fallible();
-        spawn(async move { ended.send_replace(Some(turned.await.unwrap_or(Exit::Failed))) });
+        let exit = share(Once::default());
+        let ending = Ending::of(exit.clone());
+        let turned = turn.run(received, completions).instrument(span);
+        spawn(async move { ending.end(turned.await) });
         let client = Client::of(Target::Here(inputs.clone()), client);
         Ok(Self { inputs, local_addr, exit, client })
     }
@@ -209,9 +197,9 @@ impl Node {
     /// # Errors
     /// [`NodeGone`] if the node has ended.
     pub async fn events(&self) -> Result<Events, NodeGone> {
-        let (watcher, events) = bounded(Events::BEHIND);
-        self.send(Incoming::Watched(watcher)).await?;
-        Ok(Events::of(events))
+        let feed = share(Feed::default());
+        self.send(Incoming::Watched(feed.clone())).await?;
+        Ok(Stream(Watcher::of(feed)))
     }
 
     /// Begins to shut down: nothing new is accepted, what was accepted is committed, everyone is
@@ -232,8 +220,7 @@ impl Node {
 
     /// Returns when the node has ended: its store is closed.
     pub async fn ended(&self) -> Exit {
-        self.exit.wait_for(Option::is_some).await;
-        self.exit.borrow().clone().unwrap_or(Exit::Failed)
+        self.exit.wait(Once::poll).await
     }
 
     async fn send(&self, incoming: Incoming) -> Result<(), NodeGone> {

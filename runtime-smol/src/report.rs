@@ -1,7 +1,5 @@
 //! Hands what the node tells its operator to `tracing` and `metrics`.
 
-use std::time::Duration;
-
 use metrics::histogram;
 use slipstream_core::event::{Event, Level};
 use slipstream_core::io::Observation;
@@ -16,24 +14,13 @@ pub(crate) fn event(event: &Event) {
     }
 }
 
-/// Enters a measurement in its histogram.
+/// Enters a measurement in its histograms.
 pub(crate) fn observe(observation: &Observation) {
-    match observation {
-        Observation::PublishAck { took, count } => {
-            histogram!("slipstream_publish_ack_seconds").record_many(seconds(*took), *count);
-        }
-        Observation::Propagation { origin, took, count } => {
-            let origin = origin.as_str().to_owned();
-            histogram!("slipstream_propagation_seconds", "origin" => origin)
-                .record_many(seconds(*took), *count);
-        }
-        Observation::Commit { took, messages } => {
-            histogram!("slipstream_store_commit_seconds").record(seconds(*took));
-            histogram!("slipstream_store_batch_messages").record(*messages as f64);
-        }
+    for (name, origin, value, count) in observation.entries() {
+        let histogram = match origin {
+            Some(origin) => histogram!(name, "origin" => origin.to_owned()),
+            None => histogram!(name),
+        };
+        histogram.record_many(value, count);
     }
-}
-
-fn seconds(duration: Duration) -> f64 {
-    duration.as_secs_f64()
 }

@@ -17,13 +17,13 @@ use bytes::Bytes;
 use slipstream_core::config::Limits;
 use slipstream_core::ids::LinkId;
 use slipstream_core::io::{Frame, Input, Protocol};
+use slipstream_core::links::Link;
+use slipstream_core::upgrade::Rules;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::dial::connect;
-use crate::link::Link;
-use crate::listen::Rules;
 use crate::turn::Incoming;
 
 #[expect(dead_code, reason = "the shell uses more of it than this program")]
@@ -137,9 +137,10 @@ impl Echo {
 
     fn take(&mut self, incoming: Incoming) {
         match incoming {
-            Incoming::Opened(opened) => {
-                self.last_link = self.last_link.next();
-                let link = Link::open(self.last_link, *opened, self.sender.clone());
+            Incoming::Opened(mut opened) => {
+                opened.up.link = self.last_link.next();
+                self.last_link = opened.up.link;
+                let link = link::open(*opened, self.sender.clone());
                 self.links.insert(self.last_link, link);
             }
             Incoming::Received(id, frames, end) => {

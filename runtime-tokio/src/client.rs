@@ -8,17 +8,13 @@
 //! Handles and futures may be dropped at any time: what was acknowledged stays acknowledged, and
 //! what a named subscription has not settled is handed over again.
 
-use std::ops::{Deref, DerefMut};
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use crate::dial::check_url;
-use futures_util::Stream;
 pub use slipstream_core::application::{AckMode, Replay};
 use slipstream_core::client::Application;
-use slipstream_core::client::handles::Receiver;
-pub use slipstream_core::client::handles::{Delivery, Pending, Publisher, SubscriptionEvent};
+pub use slipstream_core::client::handles::{
+    Delivery, Pending, Publisher, Receiver, SubscriptionEvent,
+};
 pub use slipstream_core::client::{
     ClientOptions, ConnectError, Ended, Filter, Publication, PublishError, ReadError, Receipt,
     Refused, Value, Verdict,
@@ -28,7 +24,10 @@ pub use slipstream_core::message::Kind;
 use tokio::sync::Mutex;
 
 use crate::clock::Clock;
-use crate::pump::{Pump, Target, share};
+use crate::dial::check_url;
+use crate::link::share;
+use crate::pump::{Pump, Target};
+use crate::stream::Stream;
 
 /// Publishes, reads and subscribes at one node. Clones are the same client.
 ///
@@ -71,7 +70,7 @@ impl Client {
     /// [`ConnectError`] says what is in the way.
     pub async fn connect(url: &str, options: ClientOptions) -> Result<Self, ConnectError> {
         check_url(url)?;
-        let client = Self::of(Target::Remote(url.into()), options);
+        let client = Self::of(Target::remote(url), options);
         client.unnamed().await?;
         Ok(client)
     }
@@ -132,7 +131,7 @@ impl Client {
     pub async fn subscribe(&self, filter: Filter) -> Result<Subscription, ConnectError> {
         let (goes_on, settles_when_taken) = (filter.name().is_some(), filter.settles_when_taken());
         let publisher = self.open(filter, true, goes_on).await?;
-        Ok(Subscription(Receiver::of(publisher, settles_when_taken)))
+        Ok(Stream(Receiver::of(publisher, settles_when_taken)))
     }
 
     async fn unnamed(&self) -> Result<Publisher, ConnectError> {
@@ -163,35 +162,5 @@ impl Client {
     }
 }
 
-/// A stream of deliveries. See [`Receiver`], whose methods it has.
-#[derive(Debug)]
-pub struct Subscription(Receiver);
-
-impl Subscription {
-    /// Ends it once all that was settled is said.
-    pub async fn close(self) {
-        self.0.publisher().clone().close().await;
-    }
-}
-
-impl Deref for Subscription {
-    type Target = Receiver;
-
-    fn deref(&self) -> &Receiver {
-        &self.0
-    }
-}
-
-impl DerefMut for Subscription {
-    fn deref_mut(&mut self) -> &mut Receiver {
-        &mut self.0
-    }
-}
-
-impl Stream for Subscription {
-    type Item = Result<Delivery, Ended>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.0.poll_delivery(cx)
-    }
-}
+/// A stream of deliveries, with the methods of a [`Receiver`].
+pub type Subscription = Stream<Receiver>;

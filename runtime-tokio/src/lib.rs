@@ -62,9 +62,8 @@
 //! | `turn` | the one task that owns the core: inputs in, outputs out |
 //! | `link`, `halves` | the two tasks of a connection |
 //! | `listen`, `dial` | how connections begin |
-//! | `client`, `pump`, `pipe` | applications of this program, at a node here or behind a URL |
-//! | `events` | what happens at a node |
-//! | `clock`, `report` | reading the clocks; logs and histograms |
+//! | `client`, `pump` | applications of this program, at a node here or behind a URL |
+//! | `clock`, `report`, `stream` | reading the clocks; logs and histograms; streams |
 #![forbid(unsafe_code)]
 
 pub mod client;
@@ -72,14 +71,13 @@ mod clock;
 #[cfg(feature = "daemon")]
 pub mod daemon;
 mod dial;
-mod events;
 mod halves;
 mod link;
 mod listen;
 mod node;
-mod pipe;
 mod pump;
 mod report;
+mod stream;
 mod turn;
 
 #[cfg(test)]
@@ -87,7 +85,8 @@ mod tests;
 
 pub use client::Client;
 pub use dial::check_url;
-pub use events::Events;
-pub use node::{Exit, Node, NodeGone, Options, StartError};
+pub use node::{Events, Node, Options, StartError};
 pub use slipstream_core as core;
 pub use slipstream_core::client::ConnectError;
+pub use slipstream_core::exit::{Exit, NodeGone};
+pub use stream::Stream;

@@ -1,23 +1,28 @@
 //! One open connection: a task that reads and a task that writes, and what the loop holds of them.
 //!
 //! The two never wait for each other. Each has half of the socket and a WebSocket codec of its
-//! own, so there is no lock between them; what the reader wants sent (a pong, an ending) goes the
-//! same way as what the node wants sent. Both end by one order, of which the first counts. What
-//! was queued before it is still sent, then the close frame, within [`CLOSE_DEADLINE`]; then the
-//! sending side is shut and what still arrives is thrown away for at most [`LINGER`], because a
-//! socket that is closed with unread bytes resets the connection, and the close frame with it.
-//! [`Input::LinkDown`] is the last thing that is heard of a link.
+//! own; what they and the loop have in common is a [`Line`], which says what is sent and when a
+//! connection ends. What was queued before that is still sent, then the close frame, within
+//! [`CLOSE_DEADLINE`]; then the sending side is shut and what still arrives is thrown away for at
+//! most [`LINGER`], because a socket that is closed with unread bytes resets the connection, and
+//! the close frame with it. [`Input::LinkDown`] is the last thing that is heard of a link.
 //!
 //! Nothing is decided here but what a WebSocket endpoint must answer by itself: see `halves`.
 
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_tungstenite::tungstenite::protocol::Role;
-use bytes::Bytes;
-use slipstream_core::ids::{DialId, LinkId};
-use slipstream_core::io::{Close, CloseCode, End, Frame, Input, LinkUp, Protocol};
+use slipstream_core::client::{self, CodecError};
+use slipstream_core::io::{End, Frame, Input, LinkUp, Protocol};
+use slipstream_core::line::Line;
+use slipstream_core::links::Link;
+use slipstream_core::shared::{Lock, Shared, Wakes};
+use slipstream_core::wire::Welcome;
+use tokio::io::{AsyncRead, AsyncWrite, duplex, split};
 use tokio::net::TcpStream;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use tokio::time::{sleep, timeout};
 
 use crate::halves::{Reader, Writer};
@@ -27,202 +32,156 @@ use crate::turn::Incoming;
 pub(crate) const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 /// How long the other side may take to close after us.
 pub(crate) const LINGER: Duration = Duration::from_secs(1);
-/// Batches that a writer may be behind. The core's send credit counts at least 64 bytes for a
-/// frame, so that this is never reached; the channel takes memory only as it fills.
-pub(crate) const QUEUE: usize = 16 * 1024;
+/// Bytes under way in one direction of a connection within the process.
+const PIPE: usize = 64 * 1024;
+
+/// What a connection is read from.
+pub(crate) trait Read: AsyncRead + Debug + Send + Sync + Unpin {}
+impl<T: AsyncRead + Debug + Send + Sync + Unpin> Read for T {}
+
+/// What a connection is written to.
+pub(crate) trait Write: AsyncWrite + Debug + Send + Sync + Unpin {}
+impl<T: AsyncWrite + Debug + Send + Sync + Unpin> Write for T {}
 
 /// A connection whose handshake is done.
 #[derive(Debug)]
 pub(crate) struct Opened {
-    /// The connection.
-    pub(crate) stream: TcpStream,
+    /// The two directions.
+    pub(crate) read: Box<dyn Read>,
+    pub(crate) write: Box<dyn Write>,
     /// What was read behind the handshake.
     pub(crate) rest: Vec<u8>,
     /// Which end of it this is.
     pub(crate) role: Role,
     /// Largest frame.
     pub(crate) largest: usize,
-    /// The dial that it came from.
-    pub(crate) dial: Option<DialId>,
-    /// What was agreed on.
-    pub(crate) protocol: Protocol,
-    /// The other end.
-    pub(crate) remote: String,
-    /// Query string of the upgrade request.
-    pub(crate) query: String,
+    /// What the core is told of it.
+    pub(crate) up: LinkUp,
     /// Its place among the connections that may be open.
     pub(crate) slot: Option<OwnedSemaphorePermit>,
 }
 
 impl Opened {
-    /// What the core is told of it.
-    pub(crate) fn up(&mut self, link: LinkId) -> LinkUp {
-        LinkUp {
-            link,
-            dial: self.dial,
-            protocol: self.protocol,
-            remote: std::mem::take(&mut self.remote),
-            query: std::mem::take(&mut self.query),
+    /// Over TCP, as it was agreed on.
+    pub(crate) fn tcp(
+        stream: TcpStream,
+        rest: Vec<u8>,
+        role: Role,
+        largest: usize,
+        protocol: Protocol,
+    ) -> Self {
+        // Without this, small frames wait for the acknowledgement of the one before.
+        let _ = stream.set_nodelay(true);
+        let (read, write) = stream.into_split();
+        Self { rest, ..Self::new(read, write, role, largest, protocol) }
+    }
+
+    /// Both ends of one within the process, the client's first. Its frames are carried as over TCP,
+    /// so that every rule for applications holds for those that embed their node.
+    pub(crate) fn pair(largest: usize) -> (Self, Self) {
+        let (client, server) = duplex(PIPE);
+        let end = |stream, role| {
+            let (read, write) = split(stream);
+            Self::new(read, write, role, largest, Protocol::Postcard)
+        };
+        (end(client, Role::Client), end(server, Role::Server))
+    }
+
+    fn new(
+        read: impl Read + 'static,
+        write: impl Write + 'static,
+        role: Role,
+        largest: usize,
+        protocol: Protocol,
+    ) -> Self {
+        let (read, write, up) = (Box::new(read), Box::new(write), LinkUp::of(protocol));
+        Self { read, write, rest: Vec::new(), role, largest, up, slot: None }
+    }
+
+    /// To this, which asks for that.
+    pub(crate) fn up(mut self, remote: String, query: String) -> Self {
+        (self.up.remote, self.up.query) = (remote, query);
+        self
+    }
+
+    /// Waits for the node's greeting, as an application.
+    pub(crate) async fn greet<E: From<End> + From<CodecError>>(self) -> Result<Greeted, E> {
+        let protocol = self.up.protocol;
+        let (mut reader, mut writer) = self.split().await;
+        if protocol == Protocol::Postcard {
+            writer.send([client::connect()]).await?;
+        }
+        loop {
+            match reader.next().await? {
+                Frame::Ping(_) | Frame::Pong(_) => {}
+                frame @ (Frame::Text(_) | Frame::Binary(_)) => {
+                    return Ok(Greeted { welcome: client::welcome(&frame)?, reader, writer });
+                }
+            }
         }
     }
 
     /// The two halves, each with its codec.
-    pub(crate) async fn split(self) -> (Reader, Writer) {
-        // Without this, small frames wait for the acknowledgement of the one before.
-        let _ = self.stream.set_nodelay(true);
-        let (read, write) = self.stream.into_split();
+    async fn split(self) -> (Reader, Writer) {
         (
-            Reader::new(read, self.rest, self.role, self.largest, self.protocol).await,
-            Writer::new(write, self.role, self.largest).await,
+            Reader::new(self.read, self.rest, self.role, self.largest, self.up.protocol).await,
+            Writer::new(self.write, self.role, self.largest).await,
         )
     }
 }
 
-/// What the two tasks of a link are to do.
+/// An application's connection that the node has greeted.
 #[derive(Debug)]
-pub(crate) enum Flow {
-    Read,
-    Pause,
-    End(End),
+pub(crate) struct Greeted {
+    pub(crate) reader: Reader,
+    pub(crate) writer: Writer,
+    pub(crate) welcome: Welcome,
 }
 
-/// What a writer is given.
-#[derive(Debug)]
-pub(crate) enum Outgoing {
-    /// From the node.
-    Frames(Vec<Frame>),
-    /// From the reader. The node knows nothing of it, so it is not reported as sent.
-    Pong(Bytes),
-}
+/// A lock of this runtime's threads, held only for a moment and never while waiting.
+struct Locked<T>(Mutex<T>);
 
-/// The loop's hold on a link. Dropping it ends the link without a close frame.
-#[derive(Debug)]
-pub(crate) struct Link {
-    pending: Vec<Frame>,
-    queue: mpsc::Sender<Outgoing>,
-    flow: watch::Sender<Flow>,
-}
-
-impl Link {
-    /// Starts the tasks of a connection.
-    pub(crate) fn open(id: LinkId, opened: Opened, inputs: mpsc::Sender<Incoming>) -> Self {
-        let (queue, queued) = mpsc::channel(QUEUE);
-        let flow = watch::Sender::new(Flow::Read);
-        let tasks = Tasks { id, inputs, queue: queue.clone(), flow: flow.clone() };
-        tokio::spawn(tasks.run(opened, queued));
-        Self::new(queue, flow)
-    }
-
-    /// A link whose frames go to `queue`.
-    pub(crate) fn new(queue: mpsc::Sender<Outgoing>, flow: watch::Sender<Flow>) -> Self {
-        Self { pending: Vec::new(), queue, flow }
-    }
-
-    /// Adds a frame to what [`Link::flush`] sends. Returns whether it is the first.
-    pub(crate) fn transmit(&mut self, frame: Frame) -> bool {
-        self.pending.push(frame);
-        self.pending.len() == 1
-    }
-
-    /// Hands what was gathered to the writer.
-    pub(crate) fn flush(&mut self) {
-        if self.pending.is_empty() {
-            return;
-        }
-        let batch = Outgoing::Frames(std::mem::take(&mut self.pending));
-        // A writer that has ended says why by itself.
-        if let Err(mpsc::error::TrySendError::Full(_)) = self.queue.try_send(batch) {
-            let reason = "the connection does not take what it is sent";
-            order_end(&self.flow, End::here(CloseCode::Limit.number(), reason.into()));
-        }
-    }
-
-    /// Stops reading.
-    pub(crate) fn pause(&self) {
-        self.flow.send_if_modified(|flow| {
-            matches!(flow, Flow::Read).then(|| *flow = Flow::Pause).is_some()
-        });
-    }
-
-    /// Reads on.
-    pub(crate) fn resume(&self) {
-        self.flow.send_if_modified(|flow| {
-            matches!(flow, Flow::Pause).then(|| *flow = Flow::Read).is_some()
-        });
-    }
-
-    /// Sends what was gathered and queued, then the close frame.
-    pub(crate) fn close(&mut self, close: Close) {
-        self.flush();
-        self.end(End::here(close.code.number(), close.reason));
-    }
-
-    /// Ends the link behind what is queued, unless its end was ordered before.
-    pub(crate) fn end(&self, end: End) {
-        order_end(&self.flow, end);
+impl<T: Send> Lock<T> for Locked<T> {
+    fn with(&self, run: &mut dyn FnMut(&mut T)) {
+        // Every change is made at one stroke, so a panic leaves nothing half done.
+        run(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }
 
-impl Drop for Link {
-    fn drop(&mut self) {
-        order_end(&self.flow, End::silent("the node has ended".into()));
-    }
+/// Something for several tasks to hold on to.
+pub(crate) fn share<T: Wakes + Send + 'static>(what: T) -> Shared<T> {
+    Shared::new(Arc::new(Locked(Mutex::new(what))))
 }
 
-/// Orders the end of a link, unless it was ordered before.
-pub(crate) fn order_end(flow: &watch::Sender<Flow>, end: End) {
-    flow.send_if_modified(|flow| {
-        let first = !matches!(flow, Flow::End(_));
-        if first {
-            *flow = Flow::End(end);
-        }
-        first
-    });
+/// Starts the tasks of a connection.
+pub(crate) fn open(opened: Opened, inputs: mpsc::Sender<Incoming>) -> Link {
+    let line = share(Line::default());
+    tokio::spawn(run(opened, inputs, line.clone()));
+    Link::new(line)
 }
 
-/// What both tasks of a link need.
-struct Tasks {
-    id: LinkId,
-    inputs: mpsc::Sender<Incoming>,
-    queue: mpsc::Sender<Outgoing>,
-    flow: watch::Sender<Flow>,
-}
-
-impl Tasks {
-    async fn run(self, mut opened: Opened, queued: mpsc::Receiver<Outgoing>) {
-        let slot = opened.slot.take();
-        let (reader, writer) = opened.split().await;
-        let pongs = self.queue;
-        let reading = reader.run(self.id, self.inputs.clone(), pongs, self.flow.subscribe());
-        let mut reading = tokio::spawn(reading);
-        let overdue = async {
-            ended(&mut self.flow.subscribe()).await;
-            sleep(CLOSE_DEADLINE).await;
-        };
-        tokio::select! {
-            done = writer.run(self.id, queued, self.inputs.clone(), &self.flow) => {
-                if let Err(error) = done {
-                    order_end(&self.flow, End::silent(format!("cannot send: {error}")));
-                }
+async fn run(mut opened: Opened, inputs: mpsc::Sender<Incoming>, line: Shared<Line>) {
+    let (id, slot) = (opened.up.link, opened.slot.take());
+    let (reader, writer) = opened.split().await;
+    let mut reading = tokio::spawn(reader.run(id, inputs.clone(), line.clone()));
+    let overdue = async {
+        line.wait(Line::poll_end).await;
+        sleep(CLOSE_DEADLINE).await;
+    };
+    tokio::select! {
+        done = writer.run(id, &inputs, &line) => {
+            if let Err(end) = done {
+                line.with(|line| line.end(end));
             }
-            () = overdue => {}
         }
-        if timeout(LINGER, &mut reading).await.is_err() {
-            reading.abort();
-        }
-        let (code, reason) = match &*self.flow.borrow() {
-            Flow::End(end) => (end.code_of_peer(), end.reason.clone()),
-            Flow::Read | Flow::Pause => (None, "the connection was lost".into()),
-        };
-        let down = Incoming::Input(Input::LinkDown { link: self.id, code, reason });
-        // A loop that is gone needs to know nothing.
-        let _ = self.inputs.send(down).await;
-        drop(slot);
+        () = overdue => {}
     }
-}
-
-/// Returns when the end of a link was ordered.
-pub(crate) async fn ended(flow: &mut watch::Receiver<Flow>) {
-    // An error means that nobody can order anything any more.
-    let _ = flow.wait_for(|flow| matches!(flow, Flow::End(_))).await;
+    if timeout(LINGER, &mut reading).await.is_err() {
+        reading.abort();
+    }
+    let end = line.with(|line| line.ended());
+    let down = Input::LinkDown { link: id, code: end.code_of_peer(), reason: end.reason };
+    // A loop that is gone needs to know nothing.
+    let _ = inputs.send(Incoming::Input(down)).await;
+    drop(slot);
 }

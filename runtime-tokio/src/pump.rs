@@ -4,43 +4,24 @@
 //! What is said, and to whom it is told, is decided there. The node is read while frames are sent
 //! to it, or each side could wait for the other to read.
 
-use std::fmt;
-use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use slipstream_core::client::{self, Application, ConnectError, Ended, Filter, Turn};
+use slipstream_core::client::{Application, ConnectError, Ended, Filter, Turn};
 use slipstream_core::io::{Frame, Protocol};
-use slipstream_core::shared::{Lock, Shared, Wakes};
-use slipstream_core::wire::Welcome;
-use tokio::sync::{mpsc, oneshot};
+use slipstream_core::shared::Shared;
+use tokio::sync::mpsc;
 use tokio::time::{sleep, sleep_until, timeout};
 
 use crate::client::ClientOptions;
 use crate::clock::Clock;
 use crate::dial;
 use crate::halves::{Reader, Writer};
-use crate::link::{CLOSE_DEADLINE, LINGER};
-use crate::pipe::{Pipe, PipeInlet, PipeOutlet};
+use crate::link::{CLOSE_DEADLINE, Greeted, LINGER, Opened};
 use crate::turn::Incoming;
 
-/// A lock of this runtime's threads, held only for a moment and never while waiting.
-struct Locked<T>(Mutex<T>);
-
-impl<T: Send> Lock<T> for Locked<T> {
-    fn with(&self, run: &mut dyn FnMut(&mut T)) {
-        run(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
-    }
-}
-
-/// Something for several tasks to hold on to.
-pub(crate) fn share<T: Wakes + Send + 'static>(what: T) -> Shared<T> {
-    Shared::new(Arc::new(Locked(Mutex::new(what))))
-}
-
 /// Where the node is.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub(crate) enum Target {
     /// In this process.
     Here(mpsc::Sender<Incoming>),
@@ -48,86 +29,18 @@ pub(crate) enum Target {
     Remote(String),
 }
 
-impl fmt::Debug for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Here(_) => "this process",
-            // The query string may hold a token.
-            Self::Remote(url) => url.split('?').next().unwrap_or_default(),
-        })
-    }
-}
-
-/// An open connection.
-#[derive(Debug)]
-pub(crate) struct Connection {
-    inlet: Inlet,
-    outlet: Outlet,
-    welcome: Welcome,
-}
-
-#[derive(Debug)]
-enum Inlet {
-    Socket(Box<Reader>),
-    Pipe(PipeInlet),
-}
-
-#[derive(Debug)]
-enum Outlet {
-    Socket(Box<Writer>),
-    Pipe(PipeOutlet),
-}
-
-impl Inlet {
-    async fn next(&mut self) -> Result<Frame, Ended> {
-        match self {
-            Self::Socket(reader) => Ok(reader.next().await?),
-            Self::Pipe(pipe) => Ok(pipe.next().await?),
-        }
-    }
-
-    /// Reads and throws away until the other side closes: a socket that is closed with unread bytes
-    /// resets the connection, and what was said last with it.
-    async fn discard(self) {
-        match self {
-            Self::Socket(reader) => reader.discard().await,
-            Self::Pipe(_) => {}
-        }
-    }
-}
-
-impl Outlet {
-    async fn send(&mut self, frames: Vec<Frame>) -> Result<(), Ended> {
-        let lost = |error: &dyn fmt::Display| Ended::Lost(error.to_string());
-        match self {
-            Self::Socket(writer) => {
-                for frame in frames {
-                    writer.feed(frame).await.map_err(|error| lost(&error))?;
-                }
-                writer.flush().await.map_err(|error| lost(&error))
-            }
-            Self::Pipe(pipe) => Ok(pipe.send(frames).await?),
-        }
-    }
-
-    async fn close(self) {
-        match self {
-            Self::Socket(mut writer) => {
-                // The connection ends in any case.
-                let _ = writer.farewell(Some((1000, String::new()))).await;
-            }
-            Self::Pipe(pipe) => pipe.close().await,
-        }
-    }
-}
-
 impl Target {
+    /// At this URL. Its query string is not kept: it may hold a token.
+    pub(crate) fn remote(url: &str) -> Self {
+        Self::Remote(url.split('?').next().unwrap_or_default().into())
+    }
+
     /// Opens a connection for an application that asks for `filter`.
     pub(crate) async fn open(
         &self,
         filter: &Filter,
         options: &ClientOptions,
-    ) -> Result<Connection, ConnectError> {
+    ) -> Result<Greeted, ConnectError> {
         let limit = options.timeout;
         match timeout(limit, self.greet(filter, options)).await {
             Ok(opened) => opened,
@@ -139,34 +52,21 @@ impl Target {
         &self,
         filter: &Filter,
         options: &ClientOptions,
-    ) -> Result<Connection, ConnectError> {
-        let (mut inlet, mut outlet) = match self {
+    ) -> Result<Greeted, ConnectError> {
+        let limits = options.limits();
+        let opened = match self {
             Self::Here(inputs) => {
-                let (answer, answered) = oneshot::channel();
-                let joining = Incoming::Joined(filter.query(), answer);
-                inputs.send(joining).await.map_err(|_| Ended::Here)?;
-                let Pipe { inlet, outlet } = answered.await.map_err(|_| Ended::Here)?;
-                (Inlet::Pipe(inlet), Outlet::Pipe(outlet))
+                let (here, there) = Opened::pair(limits.max_frame_bytes());
+                let there = there.up("this process".into(), filter.query());
+                inputs.send(Incoming::Opened(Box::new(there))).await.map_err(|_| Ended::Here)?;
+                here
             }
             Self::Remote(url) => {
-                let url = dial::with_query(url, &filter.query());
-                let limits = options.limits();
-                let token = options.token.as_deref();
-                let opened = dial::connect(&url, Protocol::Postcard, token, &limits).await?;
-                let (reader, writer) = opened.split().await;
-                (Inlet::Socket(Box::new(reader)), Outlet::Socket(Box::new(writer)))
+                let url = filter.url(url);
+                dial::connect(&url, Protocol::Postcard, options.token.as_deref(), &limits).await?
             }
         };
-        outlet.send(vec![client::connect()]).await?;
-        let welcome = loop {
-            match inlet.next().await? {
-                Frame::Ping(_) | Frame::Pong(_) => {}
-                frame @ (Frame::Text(_) | Frame::Binary(_)) => {
-                    break client::welcome(&frame).map_err(Ended::from)?;
-                }
-            }
-        };
-        Ok(Connection { inlet, outlet, welcome })
+        Ok(opened.greet::<Ended>().await?)
     }
 }
 
@@ -181,7 +81,7 @@ pub(crate) struct Pump {
 
 impl Pump {
     /// Serves the application until it is done, or its session is over.
-    pub(crate) async fn run(self, opened: Connection) {
+    pub(crate) async fn run(self, opened: Greeted) {
         let mut next: Result<_, ConnectError> = Ok(opened);
         loop {
             let why = match next {
@@ -203,34 +103,35 @@ impl Pump {
         while !self.application.with(|it| it.is_done()) {
             tokio::select! {
                 () = rest.as_mut() => return false,
-                () = self.changed() => {}
+                () = self.application.wait(Application::poll_changed) => {}
             }
         }
         true
     }
 
     /// Serves it on one connection. Answers why that has ended.
-    async fn serve(&self, connection: Connection) -> Ended {
-        let Connection { mut inlet, mut outlet, welcome } = connection;
+    async fn serve(&self, connection: Greeted) -> Ended {
+        let Greeted { mut reader, mut writer, welcome } = connection;
         let now = self.clock.now().instant;
         self.application.with(|it| it.connected(&welcome, now));
-        let served = self.exchange(&mut inlet, &mut outlet).await;
-        // The other side may take nothing any more.
-        let _ = timeout(CLOSE_DEADLINE, outlet.close()).await;
-        let _ = timeout(LINGER, inlet.discard()).await;
+        let served = self.exchange(&mut reader, &mut writer).await;
+        // The other side may take nothing any more. A socket that is closed with unread bytes
+        // resets the connection, and what was said last with it.
+        let _ = timeout(CLOSE_DEADLINE, writer.farewell(Some((1000, String::new())))).await;
+        let _ = timeout(LINGER, reader.discard()).await;
         served.err().unwrap_or(Ended::Here)
     }
 
-    async fn exchange(&self, inlet: &mut Inlet, outlet: &mut Outlet) -> Result<(), Ended> {
+    async fn exchange(&self, reader: &mut Reader, writer: &mut Writer) -> Result<(), Ended> {
         loop {
             let now = self.clock.now().instant;
             match self.application.with(|it| it.turn(now))? {
-                Turn::Send(frames) => self.send(frames, inlet, outlet).await?,
+                Turn::Send(frames) => self.send(frames, reader, writer).await?,
                 Turn::Wait { reads, until } => {
                     tokio::select! {
                         biased;
-                        frame = inlet.next(), if reads => self.received(&frame?)?,
-                        () = self.changed() => {}
+                        frame = reader.next(), if reads => self.received(&frame?)?,
+                        () = self.application.wait(Application::poll_changed) => {}
                         () = sleep_until(self.clock.deadline(until)) => {}
                     }
                 }
@@ -243,17 +144,17 @@ impl Pump {
     async fn send(
         &self,
         frames: Vec<Frame>,
-        inlet: &mut Inlet,
-        outlet: &mut Outlet,
+        reader: &mut Reader,
+        writer: &mut Writer,
     ) -> Result<(), Ended> {
-        let mut sending = pin!(outlet.send(frames));
+        let mut sending = pin!(writer.send(frames));
         loop {
             let now = self.clock.now().instant;
             let until = self.application.with(|it| it.patience(now))?;
             tokio::select! {
                 biased;
-                sent = &mut sending => return sent,
-                frame = inlet.next() => self.received(&frame?)?,
+                sent = &mut sending => return Ok(sent?),
+                frame = reader.next() => self.received(&frame?)?,
                 () = sleep_until(self.clock.deadline(until)) => {}
             }
         }
@@ -262,10 +163,6 @@ impl Pump {
     fn received(&self, frame: &Frame) -> Result<(), Ended> {
         let now = self.clock.now().instant;
         self.application.with(|it| it.received(frame, now))
-    }
-
-    async fn changed(&self) {
-        poll_fn(|cx| self.application.with(|it| it.poll_changed(cx))).await;
     }
 }
 

@@ -33,12 +33,12 @@ mod client {
     use slipstream_core::client::{CodecError, Outcome, Received};
     use slipstream_core::config::{Durability, Limits};
     use slipstream_core::io::{Close, CloseCode, Frame, Protocol};
+    use slipstream_core::links::Link;
     use slipstream_core::message::Kind;
     use slipstream_core::wire::{self, BatchKind, FrameWriter, Publish, Welcome, Wire};
 
     use super::connections::{Door, limits, soon};
     use crate::daemon::connection::{Connection, ConnectionError, ConnectionOptions};
-    use crate::link::Link;
     use crate::turn::Incoming;
 
     /// Answers every message of one application, and delivers it back.

@@ -7,36 +7,31 @@
 //!
 //! Nothing is decided here about messages, peers or time: that is the node's.
 
-use std::collections::HashMap;
 use std::pin::pin;
-use std::time::Duration;
 
-use slipstream_core::Node;
 use slipstream_core::admin::{AdminAnswer, AdminRequest};
 use slipstream_core::config::Limits;
-use slipstream_core::event::Event;
-use slipstream_core::ids::{LinkId, Ticket};
-use slipstream_core::io::{End, Frame, Input, LinkUp, Output, Protocol};
+use slipstream_core::driver::{Driver, Task};
+use slipstream_core::exit::Exit;
+use slipstream_core::feed::Feed;
+use slipstream_core::ids::LinkId;
+use slipstream_core::io::{End, Frame, Input};
+use slipstream_core::shared::Shared;
 use slipstream_core::store::StoreFailure;
-use slipstream_store_sqlite::{Completion, Store};
+use slipstream_store_sqlite::{Completion, Stopped, Store};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 
 use crate::clock::Clock;
 use crate::dial;
-use crate::events::Watchers;
-use crate::link::{Link, Opened};
-use crate::node::Exit;
-use crate::pipe::Pipe;
+use crate::link::{self, Opened};
 use crate::report;
 
 /// Things that may wait for the loop. A reader that finds no room waits, and so does its peer.
 pub(crate) const INPUTS: usize = 128;
 /// Inputs that one turn takes before it looks at the outputs.
 const INPUTS_PER_TURN: usize = 512;
-/// How long shutting down may take.
-const STOP_DEADLINE: Duration = Duration::from_secs(5);
 
 /// What reaches the loop.
 #[derive(Debug)]
@@ -47,10 +42,8 @@ pub(crate) enum Incoming {
     Received(LinkId, Vec<Frame>, Option<End>),
     /// A connection whose handshake is done.
     Opened(Box<Opened>),
-    /// An application within this process that asks for what this query string says.
-    Joined(String, oneshot::Sender<Pipe>),
     /// Somebody who wants to know what happens.
-    Watched(mpsc::Sender<Event>),
+    Watched(Shared<Feed>),
     /// A question or order of the operator.
     Admin(AdminRequest, oneshot::Sender<AdminAnswer>),
     /// To be answered by the store's thread.
@@ -59,7 +52,7 @@ pub(crate) enum Incoming {
 
 /// A running node.
 pub(crate) struct Turn {
-    pub(crate) node: Node,
+    pub(crate) driver: Driver<oneshot::Sender<AdminAnswer>>,
     pub(crate) clock: Clock,
     pub(crate) store: Store,
     pub(crate) limits: Limits,
@@ -67,19 +60,6 @@ pub(crate) struct Turn {
     pub(crate) inputs: mpsc::Sender<Incoming>,
     /// Ends the accepting of connections.
     pub(crate) listener: AbortHandle,
-    /// Those who want to know what happens.
-    pub(crate) watchers: Watchers,
-    pub(crate) links: HashMap<LinkId, Link>,
-    /// Links that have frames to flush.
-    pub(crate) touched: Vec<LinkId>,
-    /// Links that end once what they brought is answered.
-    pub(crate) ending: Vec<(LinkId, End)>,
-    pub(crate) last_link: LinkId,
-    pub(crate) tickets: HashMap<Ticket, oneshot::Sender<AdminAnswer>>,
-    pub(crate) last_ticket: Ticket,
-    /// When shutting down is over, done or not.
-    pub(crate) stop_at: Option<Instant>,
-    pub(crate) stopped: bool,
 }
 
 impl Turn {
@@ -91,14 +71,10 @@ impl Turn {
     ) -> Exit {
         let mut timer = pin!(sleep_until(Instant::now()));
         let exit = loop {
-            if let Some(failure) = self.carry_out() {
-                break Exit::Halted(failure);
+            if let Err(exit) = self.carry_out() {
+                break exit;
             }
-            if self.stopped && self.links.is_empty() {
-                break Exit::Stopped;
-            }
-            let due = self.node.poll_timeout().map(|at| self.clock.deadline(at));
-            let wake = [due, self.stop_at].into_iter().flatten().min();
+            let wake = self.driver.poll_timeout().map(|at| self.clock.deadline(at));
             if let Some(at) = wake.filter(|at| *at != timer.deadline()) {
                 timer.as_mut().reset(at);
             }
@@ -114,21 +90,12 @@ impl Turn {
                 }
                 () = timer.as_mut(), if wake.is_some() => {}
             }
-            let now = self.clock.now();
-            if self.node.poll_timeout().is_some_and(|at| at <= now.instant) {
-                self.node.handle(Input::Timer, now);
-            }
-            if self.stop_at.is_some_and(|at| at <= Instant::now()) {
-                tracing::warn!(target: "slipstream", "not everyone could be told in time");
-                break Exit::Stopped;
-            }
+            self.driver.tick(self.clock.now());
         };
         self.listener.abort();
         // The links end by this, and a store that reports to nobody does not wait.
-        drop((inputs, completions));
-        let Self { store, links, .. } = self;
-        drop(links);
-        match tokio::task::spawn_blocking(move || store.close()).await {
+        drop((inputs, completions, self.driver));
+        match tokio::task::spawn_blocking(move || self.store.close()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(target: "slipstream", %error, "closing the store"),
             Err(error) => tracing::error!(target: "slipstream", %error, "closing the store"),
@@ -141,128 +108,59 @@ impl Turn {
         let now = self.clock.now();
         match incoming {
             Incoming::Input(input) => {
-                match &input {
-                    Input::LinkDown { link, .. } => drop(self.links.remove(link)),
-                    Input::ShutDown => {
-                        self.listener.abort();
-                        self.stop_at.get_or_insert(Instant::now() + STOP_DEADLINE);
-                    }
-                    _ => {}
+                if matches!(input, Input::ShutDown) {
+                    self.listener.abort();
                 }
-                self.node.handle(input, now);
-                1
+                self.driver.handle(input, now);
             }
             Incoming::Received(link, frames, end) => {
                 let count = frames.len();
-                self.ending.extend(end.map(|end| (link, end)));
-                for frame in frames {
-                    self.node.handle(Input::Received { link, frame }, now);
-                }
-                count
+                self.driver.received(link, frames, end, now);
+                return count;
             }
             Incoming::Opened(mut opened) => {
-                let id = self.last_link.next();
-                self.last_link = id;
-                let up = opened.up(id);
-                self.links.insert(id, Link::open(id, *opened, self.inputs.clone()));
-                self.node.handle(Input::LinkUp(up), now);
-                1
+                opened.up.link = self.driver.next_link();
+                let up = opened.up.clone();
+                self.driver.opened(up, link::open(*opened, self.inputs.clone()), now);
             }
-            Incoming::Joined(query, answer) => {
-                let id = self.last_link.next();
-                self.last_link = id;
-                let (link, pipe) = Pipe::open(id, self.inputs.clone());
-                // Whoever has given up meanwhile leaves no link.
-                if answer.send(pipe).is_ok() {
-                    self.links.insert(id, link);
-                    let (protocol, remote) = (Protocol::Postcard, "this process".into());
-                    let up = LinkUp { link: id, dial: None, protocol, remote, query };
-                    self.node.handle(Input::LinkUp(up), now);
-                }
-                1
-            }
-            Incoming::Watched(watcher) => self.watchers.add(watcher),
-            Incoming::Admin(request, answer) => {
-                let ticket = self.last_ticket.next();
-                self.last_ticket = ticket;
-                self.tickets.insert(ticket, answer);
-                self.node.handle(Input::Admin { ticket, request }, now);
-                1
-            }
+            Incoming::Watched(feed) => self.driver.watch(feed),
+            Incoming::Admin(request, answer) => self.driver.ask(request, answer, now),
             Incoming::Alive(answer) => {
                 // Without a store the answer is dropped, and that tells enough.
                 let _ = self.store.ping(Box::new(move || {
                     // Whoever asked may have given up.
                     let _ = answer.send(());
                 }));
-                1
             }
         }
+        1
     }
 
     fn completed(&mut self, completion: Completion) {
         match completion.into_input() {
-            Ok(input) => self.node.handle(input, self.clock.now()),
+            Ok(input) => self.driver.handle(input, self.clock.now()),
             Err(damaged) => tracing::error!(target: "slipstream", "{damaged}"),
         }
     }
 
-    /// Carries out all outputs. Returns why nothing may go on, if that is so; then what was not
-    /// sent is not sent.
-    fn carry_out(&mut self) -> Option<StoreFailure> {
-        while let Some(output) = self.node.poll_output() {
-            match output {
-                Output::Transmit { link, frame } => {
-                    if self.links.get_mut(&link).is_some_and(|to| to.transmit(frame)) {
-                        self.touched.push(link);
-                    }
-                }
-                Output::Commit(batch) => {
-                    if let Err(stopped) = self.store.commit(batch) {
-                        return Some(StoreFailure::Unknown(stopped.to_string()));
-                    }
-                }
-                Output::Fetch { fetch, query } => {
-                    if let Err(stopped) = self.store.fetch(fetch, query) {
-                        return Some(StoreFailure::Unknown(stopped.to_string()));
-                    }
-                }
-                Output::Pause(link) => self.with(link, |link| link.pause()),
-                Output::Resume(link) => self.with(link, |link| link.resume()),
-                Output::Close { link, close } => self.with(link, |link| link.close(close)),
-                Output::Dial { dial, url } => {
+    /// Carries out all that is asked. An error is how the node has ended.
+    fn carry_out(&mut self) -> Result<(), Exit> {
+        let halted = |gone: Stopped| Exit::Halted(StoreFailure::Unknown(gone.to_string()));
+        while let Some(task) = self.driver.poll() {
+            match task {
+                Task::Commit(batch) => self.store.commit(batch).map_err(halted)?,
+                Task::Fetch(fetch, query) => self.store.fetch(fetch, query).map_err(halted)?,
+                Task::Dial(dial, url) => {
                     let inputs = self.inputs.clone();
                     tokio::spawn(dial::run(dial, url, self.limits.clone(), inputs));
                 }
-                Output::Admin { ticket, answer } => {
-                    if let Some(asked) = self.tickets.remove(&ticket) {
-                        // Whoever asked may have given up.
-                        let _ = asked.send(answer);
-                    }
-                }
-                Output::Event(event) => {
-                    report::event(&event);
-                    self.watchers.tell(&event);
-                }
-                Output::Observe(observation) => report::observe(&observation),
-                Output::Stopped => self.stopped = true,
-                Output::Halt(failure) => return Some(failure),
+                // Whoever asked may have given up.
+                Task::Answer(asked, answer) => drop(asked.send(answer)),
+                Task::Log(event) => report::event(&event),
+                Task::Observe(observation) => report::observe(&observation),
+                Task::End(exit) => return Err(exit),
             }
         }
-        for link in self.touched.drain(..) {
-            if let Some(link) = self.links.get_mut(&link) {
-                link.flush();
-            }
-        }
-        for (link, end) in std::mem::take(&mut self.ending) {
-            self.with(link, |link| link.end(end));
-        }
-        None
-    }
-
-    fn with(&mut self, link: LinkId, order: impl FnOnce(&mut Link)) {
-        if let Some(link) = self.links.get_mut(&link) {
-            order(link);
-        }
+        Ok(())
     }
 }

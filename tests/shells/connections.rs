@@ -9,17 +9,20 @@ use std::time::Duration;
 use bytes::Bytes;
 use slipstream_core::client::ConnectError;
 use slipstream_core::config::{Config, Limits};
+use slipstream_core::exit::Exit;
 use slipstream_core::ids::{DialId, LinkId, NodeId};
 use slipstream_core::io::{Close, CloseCode, Frame, Input, Protocol};
+use slipstream_core::links::Link;
+use slipstream_core::upgrade::Rules;
 
 use super::runtime::{
     AsyncReadExt, AsyncWriteExt, Receiver, Sender, TcpListener, TcpStream, channel, run, spawn,
     timeout,
 };
 use crate::dial;
-use crate::link::Link;
-use crate::listen::{self, Rules};
-use crate::node::{Exit, Node, Options};
+use crate::link;
+use crate::listen;
+use crate::node::{Node, Options};
 use crate::turn::{INPUTS, Incoming};
 
 const LINK: LinkId = LinkId::new(1);
@@ -64,7 +67,10 @@ impl Door {
     /// Takes the connection that was just made as link 1.
     pub(crate) async fn link(&mut self) -> Link {
         match self.next().await {
-            Incoming::Opened(opened) => Link::open(LINK, *opened, self.sender.clone()),
+            Incoming::Opened(mut opened) => {
+                opened.up.link = LINK;
+                link::open(*opened, self.sender.clone())
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -249,11 +255,11 @@ fn nothing_is_read_while_paused() {
         let mut door = Door::open(limits()).await;
         let (mut stream, _) = door.raw("").await;
         let link = door.link().await;
-        link.pause();
+        link.pause(true);
         stream.write_all(&masked(0x81, b"later")).await.unwrap();
         let quiet = timeout(Duration::from_millis(100), door.inputs.recv()).await;
         assert!(quiet.is_none(), "{quiet:?}");
-        link.resume();
+        link.pause(false);
         assert_eq!(door.frames().await, [Frame::Text(Bytes::from_static(b"later"))]);
     });
 }
@@ -338,8 +344,8 @@ fn loopback_pages_may_connect_and_the_subprotocol_is_confirmed() {
         let (_stream, response) = door.raw(headers).await;
         assert!(response.starts_with("HTTP/1.1 101 "), "{response}");
         assert!(response.to_lowercase().contains("sec-websocket-protocol: slipstream.postcard.v1"));
-        let Incoming::Opened(mut opened) = door.next().await else { panic!("not opened") };
-        let up = opened.up(LINK);
+        let Incoming::Opened(opened) = door.next().await else { panic!("not opened") };
+        let up = opened.up;
         assert_eq!((up.protocol, up.query.as_str()), (Protocol::Postcard, "client=a"));
     });
 }
@@ -382,9 +388,10 @@ fn a_dialled_link_carries_frames_both_ways() {
         spawn(dial::run(DialId::new(3), door.url(), limits(), sender.clone()));
         let mut here = door.link().await;
         let Some(Incoming::Opened(mut opened)) = soon(dialled.recv()).await else { panic!() };
-        let up = opened.up(LINK);
+        opened.up.link = LINK;
+        let up = opened.up.clone();
         assert_eq!((up.dial, up.remote), (Some(DialId::new(3)), door.address.to_string()));
-        let mut there = Link::open(LINK, *opened, sender);
+        let mut there = link::open(*opened, sender);
         there.transmit(Frame::Binary(Bytes::from_static(b"from there")));
         there.flush();
         assert_eq!(door.frames().await, [Frame::Binary(Bytes::from_static(b"from there"))]);

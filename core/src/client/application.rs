@@ -24,11 +24,11 @@ use bytes::Bytes;
 use super::beat::Beat;
 use super::frames::Delivery;
 use super::session::{Heard, PublishError, ReadError, Receipt, Session, Settings, Settlement};
-use super::waiting::{Answers, Queue, keep};
+use super::waiting::{Answers, Queue};
 use super::{Ended, Publication, Value};
 use crate::io::Frame;
 use crate::message::Kind;
-use crate::shared::Wakes;
+use crate::shared::{Wakes, keep};
 use crate::time::Instant;
 use crate::wire::Welcome;
 

@@ -14,7 +14,7 @@ use super::{
     Ended, Publication, PublishError, ReadError, Receipt, Settlement, Value, Verdict, frames,
 };
 use crate::message::Kind;
-use crate::shared::Shared;
+use crate::shared::{Shared, Source};
 use alloc::string::String;
 
 /// Publishes and reads as one application. Clones are the same application, which is gone when
@@ -193,7 +193,7 @@ impl Receiver {
 
     /// The next delivery; `None` after the end. Can be given up and called again without loss.
     pub async fn next(&mut self) -> Option<Result<Delivery, Ended>> {
-        poll_fn(|cx| self.poll_delivery(cx)).await
+        poll_fn(|cx| self.poll_item(cx)).await
     }
 
     /// The next delivery, or the word that all that was there has been handed over.
@@ -201,21 +201,14 @@ impl Receiver {
         poll_fn(|cx| self.poll_event(cx)).await
     }
 
+    /// Ends it once all that was settled is said.
+    pub async fn close(&self) {
+        self.publisher.clone().close().await;
+    }
+
     /// Publishes as the same application, which is not handed its own messages.
     pub fn publisher(&self) -> &Publisher {
         &self.publisher
-    }
-
-    /// [`Receiver::next`] for a stream.
-    pub fn poll_delivery(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Delivery, Ended>>> {
-        loop {
-            return Poll::Ready(match ready!(self.poll_event(cx)) {
-                Some(Ok(SubscriptionEvent::Delivery(delivery))) => Some(Ok(delivery)),
-                Some(Ok(SubscriptionEvent::Synced)) => continue,
-                Some(Err(why)) => Some(Err(why)),
-                None => None,
-            });
-        }
     }
 
     fn poll_event(
@@ -235,6 +228,21 @@ impl Receiver {
             Some(Item::Ended(why)) => Some(Err(why)),
             None => None,
         })
+    }
+}
+
+impl Source for Receiver {
+    type Item = Result<Delivery, Ended>;
+
+    fn poll_item(&mut self, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        loop {
+            return Poll::Ready(match ready!(self.poll_event(cx)) {
+                Some(Ok(SubscriptionEvent::Delivery(delivery))) => Some(Ok(delivery)),
+                Some(Ok(SubscriptionEvent::Synced)) => continue,
+                Some(Err(why)) => Some(Err(why)),
+                None => None,
+            });
+        }
     }
 }
 

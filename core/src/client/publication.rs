@@ -227,6 +227,14 @@ impl Filter {
         self.ack.unwrap_or(default) == AckMode::Auto
     }
 
+    /// The URL of a node with the query string that says it, instead of its own.
+    pub fn url(&self, url: &str) -> String {
+        let mut asking = String::from(url.split('?').next().unwrap_or_default());
+        asking.push('?');
+        asking.push_str(&self.query());
+        asking
+    }
+
     /// The query string that says it, without the question mark. On the connection everything is
     /// acknowledged, also what taking settles: so the node's window bounds what waits here.
     pub fn query(&self) -> String {

@@ -6,13 +6,7 @@ use core::task::{Context, Poll, Waker};
 
 use hashbrown::HashMap;
 
-/// Keeps the waker of a task, and puts the one that was there before among those to be woken: it
-/// may belong to another task, and must not be dropped where something is locked.
-pub(super) fn keep(place: &mut Option<Waker>, waker: &Waker, woken: &mut Vec<Waker>) {
-    if place.as_ref().is_none_or(|known| !known.will_wake(waker)) {
-        woken.extend(place.replace(waker.clone()));
-    }
-}
+use crate::shared::keep;
 
 #[derive(Debug)]
 enum Answer<T> {

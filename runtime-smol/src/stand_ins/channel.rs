@@ -6,21 +6,13 @@
 use std::future::pending;
 use std::ops::Deref;
 use std::pin::Pin;
-use std::task::{Context, Poll};
 
-use futures_util::Stream;
 use smol::channel;
 pub(crate) use smol::channel::Sender;
 
 /// A channel for at most `capacity`, whose memory it takes at once.
 pub(crate) fn bounded<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
     let (sender, receiver) = channel::bounded(capacity);
-    (sender, Receiver(Box::pin(receiver)))
-}
-
-/// A channel that takes memory as it fills. Its senders see to it that it is bounded.
-pub(crate) fn unbounded<T>() -> (Sender<T>, Receiver<T>) {
-    let (sender, receiver) = channel::unbounded();
     (sender, Receiver(Box::pin(receiver)))
 }
 
@@ -36,20 +28,15 @@ impl<T> Receiver<T> {
 
     /// The next one; nothing ever when nobody is left who could send.
     pub(crate) async fn recv_some(&mut self) -> T {
-        match self.0.recv().await {
-            Ok(next) => next,
-            Err(_) => pending().await,
+        match self.recv().await {
+            Some(next) => next,
+            None => pending().await,
         }
     }
 
     /// What is there already.
     pub(crate) fn try_recv(&mut self) -> Option<T> {
         self.0.try_recv().ok()
-    }
-
-    /// As [`Receiver::recv`], for a stream.
-    pub(crate) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Option<T>> {
-        self.0.as_mut().poll_next(cx)
     }
 }
 

@@ -4,10 +4,8 @@ mod channel;
 mod join;
 mod select;
 mod wait;
-mod watch;
 
-pub(crate) use channel::{Receiver, Sender, bounded, unbounded};
+pub(crate) use channel::{Receiver, Sender, bounded};
 pub(crate) use join::Join;
 pub(crate) use select::select;
 pub(crate) use wait::{Alarm, sleep, spawn, timeout, when};
-pub(crate) use watch::Watch;

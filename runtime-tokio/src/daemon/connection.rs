@@ -24,6 +24,7 @@ use tokio::time::timeout;
 
 use crate::dial;
 use crate::halves::{Reader, Writer};
+use crate::link::Greeted;
 
 /// Messages that [`Sender::publish`] encodes between two flushes.
 const CHUNK: usize = 1024;
@@ -130,17 +131,7 @@ impl Connection {
         let opened = dial::connect(url, protocol, options.token.as_deref(), &limits)
             .await
             .map_err(|source| cannot_connect(url, source))?;
-        let (mut reader, mut writer) = opened.split().await;
-        if protocol == Protocol::Postcard {
-            writer.feed(client::connect()).await.map_err(lost)?;
-            writer.flush().await.map_err(lost)?;
-        }
-        let welcome = loop {
-            match reader.next().await? {
-                Frame::Ping(_) | Frame::Pong(_) => {}
-                frame @ (Frame::Text(_) | Frame::Binary(_)) => break client::welcome(&frame)?,
-            }
-        };
+        let Greeted { reader, writer, welcome } = opened.greet::<ConnectionError>().await?;
         let window = options.window.clamp(1, Semaphore::MAX_PERMITS);
         let room = Arc::new(Semaphore::new(window));
         let writer = Arc::new(Mutex::new(writer));
@@ -312,11 +303,7 @@ impl Sender {
     }
 
     async fn send(&self, frames: Vec<Frame>) -> Result<(), ConnectionError> {
-        let mut writer = self.writer.lock().await;
-        for frame in frames {
-            writer.feed(frame).await.map_err(lost)?;
-        }
-        writer.flush().await.map_err(lost)
+        Ok(self.writer.lock().await.send(frames).await?)
     }
 }
 
@@ -387,8 +374,7 @@ impl Receiver {
     async fn answer(&self, payload: Bytes) {
         if let Ok(mut writer) = self.writer.try_lock() {
             // A failure shows at the next read.
-            let _ = writer.feed(Frame::Pong(payload)).await;
-            let _ = writer.flush().await;
+            let _ = writer.send([Frame::Pong(payload)]).await;
         }
     }
 }

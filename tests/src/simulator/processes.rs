@@ -435,7 +435,8 @@ impl World {
             | Told::SessionEnded { .. }
             | Told::ClockFault(_)
             | Told::ClockSound
-            | Told::ShuttingDown => {}
+            | Told::ShuttingDown
+            | Told::NotAllTold => {}
         }
     }
 }

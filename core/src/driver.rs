@@ -1,0 +1,174 @@
+//! What a shell's loop keeps beside its [`Node`], so that it has nothing left to decide.
+//!
+//! The loop gives what has come ([`Driver::handle`] and its like), then carries out what
+//! [`Driver::poll`] asks until there is nothing more, then waits: for something to come, for what
+//! it carries out, or until [`Driver::poll_timeout`]. What is for connections is not asked of it:
+//! that goes to their [`Link`]s, gathered, once a turn.
+
+use core::time::Duration;
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use hashbrown::HashMap;
+
+use crate::Node;
+use crate::admin::{AdminAnswer, AdminRequest};
+use crate::event::Event;
+use crate::exit::Exit;
+use crate::feed::{Feed, Watchers};
+use crate::ids::{DialId, FetchId, LinkId, Ticket};
+use crate::io::{End, Frame, Input, LinkUp, Observation, Output};
+use crate::links::{Link, Links};
+use crate::shared::Shared;
+use crate::store::{Batch, Query};
+use crate::time::{Instant, Now};
+
+/// How long shutting down may take.
+const STOP_DEADLINE: Duration = Duration::from_secs(5);
+
+/// What a loop is asked to do. `A` is what an operator waits with.
+#[derive(Debug)]
+pub enum Task<A> {
+    /// As [`Output::Commit`].
+    Commit(Box<Batch>),
+    /// As [`Output::Fetch`].
+    Fetch(FetchId, Query),
+    /// As [`Output::Dial`].
+    Dial(DialId, String),
+    /// Give an operator this answer. Whoever asked may have given up.
+    Answer(A, AdminAnswer),
+    /// Write this to the log.
+    Log(Event),
+    /// Enter this in its histograms.
+    Observe(Observation),
+    /// The node has ended: go on with nothing, close the store.
+    End(Exit),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Driver<A> {
+    node: Node,
+    links: Links,
+    watchers: Watchers,
+    asked: HashMap<Ticket, A>,
+    last_ticket: Ticket,
+    /// When shutting down is over, done or not.
+    stop_at: Option<Instant>,
+    overdue: bool,
+    stopped: bool,
+}
+
+impl<A> Driver<A> {
+    /// Of this node.
+    pub fn new(node: Node) -> Self {
+        Self {
+            node,
+            links: Links::default(),
+            watchers: Watchers::default(),
+            asked: HashMap::new(),
+            last_ticket: Ticket::default(),
+            stop_at: None,
+            overdue: false,
+            stopped: false,
+        }
+    }
+
+    /// Takes an input for the node as it is.
+    pub fn handle(&mut self, input: Input, now: Now) {
+        if let Input::LinkDown { link, .. } = &input {
+            self.links.remove(*link);
+        }
+        if matches!(input, Input::ShutDown) {
+            self.stop_at.get_or_insert(now.instant + STOP_DEADLINE);
+        }
+        self.node.handle(input, now);
+    }
+
+    /// A number for a connection that is about to be opened.
+    pub fn next_link(&mut self) -> LinkId {
+        self.links.next_id()
+    }
+
+    /// Takes a connection, which this link is for.
+    pub fn opened(&mut self, up: LinkUp, link: Link, now: Now) {
+        self.links.insert(up.link, link);
+        self.node.handle(Input::LinkUp(up), now);
+    }
+
+    /// Takes frames of a connection, and how it ends if these are the last: it is ended when they
+    /// are answered.
+    pub fn received(&mut self, link: LinkId, frames: Vec<Frame>, end: Option<End>, now: Now) {
+        for frame in frames {
+            self.node.handle(Input::Received { link, frame }, now);
+        }
+        if let Some(end) = end {
+            self.links.end_after_turn(link, end);
+        }
+    }
+
+    /// Takes what an operator asks.
+    pub fn ask(&mut self, request: AdminRequest, asked: A, now: Now) {
+        self.last_ticket = self.last_ticket.next();
+        self.asked.insert(self.last_ticket, asked);
+        self.node.handle(Input::Admin { ticket: self.last_ticket, request }, now);
+    }
+
+    /// Tells this feed what happens from now on.
+    pub fn watch(&mut self, feed: Shared<Feed>) {
+        self.watchers.add(feed);
+    }
+
+    /// Looks whether a time has come.
+    pub fn tick(&mut self, now: Now) {
+        if self.node.poll_timeout().is_some_and(|at| at <= now.instant) {
+            self.node.handle(Input::Timer, now);
+        }
+        self.overdue = self.stop_at.is_some_and(|at| at <= now.instant);
+    }
+
+    /// What to do next. `None`: wait.
+    pub fn poll(&mut self) -> Option<Task<A>> {
+        while let Some(output) = self.node.poll_output() {
+            match output {
+                Output::Transmit { link, frame } => self.links.transmit(link, frame),
+                Output::Pause(link) => self.links.pause(link, true),
+                Output::Resume(link) => self.links.pause(link, false),
+                Output::Close { link, close } => self.links.close(link, close),
+                Output::Commit(batch) => return Some(Task::Commit(batch)),
+                Output::Fetch { fetch, query } => return Some(Task::Fetch(fetch, query)),
+                Output::Dial { dial, url } => return Some(Task::Dial(dial, url)),
+                Output::Admin { ticket, answer } => {
+                    if let Some(asked) = self.asked.remove(&ticket) {
+                        return Some(Task::Answer(asked, answer));
+                    }
+                }
+                Output::Event(event) => return Some(self.log(event)),
+                Output::Observe(observation) => return Some(Task::Observe(observation)),
+                Output::Stopped => self.stopped = true,
+                // What was not sent is not sent.
+                Output::Halt(failure) => return Some(Task::End(Exit::Halted(failure))),
+            }
+        }
+        self.links.flush();
+        if self.stopped && self.links.is_empty() {
+            return Some(Task::End(Exit::Stopped));
+        }
+        if self.overdue && self.stop_at.take().is_some() {
+            return Some(self.log(Event::NotAllTold));
+        }
+        self.overdue.then_some(Task::End(Exit::Stopped))
+    }
+
+    fn log(&mut self, event: Event) -> Task<A> {
+        self.watchers.tell(&event);
+        Task::Log(event)
+    }
+
+    /// When to poll again, if nothing comes before.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        [self.node.poll_timeout(), self.stop_at].into_iter().flatten().min()
+    }
+}
