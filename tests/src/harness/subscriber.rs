@@ -78,7 +78,8 @@ impl Subscriber {
         subscriber
     }
 
-    /// Connects in the background.
+    /// Connects in the background. Of what is published before that, a new session is handed
+    /// only the newest of each key: whoever is to see every value uses [`Subscriber::start`].
     pub fn join(node: &Daemon, query: &str) -> Self {
         let shared = Arc::new(Shared::default());
         let (own, address, query) =

@@ -122,7 +122,7 @@ pub fn conflated_on_request(binary: &str) {
     const KEYS: usize = 50;
     let node = Daemon::start(binary, NodeConfig::new("aws"));
     let mut slow = App::connect(&node, "client=slow&conflate=true");
-    let patient = Subscriber::join(&node, "client=patient");
+    let patient = Subscriber::start(&node, "client=patient");
     let messages = (0..UPDATES).map(|number| {
         Message::state(format!("m-{number}"), format!("order:{}", number % KEYS), filler(100))
     });
