@@ -75,6 +75,13 @@ pub enum AckMode {
     Auto,
 }
 
+impl AckMode {
+    /// What an application with a name, or without one, gets that does not say.
+    pub(crate) fn unless_said(named: bool) -> Self {
+        if named { Self::Manual } else { Self::Auto }
+    }
+}
+
 impl Wishes {
     /// Reads a query string, without its question mark.
     ///
@@ -106,8 +113,7 @@ impl Wishes {
 
     /// How deliveries are settled: unless it says otherwise, those of a named session by ACKs.
     pub fn ack(&self) -> AckMode {
-        let default = if self.client.is_some() { AckMode::Manual } else { AckMode::Auto };
-        self.ack.unwrap_or(default)
+        self.ack.unwrap_or(AckMode::unless_said(self.client.is_some()))
     }
 
     /// Takes the value of a parameter; `None` if it is not what is expected.

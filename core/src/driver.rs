@@ -172,3 +172,159 @@ impl<A> Driver<A> {
         [self.node.poll_timeout(), self.stop_at].into_iter().flatten().min()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use alloc::sync::Arc;
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::clock::Hlc;
+    use crate::config::Config;
+    use crate::extent::Extent;
+    use crate::ids::{DeadLetterId, Incarnation, NodeId, Position, SessionId, StoreId};
+    use crate::io::Protocol;
+    use crate::line::{Flow, Line};
+    use crate::shared::{Lock, Wakes};
+    use crate::store::{Committed, Recovered, Usage};
+    use crate::time::WallMs;
+
+    struct Locked<T>(Mutex<T>);
+
+    impl<T: Send> Lock<T> for Locked<T> {
+        fn with(&self, run: &mut dyn FnMut(&mut T)) {
+            run(&mut self.0.lock().expect("one thread"));
+        }
+    }
+
+    fn share<T: Wakes + Send + 'static>(what: T) -> Shared<T> {
+        Shared::new(Arc::new(Locked(Mutex::new(what))))
+    }
+
+    fn at(seconds: u64) -> Now {
+        let instant = Instant::from_micros(seconds * 1_000_000);
+        Now { instant, wall: WallMs(1_790_000_000_000 + seconds * 1_000) }
+    }
+
+    fn driver() -> Driver<u32> {
+        let empty = Recovered {
+            store_id: StoreId(1),
+            head: Position::default(),
+            clock: Hlc::default(),
+            incarnation: Incarnation::default(),
+            last_session: SessionId::default(),
+            last_dead_letter: DeadLetterId::default(),
+            sessions: Vec::new(),
+            seen: Vec::new(),
+            receipts: Vec::new(),
+            copies: Vec::new(),
+            dead_letters: Vec::new(),
+            extent: Extent::default(),
+            usage: Usage::default(),
+        };
+        let config = Config::new(NodeId::new("aws").expect("a name"));
+        Driver::new(Node::new(config, empty, 42, at(0)))
+    }
+
+    /// Does what is asked, with a store that works or does not; answers with what was logged and
+    /// answered, and how the node ended.
+    fn turn(
+        driver: &mut Driver<u32>,
+        stores: bool,
+        now: Now,
+    ) -> (Vec<Event>, Vec<u32>, Option<Exit>) {
+        let (mut events, mut answered) = (Vec::new(), Vec::new());
+        driver.tick(now);
+        while let Some(task) = driver.poll() {
+            match task {
+                Task::Commit(batch) if stores => {
+                    let committed =
+                        Committed { batch, usage: Usage::default(), took: Duration::ZERO };
+                    driver.handle(Input::Committed(committed), now);
+                }
+                Task::Commit(_) | Task::Fetch(..) | Task::Dial(..) | Task::Observe(_) => {}
+                Task::Answer(asked, _) => answered.push(asked),
+                Task::Log(event) => events.push(event),
+                Task::End(exit) => return (events, answered, Some(exit)),
+            }
+        }
+        (events, answered, None)
+    }
+
+    fn connect(driver: &mut Driver<u32>) -> (LinkId, Shared<Line>) {
+        let line = share(Line::default());
+        let link = driver.next_link();
+        let up = LinkUp { link, ..LinkUp::of(Protocol::Json) };
+        driver.opened(up, Link::new(line.clone()), at(0));
+        (link, line)
+    }
+
+    #[test]
+    fn shutting_down_ends_when_everyone_was_told_or_its_time_is_over() {
+        for (stores, told) in [(true, true), (true, false), (false, false)] {
+            let mut driver = driver();
+            let (link, line) = connect(&mut driver);
+            turn(&mut driver, stores, at(0));
+            driver.handle(Input::ShutDown, at(1));
+            let (_, _, exit) = turn(&mut driver, stores, at(1));
+            assert_eq!(exit, None, "a connection is open");
+            if told {
+                assert_eq!(line.with(|line| line.flow()), Flow::Over);
+                let down = Input::LinkDown { link, code: None, reason: String::new() };
+                driver.handle(down, at(2));
+                assert_eq!(turn(&mut driver, stores, at(2)).2, Some(Exit::Stopped));
+                continue;
+            }
+            assert_eq!(turn(&mut driver, stores, at(5)).2, None);
+            assert!(driver.poll_timeout().is_some_and(|at| at <= self::at(6).instant));
+            let (events, _, exit) = turn(&mut driver, stores, at(6));
+            assert_eq!(exit, Some(Exit::Stopped));
+            assert!(matches!(events.last(), Some(Event::NotAllTold)), "{events:?}");
+        }
+    }
+
+    #[test]
+    fn who_asks_is_answered_and_who_watches_is_told_until_the_end() {
+        let mut driver = driver();
+        turn(&mut driver, true, at(0));
+        let feed = share(Feed::default());
+        let mut watcher = crate::feed::Watcher::of(feed.clone());
+        driver.watch(feed);
+        for asked in [7, 8] {
+            driver.ask(AdminRequest::Status, asked, at(1));
+        }
+        assert_eq!(turn(&mut driver, true, at(1)).1, [7, 8]);
+        driver.handle(Input::ShutDown, at(2));
+        assert_eq!(turn(&mut driver, true, at(2)).2, Some(Exit::Stopped));
+        drop(driver);
+        let mut cx = core::task::Context::from_waker(core::task::Waker::noop());
+        let mut heard = Vec::new();
+        loop {
+            use crate::shared::Source;
+            match watcher.poll_item(&mut cx) {
+                core::task::Poll::Ready(Some(event)) => heard.push(event),
+                core::task::Poll::Ready(None) => break,
+                core::task::Poll::Pending => panic!("it has ended"),
+            }
+        }
+        assert!(heard.iter().any(|event| matches!(event, Event::ShuttingDown)), "{heard:?}");
+    }
+
+    #[test]
+    fn what_a_connection_brought_is_answered_before_its_end() {
+        let mut driver = driver();
+        turn(&mut driver, true, at(0));
+        let (link, line) = connect(&mut driver);
+        turn(&mut driver, true, at(0));
+        let mut frames = Vec::new();
+        let mut cx = core::task::Context::from_waker(core::task::Waker::noop());
+        let _ = line.with(|line| line.poll_outgoing(&mut cx, &mut frames));
+        frames.clear();
+        let bad = Frame::Text(bytes::Bytes::from_static(b"[]"));
+        driver.received(link, alloc::vec![bad], Some(End::here(1000, String::new())), at(1));
+        turn(&mut driver, true, at(1));
+        let sent = line.with(|line| line.poll_outgoing(&mut cx, &mut frames));
+        assert!(matches!(sent, core::task::Poll::Ready(Some((1, _)))), "{sent:?}");
+        assert_eq!(line.with(|line| line.ended()), End::here(1000, String::new()));
+    }
+}

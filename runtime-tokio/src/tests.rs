@@ -30,7 +30,7 @@ mod runtime {
 mod client {
     //! How the daemon's client speaks over a connection.
     use bytes::Bytes;
-    use slipstream_core::client::{CodecError, Outcome, Received};
+    use slipstream_core::client::{ClientOptions, CodecError, Outcome, Received};
     use slipstream_core::config::{Durability, Limits};
     use slipstream_core::io::{Close, CloseCode, Frame, Protocol};
     use slipstream_core::links::Link;
@@ -118,7 +118,8 @@ mod client {
         let door = Door::open(Limits { max_message_bytes: 1 << 20, ..limits() }).await;
         let url = door.url();
         tokio::spawn(fake_node(door, protocol));
-        let options = ConnectionOptions { protocol, window, ..ConnectionOptions::default() };
+        let client = ClientOptions { window, ..ClientOptions::default() };
+        let options = ConnectionOptions { protocol, client };
         let client = soon(Connection::connect(&url, &options)).await.unwrap();
         assert_eq!((client.welcome.instance.as_str(), client.welcome.tags.as_str()), ("n", "a,b"));
         client

@@ -223,8 +223,7 @@ impl Filter {
 
     /// Whether taking a delivery settles it.
     pub fn settles_when_taken(&self) -> bool {
-        let default = if self.name.is_some() { AckMode::Manual } else { AckMode::Auto };
-        self.ack.unwrap_or(default) == AckMode::Auto
+        self.ack.unwrap_or(AckMode::unless_said(self.name.is_some())) == AckMode::Auto
     }
 
     /// The URL of a node with the query string that says it, instead of its own.

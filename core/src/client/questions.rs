@@ -13,8 +13,9 @@ use core::time::Duration;
 use super::frames::{Outcome, Refused, Text, Version, batches};
 use super::session::{Heard, PublishError, ReadError, Receipt};
 use super::{CodecError, Ended, Publication, Value};
+use crate::draft::check_id;
 use crate::io::Frame;
-use crate::message::{Kind, MAX_MESSAGE_ID_BYTES};
+use crate::message::Kind;
 use crate::receipts::WINDOW;
 use crate::refusal::Code;
 use crate::time::Instant;
@@ -70,12 +71,8 @@ impl<P, R> Questions<P, R> {
         ticket: P,
         frame_bytes: usize,
     ) -> Option<Heard<P, R>> {
-        if publication.id().len() > MAX_MESSAGE_ID_BYTES {
-            let message = format!(
-                "messageId is {} bytes, it may have 1 to {MAX_MESSAGE_ID_BYTES}",
-                publication.id().len()
-            );
-            return Some(refused(None, ticket, Code::InvalidField, message));
+        if let Err(refusal) = check_id(publication.id()) {
+            return Some(refused(None, ticket, refusal.code, refusal.message));
         }
         if publication.bytes() > frame_bytes {
             return Some(too_large(publication, ticket, frame_bytes));

@@ -11,11 +11,11 @@
 use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use slipstream_core::client::{self, CodecError, ConnectError, Outcome, Received, Refused, Value};
-use slipstream_core::config::Limits;
+use slipstream_core::client::{
+    self, ClientOptions, CodecError, ConnectError, Outcome, Received, Refused, Value,
+};
 use slipstream_core::io::{End, Frame, Protocol};
 use slipstream_core::message::Kind;
 use slipstream_core::wire::{Publish, Read, Settle, Welcome};
@@ -34,25 +34,13 @@ const CHUNK: usize = 1024;
 pub struct ConnectionOptions {
     /// What to speak. Binary frames carry many messages each.
     pub protocol: Protocol,
-    /// Bearer token.
-    pub token: Option<String>,
-    /// For connecting, up to and with the node's greeting. Default 5 s.
-    pub timeout: Duration,
-    /// Messages that may be unanswered. Default 8192.
-    pub window: usize,
-    /// Largest frame that is taken. Default 64 MiB.
-    pub max_frame_bytes: usize,
+    /// All else.
+    pub client: ClientOptions,
 }
 
 impl Default for ConnectionOptions {
     fn default() -> Self {
-        Self {
-            protocol: Protocol::Postcard,
-            token: None,
-            timeout: Duration::from_secs(5),
-            window: 8192,
-            max_frame_bytes: 64 << 20,
-        }
+        Self { protocol: Protocol::Postcard, client: ClientOptions::default() }
     }
 }
 
@@ -115,24 +103,21 @@ impl Connection {
     /// [`ConnectionError::Connect`] if there is no connection, [`ConnectionError::Closed`] if the
     /// node did not want it.
     pub async fn connect(url: &str, options: &ConnectionOptions) -> Result<Self, ConnectionError> {
-        match timeout(options.timeout, Self::greet(url, options)).await {
+        let limit = options.client.timeout;
+        match timeout(limit, Self::greet(url, options)).await {
             Ok(client) => client,
-            Err(_) => Err(cannot_connect(url, ConnectError::TimedOut(options.timeout))),
+            Err(_) => Err(cannot_connect(url, ConnectError::TimedOut(limit))),
         }
     }
 
     async fn greet(url: &str, options: &ConnectionOptions) -> Result<Self, ConnectionError> {
-        let limits = Limits {
-            handshake_timeout: options.timeout,
-            max_message_bytes: options.max_frame_bytes / 4,
-            ..Limits::default()
-        };
-        let protocol = options.protocol;
-        let opened = dial::connect(url, protocol, options.token.as_deref(), &limits)
+        let ConnectionOptions { protocol, client } = options;
+        let protocol = *protocol;
+        let opened = dial::connect(url, protocol, client.token.as_deref(), &client.limits())
             .await
             .map_err(|source| cannot_connect(url, source))?;
         let Greeted { reader, writer, welcome } = opened.greet::<ConnectionError>().await?;
-        let window = options.window.clamp(1, Semaphore::MAX_PERMITS);
+        let window = client.window.clamp(1, Semaphore::MAX_PERMITS);
         let room = Arc::new(Semaphore::new(window));
         let writer = Arc::new(Mutex::new(writer));
         Ok(Self {

@@ -13,7 +13,7 @@ use slipstream_core::read::Read;
 use super::connecting::{Speak, bare, duration, told, with_query};
 use crate::daemon::Failed;
 use crate::daemon::connection::{Connection, ConnectionOptions};
-use slipstream_core::client::Value;
+use slipstream_core::client::{ClientOptions, Value};
 
 /// Arguments of `get`.
 #[derive(Debug, Args)]
@@ -86,8 +86,9 @@ impl Get {
             parameters.push(("tags", &tags));
         }
         let url = with_query(&self.url, &parameters);
-        let (protocol, timeout) = (self.protocol.into(), self.timeout);
-        let options = ConnectionOptions { protocol, timeout, ..ConnectionOptions::default() };
+        let timeout = self.timeout;
+        let client = ClientOptions { timeout, ..ClientOptions::default() };
+        let options = ConnectionOptions { protocol: self.protocol.into(), client };
         let asking = async {
             let mut client = Connection::connect(&url, &options).await?;
             let answer = client.get(&self.key, kind).await;

@@ -20,7 +20,7 @@ use super::board::{Board, Tally};
 use crate::daemon::Failed;
 use crate::daemon::commands::connecting::with_query;
 use crate::daemon::connection::{Connection, ConnectionError, ConnectionOptions, Receiver, Sender};
-use slipstream_core::client::{Delivery, Outcome, Received};
+use slipstream_core::client::{ClientOptions, Delivery, Outcome, Received};
 
 /// Messages that are encoded and handed to the socket together.
 const CHUNK: u64 = 256;
@@ -116,11 +116,8 @@ pub(super) struct Load {
 impl Load {
     /// Connects both.
     pub(super) async fn connect(from: &str, to: &str, shape: Shape) -> Result<Self, Failed> {
-        let options = ConnectionOptions {
-            protocol: shape.protocol,
-            window: shape.window,
-            ..ConnectionOptions::default()
-        };
+        let client = ClientOptions { window: shape.window, ..ClientOptions::default() };
+        let options = ConnectionOptions { protocol: shape.protocol, client };
         let ack = if shape.manual { "manual" } else { "auto" };
         let wishes: [(&str, &[&str]); 3] =
             [("keys", &["bench:"]), ("replay", &["new"]), ("ack", &[ack])];
