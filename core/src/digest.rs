@@ -158,7 +158,8 @@ pub const MAX_ENTRY_BYTES: u64 = 4 << 20;
 /// What a store knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Digests {
-    /// What was written last is not all looked at: more of it with each question.
+    /// What was written last is not all looked at: more of it with each question, unless even more
+    /// was written meanwhile.
     Behind,
     /// To [`DigestQuery::TagSets`].
     TagSets(Roots),

@@ -178,6 +178,9 @@ impl fmt::Display for Identity {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Hash128(pub [u8; 16]);
 
+/// Bytes of parts, with their lengths, that are put side by side and hashed as one.
+const SHORT: usize = 512;
+
 /// Bytes of [`Hash128::of_key`] that come from the key alone: enough that few keys share them, and
 /// leaving enough that nobody finds two tag sets of a key with one hash.
 const KEY_BYTES: usize = 6;
@@ -185,13 +188,25 @@ const KEY_BYTES: usize = 6;
 impl Hash128 {
     /// Hash of several parts. Each part's length is hashed too, so that parts cannot run together.
     pub fn of(parts: &[&[u8]]) -> Self {
-        let mut hasher = blake3::Hasher::new();
-        for part in parts {
-            hasher.update(&(part.len() as u64).to_le_bytes());
-            hasher.update(part);
-        }
+        let lengths = parts.iter().map(|part| (part.len() as u64).to_le_bytes());
+        let pieces = || lengths.clone().zip(parts);
+        let hash = if parts.iter().map(|part| 8 + part.len()).sum::<usize>() <= SHORT {
+            let (mut bytes, mut end) = ([0; SHORT], 0);
+            for (length, part) in pieces() {
+                bytes[end..end + 8].copy_from_slice(&length);
+                bytes[end + 8..end + 8 + part.len()].copy_from_slice(part);
+                end += 8 + part.len();
+            }
+            blake3::hash(&bytes[..end])
+        } else {
+            let mut hasher = blake3::Hasher::new();
+            for (length, part) in pieces() {
+                hasher.update(&length).update(part);
+            }
+            hasher.finalize()
+        };
         let mut short = [0; 16];
-        short.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+        short.copy_from_slice(&hash.as_bytes()[..16]);
         Self(short)
     }
 

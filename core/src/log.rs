@@ -172,11 +172,16 @@ impl Log {
     pub fn seal(&mut self) -> Box<Batch> {
         let mut batch = core::mem::take(&mut self.growing);
         batch.id = self.next_batch;
+        let marks = core::mem::take(&mut self.marks);
+        // The next one will probably be about as large.
+        self.growing.rows.reserve(batch.rows.len());
+        self.marks.seen.reserve(marks.seen.len());
+        self.marks.newest.reserve(marks.newest.len());
         self.in_flight = Some(InFlight {
             id: batch.id,
             last: self.head,
             bytes: core::mem::take(&mut self.growing_bytes),
-            marks: core::mem::take(&mut self.marks),
+            marks,
         });
         self.next_batch = self.next_batch.next();
         batch
@@ -188,6 +193,7 @@ impl Log {
         let Some(in_flight) = self.in_flight.take() else { return 0 };
         self.durable = in_flight.last;
         let count = rows.len();
+        self.tail.reserve(count);
         for row in rows {
             let Some(source) = self.sources.pop_front() else { break };
             self.tail_bytes += row.size();

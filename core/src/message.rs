@@ -144,6 +144,18 @@ struct Span {
     end: u32,
 }
 
+impl Span {
+    /// An empty one may lie anywhere, and lies at the front.
+    fn new(start: u32, length: u32) -> Self {
+        let start = if length == 0 { 0 } else { start };
+        Self { start, end: start + length }
+    }
+
+    fn len(self) -> usize {
+        (self.end - self.start) as usize
+    }
+}
+
 /// One message: its encoding and where its fields lie. Cloning shares the encoding.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Message {
@@ -171,7 +183,29 @@ impl Message {
         postcard::serialize_with_flavor(fields, Appender(buffer))
             .expect("appending to memory cannot fail");
         let encoded = buffer.split().freeze();
-        Self::decode(&encoded).expect("what was just encoded can be decoded").0
+        let mut end = u32::try_from(encoded.len()).expect("a message is smaller than 4 GiB");
+        // From the end to the front: each text has its length before it.
+        let texts = [fields.body, fields.key, fields.id, fields.path, fields.tags, fields.group];
+        let [body, key, id, path, tags, group] = texts.map(|text| {
+            let span = Span::new(end - text.len() as u32, text.len() as u32);
+            end -= (varint_length(text.len()) + text.len()) as u32;
+            span
+        });
+        let Fields { kind, incarnation, sequence, version, expires, .. } = *fields;
+        Self {
+            encoded,
+            kind,
+            incarnation,
+            sequence,
+            version,
+            expires,
+            group,
+            tags,
+            path,
+            id,
+            key,
+            body,
+        }
     }
 
     /// Takes the first message of `bytes` apart; answers the rest too. Shape only: whether the
@@ -185,10 +219,8 @@ impl Message {
         let length = bytes.len() - rest.len();
         let base = bytes.as_ptr() as usize;
         let span = |part: &str| {
-            // An empty string may lie anywhere.
             let start = (part.as_ptr() as usize).wrapping_sub(base);
-            let start = if part.is_empty() { 0 } else { start as u32 };
-            Span { start, end: start + part.len() as u32 }
+            Span::new(start as u32, part.len() as u32)
         };
         if u32::try_from(length).is_err() || fields.path.is_empty() {
             return Err(BadMessage::Malformed);
@@ -282,8 +314,7 @@ impl Message {
     /// The encoding up to where the key begins (with its length). Of a message that this code has
     /// encoded: another one might have written the lengths in more bytes than they need.
     pub fn head(&self) -> &[u8] {
-        let [key, body] =
-            [self.key(), self.body()].map(|part| varint_length(part.len()) + part.len());
+        let [key, body] = [self.key, self.body].map(|part| varint_length(part.len()) + part.len());
         &self.encoded[..self.encoded.len() - body - key]
     }
 
@@ -351,7 +382,8 @@ impl Message {
 
     /// Whether `node` is on the path.
     pub fn visited(&self, node: &NodeId) -> bool {
-        tags::list(self.path()).any(|id| id == node.as_str())
+        let mut path = self.bytes(self.path).split(|byte| *byte == b',');
+        path.any(|id| id == node.as_str().as_bytes())
     }
 
     /// The publisher's name for the message.
@@ -374,6 +406,16 @@ impl Message {
         self.text(self.body)
     }
 
+    /// Bytes of the body.
+    pub fn body_bytes(&self) -> usize {
+        self.body.len()
+    }
+
+    /// Id, key and body as UTF-8, which is not looked at once more.
+    pub fn id_key_body(&self) -> [&[u8]; 3] {
+        [self.id, self.key, self.body].map(|text| self.bytes(text))
+    }
+
     /// Hash of key and tag set: two state messages with the same one compete (P6). `None` for
     /// events. All tag sets of a key lie within its [`Hash128::range_of_key`].
     pub fn key_hash(&self) -> Option<Hash128> {
@@ -391,8 +433,11 @@ impl Message {
     }
 
     fn text(&self, span: Span) -> &str {
-        core::str::from_utf8(&self.encoded[span.start as usize..span.end as usize])
-            .expect("spans were made from strings")
+        core::str::from_utf8(self.bytes(span)).expect("spans were made from strings")
+    }
+
+    fn bytes(&self, span: Span) -> &[u8] {
+        &self.encoded[span.start as usize..span.end as usize]
     }
 }
 
@@ -465,7 +510,9 @@ mod tests {
         assert_eq!(message.fields(), fields());
         assert_eq!(message.check(), Ok(()));
         let stored = Message::from_parts(message.head(), message.key(), message.body());
-        assert_eq!(stored, Ok(message));
+        assert_eq!(stored, Ok(message.clone()));
+        let decoded = Message::decode(message.encoded());
+        assert_eq!(decoded, Ok((message, Bytes::new())));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! with a row that is not durable yet. At most [`MAX_KEYS`] keys are kept beyond those that are
 //! not durable: then the horizon rises, and the older half goes.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use hashbrown::HashMap;
@@ -56,33 +57,88 @@ pub struct Before {
 /// The keys above the horizon.
 #[derive(Debug)]
 pub struct NewestOfKeys {
-    keys: HashMap<Hash128, Newest>,
-    /// The newest version of each key above the horizon, whatever its tag set.
-    all: HashMap<u64, Hlc>,
+    /// By what all tag sets of a key have in common.
+    keys: HashMap<u64, Key>,
+    /// Keys with different tag sets count for each.
+    count: usize,
     horizon: Hlc,
     /// Whether a key that was written since the start is not here any more.
     has_forgotten: bool,
 }
 
+/// What is known of a key. It lies in one place, as each message looks for all of it.
+#[derive(Debug)]
+struct Key {
+    /// The newest version that was written, whatever its tag set.
+    of_all: Option<Hlc>,
+    /// Of nearly all keys this is the only tag set.
+    first: (Hash128, Newest),
+    others: Option<Box<HashMap<Hash128, Newest>>>,
+}
+
+impl Key {
+    fn newest(&self, hash: &Hash128) -> Option<&Newest> {
+        let (first, newest) = &self.first;
+        if first == hash {
+            return Some(newest);
+        }
+        self.others.as_ref()?.get(hash)
+    }
+
+    fn put(&mut self, hash: Hash128, newest: Newest) -> Option<Newest> {
+        if self.first.0 == hash {
+            return Some(core::mem::replace(&mut self.first.1, newest));
+        }
+        self.others.get_or_insert_default().insert(hash, newest)
+    }
+
+    /// Keeps only some tag sets. Answers how many are left.
+    fn retain(&mut self, keeps: impl Fn(&Hash128, &Newest) -> bool) -> usize {
+        if let Some(others) = &mut self.others {
+            others.retain(|hash, newest| keeps(hash, newest));
+        }
+        let mut left = self.others.as_ref().map_or(0, |others| others.len());
+        if keeps(&self.first.0, &self.first.1) {
+            left += 1;
+        } else if let Some(others) = &mut self.others
+            && let Some(hash) = others.keys().next().copied()
+            && let Some(newest) = others.remove(&hash)
+        {
+            self.first = (hash, newest);
+        }
+        self.others.take_if(|others| others.is_empty());
+        left
+    }
+}
+
 impl NewestOfKeys {
     /// Nothing is known at or below `horizon`, the clock's high-water mark in the store.
     pub fn new(horizon: Hlc) -> Self {
-        Self { keys: HashMap::new(), all: HashMap::new(), horizon, has_forgotten: false }
+        Self { keys: HashMap::new(), count: 0, horizon, has_forgotten: false }
     }
 
     /// Compares a message with what is known of its key.
     pub fn compare(&self, key: &Hash128, message: &Message, seen: &Seen) -> Comparison {
-        match self.keys.get(key) {
+        match self.newest(key) {
             Some(newest) if is_newer(message, newest, seen) => Comparison::Newer,
             Some(newest) => Comparison::Superseded(newest.position),
-            None if message.version() > self.horizon => Comparison::Newer,
+            None if self.knows_all_of(message.version()) => Comparison::Newer,
             None => Comparison::Unknown,
         }
     }
 
+    /// Whether a message of this version needs no store to be compared, whatever its key.
+    pub fn knows_all_of(&self, version: Hlc) -> bool {
+        version > self.horizon
+    }
+
     /// Whether anything is known of the key and its tag set.
     pub fn knows(&self, key: &Hash128) -> bool {
-        self.keys.contains_key(key)
+        self.newest(key).is_some()
+    }
+
+    fn newest(&self, key: &Hash128) -> Option<&Newest> {
+        self.keys.get(&key.key_part())?.newest(key)
     }
 
     /// Whether all keys written since the start are known.
@@ -94,24 +150,37 @@ impl NewestOfKeys {
     /// may have a newer value.
     pub fn put(&mut self, key: Hash128, newest: Newest) -> (Before, bool) {
         let version = newest.version;
-        let of_all = match self.all.entry(key.key_part()) {
+        let before = match self.keys.entry(key.key_part()) {
             Entry::Occupied(mut known) => {
-                let of_all = *known.get();
-                known.insert(of_all.max(version));
-                Some(of_all)
+                let known = known.get_mut();
+                let of_all = known.of_all;
+                known.of_all = of_all.max(Some(version));
+                Before { newest: known.put(key, newest), of_all }
             }
             Entry::Vacant(place) => {
-                place.insert(version);
-                None
+                let of_all = Some(version);
+                place.insert(Key { of_all, first: (key, newest), others: None });
+                Before { newest: None, of_all: None }
             }
         };
+        self.count += usize::from(before.newest.is_none());
+        let of_all = before.of_all;
         let late = version <= self.horizon || of_all.is_some_and(|of_all| of_all >= version);
-        (Before { newest: self.keys.insert(key, newest), of_all }, late)
+        (before, late)
     }
 
     /// Takes note of what the store says, unless something is known already.
     pub fn learn(&mut self, key: Hash128, newest: Newest) {
-        self.keys.entry(key).or_insert(newest);
+        if self.knows(&key) {
+            return;
+        }
+        self.count += 1;
+        match self.keys.entry(key.key_part()) {
+            Entry::Occupied(mut known) => drop(known.get_mut().put(key, newest)),
+            Entry::Vacant(place) => {
+                place.insert(Key { of_all: None, first: (key, newest), others: None });
+            }
+        }
     }
 
     /// Takes note that the store holds nothing under the key: everything is newer than that.
@@ -129,29 +198,42 @@ impl NewestOfKeys {
 
     /// Takes a [`Self::put`] back.
     pub fn undo(&mut self, key: Hash128, before: Before) {
-        match before.newest {
-            Some(newest) => drop(self.keys.insert(key, newest)),
-            None => drop(self.keys.remove(&key)),
+        if let Some(newest) = before.newest {
+            self.put(key, newest);
         }
-        match before.of_all {
-            Some(of_all) => drop(self.all.insert(key.key_part(), of_all)),
-            None => drop(self.all.remove(&key.key_part())),
+        let Entry::Occupied(mut known) = self.keys.entry(key.key_part()) else { return };
+        known.get_mut().of_all = before.of_all;
+        if before.newest.is_none() && known.get().newest(&key).is_some() {
+            self.count -= 1;
+            if known.get_mut().retain(|hash, _| *hash != key) == 0 {
+                known.remove();
+            }
         }
     }
 
     /// Makes room if there are too many keys. Only what is durable may go.
     pub fn trim(&mut self, durable: Position) {
-        if self.keys.len() <= MAX_KEYS {
+        if self.count <= MAX_KEYS {
             return;
         }
-        let mut versions: Vec<Hlc> = self.keys.values().map(|newest| newest.version).collect();
+        let all = self.keys.values().flat_map(|key| {
+            let others = key.others.iter().flat_map(|others| others.values());
+            core::iter::once(&key.first.1).chain(others)
+        });
+        let mut versions: Vec<Hlc> = all.map(|newest| newest.version).collect();
         let middle = versions.len() / 2;
         let (_, median, _) = versions.select_nth_unstable(middle);
         self.horizon = self.horizon.max(*median);
         self.has_forgotten = true;
         let horizon = self.horizon;
-        self.keys.retain(|_, newest| newest.version > horizon || newest.position > durable);
-        self.all.retain(|_, version| *version > horizon);
+        self.count = 0;
+        self.keys.retain(|_, key| {
+            let stays = |newest: &Newest| newest.version > horizon || newest.position > durable;
+            let left = key.retain(|_, newest| stays(newest));
+            key.of_all.take_if(|version| *version <= horizon);
+            self.count += left;
+            left > 0
+        });
     }
 }
 
@@ -221,6 +303,30 @@ mod tests {
     }
 
     #[test]
+    fn each_tag_set_of_a_key_is_known_and_taken_back() {
+        let mut newest = NewestOfKeys::new(Hlc(0));
+        let mut seen = Seen::default();
+        let source = seen.source(&NodeId::new("b").expect("a name"), Incarnation::new(1));
+        let [a, b, c] = ["a", "b", "c"].map(|tags| Hash128::of_key("k", tags));
+        let (first, late) = newest.put(a, entry(5, source, 1));
+        assert_eq!((first, late), (Before { newest: None, of_all: None }, false));
+        let (second, late) = newest.put(b, entry(4, source, 2));
+        assert_eq!((second, late), (Before { newest: None, of_all: Some(Hlc(5)) }, true));
+        let (third, late) = newest.put(b, entry(6, source, 3));
+        let before = Before { newest: Some(entry(4, source, 2)), of_all: Some(Hlc(5)) };
+        assert_eq!((third, late), (before, false));
+        newest.learn_absent(c, source);
+        assert_eq!((newest.count, newest.keys.len()), (3, 1));
+        newest.undo(b, third);
+        assert_eq!(newest.newest(&b), Some(&entry(4, source, 2)));
+        newest.undo(b, second);
+        newest.undo(a, first);
+        assert!(!newest.knows(&a) && !newest.knows(&b) && newest.knows(&c));
+        assert_eq!(newest.count, 1);
+        assert_eq!(newest.put(a, entry(1, source, 4)).0.of_all, None);
+    }
+
+    #[test]
     fn the_older_half_goes_but_never_what_is_not_durable() {
         let mut newest = NewestOfKeys::new(Hlc(0));
         let mut seen = Seen::default();
@@ -231,8 +337,9 @@ mod tests {
         let undurable = Hash128::of(&[b"undurable"]);
         newest.put(undurable, entry(1, source, MAX_KEYS as u64 + 2));
         newest.trim(Position::new(MAX_KEYS as u64 + 1));
-        assert!(newest.keys.len() < MAX_KEYS / 2 + 10);
-        assert!(newest.keys.contains_key(&undurable));
+        assert!(newest.count < MAX_KEYS / 2 + 10);
+        assert_eq!(newest.count, newest.keys.len());
+        assert!(newest.knows(&undurable));
         let oldest = Hash128::of(&[&1_u64.to_le_bytes()]);
         assert_eq!(newest.compare(&oldest, &message(1, "a"), &seen), Comparison::Unknown);
     }

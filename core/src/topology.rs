@@ -7,6 +7,7 @@
 //! *first*. Everybody else who is owed is offered the identity ([`crate::offer`]), so records that
 //! are wrong, forged or late cost copies or a little time, and nothing else.
 
+use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
@@ -99,6 +100,17 @@ struct Graph {
     behind: HashMap<NodeId, TagSet>,
     /// Per root: where this node is in its tree.
     trees: HashMap<usize, Tree>,
+    /// What was asked last, as is likely again.
+    last: Asked,
+}
+
+/// Where a message leads that went this path, with these tags, by way of this peer.
+#[derive(Debug, Default)]
+struct Asked {
+    path: String,
+    tags: String,
+    peer: Option<NodeId>,
+    route: Route,
 }
 
 /// A node's place in the tree of some root.
@@ -111,9 +123,10 @@ struct Tree {
 }
 
 /// Where a message leads by way of a peer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Route {
     /// To nobody whom it targets.
+    #[default]
     Nowhere,
     /// It is sent at once.
     Now,
@@ -233,25 +246,16 @@ impl Topology {
     /// delay but the first is spared it.
     pub fn route(&mut self, message: &Message, peer: &NodeId) -> Route {
         let graph = self.graph();
-        let Some(behind) = graph.behind.get(peer) else { return Route::Now };
-        if !is_for(behind, message.tags()) {
-            return Route::Nowhere;
+        let (path, tags) = (message.path(), message.tags());
+        let last = &graph.last;
+        if last.path != path || last.tags != tags || last.peer.as_ref() != Some(peer) {
+            let route = graph.route(path, tags, peer);
+            let last = &mut graph.last;
+            path.clone_into(&mut last.path);
+            tags.clone_into(&mut last.tags);
+            (last.peer, last.route) = (Some(peer.clone()), route);
         }
-        let numbers = &graph.numbers;
-        let root = message.path().split(',').find_map(|node| numbers.get(node)).copied();
-        let root = root.unwrap_or(graph.me);
-        if !graph.trees.contains_key(&root) {
-            let tree = graph.tree(root);
-            graph.trees.insert(root, tree);
-        }
-        let tree = &graph.trees[&root];
-        let child = tree.children.iter().find(|(child, _)| child == peer);
-        let sender = message.path().rsplit(',').nth(1);
-        match child {
-            Some((_, below)) if is_for(below, message.tags()) => Route::Now,
-            Some(_) | None if sender == tree.parent.as_ref().map(NodeId::as_str) => Route::Later,
-            Some(_) | None => Route::Soon,
-        }
+        graph.last.route
     }
 
     /// Whether there is a way to this node.
@@ -303,8 +307,8 @@ impl Graph {
         let tags_of = |node: &NodeId| TagSet::new(tags::list(&records[node].record.tags));
         let tags = nodes.iter().map(|node| tags_of(node).unwrap_or_else(|_| TagSet::empty()));
         let (tags, me) = (tags.collect(), numbers[me]);
-        let (behind, trees) = (HashMap::new(), HashMap::new());
-        let mut graph = Self { nodes, numbers, neighbours, tags, me, behind, trees };
+        let (behind, trees, last) = (HashMap::new(), HashMap::new(), Asked::default());
+        let mut graph = Self { nodes, numbers, neighbours, tags, me, behind, trees, last };
         graph.look_behind();
         graph
     }
@@ -338,6 +342,27 @@ impl Graph {
             }
         }
         distances
+    }
+
+    fn route(&mut self, path: &str, tags: &str, peer: &NodeId) -> Route {
+        let Some(behind) = self.behind.get(peer) else { return Route::Now };
+        if !is_for(behind, tags) {
+            return Route::Nowhere;
+        }
+        let root = path.split(',').find_map(|node| self.numbers.get(node)).copied();
+        let root = root.unwrap_or(self.me);
+        if !self.trees.contains_key(&root) {
+            let tree = self.tree(root);
+            self.trees.insert(root, tree);
+        }
+        let tree = &self.trees[&root];
+        let child = tree.children.iter().find(|(child, _)| child == peer);
+        let sender = path.rsplit(',').nth(1);
+        match child {
+            Some((_, below)) if is_for(below, tags) => Route::Now,
+            Some(_) | None if sender == tree.parent.as_ref().map(NodeId::as_str) => Route::Later,
+            Some(_) | None => Route::Soon,
+        }
     }
 
     /// The place of this node in the tree of `root`. The parent of a node is, of its neighbours

@@ -7,18 +7,17 @@
 //! the table knows every row; a store that is opened reads the log from there. What stays true:
 //! the newest row of a key is the pending one if there is one, else the one in the table.
 
-use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::cell::{Cell, RefCell};
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::{Bound, RangeInclusive};
-use std::sync::Arc;
 
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Result, params};
 use slipstream_core::digest::Print;
 use slipstream_core::ids::Hash128;
 
 use crate::digest::{Digest, checksum_of};
-use crate::live::{Changes, Names};
+use crate::live::{Changes, Name, Names};
 
 /// Least number of keys merged with a commit, while a round goes on.
 const SLICE: usize = 200;
@@ -40,7 +39,7 @@ const MOST_PENDING_KEYS: usize = 262_144;
 const MOST_PENDING_BYTES: u64 = 32 << 20;
 
 /// The newest row of a key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Newest {
     pub(crate) position: u64,
     pub(crate) size: u32,
@@ -48,14 +47,20 @@ pub(crate) struct Newest {
     pub(crate) print: Print,
 }
 
-/// A newest row that is not in the table yet.
-#[derive(Debug)]
+/// A newest row that is not in the table yet. It is small, as there are many, in no order.
+#[derive(Debug, Clone, Copy)]
 struct Waiting {
-    newest: Newest,
-    tags: Arc<str>,
-    /// The print that the table has for the key, once it was looked up: nothing changes it but
-    /// merging the key.
-    stored: Cell<Option<Print>>,
+    position: u64,
+    print: Print,
+    size: u32,
+    tags: Name,
+}
+
+impl Waiting {
+    fn newest(&self) -> Newest {
+        let Self { position, print, size, .. } = *self;
+        Newest { position, size, print }
+    }
 }
 
 /// Keys whose newest row is not in the table yet.
@@ -63,6 +68,11 @@ struct Waiting {
 pub(crate) struct Pending {
     newest: BTreeMap<Hash128, Waiting>,
     names: Names,
+    /// The print that the table has for a pending key, once it was looked up: nothing changes it
+    /// but merging the key.
+    stored: RefCell<HashMap<Hash128, Print>>,
+    /// Keys that have become pending since that was asked last.
+    added: Cell<usize>,
     bytes: u64,
     merged: u64,
     round: Option<Round>,
@@ -96,48 +106,54 @@ impl Pending {
     }
 
     pub(crate) fn newest(&self, key: &Hash128) -> Option<Newest> {
-        self.newest.get(key).map(|waiting| waiting.newest)
+        self.newest.get(key).map(Waiting::newest)
     }
 
     /// Notes a newer row of a key in this tag set; answers the pending one that it replaces.
     pub(crate) fn insert(&mut self, key: Hash128, newest: Newest, tags: &str) -> Option<Newest> {
-        self.bytes += u64::from(newest.size);
+        let Newest { position, size, print } = newest;
+        self.bytes += u64::from(size);
         match self.newest.entry(key) {
             Entry::Occupied(mut waiting) => {
-                let old = std::mem::replace(&mut waiting.get_mut().newest, newest);
+                let waiting = waiting.get_mut();
+                let old = waiting.newest();
+                *waiting = Waiting { position, size, print, ..*waiting };
                 self.bytes -= u64::from(old.size);
                 Some(old)
             }
             Entry::Vacant(place) => {
-                let tags = self.names.share(tags);
-                place.insert(Waiting { newest, tags, stored: Cell::new(None) });
+                place.insert(Waiting { position, size, print, tags: self.names.take(tags) });
+                *self.added.get_mut() += 1;
                 None
             }
         }
     }
 
     /// Looks up what the table has for the keys that are pending, of at most so many that were not
-    /// looked up before. Answers whether that was all.
+    /// looked up before; of none, if that is in vain because even more have come since it was asked
+    /// last. Answers whether that was all.
     pub(crate) fn look_up(&self, db: &Connection, most: usize) -> Result<bool> {
-        let mut statement = db.prepare_cached(LOOKUP)?;
-        let mut left = most;
-        for (key, waiting) in self.newest.iter().filter(|(_, one)| one.stored.get().is_none()) {
-            if left == 0 {
-                return Ok(false);
-            }
-            left -= 1;
-            let stored = lookup(&mut statement, key)?;
-            waiting.stored.set(Some(stored.map_or(Print::NOTHING, |stored| stored.print)));
+        let mut known = self.stored.borrow_mut();
+        let left = self.newest.len() - known.len();
+        if self.added.take() > most && left > most {
+            return Ok(false);
         }
-        Ok(true)
+        let mut statement = db.prepare_cached(LOOKUP)?;
+        let unknown = self.newest.keys().filter(|key| !known.contains_key(key));
+        for key in unknown.take(most).copied().collect::<Vec<_>>() {
+            let stored = lookup(&mut statement, &key)?;
+            known.insert(key, stored.map_or(Print::NOTHING, |stored| stored.print));
+        }
+        Ok(left <= most)
     }
 
     /// How the digests will change when all is merged, by key and tag set. Everything was looked
     /// up.
     pub(crate) fn changes(&self) -> impl Iterator<Item = (&Hash128, &str, Print)> {
-        self.newest.iter().map(|(key, waiting)| {
-            let stored = waiting.stored.get().unwrap_or_default();
-            (key, &*waiting.tags, waiting.newest.print.minus(stored))
+        let known = self.stored.borrow();
+        self.newest.iter().map(move |(key, waiting)| {
+            let stored = known.get(key).copied().unwrap_or_default();
+            (key, self.names.name(waiting.tags), waiting.print.minus(stored))
         })
     }
 
@@ -171,7 +187,7 @@ impl Pending {
         let full = page.len() > most;
         let end = page.last_key_value().filter(|_| full).map_or(end, |(last, _)| *last);
         let pending = self.newest.range((first, Bound::Included(end)));
-        page.extend(pending.map(|(key, waiting)| (*key, waiting.newest)));
+        page.extend(pending.map(|(key, waiting)| (*key, waiting.newest())));
         let mut more = false;
         while page.len() > most {
             page.pop_last();
@@ -198,7 +214,7 @@ impl Pending {
             })?;
         let mut all = stored.collect::<Result<BTreeMap<_, _>>>()?;
         let pending = self.newest.range(range).take(most + 1);
-        all.extend(pending.map(|(key, waiting)| (*key, waiting.newest)));
+        all.extend(pending.map(|(key, waiting)| (*key, waiting.newest())));
         Ok(all)
     }
 
@@ -224,7 +240,7 @@ impl Pending {
             merged.keys.push(*key);
             merged.superseded.extend(table.put(key, waiting, &mut merged.digest, &mut live)?);
         }
-        live.write(db, &mut merged.digest)?;
+        live.write(db, &self.names, &mut merged.digest)?;
         if merged.keys.len() < slice {
             merged.upto = round.upto;
         } else {
@@ -238,7 +254,9 @@ impl Pending {
     pub(crate) fn apply(&mut self, merged: &Merged) {
         for key in &merged.keys {
             let waiting = self.newest.remove(key).expect("nothing changes between plan and commit");
-            self.bytes -= u64::from(waiting.newest.size);
+            self.bytes -= u64::from(waiting.size);
+            self.names.give_back(waiting.tags);
+            self.stored.get_mut().remove(key);
         }
         self.merged = merged.upto;
         self.round = merged.round;
@@ -277,11 +295,11 @@ impl<'a> Table<'a> {
     fn put(
         &mut self,
         key: &Hash128,
-        Waiting { newest, tags, .. }: &Waiting,
+        waiting: &Waiting,
         digest: &mut Digest,
         live: &mut Changes,
     ) -> Result<Option<Newest>> {
-        let newest = *newest;
+        let newest = waiting.newest();
         let old = lookup(&mut self.lookup, key)?;
         match old {
             Some(old) if old.position == newest.position => return Ok(None),
@@ -292,7 +310,7 @@ impl<'a> Table<'a> {
         let new = checksum(&key.0, newest);
         digest.add(new);
         digest.remove(old.map_or(0, |old| checksum(&key.0, old)));
-        live.replace(key, tags, old.map_or(Print::NOTHING, |old| old.print), newest.print);
+        live.replace(key, waiting.tags, old.unwrap_or_default().print, newest.print);
         let (position, print) = (newest.position.cast_signed(), newest.print.get().cast_signed());
         self.put.execute(params![key.0, position, newest.size, print, new])?;
         Ok(old)

@@ -5,7 +5,7 @@
 //! a row of the table is the sum of the prints of one bucket of one tag set in `latest`, or of all
 //! its buckets, and no row is zero. An answer adds what is pending in memory.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -27,42 +27,56 @@ const ALL: i64 = -1;
 /// Pending keys that one question looks up in the table `latest`.
 const LOOKED_UP: usize = 8192;
 
-/// Names of tag sets above which those that nobody holds any more are given up.
-const NAMES: usize = 1024;
-
-/// The tag sets of pending rows, each name once.
-#[derive(Debug)]
+/// The tag sets of pending rows, each as long as there is a row of it.
+#[derive(Debug, Default)]
 pub(crate) struct Names {
-    names: HashSet<Arc<str>>,
+    numbers: HashMap<Arc<str>, Name>,
+    /// By number: the tag set, and its rows.
+    names: Vec<(Arc<str>, usize)>,
+    /// Numbers without a row.
+    free: Vec<Name>,
     /// The one that was asked for last, as is likely again.
-    last: Arc<str>,
-    /// When to give up again.
-    bound: usize,
+    last: Option<Name>,
 }
 
-impl Default for Names {
-    fn default() -> Self {
-        Self { names: HashSet::new(), last: "".into(), bound: NAMES }
-    }
-}
+/// The number of a tag set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Name(u32);
 
 impl Names {
-    pub(crate) fn share(&mut self, name: &str) -> Arc<str> {
-        if *self.last == *name {
-            return self.last.clone();
-        }
-        let known = self.names.get(name).cloned();
-        self.last = known.unwrap_or_else(|| self.add(name.into()));
-        self.last.clone()
+    /// The number of a tag set that has a row more.
+    pub(crate) fn take(&mut self, name: &str) -> Name {
+        let last = self.last.filter(|last| self.name(*last) == name);
+        let known = last.or_else(|| self.numbers.get(name).copied());
+        let number = known.unwrap_or_else(|| self.add(name.into()));
+        self.names[number.0 as usize].1 += 1;
+        self.last = Some(number);
+        number
     }
 
-    fn add(&mut self, name: Arc<str>) -> Arc<str> {
-        if self.names.len() >= self.bound {
-            self.names.retain(|name| Arc::strong_count(name) > 1);
-            self.bound = NAMES.max(2 * self.names.len());
+    fn add(&mut self, name: Arc<str>) -> Name {
+        let number = self.free.pop().unwrap_or_else(|| {
+            self.names.push((name.clone(), 0));
+            Name(u32::try_from(self.names.len() - 1).expect("pending rows are bounded"))
+        });
+        self.names[number.0 as usize].0 = name.clone();
+        self.numbers.insert(name, number);
+        number
+    }
+
+    /// The tag set has a row less.
+    pub(crate) fn give_back(&mut self, number: Name) {
+        let (name, rows) = &mut self.names[number.0 as usize];
+        *rows -= 1;
+        if *rows == 0 {
+            self.numbers.remove(&*name);
+            self.free.push(number);
+            self.last = self.last.filter(|last| *last != number);
         }
-        self.names.insert(name.clone());
-        name
+    }
+
+    pub(crate) fn name(&self, number: Name) -> &str {
+        &self.names[number.0 as usize].0
     }
 }
 
@@ -70,32 +84,30 @@ impl Names {
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
     /// By bucket, in order, and tag set.
-    buckets: Vec<(u16, Arc<str>, Print)>,
-    /// By tag set, which lies at this address.
-    all: BTreeMap<usize, (Arc<str>, Print)>,
+    buckets: Vec<(u16, Name, Print)>,
+    /// By tag set.
+    all: BTreeMap<Name, Print>,
 }
 
 impl Changes {
-    /// One print takes the place of another one. Tag sets are compared by address: one that is
-    /// there twice is changed twice.
-    pub(crate) fn replace(&mut self, key: &Hash128, tags: &Arc<str>, old: Print, new: Print) {
+    /// One print takes the place of another one.
+    pub(crate) fn replace(&mut self, key: &Hash128, tags: Name, old: Print, new: Print) {
         let change = new.minus(old);
         if change == Print::NOTHING {
             return;
         }
         let bucket = bucket_of(key);
         let here = self.buckets.iter_mut().rev().take_while(|(other, ..)| *other == bucket);
-        match here.into_iter().find(|(_, other, _)| Arc::ptr_eq(other, tags)) {
+        match here.into_iter().find(|(_, other, _)| *other == tags) {
             Some((.., sum)) => *sum = sum.plus(change),
-            None => self.buckets.push((bucket, tags.clone(), change)),
+            None => self.buckets.push((bucket, tags, change)),
         }
-        let address = tags.as_ptr() as usize;
-        let (_, sum) = self.all.entry(address).or_insert_with(|| (tags.clone(), Print::NOTHING));
+        let sum = self.all.entry(tags).or_default();
         *sum = sum.plus(change);
     }
 
     /// Changes the table; `digest` is that of the tables.
-    pub(crate) fn write(&self, db: &Connection, digest: &mut Digest) -> Result<()> {
+    pub(crate) fn write(&self, db: &Connection, names: &Names, digest: &mut Digest) -> Result<()> {
         let mut lookup = db.prepare_cached(LOOKUP)?;
         let mut put = db.prepare_cached(
             "INSERT INTO digests (bucket, tags, sum, checksum) VALUES (?1, ?2, ?3, ?4)
@@ -103,23 +115,24 @@ impl Changes {
         )?;
         let mut delete =
             db.prepare_cached("DELETE FROM digests WHERE bucket = ?1 AND tags = ?2")?;
-        let all = self.all.values().map(|(tags, change)| (ALL, tags, *change));
+        let all = self.all.iter().map(|(tags, change)| (ALL, *tags, *change));
         let buckets = self.buckets.iter();
-        let buckets = buckets.map(|(bucket, tags, change)| (i64::from(*bucket), tags, *change));
+        let buckets = buckets.map(|(bucket, tags, change)| (i64::from(*bucket), *tags, *change));
         for (bucket, tags, change) in all.chain(buckets) {
             if change == Print::NOTHING {
                 continue;
             }
-            let old = lookup.query_row(params![bucket, &**tags], sum).optional()?;
+            let tags = names.name(tags);
+            let old = lookup.query_row(params![bucket, tags], sum).optional()?;
             let new = old.unwrap_or_default().plus(change);
             digest.remove(old.map_or(0, |old| checksum(bucket, tags, old)));
             if new == Print::NOTHING {
-                delete.execute(params![bucket, &**tags])?;
+                delete.execute(params![bucket, tags])?;
                 continue;
             }
             let sound = checksum(bucket, tags, new);
             digest.add(sound);
-            put.execute(params![bucket, &**tags, new.get().cast_signed(), sound])?;
+            put.execute(params![bucket, tags, new.get().cast_signed(), sound])?;
         }
         Ok(())
     }
@@ -245,5 +258,25 @@ impl Reader<'_> {
             }
         }
         Ok(Digests::Entries { entries, next })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tag_set_has_one_number_as_long_as_there_is_a_row_of_it() {
+        let mut names = Names::default();
+        let (none, aws) = (names.take(""), names.take("aws"));
+        assert_eq!([names.take(""), names.take("aws")], [none, aws]);
+        names.give_back(aws);
+        assert_eq!(names.take("aws"), aws);
+        names.give_back(none);
+        names.give_back(none);
+        let gcp = names.take("gcp");
+        assert_eq!((gcp, names.name(gcp), names.name(aws)), (none, "gcp", "aws"));
+        assert_ne!(names.take(""), none);
+        assert_eq!(names.numbers.len(), 3);
     }
 }

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use rusqlite::types::ValueRef;
+use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Result};
 use slipstream_core::copies::GroupCopy;
 use slipstream_core::ids::{DeadLetterId, Hash128, Position, SessionId};
@@ -74,6 +74,8 @@ pub(crate) fn insert(db: &Connection, rows: &[Row]) -> Result<Digest> {
         let message = &row.message;
         let session = |id: Option<SessionId>| id.map(|id| id.get().cast_signed());
         let (publisher, only) = (session(row.publisher), session(row.only));
+        let text = |text| ToSqlOutput::Borrowed(ValueRef::Text(text));
+        let [id, key, body] = message.id_key_body();
         let checksum = checksum(row);
         digest.add(checksum);
         let is_marked = row.late || row.copy.is_some();
@@ -84,11 +86,11 @@ pub(crate) fn insert(db: &Connection, rows: &[Row]) -> Result<Digest> {
         statement.raw_bind_parameter(4, row_size(row))?;
         statement.raw_bind_parameter(5, publisher)?;
         statement.raw_bind_parameter(6, only)?;
-        statement.raw_bind_parameter(7, message.id())?;
-        statement.raw_bind_parameter(8, message.key())?;
+        statement.raw_bind_parameter(7, text(id))?;
+        statement.raw_bind_parameter(8, text(key))?;
         statement.raw_bind_parameter(9, message.head())?;
         statement.raw_bind_parameter(10, checksum)?;
-        statement.raw_bind_parameter(11, message.body())?;
+        statement.raw_bind_parameter(11, text(body))?;
         if is_marked {
             let of = row.copy.and_then(|copy| copy.of).map(|of| of.get().cast_signed());
             statement.raw_bind_parameter(12, row.late)?;

@@ -82,7 +82,8 @@ impl Node {
         };
         let message = Message::encode(&fields, &mut self.buffer);
         let id = message.id_bytes();
-        self.append(message, self.me, Some(session));
+        let key_hash = message.key_hash();
+        self.append(message, key_hash, self.me, Some(session));
         let batch = self.log.growing_id();
         if let Some((id, content)) = known {
             let durable = self.sessions.get(&session).is_some_and(|session| session.is_durable());
@@ -212,7 +213,7 @@ impl Node {
         self.path.push_str(me);
         let fields = Fields { path: &self.path, ..message.fields() };
         let ours = Message::encode(&fields, &mut self.buffer);
-        let position = self.append(ours, source, None);
+        let position = self.append(ours, key_hash, source, None);
         if cut && let Some(session) = self.sessions.get_mut(&from) {
             session.note_known(position);
         }
@@ -256,12 +257,12 @@ impl Node {
     fn append(
         &mut self,
         message: Message,
+        key_hash: Option<Hash128>,
         source: Source,
         publisher: Option<SessionId>,
     ) -> Position {
         self.tally.processed(message.origin(), message.kind());
         self.mark(source, &message);
-        let key_hash = message.key_hash();
         let position = self.log.head().next();
         let content = copies::content(&message);
         let mut of = content.and_then(|content| self.copies.put(content, position));

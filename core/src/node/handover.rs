@@ -334,7 +334,7 @@ impl Carrier<'_> {
             return Some(DeadReason::Expired);
         }
         let too_large = link.peer().is_some_and(|peer| {
-            row.message.body().len() > peer.max_message_bytes
+            row.message.body_bytes() > peer.max_message_bytes
                 || row.message.encoded().len() + FRAME_OVERHEAD > peer.max_frame_bytes
         });
         too_large.then_some(DeadReason::TooLarge)

@@ -43,7 +43,7 @@ impl Node {
         if message.path().rsplit(',').next() != peer {
             return Err(protocol("the path of a message does not end with its sender"));
         }
-        if message.body().len() > limits.max_message_bytes {
+        if message.body_bytes() > limits.max_message_bytes {
             return Err(protocol("a value above the limit that this node told"));
         }
         Ok(())
@@ -93,6 +93,10 @@ impl Node {
         let mut first = None;
         let mut keys = Vec::new();
         for (index, message) in messages.iter().enumerate() {
+            // Nearly all are so.
+            if message.group().is_none() && self.newest.knows_all_of(message.version()) {
+                continue;
+            }
             let Some(key) = message.key_hash() else { continue };
             let source = self.source_of(message);
             // Whether a copy replaces the one before it, the newest of its key tells.
