@@ -30,7 +30,7 @@ const STOP_DEADLINE: Duration = Duration::from_secs(5);
 
 /// What a loop is asked to do. `A` is what an operator waits with.
 #[derive(Debug)]
-pub enum Task<A> {
+pub enum Action<A> {
     /// As [`Output::Commit`].
     Commit(Box<Batch>),
     /// As [`Output::Fetch`].
@@ -130,41 +130,41 @@ impl<A> Driver<A> {
     }
 
     /// What to do next. `None`: wait.
-    pub fn poll(&mut self) -> Option<Task<A>> {
+    pub fn poll(&mut self) -> Option<Action<A>> {
         while let Some(output) = self.node.poll_output() {
             match output {
                 Output::Transmit { link, frame } => self.links.transmit(link, frame),
                 Output::Pause(link) => self.links.pause(link, true),
                 Output::Resume(link) => self.links.pause(link, false),
                 Output::Close { link, close } => self.links.close(link, close),
-                Output::Commit(batch) => return Some(Task::Commit(batch)),
-                Output::Fetch { fetch, query } => return Some(Task::Fetch(fetch, query)),
-                Output::Dial { dial, url } => return Some(Task::Dial(dial, url)),
+                Output::Commit(batch) => return Some(Action::Commit(batch)),
+                Output::Fetch { fetch, query } => return Some(Action::Fetch(fetch, query)),
+                Output::Dial { dial, url } => return Some(Action::Dial(dial, url)),
                 Output::Admin { ticket, answer } => {
                     if let Some(asked) = self.asked.remove(&ticket) {
-                        return Some(Task::Answer(asked, answer));
+                        return Some(Action::Answer(asked, answer));
                     }
                 }
                 Output::Event(event) => return Some(self.log(event)),
-                Output::Observe(observation) => return Some(Task::Observe(observation)),
+                Output::Observe(observation) => return Some(Action::Observe(observation)),
                 Output::Stopped => self.stopped = true,
                 // What was not sent is not sent.
-                Output::Halt(failure) => return Some(Task::End(Exit::Halted(failure))),
+                Output::Halt(failure) => return Some(Action::End(Exit::Halted(failure))),
             }
         }
         self.links.flush();
         if self.stopped && self.links.is_empty() {
-            return Some(Task::End(Exit::Stopped));
+            return Some(Action::End(Exit::Stopped));
         }
         if self.overdue && self.stop_at.take().is_some() {
             return Some(self.log(Event::NotAllTold));
         }
-        self.overdue.then_some(Task::End(Exit::Stopped))
+        self.overdue.then_some(Action::End(Exit::Stopped))
     }
 
-    fn log(&mut self, event: Event) -> Task<A> {
+    fn log(&mut self, event: Event) -> Action<A> {
         self.watchers.tell(&event);
-        Task::Log(event)
+        Action::Log(event)
     }
 
     /// When to poll again, if nothing comes before.
@@ -237,15 +237,15 @@ mod tests {
         driver.tick(now);
         while let Some(task) = driver.poll() {
             match task {
-                Task::Commit(batch) if stores => {
+                Action::Commit(batch) if stores => {
                     let committed =
                         Committed { batch, usage: Usage::default(), took: Duration::ZERO };
                     driver.handle(Input::Committed(committed), now);
                 }
-                Task::Commit(_) | Task::Fetch(..) | Task::Dial(..) | Task::Observe(_) => {}
-                Task::Answer(asked, _) => answered.push(asked),
-                Task::Log(event) => events.push(event),
-                Task::End(exit) => return (events, answered, Some(exit)),
+                Action::Commit(_) | Action::Fetch(..) | Action::Dial(..) | Action::Observe(_) => {}
+                Action::Answer(asked, _) => answered.push(asked),
+                Action::Log(event) => events.push(event),
+                Action::End(exit) => return (events, answered, Some(exit)),
             }
         }
         (events, answered, None)

@@ -11,7 +11,7 @@ use std::pin::pin;
 
 use slipstream_core::admin::{AdminAnswer, AdminRequest};
 use slipstream_core::config::Limits;
-use slipstream_core::driver::{Driver, Task};
+use slipstream_core::driver::{Action, Driver};
 use slipstream_core::exit::Exit;
 use slipstream_core::feed::Feed;
 use slipstream_core::ids::LinkId;
@@ -148,17 +148,17 @@ impl Turn {
         let halted = |gone: Stopped| Exit::Halted(StoreFailure::Unknown(gone.to_string()));
         while let Some(task) = self.driver.poll() {
             match task {
-                Task::Commit(batch) => self.store.commit(batch).map_err(halted)?,
-                Task::Fetch(fetch, query) => self.store.fetch(fetch, query).map_err(halted)?,
-                Task::Dial(dial, url) => {
+                Action::Commit(batch) => self.store.commit(batch).map_err(halted)?,
+                Action::Fetch(fetch, query) => self.store.fetch(fetch, query).map_err(halted)?,
+                Action::Dial(dial, url) => {
                     let inputs = self.inputs.clone();
                     tokio::spawn(dial::run(dial, url, self.limits.clone(), inputs));
                 }
                 // Whoever asked may have given up.
-                Task::Answer(asked, answer) => drop(asked.send(answer)),
-                Task::Log(event) => report::event(&event),
-                Task::Observe(observation) => report::observe(&observation),
-                Task::End(exit) => return Err(exit),
+                Action::Answer(asked, answer) => drop(asked.send(answer)),
+                Action::Log(event) => report::event(&event),
+                Action::Observe(observation) => report::observe(&observation),
+                Action::End(exit) => return Err(exit),
             }
         }
         Ok(())

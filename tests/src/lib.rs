@@ -10,8 +10,12 @@
 //!
 //! [`figures`] measures meshes of such nodes: how many copies, how many bytes, how soon.
 
+#[cfg(feature = "meshes")]
 pub mod figures;
+#[cfg(feature = "meshes")]
 pub mod harness;
+#[cfg(feature = "meshes")]
 pub mod scenarios;
+#[cfg(feature = "meshes")]
 pub mod simulator;
 pub mod world;

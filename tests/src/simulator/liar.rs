@@ -1,5 +1,6 @@
 //! A peer that lies: it links to nodes as one of them, repeats what it heard with a path that is
-//! not true, acknowledges and refuses at random, and says things that have no place.
+//! not true, acknowledges and refuses at random, claims digests of what nobody holds, and says
+//! things that have no place.
 //!
 //! What it cannot be held to is what no protocol without signatures can: it may not give a true
 //! identity another content, nor put a node on a path that was never there.
@@ -10,13 +11,16 @@ use bytes::{Bytes, BytesMut};
 use serde::Serialize;
 use slipstream_core::clock::Hlc;
 use slipstream_core::config::Durability;
+use slipstream_core::digest::Print;
 use slipstream_core::ids::{Incarnation, Position, Sequence, StoreId};
 use slipstream_core::io::{Frame, Protocol};
 use slipstream_core::message::{Fields, Kind, Message};
 use slipstream_core::tags::TagSet;
 use slipstream_core::time::WallMs;
 use slipstream_core::topology::Record;
-use slipstream_core::wire::{Ack, BatchKind, FrameWriter, Hello, NotNow, NotNowReason, Wire};
+use slipstream_core::wire::{
+    Ack, BatchKind, DigestsHead, FrameWriter, Hello, NotNow, NotNowReason, TagSetDigest, Wire,
+};
 
 use super::counts::Fault;
 use super::frames::Item;
@@ -78,7 +82,7 @@ impl World {
         let choice = self.random.index(liar.links.len());
         let (conn, site) = liar.links[choice];
         self.counts.fault(Fault::Lie);
-        let frame = match self.random.below(16) {
+        let frame = match self.random.below(18) {
             0..=4 => self.repeated(site),
             5..=6 => self.own_message(),
             7 => Some(self.random_ack()),
@@ -90,6 +94,7 @@ impl World {
                 let length = self.random.below(60) as usize;
                 Some(Frame::Binary((0..length).map(|_| self.random.next() as u8).collect()))
             }
+            15 | 16 => Some(self.false_claim()),
             _ => self.far_ahead(),
         };
         if let Some(frame) = frame {
@@ -249,6 +254,18 @@ impl World {
         };
         let mut writer = FrameWriter::new(BatchKind::Topology);
         writer.push(&record);
+        Frame::Binary(writer.finish())
+    }
+
+    /// Digests of what nobody holds. They are the same each time: two claims in a row must agree
+    /// before anything comes of them.
+    fn false_claim(&mut self) -> Frame {
+        let mut writer = FrameWriter::new(BatchKind::Digests);
+        writer.push(&DigestsHead { whole: self.random.chance(500) });
+        for tags in ["", "a", "b", "nobody"] {
+            let tags = Print::of_tags(tags);
+            writer.push(&TagSetDigest { tags, print: Print::new(tags | 1) });
+        }
         Frame::Binary(writer.finish())
     }
 
