@@ -3,8 +3,8 @@
 //!
 //! Every node carries all copies; what an application has been handed it is not handed again.
 //! Here is remembered where the last copy of each message lies in the log. What stays true: at most
-//! [`MAX_COPIES`] messages are remembered, the ones that came first are forgotten first, and
-//! forgetting costs a second hand-over and no more.
+//! [`MAX_COPIES`] messages are remembered, the ones that came first are forgotten first; after a
+//! restart those that the log still holds; and forgetting costs a second hand-over and no more.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
