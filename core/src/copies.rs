@@ -2,9 +2,10 @@
 //! that either may fail (P10).
 //!
 //! Every node carries all copies; what an application has been handed it is not handed again.
-//! Here is remembered where the last copy of each message lies in the log. What stays true: at most
-//! [`MAX_COPIES`] messages are remembered, the ones that came first are forgotten first; after a
-//! restart those that the log still holds; and forgetting costs a second hand-over and no more.
+//! Here is remembered where the last copy of each message lies in the log, or lay: an event is
+//! remembered when its row is gone, across a restart too. What stays true: at most [`MAX_COPIES`]
+//! messages are remembered, the ones that came first are forgotten first; of those without a row
+//! the store keeps as many as [`kept`] says; and forgetting costs a second hand-over and no more.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -17,6 +18,16 @@ use crate::message::Message;
 
 /// Messages of cluster groups that are remembered: about 8 MiB.
 pub const MAX_COPIES: usize = 131_072;
+
+/// Copies without a row that a store keeps at least.
+const MIN_KEPT: usize = 1024;
+
+/// How many events of cluster groups a store remembers when their rows are gone, for a history of
+/// so many bytes: they take about 64 bytes each, and a quarter of what the history may.
+pub fn kept(history_max_bytes: u64) -> usize {
+    let kept = usize::try_from(history_max_bytes / 256).unwrap_or(MAX_COPIES);
+    kept.clamp(MIN_KEPT, MAX_COPIES)
+}
 
 /// What a row of a cluster group is a copy of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

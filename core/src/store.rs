@@ -11,7 +11,9 @@
 //! events, then unexpired events, oldest first, and counts them. A *tombstone* (DK) that is the
 //! newest of its key and tag set is deleted too, whatever the history has room for, if it is older
 //! than [`Batch::tombstones_before`], at or below the floor, and no other tag set of its key has a
-//! value. What it had replaced stays superseded. It deletes nothing else on its own. So a
+//! value. What it had replaced stays superseded. It deletes nothing else on its own. Of a deleted
+//! event of a cluster group it keeps what it is a copy of ([`Recovered::copies`]), for as many as
+//! [`crate::copies::kept`] says, the ones with the highest positions. So a
 //! session that is far behind, and of which only the newest of each key is still handed over, holds
 //! events and nothing that was replaced.
 //!
@@ -266,8 +268,9 @@ pub struct Recovered {
     pub receipts: Vec<ReceiptBlock>,
     /// The bytes of the rows that are there, along the log.
     pub extent: Extent,
-    /// Of the last [`crate::copies::MAX_COPIES`] rows of cluster groups, in order: events, and
-    /// state that is the only value of its key, whatever the tag set.
+    /// Of the last [`crate::copies::MAX_COPIES`] rows of cluster groups, in order: events, also
+    /// those that the store has deleted, and state that is the only value of its key, whatever the
+    /// tag set.
     pub copies: Vec<(Hash128, Position)>,
     /// Number and bytes (as [`Row::size`]) of the dead letters, per session and reason.
     pub dead_letters: Vec<(SessionId, DeadReason, u64, u64)>,

@@ -9,6 +9,7 @@ use slipstream_core::digest::Print;
 use slipstream_core::message::Kind;
 use slipstream_core::store::{Batch, Row};
 
+use crate::copies::{self, Remembered};
 use crate::digest::{Digest, checksum_of};
 use crate::history::{self, Trimmed};
 use crate::index::Index;
@@ -29,6 +30,8 @@ pub(crate) struct State {
     pub(crate) pending: Pending,
     pub(crate) meta: Meta,
     pub(crate) pages: Pages,
+    /// Rows of table `copies`.
+    pub(crate) copies: u64,
     pub(crate) dropped_total: u64,
     pub(crate) forgotten_total: u64,
 }
@@ -62,6 +65,7 @@ pub(crate) struct Pages {
 pub(crate) struct Effects {
     trimmed: Trimmed,
     forgotten: Forgotten,
+    remembered: Remembered,
     merged: Merged,
     meta: Meta,
     pages: Pages,
@@ -72,6 +76,7 @@ pub(crate) fn write(db: &Connection, state: &State, batch: &Batch) -> Result<Eff
     // Deletions first: what they free takes up what is new.
     let trimmed = history::trim(db, &state.index, batch)?;
     let forgotten = tombstones::forget(db, state, batch)?;
+    let remembered = copies::remember(db, state.copies, &trimmed.copies, batch)?;
     let records = records::write(db, batch)?;
     let inserted = log::insert(db, &batch.rows)?;
     let merged = state.pending.merge(db, state.meta.head, batch.rows.len())?;
@@ -80,6 +85,7 @@ pub(crate) fn write(db: &Connection, state: &State, batch: &Batch) -> Result<Eff
     meta.log_digest.remove(trimmed.digest.0);
     meta.log_digest.remove(forgotten.log.0);
     meta.records_digest.remove(forgotten.latest.0);
+    meta.records_digest.change(remembered.digest);
     meta.records_digest.change(records);
     meta.records_digest.change(merged.digest);
     meta.write(db)?;
@@ -88,7 +94,7 @@ pub(crate) fn write(db: &Connection, state: &State, batch: &Batch) -> Result<Eff
         vacuum(db)?;
         pages = Pages::read(db)?;
     }
-    Ok(Effects { trimmed, forgotten, merged, meta, pages })
+    Ok(Effects { trimmed, forgotten, remembered, merged, meta, pages })
 }
 
 impl State {
@@ -116,6 +122,7 @@ impl State {
         }
         self.meta = effects.meta;
         self.pages = effects.pages;
+        self.copies = effects.remembered.rows;
         self.dropped_total += effects.trimmed.dropped;
         self.forgotten_total += effects.trimmed.forgotten;
     }

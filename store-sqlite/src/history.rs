@@ -6,6 +6,7 @@
 //! back and applied once it is committed.
 
 use rusqlite::{Connection, Result, params};
+use slipstream_core::ids::{Hash128, Position};
 use slipstream_core::store::Batch;
 
 use crate::bits::CHUNK;
@@ -37,6 +38,8 @@ pub(crate) struct Trimmed {
     pub(crate) dropped: u64,
     /// Unexpired events among them.
     pub(crate) forgotten: u64,
+    /// Events of cluster groups among them.
+    pub(crate) copies: Vec<(Position, Hash128)>,
 }
 
 impl Trimmed {
@@ -128,6 +131,8 @@ struct Candidate {
     /// [`NEVER`] if it is not an event that expires.
     expires: u64,
     is_state: bool,
+    /// Of an event of a cluster group.
+    content: Option<Hash128>,
     checksum: u32,
 }
 
@@ -176,6 +181,8 @@ impl Trim<'_> {
     fn take(&mut self, row: &Candidate) {
         self.done.rows.push((row.position, row.size));
         self.done.digest.add(row.checksum);
+        let copy = row.content.map(|content| (Position::new(row.position), content));
+        self.done.copies.extend(copy);
         self.excess = self.excess.saturating_sub(u64::from(row.size));
         self.budget -= 1;
         if row.is_state || row.expires <= self.wall {
@@ -188,19 +195,23 @@ impl Trim<'_> {
     fn candidates(&self, (first, last): (u64, u64)) -> Result<Vec<Candidate>> {
         let mut statement = self.db.prepare_cached(
             "SELECT position, size, CASE kind WHEN 2 THEN expires ELSE 0 END,
-                    only_session IS NOT NULL, checksum
+                    only_session IS NOT NULL, CASE kind WHEN 2 THEN content END, checksum
              FROM log WHERE position BETWEEN ?1 AND ?2",
         )?;
         let rows =
             statement.query_map(params![first.cast_signed(), last.cast_signed()], |row| {
                 let expires = row.get::<_, i64>(2)?.cast_unsigned();
                 let only: bool = row.get(3)?;
+                // A damaged one is none.
+                let content = row.get_ref(4)?.as_blob().ok();
+                let content = content.and_then(|content| content.try_into().ok()).map(Hash128);
                 Ok(Candidate {
                     position: row.get::<_, i64>(0)?.cast_unsigned(),
                     size: row.get(1)?,
                     expires: if only || expires == 0 { NEVER } else { expires },
                     is_state: !only && expires == 0,
-                    checksum: row.get(4)?,
+                    content,
+                    checksum: row.get(5)?,
                 })
             })?;
         rows.collect()

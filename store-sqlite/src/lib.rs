@@ -28,6 +28,7 @@
 
 mod bits;
 mod commit;
+mod copies;
 mod database;
 mod digest;
 mod fetch;

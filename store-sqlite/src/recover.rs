@@ -23,6 +23,7 @@ use slipstream_core::time::WallMs;
 
 use crate::bits::{Bits, CHUNK};
 use crate::commit::{Meta, Pages, State};
+use crate::copies;
 use crate::digest::Digest;
 use crate::history;
 use crate::index::Class;
@@ -77,7 +78,9 @@ pub(crate) fn recover(db: &Connection, damaged: &mut Vec<Damaged>) -> Result<(St
     let mut state = State { pending: Pending::new(merged), ..State::default() };
     let newest = read_newest(db, &mut digests)?;
     check_live(db, &mut digests)?;
-    let (extent, copies) = scan_log(db, &mut state, &newest, merged, &mut digests)?;
+    let (extent, in_log) = scan_log(db, &mut state, &newest, merged, &mut digests)?;
+    let mut copies = read_copies(db, &mut digests)?;
+    state.copies = copies.len() as u64;
     read_tail(db, &mut state, merged, damaged)?;
     let sizes = |range: std::ops::RangeInclusive<u64>, counts: &dyn Fn(u64) -> bool| {
         history::sizes(db, *range.start(), *range.end(), counts)
@@ -92,6 +95,9 @@ pub(crate) fn recover(db: &Connection, damaged: &mut Vec<Damaged>) -> Result<(St
     if state.pages.free > state.pages.all {
         return Err(Unreadable::Damaged("the header"));
     }
+    copies.append(&mut unrivalled(db, &state, in_log)?);
+    copies.sort_unstable_by_key(|(_, position)| *position);
+    copies.drain(..copies.len().saturating_sub(MAX_COPIES));
     let recovered = Recovered {
         store_id: StoreId(meta.store_id),
         head: Position::new(meta.head),
@@ -103,12 +109,13 @@ pub(crate) fn recover(db: &Connection, damaged: &mut Vec<Damaged>) -> Result<(St
         seen: read_seen(db, &mut digests)?,
         receipts: read_receipts(db, &mut digests)?,
         extent,
-        copies: unrivalled(db, &state, copies)?,
+        copies,
         dead_letters: count_dead_letters(db, &mut digests, damaged)?,
         usage: Usage::default(),
     };
     if digests.records != meta.records_digest {
-        let tables = "table sessions, seen, receipts, dead_letters, latest or digests";
+        let tables =
+            "table sessions, seen, receipts, dead_letters, latest, digests or copies";
         return Err(Unreadable::Damaged(tables));
     }
     if digests.log != meta.log_digest {
@@ -238,6 +245,21 @@ fn unrivalled(
         if is_only {
             found.push((content, position));
         }
+    }
+    Ok(found)
+}
+
+/// Events whose rows are gone from the log.
+fn read_copies(db: &Connection, digests: &mut Digests) -> Result<Vec<(Hash128, Position)>> {
+    let mut statement = db.prepare("SELECT position, content, checksum FROM copies")?;
+    let mut rows = statement.query([])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let position = Position::new(row.get::<_, i64>(0)?.cast_unsigned());
+        let content = row.get_ref(1)?.as_blob().ok().and_then(|content| content.try_into().ok());
+        let content: [u8; 16] = content.ok_or(Unreadable::Damaged("table copies"))?;
+        digests.record("table copies", row.get(2)?, copies::checksum(position, &content))?;
+        found.push((Hash128(content), position));
     }
     Ok(found)
 }

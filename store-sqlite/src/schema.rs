@@ -17,7 +17,7 @@ pub(crate) const VERSION: i32 = OLDEST - 1 + MIGRATIONS.len() as i32;
 pub(crate) const OLDEST: i32 = 3;
 
 /// The first step makes [`OLDEST`], each further one the next version.
-const MIGRATIONS: [&str; 1] = [FIRST];
+const MIGRATIONS: [&str; 2] = [FIRST, COPIES];
 
 const FIRST: &str = "
 CREATE TABLE log (              -- messages, in the order in which this node accepted them
@@ -103,6 +103,14 @@ CREATE TABLE meta (             -- one row
     log_digest       INTEGER NOT NULL,  -- sum of the checksums of all rows of log, ...
     records_digest   INTEGER NOT NULL,  -- ... and of all rows of the other tables
     checksum         INTEGER NOT NULL
+) STRICT;
+";
+
+const COPIES: &str = "
+CREATE TABLE copies (           -- events of cluster groups whose rows are gone from the log
+    position INTEGER PRIMARY KEY,  -- where the row was
+    content  BLOB NOT NULL,        -- log.content
+    checksum INTEGER NOT NULL
 ) STRICT;
 ";
 

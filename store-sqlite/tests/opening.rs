@@ -86,10 +86,26 @@ fn a_newer_schema_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     Harness::open(directory.path()).store.close().unwrap();
     let shell = Connection::open(directory.path().join("slipstream.db")).unwrap();
-    shell.pragma_update(None, "user_version", 4).unwrap();
+    shell.pragma_update(None, "user_version", 5).unwrap();
     drop(shell);
     let refused = Harness::with(options(directory.path())).err().unwrap();
-    assert!(matches!(refused, OpenError::Newer { found: 4, known: 3, .. }), "{refused:?}");
+    assert!(matches!(refused, OpenError::Newer { found: 5, known: 4, .. }), "{refused:?}");
+}
+
+#[test]
+fn an_older_schema_is_brought_up_to_date() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut harness = Harness::open(directory.path());
+    harness.commit(batch(vec![of_group(1, "a")]));
+    harness.store.close().unwrap();
+    let shell = Connection::open(directory.path().join("slipstream.db")).unwrap();
+    shell.execute_batch("DROP TABLE copies; PRAGMA user_version = 3").unwrap();
+    drop(shell);
+    let mut harness = Harness::open(directory.path());
+    assert_eq!(harness.positions(), [1]);
+    harness.commit(trim(1, 0));
+    harness.store.close().unwrap();
+    assert_eq!(Harness::open(directory.path()).recovered.copies.len(), 1);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 mod common;
 
 use common::*;
+use slipstream_core::copies;
 use slipstream_core::ids::*;
 use slipstream_core::store::*;
 use slipstream_core::tags::TagSet;
@@ -248,4 +249,47 @@ fn a_delete_is_forgotten_when_it_is_old_and_hides_nothing() {
         harness = Harness::open(directory.path());
         assert!(harness.damaged.is_empty());
     }
+}
+
+#[test]
+fn an_event_of_a_group_is_remembered_when_its_row_is_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut harness = Harness::open(directory.path());
+    let rows = vec![of_group(1, "a"), event(2, "e", "1", 9), of_group(3, "b"), of_group(4, "a")];
+    harness.commit(batch(rows));
+    harness.commit(trim(3, 0));
+    assert_eq!(harness.positions(), [4]);
+    let copies = [("a", 1), ("b", 3), ("a", 4)];
+    let copies = copies.map(|(id, at)| (Hash128::of(&[id.as_bytes()]), Position::new(at)));
+    for _ in 0..2 {
+        harness.store.close().unwrap();
+        harness = Harness::open(directory.path());
+        assert_eq!(harness.recovered.copies, copies);
+        harness.commit(trim(4, 0));
+    }
+    assert!(harness.positions().is_empty());
+}
+
+#[test]
+fn what_is_remembered_of_groups_is_bounded_and_the_last_ones_stay() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut harness = Harness::open(directory.path());
+    let (kept, all) = (copies::kept(0) as u64, 3000);
+    harness.commit(batch((1..=all).map(|n| of_group(n, &format!("m-{n}"))).collect()));
+    let mut rows = all;
+    while rows > 0 {
+        rows = harness.commit(trim(all, 0)).rows;
+    }
+    let remembered = |harness: &Harness| {
+        let positions = harness.recovered.copies.iter().map(|(_, position)| position.get());
+        positions.collect::<Vec<_>>()
+    };
+    harness.store.close().unwrap();
+    let mut harness = Harness::open(directory.path());
+    assert_eq!(remembered(&harness), (all - kept + 1..=all).collect::<Vec<_>>());
+    harness.commit(batch(vec![of_group(all + 1, "last")]));
+    harness.commit(trim(all + 1, 0));
+    harness.store.close().unwrap();
+    let harness = Harness::open(directory.path());
+    assert_eq!(remembered(&harness), (all - kept + 2..=all + 1).collect::<Vec<_>>());
 }

@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, channel};
 use bytes::BytesMut;
 use slipstream_core::clock::Hlc;
 use slipstream_core::config::Durability;
+use slipstream_core::copies::GroupCopy;
 use slipstream_core::digest::{DigestQuery, Digests, Print, Roots};
 use slipstream_core::ids::*;
 use slipstream_core::message::{Fields, Kind, Message};
@@ -235,6 +236,12 @@ pub fn in_tags(position: u64, tags: &str, key: &str, value: &str) -> Row {
 pub fn event(position: u64, key: &str, value: &str, expires: u64) -> Row {
     let message = message(Kind::Cmd, position, key, value, expires);
     Row::new(Position::new(position), message)
+}
+
+/// An event that came through a cluster group.
+pub fn of_group(position: u64, id: &str) -> Row {
+    let copy = Some(GroupCopy { content: Hash128::of(&[id.as_bytes()]), of: None });
+    Row { copy, ..event(position, "e", "1", 1 << 40) }
 }
 
 /// A batch that lets everything be kept.

@@ -16,7 +16,7 @@ use slipstream_core::time::WallMs;
 use slipstream_faulty_disk::{Disk, Survives};
 use slipstream_store_sqlite::Options;
 
-use super::{Harness, STORE, batch, event, image, key_hash, message, state};
+use super::{Harness, STORE, batch, event, image, key_hash, message, of_group, state};
 
 /// Number of the batches.
 pub const BATCHES: u64 = 26;
@@ -42,6 +42,10 @@ pub fn nth(n: u64) -> Batch {
         event(first + 1, "e", &value, if n.is_multiple_of(2) { 5 } else { 1 << 40 }),
         Row { publisher: Some(SessionId::new(1)), ..state(first + 3, &key(n * 3), "1") },
     ];
+    if n % 3 == 2 {
+        rows.push(of_group(first + 2, &format!("m-{}", n / 6)));
+        rows.swap(2, 3);
+    }
     if n % 6 == 1 {
         let only = Some(SessionId::new(2));
         rows.push(Row { only, key_hash: None, ..state(first + 4, &key(n), "2") });
@@ -107,6 +111,7 @@ pub struct Told {
     pub sessions: Vec<SessionRecord>,
     pub seen: Vec<SeenRecord>,
     pub receipts: Vec<ReceiptBlock>,
+    pub copies: Vec<(Hash128, Position)>,
     pub dead_letters: Vec<(SessionId, DeadReason, u64, u64)>,
 }
 
@@ -122,6 +127,7 @@ impl Told {
             sessions: recovered.sessions.clone(),
             seen: recovered.seen.clone(),
             receipts: recovered.receipts.clone(),
+            copies: recovered.copies.clone(),
             dead_letters: recovered.dead_letters.clone(),
         }
     }

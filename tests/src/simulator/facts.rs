@@ -1,9 +1,8 @@
 //! What the world tells the invariants: one fact at a time, in the order in which things happen.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 
 use slipstream_core::digest::Print;
-use slipstream_core::ids::Hash128;
 use slipstream_core::message::Message;
 use slipstream_core::store::Batch;
 use slipstream_core::tags::{TagSet, list};
@@ -29,13 +28,6 @@ pub enum Fact<'a> {
     SetBack {
         /// Where.
         site: usize,
-    },
-    /// A node starts, and remembers copies of these messages of cluster groups (P10).
-    Recovered {
-        /// Where.
-        site: usize,
-        /// Hashes of their contents.
-        copies: &'a HashSet<Hash128>,
     },
     /// A node ordered a commit.
     Sealed {

@@ -71,7 +71,6 @@ impl World {
             wall: site.clock.read(now),
         };
         // A recovery that ends before it has done anything must leave nothing behind.
-        let copies = recovered.copies.iter().map(|(content, _)| *content).collect();
         let mut interrupted = Node::new(site.config.clone(), recovered.clone(), seed, reading);
         let node = Node::new(site.config.clone(), recovered, seed, reading);
         let mut first = Vec::new();
@@ -94,7 +93,6 @@ impl World {
         self.say(|world| {
             format!("{} starts, life {}", world.names[index], { world.sites[index].life })
         });
-        self.tell(&Fact::Recovered { site: index, copies: &copies });
         self.recover(index, &first);
         for app in 0..self.apps.len() {
             if self.apps[app].site == index {

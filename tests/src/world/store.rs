@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use slipstream_core::clock::Hlc;
+use slipstream_core::copies;
 use slipstream_core::digest::{BUCKETS, DigestQuery, Digests, Print, Roots, bucket_of};
 use slipstream_core::extent::Extent;
 use slipstream_core::ids::{DeadLetterId, Hash128, Incarnation, Position, SessionId, StoreId};
@@ -22,6 +23,8 @@ const FIND_STRETCH: usize = 100;
 pub struct MemoryStore {
     id: StoreId,
     rows: BTreeMap<Position, Row>,
+    /// Events of cluster groups whose rows are gone.
+    copies: BTreeMap<Position, Hash128>,
     latest: BTreeMap<Hash128, Position>,
     /// Deletes that were forgotten: what they had replaced stays superseded.
     forgotten: BTreeMap<Hash128, Position>,
@@ -54,6 +57,7 @@ impl MemoryStore {
         Self {
             id: StoreId(id),
             rows: BTreeMap::new(),
+            copies: BTreeMap::new(),
             latest: BTreeMap::new(),
             forgotten: BTreeMap::new(),
             seen: BTreeMap::new(),
@@ -119,6 +123,9 @@ impl MemoryStore {
         self.clock = self.clock.max(batch.clock);
         self.incarnation = self.incarnation.max(batch.incarnation);
         self.forget(batch);
+        while self.copies.len() > copies::kept(batch.history_max_bytes) {
+            self.copies.pop_first();
+        }
     }
 
     fn remove_letter(&mut self, letter: DeadLetterId) {
@@ -155,7 +162,9 @@ impl MemoryStore {
                     return;
                 }
                 if *unexpired == events {
-                    self.rows.remove(position);
+                    let gone = self.rows.remove(position).filter(|row| row.key_hash.is_none());
+                    let copy = gone.and_then(|row| row.copy);
+                    self.copies.extend(copy.map(|copy| (*position, copy.content)));
                     self.deleted.push(*position);
                     self.history_bytes -= size;
                     self.bytes -= size;
@@ -229,7 +238,11 @@ impl MemoryStore {
             places.filter(same).map(|row| row.position).collect::<Vec<_>>()
         };
         let only = |row: &&Row| row.key_hash.is_none() || of_key(row) == [row.position];
-        self.rows.values().filter(only).filter_map(of_group).collect()
+        let in_log = self.rows.values().filter(only).filter_map(of_group);
+        let gone = self.copies.iter().map(|(position, content)| (*content, *position));
+        let mut all: Vec<_> = in_log.chain(gone).collect();
+        all.sort_by_key(|(_, position)| *position);
+        all
     }
 
     fn extent(&self) -> Extent {

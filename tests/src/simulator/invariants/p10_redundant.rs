@@ -1,6 +1,5 @@
 //! P10: of a message that was published through two nodes of one cluster group, every application
-//! is handed one copy; a state value once more only if another write of its key came between, an
-//! event once more only if the node has started since and its log holds no copy any more.
+//! is handed one copy; a state value once more only if another write of its key came between.
 
 use std::collections::HashMap;
 
@@ -26,20 +25,6 @@ impl Invariant for Rule {
             }
             Fact::SetBack { site } => {
                 self.handed.retain(|app, _| view.apps[*app].site != *site);
-                Ok(())
-            }
-            Fact::Recovered { site, copies } => {
-                // An event that nobody is owed any more may be gone from the log, and what it was
-                // from memory: a copy that comes later still is news.
-                let forgotten = |content: &Hash128, numbers: &[MessageNo]| {
-                    let last = numbers.last().map(|number| &view.ledger.messages[*number]);
-                    last.is_some_and(|known| known.key.is_none()) && !copies.contains(content)
-                };
-                for (app, handed) in &mut self.handed {
-                    if view.apps[*app].site == *site {
-                        handed.retain(|content, numbers| !forgotten(content, numbers));
-                    }
-                }
                 Ok(())
             }
             Fact::Transmitted {
