@@ -269,8 +269,8 @@ pub struct Recovered {
     /// The bytes of the rows that are there, along the log.
     pub extent: Extent,
     /// Of the last [`crate::copies::MAX_COPIES`] rows of cluster groups, in order: events, also
-    /// those that the store has deleted, and state that is the only value of its key, whatever the
-    /// tag set.
+    /// those that the store has deleted, and state that is the newest value of its key, whatever
+    /// the tag set.
     pub copies: Vec<(Hash128, Position)>,
     /// Number and bytes (as [`Row::size`]) of the dead letters, per session and reason.
     pub dead_letters: Vec<(SessionId, DeadReason, u64, u64)>,

@@ -17,7 +17,8 @@ use slipstream_core::ids::{
 };
 use slipstream_core::message::Kind;
 use slipstream_core::store::{
-    DeadReason, ReceiptBlock, Recovered, SeenKey, SeenRecord, SessionRecord, Usage,
+    DeadReason, MAX_TAG_SETS, ReceiptBlock, Recovered, Row, SeenKey, SeenRecord, SessionRecord,
+    Usage,
 };
 use slipstream_core::time::WallMs;
 
@@ -95,7 +96,7 @@ pub(crate) fn recover(db: &Connection, damaged: &mut Vec<Damaged>) -> Result<(St
     if state.pages.free > state.pages.all {
         return Err(Unreadable::Damaged("the header"));
     }
-    copies.append(&mut unrivalled(db, &state, in_log)?);
+    copies.append(&mut not_outdone(db, &state, in_log)?);
     copies.sort_unstable_by_key(|(_, position)| *position);
     copies.drain(..copies.len().saturating_sub(MAX_COPIES));
     let recovered = Recovered {
@@ -222,27 +223,34 @@ fn scan_log(
     Ok((extent, copies))
 }
 
-/// Of these rows the events, and those that hold the only value of their key. A damaged one is
-/// left out.
-fn unrivalled(
+/// Of these rows the events, and those that hold the newest value of their key, whatever the tag
+/// set. A damaged one is left out.
+fn not_outdone(
     db: &Connection,
     state: &State,
     copies: VecDeque<(Hash128, Position)>,
 ) -> Result<Vec<(Hash128, Position)>> {
     let mut statement =
         db.prepare(concat!("SELECT ", row_columns!(), " FROM log WHERE position = ?1"))?;
+    let mut row_at = |position: u64| -> Result<Option<Row>> {
+        let mut rows = statement.query([position.cast_signed()])?;
+        Ok(rows.next()?.and_then(|row| log::read(row).ok()))
+    };
     let mut found = Vec::with_capacity(copies.len());
     for (content, position) in copies {
-        let mut rows = statement.query([position.get().cast_signed()])?;
-        let Some(Ok(row)) = rows.next()?.map(log::read) else { continue };
-        let is_only = match row.message.key_hash() {
-            None => true,
-            Some(key) => {
-                let all = state.pending.of_key(db, key.same_key(), 1)?;
-                all.len() == 1 && all.values().all(|newest| newest.position == position.get())
+        let Some(row) = row_at(position.get())? else { continue };
+        let mut outdone = false;
+        if let Some(key) = row.message.key_hash() {
+            let mut all = state.pending.of_key(db, key.same_key(), MAX_TAG_SETS)?;
+            let of_its_tags = all.remove(&key).map(|newest| newest.position);
+            outdone = of_its_tags != Some(position.get()) || all.len() >= MAX_TAG_SETS;
+            let mut others = all.values();
+            while !outdone && let Some(other) = others.next() {
+                let other = row_at(other.position)?;
+                outdone = other.is_none_or(|other| other.message.is_newer_than(&row.message));
             }
-        };
-        if is_only {
+        }
+        if !outdone {
             found.push((content, position));
         }
     }

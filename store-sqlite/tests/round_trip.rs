@@ -7,6 +7,7 @@ use bytes::Bytes;
 use common::*;
 use slipstream_core::clock::Hlc;
 use slipstream_core::config::Durability;
+use slipstream_core::copies::GroupCopy;
 use slipstream_core::ids::*;
 use slipstream_core::store::*;
 use slipstream_core::time::WallMs;
@@ -258,4 +259,28 @@ fn find_looks_at_a_bounded_stretch() {
     assert_eq!(find("m-20001", 1), (vec![20_001], Some(20_001)));
     assert_eq!(find("m-20001", 30_000), (vec![], None));
     assert_eq!(find("m-5", u64::MAX), (vec![], None));
+}
+
+#[test]
+fn of_a_group_what_is_the_newest_of_its_key_is_told_at_the_start() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut harness = Harness::open(directory.path());
+    let copy = |row: Row| {
+        let content = Hash128::of(&[&row.position.get().to_le_bytes()]);
+        Row { copy: Some(GroupCopy { content, of: None }), ..row }
+    };
+    let rows = vec![
+        copy(in_tags(1, "a", "replaced", "1")),
+        in_tags(2, "a", "replaced", "2"),
+        copy(in_tags(3, "a", "outdone", "1")),
+        in_tags(4, "b", "outdone", "2"),
+        in_tags(5, "b", "newest", "1"),
+        copy(in_tags(6, "a", "newest", "2")),
+        copy(event(7, "e", "1", 9)),
+    ];
+    harness.commit(batch(rows));
+    harness.store.close().unwrap();
+    let told = Harness::open(directory.path()).recovered.copies;
+    let positions: Vec<_> = told.iter().map(|(_, position)| position.get()).collect();
+    assert_eq!(positions, [6, 7]);
 }

@@ -284,7 +284,7 @@ impl Node {
     /// Whether the copy in row `of` was the newest value of its key when another one came: a write
     /// in between, for whatever tag set, makes that one news.
     fn is_repeated(&self, of: Position, before: Before) -> bool {
-        // What the store remembered at the start was the only value of its key then.
+        // What the store remembered at the start was the newest value of its key then.
         let since_start = of <= self.began && self.newest.knows_all_since_start();
         match (before.newest, before.of_all) {
             (Some(newest), Some(all)) => newest.position == of && all <= newest.version,

@@ -232,13 +232,14 @@ impl MemoryStore {
 
     fn copies(&self) -> Vec<(Hash128, Position)> {
         let of_group = |row: &Row| Some((row.copy?.content, row.position));
-        let of_key = |row: &Row| {
-            let places = self.latest.values().filter_map(|position| self.rows.get(position));
-            let same = |other: &&Row| other.message.key() == row.message.key();
-            places.filter(same).map(|row| row.position).collect::<Vec<_>>()
+        let newest = || self.latest.values().filter_map(|position| self.rows.get(position));
+        let is_newest = |row: &&Row| {
+            let mut of_key = newest().filter(|other| other.message.key() == row.message.key());
+            row.key_hash.and_then(|key| self.latest.get(&key)) == Some(&row.position)
+                && of_key.all(|other| !other.message.is_newer_than(&row.message))
         };
-        let only = |row: &&Row| row.key_hash.is_none() || of_key(row) == [row.position];
-        let in_log = self.rows.values().filter(only).filter_map(of_group);
+        let is_kept = |row: &&Row| row.key_hash.is_none() || is_newest(row);
+        let in_log = self.rows.values().filter(is_kept).filter_map(of_group);
         let gone = self.copies.iter().map(|(position, content)| (*content, *position));
         let mut all: Vec<_> = in_log.chain(gone).collect();
         all.sort_by_key(|(_, position)| *position);

@@ -55,8 +55,8 @@ impl Rule {
     }
 }
 
-/// Whether the key was written in between. (Of a key in several tag sets a node does not know that
-/// after a restart.)
+/// Whether the key was written in between. (What was written to another tag set may be older and
+/// have come in between all the same.)
 fn is_another_write_between(a: MessageNo, b: MessageNo, view: &View<'_>) -> bool {
     let messages = &view.ledger.messages;
     let (first, last) = (&messages[a].message, &messages[b].message);
