@@ -15,10 +15,12 @@ mod frames;
 pub mod handles;
 mod hands;
 mod json;
+mod opening;
 mod options;
 mod publication;
 mod questions;
 mod reading;
+pub mod service;
 mod session;
 mod waiting;
 
@@ -34,6 +36,7 @@ pub use ended::{ConnectError, Ended};
 pub use frames::{
     Delivery, Outcome, Refused, Text, Version, connect, publish, received, settle, welcome,
 };
+pub use opening::Client;
 pub use options::ClientOptions;
 pub use publication::{Filter, Publication};
 pub use reading::{Value, read};

@@ -1,44 +1,50 @@
 //! What a shell's loop keeps beside its [`Node`], so that it has nothing left to decide.
 //!
-//! The loop gives what has come ([`Driver::handle`] and its like), then carries out what
-//! [`Driver::poll`] asks until there is nothing more, then waits: for something to come, for what
-//! it carries out, or until [`Driver::poll_timeout`]. What is for connections is not asked of it:
-//! that goes to their [`Link`]s, gathered, once a turn.
+//! The loop gives what has come ([`Driver::take`]), then carries out what [`Driver::poll`] asks
+//! until there is nothing more, then waits: for something to come, for what it carries out, or
+//! until [`Driver::poll_timeout`]. What is for connections is not asked of it: that goes to their
+//! [`Link`]s, gathered, once a turn.
 
 use core::time::Duration;
 
 use alloc::boxed::Box;
-use alloc::string::String;
-use alloc::vec::Vec;
+use alloc::collections::VecDeque;
+use alloc::string::{String, ToString};
 
 use hashbrown::HashMap;
 
 use crate::Node;
-use crate::admin::{AdminAnswer, AdminRequest};
+use crate::admin::AdminAnswer;
 use crate::event::Event;
-use crate::exit::Exit;
-use crate::feed::{Feed, Watchers};
+use crate::exit::{Exit, NodeGone};
+use crate::feed::Watchers;
 use crate::ids::{DialId, FetchId, LinkId, Ticket};
-use crate::io::{End, Frame, Input, LinkUp, Observation, Output};
+use crate::incoming::{Incoming, Request};
+use crate::io::{Input, LinkUp, Observation, Output};
 use crate::links::{Link, Links};
-use crate::shared::Shared;
+use crate::shared::Promise;
 use crate::store::{Batch, Query};
 use crate::time::{Instant, Now};
 
 /// How long shutting down may take.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
 
-/// What a loop is asked to do. `A` is what an operator waits with.
+/// What a loop is asked to do. `O` is a connection as the shell opens it.
 #[derive(Debug)]
-pub enum Action<A> {
+pub enum Action<O> {
+    /// Start the tasks of this connection, with [`Driver::next_link`] as its number, and give its
+    /// link to [`Driver::opened`].
+    Attach(O),
+    /// Accept no more connections.
+    Deafen,
     /// As [`Output::Commit`].
     Commit(Box<Batch>),
     /// As [`Output::Fetch`].
     Fetch(FetchId, Query),
     /// As [`Output::Dial`].
     Dial(DialId, String),
-    /// Give an operator this answer. Whoever asked may have given up.
-    Answer(A, AdminAnswer),
+    /// Let the store's thread keep this, when it has done what it was asked before.
+    Ping(Promise<Result<(), NodeGone>>),
     /// Write this to the log.
     Log(Event),
     /// Enter this in its histograms.
@@ -49,11 +55,12 @@ pub enum Action<A> {
 
 /// See the module.
 #[derive(Debug)]
-pub struct Driver<A> {
+pub struct Driver<O> {
     node: Node,
     links: Links,
     watchers: Watchers,
-    asked: HashMap<Ticket, A>,
+    todo: VecDeque<Action<O>>,
+    asked: HashMap<Ticket, Promise<Result<AdminAnswer, NodeGone>>>,
     last_ticket: Ticket,
     /// When shutting down is over, done or not.
     stop_at: Option<Instant>,
@@ -61,19 +68,52 @@ pub struct Driver<A> {
     stopped: bool,
 }
 
-impl<A> Driver<A> {
+impl<O> Driver<O> {
     /// Of this node.
     pub fn new(node: Node) -> Self {
         Self {
             node,
             links: Links::default(),
             watchers: Watchers::default(),
+            todo: VecDeque::new(),
             asked: HashMap::new(),
             last_ticket: Ticket::default(),
             stop_at: None,
             overdue: false,
             stopped: false,
         }
+    }
+
+    /// Takes what has come. Answers for how many inputs it counts.
+    pub fn take(&mut self, incoming: Incoming<O>, now: Now) -> usize {
+        match incoming {
+            Incoming::Opened(opened) => self.todo.push_back(Action::Attach(opened)),
+            Incoming::NotOpened(dial, error) => {
+                self.handle(Input::DialFailed { dial, reason: error.to_string() }, now);
+            }
+            Incoming::Received(link, frames, end) => {
+                let count = frames.len();
+                for frame in frames {
+                    self.node.handle(Input::Received { link, frame }, now);
+                }
+                if let Some(end) = end {
+                    // When they are answered.
+                    self.links.end_after_turn(link, end);
+                }
+                return count;
+            }
+            Incoming::Input(input) | Incoming::Asked(Request::Input(input)) => {
+                self.handle(input, now);
+            }
+            Incoming::Asked(Request::Admin(request, asked)) => {
+                self.last_ticket = self.last_ticket.next();
+                self.asked.insert(self.last_ticket, asked);
+                self.node.handle(Input::Admin { ticket: self.last_ticket, request }, now);
+            }
+            Incoming::Asked(Request::Alive(asked)) => self.todo.push_back(Action::Ping(asked)),
+            Incoming::Asked(Request::Watch(feed)) => self.watchers.add(feed),
+        }
+        1
     }
 
     /// Takes an input for the node as it is.
@@ -83,6 +123,7 @@ impl<A> Driver<A> {
         }
         if matches!(input, Input::ShutDown) {
             self.stop_at.get_or_insert(now.instant + STOP_DEADLINE);
+            self.todo.push_back(Action::Deafen);
         }
         self.node.handle(input, now);
     }
@@ -98,29 +139,6 @@ impl<A> Driver<A> {
         self.node.handle(Input::LinkUp(up), now);
     }
 
-    /// Takes frames of a connection, and how it ends if these are the last: it is ended when they
-    /// are answered.
-    pub fn received(&mut self, link: LinkId, frames: Vec<Frame>, end: Option<End>, now: Now) {
-        for frame in frames {
-            self.node.handle(Input::Received { link, frame }, now);
-        }
-        if let Some(end) = end {
-            self.links.end_after_turn(link, end);
-        }
-    }
-
-    /// Takes what an operator asks.
-    pub fn ask(&mut self, request: AdminRequest, asked: A, now: Now) {
-        self.last_ticket = self.last_ticket.next();
-        self.asked.insert(self.last_ticket, asked);
-        self.node.handle(Input::Admin { ticket: self.last_ticket, request }, now);
-    }
-
-    /// Tells this feed what happens from now on.
-    pub fn watch(&mut self, feed: Shared<Feed>) {
-        self.watchers.add(feed);
-    }
-
     /// Looks whether a time has come.
     pub fn tick(&mut self, now: Now) {
         if self.node.poll_timeout().is_some_and(|at| at <= now.instant) {
@@ -130,7 +148,10 @@ impl<A> Driver<A> {
     }
 
     /// What to do next. `None`: wait.
-    pub fn poll(&mut self) -> Option<Action<A>> {
+    pub fn poll(&mut self) -> Option<Action<O>> {
+        if let Some(action) = self.todo.pop_front() {
+            return Some(action);
+        }
         while let Some(output) = self.node.poll_output() {
             match output {
                 Output::Transmit { link, frame } => self.links.transmit(link, frame),
@@ -142,7 +163,7 @@ impl<A> Driver<A> {
                 Output::Dial { dial, url } => return Some(Action::Dial(dial, url)),
                 Output::Admin { ticket, answer } => {
                     if let Some(asked) = self.asked.remove(&ticket) {
-                        return Some(Action::Answer(asked, answer));
+                        asked.keep(Ok(answer));
                     }
                 }
                 Output::Event(event) => return Some(self.log(event)),
@@ -162,7 +183,7 @@ impl<A> Driver<A> {
         self.overdue.then_some(Action::End(Exit::Stopped))
     }
 
-    fn log(&mut self, event: Event) -> Action<A> {
+    fn log(&mut self, event: Event) -> Action<O> {
         self.watchers.tell(&event);
         Action::Log(event)
     }
@@ -176,16 +197,20 @@ impl<A> Driver<A> {
 #[cfg(test)]
 mod tests {
     use alloc::sync::Arc;
+    use alloc::vec::Vec;
+    use core::task::{Context, Poll, Waker};
     use std::sync::Mutex;
 
     use super::*;
+    use crate::admin::AdminRequest;
     use crate::clock::Hlc;
     use crate::config::Config;
     use crate::extent::Extent;
+    use crate::feed::{Feed, Watcher};
     use crate::ids::{DeadLetterId, Incarnation, NodeId, Position, SessionId, StoreId};
-    use crate::io::Protocol;
+    use crate::io::{End, Frame, Protocol};
     use crate::line::{Flow, Line};
-    use crate::shared::{Lock, Wakes};
+    use crate::shared::{Lock, Once, Shared, Source, Wakes};
     use crate::store::{Committed, Recovered, Usage};
     use crate::time::WallMs;
 
@@ -206,7 +231,7 @@ mod tests {
         Now { instant, wall: WallMs(1_790_000_000_000 + seconds * 1_000) }
     }
 
-    fn driver() -> Driver<u32> {
+    fn driver() -> Driver<Shared<Line>> {
         let empty = Recovered {
             store_id: StoreId(1),
             head: Position::default(),
@@ -226,37 +251,46 @@ mod tests {
         Driver::new(Node::new(config, empty, 42, at(0)))
     }
 
-    /// Does what is asked, with a store that works or does not; answers with what was logged and
-    /// answered, and how the node ended.
+    /// Does what is asked, with a store that works or does not; answers with what was logged, and
+    /// how the node ended.
     fn turn(
-        driver: &mut Driver<u32>,
+        driver: &mut Driver<Shared<Line>>,
         stores: bool,
         now: Now,
-    ) -> (Vec<Event>, Vec<u32>, Option<Exit>) {
-        let (mut events, mut answered) = (Vec::new(), Vec::new());
+    ) -> (Vec<Event>, Option<Exit>) {
+        let mut events = Vec::new();
         driver.tick(now);
         while let Some(task) = driver.poll() {
             match task {
+                Action::Attach(line) => {
+                    let link = driver.next_link();
+                    let up = LinkUp { link, ..LinkUp::of(Protocol::Json) };
+                    driver.opened(up, Link::new(line), now);
+                }
                 Action::Commit(batch) if stores => {
                     let committed =
                         Committed { batch, usage: Usage::default(), took: Duration::ZERO };
                     driver.handle(Input::Committed(committed), now);
                 }
-                Action::Commit(_) | Action::Fetch(..) | Action::Dial(..) | Action::Observe(_) => {}
-                Action::Answer(asked, _) => answered.push(asked),
+                Action::Ping(alive) if stores => alive.keep(Ok(())),
+                Action::Ping(_) | Action::Deafen | Action::Dial(..) => {}
+                Action::Commit(_) | Action::Fetch(..) | Action::Observe(_) => {}
                 Action::Log(event) => events.push(event),
-                Action::End(exit) => return (events, answered, Some(exit)),
+                Action::End(exit) => return (events, Some(exit)),
             }
         }
-        (events, answered, None)
+        (events, None)
     }
 
-    fn connect(driver: &mut Driver<u32>) -> (LinkId, Shared<Line>) {
+    /// The first connection.
+    fn connect(driver: &mut Driver<Shared<Line>>) -> (LinkId, Shared<Line>) {
         let line = share(Line::default());
-        let link = driver.next_link();
-        let up = LinkUp { link, ..LinkUp::of(Protocol::Json) };
-        driver.opened(up, Link::new(line.clone()), at(0));
-        (link, line)
+        driver.take(Incoming::Opened(line.clone()), at(0));
+        (LinkId::new(1), line)
+    }
+
+    fn cx() -> Context<'static> {
+        Context::from_waker(Waker::noop())
     }
 
     #[test]
@@ -266,18 +300,18 @@ mod tests {
             let (link, line) = connect(&mut driver);
             turn(&mut driver, stores, at(0));
             driver.handle(Input::ShutDown, at(1));
-            let (_, _, exit) = turn(&mut driver, stores, at(1));
+            let (_, exit) = turn(&mut driver, stores, at(1));
             assert_eq!(exit, None, "a connection is open");
             if told {
                 assert_eq!(line.with(|line| line.flow()), Flow::Over);
                 let down = Input::LinkDown { link, code: None, reason: String::new() };
                 driver.handle(down, at(2));
-                assert_eq!(turn(&mut driver, stores, at(2)).2, Some(Exit::Stopped));
+                assert_eq!(turn(&mut driver, stores, at(2)).1, Some(Exit::Stopped));
                 continue;
             }
-            assert_eq!(turn(&mut driver, stores, at(5)).2, None);
+            assert_eq!(turn(&mut driver, stores, at(5)).1, None);
             assert!(driver.poll_timeout().is_some_and(|at| at <= self::at(6).instant));
-            let (events, _, exit) = turn(&mut driver, stores, at(6));
+            let (events, exit) = turn(&mut driver, stores, at(6));
             assert_eq!(exit, Some(Exit::Stopped));
             assert!(matches!(events.last(), Some(Event::NotAllTold)), "{events:?}");
         }
@@ -288,26 +322,37 @@ mod tests {
         let mut driver = driver();
         turn(&mut driver, true, at(0));
         let feed = share(Feed::default());
-        let mut watcher = crate::feed::Watcher::of(feed.clone());
-        driver.watch(feed);
-        for asked in [7, 8] {
-            driver.ask(AdminRequest::Status, asked, at(1));
-        }
-        assert_eq!(turn(&mut driver, true, at(1)).1, [7, 8]);
-        driver.handle(Input::ShutDown, at(2));
-        assert_eq!(turn(&mut driver, true, at(2)).2, Some(Exit::Stopped));
+        let mut watcher = Watcher::of(feed.clone());
+        driver.take(Incoming::Asked(Request::Watch(feed)), at(0));
+        let status = share(Once::default());
+        let asked = Promise::of(status.clone(), Err(NodeGone));
+        driver.take(Incoming::Asked(Request::Admin(AdminRequest::Status, asked)), at(1));
+        let alive = [true, false].map(|stores| {
+            let alive = share(Once::default());
+            let asked = Promise::of(alive.clone(), Err(NodeGone));
+            driver.take(Incoming::Asked(Request::Alive(asked)), at(1));
+            turn(&mut driver, stores, at(1));
+            alive.with(|alive| alive.poll(&mut cx()))
+        });
+        assert_eq!(alive, [Poll::Ready(Ok(())), Poll::Ready(Err(NodeGone))]);
+        let status = status.with(|status| status.poll(&mut cx()));
+        assert!(matches!(status, Poll::Ready(Ok(AdminAnswer::Status(_)))), "{status:?}");
+
+        driver.take(Incoming::Asked(Request::Input(Input::ShutDown)), at(2));
+        assert!(matches!(driver.poll(), Some(Action::Deafen)));
+        assert_eq!(turn(&mut driver, true, at(2)).1, Some(Exit::Stopped));
+        let never = share(Once::default());
+        let asked = Promise::of(never.clone(), Err(NodeGone));
+        driver.take(Incoming::Asked(Request::Admin(AdminRequest::Status, asked)), at(3));
         drop(driver);
-        let mut cx = core::task::Context::from_waker(core::task::Waker::noop());
+        let never = never.with(|never| never.poll(&mut cx()));
+        assert!(matches!(never, Poll::Ready(Err(NodeGone))), "{never:?}");
         let mut heard = Vec::new();
-        loop {
-            use crate::shared::Source;
-            match watcher.poll_item(&mut cx) {
-                core::task::Poll::Ready(Some(event)) => heard.push(event),
-                core::task::Poll::Ready(None) => break,
-                core::task::Poll::Pending => panic!("it has ended"),
-            }
+        while let Poll::Ready(Some(event)) = watcher.poll_item(&mut cx()) {
+            heard.push(event);
         }
         assert!(heard.iter().any(|event| matches!(event, Event::ShuttingDown)), "{heard:?}");
+        assert!(matches!(watcher.poll_item(&mut cx()), Poll::Ready(None)), "it has ended");
     }
 
     #[test]
@@ -317,14 +362,14 @@ mod tests {
         let (link, line) = connect(&mut driver);
         turn(&mut driver, true, at(0));
         let mut frames = Vec::new();
-        let mut cx = core::task::Context::from_waker(core::task::Waker::noop());
-        let _ = line.with(|line| line.poll_outgoing(&mut cx, &mut frames));
+        let _ = line.with(|line| line.poll_outgoing(&mut cx(), &mut frames));
         frames.clear();
         let bad = Frame::Text(bytes::Bytes::from_static(b"[]"));
-        driver.received(link, alloc::vec![bad], Some(End::here(1000, String::new())), at(1));
+        let end = Some(End::here(1000, String::new()));
+        driver.take(Incoming::Received(link, alloc::vec![bad], end), at(1));
         turn(&mut driver, true, at(1));
-        let sent = line.with(|line| line.poll_outgoing(&mut cx, &mut frames));
-        assert!(matches!(sent, core::task::Poll::Ready(Some((1, _)))), "{sent:?}");
+        let sent = line.with(|line| line.poll_outgoing(&mut cx(), &mut frames));
+        assert!(matches!(sent, Poll::Ready(Some((1, _)))), "{sent:?}");
         assert_eq!(line.with(|line| line.ended()), End::here(1000, String::new()));
     }
 }

@@ -86,6 +86,33 @@ pub(crate) fn keep(place: &mut Option<Waker>, waker: &Waker, woken: &mut Vec<Wak
     }
 }
 
+/// Held by whoever owes a [`Once`] its value: something is told also if it is dropped.
+#[derive(Debug)]
+pub struct Promise<T: Clone> {
+    once: Shared<Once<T>>,
+    otherwise: Option<T>,
+}
+
+impl<T: Clone> Promise<T> {
+    /// Tells those who wait for `once`; `otherwise` if it is dropped.
+    pub fn of(once: Shared<Once<T>>, otherwise: T) -> Self {
+        Self { once, otherwise: Some(otherwise) }
+    }
+
+    /// Here it is.
+    pub fn keep(mut self, value: T) {
+        self.otherwise = Some(value);
+    }
+}
+
+impl<T: Clone> Drop for Promise<T> {
+    fn drop(&mut self) {
+        if let Some(value) = self.otherwise.take() {
+            self.once.with(|once| once.set(value));
+        }
+    }
+}
+
 /// A value that comes once, and then stays.
 #[derive(Debug)]
 pub struct Once<T> {

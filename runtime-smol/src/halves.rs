@@ -21,9 +21,8 @@ use slipstream_core::line::{Flow, Line};
 use slipstream_core::shared::Shared;
 use smol::io::{AsyncReadExt, AsyncWriteExt, Empty, Sink, empty, sink};
 
-use crate::link::{Read, Write};
-use crate::stand_ins::{Join, Sender, select};
-use crate::turn::Incoming;
+use crate::link::{Incoming, Inputs, Read, Write};
+use crate::stand_ins::{Join, select};
 
 /// Frames and bytes that one wake-up of a reader hands to the loop at most.
 const BATCH_FRAMES: usize = 256;
@@ -81,7 +80,7 @@ impl Writer {
     pub(crate) async fn run(
         mut self,
         id: LinkId,
-        inputs: &Sender<Incoming>,
+        inputs: &Inputs,
         line: &Shared<Line>,
     ) -> Result<(), End> {
         let mut batch = Vec::new();
@@ -169,7 +168,7 @@ impl Reader {
 
     /// Hands on what arrives, as much at a time as is there, until the end. The end is for the
     /// loop to order: what came before it is answered before the close frame.
-    pub(crate) async fn run(mut self, id: LinkId, inputs: Sender<Incoming>, line: Shared<Line>) {
+    pub(crate) async fn run(mut self, id: LinkId, inputs: Inputs, line: Shared<Line>) {
         let mut flow = line.with(|line| line.flow());
         while flow != Flow::Over {
             let first = select! {

@@ -49,7 +49,7 @@
 //!
 //! Measurements go to the `metrics` facade: an embedder installs the exporter of its choice. What
 //! happens is logged through `tracing`, target `slipstream`, in a span `node` with its id, and told
-//! by [`Node::events`].
+//! by [`Handle::events`].
 //!
 //! The tasks of nodes and applications run on smol's global executor, whatever their callers run
 //! on. It has one thread; the environment variable `SMOL_THREADS` gives it more.
@@ -65,7 +65,7 @@
 //! | `turn` | the one task that owns the core: inputs in, outputs out |
 //! | `link`, `halves` | the two tasks of a connection |
 //! | `listen`, `dial` | how connections begin |
-//! | `client`, `pump` | applications of this program, at a node here or behind a URL |
+//! | `client`, `place` | applications of this program, at a node here or behind a URL |
 //! | `clock`, `report`, `stream` | reading the clocks; logs and histograms; streams |
 //! | `stand_ins` | what smol lacks |
 #![forbid(unsafe_code)]
@@ -77,7 +77,7 @@ mod halves;
 mod link;
 mod listen;
 mod node;
-mod pump;
+mod place;
 mod report;
 mod stand_ins;
 mod stream;
@@ -89,7 +89,9 @@ mod tests;
 pub use client::Client;
 pub use dial::check_url;
 pub use node::{Events, Node, Options, StartError};
+pub use place::Place;
 pub use slipstream_core as core;
 pub use slipstream_core::client::ConnectError;
 pub use slipstream_core::exit::{Exit, NodeGone};
+pub use slipstream_core::handle::Handle;
 pub use stream::Stream;

@@ -15,24 +15,21 @@ use std::time::Duration;
 
 use async_tungstenite::tungstenite::protocol::Role;
 use piper::pipe;
-use slipstream_core::client::{self, CodecError};
-use slipstream_core::io::{End, Frame, Input, LinkUp, Protocol};
+use slipstream_core::io::{Input, LinkUp, Protocol};
 use slipstream_core::line::Line;
 use slipstream_core::links::Link;
 use slipstream_core::shared::{Lock, Shared, Wakes};
-use slipstream_core::wire::Welcome;
 use smol::io::{AsyncRead, AsyncWrite};
 use smol::lock::SemaphoreGuardArc;
 use smol::net::TcpStream;
 
 use crate::halves::{Reader, Writer};
 use crate::stand_ins::{Sender, select, sleep, spawn, timeout};
-use crate::turn::Incoming;
 
 /// For what was queued and the close frame to leave.
-pub(crate) const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
+const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 /// How long the other side may take to close after us.
-pub(crate) const LINGER: Duration = Duration::from_secs(1);
+const LINGER: Duration = Duration::from_secs(1);
 /// Bytes under way in one direction of a connection within the process.
 const PIPE: usize = 64 * 1024;
 
@@ -55,6 +52,11 @@ impl fmt::Debug for dyn Write {
         f.write_str("Write")
     }
 }
+
+/// What reaches a loop.
+pub(crate) type Incoming = slipstream_core::incoming::Incoming<Box<Opened>>;
+/// The way to a loop. Whoever finds no room waits, and so does its peer.
+pub(crate) type Inputs = Sender<Incoming>;
 
 /// A connection whose handshake is done.
 #[derive(Debug)]
@@ -115,23 +117,6 @@ impl Opened {
         self
     }
 
-    /// Waits for the node's greeting, as an application.
-    pub(crate) async fn greet<E: From<End> + From<CodecError>>(self) -> Result<Greeted, E> {
-        let protocol = self.up.protocol;
-        let (mut reader, mut writer) = self.split().await;
-        if protocol == Protocol::Postcard {
-            writer.send([client::connect()]).await?;
-        }
-        loop {
-            match reader.next().await? {
-                Frame::Ping(_) | Frame::Pong(_) => {}
-                frame @ (Frame::Text(_) | Frame::Binary(_)) => {
-                    return Ok(Greeted { welcome: client::welcome(&frame)?, reader, writer });
-                }
-            }
-        }
-    }
-
     /// The two halves, each with its codec.
     async fn split(self) -> (Reader, Writer) {
         (
@@ -139,14 +124,6 @@ impl Opened {
             Writer::new(self.write, self.role, self.largest).await,
         )
     }
-}
-
-/// An application's connection that the node has greeted.
-#[derive(Debug)]
-pub(crate) struct Greeted {
-    pub(crate) reader: Reader,
-    pub(crate) writer: Writer,
-    pub(crate) welcome: Welcome,
 }
 
 /// A lock of this runtime's threads, held only for a moment and never while waiting.
@@ -165,13 +142,13 @@ pub(crate) fn share<T: Wakes + Send + 'static>(what: T) -> Shared<T> {
 }
 
 /// Starts the tasks of a connection.
-pub(crate) fn open(opened: Opened, inputs: Sender<Incoming>) -> Link {
+pub(crate) fn open(opened: Opened, inputs: Inputs) -> Link {
     let line = share(Line::default());
     spawn(run(opened, inputs, line.clone()));
     Link::new(line)
 }
 
-async fn run(mut opened: Opened, inputs: Sender<Incoming>, line: Shared<Line>) {
+async fn run(mut opened: Opened, inputs: Inputs, line: Shared<Line>) {
     let (id, slot) = (opened.up.link, opened.slot.take());
     let (reader, writer) = opened.split().await;
     let reading = smol::spawn(reader.run(id, inputs.clone(), line.clone()));

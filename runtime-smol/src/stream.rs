@@ -8,7 +8,13 @@ use slipstream_core::shared::Source;
 
 /// A stream of what comes one by one, with all methods of what it comes from.
 #[derive(Debug)]
-pub struct Stream<S>(pub(crate) S);
+pub struct Stream<S>(S);
+
+impl<S> From<S> for Stream<S> {
+    fn from(source: S) -> Self {
+        Self(source)
+    }
+}
 
 impl<S> Deref for Stream<S> {
     type Target = S;

@@ -10,21 +10,20 @@
 //! echo drive ws://HOST:PORT     runs every case that the suite's server has, then its report
 //! ```
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use bytes::Bytes;
 use slipstream_core::config::Limits;
 use slipstream_core::ids::LinkId;
 use slipstream_core::io::{Frame, Input, Protocol};
-use slipstream_core::links::Link;
+use slipstream_core::links::Links;
 use slipstream_core::upgrade::Rules;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use crate::dial::connect;
-use crate::turn::Incoming;
+use crate::link::Incoming;
 
 #[expect(dead_code, reason = "the shell uses more of it than this program")]
 #[path = "../src/dial.rs"]
@@ -36,21 +35,6 @@ mod halves;
 mod link;
 #[path = "../src/listen.rs"]
 mod listen;
-
-/// What the modules of the shell know of its loop.
-mod turn {
-    use slipstream_core::ids::LinkId;
-    use slipstream_core::io::{End, Frame, Input};
-
-    use crate::link::Opened;
-
-    #[derive(Debug)]
-    pub(crate) enum Incoming {
-        Input(Input),
-        Received(LinkId, Vec<Frame>, Option<End>),
-        Opened(Box<Opened>),
-    }
-}
 
 /// Largest message of the suite: 16 MiB. A frame may be four times as large as a value.
 const MAX_VALUE_BYTES: usize = 4 << 20;
@@ -118,44 +102,39 @@ async fn visit(url: &str) -> Result<Bytes, Failure> {
 struct Echo {
     sender: mpsc::Sender<Incoming>,
     inputs: mpsc::Receiver<Incoming>,
-    links: HashMap<LinkId, Link>,
-    last_link: LinkId,
+    links: Links,
     first: Bytes,
 }
 
 impl Echo {
     fn new() -> Self {
         let (sender, inputs) = mpsc::channel(INPUTS);
-        let (links, last_link) = (HashMap::new(), LinkId::default());
-        Self { sender, inputs, links, last_link, first: Bytes::new() }
+        Self { sender, inputs, links: Links::default(), first: Bytes::new() }
     }
 
     async fn turn(&mut self) {
         let incoming = self.inputs.recv().await.expect("a sender is held here");
         self.take(incoming);
+        self.links.flush();
     }
 
     fn take(&mut self, incoming: Incoming) {
         match incoming {
             Incoming::Opened(mut opened) => {
-                opened.up.link = self.last_link.next();
-                self.last_link = opened.up.link;
-                let link = link::open(*opened, self.sender.clone());
-                self.links.insert(self.last_link, link);
+                let id = self.links.next_id();
+                opened.up.link = id;
+                self.links.insert(id, link::open(*opened, self.sender.clone()));
             }
             Incoming::Received(id, frames, end) => {
                 for frame in frames {
                     self.received(id, frame);
                 }
-                if let Some(link) = self.links.get_mut(&id) {
-                    link.flush();
-                    if let Some(end) = end {
-                        link.end(end);
-                    }
+                if let Some(end) = end {
+                    self.links.end_after_turn(id, end);
                 }
             }
-            Incoming::Input(Input::LinkDown { link, .. }) => drop(self.links.remove(&link)),
-            Incoming::Input(_) => {}
+            Incoming::Input(Input::LinkDown { link, .. }) => self.links.remove(link),
+            Incoming::Input(_) | Incoming::NotOpened(..) | Incoming::Asked(_) => {}
         }
     }
 
@@ -166,8 +145,6 @@ impl Echo {
             // The shell has answered.
             Frame::Ping(_) | Frame::Pong(_) => return,
         }
-        if let Some(link) = self.links.get_mut(&id) {
-            link.transmit(frame);
-        }
+        self.links.transmit(id, frame);
     }
 }

@@ -15,24 +15,28 @@ use async_tungstenite::tungstenite::protocol::Role;
 use slipstream_core::client::ConnectError;
 use slipstream_core::config::Limits;
 use slipstream_core::ids::DialId;
-use slipstream_core::io::{Input, Protocol};
+use slipstream_core::io::Protocol;
 use slipstream_core::upgrade::check;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::link::Opened;
-use crate::turn::Incoming;
+use crate::link::{Incoming, Inputs, Opened};
 
-/// Dials a peer and reports what came of it.
-pub(crate) async fn run(dial: DialId, url: String, limits: Limits, inputs: mpsc::Sender<Incoming>) {
-    let incoming = match connect(&url, Protocol::Postcard, None, &limits).await {
+/// Dials a node and reports what came of it.
+pub(crate) async fn run(
+    dial: DialId,
+    url: String,
+    token: Option<String>,
+    limits: Limits,
+    inputs: Inputs,
+) {
+    let incoming = match connect(&url, Protocol::Postcard, token.as_deref(), &limits).await {
         Ok(mut opened) => {
             opened.up.dial = Some(dial);
             Incoming::Opened(Box::new(opened))
         }
-        Err(error) => Incoming::Input(Input::DialFailed { dial, reason: error.to_string() }),
+        Err(error) => Incoming::NotOpened(dial, error),
     };
     // A loop that is gone needs to know nothing.
     let _ = inputs.send(incoming).await;

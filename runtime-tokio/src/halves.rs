@@ -21,10 +21,8 @@ use slipstream_core::io::{CloseCode, End, Frame, Input, Protocol};
 use slipstream_core::line::{Flow, Line};
 use slipstream_core::shared::Shared;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Empty, Join, Sink, empty, join, sink};
-use tokio::sync::mpsc;
 
-use crate::link::{Read, Write};
-use crate::turn::Incoming;
+use crate::link::{Incoming, Inputs, Read, Write};
 
 /// Frames and bytes that one wake-up of a reader hands to the loop at most.
 const BATCH_FRAMES: usize = 256;
@@ -82,7 +80,7 @@ impl Writer {
     pub(crate) async fn run(
         mut self,
         id: LinkId,
-        inputs: &mpsc::Sender<Incoming>,
+        inputs: &Inputs,
         line: &Shared<Line>,
     ) -> Result<(), End> {
         let mut batch = Vec::new();
@@ -170,12 +168,7 @@ impl Reader {
 
     /// Hands on what arrives, as much at a time as is there, until the end. The end is for the
     /// loop to order: what came before it is answered before the close frame.
-    pub(crate) async fn run(
-        mut self,
-        id: LinkId,
-        inputs: mpsc::Sender<Incoming>,
-        line: Shared<Line>,
-    ) {
+    pub(crate) async fn run(mut self, id: LinkId, inputs: Inputs, line: Shared<Line>) {
         let mut flow = line.with(|line| line.flow());
         while flow != Flow::Over {
             let first = tokio::select! {

@@ -21,8 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{sleep, timeout};
 
 use crate::dial::{HeadError, read_head};
-use crate::link::{self, Opened};
-use crate::turn::Incoming;
+use crate::link::{self, Incoming, Inputs, Opened};
 
 /// Connections beyond the limit that are upgraded, so that they can be told about it.
 const TURNED_AWAY_AT_ONCE: usize = 64;
@@ -30,7 +29,7 @@ const TURNED_AWAY_AT_ONCE: usize = 64;
 const REST: Duration = Duration::from_millis(200);
 
 /// Accepts for ever; ends with its task.
-pub(crate) async fn run(listener: TcpListener, rules: Rules, inputs: mpsc::Sender<Incoming>) {
+pub(crate) async fn run(listener: TcpListener, rules: Rules, inputs: Inputs) {
     let slots = Arc::new(Semaphore::new(rules.limits.max_connections.min(Semaphore::MAX_PERMITS)));
     let spare = Arc::new(Semaphore::new(TURNED_AWAY_AT_ONCE));
     let rules = Arc::new(rules);
@@ -65,7 +64,7 @@ async fn welcome(
     remote: SocketAddr,
     (slot, kept): (OwnedSemaphorePermit, bool),
     rules: &Rules,
-    inputs: mpsc::Sender<Incoming>,
+    inputs: Inputs,
 ) {
     let remote = remote.to_string();
     let upgrading = upgrade(stream, &remote, rules);

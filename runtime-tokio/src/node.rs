@@ -4,21 +4,19 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Deref;
 use std::path::PathBuf;
 
-use slipstream_core::admin::{AdminAnswer, AdminRequest, Status};
 use slipstream_core::client::ConnectError;
 use slipstream_core::config::Config;
 use slipstream_core::driver::Driver;
-use slipstream_core::exit::{Ending, Exit, NodeGone};
-use slipstream_core::feed::{Feed, Watcher};
+use slipstream_core::exit::Exit;
+use slipstream_core::feed::Watcher;
+use slipstream_core::handle::Handle;
 use slipstream_core::ids::StoreId;
-use slipstream_core::io::Input;
-use slipstream_core::shared::{Once, Shared};
+use slipstream_core::shared::{Once, Promise};
 use slipstream_core::store::Recovered;
-use slipstream_core::tags::TagSet;
 use slipstream_core::upgrade::Rules;
 use slipstream_store_sqlite::{Completion, MAX_JOBS, OpenError, Store};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tracing::Instrument;
 
 use crate::client::{Client, ClientOptions};
@@ -26,9 +24,9 @@ use crate::clock::Clock;
 use crate::dial::check_url;
 use crate::link::share;
 use crate::listen;
-use crate::pump::Target;
+use crate::place::Place;
 use crate::stream::Stream;
-use crate::turn::{INPUTS, Incoming, Turn};
+use crate::turn::{INPUTS, Turn};
 
 /// What a node is started with.
 #[derive(Debug, Clone)]
@@ -77,23 +75,18 @@ pub enum StartError {
 /// A stream of what happens at a node, with the methods of a [`Watcher`]; it ends with the node.
 pub type Events = Stream<Watcher>;
 
-/// A running node, and a [`Client`] of it: what a program publishes and receives here goes through
-/// the same rules as that of an application behind a socket.
+/// A running node: all that can be done with it are methods of its [`Handle`], and of its
+/// [`Client`](crate::Client).
 ///
 /// Clones are for the same node; it goes on when all are dropped.
 #[derive(Debug, Clone)]
-pub struct Node {
-    inputs: mpsc::Sender<Incoming>,
-    local_addr: SocketAddr,
-    exit: Shared<Once<Exit>>,
-    client: Client,
-}
+pub struct Node(Handle<Place>);
 
 impl Deref for Node {
-    type Target = Client;
+    type Target = Handle<Place>;
 
-    fn deref(&self) -> &Client {
-        &self.client
+    fn deref(&self) -> &Handle<Place> {
+        &self.0
     }
 }
 
@@ -113,11 +106,7 @@ impl Node {
         let (completed, completions) = mpsc::channel(MAX_JOBS);
         let (store, recovered) = open(&config, data_dir, completed).await?;
         let (clock, limits) = (Clock::start(), config.limits.clone());
-        let client = ClientOptions {
-            heartbeat: config.heartbeat.clone(),
-            max_frame_bytes: limits.max_frame_bytes(),
-            ..Default::default()
-        };
+        let client = ClientOptions::within(&config);
         let span = tracing::info_span!(target: "slipstream", "node", id = %config.id);
         let seed = getrandom::u64().map_err(internal)?;
         let (inputs, received) = mpsc::channel(INPUTS);
@@ -133,97 +122,10 @@ impl Node {
             listener: tokio::spawn(listen::run(listener, rules, inputs.clone())).abort_handle(),
         };
         let exit = share(Once::default());
-        let ending = Ending::of(exit.clone());
+        let ending = Promise::of(exit.clone(), Exit::Failed);
         let turned = turn.run(received, completions).instrument(span);
-        tokio::spawn(async move { ending.end(turned.await) });
-        let client = Client::of(Target::Here(inputs.clone()), client);
-        Ok(Self { inputs, local_addr, exit, client })
-    }
-
-    /// The client of this node, as a value of its own.
-    pub fn client(&self) -> &Client {
-        &self.client
-    }
-
-    /// Where it listens.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.local_addr
-    }
-
-    /// Asks or orders something. Orders are answered when they are durable.
-    ///
-    /// # Errors
-    /// [`NodeGone`] if the node has ended, or ends before it answers.
-    pub async fn admin(&self, request: AdminRequest) -> Result<AdminAnswer, NodeGone> {
-        let (answer, answered) = oneshot::channel();
-        self.send(Incoming::Admin(request, answer)).await?;
-        answered.await.map_err(|_| NodeGone)
-    }
-
-    /// Replaces the peers to dial and the tags of this node.
-    ///
-    /// # Errors
-    /// [`NodeGone`] if the node has ended.
-    pub async fn reconfigure(&self, peers: Vec<String>, tags: TagSet) -> Result<(), NodeGone> {
-        self.send(Incoming::Input(Input::Reconfigure { peers, tags })).await
-    }
-
-    /// Returns when the loop has turned and the store's thread has answered. For as long as that
-    /// takes: whoever asks sets the deadline.
-    ///
-    /// # Errors
-    /// [`NodeGone`] if the node has ended.
-    pub async fn alive(&self) -> Result<(), NodeGone> {
-        let (answer, answered) = oneshot::channel();
-        self.send(Incoming::Alive(answer)).await?;
-        answered.await.map_err(|_| NodeGone)
-    }
-
-    /// The node, its links, sessions, store and topology, as they are now.
-    ///
-    /// # Errors
-    /// [`NodeGone`] if the node has ended.
-    pub async fn status(&self) -> Result<Box<Status>, NodeGone> {
-        match self.admin(AdminRequest::Status).await? {
-            AdminAnswer::Status(status) => Ok(status),
-            other => unreachable!("a status was asked for, and came {other:?}"),
-        }
-    }
-
-    /// What happens from now on: links, sessions, the mesh, the store. Whoever is more than 1,024
-    /// events behind misses some; they are logged in any case.
-    ///
-    /// # Errors
-    /// [`NodeGone`] if the node has ended.
-    pub async fn events(&self) -> Result<Events, NodeGone> {
-        let feed = share(Feed::default());
-        self.send(Incoming::Watched(feed.clone())).await?;
-        Ok(Stream(Watcher::of(feed)))
-    }
-
-    /// Begins to shut down: nothing new is accepted, what was accepted is committed, everyone is
-    /// told 1001. [`Node::ended`] tells when that is done, after at most 5 seconds.
-    ///
-    /// # Errors
-    /// [`NodeGone`] if the node has ended.
-    pub async fn stop(&self) -> Result<(), NodeGone> {
-        self.send(Incoming::Input(Input::ShutDown)).await
-    }
-
-    /// [`Node::stop`], and [`Node::ended`].
-    pub async fn shutdown(&self) -> Exit {
-        // A node that has ended already is what was asked for.
-        let _ = self.stop().await;
-        self.ended().await
-    }
-
-    /// Returns when the node has ended: its store is closed.
-    pub async fn ended(&self) -> Exit {
-        self.exit.wait(Once::poll).await
-    }
-
-    async fn send(&self, incoming: Incoming) -> Result<(), NodeGone> {
-        self.inputs.send(incoming).await.map_err(|_| NodeGone)
+        tokio::spawn(async move { ending.keep(turned.await) });
+        Ok(Self(Handle::of(Client::of(Place::here(inputs), client), local_addr, exit)))
     }
 }
 

@@ -39,7 +39,7 @@ mod client {
 
     use super::connections::{Door, limits, soon};
     use crate::daemon::connection::{Connection, ConnectionError, ConnectionOptions};
-    use crate::turn::Incoming;
+    use crate::link::Incoming;
 
     /// Answers every message of one application, and delivers it back.
     async fn fake_node(mut door: Door, protocol: Protocol) {

@@ -115,8 +115,7 @@ pub(crate) fn recover(db: &Connection, damaged: &mut Vec<Damaged>) -> Result<(St
         usage: Usage::default(),
     };
     if digests.records != meta.records_digest {
-        let tables =
-            "table sessions, seen, receipts, dead_letters, latest, digests or copies";
+        let tables = "table sessions, seen, receipts, dead_letters, latest, digests or copies";
         return Err(Unreadable::Damaged(tables));
     }
     if digests.log != meta.log_digest {

@@ -20,10 +20,10 @@ use super::runtime::{
     timeout,
 };
 use crate::dial;
-use crate::link;
+use crate::link::{self, Incoming};
 use crate::listen;
 use crate::node::{Node, Options};
-use crate::turn::{INPUTS, Incoming};
+use crate::turn::INPUTS;
 
 const LINK: LinkId = LinkId::new(1);
 
@@ -385,7 +385,7 @@ fn a_dialled_link_carries_frames_both_ways() {
     run(async {
         let mut door = Door::open(limits()).await;
         let (sender, mut dialled) = channel(INPUTS);
-        spawn(dial::run(DialId::new(3), door.url(), limits(), sender.clone()));
+        spawn(dial::run(DialId::new(3), door.url(), None, limits(), sender.clone()));
         let mut here = door.link().await;
         let Some(Incoming::Opened(mut opened)) = soon(dialled.recv()).await else { panic!() };
         opened.up.link = LINK;

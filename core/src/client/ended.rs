@@ -53,7 +53,7 @@ impl From<End> for Ended {
 }
 
 /// Why a connection could not be opened.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
     /// The URL is not one.

@@ -5,7 +5,7 @@ use core::fmt;
 use core::time::Duration;
 
 use super::{Filter, Settings};
-use crate::config::{Heartbeat, Limits, Reconnect};
+use crate::config::{Config, Heartbeat, Limits, Reconnect};
 
 /// How applications connect.
 #[derive(Clone)]
@@ -50,6 +50,12 @@ impl fmt::Debug for ClientOptions {
 }
 
 impl ClientOptions {
+    /// Of a client within the process of its node.
+    pub fn within(node: &Config) -> Self {
+        let (heartbeat, limits) = (node.heartbeat.clone(), &node.limits);
+        Self { heartbeat, max_frame_bytes: limits.max_frame_bytes(), ..Self::default() }
+    }
+
     /// What a connection keeps to.
     pub fn limits(&self) -> Limits {
         Limits {

@@ -18,8 +18,6 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use bytes::Bytes;
-
 use super::beat::{Beat, Pulse};
 use super::frames::{self, Delivery, Outcome, Refused, Text, batches};
 use super::hands::{Hands, Mark, Step};
@@ -127,7 +125,6 @@ pub struct Session<P, R> {
     questions: Questions<P, R>,
     hands: Hands,
     verdicts: Vec<(Position, Verdict)>,
-    pongs: Vec<Bytes>,
     /// Largest frame that the node takes; `None` while there is no connection.
     frame_bytes: Option<usize>,
     /// Deliveries that the node leaves unsettled at most.
@@ -148,7 +145,6 @@ impl<P, R> Session<P, R> {
             questions: Questions::default(),
             hands: Hands::default(),
             verdicts: Vec::new(),
-            pongs: Vec::new(),
             frame_bytes: None,
             window: 1,
             pulse: Pulse::new(settings.heartbeat.clone(), now),
@@ -212,7 +208,7 @@ impl<P, R> Session<P, R> {
     /// What is to be sent now.
     pub fn frames(&mut self, now: Instant) -> Vec<Frame> {
         let Some(frame_bytes) = self.frame_bytes else { return Vec::new() };
-        let mut frames: Vec<_> = self.pongs.drain(..).map(Frame::Pong).collect();
+        let mut frames = Vec::new();
         let settles = self.verdicts.iter().map(|(delivery, verdict)| match verdict {
             Verdict::Ack => Settle::Ack(*delivery),
             Verdict::Retry(reason) => Settle::Retry { delivery: *delivery, reason },
@@ -236,9 +232,6 @@ impl<P, R> Session<P, R> {
         heard: &mut Vec<Heard<P, R>>,
     ) -> Result<(), CodecError> {
         self.pulse.heard(now);
-        if let Frame::Ping(payload) = frame {
-            self.pongs.push(payload.clone());
-        }
         let Some(received) = frames::received(frame, &mut self.conflated)? else { return Ok(()) };
         match received {
             Received::Outcomes(outcomes) => {
@@ -280,7 +273,6 @@ impl<P, R> Session<P, R> {
     /// attempt; `None`: the session is over, and every question is answered.
     pub fn lost(&mut self, why: &Ended, heard: &mut Vec<Heard<P, R>>) -> Option<Duration> {
         self.frame_bytes = None;
-        self.pongs.clear();
         self.verdicts.clear();
         self.failures = self.failures.saturating_add(1);
         let reconnect = &self.settings.reconnect;
@@ -295,7 +287,6 @@ impl<P, R> Session<P, R> {
     /// Ends it: every question is answered.
     pub fn end(&mut self, why: &Ended, heard: &mut Vec<Heard<P, R>>) {
         self.frame_bytes = None;
-        self.pongs.clear();
         self.verdicts.clear();
         self.questions.lost(why, true, self.settings.named, heard);
     }

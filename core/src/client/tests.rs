@@ -4,7 +4,6 @@
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::format;
 use alloc::string::{String, ToString};
-use alloc::vec;
 use alloc::vec::Vec;
 
 use bytes::{Bytes, BytesMut};
@@ -21,6 +20,7 @@ use crate::time::{Instant, WallMs};
 use crate::wire::{self, BatchKind, DeliveryHead, FrameWriter, Publish, Settle, Welcome, Wire};
 
 mod handles;
+mod service;
 
 const NOW: Instant = Instant::from_micros(0);
 const WINDOW: u32 = 8;
@@ -511,7 +511,7 @@ fn a_silent_node_is_asked_and_then_given_up() {
     assert_eq!(app.beat(at(22)), Beat::Wait(at(31)));
     assert!(matches!(app.beat(at(51)), Beat::Dead(_)));
     app.received(&Frame::Ping("p".into()), at(52), &mut Vec::new()).expect("a ping");
-    assert_eq!(app.frames(NOW), vec![Frame::Pong("p".into())]);
+    assert_eq!(app.beat(at(53)), Beat::Wait(at(62)));
 }
 
 #[test]

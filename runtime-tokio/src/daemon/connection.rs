@@ -24,7 +24,6 @@ use tokio::time::timeout;
 
 use crate::dial;
 use crate::halves::{Reader, Writer};
-use crate::link::Greeted;
 
 /// Messages that [`Sender::publish`] encodes between two flushes.
 const CHUNK: usize = 1024;
@@ -111,13 +110,21 @@ impl Connection {
     }
 
     async fn greet(url: &str, options: &ConnectionOptions) -> Result<Self, ConnectionError> {
-        let ConnectionOptions { protocol, client } = options;
-        let protocol = *protocol;
-        let opened = dial::connect(url, protocol, client.token.as_deref(), &client.limits())
+        let (protocol, of) = (options.protocol, &options.client);
+        let opened = dial::connect(url, protocol, of.token.as_deref(), &of.limits())
             .await
             .map_err(|source| cannot_connect(url, source))?;
-        let Greeted { reader, writer, welcome } = opened.greet::<ConnectionError>().await?;
-        let window = client.window.clamp(1, Semaphore::MAX_PERMITS);
+        let (mut reader, mut writer) = opened.split().await;
+        if protocol == Protocol::Postcard {
+            writer.send([client::connect()]).await?;
+        }
+        let welcome = loop {
+            match reader.next().await? {
+                Frame::Ping(_) | Frame::Pong(_) => {}
+                frame @ (Frame::Text(_) | Frame::Binary(_)) => break client::welcome(&frame)?,
+            }
+        };
+        let window = of.window.clamp(1, Semaphore::MAX_PERMITS);
         let room = Arc::new(Semaphore::new(window));
         let writer = Arc::new(Mutex::new(writer));
         Ok(Self {

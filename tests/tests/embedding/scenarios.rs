@@ -706,7 +706,6 @@ fn an_application_that_was_refused_leaves_nothing_behind() {
         let site = Site::start("aws", &[]).await;
         let client = site.node.client().clone();
         soon(client.subscribe(Filter::named("no spaces"))).await.expect_err("it is refused");
-        let mut events = soon(site.node.events()).await.expect("it runs");
         // Given up half-way, at any point of the way.
         for polls in 0..6 {
             let mut opening = Box::pin(client.subscribe(Filter::all()));
@@ -718,13 +717,12 @@ fn an_application_that_was_refused_leaves_nothing_behind() {
                 }
             }
         }
-        soon(site.node.stop()).await.expect("it runs");
-        let mut closed = 0;
-        while let Some(event) = soon(events.next()).await {
-            closed += usize::from(matches!(event, Happened::Closing { .. }));
-        }
-        assert_eq!(closed, 0, "nobody was there to be told of the end");
-        assert_eq!(soon(site.node.ended()).await, Exit::Stopped);
+        let last = soon(client.subscribe(Filter::all())).await.expect("it connects");
+        soon(last.close()).await;
+        let nobody_is_left =
+            async { while !site.node.status().await.expect("it runs").links.is_empty() {} };
+        soon(nobody_is_left).await;
+        assert_eq!(soon(site.node.shutdown()).await, Exit::Stopped);
     });
 }
 
