@@ -9,7 +9,7 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use crate::event::Event;
-use crate::ids::{LinkId, NodeId, SessionId};
+use crate::ids::{LinkId, NodeId, Position, SessionId};
 use crate::io::{Close, Frame};
 use crate::link::Link;
 use crate::tags::{self, TagSet};
@@ -80,6 +80,22 @@ impl Node {
         self.acknowledge(link, holds);
         let peer = peer.clone();
         self.event(Event::StoreWentBack { peer, told, holds });
+    }
+
+    /// A node that has started again does not know whom it will find at an address: its first
+    /// Hello there reminds nobody of what was reported. A peer that has started again, too, may
+    /// hold an older copy and cannot tell: doubt means rewind (P2).
+    pub(super) fn doubt_its_store(&mut self, link: &Link, id: SessionId, hello: &Hello) {
+        let head = self.log.durable();
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let Some(known) = session.peer() else { return };
+        let has_reported = known.reported > Position::default();
+        let reminded = link.reminded.as_ref() == Some(&known.node);
+        if has_reported && !reminded && known.incarnation != hello.incarnation {
+            session.rewind_for_lost(head);
+            self.tally.rewound("store_in_doubt");
+            self.arrange_write(id);
+        }
     }
 
     fn tell(&mut self, link: &mut Link, nodes: &[NodeId]) {
