@@ -65,15 +65,13 @@ impl Node {
 
     /// Tells the peer where the log ends, from which it sees whether this store went back. A store
     /// of which more had been told than a later start found there is an older copy: it says what
-    /// that found, and the peer offers everything again (P2).
+    /// that found, on each link until the peer has heard it, and the peer offers everything again
+    /// (P2).
     pub(super) fn say_where_the_log_ends(&mut self, link: &mut Link, peer: &NodeId, hello: &Hello) {
-        let session = link.session().and_then(|id| self.sessions.get_mut(&id));
-        let met = session.is_none_or(|session| core::mem::replace(&mut session.met, true));
         let (told, by) = (hello.reported, hello.reported_incarnation);
         // By the clock of a start before, a later one may look like the earlier.
         let now = (told > self.began && by != self.incarnation).then_some(self.began);
-        let less = self.starts.found_less(told, by).or(now);
-        let Some(holds) = less.filter(|_| !met) else {
+        let Some(holds) = self.starts.found_less(told, by).or(now) else {
             self.acknowledge(link, self.log.durable());
             return;
         };
