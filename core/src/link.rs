@@ -73,6 +73,8 @@ pub struct Link {
     pub bytes: (u64, u64),
     /// Binary frame that is being filled.
     pub writer: Option<FrameWriter>,
+    /// The peer that this node's Hello has reminded of what it had reported.
+    pub reminded: Option<NodeId>,
 }
 
 /// How far a link has come.

@@ -110,8 +110,6 @@ pub struct Session {
     /// The peer's store has lost what it had: rows up to here are offered to it, also those that
     /// came over it.
     pub lost: Position,
-    /// Whether there was a link to the peer since this node started.
-    pub met: bool,
     /// A receipt for a row up to here has overtaken deliveries: those are handed over only
     /// while they are the newest.
     pub overtaken: Position,
@@ -187,7 +185,6 @@ impl Session {
             next,
             doubt: Position::default(),
             lost: Position::default(),
-            met: false,
             overtaken: Position::default(),
             conflation: Conflation::default(),
             flights: BTreeMap::new(),

@@ -7,6 +7,7 @@ use bytes::BytesMut;
 use serde_json::Value;
 use slipstream_core::clock::Hlc;
 use slipstream_core::config::Config;
+use slipstream_core::event::Event;
 use slipstream_core::ids::{Incarnation, LinkId, NodeId, Sequence, StoreId};
 use slipstream_core::io::{Frame, Input};
 use slipstream_core::message::{Fields, Kind, Message};
@@ -210,6 +211,32 @@ fn a_copy_waits_for_the_one_in_flight_and_is_settled_with_it() {
     let sessions = world.status().sessions;
     let session = sessions.iter().find(|session| session.name == "app:pi-1").expect("it is there");
     assert_eq!((session.in_flight, session.behind), (0, 0));
+}
+
+#[test]
+fn what_is_a_dead_letter_is_not_handed_over_as_a_copy() {
+    let mut config = Config::new(NodeId::new("a").expect("a good name"));
+    config.retry.max_attempts = 1;
+    let mut world = World::with(config);
+    let app = world.connect("client=pi-1");
+    world.settle();
+    let (x, y) = (peer(&mut world, "x"), peer(&mut world, "y"));
+    send(&mut world, x, &[copy(3, "x", "m-1", "1")]);
+    assert_eq!(ids(&handed(&mut world, app)), ["m-1"]);
+    world.pass(Duration::from_secs(10));
+    let died = |event: &Event| matches!(event, Event::DeadLetter { .. });
+    let deaths = |world: &World| world.events.iter().filter(|event| died(event)).count();
+    assert_eq!(deaths(&world), 1);
+    send(&mut world, y, &[copy(5, "y", "m-1", "1")]);
+    assert!(handed(&mut world, app).is_empty());
+    assert_eq!(deaths(&world), 1);
+    // Another write between them makes the copy news.
+    send(&mut world, x, &[copy(6, "x", "m-2", "2")]);
+    let newest = handed(&mut world, app);
+    assert_eq!(ids(&newest), ["m-2"]);
+    acknowledge(&mut world, app, newest[0].1);
+    send(&mut world, y, &[copy(7, "y", "m-1", "1")]);
+    assert_eq!(ids(&handed(&mut world, app)), ["m-1"]);
 }
 
 #[test]

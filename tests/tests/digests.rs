@@ -91,6 +91,68 @@ fn an_older_copy_that_lived_on_alone_is_noticed_when_it_meets_a_peer() {
 }
 
 #[test]
+fn who_starts_again_and_finds_an_older_copy_behind_an_address_offers_everything_again() {
+    let (mut a, mut b) = (dialling("a"), World::new("b"));
+    let wire = join(&mut a, &mut b);
+    let till = a.connect("keys=");
+    a.publish(till, "m-1", "old", "1");
+    carry(&mut a, &mut b, wire);
+    let copy = b.store.clone();
+    a.publish(till, "m-2", "lost", "1");
+    carry(&mut a, &mut b, wire);
+    a.pass(Duration::from_secs(1));
+    // It does not know who answers there before it has said Hello, and can remind nobody.
+    a.crash();
+    a.pass(Duration::ZERO);
+    live_on_alone(&mut b, copy);
+    let wire = join(&mut a, &mut b);
+    carry(&mut a, &mut b, wire);
+    assert!(holds(&a, "k4") && holds(&b, "lost"));
+    let in_doubt = |a: &mut World| a.status().counters.rewinds.get("store_in_doubt").copied();
+    assert_eq!(in_doubt(&mut a), Some(1));
+
+    // There is no doubt about who runs on, nor about whom it can remind.
+    a.lose(wire.0);
+    b.crash();
+    a.pass(Duration::from_secs(40));
+    let wire = join(&mut a, &mut b);
+    carry(&mut a, &mut b, wire);
+    assert_eq!(in_doubt(&mut a), Some(1));
+    a.pass(Duration::from_secs(1));
+    a.crash();
+    a.pass(Duration::ZERO);
+    let wire = join(&mut a, &mut b);
+    carry(&mut a, &mut b, wire);
+    assert_eq!(in_doubt(&mut a), None);
+}
+
+#[test]
+fn an_older_copy_says_so_until_its_peer_has_heard_it() {
+    let (mut a, mut b) = (dialling("a"), World::new("b"));
+    let wire = join(&mut a, &mut b);
+    let till = a.connect("keys=");
+    a.publish(till, "m-1", "old", "1");
+    carry(&mut a, &mut b, wire);
+    let copy = b.store.clone();
+    a.publish(till, "m-2", "lost", "1");
+    carry(&mut a, &mut b, wire);
+    a.lose(wire.0);
+    live_on_alone(&mut b, copy);
+    a.pass(Duration::from_secs(40));
+    // What it answers to the Hello is lost with the link.
+    let wire = join(&mut a, &mut b);
+    for frame in a.frames(wire.0) {
+        b.give(Input::Received { link: wire.1, frame });
+    }
+    a.lose(wire.0);
+    b.lose(wire.1);
+    a.pass(Duration::from_secs(40));
+    let wire = join(&mut a, &mut b);
+    carry(&mut a, &mut b, wire);
+    assert!(holds(&a, "k4") && holds(&b, "lost"));
+}
+
+#[test]
 fn what_an_unnoticed_older_copy_lacks_is_found_and_offered_again() {
     let (mut a, mut b) = (dialling("a"), World::new("b"));
     let wire = join(&mut a, &mut b);

@@ -45,6 +45,7 @@ impl Node {
             rtt: None,
             bytes: (0, 0),
             writer: None,
+            reminded: None,
         };
         if let Some(dialer) = dialer.and_then(|index| self.dialers.get_mut(&index)) {
             dialer.state = DialState::Linked(link.id);
@@ -173,6 +174,7 @@ impl Node {
             reported: peer.map_or(Position::default(), |peer| peer.reported),
             reported_incarnation: peer.map_or(Incarnation::default(), |peer| peer.incarnation),
         };
+        link.reminded = node.cloned();
         transmit(&mut self.out, link, Frame::Binary(Wire::Hello(hello).encode()));
     }
 
@@ -316,6 +318,7 @@ impl Node {
         if link.dialer.is_none() {
             self.send_hello(link, Some(&node));
         }
+        self.doubt_its_store(link, session, hello);
         let mut peer = PeerLink::new(session, node.clone(), hello, self.now);
         peer.began = self.log.durable();
         link.state = State::Peer(peer);

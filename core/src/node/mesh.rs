@@ -9,7 +9,7 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use crate::event::Event;
-use crate::ids::{LinkId, NodeId, SessionId};
+use crate::ids::{LinkId, NodeId, Position, SessionId};
 use crate::io::{Close, Frame};
 use crate::link::Link;
 use crate::tags::{self, TagSet};
@@ -65,21 +65,35 @@ impl Node {
 
     /// Tells the peer where the log ends, from which it sees whether this store went back. A store
     /// of which more had been told than a later start found there is an older copy: it says what
-    /// that found, and the peer offers everything again (P2).
+    /// that found, on each link until the peer has heard it, and the peer offers everything again
+    /// (P2).
     pub(super) fn say_where_the_log_ends(&mut self, link: &mut Link, peer: &NodeId, hello: &Hello) {
-        let session = link.session().and_then(|id| self.sessions.get_mut(&id));
-        let met = session.is_none_or(|session| core::mem::replace(&mut session.met, true));
         let (told, by) = (hello.reported, hello.reported_incarnation);
         // By the clock of a start before, a later one may look like the earlier.
         let now = (told > self.began && by != self.incarnation).then_some(self.began);
-        let less = self.starts.found_less(told, by).or(now);
-        let Some(holds) = less.filter(|_| !met) else {
+        let Some(holds) = self.starts.found_less(told, by).or(now) else {
             self.acknowledge(link, self.log.durable());
             return;
         };
         self.acknowledge(link, holds);
         let peer = peer.clone();
         self.event(Event::StoreWentBack { peer, told, holds });
+    }
+
+    /// A node that has started again does not know whom it will find at an address: its first
+    /// Hello there reminds nobody of what was reported. A peer that has started again, too, may
+    /// hold an older copy and cannot tell: doubt means rewind (P2).
+    pub(super) fn doubt_its_store(&mut self, link: &Link, id: SessionId, hello: &Hello) {
+        let head = self.log.durable();
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let Some(known) = session.peer() else { return };
+        let has_reported = known.reported > Position::default();
+        let reminded = link.reminded.as_ref() == Some(&known.node);
+        if has_reported && !reminded && known.incarnation != hello.incarnation {
+            session.rewind_for_lost(head);
+            self.tally.rewound("store_in_doubt");
+            self.arrange_write(id);
+        }
     }
 
     fn tell(&mut self, link: &mut Link, nodes: &[NodeId]) {

@@ -11,7 +11,7 @@ use super::{Broken, Invariant, Verdict};
 use crate::simulator::application::{App, Consumer};
 use crate::simulator::facts::{Fact, View};
 use crate::simulator::frames::{Answer, Item};
-use crate::simulator::ledger::MessageNo;
+use crate::simulator::ledger::{MessageNo, Place};
 
 /// The value of each key that each application has applied.
 #[derive(Debug, Default)]
@@ -107,6 +107,22 @@ fn is_brought_up_to_date(app: &App) -> bool {
     app.client.is_some() && !app.gone && !app.only_new && app.consumer != Consumer::Mute
 }
 
+/// The copies of a message that came before it to a node and that it repeats: no newer value of the
+/// key came between. An application is owed one of them all (P10), so they end together.
+fn copies_before(number: MessageNo, place: &Place, view: &View<'_>) -> Vec<MessageNo> {
+    let rows = || place.rows.iter().filter(|(_, (_, row))| row.only.is_none());
+    let key = view.ledger.messages[number].message.key();
+    let mut copies = Vec::new();
+    for (_, (other, row)) in rows().take_while(|(_, (other, _))| *other != number) {
+        if view.ledger.are_one(*other, number) {
+            copies.push(*other);
+        } else if row.key_hash.is_some() && row.message.key() == key {
+            copies.retain(|copy| !is_newer(*other, *copy, view));
+        }
+    }
+    copies
+}
+
 impl Rule {
     fn agrees(&self, app: &App, view: &View<'_>) -> Verdict {
         let none = HashMap::new();
@@ -117,7 +133,9 @@ impl Rule {
             let known = &view.ledger.messages[*number];
             let own = view.is_own(app.index, *number);
             let key = known.message.key();
-            let dead = place.dead.contains_key(&(session.clone(), *number));
+            let is_dead = |letter: MessageNo| place.dead.contains_key(&(session.clone(), letter));
+            let dead =
+                is_dead(*number) || copies_before(*number, place, view).into_iter().any(is_dead);
             let for_it = view.is_for(app.index, known.message.tags(), key);
             let outdone = view.is_outdone(app.index, *number);
             let excused = own || dead || outdone || view.ledger.is_old(*number) || !app.manual;
