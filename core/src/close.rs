@@ -1,7 +1,7 @@
 //! How a node ends a link: close codes and reasons.
 
 use alloc::format;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 
 /// Why a link is closed: a WebSocket close code (RFC 6455 section 7.4) and a reason of at most 123
 /// bytes.
@@ -58,6 +58,13 @@ impl CloseCode {
     }
 }
 
+/// 1002: what was read is no WebSocket frame (RFC 6455 section 7.4).
+const MALFORMED: u16 = 1002;
+/// 1007: a text that is not UTF-8.
+const NOT_UTF8: u16 = 1007;
+/// Longest reason in a close frame (RFC 6455 section 5.5).
+const MAX_REASON: usize = 123;
+
 /// How a link ends.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct End {
@@ -74,6 +81,39 @@ impl End {
     pub fn here(code: u16, text: String) -> Self {
         let reason = format!("closed here: {code} {text}");
         Self { close: Some((code, text)), by_peer: false, reason }
+    }
+
+    /// The other side has closed the connection.
+    pub fn by_peer(code: u16, text: String) -> Self {
+        let reason = format!("closed by the other side: {code} {text}");
+        Self { close: Some((code, text)), by_peer: true, reason }
+    }
+
+    /// The other side is gone, without a word.
+    pub fn lost(reason: impl ToString) -> Self {
+        Self { close: None, by_peer: true, reason: reason.to_string() }
+    }
+
+    /// What was read is no frame of a WebSocket.
+    pub fn malformed(reason: impl ToString) -> Self {
+        Self::here(MALFORMED, reason.to_string())
+    }
+
+    /// A text that was read is not UTF-8.
+    pub fn not_utf8() -> Self {
+        Self::here(NOT_UTF8, "text that is not UTF-8".into())
+    }
+
+    /// What was read is longer than this node takes.
+    pub fn too_large(bytes: usize, limit: usize) -> Self {
+        let reason = format!("a frame of {bytes} bytes is above the limit of {limit}");
+        Self::here(CloseCode::TooLarge.number(), reason)
+    }
+
+    /// The close frame to send, its reason as long as it may be.
+    pub fn close_frame(&self) -> Option<(u16, &str)> {
+        let (code, reason) = self.close.as_ref()?;
+        Some((*code, &reason[..reason.floor_char_boundary(MAX_REASON)]))
     }
 
     /// The close code that the other side sent, if it did.

@@ -17,8 +17,10 @@ use core::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 
+use crate::ids::LinkId;
+use crate::incoming::Incoming;
 use crate::io::{CloseCode, End, Frame};
-use crate::shared::{Wakes, keep};
+use crate::shared::{Shared, Wakes, keep};
 
 /// Frames that a writer may be behind.
 const MAX_FRAMES: usize = 128 * 1024;
@@ -29,6 +31,49 @@ const MAX_PONGS: usize = 1024;
 const BATCH_COST: usize = 256 * 1024;
 /// An empty queue keeps room for as many frames.
 const KEPT_FRAMES: usize = 1024;
+
+/// What a reader takes at once, frames and their cost, before it hands that to the loop.
+const READ_FRAMES: usize = 256;
+const READ_COST: usize = 256 * 1024;
+
+/// What was read and is to be handed to the loop.
+#[derive(Debug, Default)]
+pub struct Gathered {
+    frames: Vec<Frame>,
+    cost: usize,
+    end: Option<End>,
+}
+
+impl Gathered {
+    /// Takes the next frame, or the end; a ping is answered on the same connection. Answers whether
+    /// more may be taken, if it is there already.
+    pub fn take(&mut self, next: Result<Frame, End>, line: &Shared<Line>) -> bool {
+        match next {
+            Ok(frame) => {
+                self.cost += frame.cost();
+                if let Frame::Ping(payload) = &frame {
+                    line.with(|line| line.pong(payload.clone()));
+                }
+                self.frames.push(frame);
+                self.frames.len() < READ_FRAMES && self.cost < READ_COST
+            }
+            Err(end) => {
+                self.end = Some(end);
+                false
+            }
+        }
+    }
+
+    /// Whether nothing comes any more.
+    pub fn is_last(&self) -> bool {
+        self.end.is_some()
+    }
+
+    /// What the loop is given.
+    pub fn into_incoming<O>(self, link: LinkId) -> Incoming<O> {
+        Incoming::Received(link, self.frames, self.end)
+    }
+}
 
 /// Whether a connection is read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -132,6 +132,8 @@ pub struct PeerLink {
     pub told: u64,
     /// Told the peer that the log ends here.
     pub told_position: Position,
+    /// Whether it has told where its log ends.
+    pub has_reported: bool,
     /// Messages that wait for the store to say what is the newest of their keys.
     pub parked: VecDeque<Message>,
     /// That question.
@@ -341,6 +343,7 @@ impl PeerLink {
             settled: 0,
             told: 0,
             told_position: Position::default(),
+            has_reported: false,
             parked: VecDeque::new(),
             lookup: None,
             clock_reference_ms: clock_reference(hello.wall, now),

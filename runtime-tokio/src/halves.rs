@@ -17,16 +17,13 @@ use async_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSoc
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use slipstream_core::ids::LinkId;
-use slipstream_core::io::{CloseCode, End, Frame, Input, Protocol};
-use slipstream_core::line::{Flow, Line};
+use slipstream_core::io::{End, Frame, Input, Protocol};
+use slipstream_core::line::{Flow, Gathered, Line};
 use slipstream_core::shared::Shared;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Empty, Join, Sink, empty, join, sink};
 
 use crate::link::{Incoming, Inputs, Read, Write};
 
-/// Frames and bytes that one wake-up of a reader hands to the loop at most.
-const BATCH_FRAMES: usize = 256;
-const BATCH_BYTES: usize = 256 * 1024;
 /// A writer that sent more than this at once gives the memory back: the buffer that held it would
 /// keep its size for the life of the connection.
 const LARGE: usize = 1024 * 1024;
@@ -37,11 +34,6 @@ const WRITE_BUFFER: usize = 64 * 1024;
 /// be many, do with less.
 const READ_BUFFER_BINARY: usize = 16 * 1024;
 const READ_BUFFER_JSON: usize = 8 * 1024;
-/// Longest reason in a close frame (RFC 6455 section 5.5).
-const MAX_REASON: usize = 123;
-
-const BROKEN_FRAMING: u16 = 1002;
-const NOT_UTF8: u16 = 1007;
 
 /// The half that writes. Its codec never reads.
 #[derive(Debug)]
@@ -97,14 +89,13 @@ impl Writer {
             }
         }
         // The other side may have gone first.
-        let _ = self.farewell(line.with(|line| line.ended().close)).await;
+        let _ = self.farewell(&line.with(|line| line.ended())).await;
         Ok(())
     }
 
     /// Sends the close frame, if there is one, and shuts the sending side.
-    pub(crate) async fn farewell(&mut self, close: Option<(u16, String)>) -> Result<(), Error> {
-        if let Some((code, mut reason)) = close {
-            reason.truncate(reason.floor_char_boundary(MAX_REASON));
+    pub(crate) async fn farewell(&mut self, end: &End) -> Result<(), Error> {
+        if let Some((code, reason)) = end.close_frame() {
             let close = CloseFrame { code: code.into(), reason: reason.into() };
             self.socket.close(Some(close)).await?;
         }
@@ -162,7 +153,7 @@ impl Reader {
         self.socket.poll_next_unpin(cx).map(|next| match next {
             Some(Ok(message)) => frame(message),
             Some(Err(error)) => Err(unreadable(&error)),
-            None => Err(lost("the connection was closed".into())),
+            None => Err(End::lost("the connection was closed")),
         })
     }
 
@@ -179,46 +170,22 @@ impl Reader {
                 }
                 first = self.next(), if flow == Flow::Read => first,
             };
-            let (frames, end) = self.gather(first, &line).await;
-            let last = end.is_some();
-            let received = Incoming::Received(id, frames, end);
-            if inputs.send(received).await.is_err() || last {
+            let (mut gathered, mut next) = (Gathered::default(), Poll::Ready(first));
+            while let Poll::Ready(read) = next
+                && gathered.take(read, &line)
+            {
+                next = poll_fn(|cx| Poll::Ready(self.poll_next(cx))).await;
+            }
+            let is_last = gathered.is_last();
+            if inputs.send(gathered.into_incoming(id)).await.is_err() || is_last {
                 break;
             }
         }
         self.discard().await;
     }
 
-    /// The frames that are there already, up to a bound, and the end if it is among them.
-    async fn gather(
-        &mut self,
-        first: Result<Frame, End>,
-        line: &Shared<Line>,
-    ) -> (Vec<Frame>, Option<End>) {
-        let mut frames = Vec::new();
-        let mut bytes = 0;
-        let mut next = Poll::Ready(first);
-        while let Poll::Ready(frame) = next {
-            match frame {
-                Ok(frame) => {
-                    bytes += frame.cost();
-                    if let Frame::Ping(payload) = &frame {
-                        line.with(|line| line.pong(payload.clone()));
-                    }
-                    frames.push(frame);
-                }
-                Err(end) => return (frames, Some(end)),
-            }
-            if frames.len() >= BATCH_FRAMES || bytes >= BATCH_BYTES {
-                break;
-            }
-            next = poll_fn(|cx| Poll::Ready(self.poll_next(cx))).await;
-        }
-        (frames, None)
-    }
-
     /// Reads and throws away until the other side closes.
-    pub(crate) async fn discard(self) {
+    async fn discard(self) {
         let mut half = self.socket.into_inner().into_inner();
         let mut buffer = [0; 4096];
         while matches!(half.read(&mut buffer).await, Ok(1..)) {}
@@ -236,35 +203,25 @@ fn frame(message: Message) -> Result<Frame, End> {
         Message::Binary(bytes) => Frame::Binary(bytes),
         Message::Ping(payload) => Frame::Ping(payload),
         Message::Pong(payload) => Frame::Pong(payload),
-        Message::Close(close) => {
-            let (code, text) = close
-                .map_or((1000, String::new()), |CloseFrame { code, reason }| {
-                    (u16::from(code), reason.as_str().to_owned())
-                });
-            let reason = format!("closed by the other side: {code} {text}");
-            return Err(End { close: Some((code, text)), by_peer: true, reason });
+        Message::Close(Some(CloseFrame { code, reason })) => {
+            return Err(End::by_peer(code.into(), reason.as_str().into()));
         }
-        Message::Frame(_) => return Err(lost("a raw frame was read".into())),
+        Message::Close(None) => return Err(End::by_peer(1000, String::new())),
+        Message::Frame(_) => return Err(End::lost("a raw frame was read")),
     })
-}
-
-fn lost(reason: String) -> End {
-    End { close: None, by_peer: true, reason }
 }
 
 /// The end that follows from what cannot be read.
 fn unreadable(error: &Error) -> End {
-    let (code, reason) = match error {
-        Error::Capacity(CapacityError::MessageTooLong { size, max_size }) => (
-            CloseCode::TooLarge.number(),
-            format!("a frame of {size} bytes is above the limit of {max_size}"),
-        ),
-        Error::Utf8(_) => (NOT_UTF8, "text that is not UTF-8".into()),
-        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
-            return lost("the connection was closed without a close frame".into());
+    match error {
+        Error::Capacity(CapacityError::MessageTooLong { size, max_size }) => {
+            End::too_large(*size, *max_size)
         }
-        Error::Protocol(error) => (BROKEN_FRAMING, error.to_string()),
-        other => return lost(other.to_string()),
-    };
-    End::here(code, reason)
+        Error::Utf8(_) => End::not_utf8(),
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
+            End::lost("the connection was closed without a close frame")
+        }
+        Error::Protocol(error) => End::malformed(error),
+        other => End::lost(other),
+    }
 }

@@ -153,6 +153,27 @@ fn an_older_copy_says_so_until_its_peer_has_heard_it() {
 }
 
 #[test]
+fn an_older_copy_is_heard_as_often_as_there_is_one() {
+    let (mut a, mut b) = (dialling("a"), World::new("b"));
+    let mut wire = join(&mut a, &mut b);
+    let till = a.connect("keys=");
+    a.publish(till, "m-1", "old", "1");
+    carry(&mut a, &mut b, wire);
+    let copy = b.store.clone();
+    a.text(till, r#"{"type":"CMD","messageId":"m-2","key":"lost","value":1}"#);
+    carry(&mut a, &mut b, wire);
+    // The second time comes within a second.
+    for _ in 0..2 {
+        a.lose(wire.0);
+        live_on_alone(&mut b, copy.clone());
+        a.pass(Duration::from_millis(600));
+        wire = join(&mut a, &mut b);
+        carry(&mut a, &mut b, wire);
+        assert!(holds(&b, "lost"), "an event: no digest would find that it is gone");
+    }
+}
+
+#[test]
 fn what_an_unnoticed_older_copy_lacks_is_found_and_offered_again() {
     let (mut a, mut b) = (dialling("a"), World::new("b"));
     let wire = join(&mut a, &mut b);

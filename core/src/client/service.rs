@@ -184,10 +184,8 @@ impl Service {
     }
 
     fn received(&mut self, frames: &[Frame], end: Option<End>, now: Instant) {
-        for frame in frames {
-            if let Err(why) = self.hear(frame, now) {
-                self.failed(why.into(), now);
-            }
+        if let Err(why) = self.hear(frames, now) {
+            self.failed(why.into(), now);
         }
         let Some(end) = end else { return };
         match &self.state {
@@ -199,22 +197,32 @@ impl Service {
         }
     }
 
-    fn hear(&mut self, frame: &Frame, now: Instant) -> Result<(), Ended> {
-        match (&self.state, frame) {
-            (State::Connected(..), frame) => self.application.with(|it| it.received(frame, now)),
-            (State::Open(..), Frame::Text(_) | Frame::Binary(_)) => {
-                let welcome = welcome(frame)?;
-                self.application.with(|it| it.connected(&welcome, now));
-                if let Some(first) = self.first.take() {
-                    first.keep(Ok(()));
-                }
-                if let State::Open(link, _) = core::mem::replace(&mut self.state, State::Over) {
-                    self.state = State::Connected(link, 0);
-                }
-                Ok(())
-            }
-            _ => Ok(()),
+    fn hear(&mut self, frames: &[Frame], now: Instant) -> Result<(), Ended> {
+        let mut frames = frames.iter();
+        while let State::Open(..) = self.state
+            && let Some(frame) = frames.next()
+        {
+            self.greeted(frame, now)?;
         }
+        if let State::Connected(..) = self.state {
+            self.application.with(|it| frames.try_for_each(|frame| it.received(frame, now)))?;
+        }
+        Ok(())
+    }
+
+    fn greeted(&mut self, frame: &Frame, now: Instant) -> Result<(), Ended> {
+        if let Frame::Ping(_) | Frame::Pong(_) = frame {
+            return Ok(());
+        }
+        let welcome = welcome(frame)?;
+        self.application.with(|it| it.connected(&welcome, now));
+        if let Some(first) = self.first.take() {
+            first.keep(Ok(()));
+        }
+        if let State::Open(link, _) = core::mem::replace(&mut self.state, State::Over) {
+            self.state = State::Connected(link, 0);
+        }
+        Ok(())
     }
 
     /// There is no connection, or not any more.

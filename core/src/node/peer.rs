@@ -142,6 +142,7 @@ impl Node {
         }
         peer.hear_clock(ack.wall, self.now);
         let (id, incarnation) = (peer.session, peer.incarnation);
+        let is_first = !core::mem::replace(&mut peer.has_reported, true);
         let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
         let mut moved = false;
         for position in peer.acknowledge(ack.upto) {
@@ -149,9 +150,11 @@ impl Node {
         }
         let head = self.log.durable();
         let went_back = session.peer().is_some_and(|peer| ack.position < peer.reported);
-        // An older copy of its store: it may lack anything that it had (P2).
-        let rewound = went_back && session.lose(head, self.now.instant);
+        // An older copy of its store: it may lack anything that it had (P2). It says so as the link
+        // begins; a peer that says so again would have the log once more with each word.
+        let rewound = went_back && is_first;
         if rewound {
+            session.rewind_for_lost(head);
             self.tally.rewound("store_went_back");
         }
         if let Some(peer) = session.peer_mut()

@@ -70,7 +70,7 @@ impl Session {
         }
     }
 
-    /// Begins again at the first row, because the peer's store went back: once a second at most.
+    /// Begins again at the first row, because the peer lacks what it had: once a second at most.
     /// Answers whether it does.
     pub fn lose(&mut self, head: Position, now: Instant) -> bool {
         let may = self.back_last.is_none_or(|last| last + BACK_INTERVAL <= now);

@@ -290,8 +290,8 @@ impl Sender {
     /// # Errors
     /// [`ConnectionError::Lost`] if it is gone already.
     pub async fn close(&self) -> Result<(), ConnectionError> {
-        let close = Some((1000, String::new()));
-        self.writer.lock().await.farewell(close).await.map_err(lost)
+        let end = End::here(1000, String::new());
+        self.writer.lock().await.farewell(&end).await.map_err(lost)
     }
 
     async fn send(&self, frames: Vec<Frame>) -> Result<(), ConnectionError> {
@@ -335,7 +335,7 @@ impl Receiver {
                 Err(end) => {
                     if let Ok(mut writer) = self.writer.try_lock() {
                         // The connection ends in any case.
-                        let _ = writer.farewell(end.close.clone()).await;
+                        let _ = writer.farewell(&end).await;
                     }
                     Err(end.into())
                 }
