@@ -129,8 +129,9 @@ impl Clock {
 
     /// Takes the readings of the peers that are connected, as milliseconds that each is ahead of
     /// this node. Most of them agreeing with this node ends doubt about a jump; most of them being
-    /// behind by more than the limit begins doubt.
-    pub fn compare_with_peers(&mut self, offsets_ms: impl Iterator<Item = i64>) {
+    /// behind by more than the limit begins doubt. Answers whether the jump turns out to have set
+    /// the clock right: what was dated before it bears a wrong date.
+    pub fn compare_with_peers(&mut self, offsets_ms: impl Iterator<Item = i64>) -> bool {
         let (mut peers, mut behind, mut agree) = (0_usize, 0_usize, 0_usize);
         for offset in offsets_ms {
             peers += 1;
@@ -138,10 +139,12 @@ impl Clock {
             agree += usize::from(offset.unsigned_abs() <= self.drift_ms());
         }
         self.ahead_of_peers = behind * 2 > peers;
-        if agree * 2 > peers && self.jumped_by_ms() != 0 {
+        let was_set_right = agree * 2 > peers && self.jumped_by_ms() != 0;
+        if was_set_right {
             self.set_forward_ms += self.strayed_ms.max(0).cast_unsigned();
             self.strayed_ms = 0;
         }
+        was_set_right
     }
 
     /// What is wrong with the clock now, if anything is.
@@ -272,7 +275,7 @@ mod tests {
         let mut clock = Clock::new(Hlc(0), DRIFT, now(0, 1_000_000));
         clock.observe(now(1_000, 1_001_000 + DAY));
         assert_eq!(clock.trusted_for_ages(), None);
-        clock.compare_with_peers([5, -7].into_iter());
+        assert!(clock.compare_with_peers([5, -7].into_iter()), "it was set right");
         assert_eq!(clock.trusted(), Some(WallMs(1_001_000 + DAY)));
         assert_eq!(clock.trusted_for_ages(), Some(WallMs(1_001_000)));
     }
@@ -399,7 +402,9 @@ mod tests {
                             highest = highest.max(version);
                         }
                     }
-                    Step::Peers(offsets) => clock.compare_with_peers(offsets.into_iter()),
+                    Step::Peers(offsets) => {
+                        clock.compare_with_peers(offsets.into_iter());
+                    }
                     Step::Restart => {
                         let at = now(monotonic_ms, wall_ms);
                         clock = Clock::new(clock.high_water(), DRIFT, at);

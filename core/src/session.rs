@@ -35,7 +35,7 @@ use self::passed::Passed;
 pub const UNNAMED: u64 = 1 << 62;
 
 pub use self::conflation::Conflation;
-pub use self::copying::Had;
+pub use self::copying::{Had, NO_EVENT};
 
 /// Rows ahead of a session that its peer is remembered to have.
 const MAX_KNOWN: usize = 65_536;
@@ -133,6 +133,9 @@ pub struct Session {
     back_last: Option<Instant>,
     /// Where values were left out because newer ones were there.
     pub checked: Checked,
+    /// The first event that an application came to: those before it had been forgotten when it
+    /// began, and it was not handed them. [`NO_EVENT`]: it has come to none; zero: not known.
+    pub first_event: Position,
     /// Highest row ever handed over.
     pub handed_upto: Position,
     /// Flights that links have begun to carry, so that each knows which came before it.
@@ -196,6 +199,7 @@ impl Session {
             back_at: None,
             back_last: None,
             checked: Checked::default(),
+            first_event: Position::default(),
             handed_upto: Position::default(),
             carries: 0,
             answered: Vec::new(),
@@ -325,6 +329,7 @@ impl Session {
             Role::Peer(_) => Position::new(1),
             Role::Application(application) => application.from,
         };
+        self.first_event = NO_EVENT;
         self.flights.clear();
         self.known.clear();
         self.offers.clear();

@@ -275,6 +275,41 @@ fn who_comes_between_two_copies_and_wants_new_ones_is_handed_the_second() {
 }
 
 #[test]
+fn who_comes_when_an_event_is_forgotten_is_handed_the_copy_that_comes_later() {
+    for restarts in [false, true] {
+        let mut world = node();
+        world.config.store.history_max_bytes = 2_000;
+        world.crash();
+        let x = peer(&mut world, "x");
+        send(&mut world, x, &[event(3, "x", "e-1")]);
+        for n in 4..104 {
+            send(&mut world, x, &[Fields { group: "", ..event(n, "x", "other") }]);
+        }
+        assert!(world.store.messages().all(|message| message.id() != "e-1"), "it is forgotten");
+        let mut app = world.connect("client=pi-1");
+        world.settle();
+        let had = handed(&mut world, app);
+        assert!(!had.is_empty() && !ids(&had).contains(&"e-1"), "what is still there");
+        had.iter().for_each(|(_, delivery)| acknowledge(&mut world, app, *delivery));
+        if restarts {
+            world.pass(Duration::from_secs(1));
+            world.crash();
+            app = world.connect("client=pi-1");
+            world.settle();
+            assert!(handed(&mut world, app).is_empty(), "all is acknowledged");
+        }
+        let y = peer(&mut world, "y");
+        send(&mut world, y, &[event(200, "y", "e-1")]);
+        let copy = handed(&mut world, app);
+        assert_eq!(ids(&copy), ["e-1"], "after a restart: {restarts}");
+        acknowledge(&mut world, app, copy[0].1);
+        let z = peer(&mut world, "z");
+        send(&mut world, z, &[event(201, "z", "e-1")]);
+        assert!(handed(&mut world, app).is_empty(), "once");
+    }
+}
+
+#[test]
 fn who_publishes_through_two_nodes_is_not_handed_its_own_message() {
     let mut config = Config::new(NodeId::new("a").expect("a good name"));
     config.cluster_group = Some("g".into());

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use slipstream_core::admin::{AdminAnswer, AdminRequest};
 use slipstream_core::config::Config;
+use slipstream_core::event::Event;
 use slipstream_core::ids::{DeadLetterId, NodeId, Ticket};
 use slipstream_core::io::{CloseCode, Frame, Input, Protocol};
 use slipstream_core::store::StoreFailure;
@@ -613,6 +614,37 @@ fn an_absence_that_begins_while_the_clock_has_jumped_ends_no_session() {
     world.pass(Duration::from_secs(5));
     let sessions = world.status().sessions;
     assert!(sessions.iter().any(|session| session.name == "app:pi-1"), "{sessions:?}");
+}
+
+#[test]
+fn a_clock_that_is_set_right_between_two_starts_ends_no_session() {
+    const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
+    let mut world = World::new("a");
+    let right = world.now.wall;
+    // It starts a year behind, and has no past by which it could know.
+    world.now.wall = right.minus(YEAR);
+    world.crash();
+    let till = world.connect("keys=");
+    let app = world.connect("client=pi-1");
+    world.settle();
+    world.publish(till, "m-1", "order:1", "1");
+    world.settle();
+    world.text(app, r#"{"type":"ACK","deliveryId":1}"#);
+    world.pass(Duration::from_secs(1));
+    world.now.wall = right;
+    for message in ["m-2", "m-3"] {
+        // The date is mended for the starts after this one as well.
+        world.crash();
+        let till = world.connect("keys=");
+        world.settle();
+        world.publish(till, message, "order:1", "1");
+        world.settle();
+    }
+    let app = world.connect("client=pi-1");
+    world.settle();
+    assert_eq!(ids(&world.said(app)), ["m-3"], "it is the session that has acknowledged m-1");
+    let ended = |event: &Event| matches!(event, Event::SessionEnded { .. });
+    assert!(!world.events.iter().any(ended));
 }
 
 #[test]

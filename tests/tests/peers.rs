@@ -400,6 +400,31 @@ fn a_peer_whose_clock_was_wrong_is_believed_again_without_any_traffic() {
     assert_eq!(a.said(till)[0]["type"], "ACK");
 }
 
+#[test]
+fn a_clock_that_peers_say_was_set_right_ends_no_session() {
+    let (mut a, mut b) = (dialling("a"), World::new("b"));
+    let right = b.now.wall;
+    // b starts a year behind, and is set right while an application is away.
+    b.now.wall = right.minus(Duration::from_secs(365 * 24 * 3600));
+    b.crash();
+    let app = b.connect("client=pi-1");
+    b.settle();
+    b.lose(app);
+    b.pass(Duration::from_secs(1));
+    b.now.wall = right;
+    let wire = join(&mut a, &mut b);
+    carry(&mut a, &mut b, wire);
+    pass_together(&mut a, &mut b, wire, 30);
+    let till = b.connect("keys=");
+    b.publish(till, "m-1", "order:1", "1");
+    b.settle();
+    assert_eq!(b.said(till).pop().expect("an answer")["type"], "ACK", "the clock is believed");
+    b.crash();
+    b.pass(Duration::from_secs(5));
+    let sessions = b.status().sessions;
+    assert!(sessions.iter().any(|session| session.name == "app:pi-1"), "{sessions:?}");
+}
+
 fn pass_together(a: &mut World, b: &mut World, wire: slipstream_tests::world::Wire, seconds: u64) {
     for _ in 0..seconds {
         a.pass(Duration::from_secs(1));

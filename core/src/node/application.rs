@@ -16,7 +16,7 @@ use crate::json::{self, Request, Settle, Target};
 use crate::link::{Answer, AppLink, Link, Pending, State};
 use crate::rate::RateLimit;
 use crate::refusal::{Code, Refusal};
-use crate::session::{Application, Dirty, Role, Session, retry_wait};
+use crate::session::{Application, Dirty, NO_EVENT, Role, Session, retry_wait};
 use crate::wire::{self, PROTOCOL_VERSION, Welcome, Wire, records};
 
 use super::Node;
@@ -129,7 +129,11 @@ impl Node {
             from,
             replay,
         };
-        Ok(self.new_session(Role::Application(application), from))
+        let id = self.new_session(Role::Application(application), from);
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.first_event = NO_EVENT;
+        }
+        Ok(id)
     }
 
     /// A named session goes on. Other tags or keys than before: it begins again.

@@ -255,6 +255,10 @@ impl Carrier<'_> {
         row: &Row,
         json: Option<&mut Option<Bytes>>,
     ) {
+        let is_event = !row.message.kind().is_state();
+        if is_event && row.only.is_none() {
+            session.came_to_event(row.position);
+        }
         let known = !session.known.is_empty() && session.known.remove(&row.position);
         if known || !session.is_owed(row, &self.config.tags) || session.is_over(row) {
             return;
@@ -264,7 +268,6 @@ impl Carrier<'_> {
             session.passed.note(row.position, &row.message);
             return;
         }
-        let is_event = !row.message.kind().is_state();
         let mut flight = Flight { is_event, ..Flight::new(self.now.wall) };
         match session.had(row) {
             Had::Nothing(handed) => {

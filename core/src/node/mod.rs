@@ -305,6 +305,10 @@ impl Node {
             self.sessions.insert(id, session);
             self.arrange_write(id);
         }
+        // Between two starts, time that passed cannot be told from a clock that was set right.
+        if recovered.clock.wall().plus(self.config.store.session_ttl) <= now.wall {
+            self.begin_absences_anew();
+        }
         for (id, reason, count, bytes) in &recovered.dead_letters {
             if let Some(dead) = self.dead_of(*id) {
                 dead.insert(*reason, (*count, *bytes));

@@ -122,7 +122,9 @@ impl Node {
         self.timers.set_earlier(Timer::Upkeep, now + UPKEEP_INTERVAL);
         let peers = self.links.values().filter_map(|link| link.peer());
         let at = self.now;
-        self.clock.compare_with_peers(peers.map(|peer| peer.clock_offset_ms(at)));
+        if self.clock.compare_with_peers(peers.map(|peer| peer.clock_offset_ms(at))) {
+            self.begin_absences_anew();
+        }
         self.notice_clock();
         self.tell_mesh();
         self.compare_with_peers();
@@ -155,6 +157,18 @@ impl Node {
         if history && !self.log.is_committing() {
             self.commit_wanted = true;
             self.timers.set_earlier(Timer::Upkeep, now + MAKE_ROOM_INTERVAL);
+        }
+    }
+
+    /// Counts every absence from now on: the clock by which it was dated may have been wrong. All
+    /// records are written: once the node is killed, those of sessions with a link count as well.
+    pub(super) fn begin_absences_anew(&mut self) {
+        let wall = self.clock.estimate();
+        for session in self.sessions.values_mut().filter(|session| session.is_durable()) {
+            session.away_since = session.away_since.map(|_| wall);
+            session.touch(Dirty::Now);
+            self.dirty_now.insert(session.id);
+            self.commit_wanted = true;
         }
     }
 

@@ -3,7 +3,8 @@
 //!
 //! A copy that comes while the one before it is in flight waits with it. What stays true: whoever
 //! acknowledges one has acknowledged all, and a flight that is given up because its copy replaced
-//! it leaves the copy to be handed over.
+//! it leaves the copy to be handed over. Of an event that had been forgotten when the session
+//! began, it is handed the copy that comes later.
 
 use crate::ids::Position;
 use crate::store::Row;
@@ -21,14 +22,24 @@ pub enum Had {
     All,
 }
 
+/// The session has not come to an event yet.
+pub const NO_EVENT: Position = Position::new(u64::MAX);
+
 impl Session {
+    /// The session walks past an event. Events are forgotten in the order of the log, and none that
+    /// lies ahead of a session: behind the first one it has come to all of them.
+    pub fn came_to_event(&mut self, position: Position) {
+        self.first_event = self.first_event.min(position);
+    }
+
     /// What the session, an application's, has had of the message.
     pub fn had(&self, row: &Row) -> Had {
         let first = row.copy.and_then(|copy| copy.of);
-        let began = self.application().map(|application| application.from);
+        let is_state = row.message.kind().is_state();
+        let forgotten = if is_state { Position::default() } else { self.first_event };
+        let began = self.application().map(|application| application.from.max(forgotten));
         match (first, began) {
             (Some(first), Some(began)) if first >= began => {
-                let is_state = row.message.kind().is_state();
                 if self.flights.contains_key(&first) {
                     Had::Flight(first)
                 } else {

@@ -24,8 +24,8 @@ struct Record {
     node_tags: String,
 }
 
-/// Follows the record of a session that is conflated, or has left out what was not the newest.
-/// (Records grow at their end: what is not there has its default.)
+/// Follows the record of a session that is conflated, has left out what was not the newest, or came
+/// when events had been forgotten. (Records grow at their end: what is not there has its default.)
 #[derive(Serialize, Deserialize)]
 struct ConflationRecord {
     from: Position,
@@ -116,7 +116,11 @@ impl Session {
                 session.conflation = Conflation { from, upto: head, ..Conflation::default() };
             }
             if !rest.is_empty() {
-                session.checked.recover(postcard::from_bytes(rest).ok()?);
+                let (checked, rest) = postcard::take_from_bytes(rest).ok()?;
+                session.checked.recover(checked);
+                if !rest.is_empty() {
+                    session.first_event = postcard::from_bytes(rest).ok()?;
+                }
             }
         }
         session.disconnected(away_since);
@@ -160,12 +164,17 @@ impl Session {
         let mut state = postcard::to_allocvec(&Record { role, next, open, away_since, node_tags })
             .expect(encoded);
         let checked = self.checked.record();
-        if self.is_conflating() || !checked.is_empty() {
+        let has_first = self.application().is_some() && self.first_event != Position::default();
+        let has_checked = has_first || !checked.is_empty();
+        if self.is_conflating() || has_checked {
             let from = if self.is_conflating() { self.conflation.from } else { NOT_CONFLATED };
             state = postcard::to_extend(&ConflationRecord { from }, state).expect(encoded);
         }
-        if !checked.is_empty() {
+        if has_checked {
             state = postcard::to_extend(&checked, state).expect(encoded);
+        }
+        if has_first {
+            state = postcard::to_extend(&self.first_event, state).expect(encoded);
         }
         Some(SessionRecord {
             id: self.id,

@@ -504,12 +504,16 @@ fn sessions() -> Vec<(&'static str, Session)> {
     named.flights.insert(Position::new(250), flight);
     let mut conflated = Session::new(id, peer.clone(), next, repeats());
     conflated.conflate(Position::new(400));
+    let role = application(None, None, AckMode::Manual);
+    let mut late = Session::new(id, role, next, repeats());
+    late.first_event = Position::new(200);
     let keys = Some(vec!["order:".into(), "é".into()]);
     let role = application(Some("aws,gcp"), keys, AckMode::Auto);
     vec![
         ("session.peer", Session::new(id, peer, next, repeats())),
         ("session.peer.conflated", conflated),
         ("session.application", named),
+        ("session.application.late", late),
         ("session.application.filtered", Session::new(id, role, next, repeats())),
     ]
 }
