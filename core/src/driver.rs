@@ -196,10 +196,8 @@ impl<O> Driver<O> {
 
 #[cfg(test)]
 mod tests {
-    use alloc::sync::Arc;
     use alloc::vec::Vec;
     use core::task::{Context, Poll, Waker};
-    use std::sync::Mutex;
 
     use super::*;
     use crate::admin::AdminRequest;
@@ -210,21 +208,9 @@ mod tests {
     use crate::ids::{DeadLetterId, Incarnation, NodeId, Position, SessionId, StoreId};
     use crate::io::{End, Frame, Protocol};
     use crate::line::{Flow, Line};
-    use crate::shared::{Lock, Once, Shared, Source, Wakes};
+    use crate::shared::{Once, Shared, Source, share};
     use crate::store::{Committed, Recovered, Usage};
     use crate::time::WallMs;
-
-    struct Locked<T>(Mutex<T>);
-
-    impl<T: Send> Lock<T> for Locked<T> {
-        fn with(&self, run: &mut dyn FnMut(&mut T)) {
-            run(&mut self.0.lock().expect("one thread"));
-        }
-    }
-
-    fn share<T: Wakes + Send + 'static>(what: T) -> Shared<T> {
-        Shared::new(Arc::new(Locked(Mutex::new(what))))
-    }
 
     fn at(seconds: u64) -> Now {
         let instant = Instant::from_micros(seconds * 1_000_000);

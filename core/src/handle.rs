@@ -22,7 +22,6 @@ use crate::tags::TagSet;
 /// Clones are for the same node; it goes on when all are dropped.
 #[derive(Debug, Clone)]
 pub struct Handle<H: Host> {
-    host: H,
     local_addr: SocketAddr,
     exit: Shared<Once<Exit>>,
     client: Client<H>,
@@ -39,7 +38,7 @@ impl<H: Host> Deref for Handle<H> {
 impl<H: Host> Handle<H> {
     /// Of a node that has started, and will tell `exit` how it has ended.
     pub fn of(client: Client<H>, local_addr: SocketAddr, exit: Shared<Once<Exit>>) -> Self {
-        Self { host: client.host().clone(), local_addr, exit, client }
+        Self { local_addr, exit, client }
     }
 
     /// The client of this node, as a value of its own.
@@ -65,7 +64,7 @@ impl<H: Host> Handle<H> {
     /// # Errors
     /// [`NodeGone`] if the node has ended.
     pub async fn reconfigure(&self, peers: Vec<String>, tags: TagSet) -> Result<(), NodeGone> {
-        self.host.give(Request::Input(Input::Reconfigure { peers, tags })).await
+        self.client.host().give(Request::Input(Input::Reconfigure { peers, tags })).await
     }
 
     /// Returns when the loop has turned and the store's thread has answered. For as long as that
@@ -95,7 +94,7 @@ impl<H: Host> Handle<H> {
     /// [`NodeGone`] if the node has ended.
     pub async fn events(&self) -> Result<H::Stream<Watcher>, NodeGone> {
         let feed = H::share(Feed::default());
-        self.host.give(Request::Watch(feed.clone())).await?;
+        self.client.host().give(Request::Watch(feed.clone())).await?;
         Ok(Watcher::of(feed).into())
     }
 
@@ -105,7 +104,7 @@ impl<H: Host> Handle<H> {
     /// # Errors
     /// [`NodeGone`] if the node has ended.
     pub async fn stop(&self) -> Result<(), NodeGone> {
-        self.host.give(Request::Input(Input::ShutDown)).await
+        self.client.host().give(Request::Input(Input::ShutDown)).await
     }
 
     /// [`Handle::stop`], and [`Handle::ended`].
@@ -125,7 +124,7 @@ impl<H: Host> Handle<H> {
         ask: impl FnOnce(Promise<Result<T, NodeGone>>) -> Request,
     ) -> Result<T, NodeGone> {
         let answer = H::share(Once::default());
-        self.host.give(ask(Promise::of(answer.clone(), Err(NodeGone)))).await?;
+        self.client.host().give(ask(Promise::of(answer.clone(), Err(NodeGone)))).await?;
         answer.wait(Once::poll).await
     }
 }

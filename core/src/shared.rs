@@ -20,6 +20,23 @@ pub trait Lock<T>: Send + Sync {
     fn with(&self, run: &mut dyn FnMut(&mut T));
 }
 
+/// Behind a lock for the tests, each of which is one thread: what holds two of them would wait for
+/// ever, and is found.
+#[cfg(test)]
+pub(crate) fn share<T: Wakes + Send + 'static>(what: T) -> Shared<T> {
+    struct Free<T>(std::sync::Mutex<T>);
+
+    impl<T: Send> Lock<T> for Free<T> {
+        fn with(&self, run: &mut dyn FnMut(&mut T)) {
+            let mut free =
+                self.0.try_lock().expect("it was locked by whom it has woken, or dropped");
+            run(&mut free);
+        }
+    }
+
+    Shared::new(Arc::new(Free(std::sync::Mutex::new(what))))
+}
+
 /// What leaves wakers behind.
 pub trait Wakes {
     /// The wakers of those who are to look again.

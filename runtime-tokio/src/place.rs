@@ -94,17 +94,17 @@ impl Place {
 
     /// Opens a connection, and reports what came of it.
     fn open(&self, service: &Service, inputs: Inputs) -> impl Future<Output = ()> + use<> {
-        let (place, filter, options) = (self.0.clone(), service.filter(), service.options());
-        let (query, limits, token) = (filter.query(), options.limits(), options.token.clone());
+        let (place, filter) = (self.0.clone(), service.filter().clone());
+        let (limits, token) = (service.options().limits(), service.options().token.clone());
         async move {
             match place {
                 At::There(url) => {
-                    let url = format!("{url}?{query}");
+                    let url = filter.url(&url);
                     dial::run(DialId::default(), url, token, limits, inputs).await;
                 }
                 At::Here(node) => {
                     let (here, there) = Opened::pair(limits.max_frame_bytes());
-                    let there = Box::new(there.up("this process".into(), query));
+                    let there = Box::new(there.up("this process".into(), filter.query()));
                     let incoming = match node.send(Incoming::Opened(there)).await {
                         Ok(()) => Incoming::Opened(Box::new(here)),
                         Err(_) => Incoming::NotOpened(DialId::default(), Ended::Here.into()),

@@ -12,21 +12,11 @@ use std::sync::Mutex;
 
 use super::super::handles::{Delivery as Handed, Publisher, Receiver};
 use super::*;
-use crate::shared::{Lock, Shared};
-
-/// A lock that nobody ever finds taken: all of this is one thread, so that would be for ever.
-struct Free<T>(Mutex<T>);
-
-impl<T: Send> Lock<T> for Free<T> {
-    fn with(&self, run: &mut dyn FnMut(&mut T)) {
-        run(&mut self.0.try_lock().expect("it was locked by whom it has woken, or dropped"));
-    }
-}
+use crate::shared::{Shared, share};
 
 fn application(named: bool, receives: bool, window: usize) -> Shared<Application> {
     let settings = Settings { window, ..session(named).settings };
-    let application = Application::new(settings, receives, 42, NOW);
-    Shared::new(Arc::new(Free(Mutex::new(application))))
+    share(Application::new(settings, receives, 42, NOW))
 }
 
 /// A waker that remembers, and looks at the application while it wakes and when it is dropped.

@@ -1,10 +1,8 @@
 //! The task of an application and its connections, on a clock that is set by hand.
 
-use alloc::sync::Arc;
 use alloc::vec;
 use core::future::Future;
 use core::task::{Context, Poll, Waker};
-use std::sync::Mutex;
 
 use super::super::handles::{Pending, Publisher};
 use super::super::service::{Service, Step};
@@ -14,19 +12,7 @@ use crate::incoming::Incoming;
 use crate::io::Input;
 use crate::line::Line;
 use crate::links::Link;
-use crate::shared::{Lock, Once, Promise, Shared, Wakes};
-
-struct Locked<T>(Mutex<T>);
-
-impl<T: Send> Lock<T> for Locked<T> {
-    fn with(&self, run: &mut dyn FnMut(&mut T)) {
-        run(&mut self.0.try_lock().expect("nobody holds two of them"));
-    }
-}
-
-fn share<T: Wakes + Send + 'static>(what: T) -> Shared<T> {
-    Shared::new(Arc::new(Locked(Mutex::new(what))))
-}
+use crate::shared::{Once, Promise, Shared, share};
 
 fn at(seconds: u64) -> Instant {
     Instant::from_micros(seconds * 1_000_000)
