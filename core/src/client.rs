@@ -17,6 +17,7 @@ mod hands;
 mod json;
 mod opening;
 mod options;
+mod place;
 mod publication;
 mod questions;
 mod reading;

@@ -7,12 +7,13 @@ use core::net::SocketAddr;
 use core::ops::Deref;
 
 use crate::admin::{AdminAnswer, AdminRequest, Status};
-use crate::client::Client;
+use crate::client::{Client, ClientOptions};
+use crate::connection::{Incoming, Inputs};
 use crate::exit::{Exit, NodeGone};
 use crate::feed::{Feed, Watcher};
-use crate::host::Host;
 use crate::incoming::Request;
 use crate::io::Input;
+use crate::runtime::Runtime;
 use crate::shared::{Once, Promise, Shared};
 use crate::tags::TagSet;
 
@@ -21,28 +22,35 @@ use crate::tags::TagSet;
 ///
 /// Clones are for the same node; it goes on when all are dropped.
 #[derive(Debug, Clone)]
-pub struct Handle<H: Host> {
+pub struct Handle<R: Runtime> {
     local_addr: SocketAddr,
+    inputs: Inputs<R>,
     exit: Shared<Once<Exit>>,
-    client: Client<H>,
+    client: Client<R>,
 }
 
-impl<H: Host> Deref for Handle<H> {
-    type Target = Client<H>;
+impl<R: Runtime> Deref for Handle<R> {
+    type Target = Client<R>;
 
-    fn deref(&self) -> &Client<H> {
+    fn deref(&self) -> &Client<R> {
         &self.client
     }
 }
 
-impl<H: Host> Handle<H> {
-    /// Of a node that has started, and will tell `exit` how it has ended.
-    pub fn of(client: Client<H>, local_addr: SocketAddr, exit: Shared<Once<Exit>>) -> Self {
-        Self { local_addr, exit, client }
+impl<R: Runtime> Handle<R> {
+    /// Of a node that listens there, takes these inputs, and will tell `exit` how it has ended.
+    pub fn new(
+        local_addr: SocketAddr,
+        inputs: Inputs<R>,
+        exit: Shared<Once<Exit>>,
+        options: ClientOptions,
+    ) -> Self {
+        let client = Client::here(inputs.clone(), options);
+        Self { local_addr, inputs, exit, client }
     }
 
     /// The client of this node, as a value of its own.
-    pub fn client(&self) -> &Client<H> {
+    pub fn client(&self) -> &Client<R> {
         &self.client
     }
 
@@ -64,7 +72,7 @@ impl<H: Host> Handle<H> {
     /// # Errors
     /// [`NodeGone`] if the node has ended.
     pub async fn reconfigure(&self, peers: Vec<String>, tags: TagSet) -> Result<(), NodeGone> {
-        self.client.host().give(Request::Input(Input::Reconfigure { peers, tags })).await
+        self.give(Request::Input(Input::Reconfigure { peers, tags })).await
     }
 
     /// Returns when the loop has turned and the store's thread has answered. For as long as that
@@ -92,9 +100,9 @@ impl<H: Host> Handle<H> {
     ///
     /// # Errors
     /// [`NodeGone`] if the node has ended.
-    pub async fn events(&self) -> Result<H::Stream<Watcher>, NodeGone> {
-        let feed = H::share(Feed::default());
-        self.client.host().give(Request::Watch(feed.clone())).await?;
+    pub async fn events(&self) -> Result<R::Stream<Watcher>, NodeGone> {
+        let feed = R::share(Feed::default());
+        self.give(Request::Watch(feed.clone())).await?;
         Ok(Watcher::of(feed).into())
     }
 
@@ -104,7 +112,7 @@ impl<H: Host> Handle<H> {
     /// # Errors
     /// [`NodeGone`] if the node has ended.
     pub async fn stop(&self) -> Result<(), NodeGone> {
-        self.client.host().give(Request::Input(Input::ShutDown)).await
+        self.give(Request::Input(Input::ShutDown)).await
     }
 
     /// [`Handle::stop`], and [`Handle::ended`].
@@ -119,12 +127,16 @@ impl<H: Host> Handle<H> {
         self.exit.wait(Once::poll).await
     }
 
+    async fn give(&self, request: Request) -> Result<(), NodeGone> {
+        self.inputs.send(Incoming::<R>::Asked(request)).await.map_err(|_| NodeGone)
+    }
+
     async fn ask<T: Clone + Send + 'static>(
         &self,
         ask: impl FnOnce(Promise<Result<T, NodeGone>>) -> Request,
     ) -> Result<T, NodeGone> {
-        let answer = H::share(Once::default());
-        self.client.host().give(ask(Promise::of(answer.clone(), Err(NodeGone)))).await?;
+        let answer = R::share(Once::default());
+        self.give(ask(Promise::of(answer.clone(), Err(NodeGone)))).await?;
         answer.wait(Once::poll).await
     }
 }

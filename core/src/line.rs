@@ -64,6 +64,11 @@ impl Gathered {
         }
     }
 
+    /// Whether nothing was there.
+    pub fn is_empty(&self) -> bool {
+        self.frames.is_empty() && self.end.is_none()
+    }
+
     /// Whether nothing comes any more.
     pub fn is_last(&self) -> bool {
         self.end.is_some()
@@ -93,6 +98,7 @@ pub struct Line {
     pongs: Vec<Bytes>,
     paused: bool,
     end: Option<End>,
+    is_shut: bool,
     writer: Option<Waker>,
     reader: Option<Waker>,
     closer: Option<Waker>,
@@ -200,6 +206,21 @@ impl Line {
             return Poll::Ready(end.clone());
         }
         keep(&mut self.closer, cx.waker(), &mut self.woken);
+        Poll::Pending
+    }
+
+    /// Nothing is sent any more.
+    pub(crate) fn shut(&mut self) {
+        self.is_shut = true;
+        self.woken.extend(self.reader.take());
+    }
+
+    /// Ready when nothing is sent any more. For whoever asked for the flow before.
+    pub(crate) fn poll_shut(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.is_shut {
+            return Poll::Ready(());
+        }
+        keep(&mut self.reader, cx.waker(), &mut self.woken);
         Poll::Pending
     }
 

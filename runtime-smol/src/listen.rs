@@ -13,78 +13,75 @@ use async_tungstenite::tungstenite::error::Error;
 use async_tungstenite::tungstenite::handshake::server::{Request, create_response, write_response};
 use async_tungstenite::tungstenite::http::HeaderValue;
 use async_tungstenite::tungstenite::protocol::Role;
-use slipstream_core::io::{Close, CloseCode, Protocol};
-use slipstream_core::upgrade::{Refusal, Rules};
+use slipstream_core::connection::{self, Opened};
+use slipstream_core::io::Protocol;
+use slipstream_core::runtime::{Runtime, first, sleep, within};
+use slipstream_core::shared::{Once, Shared};
+use slipstream_core::upgrade::{Refusal, Rules, Slot, Slots};
 use smol::io::{AsyncReadExt, AsyncWriteExt};
-use smol::lock::{Semaphore, SemaphoreGuardArc};
 use smol::net::{TcpListener, TcpStream};
 
 use crate::dial::{HeadError, read_head};
-use crate::link::{self, Incoming, Inputs, Opened};
-use crate::stand_ins::{bounded, sleep, spawn, timeout};
+use crate::runtime::{Inputs, Smol};
+use crate::socket::Socket;
 
-/// Connections beyond the limit that are upgraded, so that they can be told about it.
-const TURNED_AWAY_AT_ONCE: usize = 64;
 /// How long accepting rests when the system refuses, for want of descriptors for example.
 const REST: Duration = Duration::from_millis(200);
 
-/// Accepts for ever; ends with its task.
-pub(crate) async fn run(listener: TcpListener, rules: Rules, inputs: Inputs) {
-    let slots = Arc::new(Semaphore::new(rules.limits.max_connections));
-    let spare = Arc::new(Semaphore::new(TURNED_AWAY_AT_ONCE));
-    let rules = Arc::new(rules);
-    loop {
-        match listener.accept().await {
-            Ok((stream, remote)) => {
-                let slot = match slots.try_acquire_arc() {
-                    Some(slot) => (slot, true),
-                    None => match spare.try_acquire_arc() {
-                        Some(spare) => (spare, false),
-                        None => continue,
-                    },
-                };
-                let (rules, inputs) = (rules.clone(), inputs.clone());
-                spawn(async move { welcome(stream, remote, slot, &rules, inputs).await });
-            }
-            Err(error) => {
-                tracing::warn!(
-                    target: "slipstream",
-                    %error,
-                    "cannot accept connections for a moment; is the limit of open files too low?"
-                );
-                sleep(REST).await;
+/// Accepts until `deaf` is kept.
+pub(crate) async fn run(
+    listener: TcpListener,
+    rules: Rules,
+    inputs: Inputs,
+    deaf: Shared<Once<()>>,
+) {
+    let (slots, rules) = (Smol::share(Slots::new(&rules.limits)), Arc::new(rules));
+    let accepting = async {
+        loop {
+            match listener.accept().await {
+                Ok((stream, remote)) => {
+                    if let Some(slot) = Slot::take(&slots) {
+                        let (rules, inputs) = (rules.clone(), inputs.clone());
+                        Smol::spawn(welcome(stream, remote, slot, rules, inputs));
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(
+                        target: "slipstream",
+                        %error,
+                        "cannot accept connections for a moment; is the limit of open files too \
+                         low?"
+                    );
+                    sleep::<Smol>(REST).await;
+                }
             }
         }
-    }
+    };
+    first(deaf.wait(Once::poll), accepting).await;
 }
 
-/// Upgrades a connection in time, and hands it to the loop, or closes it if there is no room.
+/// Upgrades a connection in time.
 async fn welcome(
     stream: TcpStream,
     remote: SocketAddr,
-    (slot, kept): (SemaphoreGuardArc, bool),
-    rules: &Rules,
+    slot: Slot,
+    rules: Arc<Rules>,
     inputs: Inputs,
 ) {
     let remote = remote.to_string();
-    let upgrading = upgrade(stream, &remote, rules);
-    let Some(upgraded) = timeout(rules.limits.handshake_timeout, upgrading).await else {
-        tracing::debug!(target: "slipstream", remote, "no upgrade request in time");
-        return;
-    };
-    let Some(opened) = upgraded.map(|opened| Opened { slot: Some(slot), ..opened }) else { return };
-    if kept {
-        // A loop that is gone needs to know nothing.
-        let _ = inputs.send(Incoming::Opened(Box::new(opened))).await;
-    } else {
-        let reason = "too many connections (limits.max_connections)".into();
-        let (nobody, _) = bounded(1);
-        link::open(opened, nobody).close(Close { code: CloseCode::Limit, reason });
+    let upgrading = upgrade(stream, &remote, &rules);
+    match within::<Smol, _>(rules.limits.handshake_timeout, upgrading).await {
+        Some(Some(opened)) => {
+            let opened = Opened { slot: Some(slot), ..opened };
+            connection::accept::<Smol>(opened, inputs).await;
+        }
+        Some(None) => {}
+        None => tracing::debug!(target: "slipstream", remote, "no upgrade request in time"),
     }
 }
 
 /// Reads the request and answers it; `None` if it was refused or the connection was lost.
-async fn upgrade(mut stream: TcpStream, remote: &str, rules: &Rules) -> Option<Opened> {
+async fn upgrade(mut stream: TcpStream, remote: &str, rules: &Rules) -> Option<Opened<Socket>> {
     let (request, rest) = match read_head::<Request>(&mut stream).await {
         Ok(head) => head,
         Err(HeadError::Bad(reason)) => return refuse(stream, &Refusal::bad(reason)).await,
@@ -95,9 +92,9 @@ async fn upgrade(mut stream: TcpStream, remote: &str, rules: &Rules) -> Option<O
         Err(refusal) => return refuse(stream, &refusal).await,
     };
     stream.write_all(&response).await.ok()?;
-    let largest = rules.limits.max_frame_bytes();
-    let opened = Opened::tcp(stream, rest, Role::Server, largest, protocol);
-    Some(opened.up(remote.into(), request.uri().query().unwrap_or_default().into()))
+    let socket = Socket::tcp(stream, rest, Role::Server, rules.limits.max_frame_bytes());
+    let query = request.uri().query().unwrap_or_default();
+    Some(Opened::new(socket, protocol, remote.into(), query.into()))
 }
 
 /// Whether a request may be upgraded: the protocol agreed on and the response.
@@ -117,7 +114,7 @@ fn judge(request: &Request, rules: &Rules) -> Result<(Protocol, Vec<u8>), Refusa
 }
 
 /// Answers a request that is not upgraded, and closes.
-async fn refuse(mut stream: TcpStream, refusal: &Refusal) -> Option<Opened> {
+async fn refuse(mut stream: TcpStream, refusal: &Refusal) -> Option<Opened<Socket>> {
     let Refusal { status, reason } = refusal;
     tracing::debug!(target: "slipstream", status, reason, "refused a connection");
     let response = refusal.response();

@@ -8,7 +8,7 @@ mod runtime {
     pub(super) use smol::io::{AsyncReadExt, AsyncWriteExt};
     pub(super) use smol::net::{TcpListener, TcpStream};
 
-    pub(super) use crate::stand_ins::{Receiver, Sender, bounded as channel, spawn, timeout};
+    pub(super) use crate::runtime::Smol as Runtime;
 
     pub(super) fn run(test: impl Future<Output = ()>) {
         smol::block_on(test);

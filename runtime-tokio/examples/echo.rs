@@ -13,28 +13,33 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use slipstream_core::channel::{self, Receiver};
 use slipstream_core::config::Limits;
+use slipstream_core::connection::{connect, open};
 use slipstream_core::ids::LinkId;
 use slipstream_core::io::{Frame, Input, Protocol};
 use slipstream_core::links::Links;
+use slipstream_core::runtime::{Runtime, within};
+use slipstream_core::shared::Once;
 use slipstream_core::upgrade::Rules;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
-use tokio::time::timeout;
 
-use crate::dial::connect;
-use crate::link::Incoming;
+use crate::runtime::{Incoming, Inputs, Tokio};
 
 #[expect(dead_code, reason = "the shell uses more of it than this program")]
 #[path = "../src/dial.rs"]
 mod dial;
 #[path = "../src/halves.rs"]
 mod halves;
-#[expect(dead_code, reason = "the shell uses more of it than this program")]
-#[path = "../src/link.rs"]
-mod link;
 #[path = "../src/listen.rs"]
 mod listen;
+#[expect(dead_code, reason = "the shell uses more of it than this program")]
+#[path = "../src/runtime.rs"]
+mod runtime;
+#[path = "../src/socket.rs"]
+mod socket;
+#[path = "../src/stream.rs"]
+mod stream;
 
 /// Largest message of the suite: 16 MiB. A frame may be four times as large as a value.
 const MAX_VALUE_BYTES: usize = 4 << 20;
@@ -67,7 +72,8 @@ async fn serve() -> Result<(), Failure> {
     println!("{}", listener.local_addr()?);
     let mut echo = Echo::new();
     let rules = Rules { allowed_origins: Vec::new(), loopback: true, limits: limits() };
-    tokio::spawn(listen::run(listener, rules, echo.sender.clone()));
+    let never = Tokio::share(Once::default());
+    Tokio::spawn(listen::run(listener, rules, echo.sender.clone(), never));
     loop {
         echo.turn().await;
     }
@@ -86,7 +92,7 @@ async fn drive(suite: &str) -> Result<(), Failure> {
 
 /// Connects and echoes until the connection ends. Returns the first text that came.
 async fn visit(url: &str) -> Result<Bytes, Failure> {
-    let opened = connect(url, Protocol::Json, None, &limits()).await?;
+    let opened = connect::<Tokio>(url, Protocol::Json, None, &limits()).await?;
     let mut echo = Echo::new();
     echo.take(Incoming::Opened(Box::new(opened)));
     let ended = async {
@@ -94,26 +100,26 @@ async fn visit(url: &str) -> Result<Bytes, Failure> {
             echo.turn().await;
         }
     };
-    timeout(CASE, ended).await.map_err(|_| format!("{url} takes too long"))?;
+    within::<Tokio, _>(CASE, ended).await.ok_or_else(|| format!("{url} takes too long"))?;
     Ok(echo.first)
 }
 
 /// The loop that owns the connections, in the place of the shell's.
 struct Echo {
-    sender: mpsc::Sender<Incoming>,
-    inputs: mpsc::Receiver<Incoming>,
+    sender: Inputs,
+    inputs: Receiver<Incoming>,
     links: Links,
     first: Bytes,
 }
 
 impl Echo {
     fn new() -> Self {
-        let (sender, inputs) = mpsc::channel(INPUTS);
+        let (sender, inputs) = channel::bounded::<Tokio, _>(INPUTS);
         Self { sender, inputs, links: Links::default(), first: Bytes::new() }
     }
 
     async fn turn(&mut self) {
-        let incoming = self.inputs.recv().await.expect("a sender is held here");
+        let incoming = self.inputs.next().await;
         self.take(incoming);
         self.links.flush();
     }
@@ -123,7 +129,7 @@ impl Echo {
             Incoming::Opened(mut opened) => {
                 let id = self.links.next_id();
                 opened.up.link = id;
-                self.links.insert(id, link::open(*opened, self.sender.clone()));
+                self.links.insert(id, open::<Tokio>(*opened, self.sender.clone()));
             }
             Incoming::Received(id, frames, end) => {
                 for frame in frames {

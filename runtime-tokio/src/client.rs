@@ -19,7 +19,7 @@ pub use slipstream_core::client::{
 pub use slipstream_core::config::{Durability, Heartbeat, Reconnect};
 pub use slipstream_core::message::Kind;
 
-use crate::place::Place;
+use crate::runtime::Tokio;
 use crate::stream::Stream;
 
 /// Publishes, reads and subscribes at one node. Clones are the same client.
@@ -41,7 +41,7 @@ use crate::stream::Stream;
 /// # Ok(())
 /// # }
 /// ```
-pub type Client = slipstream_core::client::Client<Place>;
+pub type Client = slipstream_core::client::Client<Tokio>;
 
 /// A stream of deliveries, with the methods of a [`Receiver`].
 pub type Subscription = Stream<Receiver>;

@@ -1,7 +1,7 @@
 //! Opens connections: to the peers that the node wants, and for the client.
 //!
-//! One deadline stands over name lookup, TCP and the upgrade. What fails is told in words that
-//! name the cause; who tries again, and when, is decided elsewhere.
+//! What fails is told in words that name the cause. How long that may take, who tries again, and
+//! when, is decided elsewhere.
 
 use std::io;
 
@@ -14,57 +14,24 @@ use async_tungstenite::tungstenite::http::Uri;
 use async_tungstenite::tungstenite::protocol::Role;
 use slipstream_core::client::ConnectError;
 use slipstream_core::config::Limits;
-use slipstream_core::ids::DialId;
+use slipstream_core::connection::Opened;
 use slipstream_core::io::Protocol;
 use slipstream_core::upgrade::check;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
 
-use crate::link::{Incoming, Inputs, Opened};
+use crate::socket::Socket;
 
-/// Dials a node and reports what came of it.
-pub(crate) async fn run(
-    dial: DialId,
-    url: String,
-    token: Option<String>,
-    limits: Limits,
-    inputs: Inputs,
-) {
-    let incoming = match connect(&url, Protocol::Postcard, token.as_deref(), &limits).await {
-        Ok(mut opened) => {
-            opened.up.dial = Some(dial);
-            Incoming::Opened(Box::new(opened))
-        }
-        Err(error) => Incoming::NotOpened(dial, error),
-    };
-    // A loop that is gone needs to know nothing.
-    let _ = inputs.send(incoming).await;
-}
-
-/// Opens a connection that speaks `protocol`, within `limits.handshake_timeout`.
+/// Opens a connection that speaks `protocol`.
 ///
 /// # Errors
 /// [`ConnectError`] says what failed and what to look at.
-pub(crate) async fn connect(
+pub(crate) async fn open(
     url: &str,
     protocol: Protocol,
     token: Option<&str>,
     limits: &Limits,
-) -> Result<Opened, ConnectError> {
-    let deadline = limits.handshake_timeout;
-    match timeout(deadline, upgrade(url, protocol, token, limits)).await {
-        Ok(opened) => opened,
-        Err(_) => Err(ConnectError::TimedOut(deadline)),
-    }
-}
-
-async fn upgrade(
-    url: &str,
-    protocol: Protocol,
-    token: Option<&str>,
-    limits: &Limits,
-) -> Result<Opened, ConnectError> {
+) -> Result<Opened<Socket>, ConnectError> {
     let (uri, host, port) = parse(url)?;
     let query = uri.query().unwrap_or_default().to_owned();
     let request = request(uri, protocol, token).map_err(|_| bad(url))?;
@@ -80,8 +47,8 @@ async fn upgrade(
     let header = |name| response.headers().get(name).and_then(|header| header.to_str().ok());
     let accept = derive_accept_key(key.as_bytes());
     check(response.status().as_u16(), header, &accept, protocol, &rest)?;
-    let opened = Opened::tcp(stream, rest, Role::Client, limits.max_frame_bytes(), protocol);
-    Ok(opened.up(format!("{host}:{port}"), query))
+    let socket = Socket::tcp(stream, rest, Role::Client, limits.max_frame_bytes());
+    Ok(Opened::new(socket, protocol, format!("{host}:{port}"), query))
 }
 
 fn unreachable(error: io::Error) -> ConnectError {

@@ -5,7 +5,7 @@
 //! and the close codes 1002, 1007 and 4413 for what cannot be read at all. The library would drop
 //! the connection without them.
 
-use std::future::poll_fn;
+use std::fmt::Display;
 use std::task::{Context, Poll};
 
 use async_tungstenite::WebSocketStream;
@@ -16,17 +16,12 @@ use async_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use async_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSocketConfig};
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use slipstream_core::ids::LinkId;
-use slipstream_core::io::{End, Frame, Input, Protocol};
-use slipstream_core::line::{Flow, Gathered, Line};
-use slipstream_core::shared::Shared;
+use slipstream_core::connection;
+use slipstream_core::io::{End, Frame, Protocol};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Empty, Join, Sink, empty, join, sink};
 
-use crate::link::{Incoming, Inputs, Read, Write};
+use crate::socket::{Read, Write};
 
-/// A writer that sent more than this at once gives the memory back: the buffer that held it would
-/// keep its size for the life of the connection.
-const LARGE: usize = 1024 * 1024;
 /// Bytes that are gathered before the socket is given them.
 const WRITE_BUFFER: usize = 64 * 1024;
 /// One read from the socket, and memory that every connection has. Measured with frames from 256
@@ -37,7 +32,7 @@ const READ_BUFFER_JSON: usize = 8 * 1024;
 
 /// The half that writes. Its codec never reads.
 #[derive(Debug)]
-pub(crate) struct Writer {
+pub struct Writer {
     socket: WebSocketStream<TokioAdapter<Join<Empty, Box<dyn Write>>>>,
     role: Role,
     largest: usize,
@@ -55,52 +50,32 @@ impl Writer {
         let socket = WebSocketStream::from_raw_socket(half, role, Some(config)).await;
         Self { socket, role, largest }
     }
+}
 
-    /// Sends frames.
-    pub(crate) async fn send(
-        &mut self,
-        frames: impl IntoIterator<Item = Frame>,
-    ) -> Result<(), End> {
-        let lost = |error: Error| End::silent(format!("cannot send: {error}"));
+impl connection::Writer for Writer {
+    async fn send(&mut self, frames: impl Iterator<Item = Frame> + Send) -> Result<(), End> {
         for frame in frames {
             self.socket.feed(message(frame)).await.map_err(lost)?;
         }
         self.socket.flush().await.map_err(lost)
     }
 
-    /// Sends what is queued until the end is ordered, then the close frame.
-    pub(crate) async fn run(
-        mut self,
-        id: LinkId,
-        inputs: &Inputs,
-        line: &Shared<Line>,
-    ) -> Result<(), End> {
-        let mut batch = Vec::new();
-        while let Some((frames, cost)) = line.wait(|it, cx| it.poll_outgoing(cx, &mut batch)).await
-        {
-            self.send(batch.drain(..)).await?;
-            let sent = Input::Sent { link: id, frames, cost };
-            if frames > 0 && inputs.send(Incoming::Input(sent)).await.is_err() {
-                break;
-            }
-            if cost > LARGE {
-                let (_, write) = self.socket.into_inner().into_inner().into_inner();
-                self = Self::new(write, self.role, self.largest).await;
-            }
-        }
-        // The other side may have gone first.
-        let _ = self.farewell(&line.with(|line| line.ended())).await;
-        Ok(())
-    }
-
-    /// Sends the close frame, if there is one, and shuts the sending side.
-    pub(crate) async fn farewell(&mut self, end: &End) -> Result<(), Error> {
+    async fn farewell(&mut self, end: &End) -> Result<(), End> {
         if let Some((code, reason)) = end.close_frame() {
             let close = CloseFrame { code: code.into(), reason: reason.into() };
-            self.socket.close(Some(close)).await?;
+            self.socket.close(Some(close)).await.map_err(lost)?;
         }
-        Ok(self.socket.get_mut().get_mut().shutdown().await?)
+        self.socket.get_mut().get_mut().shutdown().await.map_err(lost)
     }
+
+    async fn renewed(self) -> Self {
+        let (_, write) = self.socket.into_inner().into_inner().into_inner();
+        Self::new(write, self.role, self.largest).await
+    }
+}
+
+fn lost(error: impl Display) -> End {
+    End::silent(format!("cannot send: {error}"))
 }
 
 /// A frame as the library takes it. Text goes in as a raw frame: it is known to be UTF-8.
@@ -117,7 +92,7 @@ fn message(frame: Frame) -> Message {
 
 /// The half that reads. What its codec writes by itself goes nowhere.
 #[derive(Debug)]
-pub(crate) struct Reader {
+pub struct Reader {
     socket: WebSocketStream<TokioAdapter<Join<Box<dyn Read>, Sink>>>,
 }
 
@@ -143,12 +118,9 @@ impl Reader {
         let socket = WebSocketStream::from_partially_read(half, rest, role, Some(config)).await;
         Self { socket }
     }
+}
 
-    /// The next frame, or how the link ends.
-    pub(crate) async fn next(&mut self) -> Result<Frame, End> {
-        poll_fn(|cx| self.poll_next(cx)).await
-    }
-
+impl connection::Reader for Reader {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Frame, End>> {
         self.socket.poll_next_unpin(cx).map(|next| match next {
             Some(Ok(message)) => frame(message),
@@ -157,34 +129,6 @@ impl Reader {
         })
     }
 
-    /// Hands on what arrives, as much at a time as is there, until the end. The end is for the
-    /// loop to order: what came before it is answered before the close frame.
-    pub(crate) async fn run(mut self, id: LinkId, inputs: Inputs, line: Shared<Line>) {
-        let mut flow = line.with(|line| line.flow());
-        while flow != Flow::Over {
-            let first = tokio::select! {
-                biased;
-                now = line.wait(|line, cx| line.poll_flow(flow, cx)) => {
-                    flow = now;
-                    continue;
-                }
-                first = self.next(), if flow == Flow::Read => first,
-            };
-            let (mut gathered, mut next) = (Gathered::default(), Poll::Ready(first));
-            while let Poll::Ready(read) = next
-                && gathered.take(read, &line)
-            {
-                next = poll_fn(|cx| Poll::Ready(self.poll_next(cx))).await;
-            }
-            let is_last = gathered.is_last();
-            if inputs.send(gathered.into_incoming(id)).await.is_err() || is_last {
-                break;
-            }
-        }
-        self.discard().await;
-    }
-
-    /// Reads and throws away until the other side closes.
     async fn discard(self) {
         let mut half = self.socket.into_inner().into_inner();
         let mut buffer = [0; 4096];

@@ -60,23 +60,23 @@
 //! | --- | --- |
 //! | `node` | starting a node, and the handle to it |
 //! | `turn` | the one task that owns the core: inputs in, outputs out |
-//! | `link`, `halves` | the two tasks of a connection |
 //! | `listen`, `dial` | how connections begin |
-//! | `client`, `place` | applications of this program, at a node here or behind a URL |
-//! | `clock`, `report`, `stream` | reading the clocks; logs and histograms; streams |
+//! | `socket`, `halves` | an open connection, and what reads from it and writes to it |
+//! | `client` | applications of this program, at a node here or behind a URL |
+//! | `runtime` | what the core's tasks need: a lock, clocks, timers, tasks |
+//! | `report`, `stream` | logs and histograms; streams |
 #![forbid(unsafe_code)]
 
 pub mod client;
-mod clock;
 #[cfg(feature = "daemon")]
 pub mod daemon;
 mod dial;
 mod halves;
-mod link;
 mod listen;
 mod node;
-mod place;
 mod report;
+mod runtime;
+mod socket;
 mod stream;
 mod turn;
 
@@ -86,7 +86,7 @@ mod tests;
 pub use client::Client;
 pub use dial::check_url;
 pub use node::{Events, Node, Options, StartError};
-pub use place::Place;
+pub use runtime::Tokio;
 pub use slipstream_core as core;
 pub use slipstream_core::client::ConnectError;
 pub use slipstream_core::exit::{Exit, NodeGone};

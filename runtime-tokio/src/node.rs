@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Deref;
 use std::path::PathBuf;
 
+use slipstream_core::channel;
 use slipstream_core::client::ConnectError;
 use slipstream_core::config::Config;
 use slipstream_core::driver::Driver;
@@ -11,20 +12,18 @@ use slipstream_core::exit::Exit;
 use slipstream_core::feed::Watcher;
 use slipstream_core::handle::Handle;
 use slipstream_core::ids::StoreId;
+use slipstream_core::runtime::Runtime;
 use slipstream_core::shared::{Once, Promise};
 use slipstream_core::store::Recovered;
 use slipstream_core::upgrade::Rules;
-use slipstream_store_sqlite::{Completion, MAX_JOBS, OpenError, Store};
+use slipstream_store_sqlite::{Completion, OpenError, Store};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
-use crate::client::{Client, ClientOptions};
-use crate::clock::Clock;
+use crate::client::ClientOptions;
 use crate::dial::check_url;
-use crate::link::share;
 use crate::listen;
-use crate::place::Place;
+use crate::runtime::{Incoming, Inputs, Tokio};
 use crate::stream::Stream;
 use crate::turn::{INPUTS, Turn};
 
@@ -80,12 +79,12 @@ pub type Events = Stream<Watcher>;
 ///
 /// Clones are for the same node; it goes on when all are dropped.
 #[derive(Debug, Clone)]
-pub struct Node(Handle<Place>);
+pub struct Node(Handle<Tokio>);
 
 impl Deref for Node {
-    type Target = Handle<Place>;
+    type Target = Handle<Tokio>;
 
-    fn deref(&self) -> &Handle<Place> {
+    fn deref(&self) -> &Handle<Tokio> {
         &self.0
     }
 }
@@ -102,49 +101,44 @@ impl Node {
         let listener = TcpListener::bind(address).await.map_err(cannot_listen)?;
         let local_addr = listener.local_addr().map_err(cannot_listen)?;
 
-        // As many as jobs may wait: the store's thread never does.
-        let (completed, completions) = mpsc::channel(MAX_JOBS);
-        let (store, recovered) = open(&config, data_dir, completed).await?;
-        let (clock, limits) = (Clock::start(), config.limits.clone());
-        let client = ClientOptions::within(&config);
         let span = tracing::info_span!(target: "slipstream", "node", id = %config.id);
-        let seed = getrandom::u64().map_err(internal)?;
-        let (inputs, received) = mpsc::channel(INPUTS);
+        let (inputs, received) = channel::bounded::<Tokio, _>(INPUTS);
+        let (store, recovered) = open(&config, data_dir, inputs.clone(), span.clone()).await?;
+        let (limits, client) = (config.limits.clone(), ClientOptions::within(&config));
         let loopback = local_addr.ip().to_canonical().is_loopback();
         let rules = Rules { allowed_origins, loopback, limits: limits.clone() };
-        let node = slipstream_core::Node::new(config, recovered, seed, clock.now());
-        let turn = Turn {
-            driver: Driver::new(node),
-            clock,
-            store,
-            limits,
-            inputs: inputs.clone(),
-            listener: tokio::spawn(listen::run(listener, rules, inputs.clone())).abort_handle(),
-        };
-        let exit = share(Once::default());
+        let seed = Tokio::random().map_err(StartError::Internal)?;
+        let node = slipstream_core::Node::new(config, recovered, seed, Tokio::now());
+        let (deaf, exit) = (Tokio::share(Once::default()), Tokio::share(Once::default()));
+        Tokio::spawn(listen::run(listener, rules, inputs.clone(), deaf.clone()));
+        let listens = Some(Promise::of(deaf, ()));
+        let driver = Driver::new(node);
+        let turn = Turn { driver, store, limits, inputs: inputs.clone(), listens };
         let ending = Promise::of(exit.clone(), Exit::Failed);
-        let turned = turn.run(received, completions).instrument(span);
-        tokio::spawn(async move { ending.keep(turned.await) });
-        Ok(Self(Handle::of(Client::of(Place::here(inputs), client), local_addr, exit)))
+        let turned = turn.run(received).instrument(span);
+        Tokio::spawn(async move { ending.keep(turned.await) });
+        Ok(Self(Handle::new(local_addr, inputs, exit, client)))
     }
 }
 
-fn internal(error: impl ToString) -> StartError {
-    StartError::Internal(error.to_string())
-}
-
-/// Opens the store, which may take a while, beside the runtime's threads.
+/// Opens the store, which may take a while. What it has done it tells the loop.
 async fn open(
     config: &Config,
     data_dir: PathBuf,
-    completed: mpsc::Sender<Completion>,
+    inputs: Inputs,
+    span: Span,
 ) -> Result<(Store, Recovered), StartError> {
     let mut random = [0; 16];
-    getrandom::fill(&mut random).map_err(internal)?;
+    getrandom::fill(&mut random).map_err(|error| StartError::Internal(error.to_string()))?;
     let id = StoreId(u128::from_le_bytes(random));
     let options = slipstream_store_sqlite::Options::new(data_dir, config.store.durability, id);
-    // A loop that is gone needs to know nothing: the store goes on to its end.
-    let notify = Box::new(move |completion| drop(completed.blocking_send(completion)));
-    let opening = tokio::task::spawn_blocking(move || Store::open(options, notify));
-    Ok(opening.await.map_err(internal)??)
+    // Its thread never waits: no more can come than jobs may wait.
+    let notify = Box::new(move |completion: Completion| match completion.into_input() {
+        Ok(input) => inputs.push(Incoming::Input(input)),
+        Err(damaged) => {
+            span.in_scope(|| tracing::error!(target: "slipstream", "{damaged}"));
+        }
+    });
+    let opened = Tokio::unblock(move || Store::open(options, notify)).await;
+    Ok(opened.map_err(StartError::Internal)??)
 }

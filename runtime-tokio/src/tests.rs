@@ -5,24 +5,15 @@ mod connections;
 
 /// What the connections run on.
 mod runtime {
-    use std::time::Duration;
-
     pub(super) use tokio::io::{AsyncReadExt, AsyncWriteExt};
     pub(super) use tokio::net::{TcpListener, TcpStream};
-    pub(super) use tokio::sync::mpsc::{Receiver, Sender, channel};
+
+    pub(super) use crate::runtime::Tokio as Runtime;
 
     pub(super) fn run(test: impl Future<Output = ()>) {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
         runtime.unwrap().block_on(test);
-    }
-
-    pub(super) fn spawn(task: impl Future<Output = ()> + Send + 'static) {
-        tokio::spawn(task);
-    }
-
-    pub(super) async fn timeout<T>(limit: Duration, what: impl Future<Output = T>) -> Option<T> {
-        tokio::time::timeout(limit, what).await.ok()
     }
 }
 
@@ -39,7 +30,7 @@ mod client {
 
     use super::connections::{Door, limits, soon};
     use crate::daemon::connection::{Connection, ConnectionError, ConnectionOptions};
-    use crate::link::Incoming;
+    use crate::runtime::Incoming;
 
     /// Answers every message of one application, and delivers it back.
     async fn fake_node(mut door: Door, protocol: Protocol) {
@@ -53,8 +44,8 @@ mod client {
             "tags":["a","b"],"window":256,"maxMessageBytes":9,"version":"1"}"#;
             send(&mut link, Frame::Text(Bytes::from_static(welcome)));
         }
-        while let Some(incoming) = door.inputs.recv().await {
-            let Incoming::Received(_, frames, end) = incoming else { continue };
+        loop {
+            let Incoming::Received(_, frames, end) = door.inputs.next().await else { continue };
             for frame in frames {
                 match frame {
                     Frame::Binary(bytes) => match Wire::decode(&bytes).unwrap() {

@@ -7,21 +7,19 @@
 //!
 //! Nothing is decided here about messages, peers or time: that is the node's.
 
-use std::pin::pin;
-
+use slipstream_core::channel::Receiver;
 use slipstream_core::config::Limits;
+use slipstream_core::connection::{self, Opened};
 use slipstream_core::driver::{Action, Driver};
 use slipstream_core::exit::Exit;
+use slipstream_core::runtime::{Alarm, Runtime};
+use slipstream_core::shared::Promise;
 use slipstream_core::store::StoreFailure;
-use slipstream_store_sqlite::{Completion, Stopped, Store};
-use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
-use tokio::time::{Instant, sleep_until};
+use slipstream_store_sqlite::{Stopped, Store};
 
-use crate::clock::Clock;
-use crate::dial;
-use crate::link::{self, Incoming, Inputs, Opened};
 use crate::report;
+use crate::runtime::{Incoming, Inputs, Tokio};
+use crate::socket::Socket;
 
 /// Things that may wait for the loop.
 pub(crate) const INPUTS: usize = 128;
@@ -30,63 +28,39 @@ const INPUTS_PER_TURN: usize = 512;
 
 /// A running node.
 pub(crate) struct Turn {
-    pub(crate) driver: Driver<Box<Opened>>,
-    pub(crate) clock: Clock,
+    pub(crate) driver: Driver<Box<Opened<Socket>>>,
     pub(crate) store: Store,
     pub(crate) limits: Limits,
     /// For the tasks of links and dials.
     pub(crate) inputs: Inputs,
-    /// Ends the accepting of connections.
-    pub(crate) listener: AbortHandle,
+    /// Connections are accepted until this is dropped.
+    pub(crate) listens: Option<Promise<()>>,
 }
 
 impl Turn {
     /// Turns the node until it has stopped or must not go on.
-    pub(crate) async fn run(
-        mut self,
-        mut inputs: mpsc::Receiver<Incoming>,
-        mut completions: mpsc::Receiver<Completion>,
-    ) -> Exit {
-        let mut timer = pin!(sleep_until(Instant::now()));
+    pub(crate) async fn run(mut self, mut inputs: Receiver<Incoming>) -> Exit {
+        let mut alarm = Alarm::<Tokio>::default();
         let exit = loop {
             if let Err(exit) = self.carry_out() {
                 break exit;
             }
-            let wake = self.driver.poll_timeout().map(|at| self.clock.deadline(at));
-            if let Some(at) = wake.filter(|at| *at != timer.deadline()) {
-                timer.as_mut().reset(at);
+            let mut next = alarm.before(self.driver.poll_timeout(), inputs.next()).await;
+            let (now, mut taken) = (Tokio::now(), 0);
+            while let Some(incoming) = next {
+                taken += self.driver.take(incoming, now);
+                next = (taken < INPUTS_PER_TURN).then(|| inputs.try_next()).flatten();
             }
-            tokio::select! {
-                biased;
-                Some(completion) = completions.recv() => self.completed(completion),
-                Some(incoming) = inputs.recv() => {
-                    let now = self.clock.now();
-                    let mut taken = self.driver.take(incoming, now);
-                    while taken < INPUTS_PER_TURN {
-                        let Ok(incoming) = inputs.try_recv() else { break };
-                        taken += self.driver.take(incoming, now);
-                    }
-                }
-                () = timer.as_mut(), if wake.is_some() => {}
-            }
-            self.driver.tick(self.clock.now());
+            self.driver.tick(Tokio::now());
         };
-        self.listener.abort();
-        // The links end by this, and a store that reports to nobody does not wait.
-        drop((inputs, completions, self.driver));
-        match tokio::task::spawn_blocking(move || self.store.close()).await {
+        // The links end by this, and what the store reports is not heard.
+        drop((self.listens, inputs, self.driver));
+        match Tokio::unblock(move || self.store.close()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(target: "slipstream", %error, "closing the store"),
             Err(error) => tracing::error!(target: "slipstream", %error, "closing the store"),
         }
         exit
-    }
-
-    fn completed(&mut self, completion: Completion) {
-        match completion.into_input() {
-            Ok(input) => self.driver.handle(input, self.clock.now()),
-            Err(damaged) => tracing::error!(target: "slipstream", "{damaged}"),
-        }
     }
 
     /// Carries out all that is asked. An error is how the node has ended.
@@ -97,10 +71,10 @@ impl Turn {
                 Action::Attach(mut opened) => {
                     opened.up.link = self.driver.next_link();
                     let up = opened.up.clone();
-                    let link = link::open(*opened, self.inputs.clone());
-                    self.driver.opened(up, link, self.clock.now());
+                    let link = connection::open::<Tokio>(*opened, self.inputs.clone());
+                    self.driver.opened(up, link, Tokio::now());
                 }
-                Action::Deafen => self.listener.abort(),
+                Action::Deafen => drop(self.listens.take()),
                 // Without a store nothing is kept, and that tells enough.
                 Action::Ping(alive) => {
                     let _ = self.store.ping(Box::new(move || alive.keep(Ok(()))));
@@ -108,8 +82,8 @@ impl Turn {
                 Action::Commit(batch) => self.store.commit(batch).map_err(halted)?,
                 Action::Fetch(fetch, query) => self.store.fetch(fetch, query).map_err(halted)?,
                 Action::Dial(dial, url) => {
-                    let inputs = self.inputs.clone();
-                    tokio::spawn(dial::run(dial, url, None, self.limits.clone(), inputs));
+                    let (limits, inputs) = (self.limits.clone(), self.inputs.clone());
+                    Tokio::spawn(connection::dial::<Tokio>(dial, url, None, limits, inputs));
                 }
                 Action::Log(event) => report::event(&event),
                 Action::Observe(observation) => report::observe(&observation),

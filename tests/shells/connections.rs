@@ -7,28 +7,28 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use slipstream_core::channel::{self, Receiver};
 use slipstream_core::client::ConnectError;
 use slipstream_core::config::{Config, Limits};
+use slipstream_core::connection;
 use slipstream_core::exit::Exit;
 use slipstream_core::ids::{DialId, LinkId, NodeId};
 use slipstream_core::io::{Close, CloseCode, Frame, Input, Protocol};
 use slipstream_core::links::Link;
+use slipstream_core::runtime::{Runtime as _, within};
+use slipstream_core::shared::{Once, Promise};
 use slipstream_core::upgrade::Rules;
 
-use super::runtime::{
-    AsyncReadExt, AsyncWriteExt, Receiver, Sender, TcpListener, TcpStream, channel, run, spawn,
-    timeout,
-};
-use crate::dial;
-use crate::link::{self, Incoming};
+use super::runtime::{AsyncReadExt, AsyncWriteExt, Runtime, TcpListener, TcpStream, run};
 use crate::listen;
 use crate::node::{Node, Options};
+use crate::runtime::{Incoming, Inputs};
 use crate::turn::INPUTS;
 
 const LINK: LinkId = LinkId::new(1);
 
 pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {
-    timeout(Duration::from_secs(10), what).await.expect("it takes too long")
+    within::<Runtime, _>(Duration::from_secs(10), what).await.expect("it takes too long")
 }
 
 pub(crate) fn limits() -> Limits {
@@ -42,18 +42,21 @@ pub(crate) fn limits() -> Limits {
 /// A listener, and what its connections tell the loop.
 pub(crate) struct Door {
     address: SocketAddr,
-    sender: Sender<Incoming>,
+    sender: Inputs,
     pub(crate) inputs: Receiver<Incoming>,
+    /// It listens until this is dropped.
+    _listens: Promise<()>,
 }
 
 impl Door {
     pub(crate) async fn open(limits: Limits) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (sender, inputs) = channel(INPUTS);
+        let (sender, inputs) = channel::bounded::<Runtime, _>(INPUTS);
         let rules = Rules { allowed_origins: Vec::new(), loopback: true, limits };
-        spawn(listen::run(listener, rules, sender.clone()));
-        Self { address, sender, inputs }
+        let deaf = Runtime::share(Once::default());
+        Runtime::spawn(listen::run(listener, rules, sender.clone(), deaf.clone()));
+        Self { address, sender, inputs, _listens: Promise::of(deaf, ()) }
     }
 
     pub(crate) fn url(&self) -> String {
@@ -61,7 +64,7 @@ impl Door {
     }
 
     async fn next(&mut self) -> Incoming {
-        soon(self.inputs.recv()).await.expect("the sender is held here")
+        soon(self.inputs.next()).await
     }
 
     /// Takes the connection that was just made as link 1.
@@ -69,7 +72,7 @@ impl Door {
         match self.next().await {
             Incoming::Opened(mut opened) => {
                 opened.up.link = LINK;
-                link::open(*opened, self.sender.clone())
+                connection::open::<Runtime>(*opened, self.sender.clone())
             }
             other => panic!("{other:?}"),
         }
@@ -257,7 +260,7 @@ fn nothing_is_read_while_paused() {
         let link = door.link().await;
         link.pause(true);
         stream.write_all(&masked(0x81, b"later")).await.unwrap();
-        let quiet = timeout(Duration::from_millis(100), door.inputs.recv()).await;
+        let quiet = within::<Runtime, _>(Duration::from_millis(100), door.inputs.next()).await;
         assert!(quiet.is_none(), "{quiet:?}");
         link.pause(false);
         assert_eq!(door.frames().await, [Frame::Text(Bytes::from_static(b"later"))]);
@@ -384,14 +387,15 @@ fn one_connection_too_many_is_told_so() {
 fn a_dialled_link_carries_frames_both_ways() {
     run(async {
         let mut door = Door::open(limits()).await;
-        let (sender, mut dialled) = channel(INPUTS);
-        spawn(dial::run(DialId::new(3), door.url(), None, limits(), sender.clone()));
+        let (sender, mut dialled) = channel::bounded::<Runtime, _>(INPUTS);
+        let (dial, inputs) = (DialId::new(3), sender.clone());
+        Runtime::spawn(connection::dial::<Runtime>(dial, door.url(), None, limits(), inputs));
         let mut here = door.link().await;
-        let Some(Incoming::Opened(mut opened)) = soon(dialled.recv()).await else { panic!() };
+        let Incoming::Opened(mut opened) = soon(dialled.next()).await else { panic!() };
         opened.up.link = LINK;
         let up = opened.up.clone();
         assert_eq!((up.dial, up.remote), (Some(DialId::new(3)), door.address.to_string()));
-        let mut there = link::open(*opened, sender);
+        let mut there = connection::open::<Runtime>(*opened, sender);
         there.transmit(Frame::Binary(Bytes::from_static(b"from there")));
         there.flush();
         assert_eq!(door.frames().await, [Frame::Binary(Bytes::from_static(b"from there"))]);
@@ -399,7 +403,7 @@ fn a_dialled_link_carries_frames_both_ways() {
         here.flush();
         let mut received = Vec::new();
         while received.is_empty() {
-            if let Some(Incoming::Received(_, frames, _)) = soon(dialled.recv()).await {
+            if let Incoming::Received(_, frames, _) = soon(dialled.next()).await {
                 received = frames;
             }
         }
@@ -417,7 +421,8 @@ fn a_dialled_link_carries_frames_both_ways() {
 fn a_dial_that_fails_says_why() {
     run(async {
         let connect = async |url: &str| {
-            let failed = dial::connect(url, Protocol::Postcard, None, &limits()).await;
+            let (protocol, limits) = (Protocol::Postcard, limits());
+            let failed = connection::connect::<Runtime>(url, protocol, None, &limits).await;
             failed.expect_err("nobody is there")
         };
         assert!(matches!(connect("http://x/").await, ConnectError::BadUrl(_)));
@@ -429,7 +434,7 @@ fn a_dial_that_fails_says_why() {
         assert!(matches!(connect(&url).await, ConnectError::Unreachable(_)));
         let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("ws://{}/", other.local_addr().unwrap());
-        spawn(async move {
+        Runtime::spawn(async move {
             let (mut stream, _) = other.accept().await.unwrap();
             head(&mut stream).await;
             stream.write_all(b"HTTP/1.1 403 Forbidden\r\n\r\ngo away").await.unwrap();

@@ -5,12 +5,14 @@ use alloc::vec::Vec;
 use core::task::Waker;
 
 use super::handles::{Pending, Publisher, Receiver};
+use super::place::Place;
 use super::service::Service;
 use super::{
     Application, ClientOptions, ConnectError, Ended, Filter, Publication, PublishError, ReadError,
     Receipt, Value,
 };
-use crate::host::Host;
+use crate::connection::Inputs;
+use crate::runtime::Runtime;
 use crate::shared::{Once, Promise, Shared, Wakes};
 
 /// Publishes, reads and subscribes at one node. Clones are the same client.
@@ -18,8 +20,8 @@ use crate::shared::{Once, Promise, Shared, Wakes};
 /// Each [`Publisher`] and each subscription is an application of its own, with one task and one
 /// connection, which is opened again when it is lost.
 #[derive(Debug, Clone)]
-pub struct Client<H: Host> {
-    host: H,
+pub struct Client<R: Runtime> {
+    place: Place<R>,
     options: ClientOptions,
     unnamed: Shared<Unnamed>,
 }
@@ -40,7 +42,7 @@ impl Wakes for Unnamed {
 /// An application, and what came of its first connection.
 type Opening = (Publisher, Shared<Once<Result<(), ConnectError>>>);
 
-impl<H: Host> Client<H> {
+impl<R: Runtime> Client<R> {
     /// Connects for the first time. A node that cannot be reached now is an error; later it is
     /// waited for. What is to be received stands in a [`Filter`], not in the query string of
     /// `url`.
@@ -48,18 +50,18 @@ impl<H: Host> Client<H> {
     /// # Errors
     /// [`ConnectError`] says what is in the way.
     pub async fn connect(url: &str, options: ClientOptions) -> Result<Self, ConnectError> {
-        let client = Self::of(H::remote(url), options);
+        let client = Self::at(Place::behind(url), options);
         client.open_unnamed()?.1.wait(Once::poll).await?;
         Ok(client)
     }
 
-    /// Of a node that is there.
-    pub fn of(host: H, options: ClientOptions) -> Self {
-        Self { host, options, unnamed: H::share(Unnamed::default()) }
+    /// Of a node of this process, which takes these inputs.
+    pub(crate) fn here(inputs: Inputs<R>, options: ClientOptions) -> Self {
+        Self::at(Place::Here(inputs), options)
     }
 
-    pub(crate) fn host(&self) -> &H {
-        &self.host
+    fn at(place: Place<R>, options: ClientOptions) -> Self {
+        Self { place, options, unnamed: R::share(Unnamed::default()) }
     }
 
     /// Publishes, without a name: what is unanswered when the connection is lost may be there or
@@ -110,7 +112,7 @@ impl<H: Host> Client<H> {
     ///
     /// # Errors
     /// [`ConnectError`] says what is in the way.
-    pub async fn subscribe(&self, filter: Filter) -> Result<H::Stream<Receiver>, ConnectError> {
+    pub async fn subscribe(&self, filter: Filter) -> Result<R::Stream<Receiver>, ConnectError> {
         let (goes_on, settles_when_taken) = (filter.name().is_some(), filter.settles_when_taken());
         let (publisher, first) = self.open(filter, true, goes_on)?;
         // Whoever gives this up wants nothing any more.
@@ -139,13 +141,15 @@ impl<H: Host> Client<H> {
 
     /// Starts the task of an application, which opens its connection.
     fn open(&self, filter: Filter, receives: bool, goes_on: bool) -> Result<Opening, ConnectError> {
-        let seed = H::random().map_err(Ended::Lost)?;
+        let seed = R::random().map_err(Ended::Lost)?;
         let settings = self.options.settings(&filter, goes_on);
-        let application = Application::new(settings, receives, seed, Service::BEGINS);
-        let (application, first) = (H::share(application), H::share(Once::default()));
+        let now = R::now().instant;
+        let application = Application::new(settings, receives, seed, now);
+        let (application, first) = (R::share(application), R::share(Once::default()));
         let publisher = Publisher::of(application.clone());
         let told = Promise::of(first.clone(), Err(Ended::Here.into()));
-        self.host.serve(Service::new(application, told, filter, self.options.clone()));
+        let service = Service::new(application, told, filter, self.options.clone(), now);
+        R::spawn(self.place.clone().serve(service));
         Ok((publisher, first))
     }
 }

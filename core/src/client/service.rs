@@ -1,9 +1,9 @@
 //! What serves an application: it wants a connection, greets the node, carries frames between the
 //! two, and wants another connection when that one is lost.
 //!
-//! A shell gives it a task, with a clock that begins with it. That gives it what comes
-//! ([`Service::take`]), does what [`Service::turn`] says, and waits: for what comes, for
-//! [`Service::changed`], and for the time that it was told. What stays true:
+//! A task (`place`) gives it what comes ([`Service::take`]), does what [`Service::turn`] says, and
+//! waits: for what comes, for [`Service::changed`], and for the time that it was told. What stays
+//! true:
 //!
 //! - A connection is given frames only when it has sent what it was given before: meanwhile they
 //!   grow, as many messages fit into one.
@@ -70,17 +70,15 @@ pub struct Service {
 }
 
 impl Service {
-    /// The time at which it begins.
-    pub const BEGINS: Instant = Instant::from_micros(0);
-
     /// Of an application that is not connected.
     pub fn new(
         application: Shared<Application>,
         first: Promise<Result<(), ConnectError>>,
         filter: Filter,
         options: ClientOptions,
+        now: Instant,
     ) -> Self {
-        let state = State::Resting(Self::BEGINS, None);
+        let state = State::Resting(now, None);
         let (first, link) = (Some(first), LinkId::default());
         Self { application, first, filter, options, state, link }
     }

@@ -9,6 +9,7 @@
 //! knows the ids of its messages.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -16,14 +17,15 @@ use bytes::Bytes;
 use slipstream_core::client::{
     self, ClientOptions, CodecError, ConnectError, Outcome, Received, Refused, Value,
 };
+use slipstream_core::connection::{Reader as _, Socket as _, Writer as _, connect};
 use slipstream_core::io::{End, Frame, Protocol};
 use slipstream_core::message::Kind;
 use slipstream_core::wire::{Publish, Read, Settle, Welcome};
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::timeout;
 
-use crate::dial;
 use crate::halves::{Reader, Writer};
+use crate::runtime::Tokio;
 
 /// Messages that [`Sender::publish`] encodes between two flushes.
 const CHUNK: usize = 1024;
@@ -111,15 +113,15 @@ impl Connection {
 
     async fn greet(url: &str, options: &ConnectionOptions) -> Result<Self, ConnectionError> {
         let (protocol, of) = (options.protocol, &options.client);
-        let opened = dial::connect(url, protocol, of.token.as_deref(), &of.limits())
+        let opened = connect::<Tokio>(url, protocol, of.token.as_deref(), &of.limits())
             .await
             .map_err(|source| cannot_connect(url, source))?;
-        let (mut reader, mut writer) = opened.split().await;
+        let (mut reader, mut writer) = opened.socket.split(protocol).await;
         if protocol == Protocol::Postcard {
-            writer.send([client::connect()]).await?;
+            writer.send([client::connect()].into_iter()).await?;
         }
         let welcome = loop {
-            match reader.next().await? {
+            match poll_fn(|cx| reader.poll_next(cx)).await? {
                 Frame::Ping(_) | Frame::Pong(_) => {}
                 frame @ (Frame::Text(_) | Frame::Binary(_)) => break client::welcome(&frame)?,
             }
@@ -291,11 +293,11 @@ impl Sender {
     /// [`ConnectionError::Lost`] if it is gone already.
     pub async fn close(&self) -> Result<(), ConnectionError> {
         let end = End::here(1000, String::new());
-        self.writer.lock().await.farewell(&end).await.map_err(lost)
+        Ok(self.writer.lock().await.farewell(&end).await?)
     }
 
     async fn send(&self, frames: Vec<Frame>) -> Result<(), ConnectionError> {
-        Ok(self.writer.lock().await.send(frames).await?)
+        Ok(self.writer.lock().await.send(frames.into_iter()).await?)
     }
 }
 
@@ -323,7 +325,7 @@ impl Receiver {
 
     async fn receive(&mut self) -> Result<Received, ConnectionError> {
         loop {
-            let received = match self.reader.next().await {
+            let received = match poll_fn(|cx| self.reader.poll_next(cx)).await {
                 Ok(Frame::Pong(_)) => continue,
                 Ok(Frame::Ping(payload)) => {
                     self.answer(payload).await;
@@ -366,7 +368,7 @@ impl Receiver {
     async fn answer(&self, payload: Bytes) {
         if let Ok(mut writer) = self.writer.try_lock() {
             // A failure shows at the next read.
-            let _ = writer.send([Frame::Pong(payload)]).await;
+            let _ = writer.send([Frame::Pong(payload)].into_iter()).await;
         }
     }
 }

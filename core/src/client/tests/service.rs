@@ -47,7 +47,7 @@ impl World {
         let publisher = Some(Publisher::of(application.clone()));
         let told = Promise::of(first.clone(), Err(Ended::Here.into()));
         let options = ClientOptions { timeout: at(5).since(NOW), ..ClientOptions::default() };
-        let service = Service::new(application, told, Filter::none(), options);
+        let service = Service::new(application, told, Filter::none(), options, NOW);
         Self { service, publisher, first, line: share(Line::default()), link: LinkId::default() }
     }
 

@@ -1,0 +1,249 @@
+//! The tasks of an open connection: one that reads and one that writes.
+//!
+//! The two never wait for each other. Each has half of the socket and a WebSocket codec of its
+//! own; what they and the loop have in common is a [`Line`], which says what is sent and when a
+//! connection ends. What was queued before that is still sent, then the close frame, within
+//! [`CLOSE_DEADLINE`]; then the sending side is shut and what still arrives is thrown away for at
+//! most [`LINGER`], because a socket that is closed with unread bytes resets the connection, and
+//! the close frame with it. [`Input::LinkDown`] is the last thing that is heard of a link.
+
+use alloc::boxed::Box;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::fmt;
+use core::future::{Future, poll_fn};
+use core::task::{Context, Poll};
+use core::time::Duration;
+
+use crate::channel::Sender;
+use crate::client::ConnectError;
+use crate::config::Limits;
+use crate::ids::{DialId, LinkId};
+use crate::io::{Close, CloseCode, End, Frame, Input, LinkUp, Protocol};
+use crate::line::{Flow, Gathered, Line};
+use crate::links::Link;
+use crate::runtime::{Runtime, first, sleep, within};
+use crate::shared::{Once, Promise, Shared};
+use crate::upgrade::Slot;
+
+/// For what was queued and the close frame to leave.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
+/// How long the other side may take to close after us.
+const LINGER: Duration = Duration::from_secs(1);
+/// A writer that sent more than this at once gives the memory back.
+const LARGE: usize = 1024 * 1024;
+
+/// A WebSocket connection whose handshake is done.
+pub trait Socket: fmt::Debug + Send + 'static {
+    /// What reads from it.
+    type Reader: Reader;
+    /// What writes to it.
+    type Writer: Writer;
+
+    /// Its two halves, each with a codec of its own, for a connection that speaks `protocol`.
+    fn split(self, protocol: Protocol)
+    -> impl Future<Output = (Self::Reader, Self::Writer)> + Send;
+}
+
+/// The half that reads. It answers nothing by itself.
+pub trait Reader: Send + 'static {
+    /// The next frame, or how the connection ends. Can be given up without loss.
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Frame, End>>;
+
+    /// Reads and throws away until the other side closes.
+    fn discard(self) -> impl Future<Output = ()> + Send;
+}
+
+/// The half that writes.
+pub trait Writer: Send + Sized + 'static {
+    /// Sends frames: returns when the socket has taken the last one.
+    fn send(
+        &mut self,
+        frames: impl Iterator<Item = Frame> + Send,
+    ) -> impl Future<Output = Result<(), End>> + Send;
+
+    /// Sends the close frame, if there is one, and shuts the sending side.
+    fn farewell(&mut self, end: &End) -> impl Future<Output = Result<(), End>> + Send;
+
+    /// The same, with empty buffers: one that held much would keep its size for the life of the
+    /// connection.
+    fn renewed(self) -> impl Future<Output = Self> + Send;
+}
+
+/// A connection whose handshake is done, and what is known of it.
+#[derive(Debug)]
+pub struct Opened<S> {
+    /// The connection.
+    pub socket: S,
+    /// What the node is told of it.
+    pub up: LinkUp,
+    /// Its place among those that may be open.
+    pub slot: Option<Slot>,
+}
+
+/// What reaches a loop. Connections are boxed, as they are large and rare.
+pub type Incoming<R> = crate::incoming::Incoming<Box<Opened<<R as Runtime>::Socket>>>;
+
+/// The way to a loop. Whoever finds no room waits, and so does its peer.
+pub type Inputs<R> = Sender<Incoming<R>>;
+
+impl<S> Opened<S> {
+    /// To `remote`, which was asked for `query`.
+    pub fn new(socket: S, protocol: Protocol, remote: String, query: String) -> Self {
+        Self { socket, up: LinkUp { remote, query, ..LinkUp::of(protocol) }, slot: None }
+    }
+}
+
+/// Opens a connection that speaks `protocol`, within `limits.handshake_timeout`.
+///
+/// # Errors
+/// [`ConnectError`] says what failed and what to look at.
+pub async fn connect<R: Runtime>(
+    url: &str,
+    protocol: Protocol,
+    token: Option<&str>,
+    limits: &Limits,
+) -> Result<Opened<R::Socket>, ConnectError> {
+    let deadline = limits.handshake_timeout;
+    within::<R, _>(deadline, R::dial(url, protocol, token, limits))
+        .await
+        .unwrap_or(Err(ConnectError::TimedOut(deadline)))
+}
+
+/// Dials a node and reports what came of it.
+pub async fn dial<R: Runtime>(
+    dial: DialId,
+    url: String,
+    token: Option<String>,
+    limits: Limits,
+    inputs: Inputs<R>,
+) {
+    let incoming = match connect::<R>(&url, Protocol::Postcard, token.as_deref(), &limits).await {
+        Ok(mut opened) => {
+            opened.up.dial = Some(dial);
+            Incoming::<R>::Opened(Box::new(opened))
+        }
+        Err(error) => Incoming::<R>::NotOpened(dial, error),
+    };
+    // A loop that is gone needs to know nothing.
+    let _ = inputs.send(incoming).await;
+}
+
+/// Hands an accepted connection to the loop, or closes it if there is no room (4429).
+pub async fn accept<R: Runtime>(opened: Opened<R::Socket>, inputs: Inputs<R>) {
+    if opened.slot.as_ref().is_none_or(Slot::is_kept) {
+        // A loop that is gone needs to know nothing.
+        let _ = inputs.send(Incoming::<R>::Opened(Box::new(opened))).await;
+    } else {
+        let reason = "too many connections (limits.max_connections)".into();
+        let (nobody, _) = crate::channel::bounded::<R, _>(1);
+        open::<R>(opened, nobody).close(Close { code: CloseCode::Limit, reason });
+    }
+}
+
+/// Starts the tasks of a connection.
+pub fn open<R: Runtime>(opened: Opened<R::Socket>, inputs: Inputs<R>) -> Link {
+    let line = R::share(Line::default());
+    R::spawn(run::<R>(opened, inputs, line.clone()));
+    Link::new(line)
+}
+
+async fn run<R: Runtime>(opened: Opened<R::Socket>, inputs: Inputs<R>, line: Shared<Line>) {
+    let Opened { socket, up: LinkUp { link: id, protocol, .. }, slot } = opened;
+    let (reader, writer) = socket.split(protocol).await;
+    let read = R::share(Once::default());
+    let reading = Promise::of(read.clone(), ());
+    let reader = run_reader::<R>(reader, id, inputs.clone(), line.clone());
+    R::spawn(async move {
+        reader.await;
+        reading.keep(());
+    });
+    let overdue = async {
+        line.wait(Line::poll_end).await;
+        sleep::<R>(CLOSE_DEADLINE).await;
+        Ok(())
+    };
+    let written = first(write::<R>(writer, id, &inputs, &line), overdue).await;
+    line.with(|line| {
+        if let Err(end) = written {
+            line.end(end);
+        }
+        line.shut();
+    });
+    read.wait(Once::poll).await;
+    let end = line.with(|line| line.ended());
+    let down = Input::LinkDown { link: id, code: end.code_of_peer(), reason: end.reason };
+    // A loop that is gone needs to know nothing.
+    let _ = inputs.send(Incoming::<R>::Input(down)).await;
+    drop(slot);
+}
+
+/// Sends what is queued until the end is ordered, then the close frame.
+async fn write<R: Runtime>(
+    mut writer: impl Writer,
+    id: LinkId,
+    inputs: &Inputs<R>,
+    line: &Shared<Line>,
+) -> Result<(), End> {
+    let mut batch = Vec::new();
+    while let Some((frames, cost)) = line.wait(|it, cx| it.poll_outgoing(cx, &mut batch)).await {
+        writer.send(batch.drain(..)).await?;
+        let sent = Input::Sent { link: id, frames, cost };
+        if frames > 0 && inputs.send(Incoming::<R>::Input(sent)).await.is_err() {
+            break;
+        }
+        if cost > LARGE {
+            writer = writer.renewed().await;
+        }
+    }
+    // The other side may have gone first.
+    let _ = writer.farewell(&line.with(|line| line.ended())).await;
+    Ok(())
+}
+
+/// Reads until the end, then waits for the other side to close, but not for long.
+async fn run_reader<R: Runtime>(
+    mut reader: impl Reader,
+    id: LinkId,
+    inputs: Inputs<R>,
+    line: Shared<Line>,
+) {
+    read::<R>(&mut reader, id, &inputs, &line).await;
+    let overdue = async {
+        line.wait(Line::poll_shut).await;
+        sleep::<R>(LINGER).await;
+    };
+    first(reader.discard(), overdue).await;
+}
+
+/// Hands on what arrives, as much at a time as is there, until the end. The end is for the loop to
+/// order: what came before it is answered before the close frame.
+async fn read<R: Runtime>(
+    reader: &mut impl Reader,
+    id: LinkId,
+    inputs: &Inputs<R>,
+    line: &Shared<Line>,
+) {
+    let mut flow = line.with(|line| line.flow());
+    while flow != Flow::Over {
+        let gathered = poll_fn(|cx| {
+            if let Poll::Ready(now) = line.with(|line| line.poll_flow(flow, cx)) {
+                flow = now;
+                return Poll::Ready(None);
+            }
+            let mut gathered = Gathered::default();
+            while flow == Flow::Read
+                && let Poll::Ready(next) = reader.poll_next(cx)
+                && gathered.take(next, line)
+            {}
+            if gathered.is_empty() { Poll::Pending } else { Poll::Ready(Some(gathered)) }
+        })
+        .await;
+        if let Some(gathered) = gathered {
+            let is_last = gathered.is_last();
+            if inputs.send(gathered.into_incoming(id)).await.is_err() || is_last {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! What tokio supplies to the core's tasks. All that they see of time passes through here.
+
+use std::pin::Pin;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use slipstream_core::client::{ConnectError, Ended};
+use slipstream_core::config::Limits;
+use slipstream_core::connection::{self, Opened};
+use slipstream_core::io::Protocol;
+use slipstream_core::runtime::Runtime;
+use slipstream_core::shared::{Lock, Shared, Source, Wakes};
+use slipstream_core::time::{Instant, Now, WallMs};
+use tokio::time::Sleep;
+
+use crate::dial;
+use crate::socket::Socket;
+use crate::stream::Stream;
+
+/// Where the core's monotonic clock begins in this process.
+static START: LazyLock<std::time::Instant> = LazyLock::new(std::time::Instant::now);
+
+/// What reaches a loop.
+pub(crate) type Incoming = connection::Incoming<Tokio>;
+/// The way to a loop.
+pub(crate) type Inputs = connection::Inputs<Tokio>;
+
+/// The runtime that the handles of this crate work with.
+#[derive(Debug, Clone, Copy)]
+pub struct Tokio;
+
+/// A lock of this runtime's threads, held only for a moment and never while waiting.
+struct Locked<T>(Mutex<T>);
+
+impl<T: Send> Lock<T> for Locked<T> {
+    fn with(&self, run: &mut dyn FnMut(&mut T)) {
+        // Every change is made at one stroke, so a panic leaves nothing half done.
+        run(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+impl Runtime for Tokio {
+    type Stream<S: Source + Unpin> = Stream<S>;
+    type Socket = Socket;
+    type Timer = Pin<Box<Sleep>>;
+
+    fn share<T: Wakes + Send + 'static>(what: T) -> Shared<T> {
+        Shared::new(Arc::new(Locked(Mutex::new(what))))
+    }
+
+    fn random() -> Result<u64, String> {
+        getrandom::u64().map_err(|error| error.to_string())
+    }
+
+    fn now() -> Now {
+        let (instant, wall) = (START.elapsed(), SystemTime::now().duration_since(UNIX_EPOCH));
+        Now {
+            instant: Instant::from_micros(instant.as_micros().try_into().unwrap_or(u64::MAX)),
+            // A wall clock before 1970 reads as 1970.
+            wall: WallMs(wall.unwrap_or_default().as_millis().try_into().unwrap_or(u64::MAX)),
+        }
+    }
+
+    fn timer(at: Instant) -> Self::Timer {
+        let at = *START + Duration::from_micros(at.as_micros());
+        Box::pin(tokio::time::sleep_until(at.into()))
+    }
+
+    fn spawn(task: impl Future<Output = ()> + Send + 'static) {
+        tokio::spawn(task);
+    }
+
+    async fn dial(
+        url: &str,
+        protocol: Protocol,
+        token: Option<&str>,
+        limits: &Limits,
+    ) -> Result<Opened<Socket>, ConnectError> {
+        dial::open(url, protocol, token, limits).await
+    }
+
+    fn pair(largest: usize) -> (Socket, Socket) {
+        Socket::pair(largest)
+    }
+
+    fn lost(why: &Ended) {
+        tracing::debug!(target: "slipstream", %why, "connecting again");
+    }
+}
+
+impl Tokio {
+    /// Runs what takes its thread a while, beside the tasks.
+    ///
+    /// # Errors
+    /// What it panicked with.
+    pub(crate) async fn unblock<T: Send + 'static>(
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, String> {
+        tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())
+    }
+}
