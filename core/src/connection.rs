@@ -2,10 +2,13 @@
 //!
 //! The two never wait for each other. Each has half of the socket and a WebSocket codec of its
 //! own; what they and the loop have in common is a [`Line`], which says what is sent and when a
-//! connection ends. What was queued before that is still sent, then the close frame, within
-//! [`CLOSE_DEADLINE`]; then the sending side is shut and what still arrives is thrown away for at
-//! most [`LINGER`], because a socket that is closed with unread bytes resets the connection, and
-//! the close frame with it. [`Input::LinkDown`] is the last thing that is heard of a link.
+//! connection ends. What was queued before that is still sent, then the close frame, within two
+//! seconds; then the sending side is shut and what still arrives is thrown away for at most one
+//! more, because a socket that is closed with unread bytes resets the connection, and the close
+//! frame with it. [`Input::LinkDown`] is the last thing that is heard of a link.
+
+#[cfg(test)]
+mod tests;
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -22,8 +25,8 @@ use crate::ids::{DialId, LinkId};
 use crate::io::{Close, CloseCode, End, Frame, Input, LinkUp, Protocol};
 use crate::line::{Flow, Gathered, Line};
 use crate::links::Link;
-use crate::runtime::{Runtime, first, sleep, within};
-use crate::shared::{Once, Promise, Shared};
+use crate::runtime::{Runtime, Task, first, sleep, within};
+use crate::shared::Shared;
 use crate::upgrade::Slot;
 
 /// For what was queued and the close frame to leave.
@@ -151,13 +154,7 @@ pub fn open<R: Runtime>(opened: Opened<R::Socket>, inputs: Inputs<R>) -> Link {
 async fn run<R: Runtime>(opened: Opened<R::Socket>, inputs: Inputs<R>, line: Shared<Line>) {
     let Opened { socket, up: LinkUp { link: id, protocol, .. }, slot } = opened;
     let (reader, writer) = socket.split(protocol).await;
-    let read = R::share(Once::default());
-    let reading = Promise::of(read.clone(), ());
-    let reader = run_reader::<R>(reader, id, inputs.clone(), line.clone());
-    R::spawn(async move {
-        reader.await;
-        reading.keep(());
-    });
+    let reading = Task::spawn::<R>(run_reader::<R>(reader, id, inputs.clone(), line.clone()));
     let overdue = async {
         line.wait(Line::poll_end).await;
         sleep::<R>(CLOSE_DEADLINE).await;
@@ -170,7 +167,7 @@ async fn run<R: Runtime>(opened: Opened<R::Socket>, inputs: Inputs<R>, line: Sha
         }
         line.shut();
     });
-    read.wait(Once::poll).await;
+    reading.ended().await;
     let end = line.with(|line| line.ended());
     let down = Input::LinkDown { link: id, code: end.code_of_peer(), reason: end.reason };
     // A loop that is gone needs to know nothing.

@@ -1,6 +1,9 @@
 //! What a shell's runtime supplies to the tasks that the core has for it: a lock, clocks, tasks,
 //! connections.
 
+#[cfg(test)]
+pub(crate) mod by_hand;
+
 use alloc::string::String;
 use core::fmt;
 use core::future::{Future, poll_fn};
@@ -12,7 +15,7 @@ use crate::client::{ConnectError, Ended};
 use crate::config::Limits;
 use crate::connection::{Opened, Socket};
 use crate::io::Protocol;
-use crate::shared::{Shared, Source, Wakes};
+use crate::shared::{Once, Promise, Shared, Source, Wakes};
 use crate::time::{Instant, Now};
 
 /// A runtime, with its sockets. It has no value of interest: everything is said by its type.
@@ -57,6 +60,36 @@ pub trait Runtime: fmt::Debug + Clone + Send + Sync + 'static {
 
     /// For the log: an application of this process has lost its connection.
     fn lost(why: &Ended);
+}
+
+/// A task that ends when this is dropped, if not before.
+#[derive(Debug)]
+pub struct Task {
+    goes_on: Option<Promise<()>>,
+    ended: Shared<Once<()>>,
+}
+
+impl Task {
+    /// Starts it.
+    pub fn spawn<R: Runtime>(task: impl Future<Output = ()> + Send + 'static) -> Self {
+        let (stopped, ended) = (R::share(Once::default()), R::share(Once::default()));
+        let (goes_on, ending) = (Promise::of(stopped.clone(), ()), Promise::of(ended.clone(), ()));
+        R::spawn(async move {
+            first(stopped.wait(Once::poll), task).await;
+            ending.keep(());
+        });
+        Self { goes_on: Some(goes_on), ended }
+    }
+
+    /// Gives it up.
+    pub fn stop(&mut self) {
+        self.goes_on = None;
+    }
+
+    /// Returns when it has ended, and let go of all it had.
+    pub async fn ended(&self) {
+        self.ended.wait(Once::poll).await;
+    }
 }
 
 /// Wakes a task in time. It may do so early, and is then waited for again: to set a timer takes

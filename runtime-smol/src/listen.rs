@@ -15,8 +15,7 @@ use async_tungstenite::tungstenite::http::HeaderValue;
 use async_tungstenite::tungstenite::protocol::Role;
 use slipstream_core::connection::{self, Opened};
 use slipstream_core::io::Protocol;
-use slipstream_core::runtime::{Runtime, first, sleep, within};
-use slipstream_core::shared::{Once, Shared};
+use slipstream_core::runtime::{Runtime, sleep, within};
 use slipstream_core::upgrade::{Refusal, Rules, Slot, Slots};
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::net::{TcpListener, TcpStream};
@@ -28,36 +27,27 @@ use crate::socket::Socket;
 /// How long accepting rests when the system refuses, for want of descriptors for example.
 const REST: Duration = Duration::from_millis(200);
 
-/// Accepts until `deaf` is kept.
-pub(crate) async fn run(
-    listener: TcpListener,
-    rules: Rules,
-    inputs: Inputs,
-    deaf: Shared<Once<()>>,
-) {
+/// Accepts for ever; ends with its task.
+pub(crate) async fn run(listener: TcpListener, rules: Rules, inputs: Inputs) {
     let (slots, rules) = (Smol::share(Slots::new(&rules.limits)), Arc::new(rules));
-    let accepting = async {
-        loop {
-            match listener.accept().await {
-                Ok((stream, remote)) => {
-                    if let Some(slot) = Slot::take(&slots) {
-                        let (rules, inputs) = (rules.clone(), inputs.clone());
-                        Smol::spawn(welcome(stream, remote, slot, rules, inputs));
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(
-                        target: "slipstream",
-                        %error,
-                        "cannot accept connections for a moment; is the limit of open files too \
-                         low?"
-                    );
-                    sleep::<Smol>(REST).await;
+    loop {
+        match listener.accept().await {
+            Ok((stream, remote)) => {
+                if let Some(slot) = Slot::take(&slots) {
+                    let (rules, inputs) = (rules.clone(), inputs.clone());
+                    Smol::spawn(welcome(stream, remote, slot, rules, inputs));
                 }
             }
+            Err(error) => {
+                tracing::warn!(
+                    target: "slipstream",
+                    %error,
+                    "cannot accept connections for a moment; is the limit of open files too low?"
+                );
+                sleep::<Smol>(REST).await;
+            }
         }
-    };
-    first(deaf.wait(Once::poll), accepting).await;
+    }
 }
 
 /// Upgrades a connection in time.

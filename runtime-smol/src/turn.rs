@@ -12,8 +12,7 @@ use slipstream_core::config::Limits;
 use slipstream_core::connection::{self, Opened};
 use slipstream_core::driver::{Action, Driver};
 use slipstream_core::exit::Exit;
-use slipstream_core::runtime::{Alarm, Runtime};
-use slipstream_core::shared::Promise;
+use slipstream_core::runtime::{Alarm, Runtime, Task};
 use slipstream_core::store::StoreFailure;
 use slipstream_store_sqlite::{Stopped, Store};
 
@@ -33,8 +32,8 @@ pub(crate) struct Turn {
     pub(crate) limits: Limits,
     /// For the tasks of links and dials.
     pub(crate) inputs: Inputs,
-    /// Connections are accepted until this is dropped.
-    pub(crate) listens: Option<Promise<()>>,
+    /// What accepts connections.
+    pub(crate) listening: Task,
 }
 
 impl Turn {
@@ -54,7 +53,10 @@ impl Turn {
             self.driver.tick(Smol::now());
         };
         // The links end by this, and what the store reports is not heard.
-        drop((self.listens, inputs, self.driver));
+        drop((inputs, self.driver));
+        // Whoever starts another node may do so on the same port.
+        self.listening.stop();
+        self.listening.ended().await;
         match Smol::unblock(move || self.store.close()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(target: "slipstream", %error, "closing the store"),
@@ -74,7 +76,7 @@ impl Turn {
                     let link = connection::open::<Smol>(*opened, self.inputs.clone());
                     self.driver.opened(up, link, Smol::now());
                 }
-                Action::Deafen => drop(self.listens.take()),
+                Action::Deafen => self.listening.stop(),
                 // Without a store nothing is kept, and that tells enough.
                 Action::Ping(alive) => {
                     let _ = self.store.ping(Box::new(move || alive.keep(Ok(()))));

@@ -20,7 +20,6 @@ use slipstream_core::ids::LinkId;
 use slipstream_core::io::{Frame, Input, Protocol};
 use slipstream_core::links::Links;
 use slipstream_core::runtime::{Runtime, within};
-use slipstream_core::shared::Once;
 use slipstream_core::upgrade::Rules;
 use tokio::net::TcpListener;
 
@@ -72,8 +71,7 @@ async fn serve() -> Result<(), Failure> {
     println!("{}", listener.local_addr()?);
     let mut echo = Echo::new();
     let rules = Rules { allowed_origins: Vec::new(), loopback: true, limits: limits() };
-    let never = Tokio::share(Once::default());
-    Tokio::spawn(listen::run(listener, rules, echo.sender.clone(), never));
+    Tokio::spawn(listen::run(listener, rules, echo.sender.clone()));
     loop {
         echo.turn().await;
     }

@@ -15,8 +15,7 @@ use slipstream_core::exit::Exit;
 use slipstream_core::ids::{DialId, LinkId, NodeId};
 use slipstream_core::io::{Close, CloseCode, Frame, Input, Protocol};
 use slipstream_core::links::Link;
-use slipstream_core::runtime::{Runtime as _, within};
-use slipstream_core::shared::{Once, Promise};
+use slipstream_core::runtime::{Runtime as _, Task, within};
 use slipstream_core::upgrade::Rules;
 
 use super::runtime::{AsyncReadExt, AsyncWriteExt, Runtime, TcpListener, TcpStream, run};
@@ -44,8 +43,7 @@ pub(crate) struct Door {
     address: SocketAddr,
     sender: Inputs,
     pub(crate) inputs: Receiver<Incoming>,
-    /// It listens until this is dropped.
-    _listens: Promise<()>,
+    _listening: Task,
 }
 
 impl Door {
@@ -54,9 +52,8 @@ impl Door {
         let address = listener.local_addr().unwrap();
         let (sender, inputs) = channel::bounded::<Runtime, _>(INPUTS);
         let rules = Rules { allowed_origins: Vec::new(), loopback: true, limits };
-        let deaf = Runtime::share(Once::default());
-        Runtime::spawn(listen::run(listener, rules, sender.clone(), deaf.clone()));
-        Self { address, sender, inputs, _listens: Promise::of(deaf, ()) }
+        let listening = Task::spawn::<Runtime>(listen::run(listener, rules, sender.clone()));
+        Self { address, sender, inputs, _listening: listening }
     }
 
     pub(crate) fn url(&self) -> String {

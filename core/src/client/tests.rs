@@ -20,6 +20,7 @@ use crate::time::{Instant, WallMs};
 use crate::wire::{self, BatchKind, DeliveryHead, FrameWriter, Publish, Settle, Welcome, Wire};
 
 mod handles;
+mod place;
 mod service;
 
 const NOW: Instant = Instant::from_micros(0);

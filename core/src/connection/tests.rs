@@ -1,0 +1,187 @@
+//! Connections on a clock that is set by hand.
+
+use alloc::vec;
+
+use bytes::Bytes;
+
+use super::*;
+use crate::channel::{Receiver, bounded};
+use crate::config::Config;
+use crate::ids::NodeId;
+use crate::runtime::by_hand::{ByHand, Paper, answer_dial, pass, settle, start};
+use crate::shared::share;
+use crate::upgrade::Slots;
+
+const LINK: LinkId = LinkId::new(1);
+
+fn limits() -> Limits {
+    Config::new(NodeId::new("here").expect("a name")).limits
+}
+
+fn frame(text: &'static str) -> Frame {
+    Frame::Text(Bytes::from_static(text.as_bytes()))
+}
+
+fn opened(socket: Paper) -> Opened<Paper> {
+    let mut opened = Opened::new(socket, Protocol::Postcard, "there".into(), String::new());
+    opened.up.link = LINK;
+    opened
+}
+
+/// An open connection as a loop sees it, and its other end.
+struct World {
+    link: Link,
+    received: Receiver<Incoming<ByHand>>,
+    there: Paper,
+}
+
+impl World {
+    fn new() -> Self {
+        let (here, there) = Paper::pair();
+        let (inputs, received) = bounded::<ByHand, _>(8);
+        let link = open::<ByHand>(opened(here), inputs);
+        settle();
+        Self { link, received, there }
+    }
+
+    fn down(&mut self) -> Option<String> {
+        core::iter::from_fn(|| self.received.try_next()).find_map(|incoming| match incoming {
+            Incoming::<ByHand>::Input(Input::LinkDown { link: LINK, reason, .. }) => Some(reason),
+            _ => None,
+        })
+    }
+}
+
+#[test]
+fn what_was_queued_goes_first_then_the_close_frame_and_the_link_is_down_when_all_is_over() {
+    let mut world = World::new();
+    world.link.transmit(frame("a"));
+    world.link.transmit(frame("b"));
+    world.link.close(Close { code: CloseCode::GoingAway, reason: "bye".into() });
+    settle();
+    let bye = End::by_peer(1001, "bye".into());
+    assert_eq!(world.there.received(), [Ok(frame("a")), Ok(frame("b")), Err(bye)]);
+    assert!(world.there.is_shut());
+    assert_eq!(world.down(), None, "the other side has not closed");
+    world.there.send(Ok(frame("too late")));
+    world.there.shut();
+    settle();
+    assert_eq!(world.down().as_deref(), Some("closed here: 1001 bye"));
+}
+
+#[test]
+fn whoever_does_not_close_is_not_waited_for() {
+    let mut world = World::new();
+    world.link.close(Close { code: CloseCode::GoingAway, reason: "bye".into() });
+    pass(LINGER - Duration::from_millis(1));
+    assert_eq!(world.down(), None);
+    pass(Duration::from_millis(1));
+    assert_eq!(world.down().as_deref(), Some("closed here: 1001 bye"));
+}
+
+#[test]
+fn whoever_does_not_read_is_not_waited_for() {
+    let mut world = World::new();
+    world.there.stall();
+    world.link.transmit(frame("a"));
+    world.link.close(Close { code: CloseCode::Limit, reason: "slow".into() });
+    pass(CLOSE_DEADLINE + LINGER - Duration::from_millis(1));
+    assert_eq!(world.down(), None);
+    pass(Duration::from_millis(1));
+    assert_eq!(world.down().as_deref(), Some("closed here: 4429 slow"));
+    assert_eq!(world.there.received(), []);
+}
+
+#[test]
+fn what_came_is_handed_on_before_the_end_and_pings_are_answered() {
+    let mut world = World::new();
+    world.there.send(Ok(Frame::Ping(Bytes::from_static(b"p"))));
+    world.there.send(Ok(frame("a")));
+    world.there.send(Err(End::by_peer(1000, String::new())));
+    settle();
+    assert_eq!(world.there.received(), [Ok(Frame::Pong(Bytes::from_static(b"p")))]);
+    let Some(Incoming::<ByHand>::Received(LINK, frames, Some(end))) = world.received.try_next()
+    else {
+        panic!("not received");
+    };
+    assert_eq!(frames, [Frame::Ping(Bytes::from_static(b"p")), frame("a")]);
+    assert_eq!(world.down(), None, "the loop has to order the end");
+    world.link.end(end);
+    world.there.shut();
+    settle();
+    assert!(world.down().is_some());
+}
+
+#[test]
+fn nothing_is_read_from_a_connection_that_pauses_or_whose_loop_has_no_room() {
+    let mut world = World::new();
+    world.link.pause(true);
+    world.there.send(Ok(frame("a")));
+    pass(Duration::from_secs(60));
+    assert!(world.received.try_next().is_none());
+    world.link.pause(false);
+    settle();
+    assert!(world.received.try_next().is_some());
+
+    for _ in 0..20 {
+        world.there.send(Ok(frame("b")));
+        settle();
+    }
+    let mut handed_on = 0;
+    while let Some(Incoming::<ByHand>::Received(_, frames, None)) = world.received.try_next() {
+        handed_on += frames.len();
+        settle();
+    }
+    assert_eq!(handed_on, 20);
+}
+
+#[test]
+fn a_loop_that_is_gone_leaves_no_task_behind() {
+    let World { link, received, there } = World::new();
+    drop((link, received));
+    pass(LINGER);
+    assert_eq!(there.received(), [], "no close frame: nobody knows what to say");
+    assert!(there.is_shut());
+}
+
+#[test]
+fn a_dial_ends_in_time_and_says_what_came_of_it() {
+    let (inputs, mut received) = bounded::<ByHand, _>(1);
+    let dialling =
+        |id| dial::<ByHand>(DialId::new(id), "ws://x".into(), None, limits(), inputs.clone());
+    ByHand::spawn(dialling(1));
+    pass(limits().handshake_timeout);
+    let late = ConnectError::TimedOut(limits().handshake_timeout);
+    let Some(Incoming::<ByHand>::NotOpened(id, error)) = received.try_next() else {
+        panic!("it should have failed");
+    };
+    assert_eq!((id, error), (DialId::new(1), late));
+
+    answer_dial(opened(Paper::pair().0));
+    start(dialling(2));
+    let Some(Incoming::<ByHand>::Opened(opened)) = received.try_next() else {
+        panic!("not opened");
+    };
+    assert_eq!(opened.up.dial, Some(DialId::new(2)));
+}
+
+#[test]
+fn a_connection_for_which_there_is_no_room_is_told_so() {
+    let slots = share(Slots::new(&Limits { max_connections: 1, ..limits() }));
+    let (inputs, mut received) = bounded::<ByHand, _>(1);
+    let ends = [Paper::pair(), Paper::pair()];
+    for (here, _) in &ends {
+        let opened = Opened { slot: Slot::take(&slots), ..opened(here.clone()) };
+        start(accept::<ByHand>(opened, inputs.clone()));
+    }
+    let first = received.try_next();
+    assert!(matches!(first, Some(Incoming::<ByHand>::Opened(_))), "{first:?}");
+    assert!(received.try_next().is_none());
+    let told = ends.map(|(_, there)| there.received());
+    let [_, second] = &told;
+    assert!(matches!(&second[..], [Err(End { close: Some((4429, _)), .. })]), "{second:?}");
+    assert_eq!(told[0], vec![]);
+    // The place of the first is free again with it.
+    drop(first);
+    assert!(Slot::take(&slots).is_some_and(|slot| slot.is_kept()));
+}
