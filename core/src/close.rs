@@ -94,6 +94,11 @@ impl End {
         Self { close: None, by_peer: true, reason: reason.to_string() }
     }
 
+    /// The connection was closed, without a close frame.
+    pub fn cut() -> Self {
+        Self::lost("the connection was closed without a close frame")
+    }
+
     /// What was read is no frame of a WebSocket.
     pub fn malformed(reason: impl ToString) -> Self {
         Self::here(MALFORMED, reason.to_string())

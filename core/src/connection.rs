@@ -25,6 +25,7 @@ use crate::ids::{DialId, LinkId};
 use crate::io::{Close, CloseCode, End, Frame, Input, LinkUp, Protocol};
 use crate::line::{Flow, Gathered, Line};
 use crate::links::Link;
+use crate::memory::Memory;
 use crate::runtime::{Runtime, Task, first, sleep, within};
 use crate::shared::Shared;
 use crate::upgrade::Slot;
@@ -76,24 +77,42 @@ pub trait Writer: Send + Sized + 'static {
 /// A connection whose handshake is done, and what is known of it.
 #[derive(Debug)]
 pub struct Opened<S> {
-    /// The connection.
-    pub socket: S,
+    /// How its frames travel.
+    pub transport: S,
     /// What the node is told of it.
     pub up: LinkUp,
     /// Its place among those that may be open.
     pub slot: Option<Slot>,
 }
 
+/// How frames travel.
+#[derive(Debug)]
+pub enum Transport<S> {
+    /// Through a socket.
+    Socket(S),
+    /// Within the process.
+    Memory(Memory),
+}
+
+/// A connection as a loop is given it.
+pub type Connection<R> = Opened<Transport<<R as Runtime>::Socket>>;
+
 /// What reaches a loop. Connections are boxed, as they are large and rare.
-pub type Incoming<R> = crate::incoming::Incoming<Box<Opened<<R as Runtime>::Socket>>>;
+pub type Incoming<R> = crate::incoming::Incoming<Box<Connection<R>>>;
 
 /// The way to a loop. Whoever finds no room waits, and so does its peer.
 pub type Inputs<R> = Sender<Incoming<R>>;
 
 impl<S> Opened<S> {
     /// To `remote`, which was asked for `query`.
-    pub fn new(socket: S, protocol: Protocol, remote: String, query: String) -> Self {
-        Self { socket, up: LinkUp { remote, query, ..LinkUp::of(protocol) }, slot: None }
+    pub fn new(transport: S, protocol: Protocol, remote: String, query: String) -> Self {
+        Self { transport, up: LinkUp { remote, query, ..LinkUp::of(protocol) }, slot: None }
+    }
+
+    /// The same, for a loop.
+    pub fn through_socket(self) -> Opened<Transport<S>> {
+        let Self { transport, up, slot } = self;
+        Opened { transport: Transport::Socket(transport), up, slot }
     }
 }
 
@@ -124,7 +143,7 @@ pub async fn dial<R: Runtime>(
     let incoming = match connect::<R>(&url, Protocol::Postcard, token.as_deref(), &limits).await {
         Ok(mut opened) => {
             opened.up.dial = Some(dial);
-            Incoming::<R>::Opened(Box::new(opened))
+            Incoming::<R>::Opened(Box::new(opened.through_socket()))
         }
         Err(error) => Incoming::<R>::NotOpened(dial, error),
     };
@@ -136,23 +155,32 @@ pub async fn dial<R: Runtime>(
 pub async fn accept<R: Runtime>(opened: Opened<R::Socket>, inputs: Inputs<R>) {
     if opened.slot.as_ref().is_none_or(Slot::is_kept) {
         // A loop that is gone needs to know nothing.
-        let _ = inputs.send(Incoming::<R>::Opened(Box::new(opened))).await;
+        let _ = inputs.send(Incoming::<R>::Opened(Box::new(opened.through_socket()))).await;
     } else {
         let reason = "too many connections (limits.max_connections)".into();
         let (nobody, _) = crate::channel::bounded::<R, _>(1);
-        open::<R>(opened, nobody).close(Close { code: CloseCode::Limit, reason });
+        open::<R>(opened.through_socket(), nobody).close(Close { code: CloseCode::Limit, reason });
     }
 }
 
 /// Starts the tasks of a connection.
-pub fn open<R: Runtime>(opened: Opened<R::Socket>, inputs: Inputs<R>) -> Link {
+pub fn open<R: Runtime>(opened: Connection<R>, inputs: Inputs<R>) -> Link {
     let line = R::share(Line::default());
-    R::spawn(run::<R>(opened, inputs, line.clone()));
+    let Opened { transport, up, slot } = opened;
+    match transport {
+        Transport::Socket(socket) => R::spawn(run::<R>(socket, up, slot, inputs, line.clone())),
+        Transport::Memory(memory) => R::spawn(run::<R>(memory, up, slot, inputs, line.clone())),
+    }
     Link::new(line)
 }
 
-async fn run<R: Runtime>(opened: Opened<R::Socket>, inputs: Inputs<R>, line: Shared<Line>) {
-    let Opened { socket, up: LinkUp { link: id, protocol, .. }, slot } = opened;
+async fn run<R: Runtime>(
+    socket: impl Socket,
+    LinkUp { link: id, protocol, .. }: LinkUp,
+    slot: Option<Slot>,
+    inputs: Inputs<R>,
+    line: Shared<Line>,
+) {
     let (reader, writer) = socket.split(protocol).await;
     let reading = Task::spawn::<R>(run_reader::<R>(reader, id, inputs.clone(), line.clone()));
     let overdue = async {

@@ -89,6 +89,7 @@ pub mod line;
 mod link;
 pub mod links;
 mod log;
+pub mod memory;
 pub mod message;
 mod newest;
 mod node;

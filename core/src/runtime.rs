@@ -53,11 +53,6 @@ pub trait Runtime: fmt::Debug + Clone + Send + Sync + 'static {
         limits: &Limits,
     ) -> impl Future<Output = Result<Opened<Self::Socket>, ConnectError>> + Send;
 
-    /// Both ends of a connection within this process, the client's first. Its frames, of `largest`
-    /// bytes at most, are carried as between machines, so that every rule for applications holds
-    /// for those that embed their node.
-    fn pair(largest: usize) -> (Self::Socket, Self::Socket);
-
     /// For the log: an application of this process has lost its connection.
     fn lost(why: &Ended);
 }

@@ -82,7 +82,7 @@ async fn upgrade(mut stream: TcpStream, remote: &str, rules: &Rules) -> Option<O
         Err(refusal) => return refuse(stream, &refusal).await,
     };
     stream.write_all(&response).await.ok()?;
-    let socket = Socket::tcp(stream, rest, Role::Server, rules.limits.max_frame_bytes());
+    let socket = Socket::new(stream, rest, Role::Server, rules.limits.max_frame_bytes());
     let query = request.uri().query().unwrap_or_default();
     Some(Opened::new(socket, protocol, remote.into(), query.into()))
 }

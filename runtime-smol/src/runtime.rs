@@ -76,10 +76,6 @@ impl Runtime for Smol {
         dial::open(url, protocol, token, limits).await
     }
 
-    fn pair(largest: usize) -> (Socket, Socket) {
-        Socket::pair(largest)
-    }
-
     fn lost(why: &Ended) {
         tracing::debug!(target: "slipstream", %why, "connecting again");
     }

@@ -47,7 +47,7 @@ pub(crate) async fn open(
     let header = |name| response.headers().get(name).and_then(|header| header.to_str().ok());
     let accept = derive_accept_key(key.as_bytes());
     check(response.status().as_u16(), header, &accept, protocol, &rest)?;
-    let socket = Socket::tcp(stream, rest, Role::Client, limits.max_frame_bytes());
+    let socket = Socket::new(stream, rest, Role::Client, limits.max_frame_bytes());
     Ok(Opened::new(socket, protocol, format!("{host}:{port}"), query))
 }
 

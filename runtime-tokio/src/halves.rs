@@ -19,8 +19,7 @@ use futures_util::{SinkExt, StreamExt};
 use slipstream_core::connection;
 use slipstream_core::io::{End, Frame, Protocol};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Empty, Join, Sink, empty, join, sink};
-
-use crate::socket::{Read, Write};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 /// Bytes that are gathered before the socket is given them.
 const WRITE_BUFFER: usize = 64 * 1024;
@@ -33,13 +32,13 @@ const READ_BUFFER_JSON: usize = 8 * 1024;
 /// The half that writes. Its codec never reads.
 #[derive(Debug)]
 pub struct Writer {
-    socket: WebSocketStream<TokioAdapter<Join<Empty, Box<dyn Write>>>>,
+    socket: WebSocketStream<TokioAdapter<Join<Empty, OwnedWriteHalf>>>,
     role: Role,
     largest: usize,
 }
 
 impl Writer {
-    pub(crate) async fn new(write: Box<dyn Write>, role: Role, largest: usize) -> Self {
+    pub(crate) async fn new(write: OwnedWriteHalf, role: Role, largest: usize) -> Self {
         // Room for what is gathered and for a frame on top, twice, as masks and headers take some.
         let room = WRITE_BUFFER + largest.saturating_mul(2).saturating_add(1024);
         let config = WebSocketConfig::default()
@@ -93,13 +92,13 @@ fn message(frame: Frame) -> Message {
 /// The half that reads. What its codec writes by itself goes nowhere.
 #[derive(Debug)]
 pub struct Reader {
-    socket: WebSocketStream<TokioAdapter<Join<Box<dyn Read>, Sink>>>,
+    socket: WebSocketStream<TokioAdapter<Join<OwnedReadHalf, Sink>>>,
 }
 
 impl Reader {
     /// `rest` is what was read behind the handshake.
     pub(crate) async fn new(
-        read: Box<dyn Read>,
+        read: OwnedReadHalf,
         rest: Vec<u8>,
         role: Role,
         largest: usize,
@@ -162,9 +161,7 @@ fn unreadable(error: &Error) -> End {
             End::too_large(*size, *max_size)
         }
         Error::Utf8(_) => End::not_utf8(),
-        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => {
-            End::lost("the connection was closed without a close frame")
-        }
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => End::cut(),
         Error::Protocol(error) => End::malformed(error),
         other => End::lost(other),
     }

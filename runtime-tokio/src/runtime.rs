@@ -79,10 +79,6 @@ impl Runtime for Tokio {
         dial::open(url, protocol, token, limits).await
     }
 
-    fn pair(largest: usize) -> (Socket, Socket) {
-        Socket::pair(largest)
-    }
-
     fn lost(why: &Ended) {
         tracing::debug!(target: "slipstream", %why, "connecting again");
     }

@@ -9,7 +9,7 @@
 
 use slipstream_core::channel::Receiver;
 use slipstream_core::config::Limits;
-use slipstream_core::connection::{self, Opened};
+use slipstream_core::connection::{self, Connection};
 use slipstream_core::driver::{Action, Driver};
 use slipstream_core::exit::Exit;
 use slipstream_core::runtime::{Alarm, Runtime, Task};
@@ -18,7 +18,6 @@ use slipstream_store_sqlite::{Stopped, Store};
 
 use crate::report;
 use crate::runtime::{Incoming, Inputs, Tokio};
-use crate::socket::Socket;
 
 /// Things that may wait for the loop.
 pub(crate) const INPUTS: usize = 128;
@@ -27,7 +26,7 @@ const INPUTS_PER_TURN: usize = 512;
 
 /// A running node.
 pub(crate) struct Turn {
-    pub(crate) driver: Driver<Box<Opened<Socket>>>,
+    pub(crate) driver: Driver<Box<Connection<Tokio>>>,
     pub(crate) store: Store,
     pub(crate) limits: Limits,
     /// For the tasks of links and dials.

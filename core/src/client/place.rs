@@ -6,12 +6,13 @@
 use alloc::boxed::Box;
 use alloc::string::String;
 
+use super::Ended;
 use super::service::{Service, Step};
-use super::{ConnectError, Ended};
 use crate::channel;
-use crate::connection::{self, Incoming, Inputs, Opened};
+use crate::connection::{self, Incoming, Inputs, Opened, Transport};
 use crate::ids::DialId;
 use crate::io::Protocol;
+use crate::memory::Memory;
 use crate::runtime::{Alarm, Runtime, first};
 
 /// Reports of its connection that may wait for the task of an application.
@@ -74,18 +75,16 @@ impl<R: Runtime> Place<R> {
                     connection::dial::<R>(DialId::default(), url, token, limits, inputs).await;
                 }
                 Self::Here(node) => {
-                    let (here, there) = R::pair(limits.max_frame_bytes());
-                    let opened = |socket, query| {
+                    let (here, there) = Memory::pair::<R>(limits.max_frame_bytes());
+                    let opened = |memory, query| {
                         let remote = "this process".into();
-                        Box::new(Opened::new(socket, Protocol::Postcard, remote, query))
+                        let transport = Transport::Memory(memory);
+                        Box::new(Opened::new(transport, Protocol::Postcard, remote, query))
                     };
                     let there = Incoming::<R>::Opened(opened(there, filter.query()));
                     let incoming = match node.send(there).await {
                         Ok(()) => Incoming::<R>::Opened(opened(here, String::new())),
-                        Err(_) => {
-                            let gone = ConnectError::from(Ended::Here);
-                            Incoming::<R>::NotOpened(DialId::default(), gone)
-                        }
+                        Err(_) => Incoming::<R>::NotOpened(DialId::default(), Ended::Here.into()),
                     };
                     // Whoever wanted it may have given up.
                     let _ = inputs.send(incoming).await;

@@ -8,7 +8,7 @@ use super::*;
 use crate::channel::{Receiver, bounded};
 use crate::config::Config;
 use crate::ids::NodeId;
-use crate::runtime::by_hand::{ByHand, Paper, answer_dial, pass, settle, start};
+use crate::runtime::by_hand::{ByHand, Far, answer_dial, pass, settle, start, tasks};
 use crate::shared::share;
 use crate::upgrade::Slots;
 
@@ -22,7 +22,7 @@ fn frame(text: &'static str) -> Frame {
     Frame::Text(Bytes::from_static(text.as_bytes()))
 }
 
-fn opened(socket: Paper) -> Opened<Paper> {
+fn opened(socket: Memory) -> Opened<Memory> {
     let mut opened = Opened::new(socket, Protocol::Postcard, "there".into(), String::new());
     opened.up.link = LINK;
     opened
@@ -32,14 +32,14 @@ fn opened(socket: Paper) -> Opened<Paper> {
 struct World {
     link: Link,
     received: Receiver<Incoming<ByHand>>,
-    there: Paper,
+    there: Far,
 }
 
 impl World {
     fn new() -> Self {
-        let (here, there) = Paper::pair();
+        let (here, there) = Far::pair();
         let (inputs, received) = bounded::<ByHand, _>(8);
-        let link = open::<ByHand>(opened(here), inputs);
+        let link = open::<ByHand>(opened(here).through_socket(), inputs);
         settle();
         Self { link, received, there }
     }
@@ -60,11 +60,10 @@ fn what_was_queued_goes_first_then_the_close_frame_and_the_link_is_down_when_all
     world.link.close(Close { code: CloseCode::GoingAway, reason: "bye".into() });
     settle();
     let bye = End::by_peer(1001, "bye".into());
-    assert_eq!(world.there.received(), [Ok(frame("a")), Ok(frame("b")), Err(bye)]);
-    assert!(world.there.is_shut());
+    assert_eq!(world.there.received(), (vec![frame("a"), frame("b")], Some(bye)));
     assert_eq!(world.down(), None, "the other side has not closed");
-    world.there.send(Ok(frame("too late")));
-    world.there.shut();
+    world.there.send(&[frame("too late")]);
+    world.there.close(&End::cut());
     settle();
     assert_eq!(world.down().as_deref(), Some("closed here: 1001 bye"));
 }
@@ -82,33 +81,35 @@ fn whoever_does_not_close_is_not_waited_for() {
 #[test]
 fn whoever_does_not_read_is_not_waited_for() {
     let mut world = World::new();
-    world.there.stall();
-    world.link.transmit(frame("a"));
+    let large = Frame::Binary(vec![0; 1 << 18].into());
+    world.link.transmit(large.clone());
+    world.link.transmit(frame("no room for this"));
     world.link.close(Close { code: CloseCode::Limit, reason: "slow".into() });
     pass(CLOSE_DEADLINE + LINGER - Duration::from_millis(1));
     assert_eq!(world.down(), None);
     pass(Duration::from_millis(1));
     assert_eq!(world.down().as_deref(), Some("closed here: 4429 slow"));
-    assert_eq!(world.there.received(), []);
+    assert_eq!(world.there.received(), (vec![large], Some(End::cut())));
 }
 
 #[test]
 fn what_came_is_handed_on_before_the_end_and_pings_are_answered() {
     let mut world = World::new();
-    world.there.send(Ok(Frame::Ping(Bytes::from_static(b"p"))));
-    world.there.send(Ok(frame("a")));
-    world.there.send(Err(End::by_peer(1000, String::new())));
+    let (ping, pong) = (Bytes::from_static(b"p"), Bytes::from_static(b"p"));
+    world.there.send(&[Frame::Ping(ping.clone()), frame("a")]);
+    world.there.close(&End::here(1000, String::new()));
     settle();
-    assert_eq!(world.there.received(), [Ok(Frame::Pong(Bytes::from_static(b"p")))]);
+    assert_eq!(world.there.received(), (vec![Frame::Pong(pong)], None));
     let Some(Incoming::<ByHand>::Received(LINK, frames, Some(end))) = world.received.try_next()
     else {
         panic!("not received");
     };
-    assert_eq!(frames, [Frame::Ping(Bytes::from_static(b"p")), frame("a")]);
+    assert_eq!(frames, [Frame::Ping(ping), frame("a")]);
+    assert_eq!(end, End::by_peer(1000, String::new()));
     assert_eq!(world.down(), None, "the loop has to order the end");
-    world.link.end(end);
-    world.there.shut();
+    world.link.end(end.clone());
     settle();
+    assert_eq!(world.there.received(), (vec![], Some(end)), "the close frame is answered");
     assert!(world.down().is_some());
 }
 
@@ -116,7 +117,7 @@ fn what_came_is_handed_on_before_the_end_and_pings_are_answered() {
 fn nothing_is_read_from_a_connection_that_pauses_or_whose_loop_has_no_room() {
     let mut world = World::new();
     world.link.pause(true);
-    world.there.send(Ok(frame("a")));
+    world.there.send(&[frame("a")]);
     pass(Duration::from_secs(60));
     assert!(world.received.try_next().is_none());
     world.link.pause(false);
@@ -124,7 +125,7 @@ fn nothing_is_read_from_a_connection_that_pauses_or_whose_loop_has_no_room() {
     assert!(world.received.try_next().is_some());
 
     for _ in 0..20 {
-        world.there.send(Ok(frame("b")));
+        world.there.send(&[frame("b")]);
         settle();
     }
     let mut handed_on = 0;
@@ -137,11 +138,12 @@ fn nothing_is_read_from_a_connection_that_pauses_or_whose_loop_has_no_room() {
 
 #[test]
 fn a_loop_that_is_gone_leaves_no_task_behind() {
-    let World { link, received, there } = World::new();
+    let World { link, received, mut there } = World::new();
     drop((link, received));
     pass(LINGER);
-    assert_eq!(there.received(), [], "no close frame: nobody knows what to say");
-    assert!(there.is_shut());
+    let silence = (vec![], Some(End::cut()));
+    assert_eq!(there.received(), silence, "no close frame: nobody knows what to say");
+    assert_eq!(tasks(), 0);
 }
 
 #[test]
@@ -157,7 +159,7 @@ fn a_dial_ends_in_time_and_says_what_came_of_it() {
     };
     assert_eq!((id, error), (DialId::new(1), late));
 
-    answer_dial(opened(Paper::pair().0));
+    answer_dial(opened(Far::pair().0));
     start(dialling(2));
     let Some(Incoming::<ByHand>::Opened(opened)) = received.try_next() else {
         panic!("not opened");
@@ -169,18 +171,18 @@ fn a_dial_ends_in_time_and_says_what_came_of_it() {
 fn a_connection_for_which_there_is_no_room_is_told_so() {
     let slots = share(Slots::new(&Limits { max_connections: 1, ..limits() }));
     let (inputs, mut received) = bounded::<ByHand, _>(1);
-    let ends = [Paper::pair(), Paper::pair()];
-    for (here, _) in &ends {
-        let opened = Opened { slot: Slot::take(&slots), ..opened(here.clone()) };
+    let mut told = [(); 2].map(|()| {
+        let (here, there) = Far::pair();
+        let opened = Opened { slot: Slot::take(&slots), ..opened(here) };
         start(accept::<ByHand>(opened, inputs.clone()));
-    }
+        there
+    });
     let first = received.try_next();
     assert!(matches!(first, Some(Incoming::<ByHand>::Opened(_))), "{first:?}");
     assert!(received.try_next().is_none());
-    let told = ends.map(|(_, there)| there.received());
-    let [_, second] = &told;
-    assert!(matches!(&second[..], [Err(End { close: Some((4429, _)), .. })]), "{second:?}");
-    assert_eq!(told[0], vec![]);
+    assert_eq!(told[0].received(), (vec![], None));
+    let (frames, end) = told[1].received();
+    assert!(matches!(end, Some(End { close: Some((4429, _)), .. })), "{frames:?} {end:?}");
     // The place of the first is free again with it.
     drop(first);
     assert!(Slot::take(&slots).is_some_and(|slot| slot.is_kept()));

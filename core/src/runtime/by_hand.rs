@@ -1,4 +1,4 @@
-//! A runtime for tests: one thread, a clock that is set by hand, and connections in memory. A task
+//! A runtime for tests: one thread, a clock that is set by hand, connections in memory. A task
 //! is polled when it was woken, so what nobody wakes stands still.
 
 use alloc::boxed::Box;
@@ -7,14 +7,14 @@ use alloc::sync::Arc;
 use alloc::task::Wake;
 use alloc::vec::Vec;
 use core::cell::RefCell;
-use core::pin::Pin;
 use core::task::Waker;
 use std::sync::Mutex;
 
 use super::*;
 use crate::connection::{Reader, Writer};
 use crate::io::{End, Frame};
-use crate::shared::{keep, share};
+use crate::memory::{Memory, MemoryReader, MemoryWriter};
+use crate::shared::share;
 use crate::time::WallMs;
 
 /// A task, and its one waker: states tell tasks apart by their wakers.
@@ -26,7 +26,7 @@ struct World {
     tasks: Vec<Option<Work>>,
     timers: Vec<(Instant, Waker)>,
     /// What dials lead to; without any they take for ever.
-    dials: VecDeque<Opened<Paper>>,
+    dials: VecDeque<Opened<Memory>>,
     lost: Vec<Ended>,
 }
 
@@ -86,8 +86,13 @@ pub(crate) fn pass(time: Duration) {
 }
 
 /// The next dial leads to this.
-pub(crate) fn answer_dial(opened: Opened<Paper>) {
+pub(crate) fn answer_dial(opened: Opened<Memory>) {
     world(|world| world.dials.push_back(opened));
+}
+
+/// Tasks that have not ended.
+pub(crate) fn tasks() -> usize {
+    world(|world| world.tasks.iter().flatten().count())
 }
 
 /// What was told of lost connections.
@@ -147,7 +152,7 @@ impl ByHand {
 
 impl Runtime for ByHand {
     type Stream<S: Source + Unpin> = Row<S>;
-    type Socket = Paper;
+    type Socket = Memory;
     type Timer = Timer;
 
     fn share<T: Wakes + Send + 'static>(what: T) -> Shared<T> {
@@ -179,15 +184,11 @@ impl Runtime for ByHand {
         _: Protocol,
         _: Option<&str>,
         _: &Limits,
-    ) -> Result<Opened<Paper>, ConnectError> {
+    ) -> Result<Opened<Memory>, ConnectError> {
         match world(|world| world.dials.pop_front()) {
             Some(opened) => Ok(opened),
             None => core::future::pending().await,
         }
-    }
-
-    fn pair(_: usize) -> (Paper, Paper) {
-        Paper::pair()
     }
 
     fn lost(why: &Ended) {
@@ -195,127 +196,46 @@ impl Runtime for ByHand {
     }
 }
 
-/// One direction of a connection.
-#[derive(Debug, Default)]
-pub(crate) struct Sheet {
-    frames: VecDeque<Result<Frame, End>>,
-    /// The other side does not read.
-    is_full: bool,
-    is_shut: bool,
-    reader: Option<Waker>,
-    woken: Vec<Waker>,
+/// The far end of a connection, as a test holds it.
+pub(crate) struct Far {
+    reader: MemoryReader,
+    writer: Option<MemoryWriter>,
 }
 
-impl Wakes for Sheet {
-    fn woken(&mut self) -> &mut Vec<Waker> {
-        &mut self.woken
-    }
-}
-
-impl Sheet {
-    fn push(&mut self, next: Result<Frame, End>) {
-        self.frames.push_back(next);
-        self.woken.extend(self.reader.take());
+impl Far {
+    /// One end, and the other as a test holds it.
+    pub(crate) fn pair() -> (Memory, Self) {
+        let (near, far) = Memory::pair::<ByHand>(1 << 20);
+        let splitting = start(far.split(Protocol::Postcard));
+        let (reader, writer) = taken(&splitting).expect("it waits for nothing");
+        (near, Self { reader, writer: Some(writer) })
     }
 
-    fn shut(&mut self) {
-        self.is_shut = true;
-        self.woken.extend(self.reader.take());
+    /// Sends frames, for which there must be room.
+    pub(crate) fn send(&mut self, frames: &[Frame]) {
+        let writer = self.writer.as_mut().expect("it is not closed");
+        let mut sending = pin!(writer.send(frames.iter().cloned()));
+        let sent = sending.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert_eq!(sent, Poll::Ready(Ok(())));
     }
 
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Frame, End>> {
-        match self.frames.pop_front() {
-            Some(next) => Poll::Ready(next),
-            None if self.is_shut => Poll::Ready(Err(End::lost("it was shut"))),
-            None => {
-                keep(&mut self.reader, cx.waker(), &mut self.woken);
-                Poll::Pending
+    /// Closes, with a close frame if there is one.
+    pub(crate) fn close(&mut self, end: &End) {
+        let mut writer = self.writer.take().expect("it is not closed");
+        let mut closing = pin!(writer.farewell(end));
+        let closed = closing.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert_eq!(closed, Poll::Ready(Ok(())));
+    }
+
+    /// What has come, and how the connection has ended, if it has.
+    pub(crate) fn received(&mut self) -> (Vec<Frame>, Option<End>) {
+        let (mut frames, mut cx) = (Vec::new(), Context::from_waker(Waker::noop()));
+        loop {
+            match self.reader.poll_next(&mut cx) {
+                Poll::Ready(Ok(frame)) => frames.push(frame),
+                Poll::Ready(Err(end)) => return (frames, Some(end)),
+                Poll::Pending => return (frames, None),
             }
         }
-    }
-}
-
-/// A connection in memory.
-#[derive(Debug, Clone)]
-pub(crate) struct Paper {
-    comes: Shared<Sheet>,
-    goes: Shared<Sheet>,
-}
-
-impl Paper {
-    /// Both ends of one.
-    pub(crate) fn pair() -> (Self, Self) {
-        let (there, back) = (share(Sheet::default()), share(Sheet::default()));
-        (Self { comes: back.clone(), goes: there.clone() }, Self { comes: there, goes: back })
-    }
-
-    /// Sends a frame, or how the connection ends for the other side.
-    pub(crate) fn send(&self, next: Result<Frame, End>) {
-        self.goes.with(|sheet| sheet.push(next));
-    }
-
-    /// Closes the connection.
-    pub(crate) fn shut(&self) {
-        self.goes.with(Sheet::shut);
-    }
-
-    /// Reads no more, until the end.
-    pub(crate) fn stall(&self) {
-        self.comes.with(|sheet| sheet.is_full = true);
-    }
-
-    /// What has come.
-    pub(crate) fn received(&self) -> Vec<Result<Frame, End>> {
-        self.comes.with(|sheet| sheet.frames.drain(..).collect())
-    }
-
-    /// Whether the other side has shut its direction.
-    pub(crate) fn is_shut(&self) -> bool {
-        self.comes.with(|sheet| sheet.is_shut)
-    }
-}
-
-impl Socket for Paper {
-    type Reader = Self;
-    type Writer = Self;
-
-    async fn split(self, _: Protocol) -> (Self, Self) {
-        (self.clone(), self)
-    }
-}
-
-impl Reader for Paper {
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Frame, End>> {
-        self.comes.with(|sheet| sheet.poll_next(cx))
-    }
-
-    async fn discard(self) {
-        let gone = |sheet: &mut Sheet, cx: &mut Context<'_>| match sheet.poll_next(cx) {
-            Poll::Ready(_) => Poll::Ready(sheet.is_shut && sheet.frames.is_empty()),
-            Poll::Pending => Poll::Pending,
-        };
-        while !self.comes.wait(gone).await {}
-    }
-}
-
-impl Writer for Paper {
-    async fn send(&mut self, frames: impl Iterator<Item = Frame> + Send) -> Result<(), End> {
-        if self.goes.with(|sheet| sheet.is_full) {
-            core::future::pending::<()>().await;
-        }
-        self.goes.with(|sheet| frames.for_each(|frame| sheet.push(Ok(frame))));
-        Ok(())
-    }
-
-    async fn farewell(&mut self, end: &End) -> Result<(), End> {
-        if let Some((code, reason)) = end.close_frame() {
-            self.goes.with(|sheet| sheet.push(Err(End::by_peer(code, reason.into()))));
-        }
-        self.goes.with(Sheet::shut);
-        Ok(())
-    }
-
-    async fn renewed(self) -> Self {
-        self
     }
 }

@@ -116,7 +116,7 @@ impl Connection {
         let opened = connect::<Tokio>(url, protocol, of.token.as_deref(), &of.limits())
             .await
             .map_err(|source| cannot_connect(url, source))?;
-        let (mut reader, mut writer) = opened.socket.split(protocol).await;
+        let (mut reader, mut writer) = opened.transport.split(protocol).await;
         if protocol == Protocol::Postcard {
             writer.send([client::connect()].into_iter()).await?;
         }

@@ -9,7 +9,8 @@ use crate::connection::{self, Incoming, Inputs, Opened};
 use crate::ids::LinkId;
 use crate::io::Protocol;
 use crate::links::Link;
-use crate::runtime::by_hand::{self, ByHand, Paper, start, taken};
+use crate::memory::Memory;
+use crate::runtime::by_hand::{self, ByHand, start, taken};
 
 /// The loop of a node that greets and gives receipts.
 struct Host {
@@ -26,14 +27,13 @@ impl Host {
         Self { inputs, received, links: Vec::new(), published: Vec::new() }
     }
 
-    /// The next dial leads here. Answers with this end of the connection, to be cut.
-    fn answer_dial(&mut self) -> Paper {
-        let (there, here) = Paper::pair();
+    /// The next dial leads here.
+    fn answer_dial(&mut self) {
+        let (there, here) = Memory::pair::<ByHand>(1 << 20);
         let opened =
             |socket| Opened::new(socket, Protocol::Postcard, "somewhere".into(), String::new());
         by_hand::answer_dial(opened(there));
-        self.inputs.push(Incoming::<ByHand>::Opened(Box::new(opened(here.clone()))));
-        here
+        self.inputs.push(Incoming::<ByHand>::Opened(Box::new(opened(here).through_socket())));
     }
 
     fn serve(&mut self) {
@@ -127,11 +127,11 @@ fn a_node_that_cannot_be_reached_is_an_error_at_first_and_waited_for_later() {
     assert!(matches!(failed, ConnectError::TimedOut(_)), "{failed:?}");
 
     let mut host = Host::new();
-    let cable = host.answer_dial();
+    host.answer_dial();
     let client = connect(options);
     host.serve();
     let client = taken(&client).expect("in time").expect("it is there");
-    cable.shut();
+    host.links.clear();
     by_hand::settle();
     assert!(matches!(by_hand::lost()[..], []), "it is not dialled again at once");
     let publishing = start(async move { client.publish(Publication::set("k", "1")).await });
