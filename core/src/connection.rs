@@ -13,21 +13,21 @@ mod tests;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::fmt;
-use core::future::{Future, poll_fn};
-use core::task::{Context, Poll};
+use core::future::poll_fn;
+use core::task::Poll;
 use core::time::Duration;
 
 use crate::channel::Sender;
 use crate::client::ConnectError;
 use crate::config::Limits;
 use crate::ids::{DialId, LinkId};
-use crate::io::{Close, CloseCode, End, Frame, Input, LinkUp, Protocol};
+use crate::io::{Close, CloseCode, End, Input, LinkUp, Protocol};
 use crate::line::{Flow, Gathered, Line};
 use crate::links::Link;
 use crate::memory::Memory;
 use crate::runtime::{Runtime, Task, first, sleep, within};
 use crate::shared::Shared;
+use crate::socket::{Opened, Reader, Socket, Writer};
 use crate::upgrade::Slot;
 
 /// For what was queued and the close frame to leave.
@@ -36,54 +36,6 @@ const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 const LINGER: Duration = Duration::from_secs(1);
 /// A writer that sent more than this at once gives the memory back.
 const LARGE: usize = 1024 * 1024;
-
-/// A WebSocket connection whose handshake is done.
-pub trait Socket: fmt::Debug + Send + 'static {
-    /// What reads from it.
-    type Reader: Reader;
-    /// What writes to it.
-    type Writer: Writer;
-
-    /// Its two halves, each with a codec of its own, for a connection that speaks `protocol`.
-    fn split(self, protocol: Protocol)
-    -> impl Future<Output = (Self::Reader, Self::Writer)> + Send;
-}
-
-/// The half that reads. It answers nothing by itself.
-pub trait Reader: Send + 'static {
-    /// The next frame, or how the connection ends. Can be given up without loss.
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Frame, End>>;
-
-    /// Reads and throws away until the other side closes.
-    fn discard(self) -> impl Future<Output = ()> + Send;
-}
-
-/// The half that writes.
-pub trait Writer: Send + Sized + 'static {
-    /// Sends frames: returns when the socket has taken the last one.
-    fn send(
-        &mut self,
-        frames: impl Iterator<Item = Frame> + Send,
-    ) -> impl Future<Output = Result<(), End>> + Send;
-
-    /// Sends the close frame, if there is one, and shuts the sending side.
-    fn farewell(&mut self, end: &End) -> impl Future<Output = Result<(), End>> + Send;
-
-    /// The same, with empty buffers: one that held much would keep its size for the life of the
-    /// connection.
-    fn renewed(self) -> impl Future<Output = Self> + Send;
-}
-
-/// A connection whose handshake is done, and what is known of it.
-#[derive(Debug)]
-pub struct Opened<S> {
-    /// How its frames travel.
-    pub transport: S,
-    /// What the node is told of it.
-    pub up: LinkUp,
-    /// Its place among those that may be open.
-    pub slot: Option<Slot>,
-}
 
 /// How frames travel.
 #[derive(Debug)]
@@ -103,17 +55,10 @@ pub type Incoming<R> = crate::incoming::Incoming<Box<Connection<R>>>;
 /// The way to a loop. Whoever finds no room waits, and so does its peer.
 pub type Inputs<R> = Sender<Incoming<R>>;
 
-impl<S> Opened<S> {
-    /// To `remote`, which was asked for `query`.
-    pub fn new(transport: S, protocol: Protocol, remote: String, query: String) -> Self {
-        Self { transport, up: LinkUp { remote, query, ..LinkUp::of(protocol) }, slot: None }
-    }
-
-    /// The same, for a loop.
-    pub fn through_socket(self) -> Opened<Transport<S>> {
-        let Self { transport, up, slot } = self;
-        Opened { transport: Transport::Socket(transport), up, slot }
-    }
+/// A connection through a socket, for a loop.
+pub fn through_socket<R: Runtime>(opened: Opened<R::Socket>) -> Box<Connection<R>> {
+    let Opened { transport, up, slot } = opened;
+    Box::new(Opened { transport: Transport::Socket(transport), up, slot })
 }
 
 /// Opens a connection that speaks `protocol`, within `limits.handshake_timeout`.
@@ -143,7 +88,7 @@ pub async fn dial<R: Runtime>(
     let incoming = match connect::<R>(&url, Protocol::Postcard, token.as_deref(), &limits).await {
         Ok(mut opened) => {
             opened.up.dial = Some(dial);
-            Incoming::<R>::Opened(Box::new(opened.through_socket()))
+            Incoming::<R>::Opened(through_socket::<R>(opened))
         }
         Err(error) => Incoming::<R>::NotOpened(dial, error),
     };
@@ -155,11 +100,12 @@ pub async fn dial<R: Runtime>(
 pub async fn accept<R: Runtime>(opened: Opened<R::Socket>, inputs: Inputs<R>) {
     if opened.slot.as_ref().is_none_or(Slot::is_kept) {
         // A loop that is gone needs to know nothing.
-        let _ = inputs.send(Incoming::<R>::Opened(Box::new(opened.through_socket()))).await;
+        let _ = inputs.send(Incoming::<R>::Opened(through_socket::<R>(opened))).await;
     } else {
         let reason = "too many connections (limits.max_connections)".into();
         let (nobody, _) = crate::channel::bounded::<R, _>(1);
-        open::<R>(opened.through_socket(), nobody).close(Close { code: CloseCode::Limit, reason });
+        open::<R>(*through_socket::<R>(opened), nobody)
+            .close(Close { code: CloseCode::Limit, reason });
     }
 }
 

@@ -102,6 +102,7 @@ pub mod runtime;
 mod seen;
 mod session;
 pub mod shared;
+pub mod socket;
 mod starts;
 pub mod store;
 pub mod tags;

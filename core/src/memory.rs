@@ -9,10 +9,10 @@ use alloc::vec::Vec;
 use core::iter::Peekable;
 use core::task::{Context, Poll, Waker};
 
-use crate::connection::{Reader, Socket, Writer};
 use crate::io::{End, Frame, Protocol};
 use crate::runtime::Runtime;
 use crate::shared::{Shared, Wakes, keep};
+use crate::socket::{Reader, Socket, Writer};
 
 /// What may be under way in one direction, by [`Frame::cost`]; a last frame comes on top.
 const UNDER_WAY: usize = 64 * 1024;

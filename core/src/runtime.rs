@@ -13,9 +13,9 @@ use core::time::Duration;
 
 use crate::client::{ConnectError, Ended};
 use crate::config::Limits;
-use crate::connection::{Opened, Socket};
 use crate::io::Protocol;
 use crate::shared::{Once, Promise, Shared, Source, Wakes};
+use crate::socket::{Opened, Socket};
 use crate::time::{Instant, Now};
 
 /// A runtime, with its sockets. It has no value of interest: everything is said by its type.

@@ -1,8 +1,8 @@
 //! A WebSocket connection over TCP whose handshake is done.
 
 use async_tungstenite::tungstenite::protocol::Role;
-use slipstream_core::connection;
 use slipstream_core::io::Protocol;
+use slipstream_core::socket;
 use smol::net::TcpStream;
 
 use crate::halves::{Reader, Writer};
@@ -27,7 +27,7 @@ impl Socket {
     }
 }
 
-impl connection::Socket for Socket {
+impl socket::Socket for Socket {
     type Reader = Reader;
     type Writer = Writer;
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use slipstream_core::channel::{self, Receiver};
 use slipstream_core::config::Limits;
-use slipstream_core::connection::{connect, open};
+use slipstream_core::connection::{connect, open, through_socket};
 use slipstream_core::ids::LinkId;
 use slipstream_core::io::{Frame, Input, Protocol};
 use slipstream_core::links::Links;
@@ -92,7 +92,7 @@ async fn drive(suite: &str) -> Result<(), Failure> {
 async fn visit(url: &str) -> Result<Bytes, Failure> {
     let opened = connect::<Tokio>(url, Protocol::Json, None, &limits()).await?;
     let mut echo = Echo::new();
-    echo.take(Incoming::Opened(Box::new(opened.through_socket())));
+    echo.take(Incoming::Opened(through_socket::<Tokio>(opened)));
     let ended = async {
         while !echo.links.is_empty() {
             echo.turn().await;

@@ -16,8 +16,8 @@ use async_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use async_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSocketConfig};
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
-use slipstream_core::connection;
 use slipstream_core::io::{End, Frame, Protocol};
+use slipstream_core::socket;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Empty, Join, Sink, empty, join, sink};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
@@ -51,7 +51,7 @@ impl Writer {
     }
 }
 
-impl connection::Writer for Writer {
+impl socket::Writer for Writer {
     async fn send(&mut self, frames: impl Iterator<Item = Frame> + Send) -> Result<(), End> {
         for frame in frames {
             self.socket.feed(message(frame)).await.map_err(lost)?;
@@ -119,7 +119,7 @@ impl Reader {
     }
 }
 
-impl connection::Reader for Reader {
+impl socket::Reader for Reader {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Frame, End>> {
         self.socket.poll_next_unpin(cx).map(|next| match next {
             Some(Ok(message)) => frame(message),

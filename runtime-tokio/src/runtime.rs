@@ -6,10 +6,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use slipstream_core::client::{ConnectError, Ended};
 use slipstream_core::config::Limits;
-use slipstream_core::connection::{self, Opened};
+use slipstream_core::connection;
 use slipstream_core::io::Protocol;
 use slipstream_core::runtime::Runtime;
 use slipstream_core::shared::{Lock, Shared, Source, Wakes};
+use slipstream_core::socket::Opened;
 use slipstream_core::time::{Instant, Now, WallMs};
 use tokio::time::Sleep;
 

@@ -8,6 +8,7 @@ use super::*;
 use crate::channel::{Receiver, bounded};
 use crate::config::Config;
 use crate::ids::NodeId;
+use crate::io::Frame;
 use crate::runtime::by_hand::{ByHand, Far, answer_dial, pass, settle, start, tasks};
 use crate::shared::share;
 use crate::upgrade::Slots;
@@ -39,7 +40,7 @@ impl World {
     fn new() -> Self {
         let (here, there) = Far::pair();
         let (inputs, received) = bounded::<ByHand, _>(8);
-        let link = open::<ByHand>(opened(here).through_socket(), inputs);
+        let link = open::<ByHand>(*through_socket::<ByHand>(opened(here)), inputs);
         settle();
         Self { link, received, there }
     }

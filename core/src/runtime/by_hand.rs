@@ -11,10 +11,10 @@ use core::task::Waker;
 use std::sync::Mutex;
 
 use super::*;
-use crate::connection::{Reader, Writer};
 use crate::io::{End, Frame};
 use crate::memory::{Memory, MemoryReader, MemoryWriter};
 use crate::shared::share;
+use crate::socket::{Reader, Writer};
 use crate::time::WallMs;
 
 /// A task, and its one waker: states tell tasks apart by their wakers.

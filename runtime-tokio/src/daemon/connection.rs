@@ -17,9 +17,10 @@ use bytes::Bytes;
 use slipstream_core::client::{
     self, ClientOptions, CodecError, ConnectError, Outcome, Received, Refused, Value,
 };
-use slipstream_core::connection::{Reader as _, Socket as _, Writer as _, connect};
+use slipstream_core::connection::connect;
 use slipstream_core::io::{End, Frame, Protocol};
 use slipstream_core::message::Kind;
+use slipstream_core::socket::{Reader as _, Socket as _, Writer as _};
 use slipstream_core::wire::{Publish, Read, Settle, Welcome};
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::timeout;

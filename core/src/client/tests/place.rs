@@ -1,16 +1,16 @@
 //! Clients with their tasks and connections, on a clock that is set by hand.
 
-use alloc::boxed::Box;
 use core::time::Duration;
 
 use super::*;
 use crate::channel::{self, Receiver};
-use crate::connection::{self, Incoming, Inputs, Opened};
+use crate::connection::{self, Incoming, Inputs};
 use crate::ids::LinkId;
 use crate::io::Protocol;
 use crate::links::Link;
 use crate::memory::Memory;
 use crate::runtime::by_hand::{self, ByHand, start, taken};
+use crate::socket::Opened;
 
 /// The loop of a node that greets and gives receipts.
 struct Host {
@@ -33,7 +33,8 @@ impl Host {
         let opened =
             |socket| Opened::new(socket, Protocol::Postcard, "somewhere".into(), String::new());
         by_hand::answer_dial(opened(there));
-        self.inputs.push(Incoming::<ByHand>::Opened(Box::new(opened(here).through_socket())));
+        self.inputs
+            .push(Incoming::<ByHand>::Opened(connection::through_socket::<ByHand>(opened(here))));
     }
 
     fn serve(&mut self) {
