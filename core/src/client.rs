@@ -1,15 +1,17 @@
 //! The other end: an application of a node, as data.
 //!
-//! `frames`, `json` and `reading` say and hear what stands on one connection, in both protocols. A
-//! [`Session`] is what an application keeps between two connections: what is unanswered, what is
-//! in its hands, and what it has settled; it decides what is said again and what is not handed
-//! over twice. An [`Application`] is a session and those who wait for it, whom [`handles`] serve.
-//! [`Publication`] and [`Filter`] are what programs write. No socket, clock or lock is known here:
-//! shells supply them, and the same session serves a node within the process and one that is
-//! reached through the network.
+//! `frames` and `json` say and hear what stands on one connection, in both protocols; what comes of
+//! it is told by `delivery` and `answer`. A [`Session`] is what an application keeps between two
+//! connections: what is unanswered, what is in its hands, and what it has settled; it decides what
+//! is said again and what is not handed over twice. An [`Application`] is a session and those who
+//! wait for it, whom [`handles`] serve; a [`service`] gives it connections. [`Publication`] and
+//! [`Filter`] are what programs write. No socket or clock is known here: shells supply them, and
+//! the same session serves a node within the process and one that is reached through the network.
 
+mod answer;
 mod application;
 mod beat;
+mod delivery;
 mod ended;
 mod frames;
 pub mod handles;
@@ -20,7 +22,6 @@ mod options;
 mod place;
 mod publication;
 mod questions;
-mod reading;
 pub mod service;
 mod session;
 mod waiting;
@@ -31,19 +32,16 @@ mod tests;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+pub use answer::{Heard, Outcome, PublishError, ReadError, Receipt, Refused, Value, Verdict};
 pub use application::{Application, Turn};
 pub use beat::Beat;
+pub use delivery::{Delivery, Text, Version};
 pub use ended::{ConnectError, Ended};
-pub use frames::{
-    Delivery, Outcome, Refused, Text, Version, connect, publish, received, settle, welcome,
-};
+pub use frames::{connect, publish, read, received, settle, welcome};
 pub use opening::Client;
 pub use options::ClientOptions;
 pub use publication::{Filter, Publication};
-pub use reading::{Value, read};
-pub use session::{
-    Heard, PublishError, ReadError, Receipt, Session, Settings, Settlement, Verdict,
-};
+pub use session::{Session, Settings, Settlement};
 
 /// What a node sends.
 #[derive(Debug)]

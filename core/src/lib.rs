@@ -85,6 +85,7 @@ pub mod ids;
 pub mod incoming;
 pub mod io;
 pub mod json;
+mod kind;
 pub mod line;
 mod link;
 pub mod links;

@@ -14,6 +14,8 @@ use crate::tags;
 use crate::time::WallMs;
 use crate::value;
 
+pub use crate::kind::Kind;
+
 /// Longest `messageId`, in bytes.
 pub const MAX_MESSAGE_ID_BYTES: usize = 128;
 
@@ -25,61 +27,6 @@ pub const MAX_KEY_BYTES: usize = 64 << 10;
 pub const MAX_PATH: usize = 4096;
 /// The last millisecond that a version can hold.
 pub const MAX_WALL: WallMs = WallMs((1 << 48) - 1);
-
-/// What a message does. The numbers are fixed: they are on the wire and in stores.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum Kind {
-    /// Set key.
-    Sk,
-    /// Set array.
-    Sa,
-    /// A command: an event, never superseded.
-    Cmd,
-    /// Set weighted: a whole map of member to weight.
-    Sw,
-    /// Delete key. It has no value; its body is `null`.
-    Dk,
-}
-
-impl Kind {
-    /// Every kind, in the order of their numbers.
-    pub const ALL: [Self; 5] = [Self::Sk, Self::Sa, Self::Cmd, Self::Sw, Self::Dk];
-
-    /// The name in JSON, metrics and on the command line.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Sk => "SK",
-            Self::Sa => "SA",
-            Self::Cmd => "CMD",
-            Self::Sw => "SW",
-            Self::Dk => "DK",
-        }
-    }
-
-    /// The kind with this name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
-    }
-
-    /// The number in stores.
-    pub const fn number(self) -> u8 {
-        match self {
-            Self::Sk => 0,
-            Self::Sa => 1,
-            Self::Cmd => 2,
-            Self::Sw => 3,
-            Self::Dk => 4,
-        }
-    }
-
-    /// Whether a newer message of the same key and tag set takes its place.
-    pub const fn is_state(self) -> bool {
-        match self {
-            Self::Sk | Self::Sa | Self::Sw | Self::Dk => true,
-            Self::Cmd => false,
-        }
-    }
-}
 
 /// The flat record that is encoded. Key and body come last, so that everything before them is one
 /// run of bytes: the store keeps that run as a blob and key and body as readable columns.

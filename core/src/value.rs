@@ -11,7 +11,7 @@ use core::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::message::Kind;
+use crate::kind::Kind;
 
 /// The body of what has no value: a delete.
 pub const NO_VALUE: &str = "null";

@@ -21,9 +21,10 @@ use core::time::Duration;
 
 use bytes::Bytes;
 
+use super::answer::{Heard, PublishError, ReadError, Receipt};
 use super::beat::Beat;
-use super::frames::Delivery;
-use super::session::{Heard, PublishError, ReadError, Receipt, Session, Settings, Settlement};
+use super::delivery::Delivery;
+use super::session::{Session, Settings, Settlement};
 use super::waiting::{Answers, Queue};
 use super::{Ended, Publication, Value};
 use crate::io::Frame;

@@ -11,7 +11,7 @@ use core::task::{Context, Poll, ready};
 
 use super::application::{Application, Item};
 use super::{
-    Ended, Publication, PublishError, ReadError, Receipt, Settlement, Value, Verdict, frames,
+    Ended, Publication, PublishError, ReadError, Receipt, Settlement, Value, Verdict, delivery,
 };
 use crate::message::Kind;
 use crate::shared::{Shared, Source};
@@ -255,7 +255,7 @@ impl Drop for Receiver {
 /// A message that was handed over. One that is dropped without a word is handed over again.
 #[derive(Debug)]
 pub struct Delivery {
-    message: frames::Delivery,
+    message: delivery::Delivery,
     /// `None` once it is settled.
     unsettled: Option<Shared<Application>>,
 }
@@ -286,9 +286,9 @@ impl Delivery {
 }
 
 impl Deref for Delivery {
-    type Target = frames::Delivery;
+    type Target = delivery::Delivery;
 
-    fn deref(&self) -> &frames::Delivery {
+    fn deref(&self) -> &delivery::Delivery {
         &self.message
     }
 }

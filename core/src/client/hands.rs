@@ -11,15 +11,13 @@
 
 use alloc::collections::{BTreeMap, VecDeque};
 
-use super::session::Verdict;
-use crate::ids::{Incarnation, Position, Sequence};
+use super::answer::Verdict;
+use super::delivery::Mark;
+use crate::ids::Position;
 
 /// Windows of settled deliveries that are remembered. The node repeats at most one window of
 /// them; the others are room for those whose repeat is late.
 const REMEMBERED_WINDOWS: usize = 4;
-
-/// Which message a delivery is, as its number may come again in another life of a database.
-pub(super) type Mark = (Incarnation, Sequence);
 
 #[derive(Debug)]
 enum State {

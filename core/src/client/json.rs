@@ -4,7 +4,7 @@ use alloc::borrow::{Cow, ToOwned};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::ToString;
 use alloc::vec;
 use alloc::vec::Vec;
 
@@ -22,8 +22,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::frames::{Content, Delivery, Outcome, Refused, Text, Version};
-use super::{CodecError, Received, Value};
+use super::answer::{Outcome, Refused, Value};
+use super::delivery::{Content, Delivery, Json, Text, Version};
+use super::{CodecError, Received};
 
 /// A message to publish.
 pub(super) fn publish(message: &Publish<'_>) -> Result<Frame, CodecError> {
@@ -174,20 +175,6 @@ struct Any<'a> {
     /// Of a result.
     #[serde(borrow, rename = "kind")]
     of_kind: Option<Cow<'a, str>>,
-}
-
-/// What is read out of a delivery. Lists are comma-joined, as in binary frames.
-#[derive(Debug, Clone)]
-pub(super) struct Json {
-    pub(super) frame: Text,
-    pub(super) kind: Text,
-    pub(super) message_id: Text,
-    pub(super) key: Text,
-    pub(super) value: Text,
-    pub(super) origin: Text,
-    pub(super) path: String,
-    pub(super) tags: String,
-    pub(super) version: Text,
 }
 
 fn parse(text: &Bytes) -> Result<Any<'_>, CodecError> {

@@ -10,9 +10,10 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use super::frames::{Outcome, Refused, Text, Version, batches};
-use super::session::{Heard, PublishError, ReadError, Receipt};
-use super::{CodecError, Ended, Publication, Value};
+use super::answer::{Heard, Outcome, PublishError, ReadError, Receipt, Refused, Value};
+use super::delivery::{Text, Version};
+use super::frames::batches;
+use super::{CodecError, Ended, Publication};
 use crate::draft::check_id;
 use crate::io::Frame;
 use crate::message::Kind;

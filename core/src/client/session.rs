@@ -12,19 +12,19 @@
 //!
 //! [`Settings`] say whether a session has a name and whether it goes on after a lost connection.
 
-use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use super::answer::{Heard, Outcome, Verdict};
 use super::beat::{Beat, Pulse};
-use super::frames::{self, Delivery, Outcome, Refused, Text, batches};
-use super::hands::{Hands, Mark, Step};
+use super::delivery::{Delivery, Mark};
+use super::frames::{self, batches};
+use super::hands::{Hands, Step};
 use super::questions::Questions;
-use super::{CodecError, Ended, Publication, Received, Value};
-use crate::clock::Hlc;
-use crate::config::{Durability, Heartbeat, Reconnect};
+use super::{CodecError, Ended, Publication, Received};
+use crate::config::{Heartbeat, Reconnect};
 use crate::ids::Position;
 use crate::io::Frame;
 use crate::json::MAX_REASON_BYTES;
@@ -32,71 +32,6 @@ use crate::message::Kind;
 use crate::rate::{Random, backoff};
 use crate::time::Instant;
 use crate::wire::{BatchKind, Settle, Welcome};
-
-/// What an application says of a delivery.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// Done with it.
-    Ack,
-    /// Hand it over again, later, for this reason.
-    Retry(String),
-    /// Make it a dead letter, for this reason.
-    Reject(String),
-}
-
-/// A message is in the node's store (P1).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Receipt {
-    /// `messageId`.
-    pub id: Text,
-    /// Clock part of its version: its text begins the versions of deliveries and values.
-    pub version: Hlc,
-    /// Whether this is the receipt of an earlier publish (P9).
-    pub duplicate: bool,
-    /// What it stands for: synced to disk, or only written.
-    pub level: Durability,
-}
-
-/// Why there is no receipt.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum PublishError {
-    /// The node refused it; it is not there.
-    #[error("{0}")]
-    Refused(Box<Refused>),
-    /// The connection ended before the answer, and nobody will ask again: it may be there or not.
-    /// It can be published again with the same id under the same name.
-    #[error("no answer: {0}; the message may be there or not (a publisher with a name asks again)")]
-    Unanswered(Ended),
-    /// It was not sent, or refused by a node that was ending; it is not there.
-    #[error("not sent: {0}")]
-    NotSent(Ended),
-}
-
-/// Why there is no answer to a read.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ReadError {
-    /// The node refused it.
-    #[error("{0}")]
-    Refused(Box<Refused>),
-    /// The session is over.
-    #[error("no answer: {0}")]
-    Ended(Ended),
-}
-
-/// What became known. `P` and `R` are the tickets of publications and reads.
-#[derive(Debug)]
-pub enum Heard<P, R> {
-    /// What became of a publication.
-    Published(P, Result<Receipt, PublishError>),
-    /// What a key holds.
-    Read(R, Result<Value, ReadError>),
-    /// A message, to be settled by [`Session::settle`].
-    Delivered(Delivery),
-    /// All that was there at the greeting has been handed over.
-    Synced,
-}
 
 /// How a session behaves.
 #[derive(Debug, Clone)]
