@@ -2,11 +2,13 @@
 //!
 //! What stays true:
 //!
-//! - Whoever finds no room waits, and is let in in the order of asking. Whoever gives up leaves the
-//!   place to the next one.
-//! - What is [pushed](Sender::push) does not wait: it is bounded by whoever was asked for it.
+//! - Whoever finds no room waits, and room that comes is kept for those who asked first. Whoever
+//!   gives up leaves the place to the next one.
+//! - What is [pushed](Sender::push) neither waits nor takes room, and is received first. It is
+//!   bounded by whoever asked for it.
 //! - With the receiving end goes what is queued: whoever waits for an answer to that hears of it.
-//! - A receiver that never waits lets others run now and then: its thread may be the only one.
+//! - A [`Receiver::next`] that never waits lets others run now and then: its thread may be the only
+//!   one.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -27,6 +29,8 @@ pub struct Closed;
 /// The queue.
 #[derive(Debug)]
 pub struct Channel<T> {
+    /// What was pushed.
+    pushed: VecDeque<T>,
     queue: VecDeque<T>,
     capacity: usize,
     /// Those who found no room, in the order of asking. As many of the first as there is room may
@@ -47,6 +51,7 @@ impl<T> Wakes for Channel<T> {
 impl<T> Channel<T> {
     fn bounded(capacity: usize) -> Self {
         Self {
+            pushed: VecDeque::new(),
             queue: VecDeque::with_capacity(capacity),
             capacity,
             waiting: VecDeque::new(),
@@ -58,11 +63,11 @@ impl<T> Channel<T> {
     }
 
     fn room(&self) -> usize {
-        self.capacity.saturating_sub(self.queue.len())
+        self.capacity - self.queue.len()
     }
 
     fn push(&mut self, item: T) {
-        self.queue.push_back(item);
+        self.pushed.push_back(item);
         self.woken.extend(self.receiver.take());
     }
 
@@ -81,7 +86,8 @@ impl<T> Channel<T> {
             if ticket.take().is_some() {
                 self.remove(place);
             }
-            item.take().into_iter().for_each(|item| self.push(item));
+            self.queue.extend(item.take());
+            self.woken.extend(self.receiver.take());
             return Poll::Ready(Ok(()));
         }
         if ticket.is_none() {
@@ -119,21 +125,25 @@ impl<T> Channel<T> {
     }
 
     fn pop(&mut self) -> Option<T> {
+        if let Some(item) = self.pushed.pop_front() {
+            return Some(item);
+        }
         let item = self.queue.pop_front()?;
         self.let_in();
         Some(item)
     }
 
     /// Answers with what nobody will receive.
-    fn close(&mut self) -> VecDeque<T> {
+    fn close(&mut self) -> [VecDeque<T>; 2] {
         self.is_closed = true;
         self.woken.extend(self.waiting.drain(..).filter_map(|(_, waker)| waker));
         self.woken.extend(self.receiver.take());
-        core::mem::take(&mut self.queue)
+        [&mut self.pushed, &mut self.queue].map(core::mem::take)
     }
 }
 
-/// A channel for at most `capacity`, whose memory it takes at once.
+/// A channel for at most `capacity`, and what is [pushed](Sender::push). It takes its memory at
+/// once.
 pub fn bounded<R: Runtime, T: Send + 'static>(capacity: usize) -> (Sender<T>, Receiver<T>) {
     ends(R::share(Channel::bounded(capacity)))
 }
@@ -167,12 +177,15 @@ impl<T> Sender<T> {
         poll_fn(|cx| self.0.with(|it| it.poll_send(&mut item, &mut place.ticket, cx))).await
     }
 
-    /// Sends whether there is room or not; nothing, if nobody receives any more.
+    /// Sends without waiting, past what was sent; nothing, if nobody receives any more. How much
+    /// that may be is for the caller to bound.
     pub fn push(&self, item: T) {
         let mut item = Some(item);
         self.0.with(|channel| {
-            if !channel.is_closed {
-                item.take().into_iter().for_each(|item| channel.push(item));
+            if !channel.is_closed
+                && let Some(item) = item.take()
+            {
+                channel.push(item);
             }
         });
     }
@@ -206,7 +219,8 @@ impl<T> fmt::Debug for Receiver<T> {
 }
 
 impl<T> Receiver<T> {
-    /// The next one. Can be given up without loss.
+    /// The next one; nothing ever, when nobody is left who could send. Can be given up without
+    /// loss.
     pub async fn next(&mut self) -> T {
         poll_fn(|cx| self.poll_next(cx)).await
     }
@@ -320,7 +334,7 @@ mod tests {
         ) {
             let (sender, mut receiver) = new(capacity);
             let mut waiting: Vec<Sending<'_>> = Vec::new();
-            let (mut queued, mut pushed, mut last) = (VecDeque::new(), 0_usize, 0);
+            let (mut pushed, mut queued, mut last) = (VecDeque::new(), VecDeque::new(), 0);
             for step in steps.into_iter().chain([Step::Run(false)]) {
                 match step {
                     Step::Send => {
@@ -355,14 +369,17 @@ mod tests {
                         }
                     }
                     Step::Push => {
-                        (last, pushed) = (last + 1, pushed + 1);
+                        last += 1;
                         sender.push(last);
-                        queued.push_back(last);
+                        pushed.push_back(last);
                     }
-                    Step::Receive => prop_assert_eq!(receiver.try_next(), queued.pop_front()),
+                    Step::Receive => {
+                        let next = pushed.pop_front().or_else(|| queued.pop_front());
+                        prop_assert_eq!(receiver.try_next(), next);
+                    }
                 }
-                prop_assert!(queued.len() <= capacity + pushed);
-                let room = capacity.saturating_sub(queued.len());
+                prop_assert!(queued.len() <= capacity);
+                let room = capacity - queued.len();
                 // Those for whom there is room are the first, and know it.
                 prop_assert!(waiting.iter().take(room).all(Sending::is_woken));
             }
@@ -375,8 +392,9 @@ mod tests {
         let (sender, receiver) = ends(share(Channel::bounded(1)));
         let item = Arc::new(());
         sender.push(item.clone());
-        let mut waiting = Box::pin(sender.send(item.clone()));
         let mut cx = Context::from_waker(Waker::noop());
+        assert!(Box::pin(sender.send(item.clone())).as_mut().poll(&mut cx).is_ready());
+        let mut waiting = Box::pin(sender.send(item.clone()));
         assert!(waiting.as_mut().poll(&mut cx).is_pending());
         drop(receiver);
         assert_eq!(waiting.as_mut().poll(&mut cx), Poll::Ready(Err(Closed)));

@@ -25,7 +25,7 @@ use crate::io::{Close, CloseCode, End, Input, LinkUp, Protocol};
 use crate::line::{Flow, Gathered, Line};
 use crate::links::Link;
 use crate::memory::Memory;
-use crate::runtime::{Runtime, Task, first, sleep, within};
+use crate::runtime::{Runtime, Task, first, rest, sleep, within};
 use crate::shared::Shared;
 use crate::socket::{Opened, Reader, Socket, Writer};
 use crate::upgrade::Slot;
@@ -56,9 +56,9 @@ pub type Incoming<R> = crate::incoming::Incoming<Box<Connection<R>>>;
 pub type Inputs<R> = Sender<Incoming<R>>;
 
 /// A connection through a socket, for a loop.
-pub fn through_socket<R: Runtime>(opened: Opened<R::Socket>) -> Box<Connection<R>> {
+pub fn through_socket<R: Runtime>(opened: Opened<R::Socket>) -> Connection<R> {
     let Opened { transport, up, slot } = opened;
-    Box::new(Opened { transport: Transport::Socket(transport), up, slot })
+    Opened { transport: Transport::Socket(transport), up, slot }
 }
 
 /// Opens a connection that speaks `protocol`, within `limits.handshake_timeout`.
@@ -88,7 +88,7 @@ pub async fn dial<R: Runtime>(
     let incoming = match connect::<R>(&url, Protocol::Postcard, token.as_deref(), &limits).await {
         Ok(mut opened) => {
             opened.up.dial = Some(dial);
-            Incoming::<R>::Opened(through_socket::<R>(opened))
+            Incoming::<R>::Opened(Box::new(through_socket::<R>(opened)))
         }
         Err(error) => Incoming::<R>::NotOpened(dial, error),
     };
@@ -100,11 +100,11 @@ pub async fn dial<R: Runtime>(
 pub async fn accept<R: Runtime>(opened: Opened<R::Socket>, inputs: Inputs<R>) {
     if opened.slot.as_ref().is_none_or(Slot::is_kept) {
         // A loop that is gone needs to know nothing.
-        let _ = inputs.send(Incoming::<R>::Opened(through_socket::<R>(opened))).await;
+        let _ = inputs.send(Incoming::<R>::Opened(Box::new(through_socket::<R>(opened)))).await;
     } else {
         let reason = "too many connections (limits.max_connections)".into();
         let (nobody, _) = crate::channel::bounded::<R, _>(1);
-        open::<R>(*through_socket::<R>(opened), nobody)
+        open::<R>(through_socket::<R>(opened), nobody)
             .close(Close { code: CloseCode::Limit, reason });
     }
 }
@@ -134,11 +134,10 @@ async fn run<R: Runtime>(
         sleep::<R>(CLOSE_DEADLINE).await;
         Ok(())
     };
-    let written = first(write::<R>(writer, id, &inputs, &line), overdue).await;
+    let written = first(overdue, write::<R>(writer, id, &inputs, &line)).await;
     line.with(|line| {
-        if let Err(end) = written {
-            line.end(end);
-        }
+        // Unless one was ordered before: also a loop that is gone ends what is read.
+        line.end(written.err().unwrap_or_else(|| line.ended()));
         line.shut();
     });
     reading.ended().await;
@@ -184,7 +183,14 @@ async fn run_reader<R: Runtime>(
         line.wait(Line::poll_shut).await;
         sleep::<R>(LINGER).await;
     };
-    first(reader.discard(), overdue).await;
+    first(overdue, discard(reader)).await;
+}
+
+async fn discard(mut reader: impl Reader) {
+    while reader.discard().await {
+        // Whoever sends without end has no thread for itself.
+        rest().await;
+    }
 }
 
 /// Hands on what arrives, as much at a time as is there, until the end. The end is for the loop to

@@ -1,7 +1,7 @@
 //! A connection within the process: frames go from one task to another as they are.
 //!
-//! It keeps to what holds between machines: what is under way is bounded, a frame above the limit
-//! ends the connection with 4413, and nothing comes behind a close frame.
+//! It keeps to what holds between machines: what is under way is bounded, and a frame above the
+//! limit ends the connection with 4413.
 
 use alloc::collections::VecDeque;
 use alloc::string::String;
@@ -126,8 +126,8 @@ impl Reader for MemoryReader {
         })
     }
 
-    async fn discard(self) {
-        while self.pipe.wait(Pipe::poll_next).await.is_ok() {}
+    async fn discard(&mut self) -> bool {
+        self.pipe.wait(Pipe::poll_next).await.is_ok()
     }
 }
 

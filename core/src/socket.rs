@@ -25,8 +25,8 @@ pub trait Reader: Send + 'static {
     /// The next frame, or how the connection ends. Can be given up without loss.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Frame, End>>;
 
-    /// Reads and throws away until the other side closes.
-    fn discard(self) -> impl Future<Output = ()> + Send;
+    /// Reads once and throws away what is there; answers whether more may come.
+    fn discard(&mut self) -> impl Future<Output = bool> + Send;
 }
 
 /// The half that writes.

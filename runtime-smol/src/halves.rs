@@ -128,10 +128,8 @@ impl socket::Reader for Reader {
         })
     }
 
-    async fn discard(self) {
-        let mut half = self.socket.into_inner();
-        let mut buffer = [0; 4096];
-        while matches!(half.read(&mut buffer).await, Ok(1..)) {}
+    async fn discard(&mut self) -> bool {
+        matches!(self.socket.get_mut().read(&mut [0; 4096]).await, Ok(1..))
     }
 }
 

@@ -15,7 +15,7 @@ use async_tungstenite::tungstenite::http::HeaderValue;
 use async_tungstenite::tungstenite::protocol::Role;
 use slipstream_core::connection;
 use slipstream_core::io::Protocol;
-use slipstream_core::runtime::{Runtime, sleep, within};
+use slipstream_core::runtime::{self, Runtime, sleep, within};
 use slipstream_core::socket::Opened;
 use slipstream_core::upgrade::{Refusal, Rules, Slot, Slots};
 use smol::io::{AsyncReadExt, AsyncWriteExt};
@@ -113,7 +113,9 @@ async fn refuse(mut stream: TcpStream, refusal: &Refusal) -> Option<Opened<Socke
         // Closing with unread bytes would reset the connection, and the response with it. The
         // deadline of the handshake stands over this too.
         let mut rest = [0; 4096];
-        while matches!(stream.read(&mut rest).await, Ok(1..)) {}
+        while matches!(stream.read(&mut rest).await, Ok(1..)) {
+            runtime::rest().await;
+        }
     }
     None
 }

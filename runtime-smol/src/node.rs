@@ -131,7 +131,8 @@ async fn open(
     getrandom::fill(&mut random).map_err(|error| StartError::Internal(error.to_string()))?;
     let id = StoreId(u128::from_le_bytes(random));
     let options = slipstream_store_sqlite::Options::new(data_dir, config.store.durability, id);
-    // Its thread never waits: no more can come than jobs may wait.
+    // Its thread never waits. What it may report is bounded by the node: one batch is under way at
+    // a time, and so many questions.
     let notify = Box::new(move |completion: Completion| match completion.into_input() {
         Ok(input) => inputs.push(Incoming::Input(input)),
         Err(damaged) => {

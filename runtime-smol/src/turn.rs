@@ -56,10 +56,10 @@ impl Turn {
         // Whoever starts another node may do so on the same port.
         self.listening.stop();
         self.listening.ended().await;
-        match Smol::unblock(move || self.store.close()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(target: "slipstream", %error, "closing the store"),
-            Err(error) => tracing::error!(target: "slipstream", %error, "closing the store"),
+        let store = self.store;
+        let closed = Smol::unblock(move || store.close().map_err(|error| error.to_string()));
+        if let Err(error) = closed.await.and_then(|closed| closed) {
+            tracing::error!(target: "slipstream", error, "closing the store");
         }
         exit
     }

@@ -92,7 +92,7 @@ async fn drive(suite: &str) -> Result<(), Failure> {
 async fn visit(url: &str) -> Result<Bytes, Failure> {
     let opened = connect::<Tokio>(url, Protocol::Json, None, &limits()).await?;
     let mut echo = Echo::new();
-    echo.take(Incoming::Opened(through_socket::<Tokio>(opened)));
+    echo.take(Incoming::Opened(Box::new(through_socket::<Tokio>(opened))));
     let ended = async {
         while !echo.links.is_empty() {
             echo.turn().await;

@@ -364,6 +364,28 @@ fn a_handshake_that_does_not_end_gives_its_place_back() {
 }
 
 #[test]
+fn a_flood_behind_a_refusal_or_a_close_frame_does_not_hold_a_place() {
+    run(async {
+        let mut door = Door::open(Limits { max_connections: 1, ..limits() }).await;
+        let mut refused = TcpStream::connect(door.address).await.unwrap();
+        refused.write_all(b"POST / HTTP/1.1\r\n\r\n").await.unwrap();
+        soon(flood(&mut refused)).await;
+        let (mut closed, response) = door.raw("").await;
+        assert!(response.starts_with("HTTP/1.1 101 "), "{response}");
+        door.link().await.close(Close { code: CloseCode::Limit, reason: String::new() });
+        soon(flood(&mut closed)).await;
+        assert_eq!(door.down().await, "closed here: 4429 ");
+        let (_next, _) = door.raw("").await;
+        assert!(matches!(door.next().await, Incoming::Opened(_)));
+    });
+}
+
+/// Sends until the other side does not let it any more.
+async fn flood(stream: &mut TcpStream) {
+    while stream.write_all(&[0; 64 * 1024]).await.is_ok() {}
+}
+
+#[test]
 fn one_connection_too_many_is_told_so() {
     run(async {
         let mut door = Door::open(Limits { max_connections: 1, ..limits() }).await;

@@ -1,6 +1,7 @@
 //! Connections on a clock that is set by hand.
 
 use alloc::vec;
+use core::task::Context;
 
 use bytes::Bytes;
 
@@ -9,7 +10,7 @@ use crate::channel::{Receiver, bounded};
 use crate::config::Config;
 use crate::ids::NodeId;
 use crate::io::Frame;
-use crate::runtime::by_hand::{ByHand, Far, answer_dial, pass, settle, start, tasks};
+use crate::runtime::by_hand::{ByHand, Far, answer_dial, pass, settle, start, taken, tasks, work};
 use crate::shared::share;
 use crate::upgrade::Slots;
 
@@ -40,7 +41,7 @@ impl World {
     fn new() -> Self {
         let (here, there) = Far::pair();
         let (inputs, received) = bounded::<ByHand, _>(8);
-        let link = open::<ByHand>(*through_socket::<ByHand>(opened(here)), inputs);
+        let link = open::<ByHand>(through_socket::<ByHand>(opened(here)), inputs);
         settle();
         Self { link, received, there }
     }
@@ -129,12 +130,16 @@ fn nothing_is_read_from_a_connection_that_pauses_or_whose_loop_has_no_room() {
         world.there.send(&[frame("b")]);
         settle();
     }
-    let mut handed_on = 0;
-    while let Some(Incoming::<ByHand>::Received(_, frames, None)) = world.received.try_next() {
-        handed_on += frames.len();
-        settle();
-    }
-    assert_eq!(handed_on, 20);
+    let mut handed_on = Vec::new();
+    let next = |world: &mut World| match world.received.try_next() {
+        Some(Incoming::<ByHand>::Received(_, frames, None)) => Some(frames.len()),
+        other => other.map(|other| panic!("{other:?}")),
+    };
+    handed_on.extend(core::iter::from_fn(|| next(&mut world)));
+    assert_eq!(handed_on, [1; 8], "as many as there was room for");
+    settle();
+    handed_on.extend(core::iter::from_fn(|| next(&mut world)));
+    assert_eq!(handed_on.split_off(8), [1, 11], "the one that waited, and what came meanwhile");
 }
 
 #[test]
@@ -148,12 +153,53 @@ fn a_loop_that_is_gone_leaves_no_task_behind() {
 }
 
 #[test]
+fn a_loop_that_takes_nothing_any_more_ends_a_connection_even_if_it_holds_on_to_it() {
+    let World { mut link, received, mut there } = World::new();
+    drop(received);
+    link.transmit(frame("a"));
+    link.flush();
+    pass(LINGER);
+    assert_eq!(there.received(), (vec![frame("a")], Some(End::cut())));
+    assert_eq!(tasks(), 0);
+}
+
+/// There is always more to read, and each time that takes a millisecond.
+struct Flood(u128);
+
+impl Reader for Flood {
+    fn poll_next(&mut self, _: &mut Context<'_>) -> Poll<Result<Frame, End>> {
+        panic!("it has ended")
+    }
+
+    async fn discard(&mut self) -> bool {
+        assert!(self.0 < LINGER.as_millis(), "it is read for ever");
+        self.0 += 1;
+        work(Duration::from_millis(1));
+        true
+    }
+}
+
+#[test]
+fn a_flood_behind_the_end_is_not_read_for_ever() {
+    let line = share(Line::default());
+    line.with(|line| {
+        line.end(End::here(1001, "bye".into()));
+        line.shut();
+    });
+    let (inputs, _received) = bounded::<ByHand, _>(1);
+    let reading = start(run_reader::<ByHand>(Flood(0), LINK, inputs, line));
+    assert_eq!(taken(&reading), Some(()));
+}
+
+#[test]
 fn a_dial_ends_in_time_and_says_what_came_of_it() {
     let (inputs, mut received) = bounded::<ByHand, _>(1);
     let dialling =
         |id| dial::<ByHand>(DialId::new(id), "ws://x".into(), None, limits(), inputs.clone());
     ByHand::spawn(dialling(1));
-    pass(limits().handshake_timeout);
+    pass(limits().handshake_timeout - Duration::from_millis(1));
+    assert!(received.try_next().is_none());
+    pass(Duration::from_millis(1));
     let late = ConnectError::TimedOut(limits().handshake_timeout);
     let Some(Incoming::<ByHand>::NotOpened(id, error)) = received.try_next() else {
         panic!("it should have failed");

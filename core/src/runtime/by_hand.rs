@@ -27,6 +27,7 @@ struct World {
     timers: Vec<(Instant, Waker)>,
     /// What dials lead to; without any they take for ever.
     dials: VecDeque<Opened<Memory>>,
+    dialled: Vec<String>,
     lost: Vec<Ended>,
 }
 
@@ -64,6 +65,11 @@ pub(crate) fn settle() {
     }
 }
 
+/// Keeps the thread busy for so long.
+pub(crate) fn work(time: Duration) {
+    world(|world| world.now += time);
+}
+
 /// Lets time pass, timer by timer.
 pub(crate) fn pass(time: Duration) {
     settle();
@@ -93,6 +99,11 @@ pub(crate) fn answer_dial(opened: Opened<Memory>) {
 /// Tasks that have not ended.
 pub(crate) fn tasks() -> usize {
     world(|world| world.tasks.iter().flatten().count())
+}
+
+/// What was dialled.
+pub(crate) fn dialled() -> Vec<String> {
+    world(|world| core::mem::take(&mut world.dialled))
 }
 
 /// What was told of lost connections.
@@ -180,11 +191,12 @@ impl Runtime for ByHand {
     }
 
     async fn dial(
-        _: &str,
+        url: &str,
         _: Protocol,
         _: Option<&str>,
         _: &Limits,
     ) -> Result<Opened<Memory>, ConnectError> {
+        world(|world| world.dialled.push(url.into()));
         match world(|world| world.dials.pop_front()) {
             Some(opened) => Ok(opened),
             None => core::future::pending().await,

@@ -1,5 +1,6 @@
 //! Clients with their tasks and connections, on a clock that is set by hand.
 
+use alloc::boxed::Box;
 use core::time::Duration;
 
 use super::*;
@@ -33,8 +34,9 @@ impl Host {
         let opened =
             |socket| Opened::new(socket, Protocol::Postcard, "somewhere".into(), String::new());
         by_hand::answer_dial(opened(there));
-        self.inputs
-            .push(Incoming::<ByHand>::Opened(connection::through_socket::<ByHand>(opened(here))));
+        self.inputs.push(Incoming::<ByHand>::Opened(Box::new(
+            connection::through_socket::<ByHand>(opened(here)),
+        )));
     }
 
     fn serve(&mut self) {
@@ -126,6 +128,9 @@ fn a_node_that_cannot_be_reached_is_an_error_at_first_and_waited_for_later() {
     by_hand::pass(limit);
     let failed = taken(&failed).expect("in time").expect_err("nobody is there");
     assert!(matches!(failed, ConnectError::TimedOut(_)), "{failed:?}");
+    let dialled = by_hand::dialled();
+    assert!(matches!(&dialled[..], [url] if url.starts_with("ws://node/?")), "{dialled:?}");
+    assert!(!dialled[0].contains("secret"), "the query string may hold a token: {dialled:?}");
 
     let mut host = Host::new();
     host.answer_dial();
