@@ -16,7 +16,7 @@ use core::fmt;
 use core::future::poll_fn;
 use core::task::{Context, Poll, Waker};
 
-use crate::runtime::Runtime;
+use crate::runtime::{Runtime, rest};
 use crate::shared::{Shared, Wakes, keep};
 
 /// What a receiver takes without waiting before it lets others run.
@@ -133,6 +133,16 @@ impl<T> Channel<T> {
         Some(item)
     }
 
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<T> {
+        match self.pop() {
+            Some(item) => Poll::Ready(item),
+            None => {
+                keep(&mut self.receiver, cx.waker(), &mut self.woken);
+                Poll::Pending
+            }
+        }
+    }
+
     /// Answers with what nobody will receive.
     fn close(&mut self) -> [VecDeque<T>; 2] {
         self.is_closed = true;
@@ -222,24 +232,16 @@ impl<T> Receiver<T> {
     /// The next one; nothing ever, when nobody is left who could send. Can be given up without
     /// loss.
     pub async fn next(&mut self) -> T {
-        poll_fn(|cx| self.poll_next(cx)).await
-    }
-
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<T> {
         if self.in_a_row == TAKEN_IN_A_ROW {
             self.in_a_row = 0;
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
+            rest().await;
         }
-        let next = self.channel.with(|channel| match channel.pop() {
-            Some(item) => Poll::Ready(item),
-            None => {
-                keep(&mut channel.receiver, cx.waker(), &mut channel.woken);
-                Poll::Pending
-            }
-        });
-        self.in_a_row = if next.is_ready() { self.in_a_row + 1 } else { 0 };
-        next
+        poll_fn(|cx| {
+            let next = self.channel.with(|channel| channel.poll_next(cx));
+            self.in_a_row = if next.is_ready() { self.in_a_row + 1 } else { 0 };
+            next
+        })
+        .await
     }
 
     /// What is there already.
@@ -412,11 +414,14 @@ mod tests {
         let mut rests = 0;
         for number in 0..10 * TAKEN_IN_A_ROW {
             sender.push(number);
-            if receiver.poll_next(&mut cx).is_pending() {
+            let mut receiving = Box::pin(receiver.next());
+            let mut next = receiving.as_mut().poll(&mut cx);
+            if next.is_pending() {
                 rests += 1;
                 assert_eq!(count.0.load(Ordering::Relaxed), rests, "it goes on by itself");
-                assert_eq!(receiver.poll_next(&mut cx), Poll::Ready(number));
+                next = receiving.as_mut().poll(&mut cx);
             }
+            assert_eq!(next, Poll::Ready(number));
         }
         assert_eq!(rests, 9);
     }

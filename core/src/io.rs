@@ -121,7 +121,7 @@ pub enum Frame {
     Text(Bytes),
     /// Binary.
     Binary(Bytes),
-    /// Ping. A shell's WebSocket library answers those that it receives by itself.
+    /// Ping. Those that come are answered by the tasks of the connection.
     Ping(Bytes),
     /// Pong.
     Pong(Bytes),

@@ -6,6 +6,9 @@
 //! behind the same door: a commit or a question goes out, its outcome comes back as an input, and
 //! nothing that speaks of a message leaves a node before the message is durable.
 //!
+//! The tasks of connections and of applications are the same on every runtime and lie here too, on
+//! what a shell supplies: a [`runtime::Runtime`]. They move what the state machines say.
+//!
 //! The loop that drives it, here with a store that remembers nothing:
 //!
 //! ```

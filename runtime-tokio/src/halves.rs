@@ -1,9 +1,8 @@
 //! The two halves of a connection: what reads frames from it, and what writes them.
 //!
 //! Here is all that this crate knows of the WebSocket library: its limits, all of them explicit,
-//! and its errors. What a WebSocket endpoint must answer by itself is answered here: pings, closes,
-//! and the close codes 1002, 1007 and 4413 for what cannot be read at all. The library would drop
-//! the connection without them.
+//! and its errors, each with the end of the connection that follows from it. The library would drop
+//! the connection without a close frame.
 
 use std::fmt::Display;
 use std::task::{Context, Poll};

@@ -7,18 +7,12 @@ use bytes::Bytes;
 
 use super::*;
 use crate::channel::{Receiver, bounded};
-use crate::config::Config;
-use crate::ids::NodeId;
 use crate::io::Frame;
 use crate::runtime::by_hand::{ByHand, Far, answer_dial, pass, settle, start, taken, tasks, work};
 use crate::shared::share;
 use crate::upgrade::Slots;
 
 const LINK: LinkId = LinkId::new(1);
-
-fn limits() -> Limits {
-    Config::new(NodeId::new("here").expect("a name")).limits
-}
 
 fn frame(text: &'static str) -> Frame {
     Frame::Text(Bytes::from_static(text.as_bytes()))
@@ -194,13 +188,14 @@ fn a_flood_behind_the_end_is_not_read_for_ever() {
 #[test]
 fn a_dial_ends_in_time_and_says_what_came_of_it() {
     let (inputs, mut received) = bounded::<ByHand, _>(1);
-    let dialling =
-        |id| dial::<ByHand>(DialId::new(id), "ws://x".into(), None, limits(), inputs.clone());
+    let dialling = |id| {
+        dial::<ByHand>(DialId::new(id), "ws://x".into(), None, Limits::default(), inputs.clone())
+    };
     ByHand::spawn(dialling(1));
-    pass(limits().handshake_timeout - Duration::from_millis(1));
+    pass(Limits::default().handshake_timeout - Duration::from_millis(1));
     assert!(received.try_next().is_none());
     pass(Duration::from_millis(1));
-    let late = ConnectError::TimedOut(limits().handshake_timeout);
+    let late = ConnectError::TimedOut(Limits::default().handshake_timeout);
     let Some(Incoming::<ByHand>::NotOpened(id, error)) = received.try_next() else {
         panic!("it should have failed");
     };
@@ -216,7 +211,7 @@ fn a_dial_ends_in_time_and_says_what_came_of_it() {
 
 #[test]
 fn a_connection_for_which_there_is_no_room_is_told_so() {
-    let slots = share(Slots::new(&Limits { max_connections: 1, ..limits() }));
+    let slots = share(Slots::new(&Limits { max_connections: 1, ..Limits::default() }));
     let (inputs, mut received) = bounded::<ByHand, _>(1);
     let mut told = [(); 2].map(|()| {
         let (here, there) = Far::pair();
