@@ -13,6 +13,18 @@ pub enum Exit {
     Failed,
 }
 
+impl Exit {
+    /// How it ended once its store was closed, too. What was accepted is durable also where only
+    /// the last checkpoint found no room.
+    #[must_use]
+    pub fn after_closing(self, closed: Result<(), StoreFailure>) -> Self {
+        match (self, closed) {
+            (Self::Stopped, Err(failure @ StoreFailure::Unknown(_))) => Self::Halted(failure),
+            (exit, _) => exit,
+        }
+    }
+}
+
 /// The node has ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the node has ended")]

@@ -55,6 +55,9 @@ pub enum Input {
     Committed(Committed),
     /// A batch is not there.
     CommitFailed(CommitFailed),
+    /// The store can no longer be trusted, though it had nothing to commit: nothing may be
+    /// acknowledged any more (P1).
+    StoreFailed(StoreFailure),
     /// The answer to a query, or why there is none.
     Fetched {
         /// Which question.

@@ -57,11 +57,12 @@ impl Turn {
         self.listening.stop();
         self.listening.ended().await;
         let store = self.store;
-        let closed = Tokio::unblock(move || store.close().map_err(|error| error.to_string()));
-        if let Err(error) = closed.await.and_then(|closed| closed) {
-            tracing::error!(target: "slipstream", error, "closing the store");
+        let closed = Tokio::unblock(move || store.close()).await;
+        let closed = closed.unwrap_or_else(|error| Err(StoreFailure::Unknown(error)));
+        if let Err(error) = &closed {
+            tracing::error!(target: "slipstream", %error, "closing the store");
         }
-        exit
+        exit.after_closing(closed)
     }
 
     /// Carries out all that is asked. An error is how the node has ended.

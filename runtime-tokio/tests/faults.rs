@@ -80,6 +80,11 @@ fn a_disk_that_is_full() {
 }
 
 #[test]
+fn files_that_are_taken_away_end_the_node() {
+    faults::files::that_are_taken_away(SLIPSTREAM);
+}
+
+#[test]
 fn a_file_that_is_not_ours() {
     faults::damage::a_file_that_is_not_ours(SLIPSTREAM);
 }

@@ -16,6 +16,7 @@ use slipstream_core::config::Durability;
 use slipstream_core::ids::StoreId;
 
 use crate::commit::Meta;
+use crate::files::{self, Files};
 use crate::{schema, wal};
 
 /// The oldest SQLite without the bug that loses commits when the WAL is reset.
@@ -137,6 +138,12 @@ pub enum OpenError {
         /// What in it.
         what: &'static str,
     },
+    /// The file is not the one that was locked.
+    #[error("{path} was replaced while it was opened: start the node again")]
+    Replaced {
+        /// The database.
+        path: PathBuf,
+    },
     /// What was committed before could not be brought from the write-ahead log into the database.
     #[error("{reason}; check the disk: what is in the write-ahead log stays there")]
     Checkpoint {
@@ -158,6 +165,8 @@ pub enum OpenError {
 pub(crate) struct Database {
     pub(crate) connection: Connection,
     pub(crate) path: PathBuf,
+    /// Both files, as they were opened.
+    pub(crate) files: Files,
     /// Pages in the WAL since it last started over, as of the last commit.
     pub(crate) wal_pages: Arc<AtomicU32>,
     /// The frame of the WAL behind which committed transactions were lost before this start.
@@ -174,9 +183,9 @@ impl Database {
             let path = options.data_dir.clone();
             move |source| OpenError::Directory { path, action, source }
         };
-        let wal = options.data_dir.join(format!("{FILE_NAME}-wal"));
         // SQLite would make a new database, and delete the log for it.
         let path = options.data_dir.join(FILE_NAME);
+        let wal = wal_path(&path);
         let size = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
         if size(&path) == 0 && size(&wal) > 0 {
             let what = "the database (empty, while its write-ahead log is not)";
@@ -198,6 +207,7 @@ impl Database {
 
     fn open_file(path: PathBuf, options: &Options) -> Result<Self, OpenError> {
         let failed = |source| refusal(&path, source);
+        let found = files::find(&path);
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
             | OpenFlags::SQLITE_OPEN_CREATE
             | OpenFlags::SQLITE_OPEN_NO_MUTEX;
@@ -223,13 +233,20 @@ impl Database {
         .map_err(failed)?;
         take(&mut db, version, options.new_store_id).map_err(failed)?;
         check(&db, &path, "auto_vacuum", "2")?;
-        Ok(Self { connection: db, path, wal_pages, wal_lost_from: None })
+        // What is locked is the file that SQLite has opened, between these two looks at the path.
+        if found.is_some() && found != files::find(&path) {
+            return Err(OpenError::Replaced { path });
+        }
+        let files = Files::new(path.clone(), wal_path(&path)).map_err(|source| {
+            OpenError::Directory { path: path.clone(), action: "look at the files", source }
+        })?;
+        Ok(Self { connection: db, path, files, wal_pages, wal_lost_from: None })
     }
+}
 
-    /// The write-ahead log.
-    pub(crate) fn wal_path(&self) -> PathBuf {
-        self.path.with_file_name(format!("{FILE_NAME}-wal"))
-    }
+/// The write-ahead log of a database.
+fn wal_path(database: &Path) -> PathBuf {
+    database.with_file_name(format!("{FILE_NAME}-wal"))
 }
 
 /// Version of the schema, 0 in a new file.

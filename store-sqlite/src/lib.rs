@@ -32,6 +32,7 @@ mod copies;
 mod database;
 mod digest;
 mod fetch;
+mod files;
 mod history;
 mod index;
 mod latest;

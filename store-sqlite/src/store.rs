@@ -2,7 +2,7 @@
 //!
 //! Jobs are done in the order in which they come, and each is answered by exactly one completion.
 
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::{fmt, io};
 
@@ -33,6 +33,9 @@ pub enum Completion {
         /// What was found.
         answer: Result<Answer, StoreFailure>,
     },
+    /// Nothing may be acknowledged any more, which was found out while nothing was committed. Said
+    /// once.
+    Broken(StoreFailure),
     /// Something in the file is not what was written. It was left out of the answer, and should be
     /// logged as an error.
     Damaged(Damaged),
@@ -48,6 +51,7 @@ impl Completion {
             Self::Committed(committed) => Input::Committed(committed),
             Self::CommitFailed(failed) => Input::CommitFailed(failed),
             Self::Fetched { fetch, answer } => Input::Fetched { fetch, answer },
+            Self::Broken(failure) => Input::StoreFailed(failure),
             Self::Damaged(damaged) => return Err(damaged),
         })
     }
@@ -155,24 +159,36 @@ impl fmt::Debug for Store {
 
 fn work(mut writer: Writer, jobs: &Receiver<Job>, mut notify: Notify) -> Result<(), StoreFailure> {
     report_damage(&mut writer, &mut notify);
-    while let Ok(job) = jobs.recv() {
-        match job {
-            Job::Commit(batch) => {
-                notify(match writer.commit(batch) {
-                    Ok(committed) => Completion::Committed(committed),
-                    Err(failed) => Completion::CommitFailed(failed),
-                });
-                writer.checkpoint_if_due();
-            }
-            Job::Fetch(fetch, query) => {
-                let answer = writer.fetch(&query);
-                notify(Completion::Fetched { fetch, answer });
-            }
-            Job::Ping(pong) => pong(),
+    loop {
+        match jobs.recv_timeout(writer.check_in()) {
+            Ok(job) => carry_out(job, &mut writer, &mut notify),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => return writer.finish(),
         }
         report_damage(&mut writer, &mut notify);
+        if writer.check_in().is_zero()
+            && let Err(failure) = writer.check_files()
+        {
+            notify(Completion::Broken(failure));
+        }
     }
-    writer.finish()
+}
+
+fn carry_out(job: Job, writer: &mut Writer, notify: &mut Notify) {
+    match job {
+        Job::Commit(batch) => {
+            notify(match writer.commit(batch) {
+                Ok(committed) => Completion::Committed(committed),
+                Err(failed) => Completion::CommitFailed(failed),
+            });
+            writer.checkpoint_if_due();
+        }
+        Job::Fetch(fetch, query) => {
+            let answer = writer.fetch(&query);
+            notify(Completion::Fetched { fetch, answer });
+        }
+        Job::Ping(pong) => pong(),
+    }
 }
 
 fn report_damage(writer: &mut Writer, notify: &mut Notify) {

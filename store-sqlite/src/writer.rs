@@ -6,9 +6,8 @@
 //! the next time.
 
 use std::ops::RangeInclusive;
-use std::path::Path;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, ErrorCode};
 use slipstream_core::ids::Position;
@@ -16,6 +15,7 @@ use slipstream_core::store::{Batch, CommitFailed, Committed, Recovered, StoreFai
 
 use crate::commit::{self, State};
 use crate::database::{Database, OpenError, Options, refusal};
+use crate::files::{INTERVAL, PAGE_BYTES};
 use crate::index::Class;
 use crate::log::Damaged;
 use crate::recover::Unreadable;
@@ -67,7 +67,9 @@ impl Writer {
         if let Err(StoreFailure::Unknown(reason)) = writer.checkpoint("PASSIVE") {
             return Err(OpenError::Checkpoint { reason });
         }
-        writer.measure();
+        if writer.measure().is_err() {
+            return Err(OpenError::Replaced { path: writer.database.path });
+        }
         recovered.usage = writer.usage;
         Ok((writer, recovered))
     }
@@ -84,10 +86,9 @@ impl Writer {
     /// Commits a batch: all of it is durable, or nothing of it is there.
     pub(crate) fn commit(&mut self, batch: Box<Batch>) -> Result<Committed, CommitFailed> {
         let begun = Instant::now();
-        match self.try_commit(&batch) {
+        match self.try_commit(&batch).and_then(|()| self.check_files()) {
             Ok(()) => {
                 let took = begun.elapsed();
-                self.measure();
                 Ok(Committed { batch, usage: self.usage, took })
             }
             Err(failure) => Err(CommitFailed { batch, failure }),
@@ -95,6 +96,8 @@ impl Writer {
     }
 
     fn try_commit(&mut self, batch: &Batch) -> Result<(), StoreFailure> {
+        // Before it too: what is written behind the place where a file was cut hides the cut.
+        self.check_files()?;
         if let Some(reason) = &self.broken {
             return Err(StoreFailure::Unknown(reason.clone()));
         }
@@ -155,6 +158,7 @@ impl Writer {
 
     /// The last checkpoint, of all there is.
     pub(crate) fn finish(mut self) -> Result<(), StoreFailure> {
+        self.check_files()?;
         if let Some(reason) = self.broken {
             return Err(StoreFailure::Unknown(reason));
         }
@@ -166,6 +170,7 @@ impl Writer {
         let result = self.database.connection.query_row(&sql, [], |row| {
             Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
         });
+        self.database.files.note_checkpoint(self.state.pages.all);
         let path = self.database.path.display();
         match result {
             Ok((0, log, copied)) if log == copied => {
@@ -189,26 +194,41 @@ impl Writer {
         }
     }
 
+    /// Time until [`Writer::check_files`] is due.
+    pub(crate) fn check_in(&self) -> Duration {
+        match self.broken {
+            Some(_) => INTERVAL,
+            None => self.database.files.due_in(),
+        }
+    }
+
+    /// Makes sure that the files are still those that were opened, and measures them. Says so
+    /// once if they are not.
+    pub(crate) fn check_files(&mut self) -> Result<(), StoreFailure> {
+        match self.broken {
+            Some(_) => Ok(()),
+            None => self.measure().map_err(|reason| self.breaks(reason)),
+        }
+    }
+
     fn wal_pages(&self) -> u32 {
         self.database.wal_pages.load(Ordering::Relaxed)
     }
 
-    /// Looks at the files. Never opens them: closing a file releases SQLite's locks on it.
-    fn measure(&mut self) {
-        let size = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
+    fn measure(&mut self) -> Result<(), String> {
+        let frames = self.wal_pages();
+        let sizes = self.database.files.compare(frames)?;
         let State { index, pages, dropped_total, forgotten_total, .. } = &self.state;
         self.usage = Usage {
             used_bytes: pages.all.saturating_sub(pages.free) * PAGE_BYTES,
-            database_bytes: size(&self.database.path),
-            wal_bytes: size(&self.database.wal_path()),
+            database_bytes: sizes.database,
+            wal_bytes: sizes.wal,
             rows: index.rows(),
             history_bytes: index.history_bytes(),
             tombstones: index.tombstones(),
             dropped_total: *dropped_total,
             forgotten_total: *forgotten_total,
         };
+        Ok(())
     }
 }
-
-/// SQLite's default, which [`Database`] does not change.
-const PAGE_BYTES: u64 = 4096;

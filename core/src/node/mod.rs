@@ -347,6 +347,7 @@ impl Node {
             Input::Sent { link, frames, cost } => self.sent(link, frames, cost),
             Input::Committed(committed) => self.committed(committed),
             Input::CommitFailed(failed) => self.commit_failed(failed),
+            Input::StoreFailed(failure) => self.halt(failure),
             Input::Fetched { fetch, answer } => self.fetched(fetch, answer),
             Input::Timer => self.timers_due(),
             Input::Reconfigure { peers, tags } => self.reconfigure(peers, tags),

@@ -55,6 +55,14 @@ impl Harness {
         }
     }
 
+    /// Waits until the store says by itself that it is broken.
+    pub fn broken(&mut self) -> StoreFailure {
+        match self.next() {
+            Completion::Broken(failure) => failure,
+            other => panic!("{other:?}"),
+        }
+    }
+
     pub fn try_commit(&mut self, mut batch: Batch) -> Result<Usage, StoreFailure> {
         self.batches += 1;
         batch.id = BatchId::new(self.batches);

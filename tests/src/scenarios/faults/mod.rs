@@ -8,6 +8,7 @@ pub mod crash;
 pub mod damage;
 pub mod descriptors;
 pub mod disk;
+pub mod files;
 pub mod hang;
 pub mod links;
 pub mod storm;

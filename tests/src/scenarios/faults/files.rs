@@ -1,0 +1,84 @@
+//! The files of a running node are removed, moved, replaced or cut: it acknowledges nothing more,
+//! and ends with code 3 and the name of the file (P1).
+
+use std::fs::{self, OpenOptions};
+use std::path::Path;
+use std::process::ExitStatus;
+
+use crate::harness::{App, Daemon, NodeConfig, PATIENCE, Publisher, Said};
+
+use super::super::load;
+use super::Tally;
+
+const DATABASE: &str = "slipstream.db";
+const WAL: &str = "slipstream.db-wal";
+
+/// Is sent when the files are gone.
+const LATE: &str = r#"{"type":"SK","messageId":"late","key":"k","value":1}"#;
+
+/// What happens to the files in a directory, and what does it.
+type Happening = (&'static str, fn(&Path));
+
+const HAPPENINGS: [Happening; 9] = [
+    ("database removed", |data| remove(data, DATABASE)),
+    ("log removed", |data| remove(data, WAL)),
+    ("both removed", |data| [DATABASE, WAL].map(|name| remove(data, name)).into_iter().collect()),
+    ("database replaced", |data| replace(data, DATABASE)),
+    ("log replaced", |data| replace(data, WAL)),
+    ("database cut", |data| cut(data, DATABASE)),
+    ("log cut", |data| cut(data, WAL)),
+    ("directory moved", |data| {
+        fs::rename(data, data.with_extension("old")).expect("it can be moved");
+    }),
+    ("directory made anew", |data| {
+        fs::remove_dir_all(data).expect("it can be removed");
+        fs::create_dir(data).expect("it can be made");
+    }),
+];
+
+fn remove(data: &Path, name: &str) {
+    fs::remove_file(data.join(name)).expect("a file can be removed");
+}
+
+fn replace(data: &Path, name: &str) {
+    let copy = data.join("copy");
+    fs::copy(data.join(name), &copy).expect("a file can be copied");
+    fs::rename(copy, data.join(name)).expect("a file can be moved");
+}
+
+fn cut(data: &Path, name: &str) {
+    let file = OpenOptions::new().write(true).open(data.join(name)).expect("it can be opened");
+    file.set_len(4096).expect("a file can be cut");
+}
+
+/// It ends by itself while nothing happens, on the next message, and on SIGTERM: always with code
+/// 3, and a message that is not durable is not acknowledged.
+pub fn that_are_taken_away(binary: &str) {
+    let mut tally = Tally::default();
+    for (what, happen) in HAPPENINGS {
+        for when in ["idle", "at work", "told to end"] {
+            let mut node = Daemon::start(binary, NodeConfig::new("aws"));
+            Publisher::publish_all(&node, "till", load("before", 50));
+            let mut app = App::connect(&node, "client=pos&keys=");
+            happen(&node.data_dir());
+            match when {
+                "at work" => app.try_send(LATE),
+                "told to end" => node.ask_to_end(),
+                _ => {}
+            }
+            names_the_file(what, node.ended(), &node);
+            while let Said::Frame(frame) = app.next(PATIENCE) {
+                assert_ne!(frame.kind, "ACK", "{what}: {frame:?}");
+            }
+            tally.count(when);
+        }
+    }
+    tally.report("files that are taken away", HAPPENINGS.len());
+}
+
+fn names_the_file(what: &str, status: ExitStatus, node: &Daemon) {
+    let log = node.log();
+    let said = log.lines().last().unwrap_or_default();
+    assert_eq!(status.code(), Some(3), "{what}: {said}");
+    assert!(said.contains(&format!("data/{DATABASE}")), "{what}: {said}");
+}
