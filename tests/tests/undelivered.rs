@@ -6,9 +6,10 @@ use slipstream_core::admin::{AdminAnswer, AdminRequest};
 use slipstream_core::config::Config;
 use slipstream_core::event::Event;
 use slipstream_core::ids::{DeadLetterId, LinkId, NodeId, Ticket};
-use slipstream_core::io::Input;
+use slipstream_core::io::{Frame, Input, Protocol};
 use slipstream_core::store::{DeadReason, StoreFailure};
 use slipstream_core::tags::TagSet;
+use slipstream_core::wire::{Connect, Wire as PeerFrame};
 use slipstream_tests::world::{Wire, World, carry, join};
 
 const SECONDS: Duration = Duration::from_secs(3);
@@ -131,6 +132,65 @@ fn what_was_handed_to_anybody_is_settled() {
     world.connect("client=pi-2&tags=z");
     world.settle();
     assert_eq!(letters(&mut world), [("app:pi-2".into(), "z".into())]);
+}
+
+/// An application without a name that speaks this protocol and acknowledges by hand.
+fn by_hand(world: &mut World, protocol: Protocol) -> LinkId {
+    let link = world.link(protocol, None, "ack=manual");
+    if protocol == Protocol::Postcard {
+        world.binary(link, PeerFrame::Connect(Connect { protocol: 1 }).encode());
+    }
+    world.settle();
+    world.frames(link);
+    link
+}
+
+/// How many frames were sent on a link, but pings.
+fn frames(world: &mut World, link: LinkId) -> usize {
+    let frames = world.frames(link);
+    frames.iter().filter(|frame| !matches!(frame, Frame::Ping(_))).count()
+}
+
+#[test]
+fn an_event_that_ends_while_it_is_held_is_handed_once() {
+    for protocol in [Protocol::Json, Protocol::Postcard] {
+        let mut config = Config::new(NodeId::new("a").expect("a good name"));
+        // Its second repeat would come when its time is over, before the node looks for it.
+        config.retry.ack_timeout = Duration::from_millis(500);
+        let mut world = World::with(config);
+        let till = world.connect("keys=");
+        let app = by_hand(&mut world, protocol);
+        command(&mut world, till, "c-1", "");
+        assert_eq!(frames(&mut world, app), 1);
+        world.pass(SECONDS);
+        assert_eq!(frames(&mut world, app), 1, "a repeat while its time was not over");
+        assert!(letters(&mut world).is_empty());
+    }
+}
+
+#[test]
+fn a_crash_makes_no_node_letter_of_what_a_session_settled() {
+    let mut world = World::new("a");
+    let till = world.connect("keys=");
+    let named = world.connect("client=pi-1&tags=x");
+    world.settle();
+    // So many events for nobody that where they lie is not written with every batch.
+    for number in 0..600 {
+        let rest = r#""key":"t","value":1,"ttlMs":600000,"targetedTags":["nobody"]"#;
+        world.text(till, &format!(r#"{{"type":"CMD","messageId":"n-{number}",{rest}}}"#));
+    }
+    world.settle();
+    world.said(named);
+    command(&mut world, till, "c-1", r#""x""#);
+    let said = world.said(named);
+    world.text(named, &format!(r#"{{"type":"ACK","deliveryId":{}}}"#, said[0]["deliveryId"]));
+    world.settle();
+    world.crash();
+    world.pass(SECONDS);
+    assert!(letters(&mut world).is_empty());
+    let named = world.connect("client=pi-1&tags=x");
+    world.settle();
+    assert!(handed(&mut world, named).is_empty());
 }
 
 #[test]

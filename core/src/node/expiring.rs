@@ -151,7 +151,16 @@ impl Node {
                     owed_to_peer |= session.link.is_some() || !self.topology.reaches(&peer.node);
                 }
                 Role::Application(_) if is_handed => return Fate::Settled,
-                Role::Application(_) if is_owed && session.is_durable() => return Fate::Settled,
+                // What lies ahead of it, it will be handed; what it has passed, it has settled,
+                // or has as its own dead letter, also where a crash has made that unknown here.
+                Role::Application(application)
+                    if session.is_durable()
+                        && session.receives()
+                        && row.position >= application.from
+                        && session.is_owed(row, tags) =>
+                {
+                    return Fate::Settled;
+                }
                 Role::Peer(_) | Role::Application(_) => {}
             }
         }

@@ -350,11 +350,16 @@ impl Carrier<'_> {
         }
         // An event that expires on its way to a node is settled; an unnamed session keeps nothing.
         let settled = reason == DeadReason::Expired && session.peer().is_some();
-        if settled || !session.is_durable() {
-            return;
+        let is_kept = session.is_durable() && !settled;
+        // An application that was handed an event has it, whether it had time to say so or not: as
+        // a dead letter of the node it would come again.
+        let was_handed = session.application().is_some() && flight.handed > 0;
+        if flight.is_event && (is_kept || was_handed) {
+            session.answered.push(row.position);
         }
-        session.answered.extend(flight.is_event.then_some(row.position));
-        self.deaths.push(Death { message: row.message.clone(), reason, flight });
+        if is_kept {
+            self.deaths.push(Death { message: row.message.clone(), reason, flight });
+        }
     }
 
     fn carry(
