@@ -13,6 +13,7 @@ use slipstream_core::json::write::version_text;
 use slipstream_core::message::{Kind, Message};
 use slipstream_core::store::{Batch, DeadReason, Row};
 
+use super::frames::Delivery;
 use super::plan::Micros;
 
 /// Number of an accepted message.
@@ -229,6 +230,19 @@ impl Ledger {
         self.by_version.get(version)?.iter().rev().copied().find(fits)
     }
 
+    /// The message that a node hands to an application: that of the row for which the delivery
+    /// stands. Once its store was set back, a node may give another message a version that it had
+    /// given before, also if it is published again under the same id.
+    pub fn handed(&self, site: usize, delivery: &Delivery) -> Option<MessageNo> {
+        let Delivery { version, id, .. } = delivery;
+        let row = self.places[site].rows.get(&delivery.delivery).map(|(number, _)| *number);
+        let known = |number: &MessageNo| &self.messages[*number];
+        let is_it = |number: &MessageNo| {
+            known(number).version == *version && known(number).message.id() == id
+        };
+        row.filter(is_it).or_else(|| self.by_version(version, id))
+    }
+
     /// The messages that were given this version: one, or more where a store was set back.
     pub fn of_version(&self, version: &str) -> impl Iterator<Item = MessageNo> + '_ {
         let all = self.by_version.get(version).into_iter().flatten().copied();
@@ -356,5 +370,59 @@ impl Ledger {
     /// handed it, again.
     pub fn is_old(&self, number: MessageNo) -> bool {
         self.messages[number].sealed_at <= self.forgiven_before
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+    use slipstream_core::clock::Hlc;
+    use slipstream_core::ids::{Incarnation, Sequence};
+    use slipstream_core::message::Fields;
+    use slipstream_core::time::WallMs;
+
+    use super::*;
+
+    /// The same publication with the same version, as accepted by this start of a node.
+    fn accepted_by(incarnation: u64) -> Message {
+        let fields = Fields {
+            kind: Kind::Sk,
+            incarnation: Incarnation::new(incarnation),
+            sequence: Sequence::new(1),
+            version: Hlc::at(WallMs(1_790_000_000_000)),
+            expires: WallMs(0),
+            group: "",
+            tags: "",
+            path: "a",
+            id: "m-1",
+            key: "k",
+            body: "1",
+        };
+        Message::encode(&fields, &mut BytesMut::new())
+    }
+
+    #[test]
+    fn a_delivery_is_of_the_message_in_its_row() {
+        let mut ledger = Ledger { places: vec![Place::default(); 2], ..Ledger::default() };
+        ledger.undurable = vec![Vec::new(); 2];
+        let before = ledger.accept(&accepted_by(1), Some(0), 10).expect("it is new");
+        let row = Row::new(Position::new(7), accepted_by(1));
+        ledger.places[1].rows.insert(7, (before, row));
+        // The store of the first node is set back, and the publisher tries again.
+        ledger.destroyed(&[false, false], 20);
+        let after = ledger.accept(&accepted_by(2), Some(0), 30).expect("the version is forgiven");
+        let delivery = |delivery| Delivery {
+            id: "m-1".into(),
+            kind: "SK".into(),
+            key: "k".into(),
+            body: "1".into(),
+            version: ledger.messages[after].version.clone(),
+            path: "a,b".into(),
+            tags: String::new(),
+            delivery,
+            redelivery: 0,
+        };
+        assert_eq!(ledger.handed(1, &delivery(7)), Some(before));
+        assert_eq!(ledger.handed(1, &delivery(8)), Some(after), "no row is known");
     }
 }

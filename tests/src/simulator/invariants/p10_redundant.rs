@@ -39,8 +39,7 @@ impl Invariant for Rule {
 
 impl Rule {
     fn handed(&mut self, app: usize, delivery: &Delivery, view: &View<'_>) -> Verdict {
-        let Delivery { version, id, .. } = delivery;
-        let Some(number) = view.ledger.by_version(version, id) else { return Ok(()) };
+        let Some(number) = view.ledger.handed(view.apps[app].site, delivery) else { return Ok(()) };
         let Some(content) = view.ledger.messages[number].content else { return Ok(()) };
         let copies = self.handed.entry(app).or_default().entry(content).or_default();
         copies.push(number);
@@ -51,7 +50,7 @@ impl Rule {
         let (name, copy) = (view.apps[app].name(), view.ledger.messages[before].name());
         let what =
             format!("{name} is handed {}, and had {copy}", { view.ledger.messages[number].name() });
-        Err(Broken::new(what, &[id, &name]))
+        Err(Broken::new(what, &[&delivery.id, &name]))
     }
 }
 

@@ -3,7 +3,7 @@
 
 use super::{Broken, Invariant, Verdict};
 use crate::simulator::facts::{Fact, View};
-use crate::simulator::frames::{Delivery, Item, Naming, identities};
+use crate::simulator::frames::{Item, Naming, identities};
 
 /// The ledger knows enough.
 #[derive(Debug, Default)]
@@ -13,9 +13,7 @@ impl Invariant for Rule {
     fn see(&mut self, fact: &Fact<'_>, view: &View<'_>) -> Verdict {
         let Fact::Transmitted { site, item, .. } = fact else { return Ok(()) };
         let (number, id) = match item {
-            Item::Delivery(Delivery { version, id, .. }) => {
-                (view.ledger.by_version(version, id), &**id)
-            }
+            Item::Delivery(delivery) => (view.ledger.handed(*site, delivery), &*delivery.id),
             Item::Message(message) => (view.ledger.find(message).ok(), message.id()),
             Item::Named(Naming::Have | Naming::Seen, spans) => {
                 let numbers = identities(spans).filter_map(|id| view.ledger.by_identity(&id));

@@ -33,7 +33,7 @@ impl Invariant for Rule {
                 Ok(())
             }
             Fact::Transmitted { site, item: Item::Delivery(delivery), .. } => {
-                check(delivery, &view.names[*site], view)
+                check(delivery, *site, view)
             }
             Fact::Transmitted { site, item: Item::Message(message), .. } => {
                 let last = message.path().rsplit(',').next();
@@ -70,8 +70,8 @@ impl Invariant for Rule {
     }
 }
 
-fn check(delivery: &Delivery, node: &str, view: &View<'_>) -> Verdict {
-    let Some(number) = view.ledger.by_version(&delivery.version, &delivery.id) else {
+fn check(delivery: &Delivery, site: usize, view: &View<'_>) -> Verdict {
+    let Some(number) = view.ledger.handed(site, delivery) else {
         let what = format!("{} has a version that nobody stamped", delivery.id);
         return Err(Broken::new(what, &[&delivery.id]));
     };
@@ -82,7 +82,7 @@ fn check(delivery: &Delivery, node: &str, view: &View<'_>) -> Verdict {
         && message.tags() == delivery.tags
         && message.body() == delivery.body
         && delivery.path.split(',').next() == Some(message.origin())
-        && delivery.path.rsplit(',').next() == Some(node);
+        && delivery.path.rsplit(',').next() == Some(&*view.names[site]);
     if same {
         return Ok(());
     }

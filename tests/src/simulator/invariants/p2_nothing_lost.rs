@@ -8,7 +8,7 @@ use slipstream_core::admin::Status;
 use super::{Broken, Invariant, Verdict};
 use crate::simulator::application::{App, Consumer};
 use crate::simulator::facts::{Fact, Party, View};
-use crate::simulator::frames::{Delivery, Item};
+use crate::simulator::frames::Item;
 use crate::simulator::ledger::MessageNo;
 use crate::simulator::plan::Micros;
 
@@ -26,8 +26,7 @@ impl Invariant for Rule {
     fn see(&mut self, fact: &Fact<'_>, view: &View<'_>) -> Verdict {
         match fact {
             Fact::AppHeard { app, item: Item::Delivery(delivery) } => {
-                let Delivery { version, id, .. } = delivery;
-                if let Some(number) = view.ledger.by_version(version, id) {
+                if let Some(number) = view.ledger.handed(view.apps[*app].site, delivery) {
                     self.received.entry(*app).or_default().insert(number);
                 }
             }

@@ -100,8 +100,7 @@ impl Rule {
     }
 
     fn handed(&mut self, app: usize, delivery: &Delivery, view: &View<'_>) -> Verdict {
-        let Delivery { version, id, .. } = delivery;
-        let Some(number) = view.ledger.by_version(version, id) else { return Ok(()) };
+        let Some(number) = view.ledger.handed(view.apps[app].site, delivery) else { return Ok(()) };
         let handed = self.apps.entry(app).or_default();
         let times = handed.messages.entry(number).or_default();
         *times += 1;
