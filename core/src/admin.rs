@@ -133,6 +133,20 @@ pub struct NodeStatus {
     pub reachable: bool,
 }
 
+/// State of a configured peer that is this node itself.
+pub const SELF: &str = "this node itself";
+/// State of a configured peer that is not dialled, because the node there has another link.
+pub const COVERED: &str = "covered by its own link";
+
+impl LinkStatus {
+    /// Whether a node is wanted here and may be missing: neither an application, nor this node
+    /// itself, nor whoever has connected and not said who it is.
+    pub fn is_of_peer(&self) -> bool {
+        let is_nobody = self.state == SELF || (self.state == "handshake" && !self.dialed);
+        self.role == "peer" && !is_nobody
+    }
+}
+
 /// One link, or a peer without one.
 #[derive(Debug, Clone, Serialize)]
 pub struct LinkStatus {
@@ -144,7 +158,7 @@ pub struct LinkStatus {
     pub name: Option<String>,
     /// The other end, or the URL to dial.
     pub remote: String,
-    /// `up`, `handshake`, `dialing` or `waiting`.
+    /// `up`, `handshake`, `dialing`, `waiting`, `stopped` (given up), [`SELF`] or [`COVERED`].
     pub state: &'static str,
     /// Whether this node dialled.
     pub dialed: bool,

@@ -63,7 +63,7 @@ const MALFORMED: u16 = 1002;
 /// 1007: a text that is not UTF-8.
 const NOT_UTF8: u16 = 1007;
 /// Longest reason in a close frame (RFC 6455 section 5.5).
-const MAX_REASON: usize = 123;
+pub(crate) const MAX_REASON: usize = 123;
 
 /// How a link ends.
 #[derive(Debug, Clone, PartialEq, Eq)]

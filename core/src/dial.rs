@@ -19,6 +19,8 @@ pub struct Dialer {
     pub failures: u32,
     /// The node that answered there last.
     pub node: Option<NodeId>,
+    /// Whether this node itself answered there last.
+    pub is_self: bool,
     /// Why the last attempt or connection ended.
     pub last_error: Option<String>,
 }
@@ -34,14 +36,33 @@ pub enum DialState {
     Linked(LinkId),
     /// The node that is there is linked another way.
     Covered(NodeId),
-    /// Given up, or the node itself: until the configuration is loaded again.
+    /// Given up, or this node itself: until the configuration is loaded again.
     Stopped,
 }
 
 impl Dialer {
     /// A peer to be dialled at once.
     pub fn new(url: String, now: Instant) -> Self {
-        Self { url, state: DialState::Waiting(now), failures: 0, node: None, last_error: None }
+        let state = DialState::Waiting(now);
+        Self { url, state, failures: 0, node: None, is_self: false, last_error: None }
+    }
+
+    /// Begins again after a reload. That this node itself answered is still known.
+    pub fn restart(&mut self, now: Instant) {
+        self.state = DialState::Waiting(now);
+        (self.failures, self.last_error) = (0, None);
+    }
+
+    /// Takes note that this node itself has answered. Answers whether that is news.
+    pub fn met_itself(&mut self) -> bool {
+        self.state = DialState::Stopped;
+        (self.failures, self.node, self.last_error) = (0, None, None);
+        !core::mem::replace(&mut self.is_self, true)
+    }
+
+    /// Takes note of the node that has answered.
+    pub fn met(&mut self, node: NodeId) {
+        (self.node, self.is_self) = (Some(node), false);
     }
 
     /// Takes note of a failure. Answers how long to wait; `None`: given up.
@@ -55,6 +76,7 @@ impl Dialer {
     ) -> Option<Duration> {
         self.failures = self.failures.saturating_add(1);
         self.last_error = Some(reason.into());
+        self.is_self = false;
         if reconnect.max_attempts != 0 && self.failures >= reconnect.max_attempts {
             self.state = DialState::Stopped;
             return None;

@@ -7,7 +7,7 @@ use core::fmt;
 use core::time::Duration;
 
 use crate::clock::ClockFault;
-use crate::close::Close;
+use crate::close::{Close, CloseCode};
 use crate::ids::{Incarnation, LinkId, NodeId, Position, StoreId};
 
 /// How much an event matters.
@@ -82,6 +82,13 @@ pub enum Event {
     SelfDial {
         /// Where.
         url: String,
+    },
+    /// A configured peer has another link already; it is not dialled while that lasts.
+    DialCovered {
+        /// Where.
+        url: String,
+        /// The node that is there.
+        peer: NodeId,
     },
     /// Another node uses the id of a node that is connected, with another database.
     IdInUse {
@@ -204,12 +211,16 @@ impl Event {
     pub fn level(&self) -> Level {
         match self {
             Self::Rejected { .. } => Level::Debug,
+            // What it means is said by another event: of the session, the peer or the dialler.
+            Self::Closing { close: Close { code: CloseCode::Duplicate, .. }, .. } => Level::Debug,
             Self::Started { .. }
             | Self::PeerUp { .. }
             | Self::PeerDown { .. }
             | Self::NodeReached { .. }
             | Self::NodeLost { .. }
             | Self::DialFailed { .. }
+            | Self::SelfDial { .. }
+            | Self::DialCovered { .. }
             | Self::ApplicationUp { .. }
             | Self::ApplicationDown { .. }
             | Self::Closing { .. }
@@ -219,7 +230,6 @@ impl Event {
             | Self::ClockSound
             | Self::ShuttingDown => Level::Info,
             Self::NotSynced
-            | Self::SelfDial { .. }
             | Self::PeerLostStore { .. }
             | Self::PeerStoreWentBack { .. }
             | Self::DigestsDiffer { .. }
@@ -260,7 +270,10 @@ impl fmt::Display for Event {
                 write!(f, "cannot reach {url}: {reason}; given up (reconnect.max_attempts)")
             }
             Self::SelfDial { url } => {
-                write!(f, "peer {url} is this node itself: remove it from the configuration")
+                write!(f, "peer {url} is this node itself: not dialled again until a reload")
+            }
+            Self::DialCovered { url, peer } => {
+                write!(f, "peer {url} is {peer}, which is linked already: not dialled meanwhile")
             }
             Self::IdInUse { peer, remote } => {
                 write!(f, "{remote} calls itself {peer}, and so does a live peer with another ")?;

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use serde_json::Value;
+use slipstream_core::admin::{COVERED, LinkStatus, SELF};
 use slipstream_core::clock::Hlc;
 use slipstream_core::config::Config;
-use slipstream_core::event::Event;
+use slipstream_core::event::{Event, Level};
 use slipstream_core::ids::{Incarnation, LinkId, NodeId, Position, Sequence, StoreId};
 use slipstream_core::io::{CloseCode, Frame, Input, Protocol};
 use slipstream_core::message::{Fields, Kind, Message};
@@ -354,6 +355,120 @@ fn a_node_that_dials_itself_stops_doing_so() {
     assert!(world.events.iter().any(|event| matches!(event, Event::SelfDial { .. })));
     world.pass(Duration::from_secs(300));
     assert!(world.dials.is_empty());
+}
+
+/// Reloads the same peers and tags.
+fn reload(world: &mut World) {
+    let (peers, tags) = (world.config.peers.clone(), world.config.tags.clone());
+    world.give(Input::Reconfigure { peers, tags });
+    world.pass(Duration::from_millis(1));
+}
+
+/// The node dials itself, and both ends of that connection end.
+fn dial_itself(world: &mut World) {
+    let (dial, _) = world.dials.pop().expect("a dial");
+    let there = world.link(Protocol::Postcard, None, "");
+    let here = world.link(Protocol::Postcard, Some(dial), "");
+    for _ in 0..2 {
+        for (from, to) in [(here, there), (there, here)] {
+            for frame in world.frames(from) {
+                world.give(Input::Received { link: to, frame });
+            }
+        }
+    }
+    world.lose(here);
+    world.lose(there);
+}
+
+/// What was said at INFO or above since the last call, but of the start.
+fn said(world: &mut World) -> Vec<Event> {
+    let mut events = core::mem::take(&mut world.events);
+    events.retain(|event| event.level() >= Level::Info && !matches!(event, Event::Started { .. }));
+    events
+}
+
+#[test]
+fn the_own_address_is_told_once_and_alarms_nobody() {
+    let mut world = dialling("a");
+    dial_itself(&mut world);
+    let events = said(&mut world);
+    assert!(
+        matches!(&events[..], [event @ Event::SelfDial { .. }] if event.level() == Level::Info),
+        "{events:?}"
+    );
+    for _ in 0..3 {
+        reload(&mut world);
+        for status in world.status().links {
+            assert_eq!((status.state, status.is_of_peer()), (SELF, false), "also while it dials");
+        }
+        dial_itself(&mut world);
+        world.pass(Duration::from_secs(300));
+        assert!(world.dials.is_empty());
+        assert_eq!(said(&mut world), []);
+    }
+    reload(&mut world);
+    let (dial, _) = world.dials.pop().expect("a dial");
+    world.give(Input::DialFailed { dial, reason: "refused".into() });
+    let status = world.status().links.pop().expect("a wanted peer");
+    assert_eq!((status.state, status.is_of_peer()), ("waiting", true), "it is somebody else now");
+}
+
+#[test]
+fn of_two_that_name_each_other_one_waits_quietly() {
+    // Either of them may reach the other first; the link that the smaller id dialled stays.
+    for a_is_first in [true, false] {
+        let (mut a, mut b) = (dialling("a"), dialling("b"));
+        let (by_a, by_b) = if a_is_first {
+            let by_a = join(&mut a, &mut b);
+            carry(&mut a, &mut b, by_a);
+            (by_a, join(&mut b, &mut a))
+        } else {
+            let by_b = join(&mut b, &mut a);
+            carry(&mut b, &mut a, by_b);
+            (join(&mut a, &mut b), by_b)
+        };
+        for _ in 0..3 {
+            carry(&mut b, &mut a, by_b);
+            carry(&mut a, &mut b, by_a);
+        }
+        a.lose(by_b.1);
+        b.lose(by_b.0);
+        for _ in 0..30 {
+            a.pass(Duration::from_secs(10));
+            b.pass(Duration::from_secs(10));
+            carry(&mut a, &mut b, by_a);
+        }
+        assert!(a.dials.is_empty() && b.dials.is_empty(), "nobody dials for ever");
+        let events = said(&mut b);
+        let covered = |event: &&Event| matches!(event, Event::DialCovered { .. });
+        assert_eq!(events.iter().filter(covered).count(), 1, "{events:?}");
+        assert!(!events.iter().any(|it| matches!(it, Event::DialFailed { .. })), "{events:?}");
+        let links = b.status().links;
+        let state = |link: &LinkStatus| (link.name.as_deref() == Some("a")).then_some(link.state);
+        let states: Vec<_> = links.iter().filter_map(state).collect();
+        assert_eq!(states, ["up", COVERED], "{links:?}");
+        a.lose(by_a.0);
+        b.lose(by_a.1);
+        a.pass(Duration::from_secs(1));
+        b.pass(Duration::from_secs(1));
+        assert!(!a.dials.is_empty() && !b.dials.is_empty(), "both dial when the link is gone");
+    }
+}
+
+#[test]
+fn a_second_address_of_a_linked_peer_is_covered() {
+    let mut config = Config::new(NodeId::new("a").expect("a good name"));
+    config.peers = vec!["ws://b.example:7400".into(), "ws://10.0.0.2:7400".into()];
+    let (mut a, mut b) = (World::with(config), World::new("b"));
+    a.pass(Duration::ZERO);
+    let wire = join(&mut a, &mut b);
+    carry(&mut a, &mut b, wire);
+    let late = join(&mut a, &mut b);
+    carry(&mut a, &mut b, late);
+    assert!(a.closed.contains_key(&late.0) && !a.closed.contains_key(&wire.0));
+    a.pass(Duration::from_secs(300));
+    assert!(a.dials.is_empty());
+    assert!(a.status().links.iter().any(|link| link.state == COVERED));
 }
 
 #[test]

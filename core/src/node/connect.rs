@@ -7,6 +7,7 @@ use core::time::Duration;
 
 use bytes::Bytes;
 
+use crate::close::MAX_REASON;
 use crate::dial::DialState;
 use crate::event::Event;
 use crate::ids::{Incarnation, LinkId, NodeId, Position};
@@ -190,7 +191,7 @@ impl Node {
             return Err(self.met_itself(link, &hello));
         }
         if let Some(dialer) = link.dialer.and_then(|index| self.dialers.get_mut(&index)) {
-            dialer.node = Some(node.clone());
+            dialer.met(node.clone());
         }
         match self.rival_of(&node) {
             None => self.admit(link, node, &hello),
@@ -204,9 +205,9 @@ impl Node {
                 // The dialling end learns from this that it has met itself.
                 self.send_hello(link, None);
             }
-            if let Some(dialer) = link.dialer.and_then(|index| self.dialers.get_mut(&index)) {
-                dialer.state = DialState::Stopped;
-                dialer.last_error = Some("it is this node itself".into());
+            if let Some(dialer) = link.dialer.and_then(|index| self.dialers.get_mut(&index))
+                && dialer.met_itself()
+            {
                 let url = dialer.url.clone();
                 self.event(Event::SelfDial { url });
             }
@@ -238,12 +239,11 @@ impl Node {
         let replace = match known {
             Some((store, incarnation)) if store == hello.store => {
                 if incarnation == hello.incarnation {
-                    if rival_dialed == link.dialer.is_some() {
-                        None
-                    } else {
-                        // The one that the smaller id dialled stays.
-                        Some((self.config.id < node) == link.dialer.is_some())
-                    }
+                    // The one that the smaller id dialled stays, if it is alive: whoever accepts
+                    // the other one cannot know that before it has asked.
+                    let dialed = link.dialer.is_some();
+                    let stays = (self.config.id < node) == dialed;
+                    (rival_dialed != dialed && (dialed || stays)).then_some(stays)
                 } else {
                     Some(hello.incarnation > incarnation)
                 }
@@ -256,6 +256,7 @@ impl Node {
                     self.refuse_candidate(candidate);
                 }
                 if let Some(rival) = self.links.remove(&rival) {
+                    rival.dialer.into_iter().for_each(|it| self.dialer_replaced(it, &node));
                     self.finish(rival, Some(duplicate("another link to the same node")), "");
                 }
                 self.admit(link, node, &hello)
@@ -285,16 +286,20 @@ impl Node {
         link.state = State::Candidate { hello: Box::new(hello), rival };
     }
 
-    fn refuse_candidate(&mut self, candidate: LinkId) {
-        let Some(link) = self.links.remove(&candidate) else { return };
-        if let State::Candidate { hello, .. } = &link.state
+    pub(super) fn refuse_candidate(&mut self, candidate: LinkId) {
+        let Some(mut link) = self.links.remove(&candidate) else { return };
+        if let State::Candidate { hello, rival } = &link.state
             && let Ok(peer) = NodeId::new(&hello.node)
         {
             let known = self.by_name.get(&format!("peer:{peer}"));
             let session = known.and_then(|id| self.sessions.get(id));
+            let rival = self.links.get(rival).and_then(Link::peer);
             if session.and_then(Session::peer).is_some_and(|known| known.store != hello.store) {
                 let remote = link.remote.clone();
                 self.event(Event::IdInUse { peer, remote });
+            } else if rival.is_some_and(|rival| rival.incarnation == hello.incarnation) {
+                // The dialling end learns from this who is here, and that it has a link already.
+                self.send_hello(&mut link, None);
             }
         }
         self.finish(link, Some(duplicate("the node with this id is connected")), "");
@@ -485,10 +490,7 @@ fn reason_label(reason: &str) -> &'static str {
 
 /// A close for a frame that breaks the protocol.
 pub(super) fn protocol(reason: &str) -> Close {
-    let mut reason: String = reason.into();
-    while reason.len() > 123 {
-        reason.pop();
-    }
+    let reason = reason[..reason.floor_char_boundary(MAX_REASON)].into();
     Close { code: CloseCode::Protocol, reason }
 }
 

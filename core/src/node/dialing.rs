@@ -32,11 +32,11 @@ impl Node {
             return;
         }
         let linked = dialer.node.clone().filter(|node| self.is_linked(node));
-        let Some(dialer) = self.dialers.get_mut(&index) else { return };
         if let Some(node) = linked {
-            dialer.state = DialState::Covered(node);
+            self.cover_dialer(index, node);
             return;
         }
+        let Some(dialer) = self.dialers.get_mut(&index) else { return };
         self.last_dial = self.last_dial.next();
         dialer.state = DialState::Dialing(self.last_dial);
         self.out.push_back(Output::Dial { dial: self.last_dial, url: dialer.url.clone() });
@@ -68,12 +68,24 @@ impl Node {
         }
         let covered = dialer.node.clone().filter(|node| self.is_linked(node));
         match covered {
-            Some(node) => {
-                if let Some(dialer) = self.dialers.get_mut(&index) {
-                    dialer.state = DialState::Covered(node);
-                }
-            }
+            Some(node) => self.cover_dialer(index, node),
             None => self.dial_again(index, reason, slowest),
+        }
+    }
+
+    /// The node behind a dialler has another link: it is not dialled while that lasts.
+    fn cover_dialer(&mut self, index: usize, node: NodeId) {
+        let Some(dialer) = self.dialers.get_mut(&index) else { return };
+        dialer.succeed();
+        dialer.state = DialState::Covered(node.clone());
+        let url = dialer.url.clone();
+        self.event(Event::DialCovered { url, peer: node });
+    }
+
+    /// The link of a dialler gives way to another one to the same node.
+    pub(super) fn dialer_replaced(&mut self, index: usize, node: &NodeId) {
+        if let Some(dialer) = self.dialers.get_mut(&index) {
+            dialer.state = DialState::Covered(node.clone());
         }
     }
 
@@ -123,7 +135,7 @@ impl Node {
             if let Some(dialer) =
                 self.dialers.values_mut().filter(|dialer| dialer.url == *url).find(stopped)
             {
-                *dialer = Dialer::new(url.clone(), self.now.instant);
+                dialer.restart(self.now.instant);
                 let index = self.dialers.iter().find(|(_, d)| d.url == *url).map(|(i, _)| *i);
                 index.into_iter().for_each(|i| self.timers.set(Timer::Dial(i), self.now.instant));
             } else if !known {

@@ -6,10 +6,10 @@ use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use crate::admin::{
-    AdminAnswer, AdminRefusal, AdminRequest, LinkStatus, SessionFate, SessionStatus, Status,
-    StoreStatus, Whereabouts,
+    AdminAnswer, AdminRefusal, AdminRequest, COVERED, LinkStatus, SELF, SessionFate, SessionStatus,
+    Status, StoreStatus, Whereabouts,
 };
-use crate::dial::DialState;
+use crate::dial::{DialState, Dialer};
 use crate::digest::DigestQuery;
 use crate::ids::{DeadLetterId, FetchId, Position, Ticket};
 use crate::io::{Output, Protocol};
@@ -314,15 +314,22 @@ impl Node {
             self.links.values().map(|link| self.link_status(link)).collect();
         for dialer in self.dialers.values() {
             let state = match dialer.state {
+                DialState::Linked(_) => continue,
+                // Until something else answers there, also while it is dialled after a reload.
+                DialState::Waiting(_) | DialState::Dialing(_) | DialState::Stopped
+                    if dialer.is_self =>
+                {
+                    SELF
+                }
                 DialState::Waiting(_) => "waiting",
                 DialState::Dialing(_) => "dialing",
                 DialState::Stopped => "stopped",
-                DialState::Linked(_) | DialState::Covered(_) => continue,
+                DialState::Covered(_) => COVERED,
             };
             statuses.push(LinkStatus {
                 link: None,
                 role: "peer",
-                name: dialer.node.as_ref().map(|node| node.as_str().into()),
+                name: self.node_behind(dialer),
                 remote: dialer.url.clone(),
                 state,
                 dialed: true,
@@ -339,9 +346,19 @@ impl Node {
         statuses
     }
 
+    /// The node that answered a dialler last.
+    fn node_behind(&self, dialer: &Dialer) -> Option<String> {
+        let node = if dialer.is_self { Some(&self.config.id) } else { dialer.node.as_ref() };
+        node.map(|node| node.as_str().into())
+    }
+
     fn link_status(&self, link: &Link) -> LinkStatus {
+        let dialer = link.dialer.and_then(|index| self.dialers.get(&index));
         let (role, state) = match &link.state {
-            State::Handshake | State::Candidate { .. } => ("peer", "handshake"),
+            State::Handshake | State::Candidate { .. } => match dialer {
+                Some(dialer) if dialer.is_self => ("peer", SELF),
+                Some(_) | None => ("peer", "handshake"),
+            },
             State::Peer(_) => ("peer", "up"),
             State::Application(_) => ("app", "up"),
         };
@@ -350,7 +367,10 @@ impl Node {
         LinkStatus {
             link: Some(link.id.get()),
             role,
-            name: peer.map(|peer| peer.node.as_str().into()).or(client),
+            name: peer
+                .map(|peer| peer.node.as_str().into())
+                .or(client)
+                .or_else(|| dialer.and_then(|dialer| self.node_behind(dialer))),
             remote: link.remote.clone(),
             state,
             dialed: link.dialer.is_some(),

@@ -200,7 +200,7 @@ fn take_links(status: &Status, labels: &mut Labels) {
     for link in &status.links {
         let is_up = link.state == "up";
         *connections.entry(link.role).or_default() += u32::from(is_up);
-        if link.role != "peer" {
+        if !link.is_of_peer() {
             continue;
         }
         let peer = labels.node(&peer_name(link));

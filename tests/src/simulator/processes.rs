@@ -429,6 +429,7 @@ impl World {
             | Told::NodeLost { .. }
             | Told::DialFailed { .. }
             | Told::SelfDial { .. }
+            | Told::DialCovered { .. }
             | Told::ApplicationUp { .. }
             | Told::ApplicationDown { .. }
             | Told::Rejected { .. }

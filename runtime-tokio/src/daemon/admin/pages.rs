@@ -99,7 +99,7 @@ pub(super) async fn healthz(State(admin): Node) -> Response {
 
 /// Peers without any link that is up.
 fn peers_down(status: &Status) -> Vec<String> {
-    let peers = || status.links.iter().filter(|link| link.role == "peer");
+    let peers = || status.links.iter().filter(|link| link.is_of_peer());
     let is_up = |name: &Option<String>| {
         name.is_some() && peers().any(|link| link.state == "up" && link.name == *name)
     };
