@@ -8,9 +8,11 @@
 
 mod parse;
 pub(crate) mod scan;
+mod settle;
 pub mod write;
 
-pub use parse::{MAX_REASON_BYTES, Request, Settle, Target, parse};
+pub use parse::{Request, parse};
+pub use settle::{MAX_REASON_BYTES, Settle, Target};
 
 #[cfg(test)]
 mod tests;

@@ -18,17 +18,14 @@ use serde::de::{
 use serde_json::value::RawValue;
 
 use super::scan::{self, BadString};
+use super::settle::{Settle, Target, reason_of};
 use crate::config::Limits;
-use crate::draft::{Draft, bad_tag, canonical_tags, check_id, check_size, refusal, too_deep};
+use crate::draft::{Draft, bad_tag, canonical_tags, check_id, refusal, too_deep};
 use crate::ids::{Position, is_name};
 use crate::message::Kind;
 use crate::read::Read;
 use crate::refusal::{Code, Refusal};
 use crate::value::NO_VALUE;
-use crate::wire;
-
-/// Longest reason in a NACK, in bytes: dead letters keep it.
-pub const MAX_REASON_BYTES: usize = 4096;
 
 /// What an application asks with one frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,65 +36,6 @@ pub enum Request<'a> {
     Settle(Settle<'a>),
     /// Answer the value of a key.
     Read(Read<'a>),
-}
-
-/// What an application says of deliveries.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Settle<'a> {
-    /// Done with this one.
-    Ack(Position),
-    /// Done with this one and all before it.
-    AckUpTo(Position),
-    /// Done with the oldest outstanding one of this `messageId`.
-    AckId(Cow<'a, str>),
-    /// Hand it over again, later.
-    Retry {
-        /// Which.
-        target: Target<'a>,
-        /// Why; empty if it was not said.
-        reason: Cow<'a, str>,
-    },
-    /// Make it a dead letter.
-    Reject {
-        /// Which.
-        target: Target<'a>,
-        /// Why; empty if it was not said.
-        reason: Cow<'a, str>,
-    },
-}
-
-impl<'a> Settle<'a> {
-    /// Takes what a binary client says of a delivery.
-    ///
-    /// # Errors
-    /// A [`Refusal`] with the same codes and paths as for the JSON frame that says the same.
-    pub fn from_wire(settle: &wire::Settle<'a>) -> Result<Self, Refusal> {
-        Ok(match *settle {
-            wire::Settle::Ack(delivery) => Self::Ack(delivery),
-            wire::Settle::AckUpTo(delivery) => Self::AckUpTo(delivery),
-            wire::Settle::AckId(id) => {
-                check_id(id)?;
-                Self::AckId(Cow::Borrowed(id))
-            }
-            wire::Settle::Retry { delivery, reason } => {
-                check_reason(reason)?;
-                Self::Retry { target: Target::Delivery(delivery), reason: Cow::Borrowed(reason) }
-            }
-            wire::Settle::Reject { delivery, reason } => {
-                check_reason(reason)?;
-                Self::Reject { target: Target::Delivery(delivery), reason: Cow::Borrowed(reason) }
-            }
-        })
-    }
-}
-
-/// The delivery that a NACK names.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Target<'a> {
-    /// The one with this `deliveryId`.
-    Delivery(Position),
-    /// The oldest outstanding one of this `messageId`.
-    Id(Cow<'a, str>),
 }
 
 /// Takes a text frame apart.
@@ -209,19 +147,26 @@ impl<'a> Envelope<'a> {
         if !object {
             return Err(Refusal::new(Code::NotAnObject, "the frame is JSON, but no object"));
         }
-        if let Some(offset) = deep {
-            let field = scan::field_at(frame, offset).filter(|field| is_name(field));
-            return Err(match field {
-                Some(field) => too_deep(&format!("$.{field}"), limits),
-                None => too_deep("$", limits),
-            });
-        }
         let mut envelope = Self::default();
         let mut json = serde_json::Deserializer::from_str(frame);
         let read = envelope.deserialize(&mut json).and_then(|()| json.end());
         read.map_err(|error| invalid_json(&error))?;
+        if let Some(offset) = deep {
+            envelope.refuse_depth(frame, offset, limits)?;
+        }
         envelope.refuse_repetition()?;
         Ok(envelope)
+    }
+
+    /// The frame is nested too deeply at this place. In a NACK that may be the reason, which never
+    /// costs a refusal its effect.
+    fn refuse_depth(&self, frame: &str, offset: usize, limits: &Limits) -> Result<(), Refusal> {
+        let field = scan::field_at(frame, offset).filter(|field| is_name(field));
+        match field {
+            Some(field) if field == "reason" && self.raw(Field::Type) == Some("\"NACK\"") => Ok(()),
+            Some(field) => Err(too_deep(&format!("$.{field}"), limits)),
+            None => Err(too_deep("$", limits)),
+        }
     }
 
     fn refuse_repetition(&mut self) -> Result<(), Refusal> {
@@ -299,8 +244,7 @@ impl<'a> Envelope<'a> {
     fn nack(&self) -> Result<Settle<'a>, Refusal> {
         let target = self.target()?;
         let action = self.text(Field::Action)?.ok_or_else(|| Field::Action.missing())?;
-        let reason = self.text(Field::Reason)?.unwrap_or_default();
-        check_reason(&reason)?;
+        let reason = self.raw(Field::Reason).map(reason_of).unwrap_or_default();
         match &*action {
             "retry" => Ok(Settle::Retry { target, reason }),
             "reject" => Ok(Settle::Reject { target, reason }),
@@ -365,10 +309,6 @@ fn tags(raw: &str, limits: &Limits) -> Result<String, Refusal> {
         tags.push(scan::string(item.get()).map_err(|_| bad_tag(index))?);
     }
     canonical_tags(tags, limits)
-}
-
-fn check_reason(reason: &str) -> Result<(), Refusal> {
-    check_size("reason", "$.reason", reason.len(), MAX_REASON_BYTES)
 }
 
 fn invalid_json(error: &serde_json::Error) -> Refusal {

@@ -112,12 +112,46 @@ fn a_nack_says_retry_or_reject_and_may_say_why() {
     assert_refused(&frame(""), Code::MissingField, Some("$.action"), None);
     let unknown = frame(r#","action":"drop""#);
     assert_refused(&unknown, Code::InvalidField, Some("$.action"), None);
-    let number = frame(r#","action":"retry","reason":7"#);
-    assert_refused(&number, Code::InvalidField, Some("$.reason"), None);
-    let reason = |bytes| frame(&format!(r#","action":"retry","reason":"{}""#, "x".repeat(bytes)));
-    settle(&reason(MAX_REASON_BYTES));
-    let beyond = reason(MAX_REASON_BYTES + 1);
-    assert_refused(&beyond, Code::TooLarge, Some("$.reason"), None);
+}
+
+#[test]
+fn a_reason_never_costs_a_refusal_its_effect() {
+    let said = |reason: &str| {
+        let rest = format!(r#""deliveryId":1,"action":"reject","reason":{reason}"#);
+        match settle(&format!(r#"{{"type":"NACK",{rest}}}"#)) {
+            Settle::Reject { target: Target::Delivery(one), reason } if one.get() == 1 => {
+                reason.into_owned()
+            }
+            other => panic!("{other:?} instead of a rejection"),
+        }
+    };
+    assert_eq!(said("null"), "");
+    for raw in ["7", "true", r#"{"code":7,"at":[1,2]}"#, r#""half: \ud83d""#, r#""\udc00\ud83d""#] {
+        assert_eq!(said(raw), raw, "it is kept as it was written");
+    }
+    let deep = format!("{}7{}", "[".repeat(1000), "]".repeat(1000));
+    assert_eq!(said(&deep), deep);
+    for (character, bytes) in
+        [("x", 4096), ("\u{e9}", 4096), ("\u{20ac}", 4095), ("\u{1f600}", 4096)]
+    {
+        for count in [MAX_REASON_BYTES / character.len(), MAX_REASON_BYTES, 100_000] {
+            let reason = character.repeat(count);
+            let kept = &reason[..bytes.min(reason.len())];
+            assert_eq!(said(&format!("\"{reason}\"")), kept);
+            assert_eq!(
+                said(&format!("\"{}\"", reason.replace(character, &escaped(character)))),
+                kept
+            );
+        }
+    }
+    assert_eq!(said(&format!("[\"{}\"]", "\u{20ac}".repeat(9_000))).len(), 4094);
+    // What is nested deeply is no reason elsewhere.
+    let deep = format!(r#"{{"type":"SK","key":"k","value":1,"reason":{deep}}}"#);
+    assert_refused(&deep, Code::TooDeep, Some("$.reason"), None);
+}
+
+fn escaped(character: &str) -> String {
+    character.encode_utf16().map(|unit| format!("\\u{unit:04x}")).collect()
 }
 
 #[test]
@@ -128,13 +162,12 @@ fn a_binary_client_settles_under_the_same_rules() {
     assert_eq!(taken(wire::Settle::AckUpTo(delivery)), Ok(Settle::AckUpTo(delivery)));
     assert_eq!(taken(wire::Settle::AckId("m-1")), Ok(Settle::AckId(Cow::Borrowed("m-1"))));
     assert_eq!(taken(wire::Settle::AckId("")), Err(Code::InvalidField));
-    let reason = "x".repeat(MAX_REASON_BYTES + 1);
-    let at_limit = &reason[..MAX_REASON_BYTES];
-    assert!(taken(wire::Settle::Retry { delivery, reason: at_limit }).is_ok());
-    assert!(taken(wire::Settle::Reject { delivery, reason: at_limit }).is_ok());
-    let beyond = Err(Code::TooLarge);
-    assert_eq!(taken(wire::Settle::Retry { delivery, reason: &reason }), beyond);
-    assert_eq!(taken(wire::Settle::Reject { delivery, reason: &reason }), beyond);
+    let reason = format!("{}\u{20ac}", "x".repeat(MAX_REASON_BYTES - 1));
+    let (target, cut) = (Target::Delivery(delivery), Cow::Borrowed(&reason[..4095]));
+    let retry = Settle::Retry { target: target.clone(), reason: cut.clone() };
+    assert_eq!(taken(wire::Settle::Retry { delivery, reason: &reason }), Ok(retry));
+    let reject = Settle::Reject { target, reason: cut };
+    assert_eq!(taken(wire::Settle::Reject { delivery, reason: &reason }), Ok(reject));
 }
 
 #[test]
