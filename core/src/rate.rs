@@ -40,6 +40,12 @@ impl RateLimit {
         }
         Err(Duration::from_micros((1_000_000 - self.micro_tokens).div_ceil(rate)))
     }
+
+    /// Takes a token back that was taken for nothing.
+    pub fn give_back(&mut self) {
+        let full = u64::from(self.per_second) * 1_000_000;
+        self.micro_tokens = self.micro_tokens.saturating_add(1_000_000).min(full);
+    }
 }
 
 /// SplitMix64: small, seeded, good enough for jitter and message ids.

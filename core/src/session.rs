@@ -8,13 +8,14 @@
 
 mod conflation;
 mod copying;
+mod due;
 mod flight;
 mod passed;
 mod peering;
 mod record;
+mod settling;
 
-use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -28,8 +29,10 @@ use crate::store::{DeadReason, Row};
 use crate::tags::TagSet;
 use crate::time::{Instant, WallMs};
 
-pub use self::flight::{Flight, Offer};
+pub use self::flight::{Flight, Offer, Word};
 use self::passed::Passed;
+use self::settling::Ended;
+pub use self::settling::Unheard;
 
 /// Unnamed applications' sessions have numbers from here on; they are never stored.
 pub const UNNAMED: u64 = 1 << 62;
@@ -151,8 +154,12 @@ pub struct Session {
     pub wake: Option<Instant>,
     /// Whether there may be flights that the link has not carried.
     pub fresh: bool,
-    /// Ids of what was acknowledged last, where an application may acknowledge by id.
-    pub settled_ids: VecDeque<Box<str>>,
+    /// Whether there may be flights that are to become dead letters.
+    pub has_dying: bool,
+    /// Whether the store was asked for some of them.
+    pub is_burying: bool,
+    /// Deliveries that ended last.
+    ended: Ended,
     /// Nothing is handed over before this time.
     pub hold_until: Option<Instant>,
     /// Refusals in a row by the peer, for the length of the hold.
@@ -207,7 +214,9 @@ impl Session {
             fetch: None,
             wake: None,
             fresh: false,
-            settled_ids: VecDeque::new(),
+            has_dying: false,
+            is_burying: false,
+            ended: Ended::default(),
             hold_until: None,
             refusals: 0,
             repeats,
@@ -294,21 +303,6 @@ impl Session {
             self.offers.close(id);
         }
         true
-    }
-
-    /// What a cumulative acknowledgement of `delivery` speaks of: what this link had begun to carry
-    /// before it. A flight that was lost with an earlier link, or is on its way again, is none of
-    /// it: the application may never have seen it (P2).
-    pub fn carried_before(&self, delivery: Position) -> Vec<Position> {
-        let last = self.flights.get(&delivery).map(|flight| flight.carried);
-        let before = |flight: &Flight| match last {
-            Some(last) => flight.carried <= last,
-            // It is settled already. First hand-overs go in the order of the log.
-            None => flight.handed == 1,
-        };
-        let flights = self.flights.range(..=delivery);
-        let carried = flights.filter(|(_, flight)| flight.on_link && before(flight));
-        carried.map(|(position, _)| *position).collect()
     }
 
     /// The peer has this row, in flight or not looked at yet. More than [`MAX_KNOWN`] ahead are
@@ -401,36 +395,6 @@ impl Session {
     /// than its bound (P8).
     pub fn is_held(&self, now: Instant, max_dead_bytes: u64) -> bool {
         self.hold_until.is_some_and(|until| until > now) || self.dead_bytes() > max_dead_bytes
-    }
-
-    /// Whether there may be flights to hand over again now.
-    pub fn has_due(&self, now: Instant) -> bool {
-        self.fresh || self.wake.is_some_and(|wake| wake <= now)
-    }
-
-    /// The flights to hand over again now, in log order, at most `most`: those that the link has
-    /// not carried, and those whose time has come, under the rate limit. Sets when to ask again.
-    pub fn take_due(&mut self, now: Instant, most: usize) -> Vec<Position> {
-        let mut due = Vec::new();
-        let mut wake: Option<Instant> = None;
-        let mut limited = false;
-        for (position, flight) in &mut self.flights {
-            let fresh = flight.is_fresh();
-            let is_due = fresh || flight.due.is_some_and(|at| at <= now);
-            if is_due && due.len() < most && !limited {
-                if !fresh && let Err(wait) = self.repeats.take(now) {
-                    limited = true;
-                    wake = Some(now + wait);
-                } else {
-                    due.push(*position);
-                }
-            } else if let Some(at) = flight.due.filter(|at| *at > now) {
-                wake = Some(wake.map_or(at, |wake| wake.min(at)));
-            }
-        }
-        self.fresh = self.flights.values().any(Flight::is_fresh);
-        self.wake = if due.is_empty() { wake } else { Some(now) };
-        due
     }
 
     /// The peer, if it is one's session.

@@ -1,29 +1,25 @@
 //! Frames of applications: who they are, what they publish, what they say of deliveries.
 
-use alloc::borrow::Cow;
 use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::string::String;
 
 use bytes::Bytes;
 
-use crate::application::{AckMode, Replay, Wishes};
+use crate::application::{Replay, Wishes};
 use crate::draft::Draft;
 use crate::event::Event;
 use crate::ids::{BatchId, Position, SessionId};
 use crate::io::{Close, CloseCode, Protocol};
-use crate::json::{self, Request, Settle, Target};
+use crate::json::{self, Request, Settle};
 use crate::link::{Answer, AppLink, Link, Pending, State};
 use crate::rate::RateLimit;
 use crate::refusal::{Code, Refusal};
-use crate::session::{Application, Dirty, NO_EVENT, Role, Session, retry_wait};
+use crate::session::{Application, Dirty, NO_EVENT, Role};
 use crate::wire::{self, PROTOCOL_VERSION, Welcome, Wire, records};
 
 use super::Node;
 use super::connect::protocol;
-
-/// Ids of settled deliveries that a session remembers.
-const SETTLED_IDS: usize = 1024;
 
 impl Node {
     /// Greets an application: finds or makes its session.
@@ -277,133 +273,9 @@ impl Node {
         });
         self.ready.insert(application.session);
     }
-
-    fn settle_on(&mut self, link: &mut Link, settle: &Settle<'_>, frame: u64) {
-        let Some(application) = link.application_mut() else { return };
-        let id = application.session;
-        let Some(session) = self.sessions.get_mut(&id) else { return };
-        let known = match settle {
-            Settle::Ack(delivery) => acknowledge(session, *delivery),
-            Settle::AckUpTo(delivery) => acknowledge_upto(session, *delivery),
-            Settle::AckId(message) => acknowledge_id(session, message),
-            Settle::Retry { target, reason } => {
-                let reason = said(reason, "NACK retry");
-                if let Some(position) = find(session, target)
-                    && let Some(flight) = session.flights.get_mut(&position)
-                {
-                    flight.fail(&reason);
-                    flight.nacked = true;
-                    let wait = retry_wait(&self.config.retry, flight.handed, &mut self.random);
-                    session.schedule_at(position, self.now.instant + wait);
-                }
-                find_known(session, target)
-            }
-            Settle::Reject { target, reason } => {
-                let reason = said(reason, "NACK reject");
-                if let Some(position) = find(session, target)
-                    && let Some(flight) = session.flights.get_mut(&position)
-                {
-                    flight.fail(&reason);
-                    flight.nacked = true;
-                    flight.rejected = true;
-                    session.schedule_at(position, self.now.instant);
-                }
-                find_known(session, target)
-            }
-        };
-        self.ready.insert(id);
-        self.note_delivered(id);
-        if !known {
-            let message = "no such delivery was handed to this session";
-            let re = named(settle).map(String::from);
-            let refusal = Refusal { re, ..Refusal::new(Code::UnknownDelivery, message) };
-            self.reject(link, refusal, frame);
-            return;
-        }
-        if let Some(application) = link.application_mut() {
-            application.errors_in_row = 0;
-        }
-        self.arrange_write(id);
-    }
 }
 
 /// Whether nothing more is taken on this link: it has spent its errors.
 pub(super) fn is_ending(link: &Link) -> bool {
     link.application().is_none_or(|application| application.ending.is_some())
-}
-
-/// The `messageId` that a frame names.
-fn named<'a>(settle: &'a Settle<'_>) -> Option<&'a str> {
-    match settle {
-        Settle::Ack(_) | Settle::AckUpTo(_) => None,
-        Settle::AckId(id) => Some(id),
-        Settle::Retry { target, .. } | Settle::Reject { target, .. } => match target {
-            Target::Delivery(_) => None,
-            Target::Id(id) => Some(id),
-        },
-    }
-}
-
-fn said<'a>(reason: &'a Cow<'a, str>, otherwise: &'a str) -> Cow<'a, str> {
-    if reason.is_empty() { Cow::Borrowed(otherwise) } else { Cow::Borrowed(reason) }
-}
-
-fn find(session: &Session, target: &Target<'_>) -> Option<Position> {
-    match target {
-        Target::Delivery(delivery) => session.flights.contains_key(delivery).then_some(*delivery),
-        Target::Id(id) => flight_of(session, id),
-    }
-}
-
-/// Whether the target was ever handed out, as far as the session remembers.
-fn find_known(session: &Session, target: &Target<'_>) -> bool {
-    match target {
-        Target::Delivery(delivery) => was_handed(session, *delivery),
-        Target::Id(id) => {
-            flight_of(session, id).is_some()
-                || session.settled_ids.iter().any(|settled| **settled == **id)
-        }
-    }
-}
-
-fn was_handed(session: &Session, delivery: Position) -> bool {
-    delivery > Position::default() && delivery <= session.handed_upto
-}
-
-fn flight_of(session: &Session, id: &str) -> Option<Position> {
-    let found = session.flights.iter().find(|(_, flight)| flight.id.as_deref() == Some(id));
-    found.map(|(position, _)| *position)
-}
-
-/// Ends one delivery. Answers whether it was ever handed out.
-fn acknowledge(session: &mut Session, delivery: Position) -> bool {
-    if let Some(flight) = session.end_flight(delivery) {
-        if let Some(id) = flight.id {
-            session.settled_ids.push_back(id);
-            if session.settled_ids.len() > SETTLED_IDS {
-                session.settled_ids.pop_front();
-            }
-        }
-        session.touch(Dirty::Now);
-        return true;
-    }
-    was_handed(session, delivery)
-}
-
-fn acknowledge_upto(session: &mut Session, delivery: Position) -> bool {
-    if !was_handed(session, delivery) {
-        return false;
-    }
-    for carried in session.carried_before(delivery) {
-        acknowledge(session, carried);
-    }
-    true
-}
-
-fn acknowledge_id(session: &mut Session, id: &str) -> bool {
-    if let Some(position) = flight_of(session, id) {
-        return acknowledge(session, position);
-    }
-    let automatic = session.application().is_some_and(|app| app.ack == AckMode::Auto);
-    automatic || session.settled_ids.iter().any(|settled| **settled == *id)
 }

@@ -6,7 +6,10 @@ use crate::ids::{FetchId, Hash128, LinkId, SessionId};
 use crate::newest::Newest;
 use crate::store::{Answer, Latest, Query, StoreFailure};
 
-use super::{MAX_FETCHES, Node, Purpose};
+use super::{Node, Purpose};
+
+/// Questions to the store for sessions that may be open at once.
+pub(super) const MAX_FETCHES: usize = 16;
 
 impl Node {
     pub(super) fn fetched(&mut self, fetch: FetchId, answer: Result<Answer, StoreFailure>) {
@@ -27,6 +30,9 @@ impl Node {
             }
             (Purpose::Read(link), Answer::Values(found)) => {
                 self.values_fetched(link, fetch, found);
+            }
+            (Purpose::Bury(session, asked), Answer::RowsAt(rows)) => {
+                self.burial_fetched(session, &asked, rows);
             }
             (Purpose::Operator(ticket), answer) => self.operator_fetched(fetch, ticket, answer),
             (Purpose::Compare, Answer::Digests(digests)) => self.own_digests(digests),
@@ -56,9 +62,9 @@ impl Node {
         }
     }
 
-    fn session_fetches(&self) -> usize {
+    pub(super) fn session_fetches(&self) -> usize {
         let of_sessions = |purpose: &&Purpose| match purpose {
-            Purpose::Walk(..) | Purpose::Repeat(..) => true,
+            Purpose::Walk(..) | Purpose::Repeat(..) | Purpose::Bury(..) => true,
             Purpose::Lookup(..) | Purpose::Read(_) | Purpose::Operator(_) => false,
             Purpose::Compare | Purpose::Expired(_) => false,
         };

@@ -20,7 +20,7 @@ use crate::log::Log;
 use crate::message::Message;
 use crate::rate::Random;
 use crate::seen::Seen;
-use crate::session::{Flight, Had, Offer, Role, Session, retry_wait};
+use crate::session::{Flight, Had, Offer, Role, Session, Word, retry_wait};
 use crate::store::{DeadReason, Query, Row, StoredRow};
 use crate::tally::Tally;
 use crate::time::{Now, WallMs};
@@ -215,25 +215,24 @@ impl Desk<'_> {
         let mut gone = Vec::new();
         for position in asked {
             let found = rows.next_if(|stored| stored.row.position == *position);
-            if !self.session.flights.contains_key(position) {
-                continue;
-            }
+            let Some(flight) = self.session.flights.get(position) else { continue };
+            let is_limited = flight.due.is_some();
             match found {
                 Some(StoredRow { row, superseded: false }) => {
                     if self.is_held() || !self.link.has_credit() {
                         return;
                     }
-                    self.carrier.repeat(self.session, self.link, row);
+                    let is_carried = self.carrier.repeat(self.session, self.link, row);
+                    if is_limited && !is_carried {
+                        self.session.repeats.give_back();
+                    }
                 }
                 // Superseded, or gone for that reason.
                 Some(_) | None => {
-                    let flight = self.session.give_up(*position);
-                    let copy = found.is_none_or(|stored| stored.row.copy.is_some());
-                    if copy && self.session.application().is_some() {
-                        // What replaced it may lie ahead; what is gone has been replaced.
-                        let handed = flight.as_ref().map_or(0, |flight| flight.handed);
-                        let by = found.is_none().then(|| self.log.durable());
-                        self.session.checked.note_row(*position, by, handed);
+                    let row = found.map(|stored| &stored.row);
+                    let flight = self.session.outdo(*position, row, self.log.durable());
+                    if is_limited {
+                        self.session.repeats.give_back();
                     }
                     self.carrier.tally.superseded += 1;
                     if let Some(Flight { offer: Offer::Wanted(id), .. }) = flight {
@@ -299,21 +298,13 @@ impl Carrier<'_> {
         self.carry(session, link, row, flight, json);
     }
 
-    /// Hands a flight over again, or gives it up.
-    fn repeat(&mut self, session: &mut Session, link: &mut Link, row: &Row) {
-        let application = session.application().is_some();
-        let Some(flight) = session.flights.get_mut(&row.position) else { return };
-        if application && flight.on_link && !flight.nacked {
-            flight.fail("no ACK in time");
+    /// Hands a flight over again, or gives it up. Answers whether it was handed over.
+    fn repeat(&mut self, session: &mut Session, link: &mut Link, row: &Row) -> bool {
+        let reason = self.refusal(link, row);
+        let is_final = |flight: &Flight| flight.word.is_final();
+        if session.flights.get(&row.position).is_none_or(is_final) {
+            return false;
         }
-        flight.nacked = false;
-        let reason = if flight.rejected {
-            Some(DeadReason::Rejected)
-        } else if application && flight.failed >= self.config.retry.max_attempts {
-            Some(DeadReason::Unacknowledged)
-        } else {
-            self.refusal(link, row)
-        };
         let flight = match reason {
             // The time of a copy may not be over.
             Some(DeadReason::Expired) => session.give_up(row.position),
@@ -324,9 +315,13 @@ impl Carrier<'_> {
         };
         match (flight, reason) {
             (Some(flight), Some(reason)) => self.end(session, row, flight, reason),
-            (Some(flight), None) => self.carry(session, link, row, flight, None),
+            (Some(flight), None) => {
+                self.carry(session, link, row, flight, None);
+                return true;
+            }
             (None, _) => {}
         }
+        false
     }
 
     /// Why the session cannot be handed this message.
@@ -372,11 +367,14 @@ impl Carrier<'_> {
     ) {
         let redelivery = flight.handed;
         flight.handed += 1;
-        if !flight.on_link {
+        // After a word of its own it comes as something new: what is said of those behind its
+        // first hand-over does not speak of this one.
+        if !flight.on_link || flight.word.is_said() {
             session.carries += 1;
             flight.carried = session.carries;
         }
         flight.on_link = true;
+        flight.word = Word::None;
         flight.due = None;
         if let Offer::Wanted(_) = flight.offer {
             self.pulled += 1;

@@ -9,10 +9,12 @@
 //! (messages come in),
 //! `commit` (batches), `handover` and `serve` (messages go out), `mesh` and `offering` (topology,
 //! offers), `application` (frames of applications), `read` (their reads), `repeat` (timers),
-//! `comparing` (digests), `expiring` (events that nobody was handed), `operate` (operators).
+//! `settle` (what they say of deliveries), `burial` (dead letters), `comparing` (digests),
+//! `expiring` (events that nobody was handed), `operate` (operators).
 
 mod accept;
 mod application;
+mod burial;
 mod commit;
 mod comparing;
 mod connect;
@@ -27,6 +29,7 @@ mod peer;
 mod read;
 mod repeat;
 mod serve;
+mod settle;
 
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
@@ -65,8 +68,6 @@ use crate::undelivered::{NODE, Undelivered};
 
 use self::operate::Search;
 
-/// Questions to the store that may be open at once.
-const MAX_FETCHES: usize = 16;
 /// How long a cursor that moved may wait for a batch.
 const CURSOR_DELAY: Duration = Duration::from_millis(250);
 /// How often the node looks after itself.
@@ -121,6 +122,8 @@ pub struct Node {
     fetch_queue: VecDeque<(SessionId, Query)>,
     /// Links whose reads wait for a free question.
     read_queue: VecDeque<LinkId>,
+    /// Sessions with flights that are to be dead letters.
+    burials: BTreeSet<SessionId>,
     /// Sessions to hand over to.
     ready: BTreeSet<SessionId>,
     /// Links that wait for a batch.
@@ -189,6 +192,8 @@ enum Purpose {
     Operator(Ticket),
     /// The digests of this node, to compare them with those of peers.
     Compare,
+    /// Flights of a session that are to be dead letters.
+    Bury(SessionId, Vec<Position>),
     /// Events whose time may be over, known under this time.
     Expired(WallMs),
 }
@@ -255,6 +260,7 @@ impl Node {
             last_fetch: FetchId::default(),
             fetch_queue: VecDeque::new(),
             read_queue: VecDeque::new(),
+            burials: BTreeSet::new(),
             ready: BTreeSet::new(),
             awaiting: BTreeSet::new(),
             unflushed: BTreeSet::new(),
@@ -294,13 +300,16 @@ impl Node {
         self.starts.begin(self.incarnation, recovered.head);
         for record in recovered.sessions.iter().filter(|record| record.id != NODE) {
             let repeats = RateLimit::new(self.config.retry.max_rate, now.instant);
-            let Some(session) = Session::recover(record, recovered.head, &tags, repeats) else {
+            let session = Session::recover(record, recovered.head, &tags, repeats);
+            let Some(mut session) = session else {
                 let reason = "its record in the store cannot be read".into();
                 let (session, owed) = (record.name.clone(), recovered.head.get());
                 self.out.push_back(Output::Event(Event::SessionEnded { session, reason, owed }));
                 continue;
             };
             let id = session.id;
+            session.recover_dying(self.config.retry.max_attempts, &mut self.last_dead_letter);
+            self.burials.insert(id);
             self.by_name.insert(session.name.clone(), id);
             self.sessions.insert(id, session);
             self.arrange_write(id);
@@ -373,6 +382,7 @@ impl Node {
     /// the shell sends.
     fn gather(&mut self) {
         self.seal_if_wanted();
+        self.ask_burials();
         self.spread_news();
         for session in core::mem::take(&mut self.ready) {
             self.serve(session);

@@ -4,7 +4,6 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use crate::event::Event;
 use crate::ids::{FetchId, LinkId, Position, SessionId};
 use crate::io::{Frame, Observation, Output, Protocol};
 use crate::json;
@@ -12,12 +11,12 @@ use crate::link::{Answer, Link, PeerLink, Pending};
 use crate::message::Message;
 use crate::read::Read;
 use crate::session::Dirty;
-use crate::store::{DeadLetter, Query, StoredRow};
+use crate::store::{Query, StoredRow};
 use crate::time::Instant;
 use crate::timers::Timer;
 use crate::wire::{Ack, BatchKind, Outcome, ReadResult, ReadValue, Wire};
 
-use super::handover::{Carrier, Death, Desk, Stop};
+use super::handover::{Carrier, Desk, Stop};
 use super::{Node, transmit};
 
 /// Flights that are handed over again at once.
@@ -107,7 +106,10 @@ impl Node {
         if held || session.fetch.is_some() || !session.has_due(now) || !may {
             return;
         }
-        let due = session.take_due(now, REPEATS);
+        let due = session.take_due(now, REPEATS, self.config.retry.max_attempts);
+        if session.has_dying {
+            self.burials.insert(id);
+        }
         let tags = session.tags(&self.config.tags).cloned();
         if let Some(at) = session.next_wake(now) {
             self.timers.set(Timer::Session(id), at);
@@ -159,38 +161,6 @@ impl Node {
             self.visit(id, |desk, _, _| desk.repeats(asked, &rows));
             self.touch(id, Dirty::Soon);
         }
-    }
-
-    /// Writes down what will not be handed over again.
-    pub(super) fn bury(&mut self, owner: SessionId, deaths: Vec<Death>) {
-        if deaths.is_empty() {
-            return;
-        }
-        for Death { message, reason, flight } in deaths {
-            let session = self.name_of(owner);
-            let Some(dead) = self.dead_of(owner) else { return };
-            let counts = dead.entry(reason).or_default();
-            counts.0 += 1;
-            counts.1 += (message.encoded().len() + 64) as u64;
-            let id = message.id().into();
-            let event = Event::DeadLetter { session, message: id, reason: reason.as_str() };
-            self.out.push_back(Output::Event(event));
-            let said = || reason.describe().into();
-            let (first_error, last_error) = flight.errors.unwrap_or_else(|| (said(), said()));
-            self.last_dead_letter = self.last_dead_letter.next();
-            self.log.growing.dead_letters.push(DeadLetter {
-                id: self.last_dead_letter,
-                session: owner,
-                reason,
-                attempts: flight.handed,
-                first_error,
-                last_error,
-                first_at: flight.first_at,
-                died_at: self.now.wall,
-                message,
-            });
-        }
-        self.touch(owner, Dirty::Now);
     }
 
     fn say_synced(&mut self, id: SessionId) {

@@ -78,6 +78,9 @@ impl Session {
     /// Ends a flight because something newer replaced it: a copy of it is handed over instead.
     pub fn give_up(&mut self, position: Position) -> Option<Flight> {
         let flight = self.flights.remove(&position)?;
+        if flight.handed > 0 {
+            self.ended.outdone(position, flight.id.clone());
+        }
         self.copies -= usize::from(flight.copy_of.is_some());
         if self.copies > 0
             && let Some(copy) = self.copy_of(position)
@@ -89,6 +92,23 @@ impl Session {
             self.fresh = true;
         }
         Some(flight)
+    }
+
+    /// Ends a flight because something newer has replaced it, of which nothing but this `row` is
+    /// known. What replaced it may lie ahead; what is gone has been replaced by now.
+    pub fn outdo(
+        &mut self,
+        position: Position,
+        row: Option<&Row>,
+        durable: Position,
+    ) -> Option<Flight> {
+        let flight = self.give_up(position);
+        let is_copy = row.is_none_or(|row| row.copy.is_some());
+        if is_copy && self.application().is_some() {
+            let handed = flight.as_ref().map_or(0, |flight| flight.handed);
+            self.checked.note_row(position, row.is_none().then_some(durable), handed);
+        }
+        flight
     }
 
     fn copy_of(&self, position: Position) -> Option<Position> {

@@ -1,9 +1,12 @@
 //! A flight: something handed over, or offered, and not acknowledged.
+//!
+//! What stays true: a hand-over is one attempt, however often and in whatever way it fails; and a
+//! [`Word`] that is final is never taken back by another one.
 
 use alloc::boxed::Box;
 use alloc::string::String;
 
-use crate::ids::Position;
+use crate::ids::{DeadLetterId, Position};
 use crate::offer::Id;
 use crate::time::{Instant, WallMs};
 
@@ -26,16 +29,51 @@ pub struct Flight {
     pub id: Option<Box<str>>,
     /// What was said at the first and at the last failure.
     pub errors: Option<(String, String)>,
-    /// The application asked for it again, later.
-    pub nacked: bool,
-    /// The application wants none of it.
-    pub rejected: bool,
+    /// What has become of the last hand-over.
+    pub word: Word,
     /// Whether a peer was offered it instead.
     pub offer: Offer,
     /// Whether it is, or may be, an event.
     pub is_event: bool,
     /// The flight of which it is a copy (P10): it is handed over if that one is given up for it.
     pub copy_of: Option<Position>,
+}
+
+/// What has become of a hand-over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Word {
+    /// Nothing yet.
+    None,
+    /// Its time was over: the attempt is counted.
+    Missed,
+    /// The application asked for it again, later: the attempt is counted.
+    Retry,
+    /// The application wants none of it: it becomes this dead letter, or just ends (0) where the
+    /// session has no name.
+    Reject(DeadLetterId),
+    /// The last attempt has failed: it becomes a dead letter.
+    Exhausted {
+        /// Whether the application said so.
+        said: bool,
+    },
+}
+
+impl Word {
+    /// Whether the message is not handed over any more.
+    pub fn is_final(self) -> bool {
+        match self {
+            Self::None | Self::Missed | Self::Retry => false,
+            Self::Reject(_) | Self::Exhausted { .. } => true,
+        }
+    }
+
+    /// Whether the application has spoken of this very hand-over.
+    pub fn is_said(self) -> bool {
+        match self {
+            Self::None | Self::Missed | Self::Exhausted { said: false } => false,
+            Self::Retry | Self::Reject(_) | Self::Exhausted { said: true } => true,
+        }
+    }
 }
 
 /// Where the offer of a message to a peer stands.
@@ -61,8 +99,7 @@ impl Flight {
             carried: 0,
             id: None,
             errors: None,
-            nacked: false,
-            rejected: false,
+            word: Word::None,
             offer: Offer::No,
             is_event: true,
             copy_of: None,
@@ -72,12 +109,31 @@ impl Flight {
     /// Whether the link has not carried it, and may.
     pub(super) fn is_fresh(&self) -> bool {
         let waits = matches!(self.offer, Offer::Open(_)) || self.copy_of.is_some();
-        !self.on_link && self.due.is_none() && !waits
+        !self.on_link && self.due.is_none() && !waits && !self.word.is_final()
     }
 
-    /// Takes note of a failed hand-over.
-    pub fn fail(&mut self, error: &str) {
-        self.failed += 1;
+    /// Takes note that the hand-over has failed, as the application has `said` or not. Of so many
+    /// attempts that fail the last one is final.
+    pub fn fail(&mut self, error: &str, said: bool, max_attempts: u32) {
+        if self.word.is_final() || self.word.is_said() || (self.word == Word::Missed && !said) {
+            return;
+        }
+        self.failed += u32::from(self.word == Word::None);
+        self.note(error);
+        self.word = match said {
+            _ if self.failed >= max_attempts => Word::Exhausted { said },
+            true => Word::Retry,
+            false => Word::Missed,
+        };
+    }
+
+    /// Takes note that the application wants none of it.
+    pub fn reject(&mut self, error: &str, letter: DeadLetterId) {
+        self.note(error);
+        (self.word, self.due) = (Word::Reject(letter), None);
+    }
+
+    fn note(&mut self, error: &str) {
         let first = self.errors.take().map_or_else(|| error.into(), |(first, _)| first);
         self.errors = Some((first, error.into()));
     }

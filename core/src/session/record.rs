@@ -6,9 +6,9 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use super::passed::{Passed, PassedRecord};
-use super::{Application, Conflation, Dirty, Flight, Peer, Role, Session};
+use super::{Application, Conflation, Dirty, Flight, Peer, Role, Session, Word};
 use crate::application::AckMode;
-use crate::ids::{Incarnation, NodeId, Position, StoreId, is_name};
+use crate::ids::{DeadLetterId, Incarnation, NodeId, Position, StoreId, is_name};
 use crate::rate::RateLimit;
 use crate::store::SessionRecord;
 use crate::tags::TagSet;
@@ -51,6 +51,13 @@ enum RoleRecord {
         from: Position,
         replay: Position,
     },
+}
+
+/// Follows all that when the application has refused what is not a dead letter yet.
+#[derive(Default, Serialize, Deserialize)]
+struct SettlingRecord {
+    /// Where they lie, and why.
+    rejected: Vec<(Position, String)>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -119,7 +126,11 @@ impl Session {
                 let (checked, rest) = postcard::take_from_bytes(rest).ok()?;
                 session.checked.recover(checked);
                 if !rest.is_empty() {
-                    session.first_event = postcard::from_bytes(rest).ok()?;
+                    let (first_event, rest) = postcard::take_from_bytes(rest).ok()?;
+                    session.first_event = first_event;
+                    if !rest.is_empty() {
+                        session.recover_settling(postcard::from_bytes(rest).ok()?);
+                    }
                 }
             }
         }
@@ -164,7 +175,10 @@ impl Session {
         let mut state = postcard::to_allocvec(&Record { role, next, open, away_since, node_tags })
             .expect(encoded);
         let checked = self.checked.record();
-        let has_first = self.application().is_some() && self.first_event != Position::default();
+        let settling = self.settling_record();
+        let has_settling = !settling.rejected.is_empty();
+        let has_first = self.application().is_some()
+            && (self.first_event != Position::default() || has_settling);
         let has_checked = has_first || !checked.is_empty();
         if self.is_conflating() || has_checked {
             let from = if self.is_conflating() { self.conflation.from } else { NOT_CONFLATED };
@@ -176,12 +190,35 @@ impl Session {
         if has_first {
             state = postcard::to_extend(&self.first_event, state).expect(encoded);
         }
+        if has_settling {
+            state = postcard::to_extend(&settling, state).expect(encoded);
+        }
         Some(SessionRecord {
             id: self.id,
             name: self.name.clone(),
             cursor: self.cursor(),
             state: state.into(),
         })
+    }
+
+    fn settling_record(&self) -> SettlingRecord {
+        let rejected = self.flights.iter().filter_map(|(position, flight)| match flight.word {
+            Word::Reject(_) => {
+                let error = flight.errors.as_ref().map(|(_, last)| last.clone());
+                Some((*position, error.unwrap_or_default()))
+            }
+            Word::None | Word::Missed | Word::Retry | Word::Exhausted { .. } => None,
+        });
+        SettlingRecord { rejected: rejected.collect() }
+    }
+
+    fn recover_settling(&mut self, SettlingRecord { rejected }: SettlingRecord) {
+        for (position, error) in rejected {
+            if let Some(flight) = self.flights.get_mut(&position) {
+                // It gets its number when the node starts.
+                flight.reject(&error, DeadLetterId::default());
+            }
+        }
     }
 
     fn open_records(&self) -> Vec<OpenRecord> {

@@ -279,7 +279,7 @@ proptest! {
             session.flights.insert(Position::new(position), flight);
         }
         let at = Instant::from_micros(now);
-        let taken = session.take_due(at, most);
+        let taken = session.take_due(at, most, 10);
         // By definition: in log order, those that no link has carried, and those whose time has
         // come while the bucket holds, until there are enough.
         let mut expected = Vec::new();

@@ -1,0 +1,101 @@
+//! What applications say of deliveries, and what comes of it.
+
+use alloc::borrow::Cow;
+use alloc::string::{String, ToString};
+
+use crate::ids::{DeadLetterId, SessionId};
+use crate::json::{Settle, Target};
+use crate::link::Link;
+use crate::refusal::{Code, Refusal};
+use crate::session::{Dirty, Unheard, Word, retry_wait};
+
+use super::Node;
+
+impl Node {
+    pub(super) fn settle_on(&mut self, link: &mut Link, settle: &Settle<'_>, frame: u64) {
+        let Some(application) = link.application_mut() else { return };
+        let id = application.session;
+        let heard = self.settle(id, settle);
+        self.ready.insert(id);
+        self.note_delivered(id);
+        if let Err(unheard) = heard {
+            let re = named(settle).map(String::from);
+            let refusal = Refusal::new(Code::UnknownDelivery, unheard.to_string());
+            self.reject(link, Refusal { re, ..refusal }, frame);
+            return;
+        }
+        if let Some(application) = link.application_mut() {
+            application.errors_in_row = 0;
+        }
+        self.arrange_write(id);
+    }
+
+    /// Takes a word about deliveries.
+    fn settle(&mut self, id: SessionId, settle: &Settle<'_>) -> Result<(), Unheard> {
+        let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
+        match settle {
+            Settle::Ack(delivery) => session.acknowledge(*delivery).map(drop),
+            Settle::AckUpTo(delivery) => session.acknowledge_upto(*delivery).map(drop),
+            Settle::AckId(message) => session.acknowledge_id(message).map(drop),
+            Settle::Retry { target, reason } => self.retry(id, target, said(reason, "NACK retry")),
+            Settle::Reject { target, reason } => {
+                self.refuse(id, target, said(reason, "NACK reject"))
+            }
+        }
+    }
+
+    fn retry(&mut self, id: SessionId, target: &Target<'_>, why: &str) -> Result<(), Unheard> {
+        let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
+        let Some(position) = session.refusable(target, true)? else { return Ok(()) };
+        let Some(flight) = session.flights.get_mut(&position) else { return Ok(()) };
+        if flight.word == Word::Retry {
+            return Ok(());
+        }
+        flight.fail(why, true, self.config.retry.max_attempts);
+        if flight.word.is_final() {
+            flight.due = None;
+            session.has_dying = true;
+            self.burials.insert(id);
+        } else {
+            let wait = retry_wait(&self.config.retry, flight.handed, &mut self.random);
+            session.schedule_at(position, self.now.instant + wait);
+        }
+        session.touch(Dirty::Soon);
+        Ok(())
+    }
+
+    /// What an application wants none of is final at once: the next batch says so, whatever becomes
+    /// of the connection, and the message itself follows when the store has found it.
+    fn refuse(&mut self, id: SessionId, target: &Target<'_>, why: &str) -> Result<(), Unheard> {
+        let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
+        let Some(position) = session.refusable(target, false)? else { return Ok(()) };
+        let Some(flight) = session.flights.get_mut(&position) else { return Ok(()) };
+        let letter = if session.id.get() < crate::session::UNNAMED {
+            self.last_dead_letter = self.last_dead_letter.next();
+            self.last_dead_letter
+        } else {
+            DeadLetterId::default()
+        };
+        flight.reject(why, letter);
+        session.has_dying = true;
+        session.touch(Dirty::Now);
+        self.burials.insert(id);
+        Ok(())
+    }
+}
+
+/// The `messageId` that a frame names.
+fn named<'a>(settle: &'a Settle<'_>) -> Option<&'a str> {
+    match settle {
+        Settle::Ack(_) | Settle::AckUpTo(_) => None,
+        Settle::AckId(id) => Some(id),
+        Settle::Retry { target, .. } | Settle::Reject { target, .. } => match target {
+            Target::Delivery(_) => None,
+            Target::Id(id) => Some(id),
+        },
+    }
+}
+
+fn said<'a>(reason: &'a Cow<'a, str>, otherwise: &'a str) -> &'a str {
+    if reason.is_empty() { otherwise } else { reason }
+}

@@ -1,0 +1,307 @@
+//! What an application says of deliveries, on one node: each word counts once, what is final stays
+//! final, and nothing that was refused is lost (P2, P12, P13).
+
+use std::time::Duration;
+
+use serde_json::Value;
+use slipstream_core::admin::{AdminAnswer, AdminRequest};
+use slipstream_core::config::Config;
+use slipstream_core::ids::{DeadLetterId, LinkId, NodeId};
+use slipstream_core::store::DeadLetter;
+use slipstream_tests::world::World;
+
+/// Longer than any wait of the first repeats.
+const LATER: Duration = Duration::from_secs(15);
+
+fn world(change: impl FnOnce(&mut Config)) -> World {
+    let mut config = Config::new(NodeId::new("a").expect("a good name"));
+    change(&mut config);
+    World::with(config)
+}
+
+/// Connects an application, and forgets what it is greeted with.
+fn connect(world: &mut World, query: &str) -> LinkId {
+    let link = world.connect(query);
+    world.settle();
+    world.said(link);
+    link
+}
+
+/// Publishes events, or values of a key each.
+fn publish(world: &mut World, kind: &str, ids: &[&str]) {
+    let till = connect(world, "keys=");
+    for id in ids {
+        let frame = format!(r#"{{"type":"{kind}","messageId":"{id}","key":"{id}","value":1}}"#);
+        world.text(till, &frame);
+    }
+    world.settle();
+    world.lose(till);
+}
+
+/// What was handed over since the last look.
+fn handed(world: &mut World, app: LinkId) -> Vec<Value> {
+    let said = world.said(app).into_iter();
+    said.filter(|frame| frame["deliveryId"].is_u64()).collect()
+}
+
+fn ids(frames: &[Value]) -> Vec<&str> {
+    frames.iter().filter_map(|frame| frame["messageId"].as_str()).collect()
+}
+
+/// The errors since the last look.
+fn errors(world: &mut World, app: LinkId) -> Vec<String> {
+    world.settle();
+    let said = world.said(app).into_iter().filter(|frame| frame["type"] == "ERR");
+    said.map(|frame| format!("{} {}", frame["code"], frame["message"])).collect()
+}
+
+fn letters(world: &mut World) -> Vec<DeadLetter> {
+    let all = AdminRequest::DeadLetters { after: DeadLetterId::default(), limit: 999 };
+    match world.ask(all) {
+        AdminAnswer::DeadLetters(letters) => {
+            letters.into_iter().map(|(_, letter)| letter).collect()
+        }
+        other => panic!("a list, not {other:?}"),
+    }
+}
+
+fn in_flight(world: &mut World) -> usize {
+    world.status().sessions.iter().map(|session| session.in_flight).sum()
+}
+
+fn ack(delivery: &Value) -> String {
+    format!(r#"{{"type":"ACK","deliveryId":{}}}"#, delivery["deliveryId"])
+}
+
+fn ack_id(delivery: &Value) -> String {
+    format!(r#"{{"type":"ACK","messageId":{}}}"#, delivery["messageId"])
+}
+
+fn ack_upto(delivery: &Value) -> String {
+    format!(r#"{{"type":"ACK","deliveryId":{},"upTo":true}}"#, delivery["deliveryId"])
+}
+
+fn nack(delivery: &Value, action: &str) -> String {
+    let id = &delivery["deliveryId"];
+    format!(r#"{{"type":"NACK","deliveryId":{id},"action":"{action}","reason":"locked"}}"#)
+}
+
+fn nack_id(delivery: &Value, action: &str) -> String {
+    let id = &delivery["messageId"];
+    format!(r#"{{"type":"NACK","messageId":{id},"action":"{action}","reason":"locked"}}"#)
+}
+
+/// An application that refuses one of three deliveries and acknowledges the others.
+#[derive(Debug, Clone, Copy)]
+struct Case {
+    kind: &'static str,
+    named: bool,
+    action: &'static str,
+    by_id: bool,
+    which: usize,
+    gap: Duration,
+    killed: bool,
+}
+
+fn cases() -> Vec<Case> {
+    let mut cases = Vec::new();
+    for kind in ["CMD", "SK"] {
+        for (named, killed) in [(true, false), (true, true), (false, false)] {
+            for action in ["retry", "reject"] {
+                for by_id in [false, true] {
+                    for which in 0..3 {
+                        for gap in [0, 300].map(Duration::from_millis) {
+                            cases.push(Case { kind, named, action, by_id, which, gap, killed });
+                        }
+                    }
+                }
+            }
+        }
+    }
+    cases
+}
+
+#[test]
+fn a_nack_is_kept_when_a_later_ack_covers_it() {
+    for case in cases() {
+        let mut world = world(|_| ());
+        let query = if case.named { "client=pi-1" } else { "ack=manual" };
+        let app = connect(&mut world, query);
+        publish(&mut world, case.kind, &["m-0", "m-1", "m-2"]);
+        let got = handed(&mut world, app);
+        assert_eq!(ids(&got), ["m-0", "m-1", "m-2"]);
+        let refused = &got[case.which];
+        let frame = if case.by_id { nack_id } else { nack };
+        world.text(app, &frame(refused, case.action));
+        world.pass(case.gap);
+        world.text(app, &ack_upto(&got[2]));
+        world.settle();
+        let app = if case.killed {
+            world.crash();
+            connect(&mut world, query)
+        } else {
+            app
+        };
+        let letters = letters(&mut world);
+        if case.action == "reject" {
+            assert_eq!(letters.len(), usize::from(case.named), "{case:?}");
+            assert!(letters.iter().all(|letter| letter.last_error == "locked"), "{case:?}");
+            assert_eq!(in_flight(&mut world), 0, "{case:?}");
+            continue;
+        }
+        assert!(letters.is_empty(), "{case:?}");
+        assert_eq!(in_flight(&mut world), 1, "{case:?}");
+        if !case.killed {
+            world.pass(LATER);
+            let again = handed(&mut world, app);
+            assert_eq!(ids(&again[..1]), [refused["messageId"].as_str().unwrap()], "{case:?}");
+            assert_eq!(again[0]["redelivery"], 1, "{case:?}");
+        }
+    }
+}
+
+#[test]
+fn an_ack_behind_a_first_hand_over_does_not_settle_the_second_one() {
+    let mut world = world(|_| ());
+    let app = connect(&mut world, "client=pi-1");
+    publish(&mut world, "CMD", &["m-0", "m-1"]);
+    let got = handed(&mut world, app);
+    world.text(app, &nack(&got[0], "retry"));
+    world.pass(Duration::from_millis(5_001));
+    // The second hand-over of the first is on its way; the application has not seen it.
+    world.text(app, &ack_upto(&got[1]));
+    world.settle();
+    assert_eq!(in_flight(&mut world), 1);
+    let again = handed(&mut world, app);
+    world.text(app, &ack_upto(&again[0]));
+    world.settle();
+    assert_eq!(in_flight(&mut world), 0);
+}
+
+#[test]
+fn a_refusal_that_is_repeated_is_one_attempt() {
+    let mut world = world(|config| config.retry.max_attempts = 2);
+    let app = connect(&mut world, "client=pi-1");
+    publish(&mut world, "CMD", &["m-0"]);
+    let got = handed(&mut world, app);
+    for _ in 0..5 {
+        world.text(app, &nack(&got[0], "retry"));
+    }
+    world.pass(LATER);
+    assert_eq!(handed(&mut world, app).len(), 1, "the second of two");
+    world.text(app, &nack(&got[0], "retry"));
+    world.settle();
+    assert_eq!(letters(&mut world)[0].last_error, "locked");
+}
+
+#[test]
+fn what_is_final_stays_final() {
+    let mut world = world(|_| ());
+    let app = connect(&mut world, "client=pi-1");
+    publish(&mut world, "CMD", &["m-0", "m-1"]);
+    let got = handed(&mut world, app);
+    // In one write, before the node has found the message.
+    let (first, second) = (&got[0], &got[1]);
+    for frame in [nack(first, "reject"), nack(first, "reject"), nack_id(first, "reject")] {
+        world.text(app, &frame);
+    }
+    for frame in [ack(first), ack_id(first), nack(first, "retry"), nack_id(first, "retry")] {
+        world.text(app, &frame);
+    }
+    let said = errors(&mut world, app);
+    assert_eq!(said.len(), 4, "{said:?}");
+    let names = |text: &String| text.contains("UNKNOWN_DELIVERY") && text.contains("dead letter 1");
+    assert!(said.iter().all(names), "{said:?}");
+    assert_eq!(letters(&mut world).len(), 1);
+
+    for frame in [ack(second), ack(second), ack_id(second), ack_upto(second)] {
+        world.text(app, &frame);
+    }
+    assert!(errors(&mut world, app).is_empty(), "the same word again is no error");
+    for action in ["retry", "reject"] {
+        world.text(app, &nack(second, action));
+        world.text(app, &nack_id(second, action));
+    }
+    let said = errors(&mut world, app);
+    assert_eq!(said.len(), 4, "{said:?}");
+    assert!(said.iter().all(|text| text.contains("settled")), "{said:?}");
+    assert_eq!(letters(&mut world).len(), 1);
+}
+
+#[test]
+fn whatever_is_said_of_what_a_newer_value_replaced_is_no_error() {
+    let mut world = world(|_| ());
+    let app = connect(&mut world, "client=pi-1");
+    let till = connect(&mut world, "keys=");
+    world.publish(till, "m-0", "order:1", "1");
+    world.publish(till, "m-1", "order:1", "2");
+    world.settle();
+    let got = handed(&mut world, app);
+    world.pass(Duration::from_millis(5_001));
+    assert_eq!(ids(&handed(&mut world, app)), ["m-1"], "the older value does not come again");
+    for frame in [ack, ack_id] {
+        world.text(app, &frame(&got[0]));
+    }
+    for action in ["retry", "reject"] {
+        world.text(app, &nack(&got[0], action));
+        world.text(app, &nack_id(&got[0], action));
+    }
+    assert!(errors(&mut world, app).is_empty());
+    assert!(letters(&mut world).is_empty());
+}
+
+#[test]
+fn a_rejection_is_final_whatever_becomes_of_the_connection() {
+    let mut world = world(|_| ());
+    let app = connect(&mut world, "client=pi-1");
+    publish(&mut world, "CMD", &["m-0", "m-1"]);
+    let got = handed(&mut world, app);
+    world.text(app, &nack(&got[0], "reject"));
+    world.lose(app);
+    assert!(world.is_busy());
+    world.step();
+    world.crash();
+    assert_eq!(letters(&mut world).len(), 1, "the next commit has said so");
+    let app = connect(&mut world, "client=pi-1");
+    assert!(in_flight(&mut world) == 1 && letters(&mut world)[0].last_error == "locked");
+    // Without a kill nobody has to come back for it.
+    world.lose(app);
+    let app = world.connect("client=pi-1");
+    world.settle();
+    let again = handed(&mut world, app);
+    assert_eq!(ids(&again), ["m-1"]);
+    world.text(app, &nack(&again[0], "reject"));
+    world.lose(app);
+    world.settle();
+    assert_eq!(letters(&mut world).len(), 2);
+}
+
+#[test]
+fn dead_letters_do_not_wait_for_the_rate_of_repeats() {
+    let mut world = world(|config| {
+        config.retry.max_rate = 1;
+        config.retry.max_attempts = 1;
+        config.limits.delivery_window = 4;
+    });
+    let app = connect(&mut world, "client=pi-1");
+    let names: Vec<String> = (0..200).map(|number| format!("m-{number}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    publish(&mut world, "CMD", &names);
+    let begun = world.now.instant;
+    let mut rejected = 0;
+    while rejected < 100 {
+        let got = handed(&mut world, app);
+        assert!(!got.is_empty(), "the window is open again, after {rejected}");
+        for delivery in got {
+            world.text(app, &nack(&delivery, "reject"));
+            rejected += 1;
+        }
+        world.settle();
+    }
+    assert_eq!(world.now.instant, begun, "no time has passed");
+    assert_eq!(letters(&mut world).len(), rejected);
+    for _ in 0..10 {
+        world.pass(Duration::from_millis(5_001));
+    }
+    assert_eq!(letters(&mut world).len(), rejected + 40, "four at a time, whatever the rate");
+}
