@@ -165,6 +165,8 @@ pub struct AppLink {
     pub unsent: VecDeque<(u64, Position)>,
     /// Whether the greeting has left: nothing leaves before it.
     pub greeted: bool,
+    /// Whether the application has settled anything on it.
+    pub settled: bool,
     /// To be closed so when all answers have left.
     pub ending: Option<Close>,
 }

@@ -103,6 +103,9 @@ mod tests {
         assert_eq!(limit.take(Instant::from_micros(0)), Err(Duration::from_millis(100)));
         assert_eq!(limit.take(Instant::from_micros(100_000)), Ok(()));
         assert!(RateLimit::new(0, Instant::from_micros(0)).take(Instant::from_micros(0)).is_ok());
+        limit.give_back();
+        assert_eq!(limit.take(Instant::from_micros(100_000)), Ok(()));
+        assert!(limit.take(Instant::from_micros(100_000)).is_err());
     }
 
     #[test]

@@ -330,7 +330,8 @@ fn being_away_is_no_failed_attempt() {
             world.settle();
         }
         assert_eq!(ids(&world.said(app)), ["m-1"], "round {round}");
-        world.lose(app);
+        let reason = "good night".into();
+        world.give(Input::LinkDown { link: app, code: Some(1001), reason });
         world.pass(Duration::from_secs(60));
     }
     assert!(world.status().sessions.iter().all(|session| session.dead_letters.is_empty()));

@@ -7,7 +7,9 @@ use serde_json::Value;
 use slipstream_core::admin::{AdminAnswer, AdminRequest};
 use slipstream_core::config::Config;
 use slipstream_core::ids::{DeadLetterId, LinkId, NodeId};
+use slipstream_core::io::{Input, Protocol};
 use slipstream_core::store::DeadLetter;
+use slipstream_core::wire::{Connect, Wire};
 use slipstream_tests::world::World;
 
 /// Longer than any wait of the first repeats.
@@ -187,7 +189,7 @@ fn a_refusal_that_is_repeated_is_one_attempt() {
     for _ in 0..5 {
         world.text(app, &nack(&got[0], "retry"));
     }
-    world.pass(LATER);
+    world.pass(Duration::from_secs(6));
     assert_eq!(handed(&mut world, app).len(), 1, "the second of two");
     world.text(app, &nack(&got[0], "retry"));
     world.settle();
@@ -304,4 +306,111 @@ fn dead_letters_do_not_wait_for_the_rate_of_repeats() {
         world.pass(Duration::from_millis(5_001));
     }
     assert_eq!(letters(&mut world).len(), rejected + 40, "four at a time, whatever the rate");
+}
+
+/// Connects the application, and answers what it is handed now.
+fn connect_and_take(world: &mut World) -> (LinkId, Vec<Value>) {
+    let app = world.connect("client=pi-1");
+    world.settle();
+    let got = handed(world, app);
+    (app, got)
+}
+
+#[test]
+fn a_message_that_kills_its_consumer_becomes_a_dead_letter() {
+    for window in [1, 2, 256] {
+        for killed_at in [None, Some(2)] {
+            let mut world = world(|config| {
+                config.retry.max_attempts = 3;
+                config.limits.delivery_window = window;
+            });
+            let app = connect(&mut world, "client=pi-1");
+            world.lose(app);
+            publish(&mut world, "CMD", &["good-0", "poison", "good-1", "good-2"]);
+            let (mut times, mut done) = (0, Vec::new());
+            for round in 0..20 {
+                let (app, mut got) = connect_and_take(&mut world);
+                while !got.is_empty() {
+                    let delivery = got.remove(0);
+                    if delivery["messageId"] == "poison" {
+                        times += 1;
+                        break;
+                    }
+                    done.push(delivery["messageId"].as_str().unwrap().to_owned());
+                    world.text(app, &ack(&delivery));
+                    world.settle();
+                    got.extend(handed(&mut world, app));
+                }
+                world.lose(app);
+                world.pass(Duration::from_secs(1));
+                if Some(round) == killed_at {
+                    // Attempts are written down as others are.
+                    world.crash();
+                }
+            }
+            assert_eq!(done, ["good-0", "good-1", "good-2"], "window {window}");
+            assert!(times <= 4, "{times} times, and the first connection had settled something");
+            let letters = letters(&mut world);
+            assert_eq!((letters.len(), letters[0].message.id()), (1, "poison"));
+            assert!(letters[0].last_error.contains("connection was lost"), "{:?}", letters[0]);
+        }
+    }
+}
+
+#[test]
+fn a_message_that_kills_a_binary_consumer_becomes_a_dead_letter() {
+    let mut world = world(|config| config.retry.max_attempts = 3);
+    let app = connect(&mut world, "client=pi-1");
+    world.lose(app);
+    publish(&mut world, "SK", &["poison", "good"]);
+    for _ in 0..3 {
+        assert!(letters(&mut world).is_empty());
+        let app = world.link(Protocol::Postcard, None, "client=pi-1");
+        world.binary(app, Wire::Connect(Connect { protocol: 1 }).encode());
+        world.settle();
+        world.lose(app);
+        world.settle();
+    }
+    assert_eq!(letters(&mut world)[0].message.id(), "poison");
+    assert_eq!(in_flight(&mut world), 1, "nobody but the oldest has failed");
+}
+
+#[test]
+fn a_link_that_flaps_while_others_are_settled_costs_nobody_an_attempt() {
+    let mut world = world(|config| config.retry.max_attempts = 2);
+    let app = connect(&mut world, "client=pi-1");
+    world.lose(app);
+    publish(&mut world, "CMD", &["open"]);
+    for round in 0..10 {
+        publish(&mut world, "CMD", &[&format!("m-{round}")]);
+        let (app, got) = connect_and_take(&mut world);
+        assert_eq!(got[0]["messageId"], "open");
+        world.text(app, &ack(&got[1]));
+        world.lose(app);
+        world.pass(Duration::from_secs(1));
+    }
+    assert!(letters(&mut world).is_empty());
+}
+
+#[test]
+fn a_connection_that_ends_in_order_costs_nobody_an_attempt() {
+    let mut world = world(|config| config.retry.max_attempts = 2);
+    let app = connect(&mut world, "client=pi-1");
+    world.lose(app);
+    publish(&mut world, "CMD", &["m-0", "m-1"]);
+    for round in 0..10 {
+        world.takes_frames = round % 3 != 2;
+        let (app, got) = connect_and_take(&mut world);
+        assert_eq!(ids(&got), ["m-0", "m-1"]);
+        let code = [Some(1000), Some(1001), None][round % 3];
+        world.give(Input::LinkDown { link: app, code, reason: "it ended".into() });
+        world.take_frames();
+    }
+    world.settle();
+    assert!(letters(&mut world).is_empty(), "or before its socket had taken anything");
+    // A consumer whose connection is still open for its node comes back.
+    for _ in 0..3 {
+        connect(&mut world, "client=pi-1");
+    }
+    assert_eq!(letters(&mut world)[0].message.id(), "m-0");
 }

@@ -24,7 +24,7 @@ const PRODUCT: [&str; 4] =
     ["core/src", "store-sqlite/src", "runtime-tokio/src", "runtime-smol/src"];
 
 /// Everything that may lie at the top.
-const TOP_LEVEL: [&str; 17] = [
+const TOP_LEVEL: [&str; 18] = [
     ".ci",
     ".gitignore",
     "ARCHITECTURE.md",
@@ -36,6 +36,7 @@ const TOP_LEVEL: [&str; 17] = [
     "README.md",
     "clippy.toml",
     "core",
+    "docs",
     "fuzz",
     "runtime-smol",
     "runtime-tokio",

@@ -67,6 +67,7 @@ impl Node {
             publish_rate: RateLimit::new(self.config.limits.publish_rate, self.now.instant),
             unsent: VecDeque::new(),
             greeted: false,
+            settled: false,
             ending: None,
         });
         self.awaiting.insert(link.id);

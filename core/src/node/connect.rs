@@ -407,6 +407,7 @@ impl Node {
             return;
         };
         let slowest = code.is_some_and(|code| (4400..4500).contains(&code) && code != 4408);
+        self.note_lost(&link, !matches!(code, Some(1000 | 1001)));
         self.detach(link, reason, slowest);
     }
 
@@ -416,6 +417,7 @@ impl Node {
             .as_ref()
             .map_or(reason.into(), |close| format!("{} {}", close.code.number(), close.reason));
         let slowest = close.as_ref().is_some_and(|close| close.code == CloseCode::Duplicate);
+        self.note_lost(&link, close.as_ref().is_none_or(|it| it.code != CloseCode::GoingAway));
         if let Some(close) = close {
             self.event(Event::Closing { link: link.id, close: close.clone() });
             self.out.push_back(Output::Close { link: link.id, close });

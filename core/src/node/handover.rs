@@ -369,7 +369,8 @@ impl Carrier<'_> {
         flight.handed += 1;
         // After a word of its own it comes as something new: what is said of those behind its
         // first hand-over does not speak of this one.
-        if !flight.on_link || flight.word.is_said() {
+        let is_first = !flight.on_link;
+        if is_first || flight.word.is_said() {
             session.carries += 1;
             flight.carried = session.carries;
         }
@@ -390,14 +391,17 @@ impl Carrier<'_> {
             Role::Application(application) => {
                 let manual = application.ack == AckMode::Manual;
                 self.carry_to_application(link, row, (redelivery, conflated), json);
+                let frame = link.frames_out + u64::from(link.writer.is_some());
                 if manual {
+                    if is_first {
+                        flight.frame = frame;
+                    }
                     let wait = retry_wait(&self.config.retry, flight.handed, self.random);
                     flight.id.get_or_insert_with(|| row.message.id().into());
                     session.schedule(&mut flight, self.now.instant + wait);
                 } else {
-                    let carrying = link.frames_out + u64::from(link.writer.is_some());
                     if let Some(application) = link.application_mut() {
-                        application.unsent.push_back((carrying, row.position));
+                        application.unsent.push_back((frame, row.position));
                     }
                 }
             }

@@ -9,7 +9,7 @@ use crate::link::Link;
 use crate::refusal::{Code, Refusal};
 use crate::session::{Dirty, Unheard, Word, retry_wait};
 
-use super::Node;
+use super::{Node, Phase};
 
 impl Node {
     pub(super) fn settle_on(&mut self, link: &mut Link, settle: &Settle<'_>, frame: u64) {
@@ -18,6 +18,9 @@ impl Node {
         let heard = self.settle(id, settle);
         self.ready.insert(id);
         self.note_delivered(id);
+        if let (Ok(true), Some(application)) = (&heard, link.application_mut()) {
+            application.settled = true;
+        }
         if let Err(unheard) = heard {
             let re = named(settle).map(String::from);
             let refusal = Refusal::new(Code::UnknownDelivery, unheard.to_string());
@@ -30,14 +33,16 @@ impl Node {
         self.arrange_write(id);
     }
 
-    /// Takes a word about deliveries.
-    fn settle(&mut self, id: SessionId, settle: &Settle<'_>) -> Result<(), Unheard> {
-        let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
+    /// Takes a word about deliveries. Answers whether it has settled any.
+    fn settle(&mut self, id: SessionId, settle: &Settle<'_>) -> Result<bool, Unheard> {
+        let Some(session) = self.sessions.get_mut(&id) else { return Ok(false) };
         match settle {
-            Settle::Ack(delivery) => session.acknowledge(*delivery).map(drop),
-            Settle::AckUpTo(delivery) => session.acknowledge_upto(*delivery).map(drop),
-            Settle::AckId(message) => session.acknowledge_id(message).map(drop),
-            Settle::Retry { target, reason } => self.retry(id, target, said(reason, "NACK retry")),
+            Settle::Ack(delivery) => session.acknowledge(*delivery),
+            Settle::AckUpTo(delivery) => session.acknowledge_upto(*delivery),
+            Settle::AckId(message) => session.acknowledge_id(message),
+            Settle::Retry { target, reason } => {
+                self.retry(id, target, said(reason, "NACK retry")).map(|()| false)
+            }
             Settle::Reject { target, reason } => {
                 self.refuse(id, target, said(reason, "NACK reject"))
             }
@@ -64,12 +69,29 @@ impl Node {
         Ok(())
     }
 
+    /// A connection is lost, unless one of its two ends has said goodbye: an application that has
+    /// settled nothing on it may have died of what it was handed (P13).
+    pub(super) fn note_lost(&mut self, link: &Link, is_lost: bool) {
+        let Some(application) = link.application() else { return };
+        if !is_lost || application.settled || self.phase != Phase::Running {
+            return;
+        }
+        if let Some(session) = self.sessions.get_mut(&application.session)
+            && session.link == Some(link.id)
+        {
+            session.lost_unsettled(link.frames_taken, self.config.retry.max_attempts);
+            if session.has_dying {
+                self.burials.insert(session.id);
+            }
+        }
+    }
+
     /// What an application wants none of is final at once: the next batch says so, whatever becomes
     /// of the connection, and the message itself follows when the store has found it.
-    fn refuse(&mut self, id: SessionId, target: &Target<'_>, why: &str) -> Result<(), Unheard> {
-        let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
-        let Some(position) = session.refusable(target, false)? else { return Ok(()) };
-        let Some(flight) = session.flights.get_mut(&position) else { return Ok(()) };
+    fn refuse(&mut self, id: SessionId, target: &Target<'_>, why: &str) -> Result<bool, Unheard> {
+        let Some(session) = self.sessions.get_mut(&id) else { return Ok(false) };
+        let Some(position) = session.refusable(target, false)? else { return Ok(false) };
+        let Some(flight) = session.flights.get_mut(&position) else { return Ok(false) };
         let letter = if session.id.get() < crate::session::UNNAMED {
             self.last_dead_letter = self.last_dead_letter.next();
             self.last_dead_letter
@@ -80,7 +102,7 @@ impl Node {
         session.has_dying = true;
         session.touch(Dirty::Now);
         self.burials.insert(id);
-        Ok(())
+        Ok(true)
     }
 }
 

@@ -49,6 +49,19 @@ impl Session {
         due
     }
 
+    /// The connection was lost before the application had settled anything on it, when the socket had
+    /// taken so many frames: the oldest delivery in them has failed once more, and no other. So a
+    /// message that kills its consumer comes to an end.
+    pub fn lost_unsettled(&mut self, frames_taken: u64, max_attempts: u32) {
+        let taken = |flight: &&mut Flight| {
+            flight.on_link && flight.frame <= frames_taken && !flight.word.is_said()
+        };
+        if let Some(flight) = self.flights.values_mut().find(taken) {
+            flight.fail("its connection was lost before anything was settled", false, max_attempts);
+            self.has_dying |= flight.word.is_final();
+        }
+    }
+
     /// Flights that are to become dead letters, at most `most`.
     pub fn take_dying(&mut self, most: usize) -> Vec<Position> {
         if !core::mem::take(&mut self.has_dying) {

@@ -25,6 +25,8 @@ pub struct Flight {
     pub on_link: bool,
     /// When that was first, as [`Session::carries`] counts.
     pub carried: u64,
+    /// The frame of the link that carried it first, where an application acknowledges.
+    pub frame: u64,
     /// Its `messageId`, where an application may acknowledge by that.
     pub id: Option<Box<str>>,
     /// What was said at the first and at the last failure.
@@ -44,7 +46,7 @@ pub struct Flight {
 pub enum Word {
     /// Nothing yet.
     None,
-    /// Its time was over: the attempt is counted.
+    /// Its time was over, or its connection was lost: the attempt is counted.
     Missed,
     /// The application asked for it again, later: the attempt is counted.
     Retry,
@@ -97,6 +99,7 @@ impl Flight {
             due: None,
             on_link: false,
             carried: 0,
+            frame: 0,
             id: None,
             errors: None,
             word: Word::None,
