@@ -8,7 +8,7 @@ use core::time::Duration;
 
 use crate::clock::ClockFault;
 use crate::close::{Close, CloseCode};
-use crate::ids::{Incarnation, LinkId, NodeId, Position, StoreId};
+use crate::ids::{DeadLetterId, Incarnation, LinkId, NodeId, Position, StoreId};
 
 /// How much an event matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -174,6 +174,13 @@ pub enum Event {
         /// Why.
         reason: &'static str,
     },
+    /// The ACK of a dead letter came late: it is settled.
+    DeadLetterTakenBack {
+        /// The session.
+        session: String,
+        /// The letter.
+        letter: DeadLetterId,
+    },
     /// An outbox is above its bound: of what waits in it only the newest value of each key, and
     /// every event, will be handed over.
     Conflating {
@@ -225,6 +232,7 @@ impl Event {
             | Self::ApplicationDown { .. }
             | Self::Closing { .. }
             | Self::SessionEnded { .. }
+            | Self::DeadLetterTakenBack { .. }
             | Self::Conflating { .. }
             | Self::StoreHasRoom
             | Self::ClockSound
@@ -319,6 +327,9 @@ impl fmt::Display for Event {
             }
             Self::DeadLetter { session, message, reason } => {
                 write!(f, "message {message} became a dead letter of {session}: {reason}")
+            }
+            Self::DeadLetterTakenBack { session, letter } => {
+                write!(f, "dead letter {letter} of {session} was acknowledged late: it is settled")
             }
             Self::Conflating { session, bytes } => write!(
                 f,

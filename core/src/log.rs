@@ -17,6 +17,7 @@ use crate::ids::{BatchId, DeadLetterId, Hash128, LinkId, Position, Sequence, Ses
 use crate::newest::Before;
 use crate::offer::Id;
 use crate::seen::Source;
+use crate::session::Letter;
 use crate::store::{Batch, DeadReason, Row};
 
 /// Most bytes that the durable tail keeps in memory.
@@ -37,8 +38,25 @@ pub struct Marks {
     pub asked: Vec<(Id, LinkId)>,
     /// Receipts remembered (P9), by session and hash of the id.
     pub receipts: Vec<(SessionId, Hash128)>,
-    /// Dead letters that leave, with what they counted for.
-    pub letters: Vec<(DeadLetterId, SessionId, DeadReason, u64)>,
+    /// Dead letters that leave.
+    pub letters: Vec<Leaving>,
+}
+
+/// A dead letter that leaves with a batch.
+#[derive(Debug)]
+pub struct Leaving {
+    /// Its number.
+    pub id: DeadLetterId,
+    /// Whose it is.
+    pub session: SessionId,
+    /// Why it was one.
+    pub reason: DeadReason,
+    /// What it counted for.
+    pub bytes: u64,
+    /// What its session knew of it.
+    pub kept: Option<(Position, Letter)>,
+    /// Whether it leaves with a later batch if this one fails; else it stays.
+    pub stands: bool,
 }
 
 /// A durable row in memory.

@@ -10,6 +10,7 @@ mod conflation;
 mod copying;
 mod due;
 mod flight;
+mod letters;
 mod passed;
 mod peering;
 mod record;
@@ -30,9 +31,10 @@ use crate::tags::TagSet;
 use crate::time::{Instant, WallMs};
 
 pub use self::flight::{Flight, Offer, Word};
+pub use self::letters::{Letter, Letters};
 use self::passed::Passed;
 use self::settling::Ended;
-pub use self::settling::Unheard;
+pub use self::settling::{Heard, Unheard};
 
 /// Unnamed applications' sessions have numbers from here on; they are never stored.
 pub const UNNAMED: u64 = 1 << 62;
@@ -122,7 +124,8 @@ pub struct Session {
     pub flights: BTreeMap<Position, Flight>,
     /// Flights that wait for another one, of which they are copies.
     copies: usize,
-    /// Rows ahead of `next` that the peer is known to have.
+    /// Rows ahead of `next` that the peer is known to have, or the application: replayed letters
+    /// that it has acknowledged meanwhile.
     pub known: BTreeSet<Position>,
     /// What the peer is offered instead of being sent it.
     pub offers: Offers,
@@ -160,6 +163,8 @@ pub struct Session {
     pub is_burying: bool,
     /// Deliveries that ended last.
     ended: Ended,
+    /// Its dead letters, by the deliveries that they were.
+    pub letters: Letters,
     /// Nothing is handed over before this time.
     pub hold_until: Option<Instant>,
     /// Refusals in a row by the peer, for the length of the hold.
@@ -217,6 +222,7 @@ impl Session {
             has_dying: false,
             is_burying: false,
             ended: Ended::default(),
+            letters: Letters::default(),
             hold_until: None,
             refusals: 0,
             repeats,
@@ -341,6 +347,7 @@ impl Session {
         self.hold_until = None;
         self.wake = None;
         self.away_since.get_or_insert(wall);
+        self.letters.disconnected();
         match &self.role {
             Role::Peer(_) => {
                 self.next = self.cursor().next();
@@ -424,6 +431,11 @@ impl Session {
     /// By which tags it receives, if it is an application's.
     pub fn tags<'a>(&'a self, node_tags: &'a TagSet) -> Option<&'a TagSet> {
         self.application().map(|application| application.tags.as_ref().unwrap_or(node_tags))
+    }
+
+    /// How many dead letters it has.
+    pub fn dead_count(&self) -> u64 {
+        self.dead.values().map(|(count, _)| count).sum()
     }
 
     /// Bytes of dead letters.

@@ -22,6 +22,7 @@ pub struct Tally {
     offers: BTreeMap<String, u64>,
     delivered: BTreeMap<String, [u64; 2]>,
     conflated: BTreeMap<String, u64>,
+    taken_back: BTreeMap<String, u64>,
     rejected: BTreeMap<Code, u64>,
     /// Copies that came by another route.
     pub seen: u64,
@@ -90,6 +91,12 @@ impl Tally {
         *entry(&mut self.conflated, if is_named { session } else { "app:other" }) += count;
     }
 
+    /// A dead letter of a session was acknowledged after all.
+    pub fn taken_back(&mut self, session: &str) {
+        let is_named = self.taken_back.len() < MAX_NAMED || self.taken_back.contains_key(session);
+        *entry(&mut self.taken_back, if is_named { session } else { "app:other" }) += 1;
+    }
+
     /// A frame or message was refused.
     pub fn rejected(&mut self, code: Code) {
         *self.rejected.entry(code).or_default() += 1;
@@ -152,6 +159,7 @@ impl Tally {
             delivered: per_session(0),
             retransmits: per_session(1),
             conflated: self.conflated.clone(),
+            taken_back: self.taken_back.clone(),
             duplicates: BTreeMap::from([
                 ("seen", self.seen),
                 ("idempotent", self.idempotent),

@@ -6,9 +6,10 @@ use std::time::Duration;
 use serde_json::Value;
 use slipstream_core::admin::{AdminAnswer, AdminRequest};
 use slipstream_core::config::Config;
-use slipstream_core::ids::{DeadLetterId, LinkId, NodeId};
+use slipstream_core::event::Event;
+use slipstream_core::ids::{DeadLetterId, LinkId, NodeId, Ticket};
 use slipstream_core::io::{Input, Protocol};
-use slipstream_core::store::DeadLetter;
+use slipstream_core::store::{DeadLetter, StoreFailure};
 use slipstream_core::wire::{Connect, Wire};
 use slipstream_tests::world::World;
 
@@ -413,4 +414,209 @@ fn a_connection_that_ends_in_order_costs_nobody_an_attempt() {
         connect(&mut world, "client=pi-1");
     }
     assert_eq!(letters(&mut world)[0].message.id(), "m-0");
+}
+
+/// A named application, and the two events that it was handed and that died of its silence.
+fn two_letters(change: impl FnOnce(&mut Config)) -> (World, LinkId, Vec<Value>) {
+    let mut world = world(|config| {
+        config.retry.max_attempts = 1;
+        change(config);
+    });
+    let app = connect(&mut world, "client=pi-1");
+    publish(&mut world, "CMD", &["m-0"]);
+    publish(&mut world, "SK", &["m-1"]);
+    let got = handed(&mut world, app);
+    world.pass(Duration::from_secs(6));
+    assert_eq!(letters(&mut world).len(), 2);
+    (world, app, got)
+}
+
+fn ids_of_letters(world: &mut World) -> Vec<String> {
+    let letters = letters(world);
+    let sum: u64 = world.status().sessions[0].dead_letters.values().sum();
+    assert_eq!(sum, letters.len() as u64);
+    letters.iter().map(|letter| letter.message.id().to_owned()).collect()
+}
+
+#[test]
+fn a_late_ack_takes_its_dead_letter_back() {
+    for (name, frame) in
+        [("delivery", ack as fn(&Value) -> String), ("id", ack_id), ("upTo", ack_upto)]
+    {
+        for ended in ["no", "link", "node"] {
+            let (mut world, app, got) = two_letters(|_| ());
+            let app = match ended {
+                "no" => app,
+                "link" => connect(&mut world, "client=pi-1"),
+                _ => {
+                    world.crash();
+                    connect(&mut world, "client=pi-1")
+                }
+            };
+            for _ in 0..2 {
+                world.text(app, &frame(&got[1]));
+                assert!(errors(&mut world, app).is_empty(), "{name} {ended}");
+            }
+            // A cumulative one speaks of what its own connection was handed.
+            let is_all = name == "upTo" && ended == "no";
+            let left: &[&str] = if is_all { &[] } else { &["m-0"] };
+            assert_eq!(ids_of_letters(&mut world), left, "{name} {ended}");
+            let counted = world.status().counters.taken_back["app:pi-1"];
+            assert_eq!(counted, 2 - left.len() as u64);
+            let said = |event: &&Event| matches!(event, Event::DeadLetterTakenBack { .. });
+            assert_eq!(world.events.iter().filter(said).count(), 2 - left.len());
+            world.crash();
+            assert_eq!(ids_of_letters(&mut world), left, "{name} {ended}");
+            connect(&mut world, "client=pi-1");
+            assert_eq!(in_flight(&mut world), 0);
+        }
+    }
+}
+
+#[test]
+fn an_event_that_expired_in_flight_is_taken_back_too() {
+    let mut world = world(|_| ());
+    let app = connect(&mut world, "client=pi-1");
+    let till = connect(&mut world, "keys=");
+    world.text(till, r#"{"type":"CMD","messageId":"m-0","key":"k","value":1,"ttlMs":1000}"#);
+    world.settle();
+    let got = handed(&mut world, app);
+    world.pass(Duration::from_secs(6));
+    assert_eq!(ids_of_letters(&mut world), ["m-0"]);
+    world.text(app, &ack(&got[0]));
+    assert!(errors(&mut world, app).is_empty() && ids_of_letters(&mut world).is_empty());
+}
+
+#[test]
+fn a_late_word_about_what_was_refused_names_its_dead_letter() {
+    let mut world = world(|config| config.retry.max_attempts = 1);
+    let app = connect(&mut world, "client=pi-1");
+    publish(&mut world, "CMD", &["rejected", "retried", "silent"]);
+    let got = handed(&mut world, app);
+    world.text(app, &nack(&got[0], "reject"));
+    world.text(app, &nack(&got[1], "retry"));
+    world.pass(Duration::from_secs(6));
+    assert_eq!(ids_of_letters(&mut world), ["rejected", "retried", "silent"]);
+    world.text(app, &ack_upto(&got[2]));
+    assert!(errors(&mut world, app).is_empty());
+    assert_eq!(ids_of_letters(&mut world), ["rejected", "retried"], "they had words of their own");
+    for killed in [false, true] {
+        let app = if killed {
+            world.crash();
+            connect(&mut world, "client=pi-1")
+        } else {
+            app
+        };
+        for frame in [ack(&got[0]), ack_id(&got[0]), nack(&got[0], "retry"), nack(&got[1], "retry")]
+        {
+            world.text(app, &frame);
+        }
+        let said = errors(&mut world, app);
+        assert_eq!(said.len(), 4, "{said:?}");
+        assert!(said[..3].iter().all(|text| text.contains("dead letter 1:")), "{said:?}");
+        assert!(said[3].contains("dead letter 2:"), "{said:?}");
+        for target in [&got[0], &got[1]] {
+            world.text(app, &nack(target, "reject"));
+            world.text(app, &nack_id(target, "reject"));
+            world.text(app, &ack_upto(target));
+        }
+        assert!(errors(&mut world, app).is_empty(), "it is a dead letter, as was said");
+        assert_eq!(ids_of_letters(&mut world), ["rejected", "retried"]);
+    }
+    let app = connect(&mut world, "client=pi-1");
+    world.text(app, &ack(&got[1]));
+    assert!(errors(&mut world, app).is_empty());
+    assert_eq!(ids_of_letters(&mut world), ["rejected"], "a retry is no last word");
+}
+
+#[test]
+fn what_was_replayed_is_not_handed_over_after_its_late_ack() {
+    for frame in [ack as fn(&Value) -> String, ack_id, ack_upto] {
+        for (is_handed, killed) in [(true, false), (false, false), (false, true)] {
+            let (mut world, app, got) = two_letters(|config| config.limits.delivery_window = 2);
+            publish(&mut world, "CMD", &["m-2", "m-3"]);
+            let others = handed(&mut world, app);
+            assert_eq!(ids(&others), ["m-2", "m-3"], "the window is full");
+            if is_handed {
+                world.text(app, &ack(&others[1]));
+            }
+            let id = letters(&mut world)[0].id;
+            assert!(matches!(world.ask(AdminRequest::ReplayDeadLetter(id)), AdminAnswer::Done));
+            assert_eq!(handed(&mut world, app).len(), usize::from(is_handed));
+            world.text(app, &frame(&got[0]));
+            assert!(errors(&mut world, app).is_empty());
+            assert_eq!(ids_of_letters(&mut world), ["m-1"]);
+            let app = if killed {
+                world.crash();
+                let (app, got) = connect_and_take(&mut world);
+                assert_eq!(ids(&got), ["m-2", "m-3"]);
+                app
+            } else {
+                app
+            };
+            for other in &others {
+                world.text(app, &ack(other));
+            }
+            world.settle();
+            assert!(handed(&mut world, app).is_empty(), "{is_handed} {killed}");
+            let session = &world.status().sessions[0];
+            assert_eq!((session.in_flight, session.behind), (0, 0));
+        }
+    }
+}
+
+#[test]
+fn a_replay_is_known_after_a_restart() {
+    let (mut world, app, got) = two_letters(|_| ());
+    world.lose(app);
+    let id = letters(&mut world)[0].id;
+    assert!(matches!(world.ask(AdminRequest::ReplayDeadLetter(id)), AdminAnswer::Done));
+    world.crash();
+    let (app, again) = connect_and_take(&mut world);
+    assert_eq!(ids(&again), ["m-0"]);
+    world.text(app, &ack(&got[0]));
+    world.settle();
+    assert_eq!(in_flight(&mut world), 0);
+}
+
+#[test]
+fn a_late_ack_stands_though_its_batch_fails() {
+    let (mut world, app, got) = two_letters(|_| ());
+    world.text(app, &ack(&got[0]));
+    world.fail_commit(StoreFailure::Full("no room on the disk".into()));
+    world.pass(Duration::from_secs(2));
+    assert_eq!(ids_of_letters(&mut world), ["m-1"]);
+    // What the operator has ordered stays, and is known again.
+    let id = letters(&mut world)[0].id;
+    for request in [AdminRequest::PurgeDeadLetter(id), AdminRequest::ReplayDeadLetter(id)] {
+        world.give(Input::Admin { ticket: Ticket::new(900), request });
+        world.step();
+        world.fail_commit(StoreFailure::Full("no room on the disk".into()));
+        world.pass(Duration::from_secs(2));
+    }
+    assert_eq!(ids_of_letters(&mut world), ["m-1"]);
+    world.text(app, &ack(&got[1]));
+    assert!(errors(&mut world, app).is_empty() && ids_of_letters(&mut world).is_empty());
+}
+
+#[test]
+fn of_more_letters_than_are_known_it_is_said_so() {
+    let mut world = world(|config| config.limits.delivery_window = 2_000);
+    let app = connect(&mut world, "client=pi-1");
+    let names: Vec<String> = (0..1_030).map(|number| format!("m-{number}")).collect();
+    publish(&mut world, "CMD", &names.iter().map(String::as_str).collect::<Vec<_>>());
+    let got = handed(&mut world, app);
+    for delivery in &got {
+        world.text(app, &nack(delivery, "reject"));
+    }
+    world.settle();
+    for known in [false, true] {
+        let delivery = &got[if known { 1_029 } else { 0 }];
+        world.text(app, &ack(delivery));
+        world.text(app, &ack_id(delivery));
+        let said = errors(&mut world, app);
+        let word = if known { "dead letter 1030" } else { "older dead letter" };
+        assert!(said.len() == 2 && said.iter().all(|text| text.contains(word)), "{said:?}");
+    }
+    assert!(got.iter().all(|delivery| delivery["redelivery"].is_null()));
 }

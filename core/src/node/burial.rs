@@ -7,13 +7,14 @@
 use alloc::vec::Vec;
 
 use crate::event::Event;
-use crate::ids::{Position, SessionId};
+use crate::ids::{DeadLetterId, Position, SessionId};
 use crate::io::Output;
-use crate::session::{Dirty, Word};
+use crate::log::Leaving;
+use crate::message::Message;
+use crate::session::{Dirty, Flight, Heard, Letter, Word};
 use crate::store::{DeadLetter, DeadReason, Query, StoredRow};
 
 use super::fetched::MAX_FETCHES;
-use super::handover::Death;
 use super::{Node, Purpose};
 
 /// Messages that the store is asked for at once.
@@ -70,7 +71,12 @@ impl Node {
             let Some(flight) = session.end_flight(*position) else { continue };
             match found {
                 Some(StoredRow { row, .. }) if session.is_durable() => {
-                    deaths.push(Death { message: row.message, reason, flight });
+                    deaths.push(Death {
+                        position: *position,
+                        message: row.message,
+                        reason,
+                        flight,
+                    });
                 }
                 Some(_) => {}
                 None => self.tally.superseded += 1,
@@ -86,12 +92,64 @@ impl Node {
         self.bury(id, deaths);
     }
 
+    /// An acknowledgement came late: its dead letters are none any more. Answers whether it has
+    /// settled anything.
+    pub(super) fn take_back(&mut self, owner: SessionId, heard: Heard) -> bool {
+        for (_, letter) in heard.letters {
+            let name = self.name_of(owner);
+            self.tally.taken_back(&name);
+            self.event(Event::DeadLetterTakenBack { session: name, letter: letter.id });
+            let Letter { id, reason, bytes, .. } = letter;
+            self.leave(Leaving { id, session: owner, reason, bytes, kept: None, stands: true });
+        }
+        heard.settled
+    }
+
+    /// A dead letter leaves with the growing batch.
+    pub(super) fn leave(&mut self, leaving: Leaving) {
+        if let Some(dead) = self.dead_of(leaving.session) {
+            let counts = dead.entry(leaving.reason).or_default();
+            counts.0 = counts.0.saturating_sub(1);
+            counts.1 = counts.1.saturating_sub(leaving.bytes);
+            self.ready.insert(leaving.session);
+        }
+        self.leave_again(leaving);
+        self.commit_wanted = true;
+    }
+
+    fn leave_again(&mut self, leaving: Leaving) {
+        self.leaving.insert(leaving.id);
+        self.log.growing.dead_letters_gone.push(leaving.id);
+        self.log.marks.letters.push(leaving);
+    }
+
+    /// A batch was rolled back with which dead letters were to leave. What an operator has ordered
+    /// is refused, what an application has acknowledged stands.
+    pub(super) fn stay(&mut self, letters: Vec<Leaving>) {
+        for letter in letters {
+            if letter.stands {
+                self.leave_again(letter);
+                continue;
+            }
+            self.leaving.remove(&letter.id);
+            if let Some(dead) = self.dead_of(letter.session) {
+                let counts = dead.entry(letter.reason).or_default();
+                counts.0 += 1;
+                counts.1 += letter.bytes;
+            }
+            let session = self.sessions.get_mut(&letter.session);
+            if let (Some(session), Some((position, letter))) = (session, letter.kept) {
+                session.letters.restore(position, letter);
+            }
+        }
+    }
+
     /// Writes down what will not be handed over again.
     pub(super) fn bury(&mut self, owner: SessionId, deaths: Vec<Death>) {
         if deaths.is_empty() {
             return;
         }
-        for Death { message, reason, flight } in deaths {
+        for Death { position, message, reason, flight } in deaths {
             let session = self.name_of(owner);
             let Some(dead) = self.dead_of(owner) else { return };
             let counts = dead.entry(reason).or_default();
@@ -100,17 +158,15 @@ impl Node {
             let named = message.id().into();
             let event = Event::DeadLetter { session, message: named, reason: reason.as_str() };
             self.out.push_back(Output::Event(event));
+            let letter = self.letter_id(&flight);
+            let known = Letter::new(letter, reason, &message, &flight);
+            if let Some(session) = self.sessions.get_mut(&owner) {
+                session.letters.add(position, known);
+            }
             let said = || reason.describe().into();
             let (first_error, last_error) = flight.errors.unwrap_or_else(|| (said(), said()));
-            let id = match flight.word {
-                Word::Reject(letter) => letter,
-                Word::None | Word::Missed | Word::Retry | Word::Exhausted { .. } => {
-                    self.last_dead_letter = self.last_dead_letter.next();
-                    self.last_dead_letter
-                }
-            };
             self.log.growing.dead_letters.push(DeadLetter {
-                id,
+                id: letter,
                 session: owner,
                 reason,
                 attempts: flight.handed,
@@ -123,4 +179,24 @@ impl Node {
         }
         self.touch(owner, Dirty::Now);
     }
+
+    /// The number of a new dead letter: what was refused has got one already.
+    fn letter_id(&mut self, flight: &Flight) -> DeadLetterId {
+        match flight.word {
+            Word::Reject(letter) => letter,
+            Word::None | Word::Missed | Word::Retry | Word::Exhausted { .. } => {
+                self.last_dead_letter = self.last_dead_letter.next();
+                self.last_dead_letter
+            }
+        }
+    }
+}
+
+/// A message that its session will not be handed again.
+#[derive(Debug)]
+pub(super) struct Death {
+    pub(super) position: Position,
+    pub(super) message: Message,
+    pub(super) reason: DeadReason,
+    pub(super) flight: Flight,
 }

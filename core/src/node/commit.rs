@@ -216,7 +216,7 @@ impl Node {
             StoreFailure::Full(reason) => reason,
         };
         let failed = batch.id;
-        self.take_back(&batch);
+        self.undo(&batch);
         self.keep_for_the_next(batch);
         self.awaiting.clear();
         for id in self.links.keys().copied().collect::<Vec<_>>() {
@@ -245,7 +245,8 @@ impl Node {
 
     /// A batch that rolls back takes all its marks with it, and those of the batch that built on
     /// it.
-    fn take_back(&mut self, batch: &Batch) {
+    fn undo(&mut self, batch: &Batch) {
+        let mut letters = Vec::new();
         for marks in self.log.failed() {
             for (source, sequence) in marks.seen.into_iter().rev() {
                 self.seen.unmark(source, sequence);
@@ -267,15 +268,9 @@ impl Node {
             for (session, id) in marks.receipts.into_iter().rev() {
                 self.receipts.undo(session, &id);
             }
-            for (id, session, reason, bytes) in marks.letters {
-                self.leaving.remove(&id);
-                if let Some(dead) = self.dead_of(session) {
-                    let counts = dead.entry(reason).or_default();
-                    counts.0 += 1;
-                    counts.1 += bytes;
-                }
-            }
+            letters.extend(marks.letters);
         }
+        self.stay(letters);
         self.seen.restore_changes(&batch.seen, batch.seen_dropped.clone());
         self.receipts.undo_blocks(&batch.receipts);
         let after = self.log.durable().next();

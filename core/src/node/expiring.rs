@@ -16,7 +16,7 @@ use crate::tags::TagSet;
 use crate::time::WallMs;
 use crate::undelivered::{NODE, NODE_NAME};
 
-use super::handover::Death;
+use super::burial::Death;
 use super::{Node, Phase, Purpose};
 
 /// Rows asked of the store at once.
@@ -127,7 +127,7 @@ impl Node {
                     self.tally.expired += 1;
                     let flight = Flight::new(row.message.version().wall());
                     let (message, reason) = (row.message, DeadReason::Expired);
-                    deaths.push(Death { message, reason, flight });
+                    deaths.push(Death { position: row.position, message, reason, flight });
                 }
             }
             self.undelivered.delivered(row.position);

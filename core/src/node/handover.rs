@@ -17,7 +17,6 @@ use crate::io::{Frame, Output, Protocol};
 use crate::json;
 use crate::link::{Link, PEER_WINDOW, State};
 use crate::log::Log;
-use crate::message::Message;
 use crate::rate::Random;
 use crate::seen::Seen;
 use crate::session::{Flight, Had, Offer, Role, Session, Word, retry_wait};
@@ -27,6 +26,7 @@ use crate::time::{Now, WallMs};
 use crate::topology::{Route, Topology};
 use crate::wire::{BatchKind, DeliveryHead, FRAME_OVERHEAD, FrameWriter, Wire};
 
+use super::burial::Death;
 use super::transmit;
 
 /// A binary frame is sent when it has grown to this.
@@ -61,14 +61,6 @@ pub(super) struct Carrier<'a> {
     pub(super) again: u64,
     pub(super) pulled: u64,
     pub(super) conflated: u64,
-}
-
-/// A message that its session will not be handed again.
-#[derive(Debug)]
-pub(super) struct Death {
-    pub(super) message: Message,
-    pub(super) reason: DeadReason,
-    pub(super) flight: Flight,
 }
 
 /// Why a session stopped walking.
@@ -353,7 +345,8 @@ impl Carrier<'_> {
             session.answered.push(row.position);
         }
         if is_kept {
-            self.deaths.push(Death { message: row.message.clone(), reason, flight });
+            let message = row.message.clone();
+            self.deaths.push(Death { position: row.position, message, reason, flight });
         }
     }
 

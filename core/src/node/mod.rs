@@ -323,6 +323,11 @@ impl Node {
                 dead.insert(*reason, (*count, *bytes));
             }
         }
+        let has_unknown =
+            |session: &&mut Session| session.dead_count() > session.letters.count() as u64;
+        for session in self.sessions.values_mut().filter(has_unknown) {
+            session.letters.forget_upto(recovered.head);
+        }
     }
 
     fn begin(&mut self) {

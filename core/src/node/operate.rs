@@ -15,8 +15,9 @@ use crate::ids::{DeadLetterId, FetchId, Position, Ticket};
 use crate::io::{Output, Protocol};
 use crate::json::write::version_text;
 use crate::link::{Link, State};
+use crate::log::Leaving;
 use crate::receipts::RECEIPT_BYTES;
-use crate::session::{Role, Session, UNNAMED};
+use crate::session::{Dirty, Role, Session, UNNAMED};
 use crate::store::{Answer, DeadLetter, DeadReason, Query, Row, StoredRow};
 use crate::tags;
 use crate::undelivered::NODE;
@@ -224,20 +225,18 @@ impl Node {
             return;
         };
         let bytes = (letter.message.encoded().len() + 64) as u64;
-        if let Some(dead) = self.dead_of(letter.session) {
-            let counts = dead.entry(letter.reason).or_default();
-            counts.0 = counts.0.saturating_sub(1);
-            counts.1 = counts.1.saturating_sub(bytes);
-            self.ready.insert(letter.session);
-        }
-        self.leaving.insert(id);
-        self.log.marks.letters.push((id, letter.session, letter.reason, bytes));
-        if replay && letter.session == NODE {
+        let (session, reason) = (letter.session, letter.reason);
+        let kept = self.sessions.get_mut(&session).and_then(|it| it.letters.remove(id));
+        if replay && session == NODE {
             self.append_again(&letter.message);
         } else if replay {
-            self.append_only_for(letter.session, letter.message);
+            let again = self.append_only_for(session, letter.message);
+            if let (Some(session), Some((was, kept))) = (self.sessions.get_mut(&session), &kept) {
+                session.letters.replayed(*was, kept, again);
+            }
         }
-        self.log.growing.dead_letters_gone.push(id);
+        self.touch(session, Dirty::Now);
+        self.leave(Leaving { id, session, reason, bytes, kept, stands: false });
         self.order(ticket, false);
     }
 

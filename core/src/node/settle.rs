@@ -37,9 +37,15 @@ impl Node {
     fn settle(&mut self, id: SessionId, settle: &Settle<'_>) -> Result<bool, Unheard> {
         let Some(session) = self.sessions.get_mut(&id) else { return Ok(false) };
         match settle {
-            Settle::Ack(delivery) => session.acknowledge(*delivery),
-            Settle::AckUpTo(delivery) => session.acknowledge_upto(*delivery),
-            Settle::AckId(message) => session.acknowledge_id(message),
+            Settle::Ack(delivery) => {
+                session.acknowledge(*delivery).map(|heard| self.take_back(id, heard))
+            }
+            Settle::AckUpTo(delivery) => {
+                session.acknowledge_upto(*delivery).map(|heard| self.take_back(id, heard))
+            }
+            Settle::AckId(message) => {
+                session.acknowledge_id(message).map(|heard| self.take_back(id, heard))
+            }
             Settle::Retry { target, reason } => {
                 self.retry(id, target, said(reason, "NACK retry")).map(|()| false)
             }

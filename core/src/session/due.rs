@@ -49,9 +49,9 @@ impl Session {
         due
     }
 
-    /// The connection was lost before the application had settled anything on it, when the socket had
-    /// taken so many frames: the oldest delivery in them has failed once more, and no other. So a
-    /// message that kills its consumer comes to an end.
+    /// The connection was lost before the application had settled anything on it, when the socket
+    /// had taken so many frames: the oldest delivery in them has failed once more, and no other.
+    /// So a message that kills its consumer comes to an end.
     pub fn lost_unsettled(&mut self, frames_taken: u64, max_attempts: u32) {
         let taken = |flight: &&mut Flight| {
             flight.on_link && flight.frame <= frames_taken && !flight.word.is_said()

@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+use super::letters::{Letters, LettersRecord};
 use super::passed::{Passed, PassedRecord};
 use super::{Application, Conflation, Dirty, Flight, Peer, Role, Session, Word};
 use crate::application::AckMode;
@@ -53,11 +54,20 @@ enum RoleRecord {
     },
 }
 
-/// Follows all that when the application has refused what is not a dead letter yet.
+/// Follows all that where the application has refused something, or has dead letters.
 #[derive(Default, Serialize, Deserialize)]
 struct SettlingRecord {
-    /// Where they lie, and why.
+    /// What is not a dead letter yet: where it lies, and why.
     rejected: Vec<(Position, String)>,
+    /// Replayed letters ahead that it has acknowledged meanwhile.
+    acknowledged: Vec<Position>,
+    letters: Option<LettersRecord>,
+}
+
+impl SettlingRecord {
+    fn is_empty(&self) -> bool {
+        self.rejected.is_empty() && self.acknowledged.is_empty() && self.letters.is_none()
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -176,7 +186,7 @@ impl Session {
             .expect(encoded);
         let checked = self.checked.record();
         let settling = self.settling_record();
-        let has_settling = !settling.rejected.is_empty();
+        let has_settling = !settling.is_empty();
         let has_first = self.application().is_some()
             && (self.first_event != Position::default() || has_settling);
         let has_checked = has_first || !checked.is_empty();
@@ -209,10 +219,18 @@ impl Session {
             }
             Word::None | Word::Missed | Word::Retry | Word::Exhausted { .. } => None,
         });
-        SettlingRecord { rejected: rejected.collect() }
+        if self.application().is_none() {
+            return SettlingRecord::default();
+        }
+        let acknowledged = self.known.range(self.next..).copied().collect();
+        let letters = self.letters.record(self.cursor());
+        SettlingRecord { rejected: rejected.collect(), acknowledged, letters }
     }
 
-    fn recover_settling(&mut self, SettlingRecord { rejected }: SettlingRecord) {
+    fn recover_settling(&mut self, record: SettlingRecord) {
+        let SettlingRecord { rejected, acknowledged, letters } = record;
+        self.known.extend(acknowledged);
+        self.letters = letters.map(Letters::recover).unwrap_or_default();
         for (position, error) in rejected {
             if let Some(flight) = self.flights.get_mut(&position) {
                 // It gets its number when the node starts.

@@ -11,7 +11,7 @@ use crate::application::AckMode;
 use crate::ids::{DeadLetterId, Position};
 use crate::json::Target;
 
-use super::{Dirty, Flight, Session, Word};
+use super::{Dirty, Flight, Letter, Session, Word};
 
 /// Deliveries of each kind that a session remembers after their end.
 const REMEMBERED: usize = 1024;
@@ -25,9 +25,21 @@ pub enum Unheard {
     /// It is settled otherwise.
     #[error("this delivery is settled: what was said first counts")]
     Settled,
-    /// It was refused, and is a dead letter.
+    /// It is a dead letter.
     #[error("this delivery is dead letter {0}: an operator may replay it")]
     Letter(DeadLetterId),
+    /// It is one of the older dead letters, or settled.
+    #[error("this delivery is settled, or an older dead letter: see slipstream dead-letters list")]
+    Forgotten,
+}
+
+/// What a word has done.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// Whether it has settled anything.
+    pub settled: bool,
+    /// Dead letters that it takes back.
+    pub letters: Vec<(Position, Letter)>,
 }
 
 /// Deliveries that ended last, where that is not known from the log.
@@ -68,72 +80,134 @@ impl Ended {
 }
 
 impl Session {
-    /// Ends a delivery. Answers whether it was still open.
-    pub fn acknowledge(&mut self, delivery: Position) -> Result<bool, Unheard> {
-        match self.flights.get(&delivery) {
-            Some(Flight { word: Word::Reject(letter), .. }) => Err(refused(*letter)),
-            Some(_) => {
-                self.end_acknowledged(delivery);
-                Ok(true)
+    /// Ends a delivery, or what it was replayed as. Takes it back, if it is a dead letter that was
+    /// not refused.
+    pub fn acknowledge(&mut self, delivery: Position) -> Result<Heard, Unheard> {
+        let place = self.letters.place(delivery);
+        if let Some(flight) = self.flights.get(&place) {
+            if let Word::Reject(letter) = flight.word {
+                return Err(refused(letter));
             }
-            None if self.was_handed(delivery) => Ok(false),
-            None => Err(Unheard::Never),
+            self.end_acknowledged(place);
+            return Ok(Heard { settled: true, letters: Vec::new() });
+        }
+        match self.letters.of(place) {
+            Some(letter) if letter.is_refused() => Err(Unheard::Letter(letter.id)),
+            Some(_) => Ok(self.take_letters(&[place])),
+            // It was replayed, and is not handed over any more.
+            None if place != delivery && place >= self.next => {
+                self.known.insert(place);
+                self.touch(Dirty::Now);
+                Ok(Heard { settled: true, letters: Vec::new() })
+            }
+            None => self.was_settled(place).map(|()| Heard::default()),
         }
     }
 
-    /// Ends a delivery and those before it that had no word of their own. Answers whether any was
-    /// still open.
-    pub fn acknowledge_upto(&mut self, delivery: Position) -> Result<bool, Unheard> {
+    /// Ends a delivery and those before it that had no word of their own.
+    pub fn acknowledge_upto(&mut self, delivery: Position) -> Result<Heard, Unheard> {
         if !self.was_handed(delivery) {
             return Err(Unheard::Never);
         }
-        let carried = self.carried_before(delivery);
+        let place = self.letters.place(delivery);
+        if place != delivery && !self.flights.get(&place).is_some_and(|it| it.word.is_said()) {
+            return self.acknowledge(delivery);
+        }
+        let flight = self.flights.get(&delivery).map(|flight| flight.carried);
+        let last = flight.or_else(|| self.letters.of(delivery)?.carried());
+        let carried = self.carried_before(delivery, last);
         for position in &carried {
             self.end_acknowledged(*position);
         }
-        Ok(!carried.is_empty())
+        let heard = self.take_letters(&self.letters.carried_before(delivery, last));
+        Ok(Heard { settled: heard.settled || !carried.is_empty(), ..heard })
     }
 
-    /// Ends the oldest open delivery of this `messageId`. Answers whether there was one.
-    pub fn acknowledge_id(&mut self, id: &str) -> Result<bool, Unheard> {
-        if let Some(position) = self.open_of(id) {
-            return self.acknowledge(position);
+    /// Ends the oldest open delivery of this `messageId`; else takes its dead letter back.
+    pub fn acknowledge_id(&mut self, id: &str) -> Result<Heard, Unheard> {
+        if let Some(position) = self.open_of(id).or_else(|| self.letters.named(id)) {
+            let heard = self.acknowledge(position)?;
+            if !heard.letters.is_empty() {
+                self.ended.settled(id.into());
+            }
+            return Ok(heard);
         }
-        let named = Target::Id(id.into());
-        if self.is_automatic() || self.ended.is_settled(id) || self.ended.is_outdone(&named) {
-            return Ok(false);
-        }
-        Err(Unheard::Never)
+        self.was_settled_by(&Target::Id(id.into())).map(|()| Heard::default())
     }
 
     /// The flight that a refusal speaks of. `None`: it is refused already, or ended without a word.
     pub fn refusable(&self, target: &Target<'_>, retry: bool) -> Result<Option<Position>, Unheard> {
         let position = match target {
-            Target::Delivery(delivery) => Some(*delivery),
-            Target::Id(id) => self.open_of(id),
+            Target::Delivery(delivery) => Some(self.letters.place(*delivery)),
+            Target::Id(id) => {
+                let letter = || self.letters.named(id).map(|was| self.letters.place(was));
+                self.open_of(id).or_else(letter)
+            }
         };
         let flight = position.and_then(|position| self.flights.get(&position));
         match flight.map(|flight| flight.word) {
-            Some(Word::Reject(letter)) if retry => Err(refused(letter)),
-            Some(Word::Reject(_)) => Ok(None),
-            Some(Word::Exhausted { .. }) => Ok(position.filter(|_| !retry)),
-            Some(Word::None | Word::Missed | Word::Retry) => Ok(position),
-            None if self.ended.is_outdone(target) => Ok(None),
-            None => {
-                let was_handed = match target {
-                    Target::Delivery(delivery) => self.was_handed(*delivery),
-                    Target::Id(id) => self.is_automatic() || self.ended.is_settled(id),
-                };
-                Err(if was_handed { Unheard::Settled } else { Unheard::Never })
+            Some(Word::Reject(letter)) if retry => return Err(refused(letter)),
+            Some(Word::Reject(_)) => return Ok(None),
+            Some(Word::Exhausted { .. }) => return Ok(position.filter(|_| !retry)),
+            Some(Word::None | Word::Missed | Word::Retry) => return Ok(position),
+            None => {}
+        }
+        if let Some(letter) = position.and_then(|position| self.letters.of(position)) {
+            return if retry { Err(Unheard::Letter(letter.id)) } else { Ok(None) };
+        }
+        let is_ahead = position.is_some_and(|position| position >= self.next);
+        if (is_ahead && self.was_settled_by(target).is_ok()) || self.ended.is_outdone(target) {
+            // It was replayed, and comes anyway; or something newer has come.
+            return Ok(None);
+        }
+        self.was_settled_by(target).and(Err(Unheard::Settled))
+    }
+
+    /// Whether this delivery, which is not open, is settled.
+    fn was_settled(&self, delivery: Position) -> Result<(), Unheard> {
+        if !self.was_handed(delivery) {
+            Err(Unheard::Never)
+        } else if self.has_forgotten_letters() && self.letters.may_have_forgotten(delivery) {
+            Err(Unheard::Forgotten)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn was_settled_by(&self, target: &Target<'_>) -> Result<(), Unheard> {
+        match target {
+            Target::Delivery(delivery) => self.was_settled(*delivery),
+            Target::Id(id) => {
+                let is_known = self.ended.is_settled(id) || self.ended.is_outdone(target);
+                if is_known || self.is_automatic() || self.letters.named(id).is_some() {
+                    Ok(())
+                } else if self.has_forgotten_letters() {
+                    Err(Unheard::Forgotten)
+                } else {
+                    Err(Unheard::Never)
+                }
             }
         }
     }
 
+    fn has_forgotten_letters(&self) -> bool {
+        self.dead_count() > self.letters.count() as u64
+    }
+
+    fn take_letters(&mut self, deliveries: &[Position]) -> Heard {
+        let take = |delivery: &Position| Some((*delivery, self.letters.take(*delivery)?));
+        let letters: Vec<_> = deliveries.iter().filter_map(take).collect();
+        if !letters.is_empty() {
+            self.touch(Dirty::Now);
+        }
+        Heard { settled: !letters.is_empty(), letters }
+    }
+
     /// What a cumulative acknowledgement of `delivery` speaks of: what this link had begun to carry
-    /// before it and had no word of its own. A flight that was lost with an earlier link, or is on
-    /// its way again, is none of it: the application may never have seen it (P2).
-    pub(super) fn carried_before(&self, delivery: Position) -> Vec<Position> {
-        let last = self.flights.get(&delivery).map(|flight| flight.carried);
+    /// before it (`last`, if that is known) and had no word of its own. A flight that was lost with
+    /// an earlier link, or is on its way again, is none of it: the application may never have seen
+    /// it (P2).
+    pub(super) fn carried_before(&self, delivery: Position, last: Option<u64>) -> Vec<Position> {
         let before = |flight: &Flight| match last {
             Some(last) => flight.carried <= last,
             // It is settled already. First hand-overs go in the order of the log.

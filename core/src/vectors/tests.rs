@@ -19,7 +19,9 @@ use crate::clock::Hlc;
 use crate::config::{Durability, Limits};
 use crate::digest::Print;
 use crate::draft::Draft;
-use crate::ids::{BatchId, Hash128, Incarnation, NodeId, Position, Sequence, SessionId, StoreId};
+use crate::ids::{
+    BatchId, DeadLetterId, Hash128, Incarnation, NodeId, Position, Sequence, SessionId, StoreId,
+};
 use crate::json::{self, Request, Settle as Said, Target, write};
 use crate::message::{Fields, Kind, Message};
 use crate::offer;
@@ -28,8 +30,9 @@ use crate::read::Read as Asked;
 use crate::receipts::{Bounds, Known, Receipt, Receipts};
 use crate::refusal::{Code, Refusal};
 use crate::seen::{Seen, Verdict};
-use crate::session::{Application, Flight, Peer, Role, Session};
+use crate::session::{Application, Flight, Letter, Peer, Role, Session};
 use crate::starts::Starts;
+use crate::store::DeadReason;
 use crate::tags::TagSet;
 use crate::time::{Instant, WallMs};
 use crate::topology::Record;
@@ -507,6 +510,17 @@ fn sessions() -> Vec<(&'static str, Session)> {
     let role = application(None, None, AckMode::Manual);
     let mut late = Session::new(id, role, next, repeats());
     late.first_event = Position::new(200);
+    let role = application(None, None, AckMode::Manual);
+    let mut refusing = Session::new(id, role, next, repeats());
+    let mut flight = Flight::new(WallMs(1_790_000_000_000));
+    flight.reject("no such terminal", DeadLetterId::default());
+    let silent = Flight::new(WallMs(1_790_000_000_000));
+    let reason = DeadReason::Unacknowledged;
+    let letter = Letter::new(DeadLetterId::new(7), reason, &message(Kind::Cmd), &silent);
+    refusing.letters.add(Position::new(240), letter.clone());
+    refusing.letters.replayed(Position::new(230), &letter, Position::new(310));
+    refusing.flights.insert(Position::new(250), flight);
+    refusing.known.insert(Position::new(310));
     let keys = Some(vec!["order:".into(), "é".into()]);
     let role = application(Some("aws,gcp"), keys, AckMode::Auto);
     vec![
@@ -514,6 +528,7 @@ fn sessions() -> Vec<(&'static str, Session)> {
         ("session.peer.conflated", conflated),
         ("session.application", named),
         ("session.application.late", late),
+        ("session.application.refusing", refusing),
         ("session.application.filtered", Session::new(id, role, next, repeats())),
     ]
 }

@@ -50,6 +50,7 @@ const DESCRIPTIONS: [(&str, bool, &str); 29] = [
     ("slipstream_conflated_total", true, "Deliveries left out for a newer value of their key."),
     ("slipstream_retransmits_total", true, "Second and later hand-overs."),
     ("slipstream_dead_letters", false, "Dead letters now held, by reason."),
+    ("slipstream_dead_letters_taken_back_total", true, "Dead letters acknowledged after all."),
     ("slipstream_rejected_total", true, "Frames of applications that were refused, by code."),
     ("slipstream_outbox_messages", false, "Messages that the session may still be owed."),
     ("slipstream_outbox_bytes", false, "Bytes of the log not yet looked at for the session."),
@@ -295,6 +296,7 @@ fn take_sessions(status: &Status, labels: &mut Labels) {
             "slipstream_messages_delivered_total",
             "slipstream_retransmits_total",
             "slipstream_conflated_total",
+            "slipstream_dead_letters_taken_back_total",
         ] {
             counter!(name, "session" => label()).absolute(0);
         }
@@ -319,6 +321,7 @@ fn take_counters(counters: &Counters, node: &str, labels: &mut Labels) {
         ("slipstream_messages_delivered_total", &counters.delivered),
         ("slipstream_retransmits_total", &counters.retransmits),
         ("slipstream_conflated_total", &counters.conflated),
+        ("slipstream_dead_letters_taken_back_total", &counters.taken_back),
     ] {
         let mut sums = HashMap::<String, u64>::new();
         for (session, count) in by_session {

@@ -7,7 +7,7 @@ use crate::harness::{
 use super::{dead_letters, nodes};
 
 /// The names that dashboards rely on; all of section 5 of the interfaces.
-const METRICS: [&str; 32] = [
+const METRICS: [&str; 33] = [
     "slipstream_active_connections",
     "slipstream_messages_processed_total",
     "slipstream_link_up",
@@ -22,6 +22,7 @@ const METRICS: [&str; 32] = [
     "slipstream_conflated_total",
     "slipstream_retransmits_total",
     "slipstream_dead_letters",
+    "slipstream_dead_letters_taken_back_total",
     "slipstream_rejected_total",
     "slipstream_outbox_messages",
     "slipstream_outbox_bytes",

@@ -81,6 +81,8 @@ counted! {
         Halted: "node halted",
         DeadLetter: "dead letter",
         DeadLetterReplayed: "dead letter replayed",
+        DeadLetterTakenBack: "dead letter acknowledged late",
+        DiedOfMessage: "application died of a message",
         Undelivered: "event handed on to nobody is a dead letter",
         UndeliveredReplayed: "event handed on to nobody offered again",
         Expired: "event expired",

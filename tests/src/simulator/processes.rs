@@ -409,6 +409,9 @@ impl World {
                 self.counts.sometimes(Sometimes::Undelivered);
             }
             Told::DeadLetter { .. } => self.counts.sometimes(Sometimes::DeadLetter),
+            Told::DeadLetterTakenBack { .. } => {
+                self.counts.sometimes(Sometimes::DeadLetterTakenBack);
+            }
             Told::StoreFull { .. } => self.counts.sometimes(Sometimes::StoreFull),
             Told::StoreHasRoom => self.counts.sometimes(Sometimes::StoreFullRecovered),
             Told::Conflating { .. } => self.counts.sometimes(Sometimes::OutboxAboveBound),

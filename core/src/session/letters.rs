@@ -1,0 +1,233 @@
+//! Dead letters of a session, by the delivery that each of them was: so an ACK that comes late
+//! finds its letter, also when that was replayed meanwhile (P12).
+//!
+//! What stays true: the last [`MAX_LETTERS`] letters are known, with the record of the session; of
+//! those before it is known that they are not. Nothing here is a letter that has been purged, taken
+//! back or replayed.
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{DeadLetterId, Hash128, Position};
+use crate::message::Message;
+use crate::store::DeadReason;
+
+use super::Flight;
+
+/// Letters that a session knows by their deliveries, about 12 bytes each in its record.
+const MAX_LETTERS: usize = 1024;
+/// Replays that it remembers.
+const MAX_REPLAYS: usize = 256;
+
+/// The letters of a session.
+#[derive(Debug, Default)]
+pub struct Letters {
+    known: BTreeMap<Position, Letter>,
+    /// Some of the deliveries up to here may be letters that are not known.
+    forgotten: Position,
+    replays: VecDeque<Replay>,
+}
+
+/// A dead letter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Letter {
+    /// Its number.
+    pub id: DeadLetterId,
+    /// Why it is one.
+    pub reason: DeadReason,
+    /// What it counts for against limits.
+    pub bytes: u64,
+    /// Of its `messageId`.
+    name: u64,
+    /// Whether the application had spoken of its last hand-over.
+    said: bool,
+    /// As [`Flight::carried`], by the link that is up; 0: by none.
+    carried: u64,
+}
+
+/// A letter that was handed over again as another delivery.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Replay {
+    was: Position,
+    is: Position,
+    name: u64,
+}
+
+/// As they are stored.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct LettersRecord {
+    known: Vec<LetterRecord>,
+    forgotten: Position,
+    replays: Vec<Replay>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct LetterRecord {
+    position: Position,
+    id: DeadLetterId,
+    reason: u8,
+    bytes: u64,
+    name: u64,
+    said: bool,
+}
+
+impl Letter {
+    /// The letter that a flight becomes.
+    pub fn new(id: DeadLetterId, reason: DeadReason, message: &Message, flight: &Flight) -> Self {
+        let carried = if flight.on_link { flight.carried } else { 0 };
+        let (name, said) = (name(message.id()), flight.word.is_said());
+        let bytes = (message.encoded().len() + 64) as u64;
+        Self { id, reason, bytes, name, said, carried }
+    }
+
+    /// Whether the application itself refused it: then no ACK takes it back.
+    pub fn is_refused(&self) -> bool {
+        self.reason == DeadReason::Rejected
+    }
+
+    /// Whether a cumulative acknowledgement may speak of it.
+    pub fn is_open(&self) -> bool {
+        !self.is_refused() && !self.said
+    }
+
+    /// When the link that is up carried it first.
+    pub fn carried(&self) -> Option<u64> {
+        (self.carried > 0).then_some(self.carried)
+    }
+}
+
+impl Letters {
+    /// A delivery has become a letter.
+    pub fn add(&mut self, position: Position, letter: Letter) {
+        self.known.insert(position, letter);
+        if self.known.len() > MAX_LETTERS
+            && let Some((first, _)) = self.known.pop_first()
+        {
+            self.forgotten = self.forgotten.max(first);
+        }
+    }
+
+    /// A letter could not leave: it is where it was.
+    pub fn restore(&mut self, position: Position, letter: Letter) {
+        self.replays.retain(|replay| replay.was != position);
+        self.add(position, letter);
+    }
+
+    /// The letter with this number leaves.
+    pub fn remove(&mut self, id: DeadLetterId) -> Option<(Position, Letter)> {
+        let position = self.known.iter().find(|(_, letter)| letter.id == id)?.0;
+        self.known.remove_entry(&position.clone())
+    }
+
+    /// A letter leaves, and is handed over again as the delivery `is`.
+    pub fn replayed(&mut self, was: Position, letter: &Letter, is: Position) {
+        self.replays.push_back(Replay { was, is, name: letter.name });
+        if self.replays.len() > MAX_REPLAYS {
+            self.replays.pop_front();
+        }
+    }
+
+    /// Where a delivery lies now: elsewhere, if it was replayed.
+    pub fn place(&self, mut delivery: Position) -> Position {
+        // A replay lies behind what it replays, so this comes to an end.
+        for Replay { was, is, .. } in &self.replays {
+            if *was == delivery {
+                delivery = *is;
+            }
+        }
+        delivery
+    }
+
+    /// The letter that a delivery has become.
+    pub fn of(&self, delivery: Position) -> Option<&Letter> {
+        self.known.get(&delivery)
+    }
+
+    /// The letter that a delivery has become: it leaves.
+    pub fn take(&mut self, delivery: Position) -> Option<Letter> {
+        self.known.remove(&delivery)
+    }
+
+    /// The delivery of this `messageId` that is a letter, or was replayed: one that is not refused
+    /// goes before.
+    pub fn named(&self, id: &str) -> Option<Position> {
+        let name = name(id);
+        let of_it = || self.known.iter().filter(|(_, letter)| letter.name == name);
+        let open = of_it().find(|(_, letter)| !letter.is_refused()).or_else(|| of_it().next());
+        let replayed = || self.replays.iter().rev().find(|replay| replay.name == name);
+        open.map(|(position, _)| *position).or_else(|| replayed().map(|replay| replay.was))
+    }
+
+    /// The letters up to a delivery that its link had begun to carry before `last`, and that of the
+    /// delivery itself, where they had no word of their own.
+    pub fn carried_before(&self, delivery: Position, last: Option<u64>) -> Vec<Position> {
+        let before = |letter: &Letter| letter.carried().is_some_and(|at| Some(at) <= last);
+        let letters = self.known.range(..=delivery);
+        let open = letters.filter(|(position, letter)| {
+            letter.is_open() && (**position == delivery || before(letter))
+        });
+        open.map(|(position, _)| *position).collect()
+    }
+
+    /// How many are known.
+    pub fn count(&self) -> usize {
+        self.known.len()
+    }
+
+    /// Whether this delivery may be one that is not known.
+    pub fn may_have_forgotten(&self, delivery: Position) -> bool {
+        delivery <= self.forgotten
+    }
+
+    /// There are letters that nothing is known of.
+    pub fn forget_upto(&mut self, head: Position) {
+        if self.forgotten == Position::default() {
+            self.forgotten = head;
+        }
+    }
+
+    /// The link is gone.
+    pub fn disconnected(&mut self) {
+        self.known.values_mut().for_each(|letter| letter.carried = 0);
+    }
+
+    /// For the store; `None`: there is nothing to say. What was replayed and is settled up to
+    /// `cursor` is over.
+    pub(super) fn record(&self, cursor: Position) -> Option<LettersRecord> {
+        let known = self.known.iter().map(|(position, letter)| LetterRecord {
+            position: *position,
+            id: letter.id,
+            reason: DeadReason::ALL.iter().position(|it| *it == letter.reason).unwrap_or(0) as u8,
+            bytes: letter.bytes,
+            name: letter.name,
+            said: letter.said,
+        });
+        let replays = self.replays.iter().filter(|replay| replay.is > cursor).copied();
+        let (known, replays): (Vec<_>, Vec<_>) = (known.collect(), replays.collect());
+        let is_empty = known.is_empty() && replays.is_empty();
+        let forgotten = self.forgotten;
+        (!is_empty || forgotten > Position::default()).then_some(LettersRecord {
+            known,
+            forgotten,
+            replays,
+        })
+    }
+
+    /// What was stored.
+    pub(super) fn recover(record: LettersRecord) -> Self {
+        let letter = |record: LetterRecord| {
+            let LetterRecord { position, id, reason, bytes, name, said } = record;
+            let reason = *DeadReason::ALL.get(usize::from(reason))?;
+            Some((position, Letter { id, reason, bytes, name, said, carried: 0 }))
+        };
+        let known = record.known.into_iter().filter_map(letter).collect();
+        Self { known, forgotten: record.forgotten, replays: record.replays.into() }
+    }
+}
+
+fn name(id: &str) -> u64 {
+    let Hash128(hash) = Hash128::of(&[id.as_bytes()]);
+    hash.iter().take(8).fold(0, |name, byte| name << 8 | u64::from(*byte))
+}
