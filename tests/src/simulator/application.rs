@@ -15,6 +15,7 @@ use slipstream_core::wire::{
 use super::ledger::{Publish, PublishNo};
 use super::network::ConnId;
 use super::plan::Micros;
+use super::random::Random;
 
 /// How an application treats what it is handed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +30,34 @@ pub enum Consumer {
     Fickle,
     /// Stops reading now and then.
     Lazy,
+    /// Acknowledges many at once, and refuses some between them; or says nothing of them.
+    Cumulative,
+    /// Dies of some messages, each time that it is handed one.
+    Mortal,
 }
+
+impl Consumer {
+    /// What some applications of some seeds do instead of what was drawn for them. It is drawn
+    /// apart, so that the other seeds stay what they were.
+    pub fn habit(seed: u64, app: usize, is_named: bool) -> Option<Self> {
+        let has_habits = Random::new(seed ^ HABITS).chance(400);
+        let mut random = Random::new(seed ^ HABITS ^ ((app as u64 + 1) << 32));
+        if !has_habits || !random.chance(500) {
+            return None;
+        }
+        // Who has no name would be handed what it dies of for ever.
+        let mortal = random.chance(400) && is_named;
+        Some(if mortal { Self::Mortal } else { Self::Cumulative })
+    }
+
+    /// Whether it dies of the message with this id.
+    pub fn dies_of(self, id: &str) -> bool {
+        self == Self::Mortal && id.bytes().map(u64::from).sum::<u64>() % 23 == 0
+    }
+}
+
+/// What applications do that settle many deliveries at once, or die of them, is drawn apart.
+const HABITS: u64 = 0x5e77_1e5a_11d0_0dad;
 
 /// An application.
 #[derive(Debug)]

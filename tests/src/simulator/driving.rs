@@ -30,6 +30,7 @@ impl World {
             };
             let index = self.apps.len();
             let named = self.random.chance(750);
+            let habit = Consumer::habit(self.plan.seed, index, named);
             let some_keys = self.random.chance(200);
             let some_tags = self.random.chance(250);
             let app = App {
@@ -41,8 +42,8 @@ impl World {
                 keys: some_keys.then(|| vec!["k1", "k2"]),
                 conflate: self.plan.conflates(index),
                 only_new: self.random.chance(if named { 150 } else { 700 }),
-                manual: self.random.chance(if named { 900 } else { 300 }),
-                consumer,
+                manual: self.random.chance(if named { 900 } else { 300 }) || habit.is_some(),
+                consumer: habit.unwrap_or(consumer),
                 publishes: self.random.chance(200),
                 ..App::blank(index, site)
             };
@@ -240,6 +241,11 @@ impl World {
         if !self.apps[index].manual {
             return;
         }
+        if self.apps[index].consumer.dies_of(&delivery.id) {
+            self.counts.sometimes(Sometimes::DiedOfMessage);
+            self.cut(conn);
+            return;
+        }
         let delivery = delivery.delivery;
         let latency = self.random.below(2_000);
         let chaos = !self.healed;
@@ -248,7 +254,7 @@ impl World {
             Consumer::Prompt | Consumer::Lazy if self.random.chance(100) => {
                 (latency, Said::Ack { delivery, upto: true })
             }
-            Consumer::Prompt => (latency, Said::Ack { delivery, upto: false }),
+            Consumer::Prompt | Consumer::Mortal => (latency, Said::Ack { delivery, upto: false }),
             Consumer::Lazy => {
                 if chaos && self.random.chance(30) {
                     self.set_paused(conn, 1, true);
@@ -258,6 +264,16 @@ impl World {
                 (latency, Said::Ack { delivery, upto: false })
             }
             Consumer::Slow(after) => (after, Said::Ack { delivery, upto: false }),
+            Consumer::Cumulative => {
+                let after = latency + self.random.pick(&[0, 0, 50_000, 300_000]);
+                match self.random.below(12) {
+                    0 => (after, Said::Nack { delivery, retry: false }),
+                    1 | 2 => (after, Said::Nack { delivery, retry: true }),
+                    3 => (after, Said::Ack { delivery, upto: false }),
+                    4..=7 => return,
+                    _ => (after, Said::Ack { delivery, upto: true }),
+                }
+            }
             Consumer::Fickle => match self.random.below(10) {
                 0 => (latency, Said::Nack { delivery, retry: false }),
                 1..=3 => (latency, Said::Nack { delivery, retry: true }),

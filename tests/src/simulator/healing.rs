@@ -78,9 +78,10 @@ impl World {
         }
         for app in 0..self.apps.len() {
             match self.apps[app].consumer {
-                // Who never acknowledges goes on so: the others must not feel it.
-                Consumer::Mute | Consumer::Prompt => {}
-                Consumer::Slow(_) | Consumer::Fickle | Consumer::Lazy => {
+                // Who never acknowledges goes on so: the others must not feel it. And what an
+                // application dies of must come to an end.
+                Consumer::Mute | Consumer::Prompt | Consumer::Mortal => {}
+                Consumer::Slow(_) | Consumer::Fickle | Consumer::Cumulative | Consumer::Lazy => {
                     self.apps[app].consumer = Consumer::Prompt;
                 }
             }

@@ -25,6 +25,8 @@ pub struct Rule {
 struct Deliveries {
     handed: HashSet<u64>,
     acknowledged: HashSet<u64>,
+    /// Refused, and not seen again since: no cumulative ACK speaks of them.
+    refused: HashSet<u64>,
 }
 
 impl Invariant for Rule {
@@ -39,11 +41,19 @@ impl Invariant for Rule {
             }
             Fact::AppSaid { app, said: Said::Ack { delivery, upto } } => {
                 let deliveries = self.apps.entry(*app).or_default();
-                deliveries.acknowledged.insert(*delivery);
                 if *upto {
-                    let below = deliveries.handed.iter().filter(|handed| *handed <= delivery);
-                    deliveries.acknowledged.extend(below.copied());
+                    let Deliveries { handed, refused, .. } = deliveries;
+                    let below = handed.iter().filter(|handed| *handed <= delivery);
+                    deliveries.acknowledged.extend(below.filter(|it| !refused.contains(it)));
+                } else {
+                    deliveries.acknowledged.insert(*delivery);
                 }
+            }
+            Fact::AppSaid { app, said: Said::Nack { delivery, .. } } => {
+                self.apps.entry(*app).or_default().refused.insert(*delivery);
+            }
+            Fact::AppHeard { app, item: Item::Delivery(delivery) } => {
+                self.apps.entry(*app).or_default().refused.remove(&delivery.delivery);
             }
             Fact::Durable { site, batch } => {
                 for record in &batch.sessions {

@@ -20,6 +20,8 @@ struct Handed {
     /// How often each message, and as which delivery.
     messages: HashMap<MessageNo, u32>,
     deliveries: HashMap<u64, MessageNo>,
+    /// Refused since they were handed over last: no cumulative ACK speaks of them.
+    refused: HashSet<u64>,
     /// Acknowledged, and not in a batch yet.
     acknowledged: Vec<MessageNo>,
     /// In the batch that is on its way.
@@ -43,10 +45,16 @@ impl Invariant for Rule {
             } if view.apps[*app].link == Some(*conn) => {
                 return self.handed(*app, delivery, view);
             }
-            // A cumulative ACK is sure to speak of the delivery that it names.
-            Fact::HeardFromApp { app, said: Said::Ack { delivery, .. } } => {
+            // A cumulative ACK is sure to speak of the delivery that it names, unless that has had
+            // a word of its own.
+            Fact::HeardFromApp { app, said: Said::Ack { delivery, upto } } => {
                 let handed = self.apps.entry(*app).or_default();
-                handed.acknowledged.extend(handed.deliveries.get(delivery));
+                if !upto || !handed.refused.contains(delivery) {
+                    handed.acknowledged.extend(handed.deliveries.get(delivery));
+                }
+            }
+            Fact::HeardFromApp { app, said: Said::Nack { delivery, .. } } => {
+                self.apps.entry(*app).or_default().refused.insert(*delivery);
             }
             Fact::Sealed { site, batch } => {
                 for (app, handed) in self.at(*site, view) {
@@ -105,6 +113,7 @@ impl Rule {
         let times = handed.messages.entry(number).or_default();
         *times += 1;
         handed.deliveries.insert(delivery.delivery, number);
+        handed.refused.remove(&delivery.delivery);
         let name = view.apps[app].name();
         if handed.replayed.contains(&number) {
             return Ok(());
