@@ -12,10 +12,13 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{Counts, Fault, INVARIANTS, Outcome, Plan, Sometimes, run, run_in_words};
+use super::{Counts, Depth, Fault, INVARIANTS, Outcome, Plan, Sometimes, run, run_in_words};
 
 /// Runs seeds of the simulator: each is a mesh of nodes on virtual time, its faults, and its
-/// traffic, and is run twice. Ends with 1 if a rule was broken.
+/// traffic. Ends with 1 if a rule was broken.
+///
+/// One seed in ten is run twice, to compare the traces; with --seed, --replay and --complete all
+/// are.
 #[derive(Debug, Parser)]
 #[command(
     name = "simulate",
@@ -50,9 +53,17 @@ struct Arguments {
     /// Stop at the first failure
     #[arg(long)]
     fail_fast: bool,
-    /// End with 1 as well if a fault or a sometimes-event never happened
+    /// Run each seed twice, and end with 1 as well if a fault or a sometimes-event never happened
     #[arg(long)]
     complete: bool,
+}
+
+impl Arguments {
+    /// How thoroughly a seed is run.
+    fn depth(&self, seed: u64) -> Depth {
+        let all = self.complete || self.seed.is_some() || self.replay.is_some();
+        if all { Depth::Thorough } else { Depth::of(seed) }
+    }
 }
 
 /// What all seeds have seen so far.
@@ -60,6 +71,8 @@ struct Arguments {
 struct Total {
     counts: Counts,
     virtual_micros: u64,
+    /// Runs of them: a seed may be run twice.
+    runs: u64,
     failed: Vec<u64>,
 }
 
@@ -90,7 +103,7 @@ fn one(seed: u64, trace: Option<&Path>) -> ExitCode {
         return ExitCode::FAILURE;
     }
     let started = Instant::now();
-    let outcome = run(seed);
+    let outcome = run(seed, Depth::Thorough);
     if let Some(failure) = &outcome.failure {
         println!("{failure}");
         return ExitCode::FAILURE;
@@ -98,7 +111,7 @@ fn one(seed: u64, trace: Option<&Path>) -> ExitCode {
     summary(&outcome.counts);
     let virtual_time = outcome.virtual_time as f64 / 1e6;
     println!(
-        "seed {seed} holds: {virtual_time:.0} s of virtual time, twice, in {:.3} s; trace {:016x}",
+        "seed {seed} holds: {virtual_time:.0} s of virtual time, run twice, in {:.3} s; trace {:016x}",
         started.elapsed().as_secs_f64(),
         outcome.hash
     );
@@ -129,7 +142,7 @@ fn many(arguments: &Arguments, seeds: &[u64]) -> ExitCode {
         for _ in 0..arguments.jobs.max(1) {
             scope.spawn(|| {
                 while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
-                    let outcome = run(*seed);
+                    let outcome = run(*seed, arguments.depth(*seed));
                     let stop = outcome.failure.is_some() && arguments.fail_fast;
                     note(arguments, *seed, &outcome, &total, &bar);
                     if stop {
@@ -153,7 +166,9 @@ fn note(
 ) {
     let mut total = total.lock().expect("no worker panics");
     total.counts.add(&outcome.counts);
-    total.virtual_micros += 2 * outcome.virtual_time;
+    let runs = arguments.depth(seed).runs();
+    total.virtual_micros += runs * outcome.virtual_time;
+    total.runs += runs;
     if let Some(failure) = &outcome.failure {
         total.failed.push(seed);
         bar.suspend(|| println!("seed {seed}: {failure}"));
@@ -183,8 +198,9 @@ fn report(arguments: &Arguments, total: &Total, seeds: usize, took: Duration) ->
     let seconds = took.as_secs_f64();
     let virtual_seconds = total.virtual_micros as f64 / 1e6;
     println!(
-        "{seeds} seeds, each twice, in {seconds:.1} s with {} jobs: {:.1} seeds a second, {:.0} \
+        "{seeds} seeds in {} runs, {seconds:.1} s with {} jobs: {:.1} seeds a second, {:.0} \
          virtual seconds a second and job",
+        total.runs,
         arguments.jobs,
         seeds as f64 / seconds,
         virtual_seconds / seconds / arguments.jobs.max(1) as f64,

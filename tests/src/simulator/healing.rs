@@ -3,14 +3,15 @@
 use slipstream_core::admin::{AdminRequest, SessionStatus, Status};
 use slipstream_core::ids::DeadLetterId;
 
+use super::Depth;
 use super::application::Consumer;
 use super::plan::SECOND;
 use super::world::World;
 
 /// How long the mesh may take to settle.
 const PATIENCE: u64 = 400;
-/// How long it is looked at whether a settled mesh is quiet.
-const QUIET: u64 = 10;
+/// How long it is looked at whether a settled mesh is quiet, by the depth of the run.
+const QUIET: (u64, u64) = (3, 10);
 /// Dead letters that the operator looks at in one go.
 const PURGED_AT_ONCE: usize = 100;
 
@@ -25,13 +26,13 @@ impl World {
         self.mend();
         let mut settled = 0;
         let mut owed = String::new();
-        for _ in 0..PATIENCE / 2 {
+        for _ in 0..PATIENCE {
             self.statuses.clear();
             for site in 0..self.sites.len() {
                 self.ask(site, AdminRequest::Status);
                 self.make_room(site);
             }
-            self.run_until(self.now + 2 * SECOND);
+            self.run_until(self.now + SECOND);
             if self.failure.is_some() {
                 return;
             }
@@ -49,7 +50,11 @@ impl World {
             return;
         }
         let sent = self.counts.volume.get("messages sent").copied();
-        self.run_until(self.now + QUIET * SECOND);
+        let quiet = match self.depth {
+            Depth::Quick => QUIET.0,
+            Depth::Thorough => QUIET.1,
+        };
+        self.run_until(self.now + quiet * SECOND);
         if self.failure.is_none() && self.counts.volume.get("messages sent").copied() != sent {
             let what = "a mesh that has settled goes on sending messages".into();
             self.fail("P13 no livelock", what, Vec::new());

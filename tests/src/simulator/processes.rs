@@ -7,6 +7,7 @@ use slipstream_core::event::Event as Told;
 use slipstream_core::ids::LinkId;
 use slipstream_core::io::{Input, Output};
 
+use super::Depth;
 use super::application::Said;
 use super::counts::{Fault, Sometimes};
 use super::facts::Fact;
@@ -71,12 +72,12 @@ impl World {
             wall: site.clock.read(now),
         };
         // A recovery that ends before it has done anything must leave nothing behind.
-        let mut interrupted = Node::new(site.config.clone(), recovered.clone(), seed, reading);
+        let first = (self.depth == Depth::Thorough).then(|| {
+            let mut node = Node::new(site.config.clone(), recovered.clone(), seed, reading);
+            let outputs = std::iter::from_fn(|| node.poll_output());
+            outputs.map(|output| format!("{output:?}")).collect::<Vec<_>>()
+        });
         let node = Node::new(site.config.clone(), recovered, seed, reading);
-        let mut first = Vec::new();
-        while let Some(output) = interrupted.poll_output() {
-            first.push(format!("{output:?}"));
-        }
         site.process = Some(Process {
             node,
             started: now,
@@ -93,7 +94,7 @@ impl World {
         self.say(|world| {
             format!("{} starts, life {}", world.names[index], { world.sites[index].life })
         });
-        self.recover(index, &first);
+        self.recover(index, first.as_deref());
         for app in 0..self.apps.len() {
             if self.apps[app].site == index {
                 let after = self.random.below(300_000);
@@ -112,17 +113,20 @@ impl World {
         }
     }
 
-    /// The first outputs of a start: they must be those of the recovery that was interrupted.
-    fn recover(&mut self, index: usize, first: &[String]) {
+    /// The first outputs of a start: they must be those of the recovery that was interrupted, if
+    /// one was made.
+    fn recover(&mut self, index: usize, first: Option<&[String]>) {
         let mut outputs = Vec::new();
         if let Some(process) = &mut self.sites[index].process {
             while let Some(output) = process.node.poll_output() {
                 outputs.push(output);
             }
         }
-        let same = outputs.len() == first.len()
-            && outputs.iter().zip(first).all(|(output, before)| format!("{output:?}") == *before);
-        if !same {
+        let is_same = |first: &[String]| {
+            let now = outputs.iter().map(|output| format!("{output:?}"));
+            now.eq(first.iter().cloned())
+        };
+        if !first.is_none_or(is_same) {
             let what = "a start on the same store does something else".into();
             self.fail("P1 recovery is idempotent", what, vec![self.names[index].clone()]);
         }
@@ -245,8 +249,9 @@ impl World {
             }
         }
         // What comes on a link that it has closed it does not look at.
-        let closed = process.closed.clone();
-        for (_, app, what) in said.iter().filter(|(link, ..)| !closed.contains(link)) {
+        let mut said = said;
+        said.retain(|(link, ..)| !process.closed.contains(link));
+        for (_, app, what) in &said {
             self.tell(&Fact::HeardFromApp { app: *app, said: what });
         }
         let torn = match self.plan.mean(Fault::KillBetweenOutputs) {

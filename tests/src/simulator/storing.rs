@@ -81,12 +81,10 @@ impl World {
 
     /// A batch becomes durable.
     pub fn commit(&mut self, index: usize, batch: &Batch) {
-        let before = self.sites[index].disk.durable.usage();
-        self.sites[index].disk.durable.commit(batch);
-        let after = self.sites[index].disk.durable.usage();
-        if after.forgotten_total + after.dropped_total
-            > before.forgotten_total + before.dropped_total
-        {
+        let store = &mut self.sites[index].disk.durable;
+        let before = store.given_up();
+        store.commit(batch);
+        if store.given_up() > before {
             self.counts.sometimes(Sometimes::Forgotten);
         }
         let deleted = &self.sites[index].disk.durable.deleted;

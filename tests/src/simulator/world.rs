@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use slipstream_core::admin::Status;
 
-use super::Failure;
 use super::application::App;
 use super::counts::{Counts, Fault};
 use super::facts::{Fact, View};
@@ -16,6 +15,7 @@ use super::plan::{Micros, Plan, SECOND, node_name};
 use super::random::Random;
 use super::site::Site;
 use super::trace::Trace;
+use super::{Depth, Failure};
 
 /// Events at one moment above which nothing moves on: a livelock of the world itself.
 const EVENTS_AT_ONCE: u32 = 200_000;
@@ -75,6 +75,8 @@ pub enum Over {
 pub struct World {
     /// What the seed has drawn.
     pub plan: Plan,
+    /// How thorough the run is.
+    pub depth: Depth,
     /// The time.
     pub now: Micros,
     /// Chance.
@@ -108,15 +110,17 @@ pub struct World {
     /// When the last fault of each kind was injected.
     pub last_faults: BTreeMap<Fault, Micros>,
     invariants: Invariants,
-    queue: BTreeMap<(Micros, u64), Event>,
+    /// What is arranged. Boxed: entries of the tree move at each insertion.
+    queue: BTreeMap<(Micros, u64), Box<Event>>,
     order: u64,
     events_now: (Micros, u32),
 }
 
 impl World {
     /// The world of this plan, at its beginning.
-    pub fn new(plan: Plan, in_words: bool) -> Self {
+    pub fn new(plan: Plan, depth: Depth, in_words: bool) -> Self {
         let mut world = Self {
+            depth,
             now: 0,
             random: Random::new(plan.seed ^ 0x0005_1195_74ea_0000),
             sites: Vec::new(),
@@ -156,7 +160,7 @@ impl World {
     /// Arranges an event so long from now.
     pub fn at(&mut self, after: Micros, event: Event) {
         self.order += 1;
-        self.queue.insert((self.now + after, self.order), event);
+        self.queue.insert((self.now + after, self.order), Box::new(event));
     }
 
     /// Lets everything happen up to a time, or to the first failure.
@@ -175,7 +179,7 @@ impl World {
                 self.fail("no livelock", "the time stands still".into(), Vec::new());
                 return;
             }
-            self.happen(event);
+            self.happen(*event);
         }
         self.now = self.now.max(end);
     }

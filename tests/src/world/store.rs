@@ -1,6 +1,7 @@
 //! A store in memory that keeps the contract of [`slipstream_core::store`], by the plainest means.
 
 use std::collections::BTreeMap;
+use std::ops::Bound::{Excluded, Included};
 
 use slipstream_core::clock::Hlc;
 use slipstream_core::copies;
@@ -39,7 +40,13 @@ pub struct MemoryStore {
     last_position: Position,
     /// Bytes of rows and dead letters.
     bytes: u64,
+    /// Rows that nobody needs any more, with their sizes.
+    history: BTreeMap<Position, u64>,
     history_bytes: u64,
+    /// Rows that are no longer the newest of their key, since `history` was last brought up to date.
+    replaced: Vec<Position>,
+    /// Up to where events, and superseded state, were settled with the last batch.
+    floors: (Position, Position),
     dropped: u64,
     forgotten_events: u64,
     /// Rows deleted by the last commit.
@@ -70,7 +77,10 @@ impl MemoryStore {
             last_dead_letter: DeadLetterId::default(),
             last_position: Position::default(),
             bytes: 0,
+            history: BTreeMap::new(),
             history_bytes: 0,
+            replaced: Vec::new(),
+            floors: Default::default(),
             dropped: 0,
             forgotten_events: 0,
             deleted: Vec::new(),
@@ -83,7 +93,7 @@ impl MemoryStore {
     pub fn commit(&mut self, batch: &Batch) {
         for row in &batch.rows {
             if let Some(key) = row.key_hash {
-                self.latest.insert(key, row.position);
+                self.replaced.extend(self.latest.insert(key, row.position));
             }
             self.last_position = row.position;
             self.bytes += row.size() as u64;
@@ -139,23 +149,23 @@ impl MemoryStore {
     fn forget(&mut self, batch: &Batch) {
         self.deleted.clear();
         if self.keeps_everything {
+            self.replaced.clear();
             return;
         }
         self.forget_tombstones(batch);
-        let newest = |row: &Row| {
-            row.key_hash.is_some_and(|key| self.latest.get(&key) == Some(&row.position))
+        self.settle_history(batch);
+        if self.history_bytes <= batch.history_max_bytes {
+            return;
+        }
+        let is_unexpired = |row: &Row| {
+            let is_event = row.key_hash.is_none() && row.only.is_none();
+            is_event && !row.message.is_expired(batch.wall)
         };
-        let state_floor = batch.state_floor.max(batch.floor);
-        let settled = self.rows.range(..=state_floor).map(|(_, row)| row);
-        let history: Vec<(Position, u64, bool)> = settled
-            .filter(|row| !newest(row) && (row.key_hash.is_some() || row.position <= batch.floor))
-            .map(|row| {
-                let is_event = row.key_hash.is_none() && row.only.is_none();
-                let unexpired = is_event && !row.message.is_expired(batch.wall);
-                (row.position, row.size() as u64, unexpired)
-            })
+        let history: Vec<(Position, u64, bool)> = self
+            .history
+            .iter()
+            .map(|(position, size)| (*position, *size, is_unexpired(&self.rows[position])))
             .collect();
-        self.history_bytes = history.iter().map(|(_, size, _)| size).sum();
         for events in [false, true] {
             for (position, size, unexpired) in &history {
                 if self.history_bytes <= batch.history_max_bytes {
@@ -166,9 +176,41 @@ impl MemoryStore {
                     let copy = gone.and_then(|row| row.copy);
                     self.copies.extend(copy.map(|copy| (*position, copy.content)));
                     self.deleted.push(*position);
+                    self.history.remove(position);
                     self.history_bytes -= size;
                     self.bytes -= size;
                     *(if events { &mut self.forgotten_events } else { &mut self.dropped }) += 1;
+                }
+            }
+        }
+    }
+
+    /// Brings the index of history up to date: what was newest before this batch, and what lies
+    /// between the floors of the last batch and those of this one.
+    fn settle_history(&mut self, batch: &Batch) {
+        let floor = batch.floor;
+        let state_floor = batch.state_floor.max(floor);
+        let (last_floor, last_state_floor) = self.floors;
+        self.floors = (floor, state_floor);
+        let candidates: Vec<Position> = if floor < last_floor || state_floor < last_state_floor {
+            // Somebody needs again what was settled: begin anew.
+            (self.history, self.history_bytes) = (BTreeMap::new(), 0);
+            self.replaced.clear();
+            self.rows.range(..=state_floor).map(|(position, _)| *position).collect()
+        } else {
+            let new = (Excluded(last_floor), Included(state_floor));
+            let passed = self.rows.range(new).map(|(position, _)| *position);
+            passed.chain(self.replaced.drain(..)).collect()
+        };
+        for position in candidates {
+            let Some(row) = self.rows.get(&position) else { continue };
+            let is_state = row.key_hash.is_some();
+            let newest = row.key_hash.and_then(|key| self.latest.get(&key));
+            let is_settled = position <= if is_state { state_floor } else { floor };
+            if is_settled && newest != Some(&position) {
+                let size = row.size() as u64;
+                if self.history.insert(position, size).is_none() {
+                    self.history_bytes += size;
                 }
             }
         }
@@ -264,6 +306,11 @@ impl MemoryStore {
             tombstones: self.tombstones(),
             ..Usage::default()
         }
+    }
+
+    /// Rows given up so far: history, and events nobody needed any more.
+    pub fn given_up(&self) -> u64 {
+        self.dropped + self.forgotten_events
     }
 
     fn tombstones(&self) -> u64 {
