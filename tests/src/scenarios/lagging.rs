@@ -98,7 +98,6 @@ pub fn away_for_three_hundred_thousand_updates(binary: &str) {
     println!(
         "{missed:?}: {most} rows at most, {kept} at the end in {bytes} bytes, back in {took:?}"
     );
-    assert!(took < Duration::from_secs(20), "{took:?} until everybody was up to date");
 
     let deliveries = pi.stop();
     let events = deliveries.iter().filter(|delivery| delivery.id.starts_with("e-")).count();

@@ -511,13 +511,18 @@ fn tags_say_who_is_handed_what_and_commands_end() {
             assert_eq!((deleted.kind(), deleted.key()), ("DK", &*key("a")));
             let millisecond = std::time::Duration::from_millis(1);
             publish(Publication::command(key("d"), "1").with_ttl(millisecond).to(["nobody"])).await;
-
+            // Whoever comes before that millisecond is over is handed it; then nobody is.
             let nobody = filter("nobody").replay(Replay::All);
-            let mut late = soon(client.subscribe(nobody)).await.expect("it connects");
-            assert!(
-                matches!(soon(late.next_event()).await, Some(Ok(SubscriptionEvent::Synced))),
-                "it has expired"
-            );
+            let expired = async {
+                loop {
+                    let mut late = client.subscribe(nobody.clone()).await.expect("it connects");
+                    match late.next_event().await.expect("it goes on").expect("a replay") {
+                        SubscriptionEvent::Synced => break,
+                        SubscriptionEvent::Delivery(early) => assert_eq!(early.key(), key("d")),
+                    }
+                }
+            };
+            soon(expired).await;
         }
         soon(site.node.shutdown()).await;
     });
@@ -533,18 +538,22 @@ fn what_is_refused_for_now_says_so_and_passes_later() {
         let options = Options { listen, ..Options::new(config, data.path()) };
         let node = soon(Node::start(options)).await.expect("the node starts");
         let mut pending = Vec::new();
-        for number in 0..20 {
+        // Fewer than end a connection, and more than pass in the time that the test may take.
+        for number in 0..90 {
             pending.push(soon(node.send(set("k", &number.to_string()))).await.expect("it is sent"));
         }
-        let mut refusals = Vec::new();
+        let (mut receipts, mut refusals) = (0, Vec::new());
         for receipt in pending {
             match soon(receipt).await {
-                Ok(_) => assert!(refusals.is_empty(), "the first second's worth passes"),
+                Ok(_) => {
+                    assert!(receipts >= 5 || refusals.is_empty(), "a second's worth passes first");
+                    receipts += 1;
+                }
                 Err(PublishError::Refused(refused)) => refusals.push(refused),
                 Err(other) => panic!("{other}"),
             }
         }
-        let last = refusals.last().expect("twenty at once are too many");
+        let last = refusals.last().expect("ninety at once are too many");
         assert_eq!((&*last.code, last.retryable), ("RATE_LIMITED", true));
         let wait = last.retry_after.expect("it is known when");
         assert!(wait <= std::time::Duration::from_secs(1), "{wait:?}");
