@@ -413,9 +413,8 @@ impl Node {
 
     /// Ends a link from this side, or takes note that it has ended.
     pub(super) fn finish(&mut self, link: Link, close: Option<Close>, reason: &str) {
-        let reason = close
-            .as_ref()
-            .map_or(reason.into(), |close| format!("{} {}", close.code.number(), close.reason));
+        let said = |close: &Close| format!("{} {}", close.code.number(), close.reason);
+        let reason = close.as_ref().map_or(reason.into(), said);
         let slowest = close.as_ref().is_some_and(|close| close.code == CloseCode::Duplicate);
         self.note_lost(&link, close.as_ref().is_none_or(|it| it.code != CloseCode::GoingAway));
         if let Some(close) = close {
