@@ -7,19 +7,21 @@ use alloc::format;
 use alloc::string::ToString;
 use alloc::vec;
 use alloc::vec::Vec;
-
+use core::fmt;
 use core::time::Duration;
 
 use crate::config::Durability;
 use crate::ids::Position;
 use crate::io::Frame;
+use crate::json::number::whole;
 use crate::message::Kind;
 use crate::read::Read as Asked;
 use crate::tags;
 use crate::value::NO_VALUE;
 use crate::wire::{PROTOCOL_VERSION, Publish, Read, Settle, Welcome};
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use serde::de::{Error, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use super::answer::{Outcome, Refused, Value};
@@ -126,55 +128,116 @@ fn text_frame(frame: &impl Serialize) -> Frame {
     Frame::Text(serde_json::to_vec(frame).expect("no map, and writing to memory").into())
 }
 
-/// Every field of every frame of a node: one pass over the text, whatever it is.
+/// Every field of every frame of a node: one pass over the text, whatever it is. What is `null` is
+/// as good as left out, but the value; a whole number is one however it is written.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Any<'a> {
     #[serde(rename = "type", borrow)]
     kind: Cow<'a, str>,
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "text")]
     message_id: Cow<'a, str>,
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "text")]
     key: Cow<'a, str>,
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "as_written")]
     value: Option<&'a RawValue>,
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "text")]
     origin_instance_id: Cow<'a, str>,
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "or_default")]
     message_path: Vec<Cow<'a, str>>,
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "or_default")]
     targeted_tags: Vec<Cow<'a, str>>,
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "text")]
     version: Cow<'a, str>,
+    #[serde(deserialize_with = "number")]
     delivery_id: u64,
+    #[serde(deserialize_with = "number")]
     redelivery: u32,
+    #[serde(deserialize_with = "number")]
     conflated: u64,
+    #[serde(deserialize_with = "or_default")]
     duplicate: bool,
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "text")]
     level: Cow<'a, str>,
     #[serde(borrow)]
     re: Option<Cow<'a, str>>,
+    #[serde(deserialize_with = "number")]
     frame: u64,
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "text")]
     code: Cow<'a, str>,
+    #[serde(deserialize_with = "or_default")]
     retryable: bool,
+    #[serde(deserialize_with = "number")]
     retry_after_ms: u64,
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "text")]
     message: Cow<'a, str>,
     #[serde(borrow)]
     path: Option<Cow<'a, str>>,
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "text")]
     instance_id: Cow<'a, str>,
     #[serde(borrow)]
     client: Option<Cow<'a, str>>,
+    #[serde(deserialize_with = "or_default")]
     resumed: bool,
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "or_default")]
     tags: Vec<Cow<'a, str>>,
+    #[serde(deserialize_with = "number")]
     window: u32,
+    #[serde(deserialize_with = "number")]
     max_message_bytes: u64,
     /// Of a result.
     #[serde(borrow, rename = "kind")]
     of_kind: Option<Cow<'a, str>>,
+}
+
+fn or_default<'de, D: Deserializer<'de>, T>(json: D) -> Result<T, D::Error>
+where
+    T: Deserialize<'de> + Default,
+{
+    Option::deserialize(json).map(Option::unwrap_or_default)
+}
+
+/// A value that is `null` is there.
+fn as_written<'de, D: Deserializer<'de>>(json: D) -> Result<Option<&'de RawValue>, D::Error> {
+    Deserialize::deserialize(json).map(Some)
+}
+
+fn number<'de, D: Deserializer<'de>, T: TryFrom<u64>>(json: D) -> Result<T, D::Error> {
+    let written = <&RawValue>::deserialize(json)?.get();
+    let number = if written == "null" { Some(0) } else { whole(written) };
+    let number = number.and_then(|number| number.try_into().ok());
+    number.ok_or_else(|| D::Error::custom("a number is not a whole one in its range"))
+}
+
+fn text<'de, D: Deserializer<'de>>(json: D) -> Result<Cow<'de, str>, D::Error> {
+    json.deserialize_option(TextVisitor)
+}
+
+/// Text that is borrowed where it holds nothing that is escaped.
+struct TextVisitor;
+
+impl<'de> Visitor<'de> for TextVisitor {
+    type Value = Cow<'de, str>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string or null")
+    }
+
+    fn visit_none<E>(self) -> Result<Cow<'de, str>, E> {
+        Ok(Cow::Borrowed(""))
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, json: D) -> Result<Cow<'de, str>, D::Error> {
+        json.deserialize_str(self)
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Cow<'de, str>, E> {
+        Ok(Cow::Borrowed(text))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Cow<'de, str>, E> {
+        Ok(Cow::Owned(text.to_owned()))
+    }
 }
 
 fn parse(text: &Bytes) -> Result<Any<'_>, CodecError> {
@@ -251,3 +314,6 @@ pub(super) fn received(text: &Bytes) -> Result<Option<Received>, CodecError> {
         },
     })
 }
+
+#[cfg(test)]
+mod tests;

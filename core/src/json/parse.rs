@@ -17,6 +17,7 @@ use serde::de::{
 };
 use serde_json::value::RawValue;
 
+use super::number::whole;
 use super::scan::{self, BadString};
 use super::settle::{Settle, Target, reason_of};
 use crate::config::Limits;
@@ -124,6 +125,16 @@ impl Field {
     fn invalid(self, expected: &str) -> Refusal {
         self.refusal(Code::InvalidField, format!("{} is not {expected}", self.as_str()))
     }
+
+    fn string(self, raw: &str) -> Result<Cow<'_, str>, Refusal> {
+        scan::string(raw).map_err(|bad| match bad {
+            BadString::Other => self.invalid("a string"),
+            BadString::LoneSurrogate => {
+                let message = format!("{} holds half of a surrogate pair", self.as_str());
+                self.refusal(Code::InvalidJson, message)
+            }
+        })
+    }
 }
 
 /// The object that a frame is: its known fields as they were written.
@@ -212,7 +223,7 @@ impl<'a> Envelope<'a> {
                     self.raw(Field::Value).ok_or_else(|| Field::Value.missing())?
                 }
             },
-            tags: match self.raw(Field::TargetedTags) {
+            tags: match self.optional(Field::TargetedTags) {
                 Some(raw) => tags(raw, limits)?,
                 None => String::new(),
             },
@@ -225,7 +236,7 @@ impl<'a> Envelope<'a> {
 
     fn ack(&self) -> Result<Settle<'a>, Refusal> {
         let target = self.target()?;
-        let up_to = match self.raw(Field::UpTo) {
+        let up_to = match self.optional(Field::UpTo) {
             None | Some("false") => false,
             Some("true") => true,
             Some(_) => return Err(Field::UpTo.invalid("true or false")),
@@ -270,7 +281,8 @@ impl<'a> Envelope<'a> {
     }
 
     fn id(&self) -> Result<Option<Cow<'a, str>>, Refusal> {
-        let id = self.text(Field::MessageId)?;
+        let (field, raw) = (Field::MessageId, self.optional(Field::MessageId));
+        let id = raw.map(|raw| field.string(raw)).transpose()?;
         if let Some(id) = &id {
             check_id(id)?;
         }
@@ -278,19 +290,17 @@ impl<'a> Envelope<'a> {
     }
 
     fn text(&self, field: Field) -> Result<Option<Cow<'a, str>>, Refusal> {
-        self.raw(field).map(scan::string).transpose().map_err(|bad| match bad {
-            BadString::Other => field.invalid("a string"),
-            BadString::LoneSurrogate => {
-                let message = format!("{} holds half of a surrogate pair", field.as_str());
-                field.refusal(Code::InvalidJson, message)
-            }
-        })
+        self.raw(field).map(|raw| field.string(raw)).transpose()
     }
 
     fn integer(&self, field: Field) -> Result<Option<u64>, Refusal> {
-        // The parser of the standard library takes a plus sign, but JSON does not.
-        let number = self.raw(field).map(str::parse).transpose();
-        number.map_err(|_| field.invalid("an integer within its range, written in digits"))
+        let number = |raw| whole(raw).ok_or_else(|| field.invalid("a whole number in its range"));
+        self.optional(field).map(number).transpose()
+    }
+
+    /// A field that may be left out: many serialisers write `null` then.
+    fn optional(&self, field: Field) -> Option<&'a str> {
+        self.raw(field).filter(|raw| *raw != "null")
     }
 
     fn raw(&self, field: Field) -> Option<&'a str> {

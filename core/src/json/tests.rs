@@ -40,6 +40,24 @@ fn refused(frame: &str) -> Refusal {
     parse(frame, &Limits::default()).expect_err(frame)
 }
 
+/// What stands for a number and is none that counts something.
+const NO_WHOLE_NUMBERS: [&str; 14] = [
+    "1.5",
+    "17e-1",
+    "-1",
+    "-0",
+    "-1.0",
+    "1e400",
+    "1e-400",
+    "1e99999999999999999999",
+    "9007199254740993.0",
+    "9007199254740993e0",
+    "18446744073709551616",
+    "\"17\"",
+    "true",
+    "[17]",
+];
+
 /// Asserts the code, the path and the `messageId` of a refusal.
 #[track_caller]
 fn assert_refused(frame: &str, code: Code, path: Option<&str>, re: Option<&str>) {
@@ -96,10 +114,12 @@ fn a_delivery_that_is_not_named_properly_is_refused() {
     missing(r#"{"type":"NACK","action":"retry"}"#);
     let by_id = r#"{"type":"ACK","messageId":"m-1","upTo":true}"#;
     assert_refused(by_id, Code::MissingField, Some("$.deliveryId"), Some("m-1"));
-    for number in ["17.0", "\"17\"", "-1", "1e1", "18446744073709551616", "null", "[17]"] {
+    for number in NO_WHOLE_NUMBERS {
         let frame = format!(r#"{{"type":"ACK","deliveryId":{number}}}"#);
         assert_refused(&frame, Code::InvalidField, Some("$.deliveryId"), None);
     }
+    missing(r#"{"type":"ACK","deliveryId":null,"messageId":null}"#);
+    missing(r#"{"type":"NACK","deliveryId":null,"action":"retry"}"#);
     let largest = settle(r#"{"type":"ACK","deliveryId":18446744073709551615}"#);
     assert_eq!(largest, Settle::Ack(Position::new(u64::MAX)));
     let up_to = r#"{"type":"ACK","deliveryId":1,"upTo":1}"#;
@@ -245,6 +265,45 @@ fn many_unknown_fields_cost_no_more_than_reading_them() {
 }
 
 #[test]
+fn a_whole_number_is_one_however_it_is_written() {
+    let minute = Some(Duration::from_secs(60));
+    for ttl in ["60000", "60000.0", "6e4", "6E+4", "600000e-1", "0.6e5", "60000.000e0"] {
+        let frame = format!(r#"{{"type":"CMD","key":"k","value":1,"ttlMs": {ttl} }}"#);
+        assert_eq!(draft(&frame).ttl, minute, "{ttl}");
+    }
+    for (number, delivery) in [
+        ("17.0", 17),
+        ("0.00017e5", 17),
+        ("0e-99999999999999999999", 0),
+        ("9007199254740992.0", 1 << 53),
+        ("900719925474099200000e-5", 1 << 53),
+        ("9007199254740993", (1 << 53) + 1),
+    ] {
+        let frame = format!(r#"{{"type":"ACK","deliveryId":{number}}}"#);
+        assert_eq!(settle(&frame), Settle::Ack(Position::new(delivery)), "{number}");
+    }
+}
+
+#[test]
+fn null_in_an_optional_field_is_its_absence() {
+    let bare = r#"{"type":"CMD","key":"k","value":null}"#;
+    let nulls = r#"{"type":"CMD","messageId":null,"key":"k","value":null,"targetedTags":null,
+        "ttlMs":null,"deliveryId":null,"upTo":null,"action":null,"reason":null,"version":null}"#;
+    assert_eq!(draft(nulls), draft(bare));
+    let seventeen = Position::new(17);
+    let exact = r#"{"type":"ACK","deliveryId":17,"messageId":null,"upTo":null}"#;
+    assert_eq!(settle(exact), Settle::Ack(seventeen));
+    let named = r#"{"type":"ACK","deliveryId":null,"messageId":"m-1"}"#;
+    assert_eq!(settle(named), Settle::AckId(Cow::Borrowed("m-1")));
+    let retry = r#"{"type":"NACK","deliveryId":17,"action":"retry","reason":null}"#;
+    let reason = Cow::Borrowed("");
+    assert_eq!(settle(retry), Settle::Retry { target: Target::Delivery(seventeen), reason });
+    let read = parse(r#"{"type":"GK","messageId":null,"key":"k"}"#, &Limits::default());
+    let read = read.map(|request| matches!(request, Request::Read(Read { id: None, .. })));
+    assert_eq!(read, Ok(true));
+}
+
+#[test]
 fn a_missing_field_is_named_and_so_is_the_message() {
     let missing = |frame, path| {
         assert_refused(frame, Code::MissingField, Some(path), Some("m-1"));
@@ -256,15 +315,18 @@ fn a_missing_field_is_named_and_so_is_the_message() {
 }
 
 #[test]
-fn null_is_a_value_but_no_key_id_tag_or_time() {
+fn null_is_a_value_but_no_type_key_tag_or_action() {
     assert_eq!(draft(r#"{"type":"SK","key":"k","value":null}"#).body, "null");
-    for field in ["type", "messageId", "key", "targetedTags", "ttlMs"] {
+    for field in ["type", "key"] {
         let mut frame = json!({"type":"CMD","messageId":"m-1","key":"k","value":1});
         frame[field] = Value::Null;
-        let re = (field != "messageId").then_some("m-1");
         let path = format!("$.{field}");
-        assert_refused(&frame.to_string(), Code::InvalidField, Some(&path), re);
+        assert_refused(&frame.to_string(), Code::InvalidField, Some(&path), Some("m-1"));
     }
+    let tag = r#"{"type":"SK","key":"k","value":1,"targetedTags":["a",null]}"#;
+    assert_refused(tag, Code::InvalidField, Some("$.targetedTags[1]"), None);
+    let action = r#"{"type":"NACK","deliveryId":1,"action":null}"#;
+    assert_refused(action, Code::InvalidField, Some("$.action"), None);
 }
 
 #[test]
@@ -369,7 +431,8 @@ fn a_time_to_live_is_an_integer_on_a_command_only() {
     };
     assert_eq!(draft(&frame("CMD", "1")).ttl, Some(Duration::from_millis(1)));
     assert_eq!(draft(&frame("CMD", "2592000000")).ttl, Some(crate::draft::MAX_TTL));
-    for ttl in ["0", "2592000001", "60000.0", "\"60000\"", "6e4", "-1", "18446744073709551616"] {
+    for ttl in ["0", "0.0", "0e9", "2592000001", "2592000001.0"].into_iter().chain(NO_WHOLE_NUMBERS)
+    {
         let frame = frame("CMD", ttl);
         assert_refused(&frame, Code::InvalidField, Some("$.ttlMs"), Some("m-1"));
     }

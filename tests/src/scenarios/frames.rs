@@ -121,6 +121,8 @@ fn fields() -> Vec<Bad> {
         r#"{"type":"CMD","messageId":"re-1","key":"k","value":1,"ttlMs":-1}"#,
         r#"{"type":"CMD","messageId":"re-1","key":"k","value":1,"ttlMs":1.5}"#,
         r#"{"type":"CMD","messageId":"re-1","key":"k","value":1,"ttlMs":"1000"}"#,
+        r#"{"type":"CMD","messageId":"re-1","key":"k","value":1,"ttlMs":1e400}"#,
+        r#"{"type":"SK","messageId":"re-1","key":null,"value":1}"#,
         &long_id,
         &long_life,
         &many_tags,
@@ -190,6 +192,11 @@ pub fn what_is_within_the_limits_is_accepted(binary: &str) {
     app.publish(&Message::state("k", "k".repeat(64), "null"));
     app.publish(&Message::state("i".repeat(128), "é\u{1f980}\n\"\\", "false"));
     app.publish(&Message::event("ttl", "k", "1").lasting_ms(30 * 24 * 60 * 60 * 1000));
+    app.send(
+        r#"{"type":"CMD","messageId":"float","key":"k","value":null,"ttlMs":6e4,
+           "targetedTags":null,"upTo":null}"#,
+    );
+    assert_eq!(app.answer().kind, "ACK");
 }
 
 /// A binary frame on a JSON connection is refused and counted like any other frame.
