@@ -95,6 +95,7 @@ pub mod links;
 mod log;
 pub mod memory;
 pub mod message;
+mod nearest;
 mod newest;
 mod node;
 pub mod offer;

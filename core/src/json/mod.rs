@@ -6,6 +6,7 @@
 //! few times the frame (P11). It knows no sessions and decides nothing: what a request leads to is
 //! the node's affair.
 
+mod field;
 pub(crate) mod number;
 mod parse;
 pub(crate) mod scan;

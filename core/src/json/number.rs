@@ -88,7 +88,8 @@ mod tests {
 
     #[test]
     fn what_is_no_number_is_none() {
-        for text in ["", "e", "1e", "1e+", "e5", "null", "\"1\"", "1.5", "-1", "- 1", "[1]", "1 2"] {
+        for text in ["", "e", "1e", "1e+", "e5", "null", "\"1\"", "1.5", "-1", "- 1", "[1]", "1 2"]
+        {
             assert_eq!(whole(text), None, "{text}");
         }
     }

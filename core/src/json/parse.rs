@@ -2,8 +2,8 @@
 //!
 //! The envelope is read field by field, each value as the slice of the frame that it is; what a
 //! type needs is looked at afterwards, so that a field of a wrong type spoils no other. What stays
-//! true: a value is never interpreted, a field that the type does not know is never looked at, and
-//! a refusal carries the `messageId` wherever one can be read.
+//! true: a value is never interpreted, a field that only another type takes is never looked at,
+//! and a refusal carries the `messageId` wherever one can be read.
 
 use alloc::borrow::Cow;
 use alloc::format;
@@ -12,16 +12,15 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
 
-use serde::de::{
-    Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor,
-};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::field::{Field, Name, OF_MESSAGES, OF_READS, OF_SETTLEMENTS, Unknown};
 use super::number::whole;
-use super::scan::{self, BadString};
+use super::scan;
 use super::settle::{Settle, Target, reason_of};
 use crate::config::Limits;
-use crate::draft::{Draft, bad_tag, canonical_tags, check_id, refusal, too_deep};
+use crate::draft::{Draft, bad_tag, canonical_tags, check_id, too_deep};
 use crate::ids::{Position, is_name};
 use crate::message::Kind;
 use crate::read::Read;
@@ -48,103 +47,14 @@ pub fn parse<'a>(frame: &'a str, limits: &Limits) -> Result<Request<'a>, Refusal
     request.map_err(|refusal| Refusal { re: scan::message_id(frame), ..refusal })
 }
 
-/// A field that means something in some type of frame.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Field {
-    Type,
-    MessageId,
-    Key,
-    Value,
-    TargetedTags,
-    TtlMs,
-    DeliveryId,
-    UpTo,
-    Action,
-    Reason,
-    // A node stamps what follows. Listed so that a delivery can be published as it came without
-    // its names being collected as unknown ones.
-    OriginInstanceId,
-    SourceInstanceId,
-    MessagePath,
-    ClusterGroupId,
-    Version,
-}
-
-impl Field {
-    /// In the order of their numbers.
-    const ALL: [Self; 15] = [
-        Self::Type,
-        Self::MessageId,
-        Self::Key,
-        Self::Value,
-        Self::TargetedTags,
-        Self::TtlMs,
-        Self::DeliveryId,
-        Self::UpTo,
-        Self::Action,
-        Self::Reason,
-        Self::OriginInstanceId,
-        Self::SourceInstanceId,
-        Self::MessagePath,
-        Self::ClusterGroupId,
-        Self::Version,
-    ];
-
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Type => "type",
-            Self::MessageId => "messageId",
-            Self::Key => "key",
-            Self::Value => "value",
-            Self::TargetedTags => "targetedTags",
-            Self::TtlMs => "ttlMs",
-            Self::DeliveryId => "deliveryId",
-            Self::UpTo => "upTo",
-            Self::Action => "action",
-            Self::Reason => "reason",
-            Self::OriginInstanceId => "originInstanceId",
-            Self::SourceInstanceId => "sourceInstanceId",
-            Self::MessagePath => "messagePath",
-            Self::ClusterGroupId => "clusterGroupId",
-            Self::Version => "version",
-        }
-    }
-
-    fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|field| field.as_str() == name)
-    }
-
-    fn refusal(self, code: Code, message: impl Into<String>) -> Refusal {
-        refusal(code, &format!("$.{}", self.as_str()), message)
-    }
-
-    fn missing(self) -> Refusal {
-        self.refusal(Code::MissingField, format!("there is no {}", self.as_str()))
-    }
-
-    fn invalid(self, expected: &str) -> Refusal {
-        self.refusal(Code::InvalidField, format!("{} is not {expected}", self.as_str()))
-    }
-
-    fn string(self, raw: &str) -> Result<Cow<'_, str>, Refusal> {
-        scan::string(raw).map_err(|bad| match bad {
-            BadString::Other => self.invalid("a string"),
-            BadString::LoneSurrogate => {
-                let message = format!("{} holds half of a surrogate pair", self.as_str());
-                self.refusal(Code::InvalidJson, message)
-            }
-        })
-    }
-}
-
 /// The object that a frame is: its known fields as they were written.
 #[derive(Default)]
 struct Envelope<'a> {
     fields: [Option<&'a RawValue>; Field::ALL.len()],
     /// A known field that is there twice.
     twice: Option<Field>,
-    /// Names of the other fields, as often as they are there.
-    unknown: Vec<Cow<'a, str>>,
+    /// The other fields.
+    unknown: Unknown<'a>,
 }
 
 impl<'a> Envelope<'a> {
@@ -185,24 +95,37 @@ impl<'a> Envelope<'a> {
             let message = format!("{} is there twice", field.as_str());
             return Err(field.refusal(Code::InvalidJson, message));
         }
-        self.unknown.sort_unstable();
-        if self.unknown.windows(2).any(|pair| pair[0] == pair[1]) {
+        if self.unknown.repeat() {
             return Err(Refusal::new(Code::InvalidJson, "an unknown field is there twice"));
         }
         Ok(())
     }
 
     fn request(&self, limits: &Limits) -> Result<Request<'a>, Refusal> {
-        let name = self.text(Field::Type)?.ok_or_else(|| Field::Type.missing())?;
+        let Some(name) = self.text(Field::Type)? else {
+            // It may be there by another name.
+            self.unknown.refuse(OF_MESSAGES)?;
+            return Err(Field::Type.missing());
+        };
         match &*name {
-            "ACK" => self.ack().map(Request::Settle),
-            "NACK" => self.nack().map(Request::Settle),
+            "ACK" => self.taking(OF_SETTLEMENTS)?.ack().map(Request::Settle),
+            "NACK" => self.taking(OF_SETTLEMENTS)?.nack().map(Request::Settle),
             name => match (Kind::from_name(name), Read::kind_of(name)) {
-                (Some(kind), _) => self.publish(kind, limits).map(Request::Publish),
-                (None, Some(kind)) => self.read_of(kind, limits).map(Request::Read),
+                (Some(kind), _) => {
+                    self.taking(OF_MESSAGES)?.publish(kind, limits).map(Request::Publish)
+                }
+                (None, Some(kind)) => {
+                    self.taking(OF_READS)?.read_of(kind, limits).map(Request::Read)
+                }
                 (None, None) => Err(unknown_type(name)),
             },
         }
+    }
+
+    /// The envelope of a frame that takes these fields, if no other is in it that is unknown. One
+    /// that another type takes is not looked at.
+    fn taking(&self, fields: &[Field]) -> Result<&Self, Refusal> {
+        self.unknown.refuse(fields).map(|()| self)
     }
 
     fn read_of(&self, kind: Kind, limits: &Limits) -> Result<Read<'a>, Refusal> {
@@ -366,37 +289,6 @@ impl<'de> Visitor<'de> for &mut Envelope<'de> {
             }
         }
         Ok(())
-    }
-}
-
-/// Name of a field, whichever way it is escaped.
-enum Name<'a> {
-    Known(Field),
-    Unknown(Cow<'a, str>),
-}
-
-impl<'de> Deserialize<'de> for Name<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_identifier(NameVisitor)
-    }
-}
-
-struct NameVisitor;
-
-impl<'de> Visitor<'de> for NameVisitor {
-    type Value = Name<'de>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the name of a field")
-    }
-
-    fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Name<'de>, E> {
-        Ok(Field::from_name(name).map_or(Name::Unknown(Cow::Borrowed(name)), Name::Known))
-    }
-
-    fn visit_str<E>(self, name: &str) -> Result<Name<'de>, E> {
-        let unknown = || Name::Unknown(Cow::Owned(String::from(name)));
-        Ok(Field::from_name(name).map_or_else(unknown, Name::Known))
     }
 }
 

@@ -229,6 +229,7 @@ fn a_field_twice_in_the_envelope_is_refused_however_it_is_written() {
     twice(r#""messageId":"m-2""#, Some("$.messageId"));
     twice(r#""version":1,"version":2"#, Some("$.version"));
     twice(r#""unknown":1,"other":2,"unkn\u006fwn":3"#, None);
+    twice(r#""x-a":1,"x-b":2,"x-\u0061":3"#, None);
 }
 
 #[test]
@@ -238,27 +239,78 @@ fn a_field_twice_inside_a_value_is_the_applications_affair() {
 }
 
 #[test]
-fn unknown_fields_and_those_that_a_node_stamps_are_ignored_whatever_they_hold() {
+fn fields_that_a_node_stamps_or_another_type_takes_are_not_looked_at() {
     for value in ["1", "null", r#""x""#, "[[]]", r#"{"a":{}}"#] {
         let frame = format!(
             r#"{{"originInstanceId":{value},"sourceInstanceId":{value},"messagePath":{value},
-               "clusterGroupId":{value},"version":{value},"later":{value},
-               "deliveryId":{value},"reason":{value},"type":"SK","key":"k","value":1}}"#,
+               "clusterGroupId":{value},"version":{value},"redelivery":{value},"x-a":{value},
+               "conflated":{value},"x-":{value},"deliveryId":{value},"reason":{value},
+               "type":"SK","key":"k","value":1}}"#,
         );
         assert_eq!(draft(&frame), draft(r#"{"type":"SK","key":"k","value":1}"#));
         let frame = format!(
             r#"{{"type":"ACK","deliveryId":1,"key":{value},"value":{value},"ttlMs":{value},
-               "targetedTags":{value}}}"#,
+               "targetedTags":{value},"x-trace":{value}}}"#,
         );
         assert_eq!(settle(&frame), Settle::Ack(Position::new(1)));
     }
 }
 
 #[test]
+fn a_delivery_can_be_published_as_it_came() {
+    let message = message("aws-eu-1,gcp-1", "aws-eu", "azure");
+    let came = written(|out| {
+        write::delivery_prefix(&message, "gcp-1", out);
+        write::delivery_suffix(Position::new(17), 2, 3, out);
+    });
+    assert_eq!(draft(&came).tags, "azure");
+}
+
+#[test]
+fn an_unknown_field_is_refused_with_the_nearest_in_every_type() {
+    let kinds = ["SK", "SA", "SW", "DK", "CMD", "GK", "GA", "GW", "ACK", "NACK"];
+    let good = r#""key":"k","value":[],"deliveryId":1,"action":"retry""#;
+    for kind in kinds {
+        let frame = format!(r#"{{"type":"{kind}","messageId":"m-1",{good},"messageID":null}}"#);
+        assert_refused(&frame, Code::InvalidField, Some("$.messageID"), Some("m-1"));
+        assert!(refused(&frame).message.contains("the nearest is messageId"), "{kind}");
+    }
+    for (kind, name, near) in [
+        ("SK", "targetTags", "targetedTags"),
+        ("CMD", "ttl", "ttlMs"),
+        ("ACK", "upto", "upTo"),
+        ("ACK", "delivery", "deliveryId"),
+        ("NACK", "reson", "reason"),
+        ("GK", "keys", "key"),
+        ("SK", "Values", "value"),
+    ] {
+        let frame = format!(r#"{{"{name}":["a"],"type":"{kind}",{good},"other":1}}"#);
+        assert_refused(&frame, Code::InvalidField, Some(&format!("$.{name}")), None);
+        let message = refused(&frame).message;
+        let expected = format!("there is no field {name}; the nearest is {near},");
+        assert!(message.starts_with(&expected), "{message}");
+    }
+    for name in ["x_trace", "X-trace", "trace-x-"] {
+        let frame = format!(r#"{{"type":"SK",{good},"{name}":1}}"#);
+        assert_refused(&frame, Code::InvalidField, Some(&format!("$.{name}")), None);
+    }
+    // It says more than that something is missing, and less than that the type is unknown.
+    assert_refused(r#"{"typ":"SK"}"#, Code::InvalidField, Some("$.typ"), None);
+    assert_refused(r#"{"type":"SK","kee":"k"}"#, Code::InvalidField, Some("$.kee"), None);
+    assert_refused(r#"{"type":"FOO","kee":"k"}"#, Code::UnknownType, Some("$.type"), None);
+    for odd in ["", "a b", "\\u00e9", "\\ud83d\\ude00", "\\n"] {
+        let frame = format!(r#"{{"type":"SK","key":"k","value":1,"{odd}":1}}"#);
+        assert_refused(&frame, Code::InvalidField, Some("$"), None);
+    }
+    let long = format!(r#"{{"type":"SK","key":"k","value":1,"{}":1}}"#, "a".repeat(65));
+    assert_refused(&long, Code::InvalidField, Some("$"), None);
+}
+
+#[test]
 fn many_unknown_fields_cost_no_more_than_reading_them() {
     let mut frame = String::from(r#"{"type":"ACK","deliveryId":1"#);
     for number in 0..100_000 {
-        frame.push_str(&format!(r#","x{number}":0"#));
+        frame.push_str(&format!(r#","x-{number}":0"#));
     }
     frame.push('}');
     assert_eq!(settle(&frame), Settle::Ack(Position::new(1)));
@@ -490,8 +542,8 @@ fn depth_is_within_its_limit_wherever_it_is() {
     };
     draft(&frame("value", 64));
     assert_refused(&frame("value", 65), Code::TooDeep, Some("$.value"), Some("m-1"));
-    draft(&frame("later", 64));
-    assert_refused(&frame("later", 500_000), Code::TooDeep, Some("$.later"), Some("m-1"));
+    draft(&frame("x-later", 64));
+    assert_refused(&frame("x-later", 500_000), Code::TooDeep, Some("$.x-later"), Some("m-1"));
     assert_refused(&nested(500_000), Code::NotAnObject, None, None);
     assert_refused(&"[".repeat(500_000), Code::InvalidJson, None, None);
     assert_refused(&"{\"a\":".repeat(500_000), Code::InvalidJson, None, None);

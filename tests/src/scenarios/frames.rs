@@ -123,6 +123,9 @@ fn fields() -> Vec<Bad> {
         r#"{"type":"CMD","messageId":"re-1","key":"k","value":1,"ttlMs":"1000"}"#,
         r#"{"type":"CMD","messageId":"re-1","key":"k","value":1,"ttlMs":1e400}"#,
         r#"{"type":"SK","messageId":"re-1","key":null,"value":1}"#,
+        r#"{"type":"SK","messageId":"re-1","key":"k","value":1,"targetTags":["azure"]}"#,
+        r#"{"type":"CMD","messageId":"re-1","key":"k","value":1,"ttl":1000}"#,
+        r#"{"type":"GK","messageId":"re-1","key":"k","keys":"k"}"#,
         &long_id,
         &long_life,
         &many_tags,
@@ -167,6 +170,7 @@ fn acknowledgements() -> Vec<Bad> {
         (r#"{"type":"ACK","deliveryId":-1}"#, "INVALID_FIELD"),
         (r#"{"type":"ACK","deliveryId":1.5}"#, "INVALID_FIELD"),
         (r#"{"type":"ACK","messageId":17}"#, "INVALID_FIELD"),
+        (r#"{"type":"ACK","deliveryId":1,"upto":true}"#, "INVALID_FIELD"),
         (r#"{"type":"ACK","deliveryId":123456}"#, "UNKNOWN_DELIVERY"),
         (r#"{"type":"ACK","messageId":"re-1"}"#, "UNKNOWN_DELIVERY"),
         (r#"{"type":"NACK","action":"retry"}"#, "MISSING_FIELD"),
@@ -194,7 +198,7 @@ pub fn what_is_within_the_limits_is_accepted(binary: &str) {
     app.publish(&Message::event("ttl", "k", "1").lasting_ms(30 * 24 * 60 * 60 * 1000));
     app.send(
         r#"{"type":"CMD","messageId":"float","key":"k","value":null,"ttlMs":6e4,
-           "targetedTags":null,"upTo":null}"#,
+           "targetedTags":null,"upTo":null,"x-trace":"a","originInstanceId":"b"}"#,
     );
     assert_eq!(app.answer().kind, "ACK");
 }

@@ -172,7 +172,7 @@ mod tests {
     fn a_value_stays_as_it_was_written() {
         let lines = lines(concat!(
             r#"{"type":"SA","key":"a\u00e9","value":[1e400,  1E+2, "\u00e9\/"],"#,
-            r#""targetedTags":["gcp","aws"],"version":"x","more":{"a":1}}"#,
+            r#""targetedTags":["gcp","aws"],"version":"x","x-more":{"a":1}}"#,
             "\n"
         ));
         let batch = Batch::parse(&lines, None, 1 << 20);
@@ -203,12 +203,16 @@ mod tests {
             "{\"type\":\"SK\",\"value\":1}\n",
             "{\"type\":\"ACK\",\"deliveryId\":1}\n",
             "{\"type\":\"SK\",\"key\":\"a\",\"value\":\"12345678\"}\n",
+            "{\"type\":\"SK\",\"key\":\"a\",\"value\":1,\"targetTags\":[\"gcp\"]}\n",
         ));
         let batch = Batch::parse(&lines, None, 8);
         let codes: Vec<_> = batch.refused.iter().map(|(_, one)| one.code.as_str()).collect();
         let expected =
             ["INVALID_JSON", "NOT_AN_OBJECT", "MISSING_FIELD", "INVALID_FIELD", "TOO_LARGE"];
-        assert_eq!(codes, expected);
+        assert_eq!(codes[..5], expected);
+        let typo = &batch.refused[5].1;
+        assert_eq!(typo.path.as_deref(), Some("$.targetTags"));
+        assert!(typo.message.contains("the nearest is targetedTags"), "{typo}");
         assert!(batch.items.is_empty());
     }
 }
