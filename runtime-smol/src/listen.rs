@@ -2,19 +2,17 @@
 //!
 //! Every connection has one deadline for TCP and upgrade, a bound for its request, and a place
 //! among `max_connections`; a few more are let in to be told that there is none (4429), beyond
-//! those the socket is closed at once. A refusal is an HTTP response that says why. Origin and
-//! subprotocol are judged by the core. The query string is handed on and never logged.
+//! those the socket is closed at once. A refusal is an HTTP response that says why. What a request
+//! asks for is judged by the core. The query string is handed on and never logged.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_tungstenite::tungstenite::error::Error;
-use async_tungstenite::tungstenite::handshake::server::{Request, create_response, write_response};
-use async_tungstenite::tungstenite::http::HeaderValue;
+use async_tungstenite::tungstenite::handshake::derive_accept_key;
+use async_tungstenite::tungstenite::handshake::server::Request;
 use async_tungstenite::tungstenite::protocol::Role;
 use slipstream_core::connection;
-use slipstream_core::io::Protocol;
 use slipstream_core::runtime::{self, Runtime, sleep, within};
 use slipstream_core::socket::Opened;
 use slipstream_core::upgrade::{Refusal, Rules, Slot, Slots};
@@ -73,35 +71,22 @@ async fn welcome(
 
 /// Reads the request and answers it; `None` if it was refused or the connection was lost.
 async fn upgrade(mut stream: TcpStream, remote: &str, rules: &Rules) -> Option<Opened<Socket>> {
-    let (request, rest) = match read_head::<Request>(&mut stream).await {
+    let (request, rest) = match read_head::<Request>(&mut stream, Vec::new()).await {
         Ok(head) => head,
         Err(HeadError::Bad(reason)) => return refuse(stream, &Refusal::bad(reason)).await,
         Err(HeadError::Lost(_)) => return None,
     };
-    let (protocol, response) = match judge(&request, rules) {
+    let headers = request.headers();
+    let values = |name| headers.get_all(name).iter().map(|value| value.to_str().ok()).collect();
+    let agreed = match rules.judge(values) {
         Ok(agreed) => agreed,
         Err(refusal) => return refuse(stream, &refusal).await,
     };
-    stream.write_all(&response).await.ok()?;
+    let response = agreed.response(&derive_accept_key(agreed.key.as_bytes()));
+    stream.write_all(response.as_bytes()).await.ok()?;
     let socket = Socket::new(stream, rest, Role::Server, rules.limits.max_frame_bytes());
     let query = request.uri().query().unwrap_or_default();
-    Some(Opened::new(socket, protocol, remote.into(), query.into()))
-}
-
-/// Whether a request may be upgraded: the protocol agreed on and the response.
-fn judge(request: &Request, rules: &Rules) -> Result<(Protocol, Vec<u8>), Refusal> {
-    let headers = request.headers();
-    let values = |name| headers.get_all(name).iter().map(|value| value.to_str().ok()).collect();
-    let (protocol, confirmed) = rules.judge(values)?;
-    let refused =
-        |error: Error| Refusal::no_websocket(headers.contains_key("Upgrade"), &error.to_string());
-    let mut response = create_response(request).map_err(refused)?;
-    if let Some(name) = confirmed {
-        response.headers_mut().insert("Sec-WebSocket-Protocol", HeaderValue::from_static(name));
-    }
-    let mut bytes = Vec::with_capacity(256);
-    write_response(&mut bytes, &response).map_err(refused)?;
-    Ok((protocol, bytes))
+    Some(Opened::new(socket, agreed.protocol, remote.into(), query.into()))
 }
 
 /// Answers a request that is not upgraded, and closes.

@@ -16,7 +16,7 @@ use slipstream_core::client::ConnectError;
 use slipstream_core::config::Limits;
 use slipstream_core::io::Protocol;
 use slipstream_core::socket::Opened;
-use slipstream_core::upgrade::check;
+use slipstream_core::upgrade::{check, is_interim};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -39,14 +39,18 @@ pub(crate) async fn open(
     let mut stream = TcpStream::connect(address).await.map_err(unreachable)?;
     let (request, key) = generate_request(request).map_err(not_a_node)?;
     stream.write_all(&request).await.map_err(unreachable)?;
-    let (response, rest) = match read_head::<Response>(&mut stream).await {
-        Ok(head) => head,
-        Err(HeadError::Lost(error)) => return Err(unreachable(error)),
-        Err(HeadError::Bad(reason)) => return Err(ConnectError::NotANode(reason)),
+    let mut rest = Vec::new();
+    let response = loop {
+        let response;
+        (response, rest) = read_head::<Response>(&mut stream, rest).await?;
+        if !is_interim(response.status().as_u16()) {
+            break response;
+        }
     };
-    let header = |name| response.headers().get(name).and_then(|header| header.to_str().ok());
+    let headers = response.headers();
+    let values = |name| headers.get_all(name).iter().map(|value| value.to_str().ok()).collect();
     let accept = derive_accept_key(key.as_bytes());
-    check(response.status().as_u16(), header, &accept, protocol, &rest)?;
+    check(response.status().as_u16(), values, &accept, protocol, &rest)?;
     let socket = Socket::new(stream, rest, Role::Client, limits.max_frame_bytes());
     Ok(Opened::new(socket, protocol, format!("{host}:{port}"), query))
 }
@@ -70,19 +74,30 @@ pub(crate) enum HeadError {
     Bad(String),
 }
 
-/// Reads an HTTP request or response up to its body. Returns what was read behind it, too.
+impl From<HeadError> for ConnectError {
+    fn from(error: HeadError) -> Self {
+        match error {
+            HeadError::Lost(error) => unreachable(error),
+            HeadError::Bad(reason) => Self::NotANode(reason),
+        }
+    }
+}
+
+/// Reads an HTTP request or response up to its body, `read` being what has come of it. Returns what
+/// was read behind it, too.
 pub(crate) async fn read_head<T: TryParse>(
     stream: &mut TcpStream,
+    mut read: Vec<u8>,
 ) -> Result<(T, Vec<u8>), HeadError> {
-    let mut read = Vec::with_capacity(1024);
     while read.len() < MAX_HEAD {
-        if stream.read_buf(&mut read).await.map_err(HeadError::Lost)? == 0 {
-            return Err(HeadError::Lost(io::ErrorKind::UnexpectedEof.into()));
-        }
         match T::try_parse(&read) {
             Ok(Some((size, head))) => return Ok((head, read.split_off(size))),
             Ok(None) => {}
             Err(error) => return Err(HeadError::Bad(error.to_string())),
+        }
+        read.reserve(1024);
+        if stream.read_buf(&mut read).await.map_err(HeadError::Lost)? == 0 {
+            return Err(HeadError::Lost(io::ErrorKind::UnexpectedEof.into()));
         }
     }
     Err(HeadError::Bad(format!("more than {MAX_HEAD} bytes of HTTP headers")))

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use async_tungstenite::tungstenite::handshake::derive_accept_key;
 use bytes::Bytes;
 use slipstream_core::channel::{self, Receiver};
 use slipstream_core::client::ConnectError;
@@ -323,6 +324,11 @@ fn what_is_no_upgrade_is_answered_with_a_reason() {
             ("\u{1}\u{2}\r\n\r\n".into(), "400", ""),
             (format!("{upgrade}Origin: https://evil.example\r\n\r\n"), "403", "allowed_origins"),
             (format!("{upgrade}Sec-WebSocket-Protocol: mqtt\r\n\r\n"), "400", "slipstream.json.v1"),
+            (
+                upgrade.replace("Version: 13", "Version: 8") + "\r\n",
+                "400",
+                "\r\nSec-WebSocket-Version: 13\r\n",
+            ),
             (long, "400", "65536"),
         ];
         for (request, status, reason) in cases {
@@ -348,6 +354,54 @@ fn loopback_pages_may_connect_and_the_subprotocol_is_confirmed() {
         let Incoming::Opened(opened) = door.next().await else { panic!("not opened") };
         let up = opened.up;
         assert_eq!((up.protocol, up.query.as_str()), (Protocol::Postcard, "client=a"));
+    });
+}
+
+#[test]
+fn headers_of_an_upgrade_are_lists() {
+    run(async {
+        let mut door = Door::open(limits()).await;
+        let mut stream = TcpStream::connect(door.address).await.unwrap();
+        let request = "GET /?client=a HTTP/1.1\r\nHost: x\r\nConnection: keep-alive,\tUPGRADE\r\n\
+            Upgrade: h2c\r\nUpgrade: WebSocket, h3\r\nConnection: TE\r\n\
+            Sec-WebSocket-Version:\t13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let response = head(&mut stream).await;
+        assert!(response.starts_with("HTTP/1.1 101 "), "{response}");
+        assert!(response.contains("\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n"));
+        assert!(matches!(door.next().await, Incoming::Opened(_)));
+    });
+}
+
+#[test]
+fn an_answer_may_have_others_before_it_and_lists_in_it() {
+    run(async {
+        for (extension, is_taken) in [("", true), ("permessage-deflate", false)] {
+            let other = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let url = format!("ws://{}/", other.local_addr().unwrap());
+            Runtime::spawn(async move {
+                let (mut stream, _) = other.accept().await.unwrap();
+                let request = head(&mut stream).await;
+                let key = request.split("sec-websocket-key: ").nth(1);
+                let key = key.or(request.split("Sec-WebSocket-Key: ").nth(1)).unwrap();
+                let accept = derive_accept_key(key.split("\r\n").next().unwrap().as_bytes());
+                let answer = format!(
+                    "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n\
+                     HTTP/1.1 101 Switching Protocols\r\nConnection: keep-alive\r\n\
+                     Connection: x,\tuPGRADE\r\nUpgrade: h2c, WEBSOCKET\r\n\
+                     Sec-WebSocket-Accept: {accept}\r\nSec-WebSocket-Extensions: {extension}\r\n\
+                     Sec-WebSocket-Protocol: slipstream.postcard.v1\r\n\r\n"
+                );
+                // The first of them in two parts.
+                stream.write_all(&answer.as_bytes()[..9]).await.unwrap();
+                stream.flush().await.unwrap();
+                stream.write_all(&answer.as_bytes()[9..]).await.unwrap();
+                while matches!(stream.read(&mut [0; 64]).await, Ok(1..)) {}
+            });
+            let (protocol, limits) = (Protocol::Postcard, limits());
+            let opened = connection::connect::<Runtime>(&url, protocol, None, &limits).await;
+            assert_eq!(opened.is_ok(), is_taken, "{:?}", opened.err());
+        }
     });
 }
 
