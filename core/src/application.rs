@@ -13,6 +13,7 @@ use core::net::{Ipv4Addr, Ipv6Addr};
 use crate::config::Limits;
 use crate::ids::is_name;
 use crate::io::Protocol;
+use crate::nearest::nearest;
 use crate::tags::TagSet;
 
 /// Subprotocol of text frames.
@@ -45,7 +46,7 @@ pub struct Wishes {
     pub client: Option<String>,
     /// Its tags; `None`: the node's.
     pub tags: Option<TagSet>,
-    /// Prefixes of the keys to receive; `None`: all, without a prefix: none.
+    /// Prefixes of the keys to receive, sorted; `None`: all, without a prefix: none.
     pub keys: Option<Vec<String>>,
     /// Where a session that is created now begins.
     pub replay: Option<Replay>,
@@ -75,31 +76,83 @@ pub enum AckMode {
     Auto,
 }
 
+impl Replay {
+    /// As in a query string.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::New => "new",
+        }
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        [Self::All, Self::New].into_iter().find(|replay| replay.as_str() == name)
+    }
+}
+
 impl AckMode {
+    /// As in a query string.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Manual => "manual",
+            Self::Auto => "auto",
+        }
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        [Self::Manual, Self::Auto].into_iter().find(|ack| ack.as_str() == name)
+    }
+
     /// What an application with a name, or without one, gets that does not say.
     pub(crate) fn unless_said(named: bool) -> Self {
         if named { Self::Manual } else { Self::Auto }
     }
 }
 
+/// What is in force for an application, as its greeting says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InForce<'a> {
+    /// Prefixes of the keys that it receives; `None`: all.
+    pub keys: Option<&'a [String]>,
+    /// Where its session began.
+    pub replay: Replay,
+    /// How its deliveries are settled.
+    pub ack: AckMode,
+    /// Whether it gets only the newest value of a key while it lags.
+    pub conflate: bool,
+}
+
 impl Wishes {
-    /// Reads a query string, without its question mark.
+    /// Reads a query string, without its question mark, as builders of URLs write it
+    /// (`application/x-www-form-urlencoded`). Lists that are there more than once add up.
     ///
     /// # Errors
     /// The reason for closing with 4400: at most 123 bytes, as a close frame holds no more.
     pub fn parse(query: &str, limits: &Limits) -> Result<Self, String> {
         let mut wishes = Self::default();
+        let mut tags = None;
         let mut seen = Vec::new();
         for part in query.split('&').filter(|part| !part.is_empty()) {
-            let (name, value) = part.split_once('=').unwrap_or((part, ""));
+            let (name, raw) = part.split_once('=').unwrap_or((part, ""));
             let parameter = decoded(name)
                 .and_then(|name| Parameter::from_name(&name))
-                .ok_or_else(|| unknown(name, value))?;
-            if seen.contains(&parameter) {
+                .ok_or_else(|| unknown(name, raw))?;
+            if seen.contains(&parameter) && !parameter.is_list() {
                 return Err(format!("parameter `{}` is there twice", parameter.as_str()));
             }
             seen.push(parameter);
-            wishes.set(parameter, value, limits).ok_or_else(|| parameter.expectation(limits))?;
+            decoded(raw)
+                .and_then(|value| wishes.set(parameter, &value, &mut tags, limits))
+                .ok_or_else(|| parameter.expectation(limits))?;
+        }
+        if let Some(tags) = tags {
+            let set = TagSet::new(tags.iter().map(String::as_str));
+            wishes.tags = Some(set.map_err(|_| Parameter::Tags.expectation(limits))?);
+        }
+        if let Some(keys) = &mut wishes.keys {
+            // The same prefixes in another order are no other wish.
+            keys.sort_unstable();
+            keys.dedup();
         }
         Ok(wishes)
     }
@@ -116,57 +169,58 @@ impl Wishes {
         self.ack.unwrap_or(AckMode::unless_said(self.client.is_some()))
     }
 
-    /// Takes the value of a parameter; `None` if it is not what is expected.
-    fn set(&mut self, parameter: Parameter, raw: &str, limits: &Limits) -> Option<()> {
+    /// Takes the value of a parameter; `None` if it is not what is expected. Tags are gathered.
+    fn set(
+        &mut self,
+        parameter: Parameter,
+        value: &str,
+        tags: &mut Option<Vec<String>>,
+        limits: &Limits,
+    ) -> Option<()> {
         match parameter {
-            Parameter::Client => {
-                self.client = Some(decoded(raw).filter(|name| is_name(name))?.into_owned());
-            }
+            Parameter::Client if is_name(value) => self.client = Some(value.into()),
             Parameter::Tags => {
-                let tags = items(raw, limits.max_tags)?;
-                self.tags = Some(TagSet::new(tags.iter().map(|tag| &**tag)).ok()?);
+                let tags = tags.get_or_insert_default();
+                return add(tags, value.split(','), limits.max_tags, usize::MAX);
             }
-            Parameter::Keys if raw.is_empty() => self.keys = Some(Vec::new()),
+            // Alone, it stands for no key at all.
+            Parameter::Keys if value.is_empty() => {
+                self.keys.get_or_insert_default();
+            }
             Parameter::Keys => {
-                let fits = |key: &Cow<'_, str>| (1..=limits.max_key_bytes).contains(&key.len());
-                let keys = items(raw, MAX_KEY_PREFIXES)?;
-                let mut keys: Vec<String> = keys
-                    .iter()
-                    .all(fits)
-                    .then(|| keys.into_iter().map(Cow::into_owned).collect())?;
-                // The same prefixes in another order are no other wish.
-                keys.sort_unstable();
-                keys.dedup();
-                self.keys = Some(keys);
+                let keys = self.keys.get_or_insert_default();
+                return add(keys, value.split(','), MAX_KEY_PREFIXES, limits.max_key_bytes);
             }
-            Parameter::Replay => {
-                self.replay = Some(match &*decoded(raw)? {
-                    "all" => Replay::All,
-                    "new" => Replay::New,
-                    _ => return None,
-                });
+            Parameter::Key => {
+                let keys = self.keys.get_or_insert_default();
+                return add(keys, [value], MAX_KEY_PREFIXES, limits.max_key_bytes);
             }
-            Parameter::Ack => {
-                self.ack = Some(match &*decoded(raw)? {
-                    "manual" => AckMode::Manual,
-                    "auto" => AckMode::Auto,
-                    _ => return None,
-                });
+            Parameter::Replay => self.replay = Some(Replay::from_name(value)?),
+            Parameter::Ack => self.ack = Some(AckMode::from_name(value)?),
+            Parameter::Conflate => self.conflate = value.parse().ok()?,
+            Parameter::Token if (1..=MAX_TOKEN_BYTES).contains(&value.len()) => {
+                self.token = Some(value.into());
             }
-            Parameter::Conflate => {
-                self.conflate = match &*decoded(raw)? {
-                    "true" => true,
-                    "false" => false,
-                    _ => return None,
-                };
-            }
-            Parameter::Token => {
-                let fits = |token: &Cow<'_, str>| (1..=MAX_TOKEN_BYTES).contains(&token.len());
-                self.token = Some(decoded(raw).filter(fits)?.into_owned());
-            }
+            Parameter::Client | Parameter::Token => return None,
         }
         Some(())
     }
+}
+
+/// Adds items to a list; `None` if one of them is too long, or empty, or there are too many.
+fn add<'a>(
+    list: &mut Vec<String>,
+    items: impl IntoIterator<Item = &'a str>,
+    most: usize,
+    longest: usize,
+) -> Option<()> {
+    for item in items {
+        if list.len() >= most || !(1..=longest).contains(&item.len()) {
+            return None;
+        }
+        list.push(item.into());
+    }
+    Some(())
 }
 
 impl fmt::Debug for Wishes {
@@ -189,6 +243,7 @@ enum Parameter {
     Client,
     Tags,
     Keys,
+    Key,
     Replay,
     Ack,
     Conflate,
@@ -196,10 +251,11 @@ enum Parameter {
 }
 
 impl Parameter {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Client,
         Self::Tags,
         Self::Keys,
+        Self::Key,
         Self::Replay,
         Self::Ack,
         Self::Conflate,
@@ -211,6 +267,7 @@ impl Parameter {
             Self::Client => "client",
             Self::Tags => "tags",
             Self::Keys => "keys",
+            Self::Key => "key",
             Self::Replay => "replay",
             Self::Ack => "ack",
             Self::Conflate => "conflate",
@@ -220,6 +277,14 @@ impl Parameter {
 
     fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|parameter| parameter.as_str() == name)
+    }
+
+    /// Whether it may be there more than once.
+    const fn is_list(self) -> bool {
+        match self {
+            Self::Tags | Self::Keys | Self::Key => true,
+            Self::Client | Self::Replay | Self::Ack | Self::Conflate | Self::Token => false,
+        }
     }
 
     /// What a bad value is told. The value itself is never repeated: it may be a secret that went
@@ -236,6 +301,11 @@ impl Parameter {
                  bytes of percent-encoded UTF-8",
                 limits.max_key_bytes
             ),
+            Self::Key => format!(
+                "`key` is one of at most {MAX_KEY_PREFIXES} prefixes, each 1 to {} bytes of \
+                 percent-encoded UTF-8",
+                limits.max_key_bytes
+            ),
             Self::Replay => "`replay` is `all` or `new`".into(),
             Self::Ack => "`ack` is `manual` or `auto`".into(),
             Self::Conflate => "`conflate` is `true` or `false`".into(),
@@ -247,48 +317,27 @@ impl Parameter {
 }
 
 /// Longest name of an unknown parameter that is repeated to whoever sent it.
-const MAX_ECHO_BYTES: usize = 20;
+const MAX_ECHO_BYTES: usize = 19;
 
 fn unknown(name: &str, value: &str) -> String {
-    let known = "client, tags, keys, replay, ack, conflate, token";
+    let known = "client, tags, keys, key, replay, ack, conflate, token";
     // What looks like no name may be a token without one.
     let is_plain = name.bytes().all(|byte| byte.is_ascii_alphabetic() || byte == b'_');
     if !is_plain || value.is_empty() || name.is_empty() || name.len() > MAX_ECHO_BYTES {
         return format!("unknown parameter; known: {known}");
     }
-    let distance = |parameter: &Parameter| edits(name, parameter.as_str());
-    let nearest = Parameter::ALL.into_iter().min_by_key(distance).map_or("", Parameter::as_str);
+    let nearest = nearest(name, Parameter::ALL.map(Parameter::as_str));
     format!("unknown parameter `{name}` (nearest: `{nearest}`); known: {known}")
 }
 
-/// Levenshtein distance without regard to case.
-fn edits(from: &str, to: &str) -> usize {
-    let mut row: Vec<usize> = (0..=to.len()).collect();
-    for (line, a) in from.bytes().enumerate() {
-        let mut diagonal = core::mem::replace(&mut row[0], line + 1);
-        for (column, b) in to.bytes().enumerate() {
-            let replaced = diagonal + usize::from(!a.eq_ignore_ascii_case(&b));
-            diagonal = row[column + 1];
-            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
-        }
-    }
-    row[to.len()]
-}
-
-/// The items of a list, split first and decoded then, so that an item may hold a comma.
-fn items(raw: &str, max: usize) -> Option<Vec<Cow<'_, str>>> {
-    let items: Vec<_> =
-        raw.split(',').take(max.saturating_add(1)).map(decoded).collect::<Option<_>>()?;
-    (items.len() <= max).then_some(items)
-}
-
-/// Takes percent-encoding away (RFC 3986 section 2.1; a plus is a plus); `None` if it is broken or
-/// hides what is no UTF-8.
+/// Takes the encoding of a form away (a plus is a space; RFC 3986 section 2.1); `None` if it is
+/// broken or hides what is no UTF-8.
 fn decoded(raw: &str) -> Option<Cow<'_, str>> {
-    if !raw.contains('%') {
+    if !raw.contains(['%', '+']) {
         return Some(Cow::Borrowed(raw));
     }
-    let mut parts = raw.split('%');
+    let spaced = raw.replace('+', " ");
+    let mut parts = spaced.split('%');
     let mut bytes = Vec::with_capacity(raw.len());
     bytes.extend_from_slice(parts.next()?.as_bytes());
     for part in parts {
@@ -408,13 +457,34 @@ mod tests {
     }
 
     #[test]
-    fn lists_are_split_at_commas_and_decoded_then() {
-        let keys = wishes("keys=order:,a%2Cb,c%3D%c3%A9,1+1,a%2Cb").keys;
-        let sorted = ["1+1", "a,b", "c=é", "order:"].map(String::from).to_vec();
-        assert_eq!(keys, Some(sorted), "in another order it is the same wish");
-        let tags = wishes("tags=gcp,%61ws,gcp").tags.expect("tags");
-        assert_eq!(tags.as_str(), "aws,gcp");
-        assert!(refusal("tags=a%2Cb").contains("`tags`"));
+    fn a_list_is_the_same_however_a_url_builder_writes_it() {
+        let prefixes = ["inv:", "order:"].map(String::from).to_vec();
+        for query in [
+            "keys=order:,inv:",
+            // URLSearchParams, url.Values, urlencode.
+            "keys=order%3A%2Cinv%3A",
+            "keys=order%3A&keys=inv%3A",
+            "keys=order%3a%2cinv%3a&keys=order:",
+            "keys=inv:&key=order:",
+            "keys=&keys=order:&%6beys=inv:",
+            "key=order%3A&key=inv%3A",
+        ] {
+            assert_eq!(wishes(query).keys.as_ref(), Some(&prefixes), "{query}");
+        }
+        for query in ["tags=gcp,%61ws,gcp", "tags=aws%2Cgcp", "tags=gcp&tags=aws"] {
+            let tags = wishes(query).tags.expect("tags");
+            assert_eq!(tags.as_str(), "aws,gcp", "{query}");
+        }
+    }
+
+    #[test]
+    fn a_plus_is_a_space_and_a_key_of_its_own_may_hold_a_comma() {
+        let keys = |query| wishes(query).keys.expect("keys");
+        assert_eq!(keys("keys=a+b%2Bc,c%3D%c3%A9"), ["a b+c", "c=é"]);
+        assert_eq!(keys("key=a,b&key=c%2C+d&keys=e"), ["a,b", "c, d", "e"]);
+        assert_eq!(keys("key=a,b&key=a%2Cb"), ["a,b"]);
+        assert_eq!(wishes("token=a+b%2B").token.as_deref(), Some("a b+"));
+        assert!(refusal("tags=a+b").contains("`tags`"));
     }
 
     #[test]
@@ -425,6 +495,9 @@ mod tests {
         for bad in ["keys=a,", "keys=,", "keys=%00%ff", "keys=%4", "keys=%zz", "keys=%+1"] {
             assert!(refusal(bad).contains("`keys`"), "{bad}");
         }
+        for bad in ["key=", "key", "key=%f", "keys=a&key="] {
+            assert!(refusal(bad).contains("`key`"), "{bad}");
+        }
     }
 
     #[test]
@@ -432,7 +505,15 @@ mod tests {
         let list = |count: usize| vec!["t"; count].join(",");
         wishes(&format!("tags={}", list(32)));
         assert!(refusal(&format!("tags={}", list(33))).contains("1 to 32 tags"));
-        assert!(refusal("tags=").contains("`tags`"));
+        for bad in ["tags=", "tags=a&tags=", "tags=a,"] {
+            assert!(refusal(bad).contains("`tags`"), "{bad}");
+        }
+        let often = |name: &str, count: usize| vec![format!("{name}=t"); count].join("&");
+        wishes(&often("tags", 32));
+        assert!(refusal(&often("tags", 33)).contains("1 to 32 tags"));
+        wishes(&often("keys", MAX_KEY_PREFIXES));
+        refusal(&often("keys", MAX_KEY_PREFIXES + 1));
+        refusal(&often("key", MAX_KEY_PREFIXES + 1));
         wishes(&format!("keys={}", list(MAX_KEY_PREFIXES)));
         assert!(refusal(&format!("keys={}", list(MAX_KEY_PREFIXES + 1))).contains("1024"));
         wishes(&format!("keys={}", "k".repeat(1024)));
@@ -449,12 +530,13 @@ mod tests {
         assert_eq!(refusal("conflate=1"), "`conflate` is `true` or `false`");
         assert_eq!(refusal("ack=auto&ack=auto"), "parameter `ack` is there twice");
         assert_eq!(refusal("ack=auto&%61ck=auto"), "parameter `ack` is there twice");
+        assert_eq!(refusal("client=a&client=a"), "parameter `client` is there twice");
     }
 
     #[test]
     fn an_unknown_parameter_is_answered_with_the_nearest() {
         for (name, nearest) in
-            [("tag", "tags"), ("Client", "client"), ("repaly", "replay"), ("token_", "token")]
+            [("tag", "tags"), ("Client", "client"), ("repaly", "replay"), ("key_prefix", "key")]
         {
             let reason = refusal(&format!("{name}=x"));
             assert!(reason.contains(&format!("`{name}` (nearest: `{nearest}`)")), "{reason}");
@@ -569,7 +651,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_query_is_taken_or_refused_in_a_close_frame(
-            query in r"(\PC|[=&%,]|keys|tags|token|[0-9a-f]{2}){0,30}",
+            query in r"(\PC|[=&%,+]|keys|key|tags|token|[0-9a-f]{2}){0,30}",
         ) {
             if let Err(reason) = Wishes::parse(&query, &Limits::default()) {
                 prop_assert!(reason.len() <= 123);
@@ -586,7 +668,7 @@ mod tests {
         fn keys_come_back_from_percent_encoding(key in any::<String>()) {
             prop_assume!(!key.is_empty() && key.len() <= 1024);
             let encoded: String = key.bytes().map(|byte| format!("%{byte:02x}")).collect();
-            prop_assert_eq!(wishes(&format!("keys={encoded}")).keys, Some(vec![key]));
+            prop_assert_eq!(wishes(&format!("key={encoded}")).keys, Some(vec![key]));
         }
     }
 }

@@ -40,7 +40,7 @@ pub use ended::{ConnectError, Ended};
 pub use frames::{connect, publish, read, received, settle, welcome};
 pub use opening::Client;
 pub use options::ClientOptions;
-pub use publication::{Filter, Publication};
+pub use publication::{Filter, Publication, QueryString};
 pub use session::{Session, Settings, Settlement};
 
 /// What a node sends.

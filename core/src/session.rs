@@ -21,7 +21,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use crate::application::AckMode;
+use crate::application::{AckMode, Replay};
 use crate::copies::Checked;
 use crate::ids::{FetchId, Incarnation, LinkId, NodeId, Position, SessionId, StoreId};
 use crate::offer::Offers;
@@ -80,7 +80,7 @@ pub struct Application {
     pub ack: AckMode,
     /// Whether it asked to be handed only the newest value while it lags.
     pub conflate: bool,
-    /// Rows before this one are none of its business: `replay=new`.
+    /// Rows before this one are none of its business: `replay=new`. 0 with `replay=all`.
     pub from: Position,
     /// The first replay ends here: rows up to here are handed over while they are the newest,
     /// its own included.
@@ -327,7 +327,7 @@ impl Session {
         self.conflation.upto = Position::default();
         self.next = match &self.role {
             Role::Peer(_) => Position::new(1),
-            Role::Application(application) => application.from,
+            Role::Application(application) => application.from.max(Position::new(1)),
         };
         self.first_event = NO_EVENT;
         self.flights.clear();
@@ -445,6 +445,12 @@ impl Session {
 }
 
 impl Application {
+    /// Where its session began.
+    pub fn replay(&self) -> Replay {
+        let all = self.from == Position::default() || self.replay > Position::default();
+        if all { Replay::All } else { Replay::New }
+    }
+
     /// Whether a message is for this application, by tags and keys (P5).
     pub fn wants(&self, message: &crate::message::Message, node_tags: &TagSet) -> bool {
         self.tags.as_ref().unwrap_or(node_tags).matches(message.tags())

@@ -237,37 +237,66 @@ impl Filter {
     /// The query string that says it, without the question mark. On the connection everything is
     /// acknowledged, also what taking settles: so the node's window bounds what waits here.
     pub fn query(&self) -> String {
-        let mut query = String::new();
-        let mut parameter = |name: &str, items: &mut dyn Iterator<Item = &str>| {
-            let lead = if query.is_empty() { "" } else { "&" };
-            query.extend([lead, name, "="]);
-            for (index, item) in items.enumerate() {
-                if index > 0 {
-                    query.push(',');
-                }
-                percent_encode(item, &mut query);
-            }
-        };
+        let mut query = QueryString::default();
         if let Some(name) = &self.name {
-            parameter("client", &mut core::iter::once(name.as_str()));
+            query.add("client", [name.as_str()]);
         }
-        for (name, list) in [("tags", &self.tags), ("keys", &self.keys)] {
-            if let Some(list) = list {
-                parameter(name, &mut list.iter().map(String::as_str));
-            }
+        if let Some(tags) = &self.tags {
+            // A comma would make two of one that is no tag: the node is to refuse it.
+            let tags: Vec<String> = tags.iter().map(|tag| tag.replace(',', "%2C")).collect();
+            query.add("tags", tags.iter().map(String::as_str));
+        }
+        if let Some(keys) = &self.keys {
+            query.add_keys(keys.iter().map(String::as_str));
         }
         if let Some(replay) = self.replay {
-            let replay = match replay {
-                Replay::All => "all",
-                Replay::New => "new",
-            };
-            parameter("replay", &mut core::iter::once(replay));
+            query.add("replay", [replay.as_str()]);
         }
-        parameter("ack", &mut core::iter::once("manual"));
+        query.add("ack", [AckMode::Manual.as_str()]);
         if self.conflate {
-            parameter("conflate", &mut core::iter::once("true"));
+            query.add("conflate", ["true"]);
         }
-        query
+        query.0
+    }
+}
+
+/// QueryString parameters, as [`Wishes`](crate::application::Wishes) reads them.
+#[derive(Debug, Default)]
+pub struct QueryString(String);
+
+impl QueryString {
+    /// Adds to what stands in a query string already.
+    pub fn behind(query: &str) -> Self {
+        Self(query.into())
+    }
+
+    /// Adds a parameter, a list; without an item it is empty, and that says something, too.
+    pub fn add<'a>(&mut self, name: &str, items: impl IntoIterator<Item = &'a str>) {
+        let lead = if self.0.is_empty() || self.0.ends_with('&') { "" } else { "&" };
+        self.0.extend([lead, name, "="]);
+        for (index, item) in items.into_iter().enumerate() {
+            if index > 0 {
+                self.0.push(',');
+            }
+            percent_encode(item, &mut self.0);
+        }
+    }
+
+    /// Adds key prefixes; none of them: no key at all. One that holds a comma stands alone.
+    pub fn add_keys<'a>(&mut self, prefixes: impl IntoIterator<Item = &'a str>) {
+        let (alone, list): (Vec<_>, Vec<_>) =
+            prefixes.into_iter().partition(|prefix| prefix.contains(','));
+        if alone.is_empty() || !list.is_empty() {
+            self.add("keys", list);
+        }
+        for prefix in alone {
+            self.add("key", [prefix]);
+        }
+    }
+
+    /// The query string, without the question mark.
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 }
 

@@ -658,4 +658,7 @@ fn an_empty_tag_is_not_everybody_and_an_empty_prefix_is_every_key() {
     assert_eq!(Publication::set("k", "1").to([]).record().tags, "");
     assert_eq!(Filter::all().keys([""]).query(), "ack=manual");
     assert_eq!(Filter::none().query(), "keys=&ack=manual");
+    let commas = Filter::all().keys(["a,b", "c", "d,"]).tags(["x,y"]);
+    assert_eq!(commas.query(), "tags=x%252Cy&keys=c&key=a%2Cb&key=d%2C&ack=manual");
+    assert!(Wishes::parse("tags=x%252Cy", &Limits::default()).is_err());
 }

@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::application::{AckMode, InForce, Replay};
 use crate::clock::Hlc;
 use crate::config::{Durability, Limits};
 use crate::draft::Draft;
@@ -694,17 +695,24 @@ fn a_greeting_is_written_as_the_specification_shows() {
         max_message_bytes: 1_048_576,
         version: "0.1.0".into(),
     };
+    let keys = ["order:".to_string()];
+    let (replay, ack) = (Replay::All, AckMode::Manual);
+    let in_force = InForce { keys: Some(&keys), replay, ack, conflate: false };
     assert_eq!(
-        written(|out| write::welcome(&welcome, out)),
+        written(|out| write::welcome(&welcome, &in_force, out)),
         one_line(
             r#"{"type":"WELCOME","instanceId":"azure-1","client":"pi-1","resumed":true,
-           "tags":["azure"],"window":256,"maxMessageBytes":1048576,"version":"0.1.0"}"#
+           "tags":["azure"],"keys":["order:"],"replay":"all","ack":"manual","conflate":false,
+           "window":256,"maxMessageBytes":1048576,"version":"0.1.0"}"#
         )
     );
     welcome.client.clear();
     welcome.tags.clear();
-    let unnamed = written(|out| write::welcome(&welcome, out));
-    assert!(unnamed.contains(r#""client":null,"#) && unnamed.contains(r#""tags":[],"#));
+    let (replay, ack) = (Replay::New, AckMode::Auto);
+    let in_force = InForce { keys: None, replay, ack, conflate: true };
+    let unnamed = written(|out| write::welcome(&welcome, &in_force, out));
+    assert!(unnamed.contains(r#""client":null,"resumed":true,"tags":[],"keys":null,"#));
+    assert!(unnamed.contains(r#""replay":"new","ack":"auto","conflate":true,"#), "{unnamed}");
     assert_eq!(written(write::synced), r#"{"type":"SYNCED"}"#);
 }
 

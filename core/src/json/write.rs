@@ -9,6 +9,7 @@ use core::fmt::Write;
 
 use bytes::BytesMut;
 
+use crate::application::InForce;
 use crate::clock::Hlc;
 use crate::config::Durability;
 use crate::ids::Position;
@@ -128,8 +129,8 @@ pub fn error(refusal: &Refusal, frame: u64, out: &mut BytesMut) {
     out.extend_from_slice(b"}");
 }
 
-/// Appends the greeting. `client` is null without a name.
-pub fn welcome(welcome: &Welcome, out: &mut BytesMut) {
+/// Appends the greeting. `client` is null without a name, `keys` where all keys are received.
+pub fn welcome(welcome: &Welcome, in_force: &InForce<'_>, out: &mut BytesMut) {
     out.extend_from_slice(b"{\"type\":\"WELCOME\"");
     field("instanceId", &welcome.instance, out);
     if welcome.client.is_empty() {
@@ -141,6 +142,14 @@ pub fn welcome(welcome: &Welcome, out: &mut BytesMut) {
     flag("resumed", welcome.resumed, out);
     name("tags", out);
     list(tags::list(&welcome.tags), out);
+    name("keys", out);
+    match in_force.keys {
+        Some(keys) => list(keys.iter().map(String::as_str), out),
+        None => out.extend_from_slice(b"null"),
+    }
+    field("replay", in_force.replay.as_str(), out);
+    field("ack", in_force.ack.as_str(), out);
+    flag("conflate", in_force.conflate, out);
     number("window", welcome.window.into(), out);
     number("maxMessageBytes", welcome.max_message_bytes, out);
     field("version", &welcome.version, out);

@@ -6,7 +6,7 @@ use alloc::string::String;
 
 use bytes::Bytes;
 
-use crate::application::{Replay, Wishes};
+use crate::application::{InForce, Replay, Wishes};
 use crate::draft::Draft;
 use crate::event::Event;
 use crate::ids::{BatchId, Position, SessionId};
@@ -15,7 +15,7 @@ use crate::json::{self, Request, Settle};
 use crate::link::{Answer, AppLink, Link, Pending, State};
 use crate::rate::RateLimit;
 use crate::refusal::{Code, Refusal};
-use crate::session::{Application, Dirty, NO_EVENT, Role};
+use crate::session::{Application, Dirty, NO_EVENT, Role, Session};
 use crate::wire::{self, PROTOCOL_VERSION, Welcome, Wire, records};
 
 use super::Node;
@@ -28,6 +28,13 @@ impl Node {
             .map_err(|reason| Close { code: CloseCode::Protocol, reason })?;
         let (session, resumed) = self.application_session(link, &wishes)?;
         let tags = wishes.tags.as_ref().unwrap_or(&self.config.tags);
+        let began = self.sessions.get(&session).and_then(Session::application);
+        let in_force = InForce {
+            keys: wishes.keys.as_deref(),
+            replay: began.map_or(wishes.replay(), Application::replay),
+            ack: wishes.ack(),
+            conflate: wishes.conflate,
+        };
         let welcome = Welcome {
             protocol: PROTOCOL_VERSION,
             instance: self.config.id.as_str().into(),
@@ -40,7 +47,7 @@ impl Node {
         };
         let frame = match link.protocol {
             Protocol::Json => {
-                json::write::welcome(&welcome, &mut self.buffer);
+                json::write::welcome(&welcome, &in_force, &mut self.buffer);
                 self.buffer.split().freeze()
             }
             Protocol::Postcard => Wire::Welcome(welcome).encode(),
@@ -114,7 +121,7 @@ impl Node {
         }
         let durable = self.log.durable();
         let (from, replay) = match wishes.replay() {
-            Replay::All => (Position::new(1), durable),
+            Replay::All => (Position::default(), durable),
             Replay::New => (durable.next(), Position::default()),
         };
         let application = Application {
@@ -126,7 +133,7 @@ impl Node {
             from,
             replay,
         };
-        let id = self.new_session(Role::Application(application), from);
+        let id = self.new_session(Role::Application(application), from.max(Position::new(1)));
         if let Some(session) = self.sessions.get_mut(&id) {
             session.first_event = NO_EVENT;
         }

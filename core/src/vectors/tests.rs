@@ -14,7 +14,7 @@ use core::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::application::AckMode;
+use crate::application::{AckMode, InForce, Replay};
 use crate::clock::Hlc;
 use crate::config::{Durability, Limits};
 use crate::digest::Print;
@@ -386,9 +386,14 @@ fn written(write: impl FnOnce(&mut BytesMut)) -> String {
 #[test]
 fn text_frames_of_a_node_are_what_was_written_down() {
     let vectors = Vectors::new("vectors/json.txt", include_str!("json.txt"));
-    vectors.hold("out.welcome", &written(|out| write::welcome(&welcome(), out)));
-    let unnamed = Welcome { client: String::new(), tags: String::new(), ..welcome() };
-    vectors.hold("out.welcome.unnamed", &written(|out| write::welcome(&unnamed, out)));
+    let keys = ["inv:", "order:"].map(String::from);
+    let (replay, ack) = (Replay::All, AckMode::Manual);
+    let named = InForce { keys: Some(&keys), replay, ack, conflate: false };
+    vectors.hold("out.welcome", &written(|out| write::welcome(&welcome(), &named, out)));
+    let greeting = Welcome { client: String::new(), tags: String::new(), ..welcome() };
+    let (replay, ack) = (Replay::New, AckMode::Auto);
+    let unnamed = InForce { keys: None, replay, ack, conflate: true };
+    vectors.hold("out.welcome.unnamed", &written(|out| write::welcome(&greeting, &unnamed, out)));
     vectors.hold("out.synced", &written(write::synced));
     for kind in Kind::ALL {
         let delivery = written(|out| {
@@ -461,7 +466,9 @@ fn requests() -> Vec<(&'static str, Request<'static>)> {
         ("in.SK", draft(Kind::Sk, r#"{"amount":1.10}"#, 0)),
         ("in.SA", draft(Kind::Sa, "[1,2]", 0)),
         ("in.CMD", draft(Kind::Cmd, "true", 60_000)),
+        ("in.CMD.loose", draft(Kind::Cmd, "true", 60_000)),
         ("in.ack", Request::Settle(Said::Ack(delivery))),
+        ("in.ack.float", Request::Settle(Said::Ack(delivery))),
         ("in.ack.up_to", Request::Settle(Said::AckUpTo(delivery))),
         ("in.ack.id", Request::Settle(Said::AckId("m-1".into()))),
         (

@@ -1,11 +1,10 @@
 //! What the commands that connect as an application have in common: protocol, query string, and
 //! when to connect again.
 
-use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use slipstream_core::client::QueryString;
 use slipstream_core::io::{CloseCode, Protocol};
 
 use crate::daemon::Failed;
@@ -13,10 +12,6 @@ use crate::daemon::connection::ConnectionError;
 
 /// First wait before something is tried again, and the longest one.
 const WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-
-/// What stays as it is in a query string; a comma in a value would be taken for a separator.
-const ESCAPED: &AsciiSet =
-    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b':');
 
 /// How a command speaks to a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -40,17 +35,14 @@ impl From<Speak> for Protocol {
 pub(super) fn with_query(url: &str, parameters: &[(&str, &[&str])]) -> String {
     let (address, query) = url.split_once('?').unwrap_or((url, ""));
     let bare = address.split_once("://").is_some_and(|(_, rest)| !rest.contains('/'));
-    let mut url = format!("{address}{}?{query}", if bare { "/" } else { "" });
+    let mut query = QueryString::behind(query);
     for (name, items) in parameters {
-        if !url.ends_with(['?', '&']) {
-            url.push('&');
+        match *name {
+            "keys" => query.add_keys(items.iter().copied()),
+            name => query.add(name, items.iter().copied()),
         }
-        let items: Vec<_> =
-            items.iter().map(|item| utf8_percent_encode(item, ESCAPED).to_string()).collect();
-        // Writing to a string does not fail.
-        let _ = write!(url, "{name}={}", items.join(","));
     }
-    url
+    format!("{address}{}?{}", if bare { "/" } else { "" }, query.as_str())
 }
 
 /// A duration with its unit, as an argument.
@@ -154,8 +146,8 @@ mod tests {
             "ws://a:1/x?token=t&tags=a,b&client=c"
         );
         assert_eq!(
-            with_query("ws://a/", &[("keys", &["order:", "a,b &å"])]),
-            "ws://a/?keys=order:,a%2Cb%20%26%C3%A5"
+            with_query("ws://a/?tags=x&", &[("keys", &["order:", "a,b &å", "inv:"])]),
+            "ws://a/?tags=x&keys=order%3A,inv%3A&key=a%2Cb%20%26%C3%A5"
         );
     }
 }

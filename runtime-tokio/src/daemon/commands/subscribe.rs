@@ -42,6 +42,9 @@ pub(crate) struct Subscribe {
     /// Only keys that begin like this
     #[arg(long, value_delimiter = ',', value_name = "PREFIX,PREFIX")]
     keys: Option<Vec<String>>,
+    /// The same, one prefix each time, which may hold a comma
+    #[arg(long, value_name = "PREFIX")]
+    key: Vec<String>,
     /// Where a new session begins [default: all with --client, else new]
     #[arg(long, value_enum)]
     replay: Option<Replay>,
@@ -195,10 +198,12 @@ impl Subscribe {
             Ack::Manual => one("manual"),
             Ack::Auto => one("auto"),
         };
+        let keys = self.keys.iter().flatten().chain(&self.key).cloned();
+        let keys = (self.keys.is_some() || !self.key.is_empty()).then(|| keys.collect());
         let wishes = [
             ("client", self.client.as_deref().map(one)),
             ("tags", self.tags.as_ref().map(list)),
-            ("keys", self.keys.as_ref().map(list)),
+            ("keys", keys.as_ref().map(list)),
             ("replay", self.replay.map(replay)),
             ("ack", self.ack.map(ack)),
         ];
@@ -326,8 +331,10 @@ mod tests {
             "--url", "ws://a:1", "--client", "pi-1", "--tags", "aws,b&c", "--keys", "order:,x",
             "--replay", "new", "--ack", "auto",
         ]);
-        let expected = "ws://a:1/?client=pi-1&tags=aws,b%26c&keys=order:,x&replay=new&ack=auto";
+        let expected = "ws://a:1/?client=pi-1&tags=aws,b%26c&keys=order%3A,x&replay=new&ack=auto";
         assert_eq!(sub.query(), expected);
+        let commas = parse(&["--url", "ws://a:1", "--keys", "x,y", "--key", "a,b", "--key", "z"]);
+        assert_eq!(commas.query(), "ws://a:1/?keys=x,y,z&key=a%2Cb");
         assert_eq!(parse(&["--url", "ws://a:1", "--keys", ""]).query(), "ws://a:1/?keys=");
     }
 
