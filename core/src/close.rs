@@ -121,6 +121,11 @@ impl End {
         Some((*code, &reason[..reason.floor_char_boundary(MAX_REASON)]))
     }
 
+    /// Whether this side ends the connection, and says why.
+    pub fn is_from_here(&self) -> bool {
+        self.close.is_some() && !self.by_peer
+    }
+
     /// The close code that the other side sent, if it did.
     pub fn code_of_peer(&self) -> Option<u16> {
         self.close.as_ref().filter(|_| self.by_peer).map(|(code, _)| *code)

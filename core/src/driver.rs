@@ -10,6 +10,7 @@ use core::time::Duration;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 
 use hashbrown::HashMap;
 
@@ -20,7 +21,8 @@ use crate::exit::{Exit, NodeGone};
 use crate::feed::Watchers;
 use crate::ids::{DialId, FetchId, LinkId, Ticket};
 use crate::incoming::{Incoming, Request};
-use crate::io::{Input, LinkUp, Observation, Output};
+use crate::io::{End, Input, LinkUp, Observation, Output};
+use crate::link::ANSWER_PATIENCE;
 use crate::links::{Link, Links};
 use crate::shared::Promise;
 use crate::store::{Batch, Query};
@@ -62,6 +64,9 @@ pub struct Driver<O> {
     todo: VecDeque<Action<O>>,
     asked: HashMap<Ticket, Promise<Result<AdminAnswer, NodeGone>>>,
     last_ticket: Ticket,
+    /// Connections on which nothing more can be read, and when they end, answered or not.
+    broken: Vec<(LinkId, End, Instant)>,
+    now: Instant,
     /// When shutting down is over, done or not.
     stop_at: Option<Instant>,
     overdue: bool,
@@ -78,6 +83,8 @@ impl<O> Driver<O> {
             todo: VecDeque::new(),
             asked: HashMap::new(),
             last_ticket: Ticket::default(),
+            broken: Vec::new(),
+            now: Instant::default(),
             stop_at: None,
             overdue: false,
             stopped: false,
@@ -96,9 +103,13 @@ impl<O> Driver<O> {
                 for frame in frames {
                     self.node.handle(Input::Received { link, frame }, now);
                 }
-                if let Some(end) = end {
-                    // When they are answered.
-                    self.links.end_after_turn(link, end);
+                match end {
+                    // It still reads, and may be owed receipts that wait for the store.
+                    Some(end) if end.is_from_here() => {
+                        self.broken.push((link, end, now.instant + ANSWER_PATIENCE));
+                    }
+                    Some(end) => self.links.end_after_turn(link, end),
+                    None => {}
                 }
                 return count;
             }
@@ -141,6 +152,7 @@ impl<O> Driver<O> {
 
     /// Looks whether a time has come.
     pub fn tick(&mut self, now: Now) {
+        self.now = now.instant;
         if self.node.poll_timeout().is_some_and(|at| at <= now.instant) {
             self.node.handle(Input::Timer, now);
         }
@@ -173,6 +185,7 @@ impl<O> Driver<O> {
                 Output::Halt(failure) => return Some(Action::End(Exit::Halted(failure))),
             }
         }
+        self.end_what_is_answered();
         self.links.flush();
         if self.stopped && self.links.is_empty() {
             return Some(Action::End(Exit::Stopped));
@@ -183,6 +196,16 @@ impl<O> Driver<O> {
         self.overdue.then_some(Action::End(Exit::Stopped))
     }
 
+    fn end_what_is_answered(&mut self) {
+        let (node, now) = (&self.node, self.now);
+        let done = |(link, _, until): &mut (LinkId, End, Instant)| {
+            *until <= now || !node.owes_answers(*link)
+        };
+        for (link, end, _) in self.broken.extract_if(.., done) {
+            self.links.end_after_turn(link, end);
+        }
+    }
+
     fn log(&mut self, event: Event) -> Action<O> {
         self.watchers.tell(&event);
         Action::Log(event)
@@ -190,13 +213,13 @@ impl<O> Driver<O> {
 
     /// When to poll again, if nothing comes before.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        [self.node.poll_timeout(), self.stop_at].into_iter().flatten().min()
+        let ends = self.broken.iter().map(|(_, _, until)| *until);
+        ends.chain(self.node.poll_timeout()).chain(self.stop_at).min()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use alloc::vec::Vec;
     use core::task::{Context, Poll, Waker};
 
     use super::*;
@@ -206,7 +229,7 @@ mod tests {
     use crate::extent::Extent;
     use crate::feed::{Feed, Watcher};
     use crate::ids::{DeadLetterId, Incarnation, NodeId, Position, SessionId, StoreId};
-    use crate::io::{End, Frame, Protocol};
+    use crate::io::{Frame, Protocol};
     use crate::line::{Flow, Line};
     use crate::shared::{Once, Shared, Source, share};
     use crate::store::{Committed, Recovered, Usage};
@@ -357,5 +380,46 @@ mod tests {
         let sent = line.with(|line| line.poll_outgoing(&mut cx(), &mut frames));
         assert!(matches!(sent, Poll::Ready(Some((1, _)))), "{sent:?}");
         assert_eq!(line.with(|line| line.ended()), End::here(1000, String::new()));
+    }
+    #[test]
+    fn receipts_leave_before_the_close_for_what_cannot_be_read() {
+        for stores in [true, false] {
+            let mut driver = driver();
+            turn(&mut driver, true, at(0));
+            let (link, line) = connect(&mut driver);
+            turn(&mut driver, true, at(0));
+            let mut frames = Vec::new();
+            let _ = line.with(|line| line.poll_outgoing(&mut cx(), &mut frames));
+            frames.clear();
+            let good = r#"{"type":"SK","messageId":"m-1","key":"k","value":1}"#;
+            let good = Frame::Text(bytes::Bytes::from_static(good.as_bytes()));
+            let received = Incoming::Received(link, alloc::vec![good], Some(End::not_utf8()));
+            driver.take(received, at(1));
+            // The store has not answered at the end of this turn.
+            let mut batch = None;
+            while let Some(action) = driver.poll() {
+                if let Action::Commit(commit) = action {
+                    batch = Some(commit);
+                }
+            }
+            assert_eq!(line.with(|line| line.flow()), Flow::Read, "nothing is owed yet");
+            let now = if stores {
+                let committed = Committed {
+                    batch: batch.expect("it is committed"),
+                    usage: Usage::default(),
+                    took: Duration::ZERO,
+                };
+                driver.handle(Input::Committed(committed), at(2));
+                at(2)
+            } else {
+                // Nobody waits for ever.
+                assert!(driver.poll_timeout().is_some_and(|until| until <= at(6).instant));
+                at(6)
+            };
+            turn(&mut driver, stores, now);
+            let _ = line.with(|line| line.poll_outgoing(&mut cx(), &mut frames));
+            assert_eq!(frames.len(), usize::from(stores), "{frames:?}");
+            assert_eq!(line.with(|line| line.ended()), End::not_utf8());
+        }
     }
 }

@@ -8,6 +8,7 @@
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use bytes::Bytes;
 
@@ -35,6 +36,9 @@ pub const MAX_ANSWERS: usize = 16_384;
 pub const MAX_PARKED: usize = 4096;
 /// Client errors in a row after which an application is closed (4429).
 pub const ERROR_BUDGET: u32 = 100;
+
+/// How long answers that are due may hold up the end of an application's link.
+pub const ANSWER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// One live connection.
 #[derive(Debug)]
@@ -68,7 +72,7 @@ pub struct Link {
     /// When the next ping is due.
     pub ping_at: Instant,
     /// Last round trip.
-    pub rtt: Option<core::time::Duration>,
+    pub rtt: Option<Duration>,
     /// Bytes received and sent.
     pub bytes: (u64, u64),
     /// Binary frame that is being filled.
@@ -155,8 +159,8 @@ pub struct AppLink {
     pub answers: VecDeque<Pending>,
     /// The question to the store for the reads at the front of the answers.
     pub reading: Option<FetchId>,
-    /// Client errors since the last frame that was none.
-    pub errors_in_row: u32,
+    /// Client errors at the end of what came.
+    pub errors: Row,
     /// SYNCED is due when the session has been handed everything up to here.
     pub synced_at: Option<Position>,
     /// Limit of publishing.
@@ -167,8 +171,16 @@ pub struct AppLink {
     pub greeted: bool,
     /// Whether the application has settled anything on it.
     pub settled: bool,
-    /// To be closed so when all answers have left.
-    pub ending: Option<Close>,
+    /// To be closed so when all answers have left, or at this time.
+    pub ending: Option<(Close, Instant)>,
+}
+
+/// Client errors in a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Row {
+    count: u32,
+    /// Whether it follows a read whose answer is not known.
+    follows_read: bool,
 }
 
 /// An answer on its way.
@@ -206,6 +218,8 @@ pub enum Answer {
         read: Read<'static>,
         /// Number of the frame.
         frame: u64,
+        /// Client errors before it.
+        errors: Row,
     },
     /// The answer to a read.
     Result {
@@ -255,6 +269,12 @@ impl Link {
             State::Peer(_) => true,
             State::Application(application) => application.greeted,
         }
+    }
+
+    /// Whether nothing more is taken on it: its application has spent its errors, or has broken the
+    /// protocol, and is owed answers.
+    pub fn is_ending(&self) -> bool {
+        self.application().is_some_and(|application| application.ending.is_some())
     }
 
     /// Rows up to here may be handed over now: what lies behind a receipt that waits for a read
@@ -312,16 +332,54 @@ impl Link {
 }
 
 impl AppLink {
+    /// A frame was no error.
+    pub fn went_well(&mut self) {
+        self.errors = Row::default();
+    }
+
     /// Counts a refusal. A client that errs too often in a row is to be closed.
-    pub fn erred(&mut self, code: Code) {
+    pub fn erred(&mut self, code: Code, now: Instant) {
         if !code.retryable() {
-            self.errors_in_row += 1;
+            self.errors.count += 1;
         }
-        if self.errors_in_row >= ERROR_BUDGET {
-            let reason =
-                alloc::format!("{ERROR_BUDGET} errors in a row, the last one {}", code.as_str());
-            self.ending = Some(Close { code: CloseCode::Limit, reason });
+        self.end_if_spent(self.errors.count, code, now);
+    }
+
+    /// A read waits for its answer: only that tells whether a row of errors goes on. Answers with
+    /// the errors before it.
+    pub fn asked(&mut self) -> Row {
+        core::mem::replace(&mut self.errors, Row { count: 0, follows_read: true })
+    }
+
+    /// The first of the reads that waited was refused, `before` being the errors before it.
+    pub fn asked_in_vain(&mut self, before: Row, code: Code, now: Instant) {
+        let refused = before.count + u32::from(!code.retryable());
+        let mut rows = self.answers.iter_mut().filter_map(|pending| match &mut pending.answer {
+            Answer::Read { errors, .. } => Some(errors),
+            Answer::Welcome(_) | Answer::Receipt { .. } => None,
+            Answer::Result { .. } | Answer::Error { .. } => None,
+        });
+        let next = rows.next().unwrap_or(&mut self.errors);
+        let in_row = if next.follows_read {
+            next.count += refused;
+            next.count
+        } else {
+            refused
+        };
+        self.end_if_spent(in_row, code, now);
+    }
+
+    fn end_if_spent(&mut self, errors: u32, code: Code, now: Instant) {
+        if errors >= ERROR_BUDGET {
+            let last = code.as_str();
+            let reason = alloc::format!("{ERROR_BUDGET} errors in a row, the last one {last}");
+            self.end(Close { code: CloseCode::Limit, reason }, now);
         }
+    }
+
+    /// To be closed so, unless its end has begun.
+    pub fn end(&mut self, close: Close, now: Instant) {
+        self.ending.get_or_insert((close, now + ANSWER_PATIENCE));
     }
 }
 

@@ -63,6 +63,11 @@ fn text_frames(frames: &[&str]) -> Vec<String> {
         r#"{"type":"DK","key":"k","targetedTags":["azure"]}"#,
         r#"{"type":"GW","messageId":"r-1","key":"k"}"#,
         "[[[[1]]]]",
+        r#"{"type":"CMD","messageId":null,"key":"k","value":null,"ttlMs":600000e-1,"x-trace":[1]}"#,
+        r#"{"type":"ACK","deliveryId":17.0,"messageId":null,"upTo":null}"#,
+        r#"{"type":"NACK","deliveryId":9007199254740993.0,"action":"retry","reason":null}"#,
+        r#"{"type":"SK","key":"k","value":1,"targetTags":["azure"],"ttl":1}"#,
+        r#"{"type":"SK","key":"k","value":1,"\u0078-a":1,"x-a":2,"redelivery":1,"version":"v"}"#,
     ];
     frames.iter().copied().chain(others).map(str::to_owned).collect()
 }

@@ -545,6 +545,34 @@ fn what_came_before_the_end_is_answered_before_the_close_frame() {
     });
 }
 
+#[test]
+fn receipts_leave_before_the_close_for_what_cannot_be_read() {
+    run(async {
+        let data = tempfile::tempdir().unwrap();
+        let anywhere = "127.0.0.1:0".parse().unwrap();
+        let node = soon(Node::start(options(data.path(), anywhere))).await.unwrap();
+        let message = br#"{"type":"SK","messageId":"m-1","key":"k","value":1}"#;
+        let mut too_large = vec![0x81, 0x80 | 127];
+        too_large.extend_from_slice(&u64::to_be_bytes(1 << 40));
+        too_large.extend_from_slice(&[0; 4]);
+        let ends = [(masked(0x81, b"\xff"), 1007), (masked(0xc1, &[]), 1002), (too_large, 4413)];
+        for (end, code) in ends {
+            let (mut stream, _) = upgraded(node.local_addr(), "").await;
+            let mut greeting = Vec::new();
+            while !greeting.ends_with(br#"{"type":"SYNCED"}"#) {
+                greeting.push(byte(&mut stream).await);
+            }
+            stream.write_all(&[masked(0x81, message), end].concat()).await.unwrap();
+            let frames = frames_of(&mut stream).await;
+            let receipt = |(_, payload): &(u8, Vec<u8>)| payload.starts_with(br#"{"type":"ACK""#);
+            assert!(frames.iter().any(receipt), "{code}: {frames:?}");
+            let (opcode, close) = frames.last().expect("a close frame");
+            assert_eq!((*opcode, &close[..2]), (8, &u16::to_be_bytes(code)[..]));
+        }
+        assert_eq!(soon(node.shutdown()).await, Exit::Stopped);
+    });
+}
+
 fn options(data_dir: &std::path::Path, listen: SocketAddr) -> Options {
     let config = Config::new(NodeId::new("n").unwrap());
     Options { config, data_dir: data_dir.into(), listen, allowed_origins: Vec::new() }

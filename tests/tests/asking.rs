@@ -78,3 +78,115 @@ fn a_prefix_that_was_given_in_any_way_receives_its_keys() {
         assert!(world.said(display).iter().any(|frame| frame["messageId"] == "m-1"));
     }
 }
+
+/// An application that publishes nothing and is owed nothing.
+fn silent(world: &mut World) -> LinkId {
+    greeting(world, "keys=").0
+}
+
+fn err(world: &mut World, link: LinkId, times: u32) {
+    (0..times).for_each(|_| world.text(link, "{"));
+}
+
+fn is_open(world: &World, link: LinkId) -> bool {
+    !world.closed.contains_key(&link)
+}
+
+const READ: &str = r#"{"type":"GK","key":"k"}"#;
+
+#[test]
+fn a_read_that_is_answered_ends_a_row_of_errors() {
+    let mut world = World::new("a");
+    let link = silent(&mut world);
+    // Also when what follows it has come before its answer.
+    for _ in 0..3 {
+        err(&mut world, link, 99);
+        world.text(link, READ);
+        err(&mut world, link, 1);
+        world.settle();
+        world.text(link, READ);
+        world.settle();
+    }
+    assert!(is_open(&world, link));
+    // But it ends no row that follows it.
+    world.text(link, READ);
+    err(&mut world, link, 100);
+    world.settle();
+    assert_eq!(world.closed[&link].code, CloseCode::Limit);
+    let said = world.said(link);
+    assert_eq!(said.last().map(|frame| &frame["type"]), Some(&"ERR".into()));
+}
+
+#[test]
+fn a_read_that_is_refused_is_one_error_in_its_row() {
+    let refused = r#"{"type":"GA","key":"k"}"#;
+    for (before, after, is_over) in [(49, 50, true), (49, 49, false), (99, 0, true), (0, 99, true)]
+    {
+        let mut world = World::new("a");
+        let link = silent(&mut world);
+        world.publish(link, "m-1", "k", "1");
+        world.settle();
+        err(&mut world, link, before);
+        world.text(link, refused);
+        err(&mut world, link, after);
+        world.settle();
+        assert_eq!(is_open(&world, link), !is_over, "{before} and {after}");
+    }
+    // A row of refused reads, each known to be one after the next has come, is a row.
+    let mut world = World::new("a");
+    let link = silent(&mut world);
+    world.publish(link, "m-1", "k", "1");
+    world.settle();
+    (0..100).for_each(|_| world.text(link, refused));
+    world.settle();
+    assert_eq!(world.closed[&link].code, CloseCode::Limit);
+    // One that is interrupted is none.
+    let link = silent(&mut world);
+    err(&mut world, link, 98);
+    world.text(link, refused);
+    world.publish(link, "m-2", "k", "2");
+    err(&mut world, link, 98);
+    world.settle();
+    assert!(is_open(&world, link));
+}
+
+#[test]
+fn receipts_leave_before_the_close_for_a_broken_frame() {
+    let mut world = World::new("a");
+    let binary = world.link(Protocol::Postcard, None, "keys=");
+    world.binary(binary, Wire::Connect(Connect { protocol: 1 }).encode());
+    world.settle();
+    world.frames(binary);
+    let mut writer = FrameWriter::new(BatchKind::Publish);
+    let (kind, id, key) = (Kind::Sk, "m-1", "k");
+    writer.push(&Publish { kind, id, key, tags: "", ttl_ms: 0, body: "1" });
+    world.binary(binary, writer.finish());
+    world.binary(binary, Bytes::from_static(b"nonsense"));
+    world.binary(binary, Bytes::from_static(b"more"));
+    let text = silent(&mut world);
+    world.publish(text, "m-2", "k", "2");
+    let broken = Frame::Text(Bytes::from_static(b"\xff"));
+    world.give(Input::Received { link: text, frame: broken });
+    world.publish(text, "m-3", "k", "3");
+    world.settle();
+    assert_eq!(world.closed[&binary].code, CloseCode::Protocol);
+    assert_eq!(world.frames(binary).len(), 1, "the receipt");
+    assert_eq!(world.closed[&text].code, CloseCode::Protocol);
+    let said = world.said(text);
+    let ids: Vec<_> = said.iter().map(|frame| (&frame["type"], &frame["messageId"])).collect();
+    assert_eq!(ids, [(&"ACK".into(), &"m-2".into())], "and nothing behind the broken frame");
+}
+
+#[test]
+fn a_broken_connection_does_not_wait_for_ever() {
+    let mut world = World::new("a");
+    let link = silent(&mut world);
+    world.publish(link, "m-1", "k", "1");
+    let broken = Frame::Text(Bytes::from_static(b"\xff"));
+    world.give(Input::Received { link, frame: broken });
+    // The store does not answer.
+    assert!(is_open(&world, link));
+    world.now.instant = world.now.instant + Duration::from_secs(5);
+    world.give(Input::Timer);
+    assert_eq!(world.closed[&link].code, CloseCode::Protocol);
+}

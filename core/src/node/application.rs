@@ -12,7 +12,7 @@ use crate::event::Event;
 use crate::ids::{BatchId, Position, SessionId};
 use crate::io::{Close, CloseCode, Protocol};
 use crate::json::{self, Request, Settle};
-use crate::link::{Answer, AppLink, Link, Pending, State};
+use crate::link::{Answer, AppLink, Link, Pending, Row, State};
 use crate::rate::RateLimit;
 use crate::refusal::{Code, Refusal};
 use crate::session::{Application, Dirty, NO_EVENT, Role, Session};
@@ -69,7 +69,7 @@ impl Node {
             client: wishes.client.clone(),
             answers: VecDeque::from([greeting]),
             reading: None,
-            errors_in_row: 0,
+            errors: Row::default(),
             synced_at: Some(self.log.durable()),
             publish_rate: RateLimit::new(self.config.limits.publish_rate, self.now.instant),
             unsent: VecDeque::new(),
@@ -163,9 +163,6 @@ impl Node {
     }
 
     pub(super) fn application_text(&mut self, link: &mut Link, text: &Bytes) -> Result<(), Close> {
-        if is_ending(link) {
-            return Ok(());
-        }
         let Ok(frame) = core::str::from_utf8(text) else {
             return Err(protocol("text that is not UTF-8"));
         };
@@ -199,7 +196,7 @@ impl Node {
             records::<wire::Publish<'_>>(batch).map_err(|error| protocol(&format!("{error}")))?;
         let ordinal = link.frames_in;
         for publish in &publishes {
-            if is_ending(link) {
+            if link.is_ending() {
                 break;
             }
             match Draft::from_wire(publish, &self.config.limits) {
@@ -219,7 +216,7 @@ impl Node {
             records::<wire::Settle<'_>>(batch).map_err(|error| protocol(&format!("{error}")))?;
         let ordinal = link.frames_in;
         for settle in &settles {
-            if is_ending(link) {
+            if link.is_ending() {
                 break;
             }
             match Settle::from_wire(settle) {
@@ -247,7 +244,7 @@ impl Node {
         match published {
             Ok((batch, answer)) => {
                 let Some(application) = link.application_mut() else { return };
-                application.errors_in_row = 0;
+                application.went_well();
                 let duplicate = matches!(answer, Answer::Receipt { duplicate: true, .. });
                 let place = if duplicate { Position::default() } else { self.log.head() };
                 let received = self.now.instant;
@@ -270,7 +267,7 @@ impl Node {
         let code = refusal.code.as_str();
         self.out.push_back(crate::io::Output::Event(Event::Rejected { link: link.id, code }));
         let Some(application) = link.application_mut() else { return };
-        application.erred(refusal.code);
+        application.erred(refusal.code, self.now.instant);
         // It leaves with the answer before it, and must not hide what that waits for.
         let batch = application.answers.back().map_or(BatchId::default(), |last| last.batch);
         application.answers.push_back(Pending {
@@ -281,9 +278,4 @@ impl Node {
         });
         self.ready.insert(application.session);
     }
-}
-
-/// Whether nothing more is taken on this link: it has spent its errors.
-pub(super) fn is_ending(link: &Link) -> bool {
-    link.application().is_none_or(|application| application.ending.is_some())
 }

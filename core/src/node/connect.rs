@@ -92,7 +92,7 @@ impl Node {
                 self.moved.insert(link.id);
                 self.links.insert(link.id, link);
             }
-            Err(close) => self.finish(link, Some(close), ""),
+            Err(close) => self.finish_when_answered(link, close),
         }
     }
 
@@ -105,6 +105,7 @@ impl Node {
         link.bytes.0 += (frame.cost() - 64) as u64;
         self.with_link(link, |node, link| match frame {
             Frame::Ping(_) => Ok(()),
+            Frame::Text(_) | Frame::Binary(_) if link.is_ending() => Ok(()),
             Frame::Pong(payload) => {
                 node.pong(link, &payload);
                 Ok(())
@@ -441,8 +442,11 @@ impl Node {
             }
             State::Application(application) => {
                 let client = application.client.clone();
-                let reason = reason.clone();
-                self.event(Event::ApplicationDown { link: link.id, client, reason });
+                self.event(Event::ApplicationDown {
+                    link: link.id,
+                    client,
+                    reason: reason.clone(),
+                });
             }
         }
         if let Some(id) = link.session()
@@ -458,12 +462,11 @@ impl Node {
                 self.forget_unnamed(id);
             }
         }
-        let node = link.peer().map(|peer| peer.node.clone());
         if let Some(index) = link.dialer {
             self.dialer_lost(index, link.id, &reason, slowest);
         }
-        if let Some(node) = node {
-            self.uncover_dialers(&node);
+        if let Some(peer) = link.peer() {
+            self.uncover_dialers(&peer.node);
         }
         if let Some(candidate) = self.candidates.remove(&link.id) {
             self.admit_candidate(candidate);

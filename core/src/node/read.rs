@@ -40,7 +40,7 @@ impl Node {
             records::<wire::Read<'_>>(batch).map_err(|error| protocol(&format!("{error}")))?;
         let ordinal = link.frames_in;
         for read in &reads {
-            if super::application::is_ending(link) {
+            if link.is_ending() {
                 break;
             }
             match Read::from_wire(read, &self.config.limits) {
@@ -61,11 +61,12 @@ impl Node {
         let Some(application) = link.application_mut() else { return };
         // It leaves behind the answer before it, and must not hide what that waits for.
         let batch = application.answers.back().map_or(BatchId::default(), |last| last.batch);
+        let errors = application.asked();
         application.answers.push_back(Pending {
             place: Position::default(),
             batch,
             received: self.now.instant,
-            answer: Answer::Read { read: read.clone().into_owned(), frame },
+            answer: Answer::Read { read: read.clone().into_owned(), frame, errors },
         });
         self.ready.insert(application.session);
     }
@@ -142,14 +143,11 @@ impl Desk<'_> {
         for value in found {
             let Some(application) = self.link.application_mut() else { return };
             let Some(Pending { answer, .. }) = application.answers.pop_front() else { return };
-            let Answer::Read { read, frame } = answer else { return };
+            let Answer::Read { read, frame, errors } = answer else { return };
             let answer = match read.judge(value) {
-                Ok(newest) => {
-                    application.errors_in_row = 0;
-                    Answer::Result { read, newest }
-                }
+                Ok(newest) => Answer::Result { read, newest },
                 Err(refusal) => {
-                    application.erred(refusal.code);
+                    application.asked_in_vain(errors, refusal.code, self.carrier.now.instant);
                     self.carrier.tally.rejected(refusal.code);
                     let event = Event::Rejected { link: self.link.id, code: refusal.code.as_str() };
                     self.carrier.out.push_back(Output::Event(event));

@@ -48,6 +48,9 @@ impl Node {
                     self.finish(rival, Some(Close { code: CloseCode::Timeout, reason }), "");
                 }
             }
+            State::Application(application) if application.ending.is_some() => {
+                self.finish_as_told(link);
+            }
             State::Peer(_) | State::Application(_) => {
                 if link.paused {
                     // Nothing is read, so nothing can be heard.

@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use crate::ids::{FetchId, LinkId, Position, SessionId};
-use crate::io::{Frame, Observation, Output, Protocol};
+use crate::io::{Close, Frame, Observation, Output, Protocol};
 use crate::json;
 use crate::link::{Answer, Link, PeerLink, Pending};
 use crate::message::Message;
@@ -206,16 +206,37 @@ impl Node {
 
     fn close_if_ending(&mut self, id: SessionId) {
         let Some(link) = self.sessions.get(&id).and_then(|session| session.link) else { return };
-        let done = |link: &Link| {
-            link.application().is_some_and(|app| app.ending.is_some() && app.answers.is_empty())
-        };
-        if !self.links.get(&link).is_some_and(done) {
-            return;
+        let Some(application) = self.links.get(&link).and_then(Link::application) else { return };
+        let Some((_, until)) = application.ending else { return };
+        if !application.answers.is_empty() {
+            self.timers.set(Timer::Link(link), until);
+        } else if let Some(link) = self.links.remove(&link) {
+            self.finish_as_told(link);
         }
-        if let Some(mut link) = self.links.remove(&link) {
-            let close = link.application_mut().and_then(|app| app.ending.take());
-            self.finish(link, close, "");
+    }
+
+    /// Whether an application is owed answers to what it has sent on this link.
+    pub fn owes_answers(&self, link: LinkId) -> bool {
+        let application = self.links.get(&link).and_then(Link::application);
+        application.is_some_and(|application| !application.answers.is_empty())
+    }
+
+    /// Ends a link when what its application sent before is answered.
+    pub(super) fn finish_when_answered(&mut self, mut link: Link, close: Close) {
+        match link.application_mut().filter(|application| !application.answers.is_empty()) {
+            Some(application) => {
+                application.end(close, self.now.instant);
+                self.ready.insert(application.session);
+                self.links.insert(link.id, link);
+            }
+            None => self.finish(link, Some(close), ""),
         }
+    }
+
+    /// Ends an application's link as was decided before its last answers left.
+    pub(super) fn finish_as_told(&mut self, mut link: Link) {
+        let ending = link.application_mut().and_then(|application| application.ending.take());
+        self.finish(link, ending.map(|(close, _)| close), "");
     }
 
     /// An unnamed application that lags too far is closed: what it missed is counted (P8). What
@@ -234,7 +255,7 @@ impl Node {
         self.tally.missed += missed;
         let reason = alloc::format!("lagging {lag} bytes behind: too slow for what it receives");
         let code = crate::io::CloseCode::Limit;
-        self.finish(link, Some(crate::io::Close { code, reason }), "");
+        self.finish(link, Some(Close { code, reason }), "");
     }
 }
 

@@ -28,7 +28,7 @@ impl Node {
             return;
         }
         if let Some(application) = link.application_mut() {
-            application.errors_in_row = 0;
+            application.went_well();
         }
         self.arrange_write(id);
     }
