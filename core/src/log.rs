@@ -260,8 +260,10 @@ impl Log {
             }
             let Some(row) = self.tail.pop_front() else { break };
             self.tail_bytes -= row.row.size();
-            if row.row.only.is_none() {
-                self.index.remove(&(row.source, row.row.message.sequence()));
+            let id = (row.source, row.row.message.sequence());
+            // What was replayed lies further on by the same identity, or was there before.
+            if let Some(other) = self.index.remove(&id).filter(|at| *at != row.row.position) {
+                self.index.insert(id, other);
             }
         }
         if self.tail.is_empty() && self.tail.capacity() > 1024 {

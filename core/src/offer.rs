@@ -161,10 +161,12 @@ pub(crate) struct Closed {
 }
 
 impl Offers {
-    /// Offers this row at this time.
-    pub fn open(&mut self, id: Id, position: Position, at: Instant) {
-        self.by_id.insert(id, Offered { position, said: false });
+    /// Offers this row at this time. Answers the row that was on offer by the same identity: it is
+    /// no longer, and the answer to its offer is one to this.
+    pub fn open(&mut self, id: Id, position: Position, at: Instant) -> Option<Position> {
         self.due.insert((at, position));
+        let before = self.by_id.insert(id, Offered { position, said: false });
+        before.map(|before| before.position).filter(|before| *before != position)
     }
 
     /// The row of this identity is no longer on offer.

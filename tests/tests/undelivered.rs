@@ -2,14 +2,18 @@
 
 use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
 use slipstream_core::admin::{AdminAnswer, AdminRequest};
+use slipstream_core::clock::Hlc;
 use slipstream_core::config::Config;
 use slipstream_core::event::Event;
-use slipstream_core::ids::{DeadLetterId, LinkId, NodeId, Ticket};
+use slipstream_core::ids::{DeadLetterId, Incarnation, LinkId, NodeId, Position, Sequence, Ticket};
 use slipstream_core::io::{Frame, Input, Protocol};
+use slipstream_core::message::{Fields, Kind, Message};
 use slipstream_core::store::{DeadReason, StoreFailure};
 use slipstream_core::tags::TagSet;
-use slipstream_core::wire::{Connect, Wire as PeerFrame};
+use slipstream_core::topology::Record;
+use slipstream_core::wire::{Ack, BatchKind, Connect, FrameWriter, Wire as PeerFrame};
 use slipstream_tests::world::{Wire, World, carry, join};
 
 const SECONDS: Duration = Duration::from_secs(3);
@@ -250,6 +254,88 @@ fn a_dead_letter_of_the_node_is_offered_again_when_it_is_replayed() {
     assert_eq!(handed(&mut b, app), ["c-1"]);
     assert!(letters(&mut a).is_empty() && letters(&mut b).is_empty());
     assert!(a.status().dead_letters.values().all(|count| *count == 0));
+}
+
+#[test]
+fn a_replay_of_what_is_still_on_offer_ends_with_the_one_answer() {
+    for wants in [false, true] {
+        let mut a = World::new("a");
+        let y = linked(&mut a, "y", "a,z");
+        // What y sends comes to z by itself, and is only offered to it.
+        let z = linked(&mut a, "z", "a,y");
+        a.pass(SECONDS);
+        let mut frame = FrameWriter::new(BatchKind::Messages);
+        frame.push_message(&event_of_y(&a, "c-1"));
+        a.binary(y, frame.finish());
+        a.settle();
+        a.pass(SECONDS);
+        assert_eq!(letters(&mut a), [of_node("c-1")]);
+        assert!(matches!(
+            a.ask(AdminRequest::ReplayDeadLetter(DeadLetterId::new(1))),
+            AdminAnswer::Done
+        ));
+        a.pass(SECONDS);
+        let offer = offers(&mut a, z).pop().expect("it is offered until it is answered");
+        if wants {
+            a.binary(z, PeerFrame::Want(offer).encode());
+            a.settle();
+            let (upto, position, wall) = (1, Position::default(), a.now.wall);
+            a.binary(z, PeerFrame::Ack(Ack { upto, position, wall }).encode());
+        } else {
+            a.binary(z, PeerFrame::Seen(offer).encode());
+        }
+        a.settle();
+        a.pass(SECONDS);
+        let sessions = a.status().sessions;
+        let peer = sessions.iter().find(|session| session.name == "peer:z").expect("it has one");
+        assert_eq!((peer.in_flight, peer.behind), (0, 0), "asked for: {wants}");
+        assert!(offers(&mut a, z).is_empty());
+        assert!(letters(&mut a).is_empty());
+    }
+}
+
+/// A link from a node that exists only in frames, and has links to these.
+fn linked(world: &mut World, node: &str, links: &str) -> LinkId {
+    let hello = world.hello(node);
+    let (store, incarnation) = (hello.store, hello.incarnation);
+    let link = world.greet(hello);
+    let (node, links, tags) = (node.into(), links.into(), String::new());
+    let mut frame = FrameWriter::new(BatchKind::Topology);
+    frame.push(&Record { node, store, incarnation, revision: 1, tags, links });
+    world.binary(link, frame.finish());
+    world.settle();
+    link
+}
+
+/// An event that `y` has published, which ends in a second.
+fn event_of_y(world: &World, id: &str) -> Message {
+    let fields = Fields {
+        kind: Kind::Cmd,
+        incarnation: Incarnation::new(1),
+        sequence: Sequence::new(1),
+        version: Hlc::at(world.now.wall),
+        expires: world.now.wall.plus(Duration::from_secs(1)),
+        group: "",
+        tags: "",
+        path: "y",
+        id,
+        key: "t",
+        body: "1",
+    };
+    Message::encode(&fields, &mut BytesMut::new())
+}
+
+/// What a node has offered on a link since it was asked last.
+fn offers(world: &mut World, link: LinkId) -> Vec<Bytes> {
+    let frames = world.frames(link).into_iter().filter_map(|frame| match frame {
+        Frame::Binary(bytes) => Some(PeerFrame::decode(&bytes).expect("the node sends frames")),
+        Frame::Text(_) | Frame::Ping(_) | Frame::Pong(_) => None,
+    });
+    let offers = frames.filter_map(|frame| match frame {
+        PeerFrame::Have(batch) => Some(batch),
+        _ => None,
+    });
+    offers.collect()
 }
 
 #[test]

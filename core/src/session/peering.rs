@@ -1,7 +1,7 @@
 //! What only sessions of peers do: offering instead of sending, and going back.
 //!
-//! What stays true: an offer is open as long as its flight is, and going back passes no row that is
-//! still owed (P2, P5).
+//! What stays true: an offer is open as long as its flight is, of rows with one identity only the
+//! last is on offer, and going back passes no row that is still owed (P2, P5).
 
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -20,7 +20,10 @@ impl Session {
     /// Offers a row to the peer at this time, instead of handing it over.
     pub fn hold(&mut self, position: Position, flight: Flight, id: Id, at: Instant) {
         self.flights.insert(position, Flight { offer: Offer::Open(id), ..flight });
-        self.offers.open(id, position, at);
+        if let Some(before) = self.offers.open(id, position, at) {
+            // A dead letter of the node that was replayed: who has the one row has the other.
+            self.flights.remove(&before);
+        }
     }
 
     /// The identities to offer now, with those whose time is no more than `ahead`. What is not

@@ -14,6 +14,7 @@ use crate::clock::Hlc;
 use crate::config::Retry;
 use crate::ids::Sequence;
 use crate::message::{Fields, Kind, Message};
+use crate::seen::Seen;
 use crate::store::SessionRecord;
 use bytes::BytesMut;
 
@@ -250,6 +251,31 @@ fn walk(role: &Role, steps: Vec<Step>) {
     }
 }
 
+/// What may happen to what a peer is offered.
+#[derive(Debug, Clone)]
+enum Offering {
+    /// A row is looked at, with this identity.
+    Hold(u64),
+    /// The peer is told of what is due.
+    Say,
+    /// The peer asks for this identity.
+    Want(u64),
+    /// The peer has this identity.
+    Has(u64),
+    /// The peer is known to have this row.
+    Know(u64),
+}
+
+fn offering() -> impl Strategy<Value = Offering> {
+    prop_oneof![
+        4 => (0..4_u64).prop_map(Offering::Hold),
+        2 => Just(Offering::Say),
+        1 => (0..4_u64).prop_map(Offering::Want),
+        1 => (0..4_u64).prop_map(Offering::Has),
+        1 => (1..20_u64).prop_map(Offering::Know),
+    ]
+}
+
 /// A flight for [`Session::take_due`]: due at this time, or not yet carried, or with the peer.
 fn flight() -> impl Strategy<Value = (Option<u64>, bool)> {
     (prop::option::of(0..20_u64), any::<bool>())
@@ -264,6 +290,37 @@ proptest! {
     #[test]
     fn a_session_of_a_peer_is_a_list(steps in prop::collection::vec(step(), 1..60)) {
         walk(&peer(), steps);
+    }
+
+    #[test]
+    fn whatever_is_on_offer_ends_when_the_peer_answers(
+        steps in prop::collection::vec(offering(), 1..40),
+    ) {
+        let mut session = session(peer());
+        let mut seen = Seen::default();
+        let source = seen.source(&NodeId::new("z").expect("a name"), Incarnation::new(1));
+        let id = |number| (source, Sequence::new(number));
+        let mut now = Instant::from_micros(0);
+        for step in steps {
+            now = now + Duration::from_millis(100);
+            match step {
+                Offering::Hold(number) => {
+                    session.hold(session.next, Flight::new(WALL), id(number), now);
+                    session.next = session.next.next();
+                }
+                Offering::Say => drop(session.take_offers(now, Duration::ZERO)),
+                Offering::Want(number) => drop(session.want(id(number))),
+                Offering::Has(number) => drop(session.settle_offer(id(number))),
+                Offering::Know(position) => session.note_known(at(position)),
+            }
+        }
+        // It is told of what it has not answered within a second, and answers.
+        for id in session.take_offers(now + Duration::from_secs(1), Duration::ZERO) {
+            session.settle_offer(id);
+        }
+        let is_open = |flight: &Flight| matches!(flight.offer, Offer::Open(_));
+        prop_assert!(!session.flights.values().any(is_open));
+        prop_assert_eq!(session.offers.close(id(0)), None, "nor is any on offer without a flight");
     }
 
     #[test]
