@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use serde_json::Value;
-use slipstream_core::admin::{COVERED, LinkStatus, SELF};
+use slipstream_core::admin::{AdminAnswer, AdminRequest, COVERED, LinkStatus, SELF};
 use slipstream_core::clock::Hlc;
 use slipstream_core::config::Config;
 use slipstream_core::event::{Event, Level};
 use slipstream_core::ids::{Incarnation, LinkId, NodeId, Position, Sequence, StoreId};
 use slipstream_core::io::{CloseCode, Frame, Input, Protocol};
 use slipstream_core::message::{Fields, Kind, Message};
+use slipstream_core::offer;
 use slipstream_core::store::StoreFailure;
 use slipstream_core::time::WallMs;
 use slipstream_core::wire::{BatchKind, FrameWriter, Hello, NotNow, NotNowReason, Wire};
@@ -124,6 +125,40 @@ fn a_message_that_comes_back_is_dropped() {
     assert_eq!(acknowledged(&mut world, link), Some(1));
     assert_eq!(world.status().counters.loops_prevented, 1);
     assert_eq!(world.store.messages().count(), 0);
+}
+
+#[test]
+fn a_peer_that_is_new_here_is_offered_what_came_over_it_before() {
+    let mut world = World::new("a");
+    let (y, z) = (peer(&mut world, "y"), peer(&mut world, "z"));
+    let (own, over_y) = (fields(&world, 1), Fields { path: "z,y", ..fields(&world, 2) });
+    send(&mut world, z, &[Fields { key: "order:2", ..own }]);
+    send(&mut world, y, &[over_y]);
+    world.settle();
+    world.lose(z);
+    let forgotten = world.ask(AdminRequest::ForgetSession("peer:z".into()));
+    assert!(matches!(forgotten, AdminAnswer::Done));
+
+    let link = world.link(Protocol::Postcard, None, "");
+    let frame = hello(&world, "z", 78, 2);
+    world.give(Input::Received { link, frame });
+    world.settle();
+    assert_eq!(offered(&mut world, link), 2, "its store may be another one");
+    let again = Fields { incarnation: Incarnation::new(2), ..fields(&world, 3) };
+    send(&mut world, link, &[again]);
+    world.settle();
+    world.pass(Duration::from_millis(500));
+    assert_eq!(offered(&mut world, link), 0, "it has what it sends");
+}
+
+/// How many messages were offered on a link since it was asked last.
+fn offered(world: &mut World, link: LinkId) -> u64 {
+    let wires = wires(world, link).into_iter();
+    let spans = wires.filter_map(|wire| match wire {
+        Wire::Have(batch) => Some(offer::read(&batch).expect("spans")),
+        _ => None,
+    });
+    spans.flatten().map(|span| span.last.get() - span.first.get() + 1).sum()
 }
 
 #[test]

@@ -395,7 +395,7 @@ impl Node {
             self.mesh_changed();
         }
         let repeats = RateLimit::new(self.config.retry.max_rate, self.now.instant);
-        let session = Session::new(id, role, next, repeats);
+        let session = Session::new(id, role, next, repeats).offering_all(self.log.head());
         self.by_name.insert(session.name.clone(), id);
         self.sessions.insert(id, session);
         self.touch(id, Dirty::Now);

@@ -58,6 +58,12 @@ impl Session {
         self.flights.remove(&closed.position).map(|_| closed)
     }
 
+    /// Offers a peer also what came over it up to `head`: it may have lost that, for a path names a
+    /// node, and not its store.
+    pub fn offering_all(self, head: Position) -> Self {
+        Self { lost: head, ..self }
+    }
+
     /// Begins again at the first row, because the peer's store has lost what it had.
     pub fn rewind_for_lost(&mut self, head: Position) {
         self.rewind(head);
