@@ -263,6 +263,17 @@ impl Topology {
         self.graph().numbers.contains_key(node)
     }
 
+    /// Tags of the nodes that are known, and cannot be reached.
+    pub fn missing(&mut self) -> TagSet {
+        self.graph();
+        let reached = |node: &NodeId| {
+            self.graph.as_ref().is_some_and(|graph| graph.numbers.contains_key(node))
+        };
+        let missing = self.records.iter().filter(|(node, _)| !reached(node));
+        TagSet::new(missing.flat_map(|(_, known)| tags::list(&known.record.tags)))
+            .unwrap_or_else(|_| TagSet::empty())
+    }
+
     /// Tags of the nodes to which a shortest way leads by way of this peer.
     pub fn behind(&mut self, peer: &NodeId) -> Option<&TagSet> {
         self.graph().behind.get(peer)

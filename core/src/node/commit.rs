@@ -36,6 +36,7 @@ impl Node {
         self.conflate_outboxes();
         let wall = self.now.wall;
         let (floor, state_floor) = self.floors();
+        self.floor = floor;
         let history_max_bytes = self.history_max_bytes();
         let touched = core::mem::take(&mut self.receipts_touched).into_iter();
         let (blocks, dropped) =
@@ -74,13 +75,16 @@ impl Node {
 
     /// No session needs anything at or below the first of these positions, nor superseded state
     /// at or below the second.
-    fn floors(&mut self) -> (Position, Position) {
+    pub(super) fn floors(&mut self) -> (Position, Position) {
         let trusted = self.clock.trusted();
+        let lets_go = self.is_short_of_room() && self.knows_who_is_missing();
+        let missing = lets_go.then(|| self.topology.missing());
         let mut floors = (self.log.durable(), self.log.durable());
         for session in self.sessions.values_mut().filter(|session| session.receives()) {
             // Events that led nowhere may still find their way.
-            let kept = session.passed.kept(trusted).map_or(floors.0, Position::before);
-            floors.0 = floors.0.min(session.cursor()).min(kept);
+            let of = missing.as_ref().filter(|_| session.back_at.is_none());
+            let kept = session.passed.kept(trusted, of).map(Position::before);
+            floors.0 = floors.0.min(session.cursor()).min(kept.unwrap_or(floors.0));
             floors.1 = floors.1.min(session.state_settled());
         }
         // What is over is not forgotten before it is known whether it is a dead letter.
@@ -88,6 +92,21 @@ impl Node {
         let expired = expired.filter(|_| !self.is_out_of_letters());
         floors.0 = floors.0.min(expired.map_or(floors.0, Position::before));
         floors
+    }
+
+    /// Whether this node knows whoever may still want an event that led nowhere: its peers are all
+    /// linked, and have told what they know of the mesh, and whoever was lost with its last start
+    /// has had the time to come back.
+    fn knows_who_is_missing(&self) -> bool {
+        let has_told = |session: &Session| {
+            let link = session.link.and_then(|link| self.links.get(&link));
+            // A peer tells of the mesh before it says where its log ends.
+            link.and_then(Link::peer).is_some_and(|peer| peer.has_reported)
+        };
+        let mut peers = self.sessions.values().filter(|session| session.peer().is_some());
+        self.news.is_empty()
+            && self.now.instant.since(self.started) >= 2 * self.config.reconnect.max
+            && peers.all(has_told)
     }
 
     /// A session whose outbox is above its bound, dead letters included, is handed only the newest
@@ -117,11 +136,21 @@ impl Node {
     pub(super) fn history_max_bytes(&self) -> u64 {
         let store = &self.config.store;
         let most = store.history_max_bytes.min(store.max_bytes / 2);
-        let room = store.max_bytes - store.max_bytes / 16;
-        match self.usage.used_bytes.saturating_sub(room) {
+        match self.usage.used_bytes.saturating_sub(self.room()) {
             0 => most,
             excess => most.min(self.usage.history_bytes.saturating_sub(excess)),
         }
+    }
+
+    /// Above so many bytes in use what can be spared goes, before publishers are refused.
+    fn room(&self) -> u64 {
+        let max = self.config.store.max_bytes;
+        max - max / 16
+    }
+
+    /// Whether what can be spared goes.
+    pub(super) fn is_short_of_room(&self) -> bool {
+        self.usage.used_bytes > self.room()
     }
 
     pub(super) fn committed(&mut self, committed: Committed) {

@@ -144,6 +144,8 @@ pub struct Node {
     leaving: BTreeSet<DeadLetterId>,
     searches: BTreeMap<FetchId, Search>,
     usage: Usage,
+    /// No session needed anything at or below this when the last batch was sealed.
+    floor: Position,
     store_full: Option<String>,
     store_rest_until: Option<Instant>,
     /// The store was full for peers, and has not enough room again.
@@ -274,6 +276,7 @@ impl Node {
             leaving: BTreeSet::new(),
             searches: BTreeMap::new(),
             usage: recovered.usage,
+            floor: Position::default(),
             store_full: None,
             store_rest_until: None,
             peers_refused: false,

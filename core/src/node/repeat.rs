@@ -157,7 +157,8 @@ impl Node {
         self.look_for_expired();
         // Room is made by commits, also when nothing is published.
         let history = self.usage.history_bytes > self.history_max_bytes();
-        if history && !self.log.is_committing() {
+        let may_spare = self.is_short_of_room() && self.floors().0 > self.floor;
+        if (history || may_spare) && !self.log.is_committing() {
             self.commit_wanted = true;
             self.timers.set_earlier(Timer::Upkeep, now + MAKE_ROOM_INTERVAL);
         }

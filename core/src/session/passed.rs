@@ -4,8 +4,9 @@
 //! goes back to the first of these rows that has a tag of theirs (P5), so that who comes and goes
 //! costs what was published meanwhile, and not the whole log each time. What stays true: every
 //! targeted row that was passed over lies, for each of its tags, at or behind the first one of
-//! that tag; every event that was passed over is kept in the log until its time is over (P2).
-//! State needs no keeping: the newest of a key stays anyway.
+//! that tag; every event that was passed over is kept in the log until its time is over, or until
+//! its room is needed and nobody who is known waits for it (P2). State needs no keeping: the newest
+//! of a key stays anyway.
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
@@ -80,14 +81,23 @@ impl Passed {
         }
     }
 
-    /// The first event that must be kept, by what the wall clock says if it can be trusted.
-    pub fn kept(&mut self, wall: Option<WallMs>) -> Option<Position> {
+    /// The first event that must be kept, by what the wall clock says if it can be trusted; where
+    /// only those are kept that somebody may want who has one of the tags `of`, the first of these.
+    pub fn kept(&mut self, wall: Option<WallMs>, of: Option<&TagSet>) -> Option<Position> {
         while let Some(wall) = wall
             && self.events.front().is_some_and(|stretch| stretch.ends <= wall)
         {
             self.events.pop_front();
         }
-        self.events.front().map(|stretch| stretch.first)
+        let first = self.events.front()?.first;
+        match (of, &self.tags) {
+            (None, _) => Some(first),
+            (Some(of), None) => (!of.as_str().is_empty()).then_some(first),
+            (Some(of), Some(tags)) => {
+                let wanted = of.iter().filter_map(|tag| tags.get(tag)).min();
+                wanted.map(|wanted| first.max(*wanted))
+            }
+        }
     }
 
     /// Whether some of it may be for whoever has these tags.
@@ -207,21 +217,41 @@ mod tests {
     }
 
     #[test]
+    fn events_that_nobody_waits_for_may_go() {
+        let mut passed = Passed::default();
+        passed.note(Position::new(3), &message("aws", 1000));
+        passed.note(Position::new(5), &message("eu", 0));
+        passed.note(Position::new(7), &message("eu,gcp", 1000));
+        let kept = |passed: &mut Passed, of: &[&str]| passed.kept(None, Some(&tags(of)));
+        assert_eq!(kept(&mut passed, &[]), None);
+        assert_eq!(kept(&mut passed, &["azure"]), None);
+        assert_eq!(kept(&mut passed, &["aws", "gcp"]), Some(Position::new(3)));
+        assert_eq!(kept(&mut passed, &["gcp"]), Some(Position::new(7)));
+        assert_eq!(kept(&mut passed, &["eu"]), Some(Position::new(5)), "or later");
+        for number in 0..=MAX_TAGS as u64 {
+            passed.note(Position::new(9 + number), &message(&std::format!("t{number}"), 0));
+        }
+        assert_eq!(kept(&mut passed, &["azure"]), Some(Position::new(3)), "any tag");
+        assert_eq!(kept(&mut passed, &[]), None);
+        assert_eq!(passed.kept(Some(WallMs(1000)), Some(&tags(&["aws"]))), None, "it is over");
+    }
+
+    #[test]
     fn events_that_led_nowhere_are_kept_until_their_time_is_over() {
         let mut passed = Passed::default();
         passed.note(Position::new(3), &message("aws", 0));
-        assert_eq!(passed.kept(Some(WallMs(0))), None, "state stays anyway");
+        assert_eq!(passed.kept(Some(WallMs(0)), None), None, "state stays anyway");
         let hour = 60 * 60 * 1000;
         for number in 1..=3 {
             passed.note(Position::new(10 * number), &message("aws", number * hour));
         }
-        assert_eq!(passed.kept(None), Some(Position::new(10)));
-        assert_eq!(passed.kept(Some(WallMs(2 * hour - 1))), Some(Position::new(20)));
-        assert_eq!(passed.kept(Some(WallMs(3 * hour))), None);
+        assert_eq!(passed.kept(None, None), Some(Position::new(10)));
+        assert_eq!(passed.kept(Some(WallMs(2 * hour - 1)), None), Some(Position::new(20)));
+        assert_eq!(passed.kept(Some(WallMs(3 * hour)), None), None);
         for number in 0..1000 {
             passed.note(Position::new(100 + number), &message("aws", (4 + number) * hour));
         }
-        assert_eq!(passed.kept(Some(WallMs(4 * hour - 1))), Some(Position::new(100)));
+        assert_eq!(passed.kept(Some(WallMs(4 * hour - 1)), None), Some(Position::new(100)));
         assert_eq!(Passed::recover(passed.record()).record(), passed.record());
     }
 }
