@@ -35,7 +35,7 @@ const SECONDS: [f64; 16] = [
 const MESSAGES: [f64; 9] = [1.0, 2.0, 4.0, 16.0, 64.0, 256.0, 1024.0, 4096.0, 16384.0];
 
 /// Every metric that is not taken as a histogram: name, whether it is a counter, and its help.
-const DESCRIPTIONS: [(&str, bool, &str); 30] = [
+const DESCRIPTIONS: &[(&str, bool, &str)] = &[
     ("slipstream_active_connections", false, "Links that are up, by role."),
     ("slipstream_messages_processed_total", true, "Messages accepted into the log."),
     ("slipstream_link_up", false, "1 while a link to the peer is up, else 0."),
@@ -169,7 +169,7 @@ impl Metrics {
 
 /// Describes every metric, and makes those without labels known.
 fn register() {
-    for (name, is_counter, help) in DESCRIPTIONS {
+    for &(name, is_counter, help) in DESCRIPTIONS {
         if is_counter {
             metrics::describe_counter!(name, help);
         } else {
