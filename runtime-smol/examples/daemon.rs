@@ -14,7 +14,7 @@ use std::time::Duration;
 use async_signal::{Signal, Signals};
 use slipstream_smol::{Exit, Node, NodeGone, Options};
 use slipstream_tokio::daemon::config::{self, Settings};
-use slipstream_tokio::daemon::logging;
+use slipstream_tokio::daemon::logging::{self, LogHandle};
 use slipstream_tokio::daemon::metrics::Metrics;
 use smol::Timer;
 use smol::future::or;
@@ -53,8 +53,8 @@ fn main() -> ExitCode {
 /// Runs a node until it is told to end.
 async fn live(file: &Path) -> Result<Exit, Box<dyn Error>> {
     let settings = config::load(file)?;
-    logging::init(&settings.log)?;
-    let metrics = Arc::new(Metrics::install()?);
+    let log = logging::init(&settings.log)?;
+    let metrics = Arc::new((Metrics::install()?, log.clone()));
     let mut signals = Signals::new([Signal::Term, Signal::Int])?;
     let listener = TcpListener::bind(settings.listen.admin).await?;
     let admin = listener.local_addr()?;
@@ -68,7 +68,9 @@ async fn live(file: &Path) -> Result<Exit, Box<dyn Error>> {
         let _ = node.stop().await;
         node.ended().await
     };
-    Ok(or(node.ended(), told).await)
+    let exit = or(node.ended(), told).await;
+    log.end();
+    Ok(exit)
 }
 
 fn options(settings: &Settings) -> Options {
@@ -77,15 +79,18 @@ fn options(settings: &Settings) -> Options {
     Options { config, data_dir, listen, allowed_origins }
 }
 
-async fn upkeep(metrics: Arc<Metrics>) {
+/// Metrics, and the log that they tell of.
+type Told = (Metrics, LogHandle);
+
+async fn upkeep(told: Arc<Told>) {
     loop {
         Timer::after(METRICS_UPKEEP).await;
-        metrics.upkeep();
+        told.0.upkeep();
     }
 }
 
 /// Answers one request a connection, for ever.
-async fn serve(listener: TcpListener, node: Node, metrics: Arc<Metrics>) {
+async fn serve(listener: TcpListener, node: Node, metrics: Arc<Told>) {
     loop {
         let Ok((stream, _)) = listener.accept().await else {
             Timer::after(REST).await;
@@ -100,7 +105,7 @@ async fn serve(listener: TcpListener, node: Node, metrics: Arc<Metrics>) {
     }
 }
 
-async fn answer(mut stream: TcpStream, node: &Node, metrics: &Metrics) -> io::Result<()> {
+async fn answer(mut stream: TcpStream, node: &Node, metrics: &Told) -> io::Result<()> {
     let (mut request, mut chunk) = (Vec::new(), [0; 1024]);
     while !request.ends_with(b"\r\n\r\n") && request.len() < MAX_REQUEST {
         match stream.read(&mut chunk).await? {
@@ -123,7 +128,7 @@ async fn answer(mut stream: TcpStream, node: &Node, metrics: &Metrics) -> io::Re
 async fn page(
     path: &str,
     node: &Node,
-    metrics: &Metrics,
+    (metrics, log): &Told,
 ) -> Result<(&'static str, String), NodeGone> {
     node.alive().await?;
     let status = node.status().await?;
@@ -136,7 +141,7 @@ async fn page(
         "/status" => {
             ("200 OK", serde_json::to_string(&status).expect("a status has a form in JSON"))
         }
-        "/metrics" => ("200 OK", metrics.render(&status)),
+        "/metrics" => ("200 OK", metrics.render(&status, log.dropped_lines())),
         _ => ("404 Not Found", "there is nothing under this path\n".into()),
     })
 }

@@ -79,3 +79,23 @@ fn the_log_level_changes_and_values_stay_out() {
 fn an_idle_node_is_small() {
     operating::an_idle_node_is_small(SLIPSTREAM);
 }
+
+#[test]
+fn nobody_reads_standard_error() {
+    operating::nobody_reads_standard_error(SLIPSTREAM);
+}
+
+#[test]
+fn nobody_reads_why_it_does_not_start() {
+    operating::nobody_reads_why_it_does_not_start(SLIPSTREAM);
+}
+
+#[test]
+fn silent_admin_connections() {
+    operating::silent_admin_connections(SLIPSTREAM);
+}
+
+#[test]
+fn admin_readers_that_do_not_read() {
+    operating::admin_readers_that_do_not_read(SLIPSTREAM);
+}

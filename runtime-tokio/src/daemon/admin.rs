@@ -1,11 +1,13 @@
 //! The admin endpoint: HTTP/1 for operators, probes and Prometheus.
 //!
 //! Every request passes [`guard`] first, so that no web page can use a browser to get here. Bodies,
-//! connections and the time for a request are bounded; errors are JSON, `{"error": "..."}`.
+//! connections ([`places`]) and the time for a request are bounded; errors are JSON,
+//! `{"error": "..."}`.
 
 mod digests;
 mod guard;
 mod pages;
+mod places;
 mod reply;
 
 use std::sync::Arc;
@@ -16,11 +18,12 @@ use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{delete, get, post};
+use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 
+use places::{Place, Places, Watched};
 use reply::Failure;
 
 use super::logging::LogHandle;
@@ -31,7 +34,7 @@ use crate::Node;
 /// Longest body of a request, in bytes.
 const MAX_BODY_BYTES: usize = 16 * 1024;
 
-/// Connections at one time; more wait in the listener's queue.
+/// Connections at one time.
 const MAX_CONNECTIONS: usize = 128;
 
 /// From the end of a request's head to its answer.
@@ -39,6 +42,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// For the head of a request, and between two requests of one connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long nothing may move on a connection whose answer has begun.
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Waits after the listener failed, for want of file descriptors most likely.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -63,16 +69,12 @@ pub(super) struct Admin {
 /// Answers requests on `listener` for ever.
 pub(super) async fn serve(listener: TcpListener, admin: Arc<Admin>) {
     let router = router(admin);
-    let slots = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let places = Places::new(MAX_CONNECTIONS);
     loop {
-        let Ok(slot) = slots.clone().acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
-                let router = router.clone();
-                tokio::spawn(async move {
-                    converse(stream, router).await;
-                    drop(slot);
-                });
+                let place = places.take().await;
+                tokio::spawn(converse(stream, place, router.clone()));
             }
             Err(error) => {
                 tracing::warn!(%error, "the admin endpoint cannot accept a connection");
@@ -82,15 +84,29 @@ pub(super) async fn serve(listener: TcpListener, admin: Arc<Admin>) {
     }
 }
 
-async fn converse(stream: TcpStream, router: Router) {
-    let outcome = hyper::server::conn::http1::Builder::new()
+async fn converse(stream: TcpStream, place: Place, router: Router) {
+    let activity = place.activity();
+    let pages = TowerToHyperService::new(router);
+    let answer = |request: hyper::Request<hyper::body::Incoming>| {
+        let (at_work, answer) = (activity.work(), pages.call(request));
+        async move {
+            let answer = answer.await;
+            drop(at_work);
+            answer
+        }
+    };
+    let stream = Watched { stream, activity: activity.clone() };
+    let conversation = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(2 * MAX_BODY_BYTES)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
-        .await;
-    if let Err(error) = outcome {
-        tracing::debug!(%error, "an admin connection ended early");
+        .serve_connection(TokioIo::new(stream), service_fn(answer));
+    let early = tokio::select! {
+        outcome = conversation => outcome.err().map(|error| error.to_string()),
+        reason = activity.over(STALL_TIMEOUT) => Some(reason.to_owned()),
+    };
+    if let Some(reason) = early {
+        tracing::debug!(reason, "an admin connection ended early");
     }
 }
 

@@ -65,6 +65,7 @@ const DESCRIPTIONS: &[(&str, bool, &str)] = &[
     ("slipstream_tombstones", false, "Deletes that are remembered."),
     ("slipstream_convergence_lag_seconds", false, "Since the peer last held what this node holds."),
     ("slipstream_missed_total", true, "Messages that unnamed applications lagged too far to get."),
+    ("slipstream_log_lines_dropped_total", true, "Log lines that nobody read in time."),
     ("slipstream_build_info", false, "1, with the version as a label."),
 ];
 
@@ -154,8 +155,10 @@ impl Metrics {
         self.handle.run_upkeep();
     }
 
-    /// All metrics in Prometheus' text format, brought up to `status`.
-    pub fn render(&self, status: &Status) -> String {
+    /// All metrics in Prometheus' text format, brought up to `status` and `dropped_lines` of the
+    /// log.
+    pub fn render(&self, status: &Status, dropped_lines: u64) -> String {
+        counter!("slipstream_log_lines_dropped_total").absolute(dropped_lines);
         {
             let mut labels = self.labels.lock().unwrap_or_else(PoisonError::into_inner);
             take_node(status);
@@ -498,7 +501,7 @@ mod tests {
             let mut status = status();
             status.links.push(link(None, "ws://me:secret@gcp:7400/?x=y", "waiting"));
             status.links.push(link(Some("azure"), "10.0.0.1:5", "up"));
-            let text = metrics.render(&status);
+            let text = metrics.render(&status, 0);
             assert!(!text.contains("secret"), "{text}");
             has(&text, "slipstream_link_up{peer=\"gcp:7400\"} 0");
             has(&text, "slipstream_link_up{peer=\"azure\"} 1");
@@ -520,7 +523,7 @@ mod tests {
             status.sessions.push(session("link:17"));
             status.counters.delivered.insert("app:0".to_owned(), 9);
             status.dead_letters.insert("expired", 3);
-            let text = metrics.render(&status);
+            let text = metrics.render(&status, 0);
             has(&text, "slipstream_outbox_messages{session=\"app:0\"} 5");
             has(&text, "slipstream_outbox_messages{session=\"peer:gcp\"} 5");
             has(&text, "slipstream_convergence_lag_seconds{peer=\"gcp\"} 2.5");
@@ -538,9 +541,9 @@ mod tests {
         recorded(|metrics| {
             let mut before = status();
             before.sessions.push(session("app:x"));
-            assert!(metrics.render(&before).contains("slipstream_outbox_bytes{"));
+            assert!(metrics.render(&before, 0).contains("slipstream_outbox_bytes{"));
             std::thread::sleep(STALE + Duration::from_millis(100));
-            let text = metrics.render(&status());
+            let text = metrics.render(&status(), 0);
             assert!(!text.contains("slipstream_outbox_bytes{"), "{text}");
             has(&text, "slipstream_store_bytes{file=\"database\"} 4096");
             has(&text, "slipstream_build_info{version=\"1.2.3\"} 1");
@@ -552,7 +555,7 @@ mod tests {
         recorded(|metrics| {
             histogram!("slipstream_publish_ack_seconds").record(0.003);
             histogram!("slipstream_store_batch_messages").record(100.0);
-            let text = metrics.render(&status());
+            let text = metrics.render(&status(), 0);
             has(&text, "slipstream_publish_ack_seconds_bucket{le=\"0.005\"} 1");
             has(&text, "slipstream_store_batch_messages_bucket{le=\"256\"} 1");
             has(&text, "slipstream_propagation_seconds_count{origin=\"a\"} 0");

@@ -75,11 +75,14 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Tells what failed; if even standard error is gone, there is nobody to tell.
+/// Tells what failed; if even standard error is gone, or not read, there is nobody to tell.
 fn complain(failed: &Failed) {
     use std::io::Write;
     if failed.message.is_empty() {
         return;
     }
-    let _gone = writeln!(std::io::stderr(), "slipstream: {failed}");
+    let line = format!("slipstream: {failed}\n");
+    logging::in_time(move || {
+        let _gone = std::io::stderr().write_all(line.as_bytes());
+    });
 }

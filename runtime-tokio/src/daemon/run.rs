@@ -34,9 +34,10 @@ pub(super) fn run(file: &Path, settings: Settings) -> Result<ExitCode, Failed> {
         .enable_all()
         .build()
         .map_err(|error| Failed::general(format!("cannot start threads: {error}")))?;
-    let outcome = runtime.block_on(live(file, settings, log, metrics));
+    let outcome = runtime.block_on(live(file, settings, log.clone(), metrics));
     // What may still be under way, such as the answer to an operator, is not waited for.
     runtime.shutdown_background();
+    log.end();
     outcome
 }
 
@@ -112,9 +113,19 @@ async fn bind_admin(settings: &Settings) -> Result<TcpListener, Failed> {
 
 async fn upkeep(admin: Arc<Admin>) {
     let mut ticks = tokio::time::interval(METRICS_UPKEEP);
+    let mut told = 0;
     loop {
         ticks.tick().await;
         admin.metrics.upkeep();
+        let dropped = admin.log.dropped_lines();
+        if dropped > told {
+            let lines = dropped - told;
+            tracing::warn!(lines, "log lines were dropped: standard error was not read in time");
+            // Said again if this line was dropped, too.
+            if admin.log.dropped_lines() == dropped {
+                told = dropped;
+            }
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions};
+use std::io::PipeReader;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
@@ -85,6 +86,23 @@ impl Daemon {
     /// Starts the process by way of another program, which must leave it a child of the test;
     /// and does not wait.
     pub fn spawn_through(&mut self, program: &[String]) {
+        let (out, err) = (self.log_file().into(), self.log_file().into());
+        self.spawn_with(program, out, err);
+    }
+
+    /// Starts the process with a log that nobody reads until it is read from what is returned, and
+    /// does not wait.
+    ///
+    /// # Panics
+    /// If there is no pipe.
+    pub fn spawn_unread(&mut self) -> PipeReader {
+        let (unread, log) = std::io::pipe().expect("a pipe can be made");
+        let out = log.try_clone().expect("a descriptor can be cloned");
+        self.spawn_with(&[], out.into(), log.into());
+        unread
+    }
+
+    fn spawn_with(&mut self, program: &[String], out: Stdio, err: Stdio) {
         assert!(self.child.is_none(), "{} runs already", self.config.id);
         let mut words = program.iter().map(String::as_str).chain([self.binary.as_str()]);
         let mut command = Command::new(words.next().unwrap_or_default());
@@ -98,8 +116,8 @@ impl Daemon {
             .arg(self.config_file())
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
-            .stdout(self.log_file())
-            .stderr(self.log_file())
+            .stdout(out)
+            .stderr(err)
             .spawn()
             .expect("the binary can be started");
         self.child = Some(child);

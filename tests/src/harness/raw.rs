@@ -4,6 +4,8 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
+use rustix::net::sockopt::set_socket_recv_buffer_size;
+
 use super::app::idle;
 
 /// Opcodes of RFC 6455, section 5.2.
@@ -62,6 +64,20 @@ impl RawSocket {
         let head = socket.read_head();
         assert!(head.starts_with("HTTP/1.1 101"), "the upgrade was refused: {head}");
         socket
+    }
+
+    /// Gives the system little room for what is not read.
+    ///
+    /// # Panics
+    /// If the system does not allow that.
+    pub fn receive_little(&self) {
+        set_socket_recv_buffer_size(&self.stream, 4096).expect("a small buffer is allowed");
+    }
+
+    /// Whether the node has hung up, once what has come so far is read.
+    pub fn is_over(&mut self) -> bool {
+        self.read_some();
+        self.over
     }
 
     /// Writes bytes as they are. The node may have closed already: that is for the test to find

@@ -1,13 +1,17 @@
 //! What an operator sees and changes while nodes run (P14).
 
+use std::io::{BufRead, BufReader};
+use std::sync::mpsc;
+use std::thread;
+
 use crate::harness::{
-    App, Command, Daemon, Mesh, Message, NodeConfig, PATIENCE, Subscriber, until,
+    App, Command, Daemon, Mesh, Message, NodeConfig, PATIENCE, RawSocket, Subscriber, until,
 };
 
 use super::{dead_letters, nodes};
 
 /// The names that dashboards rely on; all of section 5 of the interfaces.
-const METRICS: [&str; 33] = [
+const METRICS: &[&str] = &[
     "slipstream_active_connections",
     "slipstream_messages_processed_total",
     "slipstream_link_up",
@@ -41,6 +45,7 @@ const METRICS: [&str; 33] = [
     "slipstream_tombstones",
     "slipstream_convergence_lag_seconds",
     "slipstream_build_info",
+    "slipstream_log_lines_dropped_total",
 ];
 
 /// Every metric is there, with sound samples, once its labels are known.
@@ -227,4 +232,75 @@ pub fn an_idle_node_is_small(binary: &str) {
     if let Some(bytes) = node.resident_bytes() {
         assert!(bytes < 16_000_000, "{bytes} bytes");
     }
+}
+
+/// Nobody reads what the node logs: it drops lines, counts them, goes on, says so to whoever reads
+/// again, and ends when it is told to.
+pub fn nobody_reads_standard_error(binary: &str) {
+    let config = NodeConfig::new("aws").text("log.level", "debug");
+    let mut node = Daemon::prepare(binary, config);
+    let unread = node.spawn_unread();
+    assert!(node.started().is_none(), "it runs");
+    let mut app = App::connect(&node, "client=pi-1&keys=");
+    log_until_lines_are_dropped(&node, &mut app);
+    assert_eq!(node.get("/livez").status, 200);
+
+    let (tell, told) = mpsc::channel();
+    let reader = thread::spawn(move || {
+        let mut lines = BufReader::new(unread).lines().map_while(Result::ok);
+        let says_so = lines.any(|line| line.contains("log lines were dropped"));
+        // It is not read any more from here on, and not closed either.
+        let _ = tell.send(says_so);
+        lines
+    });
+    assert_eq!(told.recv_timeout(PATIENCE), Ok(true), "whoever reads again is told");
+    let _unread = reader.join().expect("the reader did not fail");
+    log_until_lines_are_dropped(&node, &mut app);
+    assert!(node.terminate().success());
+}
+
+fn log_until_lines_are_dropped(node: &Daemon, app: &mut App) {
+    let dropped = || node.metric("slipstream_log_lines_dropped_total", &[]);
+    let before = dropped();
+    until("log lines to be dropped", PATIENCE, || {
+        // A refusal is a line; a row of a hundred would close the connection.
+        (0..90).for_each(|_| drop(app.refused(r#"{"type":"SK","key":"","value":1}"#)));
+        app.publish(&Message::state("m-1", "order:1", "1"));
+        dropped() > before
+    });
+}
+
+/// A node that cannot start ends, also if nobody reads why.
+pub fn nobody_reads_why_it_does_not_start(binary: &str) {
+    let mut node = Daemon::prepare(binary, NodeConfig::new("aws"));
+    node.overwrite_config(&format!("{} = 1\n", "y".repeat(256 * 1024)));
+    let _unread = node.spawn_unread();
+    assert_eq!(node.ended().code(), Some(2));
+}
+
+/// Silent connections to the admin endpoint, more than it takes: the one that has been silent for
+/// longest gives way to whoever asks.
+pub fn silent_admin_connections(binary: &str) {
+    let node = Daemon::start(binary, NodeConfig::new("aws"));
+    let mut silent: Vec<_> = (0..300).map(|_| RawSocket::connect(&node.config.admin)).collect();
+    for path in ["/livez", "/readyz", "/status"] {
+        assert_eq!(node.get(path).status, 200);
+    }
+    assert!(silent.last_mut().is_some_and(|last| !last.is_over()), "the last one may stay");
+    until("the first one to give way", PATIENCE, || silent[0].is_over());
+}
+
+/// Readers that ask the admin endpoint for much and read nothing, more than it takes.
+pub fn admin_readers_that_do_not_read(binary: &str) {
+    let node = Daemon::start(binary, NodeConfig::new("aws"));
+    let much = format!("GET /metrics HTTP/1.1\r\nHost: {}\r\n\r\n", node.config.admin);
+    let readers = (0..140).map(|_| {
+        let mut reader = RawSocket::connect(&node.config.admin);
+        reader.receive_little();
+        reader.send(much.repeat(400).as_bytes());
+        reader
+    });
+    let readers: Vec<_> = readers.collect();
+    assert_eq!(node.get("/livez").status, 200);
+    drop(readers);
 }

@@ -113,7 +113,8 @@ fn peers_down(status: &Status) -> Vec<String> {
 pub(super) async fn metrics(State(admin): Node) -> Answer {
     let status = node_status(&admin).await?;
     let kind = (header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8");
-    Ok(([kind], admin.metrics.render(&status)).into_response())
+    let text = admin.metrics.render(&status, admin.log.dropped_lines());
+    Ok(([kind], text).into_response())
 }
 
 /// `GET /status`
