@@ -185,7 +185,7 @@ pub struct Limits {
     pub max_json_depth: usize,
     /// Nodes of the mesh, and so of a path. Default 1024.
     pub max_nodes: usize,
-    /// Links at one time. Default 10,000.
+    /// Applications at one time. Peers are not counted: `max_nodes` bounds those. Default 10,000.
     pub max_connections: usize,
     /// Sessions in the store. Default 10,000.
     pub max_sessions: usize,

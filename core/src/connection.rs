@@ -13,7 +13,7 @@ mod tests;
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::future::poll_fn;
+use core::future::{pending, poll_fn};
 use core::task::Poll;
 use core::time::Duration;
 
@@ -21,14 +21,14 @@ use crate::channel::Sender;
 use crate::client::ConnectError;
 use crate::config::Limits;
 use crate::ids::{DialId, LinkId};
-use crate::io::{Close, CloseCode, End, Input, LinkUp, Protocol};
+use crate::io::{End, Input, LinkUp, Protocol};
 use crate::line::{Flow, Gathered, Line};
 use crate::links::Link;
 use crate::memory::Memory;
 use crate::runtime::{Runtime, Task, first, rest, sleep, within};
 use crate::shared::Shared;
+use crate::slots::Slot;
 use crate::socket::{Opened, Reader, Socket, Writer};
-use crate::upgrade::Slot;
 
 /// For what was queued and the close frame to leave.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
@@ -96,17 +96,30 @@ pub async fn dial<R: Runtime>(
     let _ = inputs.send(incoming).await;
 }
 
-/// Hands an accepted connection to the loop, or closes it if there is no room (4429).
-pub async fn accept<R: Runtime>(opened: Opened<R::Socket>, inputs: Inputs<R>) {
-    if opened.slot.as_ref().is_none_or(Slot::is_kept) {
-        // A loop that is gone needs to know nothing.
-        let _ = inputs.send(Incoming::<R>::Opened(Box::new(through_socket::<R>(opened)))).await;
-    } else {
-        let reason = "too many connections (limits.max_connections)".into();
-        let (nobody, _) = crate::channel::bounded::<R, _>(1);
-        open::<R>(through_socket::<R>(opened), nobody)
-            .close(Close { code: CloseCode::Limit, reason });
-    }
+/// Hands a connection to the loop once it is upgraded, within `limits.handshake_timeout`. It gives
+/// way if its place is needed. Answers why it was not handed on, if that is for lack of time or
+/// room.
+pub async fn accept<R: Runtime>(
+    slot: Slot,
+    upgrade: impl Future<Output = Option<Opened<R::Socket>>>,
+    limits: &Limits,
+    inputs: Inputs<R>,
+) -> Result<(), &'static str> {
+    let needed = slot.needed();
+    let accepted = async {
+        let upgraded = within::<R, _>(limits.handshake_timeout, upgrade).await;
+        if let Some(opened) = upgraded.ok_or("no upgrade request in time")? {
+            let opened = Opened { slot: Some(slot), ..through_socket::<R>(opened) };
+            // A loop that is gone needs to know nothing.
+            let _ = inputs.send(Incoming::<R>::Opened(Box::new(opened))).await;
+        }
+        Ok(())
+    };
+    let gave_way = async {
+        needed.await;
+        Err("others needed its place before it was upgraded")
+    };
+    first(gave_way, accepted).await
 }
 
 /// Starts the tasks of a connection.
@@ -122,10 +135,45 @@ pub fn open<R: Runtime>(opened: Connection<R>, inputs: Inputs<R>) -> Link {
 
 async fn run<R: Runtime>(
     socket: impl Socket,
-    LinkUp { link: id, protocol, .. }: LinkUp,
+    up: LinkUp,
     slot: Option<Slot>,
     inputs: Inputs<R>,
     line: Shared<Line>,
+) {
+    let id = up.link;
+    first(give_way(slot, &line), serve::<R>(socket, up, &inputs, &line)).await;
+    let end = line.with(|line| line.ended());
+    let down = Input::LinkDown { link: id, code: end.code_of_peer(), reason: end.reason };
+    // A loop that is gone needs to know nothing.
+    let _ = inputs.send(Incoming::<R>::Input(down)).await;
+}
+
+/// Returns when the connection has to give way: before it is admitted, or on its way out.
+async fn give_way(slot: Option<Slot>, line: &Shared<Line>) {
+    let Some(mut slot) = slot else { return pending().await };
+    let needed = async {
+        slot.needed().await;
+        true
+    };
+    let admitted = async {
+        line.wait(Line::poll_admitted).await;
+        false
+    };
+    if !first(admitted, needed).await {
+        slot.admit();
+        line.wait(Line::poll_end).await;
+        slot.leave();
+        slot.needed().await;
+    }
+    line.with(|line| line.end(End::silent("others needed its place".into())));
+}
+
+/// Reads and writes until the end.
+async fn serve<R: Runtime>(
+    socket: impl Socket,
+    LinkUp { link: id, protocol, .. }: LinkUp,
+    inputs: &Inputs<R>,
+    line: &Shared<Line>,
 ) {
     let (reader, writer) = socket.split(protocol).await;
     let reading = Task::spawn::<R>(run_reader::<R>(reader, id, inputs.clone(), line.clone()));
@@ -134,18 +182,13 @@ async fn run<R: Runtime>(
         sleep::<R>(CLOSE_DEADLINE).await;
         Ok(())
     };
-    let written = first(overdue, write::<R>(writer, id, &inputs, &line)).await;
+    let written = first(overdue, write::<R>(writer, id, inputs, line)).await;
     line.with(|line| {
         // Unless one was ordered before: also a loop that is gone ends what is read.
         line.end(written.err().unwrap_or_else(|| line.ended()));
         line.shut();
     });
     reading.ended().await;
-    let end = line.with(|line| line.ended());
-    let down = Input::LinkDown { link: id, code: end.code_of_peer(), reason: end.reason };
-    // A loop that is gone needs to know nothing.
-    let _ = inputs.send(Incoming::<R>::Input(down)).await;
-    drop(slot);
 }
 
 /// Sends what is queued until the end is ordered, then the close frame.

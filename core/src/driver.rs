@@ -169,6 +169,7 @@ impl<O> Driver<O> {
                 Output::Transmit { link, frame } => self.links.transmit(link, frame),
                 Output::Pause(link) => self.links.pause(link, true),
                 Output::Resume(link) => self.links.pause(link, false),
+                Output::Admit(link) => self.links.admit(link),
                 Output::Close { link, close } => self.links.close(link, close),
                 Output::Commit(batch) => return Some(Action::Commit(batch)),
                 Output::Fetch { fetch, query } => return Some(Action::Fetch(fetch, query)),

@@ -107,6 +107,7 @@ pub mod runtime;
 mod seen;
 mod session;
 pub mod shared;
+pub mod slots;
 pub mod socket;
 mod starts;
 pub mod store;

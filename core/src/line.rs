@@ -97,6 +97,7 @@ pub struct Line {
     queue: VecDeque<Frame>,
     pongs: Vec<Bytes>,
     paused: bool,
+    is_admitted: bool,
     end: Option<End>,
     is_shut: bool,
     writer: Option<Waker>,
@@ -131,6 +132,12 @@ impl Line {
             self.paused = paused;
             self.woken.extend(self.reader.take());
         }
+    }
+
+    /// Takes note that the node counts the connection.
+    pub(crate) fn admit(&mut self) {
+        self.is_admitted = true;
+        self.woken.extend(self.closer.take());
     }
 
     /// Orders the end, unless it was ordered before.
@@ -197,6 +204,15 @@ impl Line {
             return Poll::Ready(flow);
         }
         keep(&mut self.reader, cx.waker(), &mut self.woken);
+        Poll::Pending
+    }
+
+    /// Ready when the node counts the connection. For whoever asks for the end, too.
+    pub(crate) fn poll_admitted(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.is_admitted {
+            return Poll::Ready(());
+        }
+        keep(&mut self.closer, cx.waker(), &mut self.woken);
         Poll::Pending
     }
 

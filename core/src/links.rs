@@ -45,6 +45,11 @@ impl Link {
         self.line.with(|line| line.pause(paused));
     }
 
+    /// The node counts the connection: it holds no other place.
+    pub fn admit(&self) {
+        self.line.with(|line| line.admit());
+    }
+
     /// Sends what was gathered and queued, then the close frame.
     pub fn close(&mut self, close: Close) {
         self.flush();
@@ -111,6 +116,11 @@ impl Links {
     /// Stops reading from a connection, or reads on.
     pub fn pause(&mut self, id: LinkId, paused: bool) {
         self.with(id, |link| link.pause(paused));
+    }
+
+    /// The node counts this connection.
+    pub fn admit(&mut self, id: LinkId) {
+        self.with(id, |link| link.admit());
     }
 
     /// Sends what was gathered and queued, then the close frame.

@@ -6,7 +6,7 @@ use core::future::Future;
 use core::task::{Context, Poll};
 
 use crate::io::{End, Frame, LinkUp, Protocol};
-use crate::upgrade::Slot;
+use crate::slots::Slot;
 
 /// A WebSocket connection whose handshake is done.
 pub trait Socket: fmt::Debug + Send + 'static {
@@ -52,7 +52,7 @@ pub struct Opened<S> {
     pub transport: S,
     /// What the node is told of it.
     pub up: LinkUp,
-    /// Its place among those that may be open.
+    /// Its place, if it was accepted.
     pub slot: Option<Slot>,
 }
 

@@ -1,23 +1,17 @@
 //! The upgrade of a connection to WebSocket, as far as it is decided here (RFC 6455 section 4): who
 //! may connect, and who is taken for a node.
 //!
-//! Shells read and write the HTTP, by their library; headers come as they look them up. How many
-//! connections may be open is counted here, too ([`Slots`]).
+//! Shells read and write the HTTP, by their library; headers come as they look them up.
 
 use alloc::borrow::ToOwned;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use core::task::Waker;
 
 use crate::application::{negotiate, origin_allowed};
 use crate::client::ConnectError;
 use crate::config::Limits;
 use crate::io::Protocol;
-use crate::shared::{Shared, Wakes};
-
-/// Connections beyond the limit that are upgraded, so that they can be told about it.
-const TURNED_AWAY_AT_ONCE: usize = 64;
 
 /// What connections are accepted by.
 #[derive(Debug)]
@@ -28,6 +22,8 @@ pub struct Rules {
     pub loopback: bool,
     /// Limits of the node.
     pub limits: Limits,
+    /// Connections that may be unfinished at a time ([`crate::slots`]).
+    pub unfinished: usize,
 }
 
 /// Why a request is not upgraded.
@@ -207,71 +203,11 @@ pub fn check<'a>(
         Ok(())
     }
 }
-
-/// Places for connections: `max_connections`, and a few more for those that are told that there is
-/// none.
-#[derive(Debug)]
-pub struct Slots {
-    kept: usize,
-    turned_away: usize,
-    woken: Vec<Waker>,
-}
-
-impl Wakes for Slots {
-    fn woken(&mut self) -> &mut Vec<Waker> {
-        &mut self.woken
-    }
-}
-
-impl Slots {
-    /// All of them free.
-    pub fn new(limits: &Limits) -> Self {
-        let (kept, turned_away) = (limits.max_connections, TURNED_AWAY_AT_ONCE);
-        Self { kept, turned_away, woken: Vec::new() }
-    }
-
-    fn free(&mut self, is_kept: bool) -> &mut usize {
-        if is_kept { &mut self.kept } else { &mut self.turned_away }
-    }
-}
-
-/// A place for a connection, free again when this is dropped.
-#[derive(Debug)]
-pub struct Slot {
-    slots: Shared<Slots>,
-    is_kept: bool,
-}
-
-impl Slot {
-    /// The next one; `None` if a connection cannot even be told that there is no room.
-    pub fn take(slots: &Shared<Slots>) -> Option<Self> {
-        let taken = slots.with(|free| {
-            let is_kept = free.kept > 0;
-            let left = free.free(is_kept).checked_sub(1)?;
-            *free.free(is_kept) = left;
-            Some(is_kept)
-        });
-        taken.map(|is_kept| Self { slots: slots.clone(), is_kept })
-    }
-
-    /// Whether the connection may stay.
-    pub fn is_kept(&self) -> bool {
-        self.is_kept
-    }
-}
-
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.slots.with(|free| *free.free(self.is_kept) += 1);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use alloc::vec;
 
     use super::*;
-    use crate::shared::share;
 
     const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
     const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
@@ -300,7 +236,8 @@ mod tests {
 
     fn judged<'a>(lines: &Lines<'a>) -> Result<Agreed<'a>, Refusal> {
         let limits = Limits::default();
-        let rules = Rules { allowed_origins: Vec::new(), loopback: true, limits };
+        let (allowed_origins, unfinished) = (Vec::new(), 8);
+        let rules = Rules { allowed_origins, loopback: true, limits, unfinished };
         rules.judge(|name| values(lines, name))
     }
 
@@ -393,19 +330,5 @@ mod tests {
         }
         assert!([100, 102, 103, 199].into_iter().all(is_interim));
         assert!(![99, 101, 200, 426].into_iter().any(is_interim));
-    }
-
-    #[test]
-    fn who_finds_no_room_is_told_so_as_long_as_there_is_room_for_that() {
-        let limits = Limits { max_connections: 2, ..Limits::default() };
-        let slots = share(Slots::new(&limits));
-        let mut taken: Vec<_> =
-            core::iter::from_fn(|| Slot::take(&slots)).map(|slot| (slot.is_kept(), slot)).collect();
-        assert_eq!(taken.len(), 2 + TURNED_AWAY_AT_ONCE);
-        assert_eq!(taken.iter().filter(|(is_kept, _)| *is_kept).count(), 2);
-        taken.pop();
-        assert!(Slot::take(&slots).is_some_and(|slot| !slot.is_kept()));
-        taken.remove(0);
-        assert!(Slot::take(&slots).is_some_and(|slot| slot.is_kept()));
     }
 }

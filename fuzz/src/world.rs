@@ -389,6 +389,7 @@ impl World {
             }
             Output::Fetch { fetch, query } => self.jobs.push_back(Job::Fetch(fetch, query)),
             Output::Transmit { link, frame } => self.transmitted(link, frame),
+            Output::Admit(link) => assert!(self.sockets.contains_key(&link), "it is open"),
             Output::Close { link, .. } => {
                 assert!(self.sockets.remove(&link).is_some(), "a link is closed twice");
             }

@@ -1,5 +1,6 @@
 //! Starts a node and holds on to it: what a program that embeds one works with.
 
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Deref;
 use std::path::PathBuf;
@@ -14,10 +15,10 @@ use slipstream_core::handle::Handle;
 use slipstream_core::ids::StoreId;
 use slipstream_core::runtime::{Runtime, Task};
 use slipstream_core::shared::{Once, Promise};
+use slipstream_core::slots::{LEAST_DESCRIPTORS, Room};
 use slipstream_core::store::Recovered;
 use slipstream_core::upgrade::Rules;
 use slipstream_store_sqlite::{Completion, OpenError, Store};
-use smol::net::TcpListener;
 use tracing::{Instrument, Span};
 
 use crate::client::ClientOptions;
@@ -53,12 +54,12 @@ impl Options {
 #[non_exhaustive]
 pub enum StartError {
     /// The address cannot be listened on.
-    #[error("cannot listen on {address}: {source}; is another program there? (listen.address)")]
+    #[error("cannot listen on {address}: {source}; {} (listen.address)", remedy(.source))]
     Listen {
         /// The address.
         address: SocketAddr,
         /// What the system said.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// A peer's URL cannot be dialled.
     #[error("a peer cannot be dialled: {0} (peers.url)")]
@@ -66,9 +67,62 @@ pub enum StartError {
     /// The database cannot be opened. The message names the file and the remedy.
     #[error(transparent)]
     Store(#[from] OpenError),
+    /// The process may open too few files.
+    #[error(
+        "too many open files: this process may open {limit}, and a node needs at least {}; raise \
+         the limit (ulimit -n, or LimitNOFILE= of systemd)",
+        LEAST_DESCRIPTORS
+    )]
+    Descriptors {
+        /// How many it may open.
+        limit: u64,
+    },
     /// What should not fail did: the system's random numbers, or a thread of the program.
     #[error("the node could not be started: {0}")]
     Internal(String),
+}
+
+/// What to do where the system does not let a node listen.
+pub(crate) fn remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "end what listens there, or choose another address",
+        io::ErrorKind::AddrNotAvailable => "choose an address of this machine",
+        io::ErrorKind::PermissionDenied => "choose a port above 1023, or allow this one",
+        _ if is_out_of_descriptors(error) => {
+            "raise the limit of open files (ulimit -n, or LimitNOFILE= of systemd)"
+        }
+        _ => "look at the address",
+    }
+}
+
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    let out = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE];
+    error.raw_os_error().is_some_and(|code| out.iter().any(|out| out.raw_os_error() == code))
+}
+
+/// How many connections of each kind a node takes in this process.
+///
+/// # Errors
+/// [`StartError::Descriptors`] if it may open too few files for any node.
+pub(crate) fn room(config: &Config) -> Result<Room, StartError> {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let limit = limit.unwrap_or(u64::MAX);
+    Room::within(config, limit).ok_or(StartError::Descriptors { limit })
+}
+
+/// Takes no more applications than there are descriptors for, and says so.
+fn limit_applications(config: &mut Config, room: Room) {
+    let (applications, wanted) = (room.applications, config.limits.max_connections);
+    if applications < wanted {
+        config.limits.max_connections = applications;
+        tracing::warn!(
+            target: "slipstream",
+            applications,
+            "this process may open too few files for limits.max_connections = {wanted}: it takes \
+             {applications} applications at a time; raise the limit (ulimit -n, or LimitNOFILE= of \
+             systemd), or lower limits.max_connections"
+        );
+    }
 }
 
 /// A stream of what happens at a node, with the methods of a [`Watcher`]; it ends with the node.
@@ -95,18 +149,21 @@ impl Node {
     /// # Errors
     /// [`StartError`] says what is in the way, and what to do.
     pub async fn start(options: Options) -> Result<Self, StartError> {
-        let Options { config, data_dir, listen: address, allowed_origins } = options;
+        let Options { mut config, data_dir, listen: address, allowed_origins } = options;
         config.peers.iter().try_for_each(|url| check_url(url)).map_err(StartError::Peer)?;
         let cannot_listen = |source| StartError::Listen { address, source };
-        let listener = TcpListener::bind(address).await.map_err(cannot_listen)?;
+        let room = room(&config)?;
+        limit_applications(&mut config, room);
+        let listener = listen::bind(address).await.map_err(cannot_listen)?;
         let local_addr = listener.local_addr().map_err(cannot_listen)?;
 
         let span = tracing::info_span!(target: "slipstream", "node", id = %config.id);
         let (inputs, received) = channel::bounded::<Smol, _>(INPUTS);
         let (store, recovered) = open(&config, data_dir, inputs.clone(), span.clone()).await?;
         let (limits, client) = (config.limits.clone(), ClientOptions::within(&config));
-        let loopback = local_addr.ip().to_canonical().is_loopback();
-        let rules = Rules { allowed_origins, loopback, limits: limits.clone() };
+        let (loopback, unfinished) =
+            (local_addr.ip().to_canonical().is_loopback(), room.unfinished);
+        let rules = Rules { allowed_origins, loopback, limits: limits.clone(), unfinished };
         let seed = Smol::random().map_err(StartError::Internal)?;
         let node = slipstream_core::Node::new(config, recovered, seed, Smol::now());
         let driver = Driver::new(node);

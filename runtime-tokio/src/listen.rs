@@ -1,10 +1,11 @@
 //! Accepts connections and upgrades them to WebSocket.
 //!
 //! Every connection has one deadline for TCP and upgrade, a bound for its request, and a place
-//! among `max_connections`; a few more are let in to be told that there is none (4429), beyond
-//! those the socket is closed at once. A refusal is an HTTP response that says why. What a request
-//! asks for is judged by the core. The query string is handed on and never logged.
+//! among those that are not finished. A refusal is an HTTP response that says why. Who gives way,
+//! and what a request asks for, is judged by the core. The query string is handed on and never
+//! logged.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,9 +14,10 @@ use async_tungstenite::tungstenite::handshake::derive_accept_key;
 use async_tungstenite::tungstenite::handshake::server::Request;
 use async_tungstenite::tungstenite::protocol::Role;
 use slipstream_core::connection;
-use slipstream_core::runtime::{self, Runtime, sleep, within};
+use slipstream_core::runtime::{self, Runtime, sleep};
+use slipstream_core::slots::{Slot, Slots};
 use slipstream_core::socket::Opened;
-use slipstream_core::upgrade::{Refusal, Rules, Slot, Slots};
+use slipstream_core::upgrade::{Refusal, Rules};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -23,19 +25,33 @@ use crate::dial::{HeadError, read_head};
 use crate::runtime::{Inputs, Tokio};
 use crate::socket::Socket;
 
+/// Connections that the system keeps until they are accepted. By default it is 128, which a fleet
+/// that comes back at once overruns.
+const BACKLOG: i32 = 1024;
+
 /// How long accepting rests when the system refuses, for want of descriptors for example.
 const REST: Duration = Duration::from_millis(200);
 
+/// Listens on `address`.
+///
+/// # Errors
+/// What the system says.
+pub(crate) async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let listener = TcpListener::bind(address).await?;
+    rustix::net::listen(&listener, BACKLOG)?;
+    Ok(listener)
+}
+
 /// Accepts for ever; ends with its task.
 pub(crate) async fn run(listener: TcpListener, rules: Rules, inputs: Inputs) {
-    let (slots, rules) = (Tokio::share(Slots::new(&rules.limits)), Arc::new(rules));
+    let (slots, rules) = (Tokio::share(Slots::new(rules.unfinished)), Arc::new(rules));
     loop {
         match listener.accept().await {
             Ok((stream, remote)) => {
-                if let Some(slot) = Slot::take(&slots) {
-                    let (rules, inputs) = (rules.clone(), inputs.clone());
-                    Tokio::spawn(welcome(stream, remote, slot, rules, inputs));
-                }
+                let slot = Slot::take(&slots, remote.ip());
+                Tokio::spawn(welcome(stream, remote, slot, rules.clone(), inputs.clone()));
+                // Who gives way is to do so before the next one comes.
+                runtime::rest().await;
             }
             Err(error) => {
                 tracing::warn!(
@@ -59,13 +75,9 @@ async fn welcome(
 ) {
     let remote = remote.to_string();
     let upgrading = upgrade(stream, &remote, &rules);
-    match within::<Tokio, _>(rules.limits.handshake_timeout, upgrading).await {
-        Some(Some(opened)) => {
-            let opened = Opened { slot: Some(slot), ..opened };
-            connection::accept::<Tokio>(opened, inputs).await;
-        }
-        Some(None) => {}
-        None => tracing::debug!(target: "slipstream", remote, "no upgrade request in time"),
+    let accepted = connection::accept::<Tokio>(slot, upgrading, &rules.limits, inputs).await;
+    if let Err(reason) = accepted {
+        tracing::debug!(target: "slipstream", remote, reason, "closed a connection");
     }
 }
 

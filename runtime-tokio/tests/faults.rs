@@ -75,6 +75,16 @@ fn descriptors_are_freed() {
 }
 
 #[test]
+fn applications_leave_descriptors_for_peers() {
+    faults::descriptors::applications_leave_some(SLIPSTREAM);
+}
+
+#[test]
+fn lack_of_descriptors_and_ports_is_named_at_start() {
+    faults::descriptors::named_at_start(SLIPSTREAM);
+}
+
+#[test]
 fn a_disk_that_is_full() {
     faults::disk::that_is_full(SLIPSTREAM);
 }

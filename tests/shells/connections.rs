@@ -50,10 +50,14 @@ pub(crate) struct Door {
 
 impl Door {
     pub(crate) async fn open(limits: Limits) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::with_places(limits, 8).await
+    }
+
+    async fn with_places(limits: Limits, unfinished: usize) -> Self {
+        let listener = listen::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, inputs) = channel::bounded::<Runtime, _>(INPUTS);
-        let rules = Rules { allowed_origins: Vec::new(), loopback: true, limits };
+        let rules = Rules { allowed_origins: Vec::new(), loopback: true, limits, unfinished };
         let listening = Task::spawn::<Runtime>(listen::run(listener, rules, sender.clone()));
         Self { address, sender, inputs, _listening: listening }
     }
@@ -117,9 +121,13 @@ impl Door {
 
 /// A raw connection behind its upgrade.
 async fn upgraded(address: SocketAddr, headers: &str) -> (TcpStream, String) {
+    upgraded_as("client=a", address, headers).await
+}
+
+async fn upgraded_as(query: &str, address: SocketAddr, headers: &str) -> (TcpStream, String) {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let request = format!(
-        "GET /?client=a HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+        "GET /?{query} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
          {headers}\r\n"
     );
@@ -408,20 +416,39 @@ fn an_answer_may_have_others_before_it_and_lists_in_it() {
 #[test]
 fn a_handshake_that_does_not_end_gives_its_place_back() {
     run(async {
-        let mut door = Door::open(Limits { max_connections: 1, ..limits() }).await;
+        let door = Door::open(limits()).await;
         let mut silent = TcpStream::connect(door.address).await.unwrap();
         silent.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
         assert_eq!(soon(silent.read(&mut [0; 9])).await.unwrap(), 0);
+    });
+}
+
+#[test]
+fn unfinished_handshakes_give_way_to_who_comes() {
+    run(async {
+        // Without the newcomers they would have an hour.
+        let patient = Limits { handshake_timeout: Duration::from_secs(3600), ..limits() };
+        let mut door = Door::with_places(patient, 2).await;
+        let mut silent = Vec::new();
+        for request in ["", "GET / HTTP/1.1\r\n", "", ""] {
+            let mut stream = TcpStream::connect(door.address).await.unwrap();
+            stream.write_all(request.as_bytes()).await.unwrap();
+            silent.push(stream);
+        }
         let (_stream, response) = door.raw("").await;
         assert!(response.starts_with("HTTP/1.1 101 "), "{response}");
         assert!(matches!(door.next().await, Incoming::Opened(_)));
+        for stream in &mut silent[..3] {
+            // What is closed with unread bytes is reset.
+            assert!(matches!(soon(stream.read(&mut [0; 9])).await, Ok(0) | Err(_)));
+        }
     });
 }
 
 #[test]
 fn a_flood_behind_a_refusal_or_a_close_frame_does_not_hold_a_place() {
     run(async {
-        let mut door = Door::open(Limits { max_connections: 1, ..limits() }).await;
+        let mut door = Door::open(limits()).await;
         let mut refused = TcpStream::connect(door.address).await.unwrap();
         refused.write_all(b"POST / HTTP/1.1\r\n\r\n").await.unwrap();
         soon(flood(&mut refused)).await;
@@ -443,17 +470,23 @@ async fn flood(stream: &mut TcpStream) {
 #[test]
 fn one_connection_too_many_is_told_so() {
     run(async {
-        let mut door = Door::open(Limits { max_connections: 1, ..limits() }).await;
-        let (first, _) = door.raw("").await;
-        let link = door.link().await;
-        let (mut second, _) = door.raw("").await;
+        let data = tempfile::tempdir().unwrap();
+        let mut options = options(data.path(), "127.0.0.1:0".parse().unwrap());
+        options.config.limits.max_connections = 1;
+        let node = soon(Node::start(options)).await.unwrap();
+        let (first, _) = upgraded_as("client=a", node.local_addr(), "").await;
+        let (mut second, _) = upgraded_as("client=b", node.local_addr(), "").await;
         let (code, reason) = close_of(&mut second).await;
         assert_eq!(code, 4429);
         assert!(reason.contains("max_connections"), "{reason}");
-        drop((first, link));
-        door.down().await;
-        let (_third, _) = door.raw("").await;
-        assert!(matches!(door.next().await, Incoming::Opened(_)));
+        drop(first);
+        // That the first one has left is known a moment later.
+        soon(async {
+            const TEXT: u8 = 0x81;
+            while TEXT != byte(&mut upgraded_as("client=c", node.local_addr(), "").await.0).await {}
+        })
+        .await;
+        assert_eq!(soon(node.shutdown()).await, Exit::Stopped);
     });
 }
 

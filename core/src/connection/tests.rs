@@ -7,10 +7,10 @@ use bytes::Bytes;
 
 use super::*;
 use crate::channel::{Receiver, bounded};
-use crate::io::Frame;
+use crate::io::{Close, CloseCode, Frame};
 use crate::runtime::by_hand::{ByHand, Far, answer_dial, pass, settle, start, taken, tasks, work};
 use crate::shared::share;
-use crate::upgrade::Slots;
+use crate::slots::Slots;
 
 const LINK: LinkId = LinkId::new(1);
 
@@ -33,9 +33,14 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        Self::with_slot(None)
+    }
+
+    fn with_slot(slot: Option<Slot>) -> Self {
         let (here, there) = Far::pair();
         let (inputs, received) = bounded::<ByHand, _>(8);
-        let link = open::<ByHand>(through_socket::<ByHand>(opened(here)), inputs);
+        let opened = Opened { slot, ..through_socket::<ByHand>(opened(here)) };
+        let link = open::<ByHand>(opened, inputs);
         settle();
         Self { link, received, there }
     }
@@ -209,23 +214,63 @@ fn a_dial_ends_in_time_and_says_what_came_of_it() {
     assert_eq!(opened.up.dial, Some(DialId::new(2)));
 }
 
+fn slots(limit: usize) -> Shared<Slots> {
+    share(Slots::new(limit))
+}
+
+fn slot(slots: &Shared<Slots>) -> Slot {
+    Slot::take(slots, [10, 0, 0, 1].into())
+}
+
 #[test]
-fn a_connection_for_which_there_is_no_room_is_told_so() {
-    let slots = share(Slots::new(&Limits { max_connections: 1, ..Limits::default() }));
-    let (inputs, mut received) = bounded::<ByHand, _>(1);
-    let mut told = [(); 2].map(|()| {
-        let (here, there) = Far::pair();
-        let opened = Opened { slot: Slot::take(&slots), ..opened(here) };
-        start(accept::<ByHand>(opened, inputs.clone()));
-        there
-    });
-    let first = received.try_next();
-    assert!(matches!(first, Some(Incoming::<ByHand>::Opened(_))), "{first:?}");
+fn handshake_ends_in_time_or_when_its_place_is_needed() {
+    let slots = slots(1);
+    let (inputs, mut received) = bounded::<ByHand, _>(8);
+    let accepting = |upgraded: bool| {
+        let (slot, inputs) = (slot(&slots), inputs.clone());
+        start(async move {
+            let upgrade = async move {
+                if !upgraded {
+                    pending::<()>().await;
+                }
+                Some(opened(Far::pair().0))
+            };
+            accept::<ByHand>(slot, upgrade, &Limits::default(), inputs).await
+        })
+    };
+    let first = accepting(false);
+    assert_eq!(taken(&first), None);
+    let second = accepting(false);
+    assert!(matches!(taken(&first), Some(Err(reason)) if reason.contains("place")));
+    pass(Limits::default().handshake_timeout);
+    assert!(matches!(taken(&second), Some(Err(reason)) if reason.contains("in time")));
     assert!(received.try_next().is_none());
-    assert_eq!(told[0].received(), (vec![], None));
-    let (frames, end) = told[1].received();
-    assert!(matches!(end, Some(End { close: Some((4429, _)), .. })), "{frames:?} {end:?}");
-    // The place of the first is free again with it.
-    drop(first);
-    assert!(Slot::take(&slots).is_some_and(|slot| slot.is_kept()));
+    assert_eq!(taken(&accepting(true)), Some(Ok(())));
+    assert!(matches!(received.try_next(), Some(Incoming::<ByHand>::Opened(_))));
+}
+
+#[test]
+fn connection_gives_way_until_it_is_admitted_and_on_its_way_out() {
+    let slots = slots(1);
+    let connect = |admitted: bool| {
+        let mut world = World::with_slot(Some(slot(&slots)));
+        if admitted {
+            world.link.admit();
+            settle();
+        }
+        assert_eq!(world.down(), None);
+        world
+    };
+    let mut waiting = connect(false);
+    let mut admitted = connect(true);
+    assert!(waiting.down().is_some_and(|reason| reason.contains("place")));
+    let mut leaving = connect(true);
+    assert_eq!(admitted.down(), None, "whom the node counts stays");
+    leaving.link.close(Close { code: CloseCode::Limit, reason: String::new() });
+    settle();
+    assert_eq!(leaving.down(), None, "the other side has time to close");
+    let newcomer = connect(false);
+    assert!(leaving.down().is_some_and(|reason| reason.contains("4429")));
+    assert_eq!((admitted.down(), tasks() > 0), (None, true));
+    drop((newcomer, admitted));
 }

@@ -10,7 +10,7 @@ use crate::application::{InForce, Replay, Wishes};
 use crate::draft::Draft;
 use crate::event::Event;
 use crate::ids::{BatchId, Position, SessionId};
-use crate::io::{Close, CloseCode, Protocol};
+use crate::io::{Close, CloseCode, Output, Protocol};
 use crate::json::{self, Request, Settle};
 use crate::link::{Answer, AppLink, Link, Pending, Row, State};
 use crate::rate::RateLimit;
@@ -26,6 +26,7 @@ impl Node {
     pub(super) fn welcome(&mut self, link: &mut Link) -> Result<(), Close> {
         let wishes = Wishes::parse(&link.query, &self.config.limits)
             .map_err(|reason| Close { code: CloseCode::Protocol, reason })?;
+        self.check_room(&wishes)?;
         let (session, resumed) = self.application_session(link, &wishes)?;
         let tags = wishes.tags.as_ref().unwrap_or(&self.config.tags);
         let began = self.sessions.get(&session).and_then(Session::application);
@@ -77,12 +78,29 @@ impl Node {
             settled: false,
             ending: None,
         });
+        self.applications += 1;
+        self.out.push_back(Output::Admit(link.id));
         self.awaiting.insert(link.id);
         self.ready.insert(session);
         self.timers.set(crate::timers::Timer::Link(link.id), link.ping_at);
         let (client, remote) = (wishes.client, link.remote.clone());
         self.event(Event::ApplicationUp { link: link.id, client, remote });
         Ok(())
+    }
+
+    /// Whether one more application is taken. Who takes the place of a connection of the same name
+    /// needs none.
+    fn check_room(&self, wishes: &Wishes) -> Result<(), Close> {
+        let max = self.config.limits.max_connections;
+        let takes_over = wishes.client.as_ref().is_some_and(|client| {
+            let known = self.by_name.get(&format!("app:{client}"));
+            known.and_then(|id| self.sessions.get(id)).is_some_and(|known| known.link.is_some())
+        });
+        if self.applications < max || takes_over {
+            return Ok(());
+        }
+        let reason = format!("{max} applications are connected (limits.max_connections)");
+        Err(Close { code: CloseCode::Limit, reason })
     }
 
     fn application_session(

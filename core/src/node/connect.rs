@@ -64,10 +64,6 @@ impl Node {
             let reason = "this node is shutting down".into();
             return Err(Close { code: CloseCode::GoingAway, reason });
         }
-        if self.links.len() >= self.config.limits.max_connections {
-            let reason = "this node has as many connections as it takes".into();
-            return Err(Close { code: CloseCode::Limit, reason });
-        }
         let deadline = self.now.instant + self.config.limits.handshake_timeout;
         self.timers.set(Timer::Link(link.id), deadline);
         match (link.protocol, link.dialer) {
@@ -333,6 +329,7 @@ impl Node {
             session.away_since = None;
         }
         self.tally.peer_known(node.as_str());
+        self.out.push_back(Output::Admit(link.id));
         self.ready.insert(session);
         self.ping(link);
         self.timers.set(Timer::Link(link.id), link.ping_at);
@@ -441,6 +438,7 @@ impl Node {
                 self.mesh_changed();
             }
             State::Application(application) => {
+                self.applications -= 1;
                 let client = application.client.clone();
                 self.event(Event::ApplicationDown {
                     link: link.id,

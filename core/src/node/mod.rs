@@ -111,6 +111,8 @@ pub struct Node {
     /// Events that were handed on to nobody yet, and the node's own dead letters.
     undelivered: Undelivered,
     links: BTreeMap<LinkId, Link>,
+    /// How many of them are applications.
+    applications: usize,
     /// Links whose rival is being pinged, by the rival.
     candidates: BTreeMap<LinkId, LinkId>,
     dialers: BTreeMap<usize, Dialer>,
@@ -254,6 +256,7 @@ impl Node {
             last_dead_letter: recovered.last_dead_letter,
             undelivered: Undelivered::default(),
             links: BTreeMap::new(),
+            applications: 0,
             candidates: BTreeMap::new(),
             dialers: BTreeMap::new(),
             last_dial: DialId::default(),

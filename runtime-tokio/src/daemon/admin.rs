@@ -34,9 +34,6 @@ use crate::Node;
 /// Longest body of a request, in bytes.
 const MAX_BODY_BYTES: usize = 16 * 1024;
 
-/// Connections at one time.
-const MAX_CONNECTIONS: usize = 128;
-
 /// From the end of a request's head to its answer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -66,10 +63,10 @@ pub(super) struct Admin {
     pub since: Instant,
 }
 
-/// Answers requests on `listener` for ever.
-pub(super) async fn serve(listener: TcpListener, admin: Arc<Admin>) {
+/// Answers requests on `listener` for ever, on so many connections at a time.
+pub(super) async fn serve(listener: TcpListener, places: usize, admin: Arc<Admin>) {
     let router = router(admin);
-    let places = Places::new(MAX_CONNECTIONS);
+    let places = Places::new(places);
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use slipstream_store_sqlite::OpenError;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -15,7 +16,8 @@ use super::logging::LogHandle;
 use super::metrics::Metrics;
 use super::reload::Reloader;
 use super::{EXIT_FAILED, EXIT_USAGE, Failed, logging};
-use crate::{Exit, Node, StartError};
+use crate::node::{remedy, room};
+use crate::{Exit, Node, StartError, listen};
 
 /// Between two turns of housekeeping for histograms.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
@@ -56,11 +58,12 @@ async fn live(
         data_dir = %settings.node.data_dir.display(),
         "starting"
     );
+    raise_descriptors();
+    let options = settings.options();
+    let places = room(&options.config).map_err(cannot_start)?.operators;
     let signals = Signals::new()?;
     let listener = bind_admin(&settings).await?;
-    let node = Node::start(settings.options())
-        .await
-        .map_err(|error| Failed { code: error.exit_code(), message: error.to_string() })?;
+    let node = Node::start(options).await.map_err(cannot_start)?;
     let admin_address =
         listener.local_addr().map_err(|error| Failed::general(error.to_string()))?;
     let id = settings.node.id.clone();
@@ -76,9 +79,13 @@ async fn live(
         since,
     });
     tokio::spawn(upkeep(admin.clone()));
-    tokio::spawn(admin::serve(listener, admin));
+    tokio::spawn(admin::serve(listener, places, admin));
     tracing::info!(node = %id, listen = %node.local_addr(), admin = %admin_address, "ready");
     until_the_end(node, signals, &reloader).await
+}
+
+fn cannot_start(error: StartError) -> Failed {
+    Failed { code: error.exit_code(), message: error.to_string() }
 }
 
 impl StartError {
@@ -86,7 +93,7 @@ impl StartError {
     /// for what another configuration mends, 1 for the rest.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Listen { .. } | Self::Peer(_) => EXIT_USAGE,
+            Self::Listen { .. } | Self::Peer(_) | Self::Descriptors { .. } => EXIT_USAGE,
             Self::Store(error) => match error {
                 OpenError::InUse { .. }
                 | OpenError::Foreign { .. }
@@ -102,13 +109,22 @@ impl StartError {
 
 async fn bind_admin(settings: &Settings) -> Result<TcpListener, Failed> {
     let address = settings.listen.admin;
-    TcpListener::bind(address).await.map_err(|error| {
-        let message = format!(
-            "cannot listen on {address} for the admin endpoint: {error}; \
-             end what holds the port, or set listen.admin to a free one"
-        );
-        Failed::general(message)
+    listen::bind(address).await.map_err(|error| {
+        Failed::usage(format!(
+            "cannot listen on {address} for the admin endpoint: {error}; {} (listen.admin)",
+            remedy(&error)
+        ))
     })
+}
+
+/// Lets this process open as many files as it is allowed to: the limit that a shell sets by default
+/// is meant for programs that cannot take more.
+fn raise_descriptors() {
+    let allowed = getrlimit(Resource::Nofile).maximum;
+    let raised = Rlimit { current: allowed, maximum: allowed };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, "cannot raise the limit of open files");
+    }
 }
 
 async fn upkeep(admin: Arc<Admin>) {

@@ -288,6 +288,7 @@ impl Lab {
             }
             Output::Halt(failure) => panic!("{} halts: {failure}", node_name(number)),
             Output::Admin { .. }
+            | Output::Admit(_)
             | Output::Pause(_)
             | Output::Resume(_)
             | Output::Event(_)

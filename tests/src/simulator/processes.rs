@@ -333,7 +333,7 @@ impl World {
             Output::Close { link, close } => self.close(index, link, &close),
             Output::Admin { ticket, answer } => self.answered(index, ticket, answer),
             Output::Event(event) => self.noticed(index, &event),
-            Output::Observe(_) => {}
+            Output::Observe(_) | Output::Admit(_) => {}
             Output::Stopped => {
                 self.counts.sometimes(Sometimes::CleanStop);
                 self.end(index, false);

@@ -5,7 +5,7 @@
 
 mod store;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -45,6 +45,8 @@ pub struct World {
     pub now: Now,
     /// Closes that the node has ordered.
     pub closed: BTreeMap<LinkId, Close>,
+    /// Links that the node counts among its applications and peers.
+    pub admitted: BTreeSet<LinkId>,
     /// Dials that the node has ordered.
     pub dials: Vec<(DialId, String)>,
     /// What the node had to say.
@@ -87,6 +89,7 @@ impl World {
             store,
             now,
             closed: BTreeMap::new(),
+            admitted: BTreeSet::new(),
             dials: Vec::new(),
             events: Vec::new(),
             trace: Vec::new(),
@@ -318,6 +321,7 @@ impl World {
                 Output::Event(event) => self.events.push(event),
                 Output::Stopped => self.stopped = true,
                 Output::Halt(failure) => self.halted = Some(failure),
+                Output::Admit(link) => drop(self.admitted.insert(link)),
                 Output::Observe(_) | Output::Pause(_) | Output::Resume(_) => {}
             }
         }

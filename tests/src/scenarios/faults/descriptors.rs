@@ -57,6 +57,62 @@ pub fn exhausted(binary: &str) {
     ));
 }
 
+/// A node that may open few files, with as many applications as it takes: peers are linked in both
+/// directions, and operators are answered.
+pub fn applications_leave_some(binary: &str) {
+    let gcp = NodeConfig::new("gcp");
+    let mut aws = Daemon::prepare(binary, NodeConfig::new("aws").peer(&gcp.address));
+    aws.spawn_through(&limited_to(128));
+    assert!(aws.started().is_none(), "it runs");
+    let warned = aws.log().contains("too few files for limits.max_connections = 10000");
+    assert!(warned, "{}", aws.log());
+    let mut crowd = Vec::new();
+    let refused = loop {
+        assert!(crowd.len() < 128, "there are no descriptors for so many");
+        match App::open(&aws.config.address, "", &[]) {
+            Ok(app) => crowd.push(app),
+            Err(refused) => break refused,
+        }
+    };
+    assert_eq!(refused.code, 4429, "{refused:?}");
+    assert!(crowd.len() > 32, "{} applications are few", crowd.len());
+
+    let gcp = Daemon::start(binary, gcp);
+    let azure = Daemon::start(binary, NodeConfig::new("azure").peer(&aws.config.address));
+    for peer in ["gcp", "azure"] {
+        aws.await_peer(peer);
+    }
+    assert_eq!(aws.get("/livez").status, 200);
+    crowd[0].publish(&Message::state("m-1", "order:1", "1"));
+    for node in [&gcp, &azure] {
+        Subscriber::start(node, "client=watch").wait_for(&node.config.id, 1, PATIENCE);
+    }
+    assert!(!aws.log().contains("cannot accept"), "{}", aws.log());
+}
+
+/// What a node may not open at start is named, and so is a port in use.
+pub fn named_at_start(binary: &str) {
+    let mut aws = Daemon::prepare(binary, NodeConfig::new("aws"));
+    aws.spawn_through(&limited_to(40));
+    assert_eq!(aws.ended().code(), Some(2));
+    assert!(aws.log().contains("too many open files"), "{}", aws.log());
+    aws.run();
+    for (key, address) in [("address", &aws.config.address), ("admin", &aws.config.admin)] {
+        let mut config = NodeConfig::new("azure");
+        *(if key == "admin" { &mut config.admin } else { &mut config.address }) = address.clone();
+        let mut azure = Daemon::prepare(binary, config);
+        azure.spawn();
+        assert_eq!(azure.ended().code(), Some(2), "{}", azure.log());
+        assert!(azure.log().contains(&format!("listen.{key}")), "{}", azure.log());
+    }
+}
+
+/// A program that starts another one with this limit of open files.
+fn limited_to(files: usize) -> Vec<String> {
+    let script = format!("ulimit -n {files} && exec \"$0\" \"$@\"");
+    vec!["sh".to_owned(), "-c".to_owned(), script]
+}
+
 /// Descriptors that become free are used, without anybody raising a limit.
 pub fn freed_by_others(binary: &str) {
     let node = Daemon::start(binary, NodeConfig::new("aws"));

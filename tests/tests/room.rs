@@ -1,0 +1,78 @@
+//! Who may take up room at a node, and who gives way (P8).
+
+use std::time::Duration;
+
+use slipstream_core::config::Config;
+use slipstream_core::ids::{LinkId, NodeId};
+use slipstream_core::io::{CloseCode, Protocol};
+use slipstream_core::wire::{Connect, Wire};
+use slipstream_tests::world::World;
+
+/// A node that dials a peer and takes so many applications.
+fn node(applications: usize) -> World {
+    let mut config = Config::new(NodeId::new("a").expect("a good name"));
+    config.limits.max_connections = applications;
+    config.peers = vec!["ws://peer:7400".into()];
+    let mut world = World::with(config);
+    world.pass(Duration::ZERO);
+    world
+}
+
+fn is_refused(world: &World, link: LinkId) -> bool {
+    world.closed.get(&link).is_some_and(|close| close.code == CloseCode::Limit)
+}
+
+#[test]
+fn applications_never_keep_peers_out() {
+    let mut world = node(2);
+    let crowd = ["client=one", "client=two", "", "client=three"].map(|query| world.connect(query));
+    let refused = crowd.map(|link| is_refused(&world, link));
+    assert_eq!(refused, [false, false, true, true]);
+    assert!(world.closed[&crowd[3]].reason.contains("limits.max_connections"));
+
+    let dialled_us = world.greet(world.hello("z"));
+    assert!(world.admitted.contains(&dialled_us), "{:?}", world.closed);
+    let (dial, _) = world.dials.pop().expect("the peer is dialled");
+    let dialled_by_us = world.link(Protocol::Postcard, Some(dial), "");
+    world.binary(dialled_by_us, Wire::Hello(world.hello("y")).encode());
+    world.settle();
+    assert!(world.admitted.contains(&dialled_by_us), "{:?}", world.closed);
+    assert_eq!(world.status().links.iter().filter(|link| link.state == "up").count(), 4);
+}
+
+#[test]
+fn place_of_an_application_that_left_is_free() {
+    let mut world = node(1);
+    let first = world.connect("");
+    let second = world.connect("");
+    assert!(is_refused(&world, second));
+    world.lose(first);
+    let third = world.connect("");
+    assert!(world.admitted.contains(&third) && !is_refused(&world, third));
+}
+
+#[test]
+fn taking_over_needs_no_free_place() {
+    let mut world = node(1);
+    let first = world.connect("client=pi-1");
+    let second = world.connect("client=pi-1");
+    assert_eq!(world.closed[&first].code, CloseCode::Duplicate);
+    assert!(world.admitted.contains(&second) && !is_refused(&world, second));
+    let other = world.connect("client=pi-2");
+    assert!(is_refused(&world, other));
+}
+
+#[test]
+fn link_is_admitted_once_it_says_who_it_is() {
+    let mut world = node(9);
+    let text = world.connect("");
+    assert!(world.admitted.contains(&text), "text frames are of applications alone");
+    let binary = world.link(Protocol::Postcard, None, "");
+    let peer = world.link(Protocol::Postcard, None, "");
+    world.settle();
+    assert!(!world.admitted.contains(&binary) && !world.admitted.contains(&peer));
+    world.binary(binary, Wire::Connect(Connect { protocol: 1 }).encode());
+    world.binary(peer, Wire::Hello(world.hello("z")).encode());
+    world.settle();
+    assert!(world.admitted.contains(&binary) && world.admitted.contains(&peer));
+}
