@@ -439,12 +439,8 @@ impl Node {
             }
             State::Application(application) => {
                 self.applications -= 1;
-                let client = application.client.clone();
-                self.event(Event::ApplicationDown {
-                    link: link.id,
-                    client,
-                    reason: reason.clone(),
-                });
+                let (client, reason) = (application.client.clone(), reason.clone());
+                self.event(Event::ApplicationDown { link: link.id, client, reason });
             }
         }
         if let Some(id) = link.session()
