@@ -165,7 +165,9 @@ impl Node {
             (local_addr.ip().to_canonical().is_loopback(), room.unfinished);
         let rules = Rules { allowed_origins, loopback, limits: limits.clone(), unfinished };
         let seed = Smol::random().map_err(StartError::Internal)?;
-        let node = slipstream_core::Node::new(config, recovered, seed, Smol::now());
+        // What was recovered may be much, and whoever starts a node has other things to hear.
+        let new = move || slipstream_core::Node::new(config, recovered, seed, Smol::now());
+        let node = Smol::unblock(new).await.map_err(StartError::Internal)?;
         let driver = Driver::new(node);
         let listening = Task::spawn::<Smol>(listen::run(listener, rules, inputs.clone()));
         let turn = Turn { driver, store, limits, inputs: inputs.clone(), listening };

@@ -1,6 +1,7 @@
 //! The admin endpoint: HTTP/1 for operators, probes and Prometheus.
 //!
-//! Every request passes [`guard`] first, so that no web page can use a browser to get here. Bodies,
+//! It has a thread of its own, so that probes are answered whatever holds up the node, and while it
+//! starts. Every request passes [`guard`] first, so that no web page can use a browser to get here. Bodies,
 //! connections ([`places`]) and the time for a request are bounded; errors are JSON,
 //! `{"error": "..."}`.
 
@@ -8,9 +9,13 @@ mod digests;
 mod guard;
 mod pages;
 mod places;
+mod pulse;
 mod reply;
 
-use std::sync::Arc;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -24,12 +29,13 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 
 use places::{Place, Places, Watched};
+use pulse::Pulse;
 use reply::Failure;
 
 use super::logging::LogHandle;
 use super::metrics::Metrics;
 use super::reload::Reloader;
-use crate::Node;
+use crate::{Node, listen};
 
 /// Longest body of a request, in bytes.
 const MAX_BODY_BYTES: usize = 16 * 1024;
@@ -49,22 +55,68 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// What the pages work with.
 #[derive(Debug)]
 pub(super) struct Admin {
-    /// The node.
-    pub node: Node,
     /// The log of this process.
     pub log: LogHandle,
     /// The metrics of this process.
     pub metrics: Metrics,
-    /// Reads the configuration again.
-    pub reloader: Arc<Reloader>,
     /// Names in `Host` that are answered besides addresses and `localhost`.
-    pub allowed_hosts: Vec<String>,
+    allowed_hosts: Vec<String>,
     /// When the process began.
-    pub since: Instant,
+    since: Instant,
+    pulse: Pulse,
+    running: OnceLock<Running>,
 }
 
-/// Answers requests on `listener` for ever, on so many connections at a time.
-pub(super) async fn serve(listener: TcpListener, places: usize, admin: Arc<Admin>) {
+/// A node that has started.
+#[derive(Debug)]
+struct Running {
+    node: Node,
+    /// Reads the configuration again.
+    reloader: Arc<Reloader>,
+}
+
+impl Admin {
+    /// Of a process whose node has not started yet.
+    pub(super) fn new(log: LogHandle, metrics: Metrics, allowed_hosts: Vec<String>) -> Self {
+        let (since, pulse, running) = (Instant::now(), Pulse::default(), OnceLock::new());
+        Self { log, metrics, allowed_hosts, since, pulse, running }
+    }
+
+    /// Takes the node, which has started.
+    pub(super) fn started(&self, node: Node, reloader: Arc<Reloader>) {
+        let _known = self.running.set(Running { node, reloader });
+    }
+
+    /// The node, once it has started.
+    fn running(&self) -> Result<&Running, Failure> {
+        self.running.get().ok_or_else(|| {
+            let seconds = self.since.elapsed().as_secs();
+            Failure::unavailable(format!(
+                "the node is starting: its store has been opened for {seconds} s"
+            ))
+        })
+    }
+}
+
+/// Listens on `address`, and answers requests on a thread of its own for ever, on so many
+/// connections at a time. Returns where it listens.
+///
+/// # Errors
+/// What the system says.
+pub(super) fn start(
+    address: SocketAddr,
+    places: usize,
+    admin: Arc<Admin>,
+) -> io::Result<SocketAddr> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let listener = runtime.block_on(listen::bind(address))?;
+    let address = listener.local_addr()?;
+    let serving = move || runtime.block_on(serve(listener, places, admin));
+    thread::Builder::new().name("admin".to_owned()).spawn(serving)?;
+    Ok(address)
+}
+
+async fn serve(listener: TcpListener, places: usize, admin: Arc<Admin>) {
     let router = router(admin);
     let places = Places::new(places);
     loop {

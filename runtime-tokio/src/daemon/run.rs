@@ -1,13 +1,13 @@
 //! `slipstream run`: a node, its admin endpoint and the signals, from start to exit code.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use slipstream_store_sqlite::OpenError;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::admin::{self, Admin};
@@ -17,7 +17,7 @@ use super::metrics::Metrics;
 use super::reload::Reloader;
 use super::{EXIT_FAILED, EXIT_USAGE, Failed, logging};
 use crate::node::{remedy, room};
-use crate::{Exit, Node, StartError, listen};
+use crate::{Exit, Node, StartError};
 
 /// Between two turns of housekeeping for histograms.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
@@ -31,25 +31,12 @@ const EXIT_STORAGE: u8 = 3;
 /// [`Failed`] says what was in the way, and carries the exit code.
 pub(super) fn run(file: &Path, settings: Settings) -> Result<ExitCode, Failed> {
     let log = logging::init(&settings.log).map_err(|error| Failed::general(error.to_string()))?;
-    let metrics = Metrics::install().map_err(|error| Failed::general(error.to_string()))?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| Failed::general(format!("cannot start threads: {error}")))?;
-    let outcome = runtime.block_on(live(file, settings, log.clone(), metrics));
-    // What may still be under way, such as the answer to an operator, is not waited for.
-    runtime.shutdown_background();
+    let outcome = run_logged(file, settings, &log);
     log.end();
     outcome
 }
 
-async fn live(
-    file: &Path,
-    settings: Settings,
-    log: LogHandle,
-    metrics: Metrics,
-) -> Result<ExitCode, Failed> {
-    let since = Instant::now();
+fn run_logged(file: &Path, settings: Settings, log: &LogHandle) -> Result<ExitCode, Failed> {
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         node = %settings.node.id,
@@ -58,29 +45,49 @@ async fn live(
         data_dir = %settings.node.data_dir.display(),
         "starting"
     );
+    let metrics = Metrics::install().map_err(|error| Failed::general(error.to_string()))?;
     raise_descriptors();
-    let options = settings.options();
-    let places = room(&options.config).map_err(cannot_start)?.operators;
-    let signals = Signals::new()?;
-    let listener = bind_admin(&settings).await?;
-    let node = Node::start(options).await.map_err(cannot_start)?;
-    let admin_address =
-        listener.local_addr().map_err(|error| Failed::general(error.to_string()))?;
-    let id = settings.node.id.clone();
+    let places = room(&settings.options().config).map_err(cannot_start)?.operators;
     let allowed_hosts = settings.listen.allowed_hosts.clone();
-    let reloader = Reloader::new(file.to_owned(), settings, node.clone(), log.clone());
-    let reloader = Arc::new(reloader);
-    let admin = Arc::new(Admin {
-        node: node.clone(),
-        log,
-        metrics,
-        reloader: reloader.clone(),
-        allowed_hosts,
-        since,
-    });
+    let admin = Arc::new(Admin::new(log.clone(), metrics, allowed_hosts));
+    let address = settings.listen.admin;
+    let address = admin::start(address, places, admin.clone()).map_err(|error| {
+        Failed::usage(format!(
+            "cannot listen on {address} for the admin endpoint: {error}; {} (listen.admin)",
+            remedy(&error)
+        ))
+    })?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failed::general(format!("cannot start threads: {error}")))?;
+    let outcome = runtime.block_on(live(file, settings, admin, address));
+    // What may still be under way, such as the opening of a store, is not waited for.
+    runtime.shutdown_background();
+    outcome
+}
+
+async fn live(
+    file: &Path,
+    settings: Settings,
+    admin: Arc<Admin>,
+    address: SocketAddr,
+) -> Result<ExitCode, Failed> {
+    let mut signals = Signals::new()?;
     tokio::spawn(upkeep(admin.clone()));
-    tokio::spawn(admin::serve(listener, places, admin));
-    tracing::info!(node = %id, listen = %node.local_addr(), admin = %admin_address, "ready");
+    let node = tokio::select! {
+        started = Node::start(settings.options()) => started.map_err(cannot_start)?,
+        signal = signals.end() => {
+            // A store that is being opened is as safe as one that is killed.
+            tracing::info!(signal, "stopped before the node had started");
+            return Ok(ExitCode::SUCCESS);
+        }
+    };
+    let id = settings.node.id.clone();
+    let log = admin.log.clone();
+    let reloader = Arc::new(Reloader::new(file.to_owned(), settings, node.clone(), log));
+    admin.started(node.clone(), reloader.clone());
+    tracing::info!(node = %id, listen = %node.local_addr(), admin = %address, "ready");
     until_the_end(node, signals, &reloader).await
 }
 
@@ -105,16 +112,6 @@ impl StartError {
             Self::Internal(_) => EXIT_FAILED,
         }
     }
-}
-
-async fn bind_admin(settings: &Settings) -> Result<TcpListener, Failed> {
-    let address = settings.listen.admin;
-    listen::bind(address).await.map_err(|error| {
-        Failed::usage(format!(
-            "cannot listen on {address} for the admin endpoint: {error}; {} (listen.admin)",
-            remedy(&error)
-        ))
-    })
 }
 
 /// Lets this process open as many files as it is allowed to: the limit that a shell sets by default
@@ -162,6 +159,15 @@ impl Signals {
             interrupt: listen(SignalKind::interrupt())?,
             hang_up: listen(SignalKind::hangup())?,
         })
+    }
+
+    /// Returns which signal asks for the end.
+    async fn end(&mut self) -> &'static str {
+        tokio::select! {
+            Some(()) = self.terminate.recv() => "SIGTERM",
+            Some(()) = self.interrupt.recv() => "SIGINT",
+            else => std::future::pending().await,
+        }
     }
 }
 

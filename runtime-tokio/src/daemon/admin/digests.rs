@@ -112,7 +112,7 @@ fn shown(digest: &str, message: &Message) -> serde_json::Value {
 }
 
 async fn ask(State(admin): Node, query: DigestQuery) -> Result<DigestsHere, Failure> {
-    match admin.node.admin(AdminRequest::Digests(query)).await? {
+    match admin.running()?.node.admin(AdminRequest::Digests(query)).await? {
         AdminAnswer::Digests(here) => Ok(*here),
         other => Err(unexpected(other)),
     }

@@ -14,16 +14,16 @@ use serde_json::json;
 use slipstream_core::admin::{AdminAnswer, AdminRequest, Status};
 use slipstream_core::ids::DeadLetterId;
 
-use super::Admin;
 use super::reply::{DeadLetterJson, Failure};
+use super::{Admin, Running};
 use crate::daemon::config::masked;
 use crate::daemon::reload::ReloadError;
 
 pub(super) type Node = State<Arc<Admin>>;
 pub(super) type Answer = Result<Response, Failure>;
 
-/// How long the event loop and the store thread may take to answer a probe.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a node that lives may take to tell a probe its state.
+const STATUS_TIMEOUT: Duration = Duration::from_millis(300);
 
 /// Dead letters in one answer, if the request names no number.
 const DEFAULT_DEAD_LETTERS: usize = 100;
@@ -33,13 +33,15 @@ const MAX_DEAD_LETTERS: usize = 1000;
 
 /// `GET /livez`
 pub(super) async fn livez(State(admin): Node) -> Answer {
-    alive(&admin).await?;
+    // A start may take as long as the store needs.
+    if let Ok(Running { node, .. }) = admin.running() {
+        admin.pulse.lives(node).await?;
+    }
     Ok("ok\n".into_response())
 }
 
 /// `GET /readyz`
 pub(super) async fn readyz(State(admin): Node) -> Answer {
-    alive(&admin).await?;
     let status = probe_status(&admin).await?;
     if status.shutting_down {
         return Err(Failure::unavailable("the node is shutting down"));
@@ -53,10 +55,7 @@ pub(super) async fn readyz(State(admin): Node) -> Answer {
 /// `GET /healthz`
 pub(super) async fn healthz(State(admin): Node) -> Response {
     let check = |ok: bool, detail: &str| json!({ "ok": ok, "detail": detail });
-    let state = match alive(&admin).await {
-        Ok(()) => probe_status(&admin).await,
-        Err(failure) => Err(failure),
-    };
+    let state = probe_status(&admin).await;
     let (word, checks) = match &state {
         Err(failure) => ("failing", json!({ "node": check(false, &failure.to_string()) })),
         Ok(status) => {
@@ -128,7 +127,7 @@ pub(super) async fn whereabouts(
     id: Result<Path<String>, PathRejection>,
 ) -> Answer {
     let id = name(id)?;
-    match admin.node.admin(AdminRequest::Where(id)).await? {
+    match admin.running()?.node.admin(AdminRequest::Where(id)).await? {
         AdminAnswer::Where(found) => Ok(Json(found).into_response()),
         other => Err(unexpected(other)),
     }
@@ -153,7 +152,7 @@ pub(super) async fn dead_letters(
         return Err(Failure::bad_request(format!("limit must be 1 to {MAX_DEAD_LETTERS}")));
     }
     let after = DeadLetterId::new(range.after.unwrap_or(0));
-    match admin.node.admin(AdminRequest::DeadLetters { after, limit }).await? {
+    match admin.running()?.node.admin(AdminRequest::DeadLetters { after, limit }).await? {
         AdminAnswer::DeadLetters(letters) => {
             let shown: Vec<_> = letters
                 .iter()
@@ -207,7 +206,7 @@ pub(super) async fn set_log(State(admin): Node, body: Result<Bytes, BytesRejecti
 
 /// `POST /reload`
 pub(super) async fn reload(State(admin): Node) -> Answer {
-    match admin.reloader.reload().await {
+    match admin.running()?.reloader.reload().await {
         Ok(report) => {
             let body = json!({ "reloaded": true, "needs_restart": report.needs_restart });
             Ok(Json(body).into_response())
@@ -219,15 +218,10 @@ pub(super) async fn reload(State(admin): Node) -> Answer {
     }
 }
 
-async fn alive(admin: &Admin) -> Result<(), Failure> {
-    match tokio::time::timeout(PROBE_TIMEOUT, admin.node.alive()).await {
-        Ok(answer) => Ok(answer?),
-        Err(_) => Err(Failure::unavailable("event loop or store thread does not answer")),
-    }
-}
-
+/// The state of a node that answers at once.
 async fn probe_status(admin: &Admin) -> Result<Status, Failure> {
-    match tokio::time::timeout(PROBE_TIMEOUT, node_status(admin)).await {
+    admin.pulse.answers(&admin.running()?.node).await?;
+    match tokio::time::timeout(STATUS_TIMEOUT, node_status(admin)).await {
         Ok(answer) => answer,
         Err(_) => Err(Failure::unavailable("the event loop does not answer")),
     }
@@ -235,7 +229,7 @@ async fn probe_status(admin: &Admin) -> Result<Status, Failure> {
 
 /// The state of the node, without user information of URLs.
 async fn node_status(admin: &Admin) -> Result<Status, Failure> {
-    let mut status = match admin.node.admin(AdminRequest::Status).await? {
+    let mut status = match admin.running()?.node.admin(AdminRequest::Status).await? {
         AdminAnswer::Status(status) => *status,
         other => return Err(unexpected(other)),
     };
@@ -250,7 +244,7 @@ async fn node_status(admin: &Admin) -> Result<Status, Failure> {
 
 /// Gives an order, and says what is missing if there is nothing to carry it out on.
 async fn order(admin: &Admin, request: AdminRequest, missing: impl FnOnce() -> String) -> Answer {
-    match admin.node.admin(request).await? {
+    match admin.running()?.node.admin(request).await? {
         AdminAnswer::Done => Ok(Json(json!({ "done": true })).into_response()),
         AdminAnswer::NotFound => Err(Failure::not_found(missing())),
         other => Err(unexpected(other)),
