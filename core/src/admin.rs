@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::digest::{DigestQuery, Digests};
 use crate::ids::{DeadLetterId, NodeId, Position, SessionId, StoreId};
-use crate::store::{DeadLetter, StoreFailure, Usage};
+use crate::store::{DeadLetter, ListedLetter, StoreFailure, Usage};
 use crate::tags::TagSet;
 
 /// A question or an order.
@@ -20,9 +20,21 @@ pub enum AdminRequest {
     /// The whole state in figures.
     Status,
     /// Where messages with this `messageId` are.
-    Where(String),
-    /// Dead letters behind this number, at most so many.
+    Where {
+        /// The `messageId`.
+        id: String,
+        /// Start behind this position.
+        after: Position,
+    },
+    /// Dead letters behind this number, at most so many; fewer where they are large.
     DeadLetters {
+        /// Start behind this number.
+        after: DeadLetterId,
+        /// At most so many.
+        limit: usize,
+    },
+    /// The same without long values.
+    DeadLetterList {
         /// Start behind this number.
         after: DeadLetterId,
         /// At most so many.
@@ -45,9 +57,16 @@ pub enum AdminAnswer {
     /// To [`AdminRequest::Status`].
     Status(Box<Status>),
     /// To [`AdminRequest::Where`].
-    Where(Vec<Whereabouts>),
+    Where {
+        /// In the order of the log, then those that are only dead letters any more.
+        found: Vec<Whereabouts>,
+        /// Where to go on; `None` at the end.
+        next: Option<Position>,
+    },
     /// To [`AdminRequest::DeadLetters`]: each with its session's name; `node`: the node's own.
     DeadLetters(Vec<(String, DeadLetter)>),
+    /// To [`AdminRequest::DeadLetterList`]: likewise, and where to go on; `None` at the end.
+    DeadLetterList(Vec<(String, ListedLetter)>, Option<DeadLetterId>),
     /// To [`AdminRequest::Digests`].
     Digests(Box<DigestsHere>),
     /// The order is carried out.

@@ -204,6 +204,12 @@ impl Message {
         if rest.is_empty() { Ok(message) } else { Err(BadMessage::Malformed) }
     }
 
+    /// The same with `null` as its value, for lists that show none.
+    #[must_use]
+    pub fn without_value(&self) -> Self {
+        Self::from_parts(self.head(), self.key(), "null").expect("its parts are those of a message")
+    }
+
     /// Whether a message from another node is one: well-formed names and numbers, and a body that
     /// is exactly one JSON value of the shape that its kind has. Its lists are held against the
     /// bounds of the protocol, not of this node: what another node has accepted within its own

@@ -21,6 +21,8 @@
 //! [`Row::key_hash`]: the core has made sure of it. A store keeps `latest` (key hash to position)
 //! from that alone. From the same order it keeps the digests of what is live ([`crate::digest`]).
 
+mod listed;
+
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -39,6 +41,8 @@ use crate::ids::{
 use crate::message::Message;
 use crate::tags::TagSet;
 use crate::time::WallMs;
+
+pub use self::listed::{LISTED_VALUE_BYTES, ListedLetter};
 
 /// One transaction.
 #[derive(Debug, Default)]
@@ -369,19 +373,30 @@ pub enum Query {
         /// Who asks.
         tags: TagSet,
     },
-    /// Rows whose message has this id, in a bounded stretch of the log behind `after`.
+    /// Rows whose message has this id, without their values, in a bounded stretch of the log behind
+    /// `after`.
     Find {
         /// The `messageId`.
         id: String,
         /// Start behind this position.
         after: Position,
     },
-    /// Dead letters behind `after`, at most `limit`, in the order of their numbers.
+    /// Dead letters behind `after`, at most `limit`, in the order of their numbers, and no more
+    /// behind [`DEAD_LETTERS_BYTES`].
     DeadLetters {
         /// Start behind this number.
         after: DeadLetterId,
         /// At most so many.
         limit: usize,
+    },
+    /// The same without long values: those are not even read, so that a damaged one is not noticed.
+    DeadLetterList {
+        /// Start behind this number.
+        after: DeadLetterId,
+        /// At most so many.
+        limit: usize,
+        /// Only those of this `messageId`.
+        id: Option<String>,
     },
     /// Digests of the live state, as of the last commit.
     Digests(DigestQuery),
@@ -415,9 +430,20 @@ pub enum Answer {
     },
     /// To [`Query::DeadLetters`].
     DeadLetters(Vec<DeadLetter>),
+    /// To [`Query::DeadLetterList`].
+    DeadLetterList {
+        /// The dead letters of this stretch.
+        listed: Vec<ListedLetter>,
+        /// Where to go on; `None` at the end.
+        next: Option<DeadLetterId>,
+    },
     /// To [`Query::Digests`].
     Digests(Digests),
 }
+
+/// Bytes of dead letters (as [`Row::size`]) after which [`Query::DeadLetters`] and
+/// [`Query::DeadLetterList`] end.
+pub const DEAD_LETTERS_BYTES: usize = 1 << 20;
 
 /// Bytes of rows (as [`Row::size`]) after which [`Query::Values`] looks at no further key.
 pub const VALUES_BYTES: u64 = 64 << 10;

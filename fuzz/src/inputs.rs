@@ -9,9 +9,7 @@ use slipstream_core::admin::AdminRequest;
 use slipstream_core::clock::Hlc;
 use slipstream_core::config::{Config, Durability};
 use slipstream_core::digest::DigestQuery;
-use slipstream_core::ids::{
-    DeadLetterId, Incarnation, LinkId, NodeId, Position, Sequence, StoreId,
-};
+use slipstream_core::ids::{DeadLetterId, Incarnation, LinkId, NodeId, Position, Sequence, StoreId};
 use slipstream_core::io::{Frame, Input, Protocol};
 use slipstream_core::message::{Fields, Kind, Message};
 use slipstream_core::tags::TagSet;
@@ -449,12 +447,12 @@ fn request(what: u8, number: u8) -> AdminRequest {
     let letter = DeadLetterId::new(number.into());
     match what % 8 {
         0 => AdminRequest::Status,
-        1 => AdminRequest::Where(format!("m{}", number % 32)),
+        1 => AdminRequest::Where { id: format!("m{}", number % 32), after: Position::default() },
         2 => AdminRequest::DeadLetters { after: letter, limit: 1 + usize::from(number % 3) },
         3 => AdminRequest::ReplayDeadLetter(letter),
         4 => AdminRequest::PurgeDeadLetter(letter),
         5 => AdminRequest::ForgetSession(pick(&["a", "app:b", "peer:b", "c"], number).into()),
         7 => AdminRequest::Digests(digest_query(number)),
-        _ => AdminRequest::Where(format!("f{number}")),
+        _ => AdminRequest::DeadLetterList { after: letter, limit: 1 + usize::from(number % 3) },
     }
 }

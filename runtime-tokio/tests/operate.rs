@@ -1,6 +1,6 @@
 //! Configuration, command line, admin endpoint, metrics, logs and signals.
 
-use slipstream_tests::scenarios::{configuring, differing, operating};
+use slipstream_tests::scenarios::{configuring, differing, operating, probing};
 
 /// The binary that Cargo built for these tests.
 const SLIPSTREAM: &str = env!("CARGO_BIN_EXE_slipstream");
@@ -98,4 +98,19 @@ fn silent_admin_connections() {
 #[test]
 fn admin_readers_that_do_not_read() {
     operating::admin_readers_that_do_not_read(SLIPSTREAM);
+}
+
+#[test]
+fn a_start_that_takes_long() {
+    probing::a_start_that_takes_long(SLIPSTREAM);
+}
+
+#[test]
+fn a_disk_that_hangs() {
+    probing::a_disk_that_hangs(SLIPSTREAM);
+}
+
+#[test]
+fn large_dead_letters() {
+    probing::large_dead_letters(SLIPSTREAM);
 }

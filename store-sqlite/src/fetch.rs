@@ -6,14 +6,14 @@ use rusqlite::{Connection, OptionalExtension, Params, Result, params};
 use slipstream_core::digest::{DigestQuery, Digests};
 use slipstream_core::ids::{DeadLetterId, Hash128, Position};
 use slipstream_core::store::{
-    Answer, DeadLetter, Latest, MAX_TAG_SETS, MAX_TAG_SETS_BYTES, Query, Row, StoreFailure,
-    StoredRow, VALUES_BYTES, Value,
+    Answer, DEAD_LETTERS_BYTES, DeadLetter, LISTED_VALUE_BYTES, Latest, ListedLetter, MAX_TAG_SETS,
+    MAX_TAG_SETS_BYTES, Query, Row, StoreFailure, StoredRow, VALUES_BYTES, Value,
 };
 use slipstream_core::tags::TagSet;
 
 use crate::commit::State;
 use crate::log::{self, Damaged, row_columns};
-use crate::records::{self, dead_letter_columns};
+use crate::records::{self, dead_letter_columns, listed_letter_columns};
 use crate::writer::Writer;
 use crate::{latest, live};
 
@@ -78,6 +78,9 @@ impl Reader<'_> {
             Query::Find { id, after } => self.find(id, *after),
             Query::DeadLetters { after, limit } => {
                 Ok(Answer::DeadLetters(self.dead_letters(*after, *limit)?))
+            }
+            Query::DeadLetterList { after, limit, id } => {
+                self.dead_letter_list(*after, *limit, id.as_deref())
             }
             Query::Digests(query) => Ok(Answer::Digests(self.digests(query)?)),
         }
@@ -205,7 +208,9 @@ impl Reader<'_> {
         let state = self.state;
         self.each(sql, params![stored_number(after.get()), upto, id], |row| {
             let position = row.position;
-            rows.push(stored(state, row));
+            let mut found = stored(state, row);
+            found.row.message = found.row.message.without_value();
+            rows.push(found);
             if rows.len() < FOUND_ROWS {
                 return ControlFlow::Continue(());
             }
@@ -281,15 +286,58 @@ impl Reader<'_> {
         );
         let mut statement = self.db.prepare_cached(sql)?;
         let mut found = statement.query([stored_number(after.get())])?;
-        let mut letters = Vec::new();
-        while letters.len() < limit {
+        let (mut letters, mut bytes) = (Vec::new(), 0);
+        while letters.len() < limit && bytes < DEAD_LETTERS_BYTES {
             let Some(columns) = found.next()? else { break };
             match records::read_dead_letter(columns) {
-                Ok(letter) => letters.push(letter),
+                Ok(letter) => {
+                    bytes += records::letter_size(&letter) as usize;
+                    letters.push(letter);
+                }
                 Err(damage) => self.damaged.push(damage),
             }
         }
         Ok(letters)
+    }
+
+    fn dead_letter_list(
+        &mut self,
+        after: DeadLetterId,
+        limit: usize,
+        id: Option<&str>,
+    ) -> Result<Answer> {
+        let sql = concat!(
+            "SELECT ",
+            listed_letter_columns!(),
+            " FROM dead_letters WHERE id > ?1 ORDER BY id"
+        );
+        let mut statement = self.db.prepare_cached(sql)?;
+        let longest = LISTED_VALUE_BYTES as i64;
+        let mut found = statement.query(params![stored_number(after.get()), longest])?;
+        let (mut listed, mut bytes) = (Vec::<ListedLetter>::new(), 0);
+        let (mut last, mut steps) = (after, 0);
+        loop {
+            let is_full = listed.len() >= limit || bytes >= DEAD_LETTERS_BYTES;
+            if is_full || steps >= FIND_ROWS {
+                return Ok(Answer::DeadLetterList { listed, next: Some(last) });
+            }
+            let Some(columns) = found.next()? else { break };
+            steps += 1;
+            // A damaged page may lead back.
+            last = last.max(DeadLetterId::new(columns.get::<_, i64>(0)?.cast_unsigned()));
+            let is_wanted = id.is_none_or(|id| {
+                columns.get_ref(13).ok().and_then(|had| had.as_str().ok()) == Some(id)
+            });
+            match if is_wanted { Some(records::read_listed_letter(columns)) } else { None } {
+                Some(Ok(letter)) => {
+                    bytes += records::letter_size(&letter.letter) as usize;
+                    listed.push(letter);
+                }
+                Some(Err(damage)) => self.damaged.push(damage),
+                None => {}
+            }
+        }
+        Ok(Answer::DeadLetterList { listed, next: None })
     }
 
     /// Hands each sound row that `sql` finds to `take`.

@@ -149,6 +149,12 @@ pub(crate) fn message(columns: &rusqlite::Row<'_>, first: usize) -> Option<Messa
     Message::from_parts(head.as_blob().ok()?, key.as_str().ok()?, value.as_str().ok()?).ok()
 }
 
+/// The same where the value was not read.
+pub(crate) fn message_without_value(columns: &rusqlite::Row<'_>, first: usize) -> Option<Message> {
+    let (key, head) = (columns.get_ref(first).ok()?, columns.get_ref(first + 1).ok()?);
+    Message::from_parts(head.as_blob().ok()?, key.as_str().ok()?, "null").ok()
+}
+
 /// Size of a row as it is counted. Messages are far smaller than 4 GiB.
 pub(crate) fn row_size(row: &Row) -> u32 {
     u32::try_from(row.size()).unwrap_or(u32::MAX)

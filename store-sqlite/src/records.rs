@@ -5,7 +5,8 @@
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Params, Result, params};
 use slipstream_core::ids::{DeadLetterId, SessionId};
 use slipstream_core::store::{
-    Batch, DeadLetter, DeadReason, ReceiptBlock, SeenKey, SeenRecord, SessionRecord,
+    Batch, DeadLetter, DeadReason, LISTED_VALUE_BYTES, ListedLetter, ReceiptBlock, SeenKey,
+    SeenRecord, SessionRecord,
 };
 use slipstream_core::time::WallMs;
 
@@ -20,6 +21,17 @@ macro_rules! dead_letter_columns {
     };
 }
 pub(crate) use dead_letter_columns;
+
+/// The columns that [`read_listed_letter`] takes, in its order: of a long value only its length,
+/// which SQLite knows without reading it.
+macro_rules! listed_letter_columns {
+    () => {
+        "id, session, reason, attempts, first_error, last_error, first_at, died_at, checksum, \
+         key, head, CASE WHEN octet_length(value) <= ?2 THEN value END, size, message_id, \
+         octet_length(value)"
+    };
+}
+pub(crate) use listed_letter_columns;
 
 /// Place of the checksum among them.
 pub(crate) const LETTER_CHECKSUM: usize = 8;
@@ -180,6 +192,24 @@ pub(crate) fn letter_size(letter: &DeadLetter) -> u32 {
 
 /// Puts a dead letter together from [`dead_letter_columns`].
 pub(crate) fn read_dead_letter(columns: &rusqlite::Row<'_>) -> Result<DeadLetter, Damaged> {
+    read_letter(columns, None)
+}
+
+/// Puts a dead letter of a list together from [`listed_letter_columns`]. One without its value is
+/// held against its size alone: the checksum is of the whole.
+pub(crate) fn read_listed_letter(columns: &rusqlite::Row<'_>) -> Result<ListedLetter, Damaged> {
+    let number = |column| columns.get_ref(column).ok()?.as_i64().ok();
+    let value_bytes = number(14).and_then(|length| usize::try_from(length).ok());
+    let is_left_out = value_bytes.is_some_and(|length| length > LISTED_VALUE_BYTES);
+    let letter = read_letter(columns, value_bytes.filter(|_| is_left_out))?;
+    Ok(ListedLetter { letter, value_bytes: value_bytes.unwrap_or_default() })
+}
+
+/// `left_out`: the length of a value that was not read.
+fn read_letter(
+    columns: &rusqlite::Row<'_>,
+    left_out: Option<usize>,
+) -> Result<DeadLetter, Damaged> {
     let integer = |column| columns.get_ref(column).ok()?.as_i64().ok().map(i64::cast_unsigned);
     let text = |column| columns.get_ref(column).ok()?.as_str().ok();
     let id = DeadLetterId::new(integer(0).unwrap_or_default());
@@ -193,12 +223,19 @@ pub(crate) fn read_dead_letter(columns: &rusqlite::Row<'_>) -> Result<DeadLetter
             last_error: text(5)?.to_owned(),
             first_at: WallMs(integer(6)?),
             died_at: WallMs(integer(7)?),
-            message: log::message(columns, 9)?,
+            message: match left_out {
+                None => log::message(columns, 9)?,
+                Some(_) => log::message_without_value(columns, 9)?,
+            },
         };
-        let is_sound = integer(LETTER_CHECKSUM)? == u64::from(checksum(&letter))
-            && integer(12)? == u64::from(letter_size(&letter))
-            && text(13)? == letter.message.id();
-        is_sound.then_some(letter)
+        let is_whole = match left_out {
+            None => {
+                integer(LETTER_CHECKSUM)? == u64::from(checksum(&letter))
+                    && integer(12)? == u64::from(letter_size(&letter))
+            }
+            Some(length) => integer(12)? > length as u64,
+        };
+        (is_whole && text(13)? == letter.message.id()).then_some(letter)
     })();
     letter.ok_or(Damaged::DeadLetter(id))
 }

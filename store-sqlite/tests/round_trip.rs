@@ -186,6 +186,41 @@ fn dead_letters_come_in_pages() {
 }
 
 #[test]
+fn dead_letter_list_leaves_long_values_out() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut harness = Harness::open(directory.path());
+    let long = format!("\"{}\"", "x".repeat(100_000));
+    let letters = (1..=20).map(|number| {
+        let short = dead_letter(number, 4, DeadReason::Rejected);
+        let message =
+            if number % 2 == 0 { state(number, "k", &long).message } else { short.message };
+        DeadLetter { message, ..short }
+    });
+    let letters: Vec<_> = letters.collect();
+    harness.commit(Batch { dead_letters: letters.clone(), ..batch(Vec::new()) });
+    let mut list = |after, limit, id: Option<&str>| {
+        let (after, id) = (DeadLetterId::new(after), id.map(String::from));
+        let query = Query::DeadLetterList { after, limit, id };
+        let Answer::DeadLetterList { listed, next } = harness.fetch(query) else {
+            panic!("another answer")
+        };
+        (listed, next.map(DeadLetterId::get))
+    };
+    let all: Vec<_> = letters.iter().map(ListedLetter::of).collect();
+    assert_eq!(list(0, 100, None), (all.clone(), None));
+    assert!(!all[1].has_value() && all[0].has_value());
+    assert_eq!(list(4, 3, None), (all[4..7].to_vec(), Some(7)));
+    let id = letters[6].message.id();
+    let same: Vec<_> =
+        all.iter().filter(|listed| listed.letter.message.id() == id).cloned().collect();
+    assert_eq!(list(0, 100, Some(id)), (same, None));
+    // Whole ones come until they are large together.
+    let query = Query::DeadLetters { after: DeadLetterId::new(0), limit: 100 };
+    let Answer::DeadLetters(whole) = harness.fetch(query) else { panic!("another answer") };
+    assert_eq!(whole, letters, "they are small enough");
+}
+
+#[test]
 fn rows_stop_at_each_bound_and_answer_one_at_least() {
     let directory = tempfile::tempdir().unwrap();
     let mut harness = Harness::open(directory.path());

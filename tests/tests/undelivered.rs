@@ -75,7 +75,8 @@ fn an_event_that_nobody_was_handed_is_a_dead_letter_of_the_node() {
     world.pass(SECONDS);
     assert_eq!(letters(&mut world), [of_node("c-1"), of_node("c-2")]);
     assert_eq!(world.status().dead_letters["expired"], 2);
-    let AdminAnswer::Where(found) = world.ask(AdminRequest::Where("c-1".into())) else { panic!() };
+    let request = AdminRequest::Where { id: "c-1".into(), after: Position::default() };
+    let AdminAnswer::Where { found, .. } = world.ask(request) else { panic!("where it is") };
     let fates = &found[0].sessions;
     assert!(fates.iter().any(|one| one.session == "node" && one.fate == "dead_letter"));
 

@@ -158,6 +158,11 @@ impl Node {
         Ok(id)
     }
 
+    pub(super) fn sessions_are_full(&self) -> bool {
+        let stored = self.sessions.values().filter(|session| session.is_durable()).count();
+        stored >= self.config.limits.max_sessions
+    }
+
     /// A named session goes on. Other tags or keys than before: it begins again.
     fn resume(&mut self, id: SessionId, wishes: &Wishes) {
         let before = self.sessions.get(&id).and_then(|session| session.link);

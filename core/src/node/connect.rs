@@ -378,11 +378,6 @@ impl Node {
         Ok(self.new_session(Role::Peer(peer), Position::new(1)))
     }
 
-    pub(super) fn sessions_are_full(&self) -> bool {
-        let stored = self.sessions.values().filter(|session| session.is_durable()).count();
-        stored >= self.config.limits.max_sessions
-    }
-
     pub(super) fn new_session(&mut self, role: Role, next: Position) -> crate::ids::SessionId {
         let unnamed = matches!(&role, Role::Application(app) if app.client.is_none());
         let last = if unnamed { &mut self.last_unnamed } else { &mut self.last_session };

@@ -83,6 +83,7 @@ impl Node {
             | Query::Values { .. }
             | Query::Find { .. }
             | Query::DeadLetters { .. }
+            | Query::DeadLetterList { .. }
             | Query::Digests(_) => return,
         };
         let fetch = self.fetch(purpose, query);

@@ -24,22 +24,37 @@ use crate::undelivered::NODE;
 
 use super::{Node, Order, Phase, Purpose};
 
-/// Dead letters asked of the store at once while looking for a message.
-const DEAD_LETTER_PAGE: usize = 256;
+/// Dead letters of one message that are looked at, at most.
+const MAX_DEAD_OF_ID: usize = 4096;
+
+/// Fates that one answer tells, about: of so many sessions times messages.
+const MAX_FATES: usize = 16 * 1024;
 
 /// An operator's request that needs the store.
 #[derive(Debug, Clone)]
 pub(super) enum Search {
     /// Rows, then dead letters, of a `messageId`.
-    Where { id: String, rows: Vec<StoredRow>, dead: Vec<DeadLetter> },
+    Where(Finding),
     /// Dead letters to show.
     DeadLetters,
+    /// Dead letters to list.
+    DeadLetterList,
     /// A dead letter to hand over again.
     Replay(DeadLetterId),
     /// A dead letter to delete.
     Purge(DeadLetterId),
     /// Digests of the live state.
     Digests(DigestQuery),
+}
+
+/// What was found of a message so far; nothing of it has a value.
+#[derive(Debug, Clone)]
+pub(super) struct Finding {
+    id: String,
+    rows: Vec<StoredRow>,
+    dead: Vec<DeadLetter>,
+    /// Where to look for more rows.
+    next: Option<Position>,
 }
 
 impl Node {
@@ -55,10 +70,14 @@ impl Node {
                 let answer = AdminAnswer::Status(Box::new(self.status()));
                 self.out.push_back(Output::Admin { ticket, answer });
             }
-            AdminRequest::Where(id) => {
-                let query = Query::Find { id: id.clone(), after: Position::default() };
-                let search = Search::Where { id, rows: Vec::new(), dead: Vec::new() };
-                self.search(ticket, search, query);
+            AdminRequest::Where { id, after } => {
+                let query = Query::Find { id: id.clone(), after };
+                let finding = Finding { id, rows: Vec::new(), dead: Vec::new(), next: None };
+                self.search(ticket, Search::Where(finding), query);
+            }
+            AdminRequest::DeadLetterList { after, limit } => {
+                let query = Query::DeadLetterList { after, limit, id: None };
+                self.search(ticket, Search::DeadLetterList, query);
             }
             AdminRequest::DeadLetters { after, limit } => {
                 self.search(ticket, Search::DeadLetters, Query::DeadLetters { after, limit });
@@ -82,8 +101,12 @@ impl Node {
     pub(super) fn operator_fetched(&mut self, fetch: FetchId, ticket: Ticket, answer: Answer) {
         let Some(search) = self.searches.remove(&fetch) else { return };
         match (search, answer) {
-            (Search::Where { id, rows, dead }, answer) => {
-                self.search_on(ticket, id, rows, dead, answer);
+            (Search::Where(finding), answer) => self.search_on(ticket, finding, answer),
+            (Search::DeadLetterList, Answer::DeadLetterList { listed, next }) => {
+                let listed = listed.into_iter();
+                let named = listed.map(|listed| (self.name_of(listed.letter.session), listed));
+                let answer = AdminAnswer::DeadLetterList(named.collect(), next);
+                self.out.push_back(Output::Admin { ticket, answer });
             }
             (Search::DeadLetters, Answer::DeadLetters(letters)) => {
                 let letters = letters.into_iter();
@@ -105,39 +128,50 @@ impl Node {
     }
 
     /// Goes on looking for a message: the log in stretches, then the dead letters.
-    fn search_on(
-        &mut self,
-        ticket: Ticket,
-        id: String,
-        mut rows: Vec<StoredRow>,
-        mut dead: Vec<DeadLetter>,
-        answer: Answer,
-    ) {
-        let next = match answer {
-            Answer::Find { rows: found, next } => {
-                rows.extend(found);
-                let letters =
-                    Query::DeadLetters { after: DeadLetterId::default(), limit: DEAD_LETTER_PAGE };
-                Some(next.map_or(letters, |after| Query::Find { id: id.clone(), after }))
+    fn search_on(&mut self, ticket: Ticket, mut finding: Finding, answer: Answer) {
+        let id = || finding.id.clone();
+        let letters =
+            |after| Query::DeadLetterList { after, limit: MAX_DEAD_OF_ID, id: Some(id()) };
+        let max = (MAX_FATES / (self.sessions.len() + 1)).max(1);
+        let query = match answer {
+            Answer::Find { rows, next } => {
+                let query = match next {
+                    Some(after) if finding.rows.len() + rows.len() <= max => {
+                        Query::Find { id: id(), after }
+                    }
+                    Some(_) | None => letters(DeadLetterId::default()),
+                };
+                finding.next = next;
+                finding.rows.extend(rows);
+                if finding.rows.len() > max {
+                    finding.rows.truncate(max);
+                    finding.next = finding.rows.last().map(|stored| stored.row.position);
+                }
+                Some(query)
             }
-            Answer::DeadLetters(letters) => {
-                let full = letters.len() == DEAD_LETTER_PAGE;
-                let last = letters.last().map(|letter| letter.id).filter(|_| full);
-                dead.extend(letters.into_iter().filter(|letter| letter.message.id() == id));
-                last.map(|after| Query::DeadLetters { after, limit: DEAD_LETTER_PAGE })
+            Answer::DeadLetterList { listed, next } => {
+                let query = next.filter(|_| finding.dead.len() < MAX_DEAD_OF_ID).map(letters);
+                finding.dead.extend(listed.into_iter().map(|listed| listed.letter));
+                query
             }
             Answer::Rows { .. } | Answer::RowsAt(_) | Answer::Latest(_) => None,
-            Answer::Values(_) | Answer::Digests(_) => None,
+            Answer::Values(_) | Answer::Digests(_) | Answer::DeadLetters(_) => None,
         };
-        if let Some(query) = next {
-            self.search(ticket, Search::Where { id, rows, dead }, query);
+        if let Some(query) = query {
+            self.search(ticket, Search::Where(finding), query);
             return;
         }
+        let Finding { rows, dead, next, .. } = finding;
         let found = rows.iter().map(|stored| self.whereabouts(stored, &dead)).collect();
         let mut found: Vec<Whereabouts> = found;
-        let gone = |letter: &&DeadLetter| !rows.iter().any(|stored| is_same(&stored.row, letter));
-        found.extend(dead.iter().filter(gone).map(|letter| self.only_dead(letter)));
-        self.out.push_back(Output::Admin { ticket, answer: AdminAnswer::Where(found) });
+        if next.is_none() {
+            let of_row =
+                |letter: &DeadLetter| rows.iter().any(|stored| is_same(&stored.row, letter));
+            let only_dead = dead.iter().filter(|letter| !of_row(letter));
+            found.extend(only_dead.map(|letter| self.only_dead(letter)));
+        }
+        let answer = AdminAnswer::Where { found, next };
+        self.out.push_back(Output::Admin { ticket, answer });
     }
 
     fn whereabouts(&self, stored: &StoredRow, dead: &[DeadLetter]) -> Whereabouts {

@@ -1,8 +1,8 @@
 //! The admin endpoint: HTTP/1 for operators, probes and Prometheus.
 //!
 //! It has a thread of its own, so that probes are answered whatever holds up the node, and while it
-//! starts. Every request passes [`guard`] first, so that no web page can use a browser to get here. Bodies,
-//! connections ([`places`]) and the time for a request are bounded; errors are JSON,
+//! starts. Every request passes [`guard`] first, so that no web page can use a browser to get here.
+//! Bodies, connections ([`places`]) and the time for a request are bounded; errors are JSON,
 //! `{"error": "..."}`.
 
 mod digests;
@@ -171,7 +171,7 @@ fn router(admin: Arc<Admin>) -> Router {
         .route("/digests/buckets", get(digests::buckets))
         .route("/digests/buckets/{bucket}", get(digests::bucket))
         .route("/dead-letters", get(pages::dead_letters))
-        .route("/dead-letters/{id}", delete(pages::purge))
+        .route("/dead-letters/{id}", get(pages::dead_letter).delete(pages::purge))
         .route("/dead-letters/{id}/replay", post(pages::replay))
         .route("/sessions", get(pages::sessions))
         .route("/sessions/{name}", delete(pages::forget))

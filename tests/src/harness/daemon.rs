@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::machine::own_variables;
-use super::{NodeConfig, PATIENCE, Response, request, until};
+use super::{NodeConfig, PATIENCE, Response, request, request_within, until};
 
 /// A running node, or one that was stopped and can be started again on the same data and ports.
 /// When it is dropped the process is killed; if that happens in a panic, the end of its log is
@@ -212,6 +212,13 @@ impl Daemon {
     /// Asks the admin endpoint; `None` while nobody answers.
     pub fn try_get(&self, path: &str) -> Option<Response> {
         request(&self.config.admin, "GET", path, &[], "")
+    }
+
+    /// Asks the admin endpoint as probes do, which give up soon; `None` if it did not answer.
+    pub fn probe(&self, path: &str) -> Option<Response> {
+        // They mostly do so after a second; machines of tests are busy.
+        let patience = Duration::from_secs(4);
+        request_within(patience, &self.config.admin, "GET", path, &[], "")
     }
 
     /// Asks the admin endpoint.

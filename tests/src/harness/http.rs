@@ -35,9 +35,21 @@ pub fn request(
     headers: &[&str],
     body: &str,
 ) -> Option<Response> {
+    request_within(PATIENCE, address, method, path, headers, body)
+}
+
+/// The same, for a client that gives up when nothing comes for so long.
+pub fn request_within(
+    patience: Duration,
+    address: &str,
+    method: &str,
+    path: &str,
+    headers: &[&str],
+    body: &str,
+) -> Option<Response> {
     let target = address.parse().expect("addresses are written ip:port");
     let mut stream = TcpStream::connect_timeout(&target, Duration::from_secs(5)).ok()?;
-    stream.set_read_timeout(Some(PATIENCE)).ok()?;
+    stream.set_read_timeout(Some(patience)).ok()?;
     let length = body.len();
     let mut head = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
     head.push_str(&format!("Content-Length: {length}\r\n"));

@@ -30,7 +30,7 @@ pub use config::NodeConfig;
 pub use daemon::Daemon;
 pub use disk::SmallDisk;
 pub use frame::{Frame, Message, text};
-pub use http::{Response, request};
+pub use http::{Response, request, request_within};
 pub use machine::{Need, announce, faketime};
 pub use mesh::Mesh;
 pub use payments::Payments;

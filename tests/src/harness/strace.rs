@@ -35,6 +35,13 @@ impl Injection {
         Self { effect: format!("error={errno}"), when: when.to_owned(), ..Self::kill(calls, 0) }
     }
 
+    /// These calls take twenty seconds more, and so does the end of a process that waits for one;
+    /// `when` as in [`Injection::fail`].
+    pub fn delay(calls: &str, when: &str) -> Self {
+        let effect = "delay_enter=20000000".to_owned();
+        Self { effect, when: when.to_owned(), ..Self::kill(calls, 0) }
+    }
+
     /// Counts only calls that name a file of the database.
     #[must_use]
     pub fn in_data(mut self) -> Self {

@@ -15,6 +15,7 @@ pub mod mesh;
 pub mod operating;
 pub mod order;
 pub mod payments;
+pub mod probing;
 pub mod publishing;
 pub mod reading;
 pub mod receiving;

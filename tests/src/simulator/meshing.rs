@@ -190,7 +190,8 @@ impl World {
         let ticket = match request {
             AdminRequest::Status => STATUS,
             AdminRequest::DeadLetters { .. } => DEAD_LETTERS,
-            AdminRequest::Where(_)
+            AdminRequest::Where { .. }
+            | AdminRequest::DeadLetterList { .. }
             | AdminRequest::ReplayDeadLetter(_)
             | AdminRequest::PurgeDeadLetter(_)
             | AdminRequest::ForgetSession(_)
@@ -231,7 +232,8 @@ impl World {
                 };
                 self.ask(site, request);
             }
-            AdminAnswer::Where(_)
+            AdminAnswer::Where { .. }
+            | AdminAnswer::DeadLetterList(..)
             | AdminAnswer::Digests(_)
             | AdminAnswer::Done
             | AdminAnswer::NotFound

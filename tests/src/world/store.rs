@@ -10,8 +10,8 @@ use slipstream_core::extent::Extent;
 use slipstream_core::ids::{DeadLetterId, Hash128, Incarnation, Position, SessionId, StoreId};
 use slipstream_core::message::{Kind, Message};
 use slipstream_core::store::{
-    Answer, Batch, DeadLetter, DeadReason, Latest, Query, ReceiptBlock, Recovered, Row, SeenKey,
-    SeenRecord, SessionRecord, StoredRow, Usage, VALUES_BYTES, Value,
+    Answer, Batch, DeadLetter, DeadReason, Latest, ListedLetter, Query, ReceiptBlock, Recovered,
+    Row, SeenKey, SeenRecord, SessionRecord, StoredRow, Usage, VALUES_BYTES, Value,
 };
 use slipstream_core::tags::{TagSet, list};
 use slipstream_core::time::WallMs;
@@ -348,11 +348,25 @@ impl MemoryStore {
                 let next = stretch.last().filter(|_| stretch.len() == FIND_STRETCH);
                 let next = next.map(|row| row.position);
                 let rows = stretch.iter().filter(|row| row.message.id() == id);
-                Answer::Find { rows: rows.map(|row| self.stored(row)).collect(), next }
+                let found = rows.map(|row| {
+                    let mut found = self.stored(row);
+                    found.row.message = found.row.message.without_value();
+                    found
+                });
+                Answer::Find { rows: found.collect(), next }
             }
             Query::DeadLetters { after, limit } => {
                 let letters = self.dead_letters.range(after.next()..).take(limit);
                 Answer::DeadLetters(letters.map(|(_, letter)| letter.clone()).collect())
+            }
+            Query::DeadLetterList { after, limit, id } => {
+                let letters = self.dead_letters.range(after.next()..).map(|(_, letter)| letter);
+                let wanted =
+                    |letter: &&DeadLetter| id.as_ref().is_none_or(|id| letter.message.id() == id);
+                let mut letters = letters.filter(wanted);
+                let listed: Vec<_> = letters.by_ref().take(limit).map(ListedLetter::of).collect();
+                let last = listed.last().map(|listed| listed.letter.id);
+                Answer::DeadLetterList { listed, next: letters.next().and(last) }
             }
             Query::Digests(query) => Answer::Digests(self.digests(&query)),
         }

@@ -7,15 +7,16 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Deserialize;
 use serde_json::json;
 use slipstream_core::admin::{AdminAnswer, AdminRequest, Status};
-use slipstream_core::ids::DeadLetterId;
+use slipstream_core::ids::{DeadLetterId, Position};
 
-use super::reply::{DeadLetterJson, Failure};
+use super::reply::{DeadLetterJson, Failure, streamed};
 use super::{Admin, Running};
+use crate::daemon::admin_client::segment;
 use crate::daemon::config::masked;
 use crate::daemon::reload::ReloadError;
 
@@ -118,17 +119,31 @@ pub(super) async fn metrics(State(admin): Node) -> Answer {
 
 /// `GET /status`
 pub(super) async fn status(State(admin): Node) -> Answer {
-    Ok(Json(node_status(&admin).await?).into_response())
+    Ok(streamed(node_status(&admin).await?))
+}
+
+/// What `GET /where/{messageId}` may name.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Start {
+    after: Option<u64>,
 }
 
 /// `GET /where/{messageId}`
 pub(super) async fn whereabouts(
     State(admin): Node,
     id: Result<Path<String>, PathRejection>,
+    start: Result<Query<Start>, QueryRejection>,
 ) -> Answer {
     let id = name(id)?;
-    match admin.running()?.node.admin(AdminRequest::Where(id)).await? {
-        AdminAnswer::Where(found) => Ok(Json(found).into_response()),
+    let Query(start) = start.map_err(|error| Failure::bad_request(error.body_text()))?;
+    let path = format!("/where/{}", segment(&id));
+    let after = Position::new(start.after.unwrap_or_default());
+    match admin.running()?.node.admin(AdminRequest::Where { id, after }).await? {
+        AdminAnswer::Where { found, next } => {
+            let next = next.map(|after| format!("{path}?after={after}"));
+            Ok((next_page(next), streamed(found)).into_response())
+        }
         other => Err(unexpected(other)),
     }
 }
@@ -152,35 +167,56 @@ pub(super) async fn dead_letters(
         return Err(Failure::bad_request(format!("limit must be 1 to {MAX_DEAD_LETTERS}")));
     }
     let after = DeadLetterId::new(range.after.unwrap_or(0));
-    match admin.running()?.node.admin(AdminRequest::DeadLetters { after, limit }).await? {
-        AdminAnswer::DeadLetters(letters) => {
-            let shown: Vec<_> = letters
-                .iter()
-                .map(|(session, letter)| DeadLetterJson::new(session, letter))
-                .collect();
-            Ok(Json(shown).into_response())
+    match admin.running()?.node.admin(AdminRequest::DeadLetterList { after, limit }).await? {
+        AdminAnswer::DeadLetterList(listed, next) => {
+            let shown = listed.iter().map(|(session, it)| DeadLetterJson::listed(session, it));
+            let shown = Json(shown.collect::<Vec<_>>());
+            let next = next.map(|after| format!("/dead-letters?after={after}&limit={limit}"));
+            Ok((next_page(next), shown).into_response())
         }
         other => Err(unexpected(other)),
     }
 }
 
+/// `GET /dead-letters/{id}`
+pub(super) async fn dead_letter(
+    State(admin): Node,
+    id: Result<Path<String>, PathRejection>,
+) -> Answer {
+    let id = letter_id(id)?;
+    let request = AdminRequest::DeadLetters { after: id.before(), limit: 1 };
+    let letters = match admin.running()?.node.admin(request).await? {
+        AdminAnswer::DeadLetters(letters) => letters,
+        other => return Err(unexpected(other)),
+    };
+    match letters.first().filter(|(_, letter)| letter.id == id) {
+        Some((session, letter)) => Ok(Json(DeadLetterJson::new(session, letter)).into_response()),
+        None => Err(Failure::not_found(format!("there is no dead letter {id}"))),
+    }
+}
+
+/// Where a list that was too long goes on (RFC 8288).
+fn next_page(path: Option<String>) -> Option<[(HeaderName, String); 1]> {
+    path.map(|path| [(header::LINK, format!("<{path}>; rel=\"next\""))])
+}
+
 /// `POST /dead-letters/{id}/replay`
 pub(super) async fn replay(State(admin): Node, id: Result<Path<String>, PathRejection>) -> Answer {
-    let id = dead_letter(id)?;
+    let id = letter_id(id)?;
     order(&admin, AdminRequest::ReplayDeadLetter(id), || format!("there is no dead letter {id}"))
         .await
 }
 
 /// `DELETE /dead-letters/{id}`
 pub(super) async fn purge(State(admin): Node, id: Result<Path<String>, PathRejection>) -> Answer {
-    let id = dead_letter(id)?;
+    let id = letter_id(id)?;
     order(&admin, AdminRequest::PurgeDeadLetter(id), || format!("there is no dead letter {id}"))
         .await
 }
 
 /// `GET /sessions`
 pub(super) async fn sessions(State(admin): Node) -> Answer {
-    Ok(Json(node_status(&admin).await?.sessions).into_response())
+    Ok(streamed(node_status(&admin).await?.sessions))
 }
 
 /// `DELETE /sessions/{name}`
@@ -257,8 +293,9 @@ pub(super) fn unexpected(answer: AdminAnswer) -> Failure {
         AdminAnswer::Refused(refusal) => refusal.into(),
         AdminAnswer::NotFound => Failure::not_found("there is nothing of that name"),
         AdminAnswer::Status(_)
-        | AdminAnswer::Where(_)
+        | AdminAnswer::Where { .. }
         | AdminAnswer::DeadLetters(_)
+        | AdminAnswer::DeadLetterList(..)
         | AdminAnswer::Digests(_)
         | AdminAnswer::Done => Failure::internal("the node answered another question"),
     }
@@ -268,7 +305,7 @@ fn name(path: Result<Path<String>, PathRejection>) -> Result<String, Failure> {
     path.map(|Path(name)| name).map_err(|error| Failure::bad_request(error.body_text()))
 }
 
-fn dead_letter(path: Result<Path<String>, PathRejection>) -> Result<DeadLetterId, Failure> {
+fn letter_id(path: Result<Path<String>, PathRejection>) -> Result<DeadLetterId, Failure> {
     let text = name(path)?;
     match text.parse() {
         Ok(number) => Ok(DeadLetterId::new(number)),

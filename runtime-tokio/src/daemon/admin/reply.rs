@@ -1,16 +1,52 @@
 //! Answers as JSON.
 
+use std::convert::Infallible;
+use std::io::{self, BufWriter, Write};
+
 use axum::Json;
-use axum::http::StatusCode;
+use axum::body::{Body, Bytes};
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use futures_util::stream;
 use serde::Serialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 use slipstream_core::admin::AdminRefusal;
-use slipstream_core::store::{DeadLetter, DeadReason};
+use slipstream_core::store::{DeadLetter, DeadReason, ListedLetter};
 use slipstream_core::tags;
+use tokio::sync::mpsc;
 
 use crate::NodeGone;
+
+/// Bytes of JSON that are made before those before them have left.
+const PIECE_BYTES: usize = 64 * 1024;
+
+/// An answer as JSON that is made while it leaves, a piece at a time.
+pub(super) fn streamed(answer: impl Serialize + Send + 'static) -> Response {
+    let (pieces, mut made) = mpsc::channel(1);
+    tokio::task::spawn_blocking(move || {
+        let mut writer = BufWriter::with_capacity(PIECE_BYTES, Pieces(pieces));
+        // Whoever does not read on needs no more.
+        let written = serde_json::to_writer(&mut writer, &answer);
+        let _gone = written.is_ok() && writer.flush().is_ok();
+    });
+    let body =
+        stream::poll_fn(move |cx| made.poll_recv(cx).map(|piece| piece.map(Ok::<_, Infallible>)));
+    ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(body)).into_response()
+}
+
+struct Pieces(mpsc::Sender<Bytes>);
+
+impl Write for Pieces {
+    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        let sent = self.0.blocking_send(Bytes::copy_from_slice(piece));
+        sent.map(|()| piece.len()).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
 
 /// A request that is answered with an error.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -95,7 +131,9 @@ pub(super) struct DeadLetterJson<'a> {
     kind: &'static str,
     message_id: &'a str,
     key: &'a str,
+    /// `null` where it is left out of a list: `GET /dead-letters/{id}` shows it.
     value: Option<&'a RawValue>,
+    value_bytes: usize,
     origin_instance_id: &'a str,
     message_path: Vec<&'a str>,
     targeted_tags: Vec<&'a str>,
@@ -107,6 +145,13 @@ pub(super) struct DeadLetterJson<'a> {
 }
 
 impl<'a> DeadLetterJson<'a> {
+    /// What a list shows of a dead letter.
+    pub(super) fn listed(session: &'a str, listed: &'a ListedLetter) -> Self {
+        let shown = Self::new(session, &listed.letter);
+        let value = shown.value.filter(|_| listed.has_value());
+        Self { value, value_bytes: listed.value_bytes, ..shown }
+    }
+
     /// What is shown of a dead letter.
     pub(super) fn new(session: &'a str, letter: &'a DeadLetter) -> Self {
         let message = &letter.message;
@@ -123,6 +168,7 @@ impl<'a> DeadLetterJson<'a> {
             message_id: message.id(),
             key: message.key(),
             value: serde_json::from_str(message.body()).ok(),
+            value_bytes: message.body().len(),
             origin_instance_id: message.origin(),
             message_path: tags::list(message.path()).collect(),
             targeted_tags: tags::list(message.tags()).collect(),

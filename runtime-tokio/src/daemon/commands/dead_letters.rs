@@ -12,7 +12,7 @@ use crate::daemon::Failed;
 use crate::daemon::admin_client::AdminClient;
 use crate::daemon::cli::AdminArgs;
 
-/// Dead letters that are fetched at once: each may be a large message.
+/// Dead letters that are listed at once, if no other number is named.
 const PAGE: usize = 100;
 
 /// Arguments of `dead-letters`.
@@ -120,59 +120,65 @@ impl DeadLetters {
     }
 }
 
+/// Lists page by page: one answer holds as much as the node wants to hold.
 fn list(admin: &AdminArgs, after: u64, limit: usize, json: bool) -> Result<(), Failed> {
     let client = AdminClient::new(&admin.url)?;
-    let body = client.get(&format!("/dead-letters?after={after}&limit={limit}"))?;
     let mut out = std::io::stdout();
-    if json {
-        writeln!(out, "{}", body.trim_end())?;
-        return Ok(());
-    }
-    let letters: Vec<Letter<'_>> = client.parse(&body)?;
-    if letters.is_empty() {
-        writeln!(out, "no dead letters")?;
-        return Ok(());
-    }
     let heading =
         ["ID", "SESSION", "TYPE", "MESSAGE", "KEY", "REASON", "ATTEMPTS", "DIED", "LAST ERROR"];
-    let mut table = table(&heading);
-    for letter in &letters {
-        table.add_row([
-            letter.id.to_string(),
-            letter.session.clone(),
-            letter.kind.clone(),
-            letter.message_id.clone(),
-            letter.key.clone(),
-            letter.reason.clone(),
-            letter.attempts.to_string(),
-            time(letter.died_at_ms),
-            letter.last_error.clone(),
-        ]);
+    let (mut table, mut pages) = (table(&heading), Vec::new());
+    let (mut last, mut found) = (after, 0);
+    while found < limit {
+        let body = page(&client, last, limit - found)?;
+        let letters: Vec<Letter<'_>> = client.parse(&body)?;
+        let Some(end) = letters.last() else { break };
+        last = end.id;
+        found += letters.len();
+        for letter in &letters {
+            table.add_row([
+                letter.id.to_string(),
+                letter.session.clone(),
+                letter.kind.clone(),
+                letter.message_id.clone(),
+                letter.key.clone(),
+                letter.reason.clone(),
+                letter.attempts.to_string(),
+                time(letter.died_at_ms),
+                letter.last_error.clone(),
+            ]);
+        }
+        if json {
+            let all: Vec<Box<RawValue>> = client.parse(&body)?;
+            pages.extend(all);
+        }
     }
-    writeln!(out, "{}", table.trim_fmt())?;
-    if let Some(last) = letters.last().filter(|_| letters.len() == limit) {
-        writeln!(out, "there may be more: --after {}", last.id)?;
+    if json {
+        writeln!(out, "{}", serde_json::to_string(&pages).map_err(std::io::Error::from)?)?;
+    } else if found == 0 {
+        writeln!(out, "no dead letters")?;
+    } else {
+        writeln!(out, "{}", table.trim_fmt())?;
+        if found == limit {
+            writeln!(out, "there may be more: --after {last}")?;
+        }
     }
     Ok(())
 }
 
+fn page(client: &AdminClient, after: u64, limit: usize) -> Result<String, Failed> {
+    client.get(&format!("/dead-letters?after={after}&limit={}", limit.min(PAGE)))
+}
+
 fn show(admin: &AdminArgs, id: u64, json: bool) -> Result<(), Failed> {
     let client = AdminClient::new(&admin.url)?;
-    let body = client.get(&format!("/dead-letters?after={}&limit=1", id.saturating_sub(1)))?;
-    let found: Vec<&RawValue> = client.parse(&body)?;
-    for raw in found {
-        let letter: Letter<'_> = client.parse(raw.get())?;
-        if letter.id == id {
-            let mut out = std::io::stdout();
-            if json {
-                writeln!(out, "{raw}")?;
-            } else {
-                write_letter(&mut out, &letter)?;
-            }
-            return Ok(());
-        }
+    let body = client.get(&format!("/dead-letters/{id}"))?;
+    let mut out = std::io::stdout();
+    if json {
+        writeln!(out, "{}", body.trim_end())?;
+    } else {
+        write_letter(&mut out, &client.parse(&body)?)?;
     }
-    Err(Failed::general(format!("there is no dead letter {id} at {}", admin.url)))
+    Ok(())
 }
 
 fn write_letter(out: &mut impl Write, letter: &Letter<'_>) -> std::io::Result<()> {
@@ -225,11 +231,11 @@ fn all(client: &AdminClient) -> Result<Vec<u64>, Failed> {
     let mut ids = Vec::new();
     loop {
         let after = ids.last().copied().unwrap_or(0);
-        let body = client.get(&format!("/dead-letters?after={after}&limit={PAGE}"))?;
-        let page: Vec<Letter<'_>> = client.parse(&body)?;
-        ids.extend(page.iter().map(|letter| letter.id));
-        if page.len() < PAGE {
+        let body = page(client, after, PAGE)?;
+        let letters: Vec<Letter<'_>> = client.parse(&body)?;
+        if letters.is_empty() {
             return Ok(ids);
         }
+        ids.extend(letters.iter().map(|letter| letter.id));
     }
 }
