@@ -339,6 +339,11 @@ impl Message {
         path.any(|id| id == node.as_str().as_bytes())
     }
 
+    /// The node before the last one on the path: of a row, who handed it to the node that holds it.
+    pub fn sender(&self) -> Option<&str> {
+        self.path().rsplit(',').nth(1)
+    }
+
     /// The publisher's name for the message.
     pub fn id(&self) -> &str {
         self.text(self.id)

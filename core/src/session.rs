@@ -278,19 +278,29 @@ impl Session {
         row.position <= self.check_upto() || row.only == Some(self.id) || late
     }
 
-    /// Whether the row is for this session at all: by path for a peer; by tags, keys and publisher
-    /// for an application.
+    /// Whether the row is for this session at all: by who handed it to this node for a peer; by
+    /// tags, keys and publisher for an application. A path names nodes and not their databases: a
+    /// peer further back on it may have lost the row since, and is offered it by name (P2).
     pub fn is_owed(&self, row: &Row, node_tags: &TagSet) -> bool {
         if let Some(only) = row.only {
             return only == self.id;
         }
         match &self.role {
-            Role::Peer(peer) => row.position <= self.lost || !row.message.visited(&peer.node),
+            Role::Peer(peer) => {
+                let handed = || row.message.sender() == Some(peer.node.as_str());
+                row.position <= self.lost || !handed()
+            }
             Role::Application(application) => {
                 application.wants(&row.message, node_tags)
                     && (row.publisher != Some(self.id) || row.position <= application.replay)
             }
         }
+    }
+
+    /// Whether the session is a peer's that has the row, as far as its path tells.
+    pub fn is_visited(&self, row: &Row) -> bool {
+        let visited = |peer: &Peer| row.message.visited(&peer.node);
+        row.position > self.lost && self.peer().is_some_and(visited)
     }
 
     /// Makes the record due; answers whether it was clean before.

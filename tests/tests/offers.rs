@@ -11,7 +11,7 @@ use slipstream_core::message::{Fields, Kind, Message};
 use slipstream_core::offer;
 use slipstream_core::time::WallMs;
 use slipstream_core::topology::Record;
-use slipstream_core::wire::{BatchKind, FrameWriter, Wire};
+use slipstream_core::wire::{BatchKind, FrameWriter, Hello, Wire};
 use slipstream_tests::world::{self, World, carry, join};
 
 /// `a` and `b` are linked to each other and to `z`, which exists only in these frames.
@@ -98,6 +98,12 @@ fn message(world: &World, sequence: u64) -> Message {
     Message::encode(&fields, &mut BytesMut::new())
 }
 
+/// A link from another node, which says nothing of the mesh.
+fn link_of(world: &mut World, node: &str, store: u128) -> LinkId {
+    let hello = Hello { store: StoreId(store), ..world.hello(node) };
+    world.greet(hello)
+}
+
 /// What a node has said to the other one since it was asked last, and is not carried there.
 fn said(world: &mut World, link: LinkId) -> Vec<Wire> {
     let binary = world.frames(link).into_iter().filter_map(|frame| match frame {
@@ -170,6 +176,59 @@ fn who_was_offered_a_message_first_answers_instead_of_offering_it() {
     let wires = said(&mut triangle.b, wire.1);
     assert!(wires.iter().any(|wire| matches!(wire, Wire::Seen(_))), "{wires:?}");
     assert!(named(&wires).is_empty());
+}
+
+/// A message of `z` with this path to whoever sends it.
+fn with_path(world: &World, sequence: u64, path: &str) -> Message {
+    let fields = message(world, sequence);
+    Message::encode(&Fields { path, ..fields.fields() }, &mut BytesMut::new())
+}
+
+fn send(world: &mut World, link: LinkId, message: &Message) {
+    let mut writer = FrameWriter::new(BatchKind::Messages);
+    writer.push_message(message);
+    world.give(Input::Received { link, frame: Frame::Binary(writer.finish()) });
+    world.settle();
+}
+
+#[test]
+fn what_went_through_an_earlier_life_of_a_peer_is_named_to_it() {
+    let mut a = World::new("a");
+    let z = link_of_z(&mut a, "a");
+    let y = link_of(&mut a, "y", 78);
+    said(&mut a, z);
+
+    // Whether the database of `z` is still the one that had them, no path tells.
+    for (sequence, path) in [(1, "z,y"), (2, "x,z,y")] {
+        let message = with_path(&a, sequence, path);
+        send(&mut a, y, &message);
+    }
+    a.pass(Duration::from_millis(100));
+    let wires = said(&mut a, z);
+    assert!(!wires.iter().any(|wire| matches!(wire, Wire::Messages(_))), "unasked: {wires:?}");
+    assert_eq!(named(&wires).iter().sum::<u64>(), 2, "both: {wires:?}");
+
+    let direct = with_path(&a, 3, "x,z");
+    send(&mut a, z, &direct);
+    a.pass(Duration::from_millis(100));
+    assert!(named(&said(&mut a, z)).is_empty(), "it is `z` that handed it over");
+}
+
+#[test]
+fn what_a_node_has_lost_goes_on_to_others_that_have_lost_it() {
+    let mut a = World::new("a");
+    let (x, z) = (link_of(&mut a, "x", 78), link_of_z(&mut a, "a"));
+    said(&mut a, x);
+    let mut offer = FrameWriter::new(BatchKind::Have);
+    offer.push(&("x", Incarnation::new(1), 0_u64, 0_u64));
+    a.give(Input::Received { link: z, frame: Frame::Binary(offer.finish()) });
+    assert!(said(&mut a, z).iter().any(|wire| matches!(wire, Wire::Want(_))));
+    let message = with_path(&a, 1, "x,a,z");
+    send(&mut a, z, &message);
+    a.pass(Duration::from_millis(100));
+    let paths: Vec<_> = a.store.messages().map(|message| message.path().to_owned()).collect();
+    assert_eq!(paths, ["x,z,a"]);
+    assert_eq!(named(&said(&mut a, x)), [1], "it is not known to have it");
 }
 
 #[test]

@@ -204,9 +204,10 @@ impl Node {
         self.path.clear();
         let cut = message.visited(&self.config.id);
         let me = self.config.id.as_str();
-        // What was asked for may have been here before: its path is cut there.
-        let before = |node: &&str| !cut || *node != me;
-        for node in message.path().split(',').take_while(before) {
+        // What was asked for may have been here before: this node is on the path once, at its end.
+        // Where it is the origin, it is the whole path.
+        let others = message.path().split(',').filter(|node| *node != me);
+        for node in others.take_while(|_| message.origin() != me) {
             self.path.push_str(node);
             self.path.push(',');
         }

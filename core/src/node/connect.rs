@@ -375,7 +375,12 @@ impl Node {
             return Err(Close { code: CloseCode::Limit, reason });
         }
         self.tally.rewound("new_session");
-        Ok(self.new_session(Role::Peer(peer), Position::new(1)))
+        let id = self.new_session(Role::Peer(peer), Position::new(1));
+        if let Some(session) = self.sessions.get_mut(&id) {
+            // What came over it under an earlier session it may have lost since.
+            session.lost = self.log.durable();
+        }
+        Ok(id)
     }
 
     pub(super) fn new_session(&mut self, role: Role, next: Position) -> crate::ids::SessionId {

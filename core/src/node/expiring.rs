@@ -140,7 +140,8 @@ impl Node {
     fn fate(&mut self, row: &Row) -> Fate {
         let tags = &self.config.tags;
         let mut owed_to_peer = false;
-        for session in self.sessions.values() {
+        let lacking = self.sessions.values().filter(|session| !session.is_visited(row));
+        for session in lacking {
             let handed = session.flights.get(&row.position).map(|flight| flight.handed);
             let is_handed = handed.is_some_and(|handed| handed > 0);
             let is_owed = handed.is_some() || is_ahead(session, row, tags);

@@ -152,7 +152,8 @@ impl Carrier<'_> {
     }
 
     /// Whether a peer is offered this row, and when, instead of being sent it: it may have what was
-    /// there before its link came up, and will probably get the rest from its parent in the tree.
+    /// there before its link came up, and what has its name on the path; the rest it will probably
+    /// get from its parent in the tree.
     pub(super) fn offered(
         &mut self,
         session: &Session,
@@ -162,7 +163,9 @@ impl Carrier<'_> {
     ) -> Option<(Id, Instant)> {
         let peer = link.peer()?;
         let message = &row.message;
-        let old = row.position <= peer.began.max(session.lost) || row.position < session.again;
+        let old = row.position <= peer.began.max(session.lost)
+            || row.position < session.again
+            || message.visited(&peer.node);
         let at = match route {
             Route::Now if !old => return None,
             Route::Later if !old => self.now.instant + self.config.routing.offer_delay,
