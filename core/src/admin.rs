@@ -210,6 +210,10 @@ pub struct SessionStatus {
     pub role: &'static str,
     /// Whether a link serves it.
     pub connected: bool,
+    /// Of a peer to which an entry of the configuration leads, or has led: `configured`, or `no
+    /// longer configured`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub configuration: Option<&'static str>,
     /// Tags it receives by; `None`: those of the node.
     pub tags: Option<TagSet>,
     /// Everything at or below this position is settled.

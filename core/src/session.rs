@@ -171,6 +171,8 @@ pub struct Session {
     pub refusals: u32,
     /// Limit of repeats.
     pub repeats: RateLimit,
+    /// Of a peer: the entry of the configuration that led to it is gone.
+    pub has_lost_entry: bool,
     /// When it was last disconnected; `None` while connected.
     pub away_since: Option<WallMs>,
     /// Number and bytes of its dead letters.
@@ -226,6 +228,7 @@ impl Session {
             hold_until: None,
             refusals: 0,
             repeats,
+            has_lost_entry: false,
             away_since: None,
             dead: BTreeMap::new(),
             dirty: Dirty::Clean,

@@ -209,6 +209,7 @@ impl Node {
                 self.event(Event::SelfDial { url });
             }
         } else {
+            self.note_entry(&node, true);
             let (peer, remote) = (self.config.id.clone(), link.remote.clone());
             self.event(Event::IdInUse { peer, remote });
         }

@@ -8,6 +8,7 @@ use crate::event::Event;
 use crate::ids::{DialId, LinkId, NodeId};
 use crate::io::{Close, CloseCode, Output};
 use crate::link::Link;
+use crate::session::Dirty;
 use crate::tags::TagSet;
 use crate::timers::Timer;
 
@@ -156,10 +157,27 @@ impl Node {
             let reason = "removed from the configuration".into();
             self.finish(link, Some(Close { code: CloseCode::GoingAway, reason }), "");
         }
-        let Some(node) = dialer.node else { return };
-        let elsewhere = self.dialers.values().any(|other| other.node.as_ref() == Some(&node));
-        if !elsewhere && !self.is_linked(&node) {
-            self.end_session(&alloc::format!("peer:{node}"), "removed from the configuration");
+        if let Some(node) = dialer.node
+            && !self.is_configured(&node)
+        {
+            self.note_entry(&node, false);
+        }
+    }
+
+    /// Whether an entry of the configuration has led to this node.
+    pub(super) fn is_configured(&self, node: &NodeId) -> bool {
+        self.dialers.values().any(|dialer| dialer.node.as_ref() == Some(node))
+    }
+
+    /// Whether there is an entry for a peer has changed. Its session goes on without one: the peer
+    /// may have moved, or dial in (P2).
+    pub(super) fn note_entry(&mut self, node: &NodeId, is_there: bool) {
+        let Some(id) = self.by_name.get(&alloc::format!("peer:{node}")).copied() else { return };
+        if let Some(session) = self.sessions.get_mut(&id)
+            && session.has_lost_entry == is_there
+        {
+            session.has_lost_entry = !is_there;
+            self.touch(id, Dirty::Soon);
         }
     }
 

@@ -421,6 +421,15 @@ impl Node {
         }
     }
 
+    /// Whether the configuration has, or had, an entry for a peer.
+    fn configuration_of(&self, session: &Session) -> Option<&'static str> {
+        let peer = session.peer()?;
+        if self.is_configured(&peer.node) {
+            return Some("configured");
+        }
+        session.has_lost_entry.then_some("no longer configured")
+    }
+
     fn session_status(&self, session: &Session) -> SessionStatus {
         let head = self.log.durable().get();
         let oldest = session.flights.values().map(|flight| flight.first_at).min();
@@ -436,6 +445,7 @@ impl Node {
             name: session.name.clone(),
             role: if session.peer().is_some() { "peer" } else { "app" },
             connected: session.link.is_some(),
+            configuration: self.configuration_of(session),
             tags: session.application().and_then(|application| application.tags.clone()),
             cursor: session.cursor().get().min(head),
             in_flight: session.flights.len(),

@@ -176,13 +176,7 @@ impl Node {
         }
     }
 
-    /// Ends a session for good, by its full name.
-    pub(super) fn end_session(&mut self, name: &str, reason: &str) {
-        if let Some(id) = self.by_name.get(name).copied() {
-            self.end_session_by_id(id, reason);
-        }
-    }
-
+    /// Ends a session for good.
     pub(super) fn end_session_by_id(&mut self, id: SessionId, reason: &str) {
         self.note_delivered(id);
         let Some(session) = self.sessions.remove(&id) else { return };

@@ -25,8 +25,8 @@ struct Record {
     node_tags: String,
 }
 
-/// Follows the record of a session that is conflated, has left out what was not the newest, or came
-/// when events had been forgotten. (Records grow at their end: what is not there has its default.)
+/// Follows the record of a session that is conflated, has left out what was not the newest, came
+/// when events had been forgotten, or has lost its entry in the configuration. (Records grow at their end: what is not there has its default.)
 #[derive(Serialize, Deserialize)]
 struct ConflationRecord {
     from: Position,
@@ -139,7 +139,9 @@ impl Session {
                     let (first_event, rest) = postcard::take_from_bytes(rest).ok()?;
                     session.first_event = first_event;
                     if !rest.is_empty() {
-                        session.recover_settling(postcard::from_bytes(rest).ok()?);
+                        let (settling, rest) = postcard::take_from_bytes(rest).ok()?;
+                        session.recover_settling(settling);
+                        session.has_lost_entry = !rest.is_empty();
                     }
                 }
             }
@@ -186,9 +188,9 @@ impl Session {
             .expect(encoded);
         let checked = self.checked.record();
         let settling = self.settling_record();
-        let has_settling = !settling.is_empty();
-        let has_first = self.application().is_some()
-            && (self.first_event != Position::default() || has_settling);
+        let has_settling = !settling.is_empty() || self.has_lost_entry;
+        let came = self.application().is_some() && self.first_event != Position::default();
+        let has_first = came || has_settling;
         let has_checked = has_first || !checked.is_empty();
         if self.is_conflating() || has_checked {
             let from = if self.is_conflating() { self.conflation.from } else { NOT_CONFLATED };
@@ -202,6 +204,9 @@ impl Session {
         }
         if has_settling {
             state = postcard::to_extend(&settling, state).expect(encoded);
+        }
+        if self.has_lost_entry {
+            state = postcard::to_extend(&true, state).expect(encoded);
         }
         Some(SessionRecord {
             id: self.id,

@@ -467,6 +467,7 @@ mod tests {
             connected: true,
             tags: None,
             cursor: 0,
+            configuration: None,
             in_flight: 2,
             behind: 3,
             behind_bytes: 100,

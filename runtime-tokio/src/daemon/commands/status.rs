@@ -157,8 +157,14 @@ pub(super) fn sessions(sessions: &Value) -> String {
     for session in sessions {
         let dead = session["dead_letters"].as_object().into_iter().flat_map(|by| by.values());
         let dead: u64 = dead.filter_map(Value::as_u64).sum();
+        // Where an entry is there, its link says so.
+        let gone = session["configuration"].as_str().filter(|said| *said != "configured");
         table.add_row([
-            cell(&session["name"]),
+            format!(
+                "{}{}",
+                cell(&session["name"]),
+                gone.map_or(String::new(), |gone| { format!(" ({gone})") })
+            ),
             cell(&session["connected"]),
             duration(&session["away_ms"]),
             cell(&session["tags"]),
