@@ -318,6 +318,8 @@ pub struct Counters {
     pub stale_inputs: u64,
     /// What unnamed applications missed because they lagged too far.
     pub missed: u64,
+    /// Signs of a second process under the id of a node: on a copy of its database, or on another.
+    pub identity_conflicts: u64,
 }
 
 /// The fate of one message at this node.

@@ -91,6 +91,11 @@ impl Dialer {
         Some(wait)
     }
 
+    /// Whether it waits for its time.
+    pub fn is_waiting(&self) -> bool {
+        matches!(self.state, DialState::Waiting(_))
+    }
+
     /// The link has been of use: the next failure is a first one.
     pub fn succeed(&mut self) {
         self.failures = 0;

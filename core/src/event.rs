@@ -90,12 +90,13 @@ pub enum Event {
         /// The node that is there.
         peer: NodeId,
     },
-    /// Another node uses the id of a node that is connected, with another database.
-    IdInUse {
+    /// Two processes run, or have run, under the id of one node: on copies of its database, or with
+    /// databases of their own.
+    IdentityConflict {
         /// The id.
-        peer: NodeId,
-        /// Where the second one is.
-        remote: String,
+        node: NodeId,
+        /// What it was noticed by.
+        heard: String,
     },
     /// A peer came back with another database: everything is offered to it again.
     PeerLostStore {
@@ -244,7 +245,7 @@ impl Event {
             | Self::DeadLetter { .. }
             | Self::VersionAhead { .. }
             | Self::NotAllTold => Level::Warn,
-            Self::IdInUse { .. }
+            Self::IdentityConflict { .. }
             | Self::StoreFull { .. }
             | Self::StoreWentBack { .. }
             | Self::ClockFault(_) => Level::Error,
@@ -283,9 +284,12 @@ impl fmt::Display for Event {
             Self::DialCovered { url, peer } => {
                 write!(f, "peer {url} is {peer}, which is linked already: not dialled meanwhile")
             }
-            Self::IdInUse { peer, remote } => {
-                write!(f, "{remote} calls itself {peer}, and so does a live peer with another ")?;
-                f.write_str("database: give one of them another node.id")
+            Self::IdentityConflict { node, heard } => {
+                write!(
+                    f,
+                    "node {node} is there twice, or was: {heard}. Stop one of the two, and "
+                )?;
+                f.write_str("give it another node.id and an empty data_dir if it is to run again")
             }
             Self::PeerLostStore { peer } => {
                 write!(f, "peer {peer} has a new database: offering it everything again")

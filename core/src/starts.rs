@@ -1,8 +1,9 @@
 //! Where the log ended at each start of this node.
 //!
 //! While a store is what it was its log only grows. So a start that found less than an earlier one
-//! had told a peer of found an older copy (P2), however much was written since. What stays true: of
-//! starts that found the same the newest is known, and [`MAX_STARTS`] in all.
+//! had told a peer of found an older copy (P2), however much was written since; and a start that a
+//! peer was told by, and this store knows nothing of, was one of another copy. What stays true: the
+//! last [`MAX_STARTS`] are known, and none tells anybody anything before it is durable here.
 
 use alloc::vec::Vec;
 
@@ -13,35 +14,66 @@ const MAX_STARTS: usize = 64;
 
 /// The starts of this node, oldest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Starts(Vec<(Incarnation, Position)>);
+pub struct Starts {
+    known: Vec<(Incarnation, Position)>,
+    /// From this one on all are known.
+    since: Option<Incarnation>,
+}
+
+/// What is to be thought of what a peer says that it was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Told {
+    /// This store has all that it speaks of.
+    Known,
+    /// A later start found less: this is the least.
+    More(Position),
+    /// It was told by a start of another copy of this store.
+    ByAnother,
+}
 
 impl Starts {
     /// What was stored.
     pub fn recover(record: &[u8]) -> Self {
-        Self(postcard::from_bytes(record).unwrap_or_default())
+        let Ok((known, rest)) = postcard::take_from_bytes(record) else { return Self::default() };
+        Self { known, since: postcard::from_bytes(rest).ok() }
     }
 
     /// Adds what is stored of them to `record`.
     pub fn append_to(&self, record: Vec<u8>) -> Vec<u8> {
-        postcard::to_extend(&self.0, record).expect("a record can be encoded")
+        let encoded = "a record can be encoded";
+        let record = postcard::to_extend(&self.known, record).expect(encoded);
+        match self.since {
+            Some(since) => postcard::to_extend(&since, record).expect(encoded),
+            None => record,
+        }
     }
 
     /// The node starts, on a log that ends at `head`.
     pub fn begin(&mut self, incarnation: Incarnation, head: Position) {
-        if self.0.last().is_some_and(|(_, last)| *last == head) {
-            self.0.pop();
-        }
-        self.0.push((incarnation, head));
-        if self.0.len() > MAX_STARTS {
-            self.0.remove(0);
+        self.known.push((incarnation, head));
+        let since = self.since.get_or_insert(incarnation);
+        if self.known.len() > MAX_STARTS {
+            self.known.remove(0);
+            *since = self.known.first().map_or(incarnation, |(first, _)| *first).max(*since);
         }
     }
 
-    /// Somebody was told by the start `incarnation` of a log up to `told`: the least that was there
-    /// at a later start, if it is less than that.
-    pub fn found_less(&self, told: Position, incarnation: Incarnation) -> Option<Position> {
-        let later = self.0.iter().filter(|(start, _)| *start > incarnation);
-        later.map(|(_, head)| *head).min().filter(|head| *head < told)
+    /// Whether a start was one of this store, as far as is known: what lies too far back counts.
+    pub fn knows(&self, start: Incarnation) -> bool {
+        self.since.is_none_or(|since| start < since)
+            || self.known.iter().any(|(known, _)| *known == start)
+    }
+
+    /// Somebody was told by the start `by` of a log up to `told`.
+    pub fn judge(&self, told: Position, by: Incarnation) -> Told {
+        let is_known = told == Position::default() || self.knows(by);
+        let later = self.known.iter().filter(|(start, _)| *start > by);
+        let least = later.map(|(_, head)| *head).min();
+        match least {
+            Some(head) if head < told => Told::More(head),
+            Some(_) | None if is_known => Told::Known,
+            Some(_) | None => Told::ByAnother,
+        }
     }
 }
 
@@ -57,37 +89,57 @@ mod tests {
         starts
     }
 
-    fn found_less(starts: &Starts, told: u64, incarnation: u64) -> Option<u64> {
-        let less = starts.found_less(Position::new(told), Incarnation::new(incarnation));
-        less.map(Position::get)
+    fn judge(starts: &Starts, told: u64, by: u64) -> Told {
+        starts.judge(Position::new(told), Incarnation::new(by))
+    }
+
+    fn more(position: u64) -> Told {
+        Told::More(Position::new(position))
     }
 
     #[test]
     fn a_later_start_that_found_less_than_was_told_found_an_older_copy() {
         let sound = starts(&[(1, 0), (2, 100), (3, 500)]);
-        assert_eq!(found_less(&sound, 100, 1), None);
-        assert_eq!(found_less(&sound, 500, 2), None);
-        assert_eq!(found_less(&sound, 900, 3), None, "by this start itself");
+        assert_eq!(judge(&sound, 100, 1), Told::Known);
+        assert_eq!(judge(&sound, 500, 2), Told::Known);
+        assert_eq!(judge(&sound, 900, 3), Told::Known, "by this start itself");
         // The copy was made when the log ended at 150, and grew to 900 before the start 5.
         let copy = starts(&[(1, 0), (2, 100), (4, 150), (5, 900)]);
-        assert_eq!(found_less(&copy, 500, 2), Some(150));
-        assert_eq!(
-            found_less(&copy, 500, 3),
-            Some(150),
-            "also by a start that it knows nothing of"
-        );
-        assert_eq!(found_less(&copy, 150, 2), None);
-        assert_eq!(found_less(&copy, 800, 4), None);
+        assert_eq!(judge(&copy, 500, 2), more(150));
+        assert_eq!(judge(&copy, 500, 3), more(150), "also by a start that it knows nothing of");
+        assert_eq!(judge(&copy, 150, 2), Told::Known);
+        assert_eq!(judge(&copy, 800, 4), Told::Known);
     }
 
     #[test]
-    fn starts_are_bounded_and_those_that_find_the_same_are_one() {
-        let loops: Vec<_> = (1..1000).map(|start| (start, 7)).collect();
-        assert_eq!(starts(&loops), starts(&[(999, 7)]));
-        let all: Vec<_> = (1..1000).map(|start| (start, start)).collect();
+    fn who_was_told_by_an_unknown_start_was_told_by_another_copy() {
+        let twin = starts(&[(1, 0), (2, 100), (4, 100)]);
+        assert_eq!(judge(&twin, 100, 3), Told::ByAnother, "whatever its length");
+        assert_eq!(judge(&twin, 1, 5), Told::ByAnother);
+        assert_eq!(judge(&twin, 0, 5), Told::Known, "nothing was told");
+        assert!(!twin.knows(Incarnation::new(3)) && twin.knows(Incarnation::new(2)));
+    }
+
+    #[test]
+    fn starts_are_bounded_and_what_lies_before_them_is_judged_by_its_length() {
+        let all: Vec<_> = (1..1000).map(|start| (start * 2, start)).collect();
         let known = starts(&all);
-        assert_eq!(known.0.len(), MAX_STARTS);
+        assert_eq!(known.known.len(), MAX_STARTS);
         assert_eq!(Starts::recover(&known.append_to(Vec::new())), known);
         assert_eq!(Starts::recover(&[]), Starts::default());
+        assert!(!known.knows(Incarnation::new(1999)) && known.knows(Incarnation::new(7)));
+        assert_eq!(judge(&known, 2000, 7), more(999 - MAX_STARTS as u64 + 1));
+        assert_eq!(judge(&known, 1, 7), Told::Known);
+    }
+
+    #[test]
+    fn a_record_that_left_starts_out_says_nothing_of_those() {
+        let before =
+            [(Incarnation::new(1), Position::new(0)), (Incarnation::new(4), Position::new(9))];
+        let record = postcard::to_allocvec(&before.to_vec()).expect("a record");
+        let mut known = Starts::recover(&record);
+        known.begin(Incarnation::new(6), Position::new(9));
+        assert_eq!(judge(&known, 9, 3), Told::Known);
+        assert_eq!(judge(&known, 9, 7), Told::ByAnother);
     }
 }

@@ -40,6 +40,8 @@ pub struct Tally {
     pub stale: u64,
     /// Rows that unnamed applications missed.
     pub missed: u64,
+    /// Signs of a second process under the id of a node.
+    pub identity_conflicts: u64,
     rewinds: BTreeMap<&'static str, u64>,
     clock_refused: BTreeMap<String, u64>,
     reconnects: BTreeMap<String, BTreeMap<&'static str, u64>>,
@@ -175,6 +177,7 @@ impl Tally {
             peer_bytes: self.peer_bytes.clone(),
             stale_inputs: self.stale,
             missed: self.missed,
+            identity_conflicts: self.identity_conflicts,
         }
     }
 }

@@ -170,7 +170,10 @@ impl Topology {
     /// Takes a record that came in.
     pub fn learn(&mut self, node: &NodeId, record: Record, now: Instant) -> News {
         if *node == self.me {
-            if record.revision <= self.mine().revision {
+            // Another process under this id may have come to the same revision.
+            let mine = self.mine();
+            let is_mine = record.revision == mine.revision && record == *mine;
+            if record.revision < mine.revision || is_mine {
                 return News::Known;
             }
             let mine = self.mine().clone();

@@ -89,7 +89,9 @@ impl Undelivered {
     /// What the store knows of them, for a log that ends at `head`. What was added behind the
     /// record is looked at at once: an event among it may have been handed on to nobody.
     pub fn recover(record: Option<&SessionRecord>, head: Position) -> Self {
-        let mut found = Self { last: head, upto: head, is_dirty: true, ..Self::default() };
+        let mut found = Self { last: head, upto: head, ..Self::default() };
+        // With it goes where the log ended at this start: it must not wait.
+        found.touch();
         let record = record.and_then(|record| postcard::from_bytes::<Record>(&record.state).ok());
         // Without a record none of it is known: nothing of it is said to be undelivered.
         let Some(Record { upto, stretches, parts }) = record else { return found };

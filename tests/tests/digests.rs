@@ -9,7 +9,7 @@ use slipstream_core::ids::{Incarnation, LinkId, NodeId, StoreId};
 use slipstream_core::io::{Frame, Input};
 use slipstream_core::tags::TagSet;
 use slipstream_core::wire::{
-    BatchKind, DigestsHead, FEATURE_DIGESTS, FrameWriter, Hello, TagSetDigest, Wire, digests,
+    Ack, BatchKind, DigestsHead, FEATURE_DIGESTS, FrameWriter, Hello, TagSetDigest, Wire, digests,
 };
 use slipstream_tests::world::{self, MemoryStore, World, carry, join};
 
@@ -174,7 +174,7 @@ fn an_older_copy_is_heard_as_often_as_there_is_one() {
 }
 
 #[test]
-fn what_an_unnoticed_older_copy_lacks_is_found_and_offered_again() {
+fn an_older_copy_is_noticed_though_its_clock_is_behind() {
     let (mut a, mut b) = (dialling("a"), World::new("b"));
     let wire = join(&mut a, &mut b);
     let till = a.connect("keys=");
@@ -188,13 +188,37 @@ fn what_an_unnoticed_older_copy_lacks_is_found_and_offered_again() {
     let wire = join(&mut a, &mut b);
     a.publish(till, "m-2", "lost", "1");
     carry(&mut a, &mut b, wire);
+
+    // The copy grows beyond what the other node was told before the two meet again, and by its
+    // clock its starts lie before the one that told.
+    a.lose(wire.0);
+    b.now.wall = b.now.wall.minus(Duration::from_secs(12));
+    live_on_alone(&mut b, copy);
+    a.pass(Duration::from_secs(40));
+    let wire = join(&mut a, &mut b);
+    carry(&mut a, &mut b, wire);
+    assert!(holds(&a, "k4") && holds(&b, "lost"));
+}
+
+#[test]
+fn what_a_peer_lacks_and_nobody_has_noticed_is_found_and_offered_again() {
+    let (mut a, mut b) = (dialling("a"), World::new("b"));
+    let wire = join(&mut a, &mut b);
+    let till = a.connect("keys=");
+    a.publish(till, "m-1", "old", "1");
+    carry(&mut a, &mut b, wire);
     pass(&mut a, &mut b, wire, 10);
     assert_eq!(convergence(&mut a), (0, "equal"));
 
-    // The copy grows beyond what the other node was told before the two meet again, and by its
-    // clock, which is behind, its starts lie before the one that told.
-    a.lose(wire.0);
-    b.now.wall = b.now.wall.minus(Duration::from_secs(12));
+    // It is acknowledged, and has never come.
+    a.publish(till, "m-2", "lost", "1");
+    a.settle();
+    a.frames(wire.0);
+    let (position, wall) = (b.status().store.head, a.now.wall);
+    let ack = Wire::Ack(Ack { upto: 2, position, wall });
+    a.binary(wire.0, ack.encode());
+    (a.lose(wire.0), b.lose(wire.1));
+    let copy = b.store.clone();
     live_on_alone(&mut b, copy);
     a.pass(Duration::from_secs(40));
     let (lag, verdict) = convergence(&mut a);

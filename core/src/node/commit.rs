@@ -178,6 +178,7 @@ impl Node {
             self.leaving.remove(letter);
         }
         self.notice_room();
+        self.begin_to_talk();
     }
 
     /// What waited on this link for the batch may leave.
@@ -270,6 +271,7 @@ impl Node {
         let until = self.now.instant + REST_AFTER_FULL;
         self.store_rest_until = Some(until);
         self.timers.set_earlier(Timer::Upkeep, until);
+        self.begin_to_talk();
     }
 
     /// A batch that rolls back takes all its marks with it, and those of the batch that built on

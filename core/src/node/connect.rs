@@ -152,7 +152,7 @@ impl Node {
         }
     }
 
-    fn send_hello(&mut self, link: &mut Link, node: Option<&NodeId>) {
+    pub(super) fn send_hello(&mut self, link: &mut Link, node: Option<&NodeId>) {
         let peer = node
             .and_then(|node| self.by_name.get(&format!("peer:{node}")))
             .and_then(|id| self.sessions.get(id))
@@ -176,7 +176,11 @@ impl Node {
         transmit(&mut self.out, link, Frame::Binary(Wire::Hello(hello).encode()));
     }
 
-    fn hello(&mut self, link: &mut Link, hello: Hello) -> Result<(), Close> {
+    pub(super) fn hello(&mut self, link: &mut Link, hello: Hello) -> Result<(), Close> {
+        if !self.identity.has_begun {
+            let is_second = self.identity.early.insert(link.id, hello).is_some();
+            return if is_second { Err(protocol("a second Hello")) } else { Ok(()) };
+        }
         let node = NodeId::new(&hello.node).map_err(|error| protocol(&format!("{error}")))?;
         if hello.protocol == 0
             || hello.wall > MAX_WALL
@@ -189,31 +193,12 @@ impl Node {
         }
         if let Some(dialer) = link.dialer.and_then(|index| self.dialers.get_mut(&index)) {
             dialer.met(node.clone());
+            self.note_entry(&node, true);
         }
         match self.rival_of(&node) {
             None => self.admit(link, node, &hello),
             Some(rival) => self.decide_between(link, rival, node, hello),
         }
-    }
-
-    fn met_itself(&mut self, link: &mut Link, hello: &Hello) -> Close {
-        if hello.store == self.store_id {
-            if link.dialer.is_none() {
-                // The dialling end learns from this that it has met itself.
-                self.send_hello(link, None);
-            }
-            if let Some(dialer) = link.dialer.and_then(|index| self.dialers.get_mut(&index))
-                && dialer.met_itself()
-            {
-                let url = dialer.url.clone();
-                self.event(Event::SelfDial { url });
-            }
-        } else {
-            self.note_entry(&node, true);
-            let (peer, remote) = (self.config.id.clone(), link.remote.clone());
-            self.event(Event::IdInUse { peer, remote });
-        }
-        duplicate("this node has the same id")
     }
 
     fn rival_of(&self, node: &NodeId) -> Option<LinkId> {
@@ -243,6 +228,13 @@ impl Node {
                     let stays = (self.config.id < node) == dialed;
                     (rival_dialed != dialed && (dialed || stays)).then_some(stays)
                 } else {
+                    if hello.incarnation < incarnation {
+                        self.met_older_start(node.clone(), hello.incarnation, incarnation);
+                        if link.dialer.is_none() {
+                            // It learns from this that another one was told something.
+                            self.send_hello(link, Some(&node));
+                        }
+                    }
                     Some(hello.incarnation > incarnation)
                 }
             }
@@ -293,8 +285,8 @@ impl Node {
             let session = known.and_then(|id| self.sessions.get(id));
             let rival = self.links.get(rival).and_then(Link::peer);
             if session.and_then(Session::peer).is_some_and(|known| known.store != hello.store) {
-                let remote = link.remote.clone();
-                self.event(Event::IdInUse { peer, remote });
+                let heard = format!("{} calls itself so, with another database", link.remote);
+                self.met_another(peer, &heard);
             } else if rival.is_some_and(|rival| rival.incarnation == hello.incarnation) {
                 // The dialling end learns from this who is here, and that it has a link already.
                 self.send_hello(&mut link, None);
@@ -376,12 +368,7 @@ impl Node {
             return Err(Close { code: CloseCode::Limit, reason });
         }
         self.tally.rewound("new_session");
-        let id = self.new_session(Role::Peer(peer), Position::new(1));
-        if let Some(session) = self.sessions.get_mut(&id) {
-            // What came over it under an earlier session it may have lost since.
-            session.lost = self.log.durable();
-        }
-        Ok(id)
+        Ok(self.new_session(Role::Peer(peer), Position::new(1)))
     }
 
     pub(super) fn new_session(&mut self, role: Role, next: Position) -> crate::ids::SessionId {
@@ -427,6 +414,7 @@ impl Node {
         self.timers.clear(Timer::Link(link.id));
         self.awaiting.remove(&link.id);
         self.unflushed.remove(&link.id);
+        self.identity.early.remove(&link.id);
         let reason: String = reason.into();
         match &link.state {
             State::Handshake | State::Candidate { .. } => {}
@@ -493,6 +481,6 @@ pub(super) fn protocol(reason: &str) -> Close {
     Close { code: CloseCode::Protocol, reason }
 }
 
-fn duplicate(reason: &str) -> Close {
+pub(super) fn duplicate(reason: &str) -> Close {
     Close { code: CloseCode::Duplicate, reason: reason.into() }
 }

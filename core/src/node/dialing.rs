@@ -29,7 +29,7 @@ impl Node {
     /// The time to dial has come.
     pub(super) fn dial(&mut self, index: usize) {
         let Some(dialer) = self.dialers.get(&index) else { return };
-        if !matches!(dialer.state, DialState::Waiting(_)) {
+        if !dialer.is_waiting() || !self.identity.has_begun {
             return;
         }
         let linked = dialer.node.clone().filter(|node| self.is_linked(node));

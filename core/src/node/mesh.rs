@@ -9,13 +9,13 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use crate::event::Event;
-use crate::ids::{LinkId, NodeId, Position, SessionId};
+use crate::ids::{LinkId, NodeId, SessionId};
 use crate::io::{Close, Frame};
 use crate::link::Link;
 use crate::tags::{self, TagSet};
 use crate::timers::Timer;
 use crate::topology::{News, Record};
-use crate::wire::{BatchKind, FrameWriter, Hello, records};
+use crate::wire::{BatchKind, FrameWriter, records};
 
 use super::connect::protocol;
 use super::handover::FRAME_TARGET;
@@ -37,7 +37,8 @@ impl Node {
         let links: BTreeSet<&str> = peers.map(|peer| peer.node.as_str()).collect();
         let links = tags::join(links.into_iter());
         let tags = self.all_tags();
-        if self.topology.set_mine(&tags, &links) {
+        let is_outdone = core::mem::take(&mut self.identity.is_outdone);
+        if self.topology.set_mine(&tags, &links) || is_outdone {
             self.told_mesh = Some(self.now.instant);
             self.news.insert(self.config.id.clone(), None);
         }
@@ -63,39 +64,6 @@ impl Node {
         self.tell(link, &nodes);
     }
 
-    /// Tells the peer where the log ends, from which it sees whether this store went back. A store
-    /// of which more had been told than a later start found there is an older copy: it says what
-    /// that found, on each link until the peer has heard it, and the peer offers everything again
-    /// (P2).
-    pub(super) fn say_where_the_log_ends(&mut self, link: &mut Link, peer: &NodeId, hello: &Hello) {
-        let (told, by) = (hello.reported, hello.reported_incarnation);
-        // By the clock of a start before, a later one may look like the earlier.
-        let now = (told > self.began && by != self.incarnation).then_some(self.began);
-        let Some(holds) = self.starts.found_less(told, by).or(now) else {
-            self.acknowledge(link, self.log.durable());
-            return;
-        };
-        self.acknowledge(link, holds);
-        let peer = peer.clone();
-        self.event(Event::StoreWentBack { peer, told, holds });
-    }
-
-    /// A node that has started again does not know whom it will find at an address: its first
-    /// Hello there reminds nobody of what was reported. A peer that has started again, too, may
-    /// hold an older copy and cannot tell: doubt means rewind (P2).
-    pub(super) fn doubt_its_store(&mut self, link: &Link, id: SessionId, hello: &Hello) {
-        let head = self.log.durable();
-        let Some(session) = self.sessions.get_mut(&id) else { return };
-        let Some(known) = session.peer() else { return };
-        let has_reported = known.reported > Position::default();
-        let reminded = link.reminded.as_ref() == Some(&known.node);
-        if has_reported && !reminded && known.incarnation != hello.incarnation {
-            session.rewind_for_lost(head);
-            self.tally.rewound("store_in_doubt");
-            self.arrange_write(id);
-        }
-    }
-
     fn tell(&mut self, link: &mut Link, nodes: &[NodeId]) {
         let Some(peer) = link.peer() else { return };
         let limit = peer.max_frame_bytes.min(FRAME_TARGET);
@@ -118,8 +86,26 @@ impl Node {
         let records = records::<Record>(batch).map_err(|error| protocol(&format!("{error}")))?;
         for record in records {
             let node = record.id().ok_or_else(|| protocol("an impossible topology record"))?;
+            let start = record.incarnation;
+            let another = node == self.config.id && self.is_of_another(&record);
+            let known = self.topology.record(&node).map(|known| known.incarnation);
             match self.topology.learn(&node, record, self.now.instant) {
-                News::Fresh => drop(self.news.insert(node, Some(link.id))),
+                News::Fresh => {
+                    if let Some(later) = known.filter(|known| *known > start) {
+                        self.met_older_start(node.clone(), start, later);
+                    }
+                    self.news.insert(node, Some(link.id));
+                }
+                News::OfMyself if another => {
+                    // It will go above this one, too: each a second after the other.
+                    self.identity.is_outdone = true;
+                    self.mesh_changed();
+                    let heard = format!("its start {start} tells the mesh of itself");
+                    self.met_another(
+                        node,
+                        &format!("{heard}, and this one is {}", self.incarnation),
+                    );
+                }
                 News::OfMyself => drop(self.news.insert(node, None)),
                 News::Known | News::TooMany => {}
             }

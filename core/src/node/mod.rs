@@ -22,6 +22,7 @@ mod dialing;
 mod expiring;
 mod fetched;
 mod handover;
+mod identity;
 mod mesh;
 mod offering;
 mod operate;
@@ -66,6 +67,7 @@ use crate::timers::{Timer, Timers};
 use crate::topology::{Record, Topology};
 use crate::undelivered::{NODE, Undelivered};
 
+use self::identity::Identity;
 use self::operate::Search;
 
 /// How long a cursor that moved may wait for a batch.
@@ -100,6 +102,7 @@ pub struct Node {
     topology: Topology,
     /// When the mesh was told last what has changed here.
     told_mesh: Option<Instant>,
+    identity: Identity,
     /// Nodes whose records are to be told to the peers, but not to the one that told.
     news: BTreeMap<NodeId, Option<LinkId>>,
     wants: Wants,
@@ -247,6 +250,7 @@ impl Node {
                 now.instant,
             ),
             told_mesh: None,
+            identity: Identity::default(),
             news: BTreeMap::new(),
             wants: Wants::default(),
             sessions: BTreeMap::new(),

@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::copies;
 use crate::event::Event;
-use crate::ids::Hash128;
+use crate::ids::{Hash128, Position};
 use crate::io::{Close, Frame};
 use crate::link::Link;
 use crate::message::{MAX_WALL, Message};
@@ -170,7 +170,12 @@ impl Node {
         self.ready.insert(id);
         if rewound {
             let peer = peer.node.clone();
-            self.event(Event::PeerStoreWentBack { peer });
+            if ack.position > Position::default() {
+                self.event(Event::PeerStoreWentBack { peer });
+            } else {
+                let heard = "its database knows nothing of what it had told before";
+                self.met_another(peer, heard);
+            }
         }
         Ok(())
     }

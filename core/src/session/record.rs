@@ -26,7 +26,8 @@ struct Record {
 }
 
 /// Follows the record of a session that is conflated, has left out what was not the newest, came
-/// when events had been forgotten, or has lost its entry in the configuration. (Records grow at their end: what is not there has its default.)
+/// when events had been forgotten, or has lost its entry in the configuration. (Records grow at
+/// their end: what is not there has its default.)
 #[derive(Serialize, Deserialize)]
 struct ConflationRecord {
     from: Position,

@@ -581,8 +581,13 @@ fn starts(vectors: &Vectors) {
     for (incarnation, head) in [(9, 100), (12, 400)] {
         starts.begin(Incarnation::new(incarnation), Position::new(head));
     }
+    // Before it was written down from which one on all are known.
+    let known = [(9, 100), (12, 400)].map(|(i, p)| (Incarnation::new(i), Position::new(p)));
+    let before = postcard::to_allocvec(&known.to_vec()).expect("a record can be encoded");
+    vectors.hold_bytes("session.node.starts", &before);
+    assert!(Starts::recover(&before).knows(Incarnation::new(10)));
     let record = starts.append_to(Vec::new());
-    vectors.hold_bytes("session.node.starts", &record);
+    vectors.hold_bytes("session.node.starts.since", &record);
     assert_eq!(Starts::recover(&record), starts);
 }
 

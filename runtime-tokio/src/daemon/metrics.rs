@@ -66,6 +66,7 @@ const DESCRIPTIONS: &[(&str, bool, &str)] = &[
     ("slipstream_convergence_lag_seconds", false, "Since the peer last held what this node holds."),
     ("slipstream_missed_total", true, "Messages that unnamed applications lagged too far to get."),
     ("slipstream_log_lines_dropped_total", true, "Log lines that nobody read in time."),
+    ("slipstream_identity_conflicts_total", true, "Signs of a second process under one node id."),
     ("slipstream_build_info", false, "1, with the version as a label."),
 ];
 
@@ -395,6 +396,7 @@ fn take_plain_counters(counters: &Counters) {
         ("slipstream_superseded_total", counters.superseded),
         ("slipstream_expired_total", counters.expired),
         ("slipstream_missed_total", counters.missed),
+        ("slipstream_identity_conflicts_total", counters.identity_conflicts),
     ] {
         counter!(name).absolute(count);
     }
@@ -465,9 +467,9 @@ mod tests {
             name: name.to_owned(),
             role: "app",
             connected: true,
+            configuration: None,
             tags: None,
             cursor: 0,
-            configuration: None,
             in_flight: 2,
             behind: 3,
             behind_bytes: 100,

@@ -39,6 +39,7 @@ const METRICS: &[&str] = &[
     "slipstream_clock_offset_seconds",
     "slipstream_clock_refused_total",
     "slipstream_expired_total",
+    "slipstream_identity_conflicts_total",
     "slipstream_rewinds_total",
     "slipstream_offers_total",
     "slipstream_seen_bytes",

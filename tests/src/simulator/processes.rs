@@ -409,7 +409,7 @@ impl World {
             }
             Told::DigestsDiffer { .. } => self.counts.volume("differences found", 1),
             Told::StoreWentBack { .. } => self.counts.sometimes(Sometimes::OldCopy),
-            Told::IdInUse { .. } => self.counts.sometimes(Sometimes::IdOfAnother),
+            Told::IdentityConflict { .. } => self.counts.sometimes(Sometimes::IdOfAnother),
             Told::DeadLetter { session, .. } if session == "node" => {
                 self.counts.sometimes(Sometimes::Undelivered);
             }

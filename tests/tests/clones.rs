@@ -1,0 +1,158 @@
+//! Two processes under one id, on copies of one database: it is said, and nothing is lost (P2).
+
+use std::time::Duration;
+
+use slipstream_core::config::Config;
+use slipstream_core::event::{Event, Level};
+use slipstream_core::ids::NodeId;
+use slipstream_tests::world::{self, World, carry, join};
+
+fn dialling(id: &str) -> World {
+    let mut config = Config::new(NodeId::new(id).expect("a good name"));
+    config.peers = vec!["ws://peer:7400".into()];
+    let mut world = World::with(config);
+    world.pass(Duration::ZERO);
+    world
+}
+
+/// The node `a` and another process on a copy of its database, each started once more, after `a`
+/// has met `b`.
+fn cloned(b: &mut World) -> (World, World) {
+    let mut a = dialling("a");
+    let wire = join(&mut a, b);
+    publish(&mut a, "before");
+    carry(&mut a, b, wire);
+    (a.lose(wire.0), b.lose(wire.1));
+    a.pass(Duration::from_secs(1));
+    let copy = a.store.clone();
+    a.crash();
+    a.pass(Duration::from_millis(1));
+    let mut twin = dialling("a");
+    twin.store = copy;
+    twin.pass(Duration::from_secs(2));
+    twin.crash();
+    twin.pass(Duration::from_millis(1));
+    (a, twin)
+}
+
+/// Publishes an event, which nobody would miss in a comparison of digests.
+fn publish(world: &mut World, id: &str) {
+    let till = world.connect("keys=");
+    world.text(till, &format!(r#"{{"type":"CMD","messageId":"{id}","key":"k","value":1}}"#));
+    world.settle();
+    world.lose(till);
+}
+
+fn has(world: &World, id: &str) -> bool {
+    world.store.messages().any(|message| message.id() == id)
+}
+
+/// How often a second process was noticed; the first time is said at ERROR.
+fn conflicts(world: &mut World) -> u64 {
+    let count = world.status().counters.identity_conflicts;
+    let is_said = |event: &Event| {
+        matches!(event, Event::IdentityConflict { node, .. } if node.as_str() == "a")
+            && event.level() == Level::Error
+    };
+    assert!(count == 0 || world.events.iter().any(is_said));
+    count
+}
+
+#[test]
+fn what_a_twin_was_sent_is_offered_to_the_original() {
+    for restarts in [true, false] {
+        let mut b = World::new("b");
+        let (mut a, mut twin) = cloned(&mut b);
+        let first = join(&mut a, &mut b);
+        carry(&mut a, &mut b, first);
+        assert_eq!((conflicts(&mut a), conflicts(&mut b)), (0, 0));
+        let wire = join(&mut twin, &mut b);
+        carry(&mut twin, &mut b, wire);
+        assert!(b.closed.contains_key(&first.1), "the later start takes its place");
+        a.lose(first.0);
+        assert!(conflicts(&mut twin) > 0 && conflicts(&mut b) > 0);
+        publish(&mut a, "of-a");
+        publish(&mut b, "of-b");
+        publish(&mut twin, "of-twin");
+        carry(&mut twin, &mut b, wire);
+        assert!(has(&twin, "of-b") && has(&b, "of-twin"));
+
+        // The original is refused, and learns why.
+        a.pass(Duration::from_secs(40));
+        let refused = join(&mut a, &mut b);
+        carry(&mut a, &mut b, refused);
+        assert!(b.closed.contains_key(&refused.1) && conflicts(&mut a) > 0);
+        a.lose(refused.0);
+
+        b.lose(wire.1);
+        if restarts {
+            a.crash();
+        }
+        a.pass(Duration::from_secs(40));
+        let wire = join(&mut a, &mut b);
+        carry(&mut a, &mut b, wire);
+        assert!(has(&a, "of-b") && has(&a, "of-twin") && has(&b, "of-a"), "{restarts}");
+
+        // It is over: later starts are known.
+        let before = conflicts(&mut b);
+        a.lose(wire.0);
+        a.crash();
+        a.pass(Duration::from_secs(40));
+        let wire = join(&mut a, &mut b);
+        carry(&mut a, &mut b, wire);
+        assert_eq!((conflicts(&mut a), conflicts(&mut b)), (0, before));
+    }
+}
+
+/// Lets seconds pass at four nodes, with frames carried between them.
+fn pass(worlds: &mut [World; 4], wires: &[(usize, usize, world::Wire)], seconds: u64) {
+    for _ in 0..seconds {
+        worlds.iter_mut().for_each(|world| world.pass(Duration::from_secs(1)));
+        for (from, to, wire) in wires {
+            let [a, b] = worlds.get_disjoint_mut([*from, *to]).expect("two of them");
+            carry(a, b, *wire);
+        }
+    }
+}
+
+#[test]
+fn what_a_twin_has_elsewhere_comes_to_the_original() {
+    let mut b = World::new("b");
+    let (mut a, mut twin) = cloned(&mut b);
+    let mut c = dialling("c");
+    let first = join(&mut a, &mut b);
+    let between = join(&mut c, &mut b);
+    let other = join(&mut twin, &mut c);
+    let mut worlds = [a, b, c, twin];
+    let wires = [(0, 1, first), (2, 1, between), (3, 2, other)];
+    pass(&mut worlds, &wires, 10);
+    for (number, id) in [(0, "of-a"), (1, "of-b"), (2, "of-c"), (3, "of-twin")] {
+        publish(&mut worlds[number], id);
+    }
+    pass(&mut worlds, &wires, 10);
+    for id in ["of-a", "of-b", "of-c", "of-twin"] {
+        assert!(has(&worlds[0], id), "{id}");
+    }
+    let counts = worlds.each_mut().map(conflicts);
+    assert!(counts.iter().all(|count| *count > 0), "on every side: {counts:?}");
+    assert!(counts.iter().all(|count| *count < 50), "told once a second at most: {counts:?}");
+}
+
+#[test]
+fn starts_that_find_the_same_are_no_twins() {
+    let (mut a, mut b) = (dialling("a"), dialling("b"));
+    for round in 0..6 {
+        let wire = join(&mut a, &mut b);
+        carry(&mut a, &mut b, wire);
+        assert_eq!((conflicts(&mut a), conflicts(&mut b)), (0, 0), "{round}");
+        (a.lose(wire.0), b.lose(wire.1));
+        a.pass(Duration::from_secs(40));
+        if round % 2 == 0 {
+            a.crash();
+            a.pass(Duration::ZERO);
+        }
+        if round == 3 {
+            b.crash();
+        }
+    }
+}
