@@ -86,6 +86,7 @@ pub mod feed;
 pub mod handle;
 pub mod ids;
 pub mod incoming;
+pub mod interests;
 pub mod io;
 pub mod json;
 mod kind;

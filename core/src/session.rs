@@ -19,11 +19,13 @@ mod settling;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
+use core::ops::RangeInclusive;
 use core::time::Duration;
 
 use crate::application::{AckMode, Replay};
 use crate::copies::Checked;
 use crate::ids::{FetchId, Incarnation, LinkId, NodeId, Position, SessionId, StoreId};
+use crate::interests::begins_with_any;
 use crate::offer::Offers;
 use crate::rate::{Random, RateLimit, backoff};
 use crate::store::{DeadReason, Row};
@@ -306,6 +308,18 @@ impl Session {
         row.position > self.lost && self.peer().is_some_and(visited)
     }
 
+    /// Goes past new rows of which none is owed to it, as far as it had come to them and needs
+    /// nobody's word. Answers whether it did. `event` is the first event among them.
+    pub fn skip(&mut self, rows: RangeInclusive<Position>, event: Option<Position>) -> bool {
+        let is_at_them = self.next == *rows.start() && self.fetch.is_none();
+        let skips = is_at_them && self.check_upto() < *rows.start();
+        if skips {
+            event.into_iter().for_each(|event| self.came_to_event(event));
+            self.next = rows.end().next();
+        }
+        skips
+    }
+
     /// Makes the record due; answers whether it was clean before.
     pub fn touch(&mut self, dirty: Dirty) -> bool {
         let was_clean = self.dirty == Dirty::Clean;
@@ -467,9 +481,7 @@ impl Application {
     /// Whether a message is for this application, by tags and keys (P5).
     pub fn wants(&self, message: &crate::message::Message, node_tags: &TagSet) -> bool {
         self.tags.as_ref().unwrap_or(node_tags).matches(message.tags())
-            && self.keys.as_ref().is_none_or(|prefixes| {
-                prefixes.iter().any(|prefix| message.key().starts_with(prefix.as_str()))
-            })
+            && self.keys.as_ref().is_none_or(|keys| begins_with_any(keys, message.key()))
     }
 }
 

@@ -128,8 +128,18 @@ impl Node {
                 session.conflate(durable);
             }
         }
+        self.enter_interests(id);
         self.touch(id, Dirty::Soon);
         Ok((id, known.is_some()))
+    }
+
+    /// Enters what a connected application receives into the index of interests.
+    pub(super) fn enter_interests(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get(&id) else { return };
+        if let Some(application) = session.application() {
+            let tags = application.tags.as_ref().unwrap_or(&self.config.tags);
+            self.interests.enter(id, application.keys.as_deref(), tags);
+        }
     }
 
     fn begin_session(&mut self, wishes: &Wishes) -> Result<SessionId, Close> {

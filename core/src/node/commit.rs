@@ -24,6 +24,8 @@ use super::{Node, Order, Phase, transmit};
 
 /// How long the store is left alone after it was full.
 const REST_AFTER_FULL: core::time::Duration = core::time::Duration::from_secs(1);
+/// Rows that sessions without an interest may skip before their records are written.
+const SKIPPED_UNWRITTEN: u64 = 16_384;
 
 impl Node {
     /// Seals the growing batch if it has something to say and none is in flight.
@@ -163,10 +165,8 @@ impl Node {
             self.extent.grow(last.position, bytes);
         }
         self.note_events(&batch.rows);
-        if self.log.committed(batch.rows) > 0 {
-            let connected = self.sessions.values().filter(|session| session.link.is_some());
-            self.ready.extend(connected.map(|session| session.id));
-        }
+        self.wake_sessions(&batch.rows);
+        self.log.committed(batch.rows);
         self.newest.trim(self.log.durable());
         for link in core::mem::take(&mut self.awaiting) {
             self.release(link, id);
@@ -179,6 +179,30 @@ impl Node {
         }
         self.notice_room();
         self.begin_to_talk();
+    }
+
+    /// Wakes the sessions that new rows may be for. Connected applications without an interest in
+    /// any of them go past these rows at once, so that they cost the others next to nothing.
+    fn wake_sessions(&mut self, rows: &[Row]) {
+        let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return };
+        let (first, last) = (first.position, last.position);
+        let is_event = |row: &&Row| row.only.is_none() && !row.message.kind().is_state();
+        let event = rows.iter().find(is_event).map(|row| row.position);
+        let interested = self.interests.of(rows);
+        // A session that skips rows for long must not be left to walk past all of them again after
+        // a restart; one that skips few of them is not worth a write.
+        let writes = first.get() / SKIPPED_UNWRITTEN != last.next().get() / SKIPPED_UNWRITTEN;
+        let mut touched = Vec::new();
+        for session in self.sessions.values_mut().filter(|session| session.link.is_some()) {
+            let indifferent = self.interests.knows(session.id) && !interested.contains(&session.id);
+            if indifferent && session.skip(first..=last, event) {
+                touched.extend(writes.then_some(session.id));
+            } else {
+                self.ready.insert(session.id);
+            }
+        }
+        touched.into_iter().for_each(|id| self.touch(id, Dirty::Soon));
+        self.trim_wanted = true;
     }
 
     /// What waited on this link for the batch may leave.

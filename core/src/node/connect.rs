@@ -437,6 +437,7 @@ impl Node {
             && session.link == Some(link.id)
         {
             session.disconnected(self.clock.estimate());
+            self.interests.leave(id);
             self.ready.remove(&id);
             self.timers.clear(Timer::Session(id));
             if session.is_durable() {

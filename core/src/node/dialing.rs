@@ -199,6 +199,9 @@ impl Node {
             self.tally.rewound("tags_changed");
             self.arrange_write(id);
             self.ready.insert(id);
+            if self.interests.knows(id) {
+                self.enter_interests(id);
+            }
         }
     }
 }

@@ -50,6 +50,7 @@ use crate::ids::{
     BatchId, DeadLetterId, DialId, FetchId, Incarnation, LinkId, NodeId, Position, Sequence,
     SessionId, StoreId, Ticket,
 };
+use crate::interests::Interests;
 use crate::io::{Frame, Input, Output};
 use crate::link::Link;
 use crate::log::Log;
@@ -131,6 +132,8 @@ pub struct Node {
     burials: BTreeSet<SessionId>,
     /// Sessions to hand over to.
     ready: BTreeSet<SessionId>,
+    /// Which connected applications new rows may be for.
+    interests: Interests,
     /// Links that wait for a batch.
     awaiting: BTreeSet<LinkId>,
     /// Links with answers or acknowledgements to send.
@@ -271,6 +274,7 @@ impl Node {
             read_queue: VecDeque::new(),
             burials: BTreeSet::new(),
             ready: BTreeSet::new(),
+            interests: Interests::default(),
             awaiting: BTreeSet::new(),
             unflushed: BTreeSet::new(),
             dirty_now: BTreeSet::new(),

@@ -186,6 +186,7 @@ impl Node {
         self.dirty_now.remove(&id);
         self.dirty_soon.remove(&id);
         self.ready.remove(&id);
+        self.interests.leave(id);
         self.timers.clear(Timer::Session(id));
         if let Some(link) = session.link.and_then(|link| self.links.remove(&link)) {
             let reason = format!("session ended: {reason}");

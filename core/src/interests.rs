@@ -1,0 +1,210 @@
+//! Index of interests: which connected applications a message may be for.
+//!
+//! An application that receives certain keys is found by its key prefixes, one that receives every
+//! key by its tags. What stays true: whoever a row is owed to is found. Whoever is found may still
+//! not be owed it, by its tags or as the publisher; that is for the session to judge.
+
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::ops::Bound::{Included, Unbounded};
+
+use crate::ids::SessionId;
+use crate::store::Row;
+use crate::tags::{TagSet, list};
+
+/// Index of the interests of connected applications.
+#[derive(Debug, Default)]
+pub struct Interests {
+    /// Sessions by key prefix.
+    prefixes: BTreeMap<Box<str>, BTreeSet<SessionId>>,
+    /// Sessions that receive every key.
+    every_key: BTreeSet<SessionId>,
+    /// The same sessions by each of their tags.
+    tags: BTreeMap<Box<str>, BTreeSet<SessionId>>,
+    /// What each session is entered under, to take it out again.
+    entries: BTreeMap<SessionId, Entry>,
+}
+
+/// What a session is entered under.
+#[derive(Debug)]
+enum Entry {
+    Prefixes(Vec<String>),
+    Tags(TagSet),
+}
+
+impl Interests {
+    /// Enters a session, in place of what it was entered under before. `keys` are its key
+    /// prefixes, `None` all keys; `tags` are those that it receives by.
+    pub fn enter(&mut self, session: SessionId, keys: Option<&[String]>, tags: &TagSet) {
+        self.leave(session);
+        let entry = match keys {
+            Some(keys) => {
+                for prefix in keys {
+                    self.prefixes.entry(prefix.as_str().into()).or_default().insert(session);
+                }
+                Entry::Prefixes(keys.to_vec())
+            }
+            None => {
+                self.every_key.insert(session);
+                for tag in tags.iter() {
+                    self.tags.entry(tag.into()).or_default().insert(session);
+                }
+                Entry::Tags(tags.clone())
+            }
+        };
+        self.entries.insert(session, entry);
+    }
+
+    /// Takes a session out, if it is entered.
+    pub fn leave(&mut self, session: SessionId) {
+        match self.entries.remove(&session) {
+            Some(Entry::Prefixes(keys)) => {
+                keys.iter().for_each(|prefix| take_out(&mut self.prefixes, prefix, session));
+            }
+            Some(Entry::Tags(tags)) => {
+                self.every_key.remove(&session);
+                tags.iter().for_each(|tag| take_out(&mut self.tags, tag, session));
+            }
+            None => {}
+        }
+    }
+
+    /// Whether the session is entered.
+    pub fn knows(&self, session: SessionId) -> bool {
+        self.entries.contains_key(&session)
+    }
+
+    /// The entered sessions that one of these rows may be for.
+    pub fn of(&self, rows: &[Row]) -> BTreeSet<SessionId> {
+        let mut found = BTreeSet::new();
+        for row in rows {
+            if let Some(only) = row.only {
+                found.insert(only);
+                continue;
+            }
+            let greatest = |upto: &str| {
+                let (prefix, _) =
+                    self.prefixes.range::<str, _>((Unbounded, Included(upto))).next_back()?;
+                Some(&**prefix)
+            };
+            for prefix in prefixes_of(row.message.key(), greatest) {
+                found.extend(self.prefixes.get(prefix).into_iter().flatten());
+            }
+            if row.message.tags().is_empty() {
+                found.extend(&self.every_key);
+            }
+            for tag in list(row.message.tags()) {
+                found.extend(self.tags.get(tag).into_iter().flatten());
+            }
+        }
+        found
+    }
+}
+
+fn take_out(of: &mut BTreeMap<Box<str>, BTreeSet<SessionId>>, name: &str, session: SessionId) {
+    if let Some(sessions) = of.get_mut(name) {
+        sessions.remove(&session);
+        if sessions.is_empty() {
+            of.remove(name);
+        }
+    }
+}
+
+/// Whether one of these sorted prefixes begins the key.
+pub fn begins_with_any(sorted: &[String], key: &str) -> bool {
+    let greatest = |upto: &str| {
+        let after = sorted.partition_point(|prefix| prefix.as_str() <= upto);
+        Some(sorted[..after].last()?.as_str())
+    };
+    prefixes_of(key, greatest).next().is_some()
+}
+
+/// Yields the members of a sorted set that begin the key, longest first. `greatest` answers the
+/// greatest member at or below a string. Each step leaves out what the key and that member do not
+/// share, so there are about as many as members that begin the key.
+fn prefixes_of<'a>(
+    key: &str,
+    greatest: impl Fn(&str) -> Option<&'a str>,
+) -> impl Iterator<Item = &'a str> {
+    let mut upto = Some(key);
+    core::iter::from_fn(move || {
+        loop {
+            let candidate = greatest(upto?)?;
+            let shared = shared_prefix(key, candidate);
+            if shared.len() == candidate.len() {
+                // Those that begin it in turn are shorter.
+                let shorter = shared.char_indices().next_back().map(|(at, _)| &shared[..at]);
+                upto = shorter;
+                return Some(candidate);
+            }
+            upto = Some(shared);
+        }
+    })
+}
+
+/// What both begin with, in whole characters.
+fn shared_prefix<'a>(a: &'a str, b: &str) -> &'a str {
+    let same = a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count();
+    &a[..a.floor_char_boundary(same)]
+}
+
+#[cfg(test)]
+mod tests {
+    use alloc::string::ToString;
+    use alloc::vec;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn strings(all: &[&str]) -> Vec<String> {
+        all.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn nested_prefixes_are_all_found() {
+        const SORTED: [&str; 6] = ["a", "ab", "abcd", "abx", "b", "ä"];
+        fn greatest(upto: &str) -> Option<&'static str> {
+            SORTED[..SORTED.partition_point(|prefix| *prefix <= upto)].last().copied()
+        }
+        let found = |key| prefixes_of(key, greatest).collect::<Vec<_>>();
+        assert_eq!(found("abcde"), ["abcd", "ab", "a"]);
+        assert_eq!(found("abxz"), ["abx", "ab", "a"]);
+        assert_eq!(found("ac"), ["a"]);
+        assert_eq!(found("ärger"), ["ä"]);
+        assert_eq!(found("ö"), Vec::<&str>::new());
+        assert_eq!(found(""), Vec::<&str>::new());
+    }
+
+    #[test]
+    fn a_session_that_left_is_not_known() {
+        let (mut interests, session) = (Interests::default(), SessionId::new(7));
+        let tags = TagSet::new(["aws"]).expect("tags");
+        interests.enter(session, None, &tags);
+        interests.enter(session, Some(&strings(&["order:"])), &tags);
+        assert!(interests.knows(session) && interests.every_key.is_empty());
+        assert!(interests.tags.is_empty(), "its former entry is gone");
+        interests.leave(session);
+        assert!(!interests.knows(session) && interests.prefixes.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn a_prefix_is_found_as_by_looking_at_each(
+            prefixes in prop::collection::btree_set("[abä]{1,4}", 0..12),
+            key in "[abäz]{0,6}",
+        ) {
+            let sorted: Vec<String> = prefixes.into_iter().collect();
+            let each = sorted.iter().any(|prefix| key.starts_with(prefix.as_str()));
+            prop_assert_eq!(begins_with_any(&sorted, &key), each);
+        }
+    }
+
+    #[test]
+    fn no_prefix_is_no_interest() {
+        assert!(!begins_with_any(&[], "order:1"));
+        assert!(begins_with_any(&vec!["order:".to_string()], "order:1"));
+    }
+}
