@@ -19,6 +19,9 @@ use crate::message::Message;
 /// Messages of cluster groups that are remembered: about 8 MiB.
 pub const MAX_COPIES: usize = 131_072;
 
+/// Stands for the row of a copy that was a dead letter of the node.
+const HANDED_TO_NOBODY: Position = Position::new(0);
+
 /// Copies without a row that a store keeps at least.
 const MIN_KEPT: usize = 1024;
 
@@ -66,7 +69,7 @@ impl Copies {
 
     /// Where the last copy lies.
     pub fn find(&self, content: &Hash128) -> Option<Position> {
-        self.places.get(content).copied()
+        self.places.get(content).copied().filter(|last| *last != HANDED_TO_NOBODY)
     }
 
     /// Takes note of a copy; answers where the one before it lies.
@@ -80,7 +83,17 @@ impl Copies {
                 self.places.remove(&first);
             }
         }
-        before
+        before.filter(|before| *before != HANDED_TO_NOBODY)
+    }
+
+    /// The copy in this row was handed on to nobody: if no other one came since, the next one is
+    /// news.
+    pub fn end(&mut self, content: &Hash128, position: Position) {
+        if let Some(last) = self.places.get_mut(content)
+            && *last == position
+        {
+            *last = HANDED_TO_NOBODY;
+        }
     }
 
     /// Takes a [`Self::put`] back, the last one first.

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use serde_json::Value;
+use slipstream_core::admin::{AdminAnswer, AdminRequest};
 use slipstream_core::clock::Hlc;
 use slipstream_core::config::Config;
 use slipstream_core::event::Event;
-use slipstream_core::ids::{Incarnation, LinkId, NodeId, Sequence, StoreId};
+use slipstream_core::ids::{DeadLetterId, Incarnation, LinkId, NodeId, Sequence, StoreId};
 use slipstream_core::io::{Frame, Input};
 use slipstream_core::message::{Fields, Kind, Message};
 use slipstream_core::time::WallMs;
@@ -322,4 +323,74 @@ fn who_publishes_through_two_nodes_is_not_handed_its_own_message() {
     send(&mut world, y, &[copy(5, "y", "m-1", "1")]);
     assert!(handed(&mut world, till).is_empty());
     assert_eq!(ids(&handed(&mut world, other)), ["m-1"]);
+}
+
+/// Has every dead letter of the node handed over again.
+fn replay_letters(world: &mut World) -> usize {
+    let all = AdminRequest::DeadLetters { after: DeadLetterId::default(), limit: 99 };
+    let AdminAnswer::DeadLetters(letters) = world.ask(all) else { panic!("a list") };
+    for (name, letter) in &letters {
+        assert_eq!(name, "node");
+        let replay = AdminRequest::ReplayDeadLetter(letter.id);
+        assert!(matches!(world.ask(replay), AdminAnswer::Done));
+    }
+    letters.len()
+}
+
+#[test]
+fn two_letters_of_one_event_are_handed_over_once() {
+    let mut world = node();
+    let links = [peer(&mut world, "y"), peer(&mut world, "z")];
+    let of = |after, origin| Fields { tags: "gcp", ..event(after, origin, "c-1") };
+    send(&mut world, links[0], &[of(1, "y")]);
+    send(&mut world, links[1], &[of(2, "z")]);
+    links.into_iter().for_each(|link| world.lose(link));
+    world.pass(Duration::from_secs(70));
+    let app = world.connect("client=pi-1&tags=gcp&replay=new");
+    world.settle();
+    assert_eq!(replay_letters(&mut world), 2);
+    let first = handed(&mut world, app);
+    assert_eq!(ids(&first), ["c-1"]);
+    // Nor is a third copy, which comes later.
+    let link = peer(&mut world, "x");
+    send(&mut world, link, &[Fields { expires: WallMs(u64::MAX >> 1), ..of(3, "x") }]);
+    acknowledge(&mut world, app, first[0].1);
+    assert!(handed(&mut world, app).is_empty());
+}
+
+#[test]
+fn who_had_a_copy_is_not_handed_the_letter_of_another_one() {
+    let mut world = node();
+    let links = [peer(&mut world, "y"), peer(&mut world, "z")];
+    let of = |after, origin| Fields { tags: "gcp", ..event(after, origin, "c-1") };
+    send(&mut world, links[0], &[of(1, "y")]);
+    let app = world.connect("client=pi-1&tags=gcp&replay=new");
+    world.settle();
+    send(&mut world, links[1], &[of(2, "z")]);
+    let copy = handed(&mut world, app);
+    assert_eq!(ids(&copy), ["c-1"]);
+    acknowledge(&mut world, app, copy[0].1);
+    links.into_iter().for_each(|link| world.lose(link));
+    world.pass(Duration::from_secs(70));
+    assert_eq!(replay_letters(&mut world), 1);
+    assert!(handed(&mut world, app).is_empty());
+}
+
+#[test]
+fn a_letter_of_an_event_that_was_passed_over_is_handed_over() {
+    let mut world = node();
+    let link = peer(&mut world, "y");
+    let app = world.connect("tags=gcp&ack=manual");
+    world.settle();
+    world.said(app);
+    let first = Fields { tags: "gcp", ..event(1, "y", "c-1") };
+    // Its time is over when it comes.
+    world.lose(link);
+    world.pass(Duration::from_secs(61));
+    let link = peer(&mut world, "y");
+    send(&mut world, link, &[first]);
+    world.lose(link);
+    world.pass(Duration::from_secs(5));
+    assert_eq!(replay_letters(&mut world), 1);
+    assert_eq!(ids(&handed(&mut world, app)), ["c-1"]);
 }

@@ -265,21 +265,28 @@ impl Node {
         self.tally.processed(message.origin(), message.kind());
         self.mark(source, &message);
         let position = self.log.head().next();
-        let content = copies::content(&message);
-        let mut of = content.and_then(|content| self.copies.put(content, position));
-        self.log.marks.copies.extend(content.map(|content| (content, of)));
+        let mut copy = self.note_copy(&message, position);
         let mut late = false;
         if let Some(key) = key_hash {
             let (version, sequence) = (message.version(), message.sequence());
             let newest = Newest { version, source, sequence, position };
             let (before, is_late) = self.newest.put(key, newest);
             late = is_late;
-            of = of.filter(|of| self.is_repeated(*of, before));
+            if let Some(copy) = &mut copy {
+                copy.of = copy.of.filter(|of| self.is_repeated(*of, before));
+            }
             self.log.marks.newest.push((key, before));
         }
-        let copy = content.map(|content| GroupCopy { content, of });
         let row = Row { position, message, key_hash, publisher, only: None, late, copy };
         self.log.append(row, source)
+    }
+
+    /// Takes note of a message of a cluster group, and says of which row it is a copy.
+    fn note_copy(&mut self, message: &Message, position: Position) -> Option<GroupCopy> {
+        let content = copies::content(message)?;
+        let of = self.copies.put(content, position);
+        self.log.marks.copies.push((content, of));
+        Some(GroupCopy { content, of })
     }
 
     /// Whether the copy in row `of` was the newest value of its key when another one came: a write
@@ -304,13 +311,15 @@ impl Node {
 
     /// Appends an event once more, for everybody whom it targets, with a time to live from now on:
     /// a dead letter of the node that is replayed. It keeps its identity, so that whoever has it
-    /// drops it.
+    /// drops it, and is a copy like any other to whoever was handed one.
     pub(super) fn append_again(&mut self, message: &Message) -> Position {
         let expires = self.now.wall.plus(self.config.store.event_ttl);
         let fields = Fields { expires, ..message.fields() };
         let message = Message::encode(&fields, &mut self.buffer);
         let source = self.source_of(&message);
-        self.log.append(Row::new(self.log.head().next(), message), source)
+        let position = self.log.head().next();
+        let copy = self.note_copy(&message, position);
+        self.log.append(Row { copy, ..Row::new(position, message) }, source)
     }
 
     /// Says once when the clock becomes doubtful, and once when it is sound again.

@@ -125,6 +125,9 @@ impl Node {
                 Fate::Settled => {}
                 Fate::Dead => {
                     self.tally.expired += 1;
+                    if let Some(copy) = row.copy {
+                        self.copies.end(&copy.content, row.position);
+                    }
                     let flight = Flight::new(row.message.version().wall());
                     let (message, reason) = (row.message, DeadReason::Expired);
                     deaths.push(Death { position: row.position, message, reason, flight });
