@@ -84,6 +84,8 @@ pub struct Clock {
     /// Since when nothing was forgiven.
     forgiven_at: Instant,
     ahead_of_peers: bool,
+    /// It began further behind its own past than the limit, and has not come up to it yet.
+    began_behind: bool,
     /// How far the wall clock was set forward since the start, and rightly so.
     set_forward_ms: u64,
 }
@@ -92,15 +94,18 @@ impl Clock {
     /// A clock that continues above `high_water`, the highest reading in the store.
     pub fn new(high_water: Hlc, max_drift: Duration, now: Now) -> Self {
         let forgiven_at = now.instant;
-        Self {
+        let mut clock = Self {
             last: high_water,
             max_drift,
             seen: now,
             strayed_ms: 0,
             forgiven_at,
             ahead_of_peers: false,
+            began_behind: false,
             set_forward_ms: 0,
-        }
+        };
+        clock.began_behind = clock.is_behind();
+        clock
     }
 
     /// Compares the two clocks with the last look at them. To be called with every input.
@@ -127,10 +132,21 @@ impl Clock {
         if self.strayed_ms.unsigned_abs() > self.drift_ms() { self.strayed_ms } else { 0 }
     }
 
+    /// How far the wall clock is behind what this node has seen.
+    fn behind_ms(&self) -> u64 {
+        self.last.wall().0.saturating_sub(self.seen.wall.0)
+    }
+
+    fn is_behind(&self) -> bool {
+        self.behind_ms() > self.drift_ms()
+    }
+
     /// Takes the readings of the peers that are connected, as milliseconds that each is ahead of
     /// this node. Most of them agreeing with this node ends doubt about a jump; most of them being
-    /// behind by more than the limit begins doubt. Answers whether the jump turns out to have set
-    /// the clock right: what was dated before it bears a wrong date.
+    /// behind by more than the limit begins doubt. A jump ends it as well if the clock was behind
+    /// its own past ever since the start, and is so no longer: it is what a start would find now.
+    /// Answers whether the jump turns out to have set the clock right: what was dated before it
+    /// bears a wrong date.
     pub fn compare_with_peers(&mut self, offsets_ms: impl Iterator<Item = i64>) -> bool {
         let (mut peers, mut behind, mut agree) = (0_usize, 0_usize, 0_usize);
         for offset in offsets_ms {
@@ -139,7 +155,10 @@ impl Clock {
             agree += usize::from(offset.unsigned_abs() <= self.drift_ms());
         }
         self.ahead_of_peers = behind * 2 > peers;
-        let was_set_right = agree * 2 > peers && self.jumped_by_ms() != 0;
+        let has_caught_up = self.began_behind && !self.is_behind();
+        self.began_behind &= !has_caught_up;
+        let is_right = agree * 2 > peers || has_caught_up;
+        let was_set_right = is_right && self.jumped_by_ms() != 0;
         if was_set_right {
             self.set_forward_ms += self.strayed_ms.max(0).cast_unsigned();
             self.strayed_ms = 0;
@@ -149,11 +168,10 @@ impl Clock {
 
     /// What is wrong with the clock now, if anything is.
     pub fn fault(&self) -> Option<ClockFault> {
-        let behind_ms = self.last.wall().0.saturating_sub(self.seen.wall.0);
         if self.jumped_by_ms() != 0 {
             Some(ClockFault::Jumped { by_ms: self.jumped_by_ms() })
-        } else if behind_ms > self.drift_ms() {
-            Some(ClockFault::Behind { by_ms: behind_ms })
+        } else if self.is_behind() {
+            Some(ClockFault::Behind { by_ms: self.behind_ms() })
         } else if self.ahead_of_peers {
             Some(ClockFault::AheadOfPeers)
         } else {

@@ -478,6 +478,38 @@ fn a_clock_that_jumps_stops_publishers_until_it_is_back() {
 }
 
 #[test]
+fn a_clock_that_began_behind_is_believed_when_it_is_set_right() {
+    let mut world = World::new("a");
+    let till = world.connect("keys=");
+    world.connect("client=pi-1");
+    world.settle();
+    world.publish(till, "m-1", "order:1", "1");
+    world.settle();
+    // A machine without a battery for its clock: it starts with an old time, and nobody else is
+    // there who could tell.
+    let hour = Duration::from_secs(3600);
+    world.now.wall = world.now.wall.minus(hour);
+    world.crash();
+    let till = world.connect("keys=");
+    world.settle();
+    world.said(till);
+    world.publish(till, "m-2", "order:1", "2");
+    assert_eq!(world.said(till)[0]["code"], "CLOCK");
+    // It is set right a month later.
+    world.now.wall = world.now.wall.plus(hour).plus(31 * 24 * hour);
+    world.pass(Duration::from_secs(2));
+    world.publish(till, "m-2", "order:1", "2");
+    world.settle();
+    assert_eq!(kinds(&world.said(till)), ["ACK"]);
+    let sessions = world.status().sessions;
+    assert!(sessions.iter().any(|session| session.name == "app:pi-1"), "{sessions:?}");
+    // From now on it is like any other clock.
+    world.now.wall = world.now.wall.plus(hour);
+    world.publish(till, "m-3", "order:1", "3");
+    assert_eq!(world.said(till)[0]["code"], "CLOCK");
+}
+
+#[test]
 fn no_event_ends_by_a_clock_that_jumped() {
     let mut world = World::new("a");
     let away = world.connect("client=away");
