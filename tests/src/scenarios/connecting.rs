@@ -66,6 +66,9 @@ pub fn a_bad_query_is_closed_with_its_reason(binary: &str) {
         ("ack=never", "ack"),
         ("conflate=maybe", "conflate"),
         ("tags=a%20b", "tags"),
+        ("tags=a+b", "tags"),
+        ("client=a&client=a", "client"),
+        ("key=", "key"),
         (&long_name, "client"),
         (&long_list, "tags"),
     ];
