@@ -146,6 +146,8 @@ pub struct NodeStatus {
     pub node: String,
     /// Tags of the node and of its applications.
     pub tags: Vec<String>,
+    /// Whether it has more tags than it tells, and is sent what targets any.
+    pub any_tag: bool,
     /// Peers to which it has a link.
     pub links: Vec<String>,
     /// Whether there is a way to it now, over links that both of their ends name.

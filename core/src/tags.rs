@@ -5,6 +5,7 @@
 //! repetition, joined by commas; the empty string is the empty set. A path is the same form
 //! without the sorting.
 
+use alloc::collections::BTreeSet;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -55,6 +56,38 @@ impl TagSet {
     }
 }
 
+/// Tags of one node or of several, as far as they are told one by one.
+#[derive(Debug, Clone)]
+pub struct Reach {
+    /// Those that are told.
+    pub tags: TagSet,
+    /// Whether any tag may be among them.
+    pub any: bool,
+}
+
+impl Reach {
+    /// Of nobody.
+    pub fn nobody() -> Self {
+        Self { tags: TagSet::empty(), any: false }
+    }
+
+    /// Of several.
+    pub fn union<'a>(several: impl Iterator<Item = &'a Self>) -> Self {
+        let (mut tags, mut any) = (BTreeSet::new(), false);
+        for reach in several {
+            tags.extend(reach.tags.iter());
+            any |= reach.any;
+        }
+        // They were good before.
+        Self { tags: TagSet::new(tags).unwrap_or_else(|_| TagSet::empty()), any }
+    }
+
+    /// Whether a message with these target tags may be for one of them.
+    pub fn matches(&self, targets: &str) -> bool {
+        self.any || self.tags.matches(targets)
+    }
+}
+
 impl fmt::Debug for TagSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{{{}}}", self.0)
@@ -102,8 +135,6 @@ pub fn join<'a>(items: impl Iterator<Item = &'a str>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use alloc::collections::BTreeSet;
-
     use proptest::prelude::*;
 
     use super::*;

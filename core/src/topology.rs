@@ -7,7 +7,7 @@
 //! *first*. Everybody else who is owed is offered the identity ([`crate::offer`]), so records that
 //! are wrong, forged or late cost copies or a little time, and nothing else.
 
-use alloc::borrow::ToOwned;
+use alloc::borrow::{Cow, ToOwned};
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use crate::admin::NodeStatus;
 use crate::ids::{Incarnation, NodeId, StoreId};
 use crate::message::{MAX_PATH, MAX_TAGS, Message};
-use crate::tags::{self, TagSet};
+use crate::tags::{self, Reach, TagSet};
 use crate::time::Instant;
 
 /// How long the record of a node that cannot be reached is kept.
@@ -40,9 +40,14 @@ pub struct Record {
     pub revision: u64,
     /// Tags of the node and of its applications, as a canonical set.
     pub tags: String,
-    /// Ids of the peers to which it has a link, as a canonical set.
+    /// Ids of the peers to which it has a link, as a canonical set. With the node's own among them,
+    /// `tags` are not all, and any tag may be one of its: whoever does not know that passes over a
+    /// link of a node to itself.
     pub links: String,
 }
+
+/// What a record takes at most besides its tags, its links, and the frame around it.
+const RECORD_BYTES: usize = 128;
 
 impl Record {
     /// The id, if the record can be one at all.
@@ -51,6 +56,39 @@ impl Record {
             && tags::is_canonical(&self.links, MAX_PATH)
             && self.revision < u64::MAX;
         NodeId::new(&self.node).ok().filter(|_| well_formed)
+    }
+
+    /// Most bytes of its encoding, alone in a frame.
+    pub fn frame_bytes(&self) -> usize {
+        self.tags.len() + self.links.len() + RECORD_BYTES
+    }
+
+    /// Its tags.
+    fn reach(&self) -> Reach {
+        let tags = TagSet::new(tags::list(&self.tags)).unwrap_or_else(|_| TagSet::empty());
+        Reach { tags, any: self.has_any_tag() }
+    }
+
+    /// Whether it may have other tags than those that it names.
+    pub fn has_any_tag(&self) -> bool {
+        tags::list(&self.links).any(|link| link == self.node)
+    }
+
+    /// The record for whoever takes frames of so many bytes: with as many of its tags as fit.
+    /// `None`: its links alone are too long.
+    pub fn within(&self, limit: usize) -> Option<Cow<'_, Self>> {
+        if self.frame_bytes() <= limit {
+            return Some(Cow::Borrowed(self));
+        }
+        let mut links: BTreeSet<&str> = tags::list(&self.links).collect();
+        links.insert(&self.node);
+        let short =
+            Self { links: tags::join(links.into_iter()), tags: String::new(), ..self.clone() };
+        let room = limit.checked_sub(short.frame_bytes())?;
+        let fits = |end: &usize| *end <= room;
+        let ends = self.tags.match_indices(',').map(|(end, _)| end).take_while(fits);
+        let tags = self.tags[..ends.last().unwrap_or_default()].into();
+        Some(Cow::Owned(Self { tags, ..short }))
     }
 }
 
@@ -94,10 +132,10 @@ struct Graph {
     /// Numbers of each one's neighbours, in order.
     neighbours: Vec<Vec<usize>>,
     /// Tags of each.
-    tags: Vec<TagSet>,
+    tags: Vec<Reach>,
     me: usize,
     /// Per neighbour: the tags of all to whom a shortest way leads by way of it.
-    behind: HashMap<NodeId, TagSet>,
+    behind: HashMap<NodeId, Reach>,
     /// Per root: where this node is in its tree.
     trees: HashMap<usize, Tree>,
     /// What was asked last, as is likely again.
@@ -119,7 +157,7 @@ struct Tree {
     /// The parent of the node; `None`: it is the root.
     parent: Option<NodeId>,
     /// Its children, and the tags of all that are below each.
-    children: Box<[(NodeId, TagSet)]>,
+    children: Box<[(NodeId, Reach)]>,
 }
 
 /// Where a message leads by way of a peer.
@@ -205,11 +243,14 @@ impl Topology {
     pub fn statuses(&mut self) -> Vec<NodeStatus> {
         self.graph();
         let reached = self.graph.as_ref().map(|graph| &graph.numbers);
-        let list = |joined: &str| tags::list(joined).map(String::from).collect();
-        let status = |(node, Record { tags, links, .. }): (&NodeId, &Record)| NodeStatus {
+        let status = |(node, record): (&NodeId, &Record)| NodeStatus {
             node: node.as_str().into(),
-            tags: list(tags),
-            links: list(links),
+            tags: tags::list(&record.tags).map(String::from).collect(),
+            any_tag: record.has_any_tag(),
+            links: tags::list(&record.links)
+                .filter(|link| *link != record.node)
+                .map(String::from)
+                .collect(),
             reachable: reached.is_some_and(|reached| reached.contains_key(node)),
         };
         self.records().map(status).collect()
@@ -267,18 +308,18 @@ impl Topology {
     }
 
     /// Tags of the nodes that are known, and cannot be reached.
-    pub fn missing(&mut self) -> TagSet {
+    pub fn missing(&mut self) -> Reach {
         self.graph();
         let reached = |node: &NodeId| {
             self.graph.as_ref().is_some_and(|graph| graph.numbers.contains_key(node))
         };
         let missing = self.records.iter().filter(|(node, _)| !reached(node));
-        TagSet::new(missing.flat_map(|(_, known)| tags::list(&known.record.tags)))
-            .unwrap_or_else(|_| TagSet::empty())
+        let missing: Vec<Reach> = missing.map(|(_, known)| known.record.reach()).collect();
+        Reach::union(missing.iter())
     }
 
     /// Tags of the nodes to which a shortest way leads by way of this peer.
-    pub fn behind(&mut self, peer: &NodeId) -> Option<&TagSet> {
+    pub fn behind(&mut self, peer: &NodeId) -> Option<&Reach> {
         self.graph().behind.get(peer)
     }
 
@@ -318,8 +359,7 @@ impl Graph {
             nodes.iter().cloned().enumerate().map(|(number, node)| (node, number)).collect();
         let number = |others: &Vec<NodeId>| others.iter().map(|other| numbers[other]).collect();
         let neighbours = reached.values().map(number).collect();
-        let tags_of = |node: &NodeId| TagSet::new(tags::list(&records[node].record.tags));
-        let tags = nodes.iter().map(|node| tags_of(node).unwrap_or_else(|_| TagSet::empty()));
+        let tags = nodes.iter().map(|node| records[node].record.reach());
         let (tags, me) = (tags.collect(), numbers[me]);
         let (behind, trees, last) = (HashMap::new(), HashMap::new(), Asked::default());
         let mut graph = Self { nodes, numbers, neighbours, tags, me, behind, trees, last };
@@ -337,9 +377,8 @@ impl Graph {
         }
     }
 
-    fn union(&self, nodes: impl Iterator<Item = usize>) -> TagSet {
-        let tags: BTreeSet<&str> = nodes.flat_map(|node| self.tags[node].iter()).collect();
-        TagSet::new(tags).unwrap_or_else(|_| TagSet::empty())
+    fn union(&self, nodes: impl Iterator<Item = usize>) -> Reach {
+        Reach::union(nodes.map(|node| &self.tags[node]))
     }
 
     /// Links from `root` to each node.
@@ -360,7 +399,7 @@ impl Graph {
 
     fn route(&mut self, path: &str, tags: &str, peer: &NodeId) -> Route {
         let Some(behind) = self.behind.get(peer) else { return Route::Now };
-        if !is_for(behind, tags) {
+        if !behind.matches(tags) {
             return Route::Nowhere;
         }
         let root = path.split(',').find_map(|node| self.numbers.get(node)).copied();
@@ -373,7 +412,7 @@ impl Graph {
         let child = tree.children.iter().find(|(child, _)| child == peer);
         let sender = path.rsplit(',').nth(1);
         match child {
-            Some((_, below)) if is_for(below, tags) => Route::Now,
+            Some((_, below)) if below.matches(tags) => Route::Now,
             Some(_) | None if sender == tree.parent.as_ref().map(NodeId::as_str) => Route::Later,
             Some(_) | None => Route::Soon,
         }
@@ -405,10 +444,6 @@ impl Graph {
             children: children.map(|child| (self.nodes[child].clone(), tags(child))).collect(),
         }
     }
-}
-
-fn is_for(tags: &TagSet, targets: &str) -> bool {
-    targets.is_empty() || tags.matches(targets)
 }
 
 #[cfg(test)]
@@ -524,7 +559,7 @@ mod tests {
         assert_eq!((route("nobody", 1), route("nobody", 3)), (Route::Nowhere, Route::Nowhere));
         assert_eq!((route("t0", 1), route("", 3)), (Route::Nowhere, Route::Now));
         let behind = topology.behind(&id(3)).expect("a neighbour");
-        assert_eq!(behind.as_str(), "t3,t4,t5");
+        assert_eq!(behind.tags.as_str(), "t3,t4,t5");
     }
 
     #[test]
@@ -539,6 +574,50 @@ mod tests {
         let mut topology = mesh(3, 5, &edges);
         let mut route = |path: &str, peer| topology.route(&message(path, ""), &id(peer));
         assert_eq!(route("n00,n01,n02,n03", 4), Route::Now, "children are sent it all the same");
+    }
+
+    #[test]
+    fn any_tag_leads_to_a_node_that_has_more_than_it_tells() {
+        // 0 - 1 - 2, 0 - 3
+        let edges = BTreeSet::from([(0, 1), (1, 2), (0, 3)]);
+        let mut topology = mesh(0, 4, &edges);
+        assert_eq!(topology.route(&message("n00", "x"), &id(1)), Route::Nowhere);
+        let more = record(2, &BTreeSet::from([1, 2]), 2);
+        assert!(more.has_any_tag() && more.id().is_some(), "also for a node of before");
+        topology.learn(&id(2), more, Instant::from_micros(1));
+        assert_eq!(topology.route(&message("n00", "x"), &id(1)), Route::Now);
+        assert_eq!(topology.route(&message("n00", "x"), &id(3)), Route::Nowhere);
+        let status = &topology.statuses()[2];
+        assert_eq!((status.any_tag, &status.links[..]), (true, &["n01".to_string()][..]));
+    }
+
+    #[test]
+    fn a_record_is_cut_to_the_frames_of_who_is_told() {
+        let tags: BTreeSet<_> = (0..100).map(|tag| std::format!("t{tag}")).collect();
+        let tags = tags::join(tags.iter().map(String::as_str));
+        let whole = Record { tags, ..record(0, &BTreeSet::from([1]), 1) };
+        let bytes = whole.frame_bytes();
+        assert_eq!(whole.within(bytes).as_deref(), Some(&whole));
+        for limit in [bytes - 1, 300, 136] {
+            let cut = whole.within(limit).expect("its links fit").into_owned();
+            assert!(cut.frame_bytes() <= limit && cut.id().is_some() && cut.has_any_tag());
+            assert!(whole.tags.starts_with(&cut.tags), "{cut:?}");
+            assert_eq!(cut.tags.is_empty(), limit == 136);
+            assert_eq!(cut.within(limit).as_deref(), Some(&cut), "and is told on as it is");
+        }
+        assert_eq!(whole.within(100), None);
+        let longest = "x".repeat(64);
+        let largest = Record {
+            node: longest.clone(),
+            store: StoreId(u128::MAX),
+            incarnation: Incarnation::new(u64::MAX),
+            revision: u64::MAX - 1,
+            tags: longest.clone(),
+            links: longest,
+        };
+        let mut frame = crate::wire::FrameWriter::new(crate::wire::BatchKind::Topology);
+        frame.push(&largest);
+        assert!(frame.finish().len() <= largest.frame_bytes());
     }
 
     #[test]

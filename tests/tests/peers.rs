@@ -13,6 +13,7 @@ use slipstream_core::io::{CloseCode, Frame, Input, Protocol};
 use slipstream_core::message::{Fields, Kind, Message};
 use slipstream_core::offer;
 use slipstream_core::store::StoreFailure;
+use slipstream_core::tags::TagSet;
 use slipstream_core::time::WallMs;
 use slipstream_core::wire::{BatchKind, FrameWriter, Hello, NotNow, NotNowReason, Wire};
 use slipstream_tests::world::{World, carry, join};
@@ -504,6 +505,63 @@ fn a_second_address_of_a_linked_peer_is_covered() {
     a.pass(Duration::from_secs(300));
     assert!(a.dials.is_empty());
     assert!(a.status().links.iter().any(|link| link.state == COVERED));
+}
+
+/// Applications with 32 tags each, which nobody shares.
+fn many_tags(world: &mut World) -> Vec<LinkId> {
+    let tags = |app| (0..32).map(|tag| format!("t{app}x{tag}")).collect::<Vec<_>>().join(",");
+    (0..40).map(|app| world.connect(&format!("client=c{app}&tags={}", tags(app)))).collect()
+}
+
+#[test]
+fn a_node_with_too_many_tags_stays_in_the_mesh() {
+    let (mut a, mut b) = (dialling("a"), World::new("b"));
+    let apps = many_tags(&mut a);
+    let wire = join(&mut a, &mut b);
+    carry(&mut a, &mut b, wire);
+    let till = b.connect("keys=");
+    b.text(
+        till,
+        r#"{"type":"SK","messageId":"m-1","key":"k","value":1,"targetedTags":["t39x31"]}"#,
+    );
+    pass_together(&mut a, &mut b, wire, 5);
+    assert!(a.closed.is_empty() && b.closed.is_empty(), "{:?}", b.closed);
+    assert_eq!(ids(&a.said(apps[39])), ["m-1"], "the tag that is not told");
+    assert!(ids(&a.said(apps[0])).is_empty());
+    let of_a = |world: &mut World| world.status().topology.swap_remove(0);
+    assert_eq!((of_a(&mut b).tags.len(), of_a(&mut b).any_tag), (1024, true));
+    for app in apps {
+        a.lose(app);
+    }
+    for app in 0..40 {
+        a.ask(AdminRequest::ForgetSession(format!("c{app}")));
+    }
+    pass_together(&mut a, &mut b, wire, 5);
+    assert_eq!((of_a(&mut b).tags.len(), of_a(&mut b).any_tag), (0, false), "told by name again");
+}
+
+#[test]
+fn no_peer_is_sent_a_record_that_it_refuses() {
+    let mut world = World::new("a");
+    many_tags(&mut world);
+    for limit in [4096, 16 << 10] {
+        let hello = Hello { max_frame_bytes: limit, ..world.hello("z") };
+        let link = world.greet(hello);
+        world.pass(Duration::from_secs(2));
+        let frames = world.frames(link);
+        assert!(frames.iter().all(|frame| frame.cost() as u64 <= limit + 64));
+        let topology = |frame: &Frame| match frame {
+            Frame::Binary(bytes) => matches!(Wire::decode(bytes), Ok(Wire::Topology(_))),
+            Frame::Text(_) | Frame::Ping(_) | Frame::Pong(_) => false,
+        };
+        assert!(frames.iter().any(topology));
+        world.lose(link);
+    }
+    let tags = TagSet::new(
+        (0..1024).map(|n| format!("{n:064}")).collect::<Vec<_>>().iter().map(String::as_str),
+    );
+    let told = Hello::told_tags(&tags.expect("good tags"));
+    assert_eq!(told.split(',').count(), 31);
 }
 
 #[test]

@@ -103,12 +103,15 @@ impl Node {
     fn compare_with(&mut self, link: &mut Link, own: &Roots) {
         let Some(peer) = link.peer() else { return };
         let (node, id, compares) = (peer.node.clone(), peer.session, peer.compares);
+        let limit = peer.max_frame_bytes;
         let (head, now) = (self.log.durable(), self.now.instant);
         let Some(cursor) = self.sessions.get(&id).map(Session::cursor) else { return };
         let Some(theirs) = self.topology.record(&node).map(|record| tag_set(&record.tags)) else {
             return;
         };
-        let ours = tag_set(&self.topology.mine().tags);
+        // As the peer knows them.
+        let Some(ours) = self.topology.mine().within(limit) else { return };
+        let ours = tag_set(&ours.tags);
         let Some(convergence) = self.comparing.peers.get_mut(&node) else { return };
         let is_shared =
             |tags: &TagSet| ours.matches(tags.as_str()) && theirs.matches(tags.as_str());

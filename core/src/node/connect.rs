@@ -163,7 +163,7 @@ impl Node {
             store: self.store_id,
             incarnation: self.incarnation,
             group: self.config.cluster_group.clone().unwrap_or_default(),
-            tags: self.config.tags.as_str().into(),
+            tags: Hello::told_tags(&self.config.tags),
             wall: self.now.wall,
             durability: self.config.store.durability,
             features: FEATURE_DIGESTS,

@@ -12,7 +12,8 @@ use crate::event::Event;
 use crate::ids::{LinkId, NodeId, SessionId};
 use crate::io::{Close, Frame};
 use crate::link::Link;
-use crate::tags::{self, TagSet};
+use crate::message::{MAX_PATH, MAX_TAGS};
+use crate::tags::{self, Reach, TagSet};
 use crate::timers::Timer;
 use crate::topology::{News, Record};
 use crate::wire::{BatchKind, FrameWriter, records};
@@ -34,9 +35,17 @@ impl Node {
     /// Brings the record of this node up to date, and has it told if it is another one.
     pub(super) fn tell_mesh(&mut self) {
         let peers = self.links.values().filter_map(|link| link.peer());
-        let links: BTreeSet<&str> = peers.map(|peer| peer.node.as_str()).collect();
+        let mut links: BTreeSet<&str> = peers.map(|peer| peer.node.as_str()).collect();
+        let mut is_cut = false;
+        while links.len() >= MAX_PATH {
+            is_cut |= links.pop_last().is_some();
+        }
+        let (tags, are_all) = self.all_tags();
+        if is_cut || !are_all {
+            // See `Record::links`.
+            links.insert(self.config.id.as_str());
+        }
         let links = tags::join(links.into_iter());
-        let tags = self.all_tags();
         let is_outdone = core::mem::take(&mut self.identity.is_outdone);
         if self.topology.set_mine(&tags, &links) || is_outdone {
             self.told_mesh = Some(self.now.instant);
@@ -44,15 +53,24 @@ impl Node {
         }
     }
 
-    /// Tags of the node and of all its applications.
-    fn all_tags(&self) -> String {
+    /// Tags of the node and of its applications, as many as a record takes, and whether these are
+    /// all. Those of the node come first, then those of the oldest sessions.
+    fn all_tags(&self) -> (String, bool) {
         let applications = self.sessions.values().filter(|session| session.receives());
         let of_applications = applications
             .filter_map(|session| session.application())
             .filter_map(|application| application.tags.as_ref());
-        let mut tags: BTreeSet<&str> = self.config.tags.iter().collect();
-        tags.extend(of_applications.flat_map(TagSet::iter));
-        tags::join(tags.into_iter())
+        let all = self.config.tags.iter().chain(of_applications.flat_map(TagSet::iter));
+        let (mut tags, mut are_all) = (BTreeSet::new(), true);
+        for tag in all {
+            if tags.len() < MAX_TAGS {
+                tags.insert(tag);
+            } else if !tags.contains(tag) {
+                are_all = false;
+                break;
+            }
+        }
+        (tags::join(tags.into_iter()), are_all)
     }
 
     /// Tells a new peer all that is known of the mesh.
@@ -68,13 +86,14 @@ impl Node {
         let Some(peer) = link.peer() else { return };
         let limit = peer.max_frame_bytes.min(FRAME_TARGET);
         let mut writer = FrameWriter::new(BatchKind::Topology);
-        for record in nodes.iter().filter_map(|node| self.topology.record(node)) {
-            let length = record.tags.len() + record.links.len() + 128;
+        let records = nodes.iter().filter_map(|node| self.topology.record(node));
+        for record in records.filter_map(|record| record.within(peer.max_frame_bytes)) {
+            let length = record.frame_bytes();
             if !writer.is_empty() && writer.len() + length > limit {
                 let full = core::mem::replace(&mut writer, FrameWriter::new(BatchKind::Topology));
                 transmit(&mut self.out, link, Frame::Binary(full.finish()));
             }
-            writer.push(record);
+            writer.push(&*record);
         }
         if !writer.is_empty() {
             transmit(&mut self.out, link, Frame::Binary(writer.finish()));
@@ -152,7 +171,7 @@ impl Node {
         let due = self.sessions.get_mut(&id).filter(|session| session.may_go_back(now));
         let Some(session) = due else { return };
         let behind = session.peer().and_then(|peer| self.topology.behind(&peer.node));
-        let nobody = TagSet::empty();
+        let nobody = Reach::nobody();
         if session.go_back(behind.unwrap_or(&nobody), now) {
             self.tally.rewound("destination");
             self.arrange_write(id);

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::Position;
 use crate::message::Message;
-use crate::tags::{self, TagSet};
+use crate::tags::{self, Reach};
 use crate::time::WallMs;
 
 /// Tags that are remembered one by one; above it any tag may have been among them.
@@ -83,7 +83,7 @@ impl Passed {
 
     /// The first event that must be kept, by what the wall clock says if it can be trusted; where
     /// only those are kept that somebody may want who has one of the tags `of`, the first of these.
-    pub fn kept(&mut self, wall: Option<WallMs>, of: Option<&TagSet>) -> Option<Position> {
+    pub fn kept(&mut self, wall: Option<WallMs>, of: Option<&Reach>) -> Option<Position> {
         while let Some(wall) = wall
             && self.events.front().is_some_and(|stretch| stretch.ends <= wall)
         {
@@ -91,29 +91,29 @@ impl Passed {
         }
         let first = self.events.front()?.first;
         match (of, &self.tags) {
-            (None, _) => Some(first),
-            (Some(of), None) => (!of.as_str().is_empty()).then_some(first),
+            (None | Some(Reach { any: true, .. }), _) => Some(first),
+            (Some(of), None) => (!of.tags.as_str().is_empty()).then_some(first),
             (Some(of), Some(tags)) => {
-                let wanted = of.iter().filter_map(|tag| tags.get(tag)).min();
+                let wanted = of.tags.iter().filter_map(|tag| tags.get(tag)).min();
                 wanted.map(|wanted| first.max(*wanted))
             }
         }
     }
 
     /// Whether some of it may be for whoever has these tags.
-    pub fn concerns(&self, behind: &TagSet) -> bool {
+    pub fn concerns(&self, behind: &Reach) -> bool {
         let among = |tag: &str| self.tags.as_ref().is_none_or(|tags| tags.contains_key(tag));
-        self.first != Position::default() && behind.iter().any(among)
+        self.first != Position::default() && (behind.any || behind.tags.iter().any(among))
     }
 
     /// Goes back for whoever has these tags: answers the first row that they may want, and forgets
     /// what it knew of their tags. Rows that still lead nowhere are noted again.
-    pub fn take(&mut self, behind: &TagSet) -> Option<Position> {
-        let Some(tags) = &mut self.tags else {
+    pub fn take(&mut self, behind: &Reach) -> Option<Position> {
+        let Some(tags) = self.tags.as_mut().filter(|_| !behind.any) else {
             let Self { first, .. } = core::mem::take(self);
             return (first != Position::default()).then_some(first);
         };
-        let first = behind.iter().filter_map(|tag| tags.remove(tag)).min();
+        let first = behind.tags.iter().filter_map(|tag| tags.remove(tag)).min();
         match tags.values().min() {
             Some(left) => self.first = *left,
             None => *self = Self::default(),
@@ -149,6 +149,7 @@ mod tests {
     use crate::clock::Hlc;
     use crate::ids::{Incarnation, Sequence};
     use crate::message::{Fields, Kind};
+    use crate::tags::TagSet;
 
     fn message(tags: &str, expires: u64) -> Message {
         let fields = Fields {
@@ -167,8 +168,21 @@ mod tests {
         Message::encode(&fields, &mut bytes::BytesMut::new())
     }
 
-    fn tags(list: &[&str]) -> TagSet {
-        TagSet::new(list.iter().copied()).expect("good tags")
+    fn tags(list: &[&str]) -> Reach {
+        Reach { tags: TagSet::new(list.iter().copied()).expect("good tags"), any: false }
+    }
+
+    #[test]
+    fn any_tag_concerns_all_that_was_passed_over() {
+        let any = Reach { any: true, ..Reach::nobody() };
+        let mut passed = Passed::default();
+        assert!(!passed.concerns(&any), "nothing was passed over");
+        assert_eq!(passed.take(&any), None);
+        passed.note(Position::new(7), &message("aws,eu", 0));
+        passed.note(Position::new(9), &message("gcp", 0));
+        assert!(passed.concerns(&any));
+        assert_eq!(passed.take(&any), Some(Position::new(7)));
+        assert_eq!(passed, Passed::default());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::{Dirty, Flight, Offer, Session};
 use crate::ids::Position;
 use crate::offer::{Closed, Id};
 use crate::store::Row;
-use crate::tags::TagSet;
+use crate::tags::Reach;
 use crate::time::Instant;
 
 /// Shortest time between two returns to what was passed over.
@@ -72,7 +72,7 @@ impl Session {
 
     /// Who lies behind the peer now may want what was passed over: arranges to go back to that,
     /// once a second at most.
-    pub fn reconsider(&mut self, behind: &TagSet, now: Instant) {
+    pub fn reconsider(&mut self, behind: &Reach, now: Instant) {
         if self.back_at.is_none() && self.passed.concerns(behind) {
             let earliest = self.back_last.map_or(now, |last| last + BACK_INTERVAL);
             self.back_at = Some(earliest.max(now));
@@ -97,7 +97,7 @@ impl Session {
 
     /// Goes back to what was passed over and may be for who lies behind the peer now. Answers
     /// whether there is any.
-    pub fn go_back(&mut self, behind: &TagSet, now: Instant) -> bool {
+    pub fn go_back(&mut self, behind: &Reach, now: Instant) -> bool {
         self.back_at = None;
         let Some(first) = self.passed.take(behind) else { return false };
         self.back_last = Some(now);

@@ -9,6 +9,7 @@ use super::WireError;
 use crate::config::Durability;
 use crate::digest::Print;
 use crate::ids::{Incarnation, Position, StoreId};
+use crate::tags::{self, TagSet};
 use crate::time::WallMs;
 
 /// What a node says of itself when a link opens.
@@ -24,7 +25,7 @@ pub struct Hello {
     pub incarnation: Incarnation,
     /// Cluster group; empty without one.
     pub group: String,
-    /// Its tags in canonical form.
+    /// Its tags in canonical form, as many as fit ([`Hello::told_tags`]).
     pub tags: String,
     /// Its wall clock.
     pub wall: WallMs,
@@ -40,6 +41,21 @@ pub struct Hello {
     pub reported: Position,
     /// The receiver's start at that report.
     pub reported_incarnation: Incarnation,
+}
+
+/// Most bytes of the tags in a Hello: half the smallest frame that a node takes.
+const HELLO_TAGS_BYTES: usize = 2048;
+
+impl Hello {
+    /// As many of these tags as it takes: nobody relies on them, and no peer may refuse it.
+    pub fn told_tags(tags: &TagSet) -> String {
+        let mut bytes = 0;
+        let fits = |tag: &&str| {
+            bytes += tag.len() + 1;
+            bytes <= HELLO_TAGS_BYTES
+        };
+        tags::join(tags.iter().take_while(fits))
+    }
 }
 
 /// Cumulative acknowledgement between nodes.

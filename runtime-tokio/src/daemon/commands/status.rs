@@ -128,7 +128,7 @@ fn topology(topology: &Value) -> String {
         table.add_row([
             cell(&node["node"]),
             cell(&node["reachable"]),
-            cell(&node["tags"]),
+            if node["any_tag"] == true { "any".to_owned() } else { cell(&node["tags"]) },
             cell(&node["links"]),
         ]);
     }
