@@ -61,7 +61,7 @@ impl Config {
 pub struct Heartbeat {
     /// Time between pings. Default 10 s.
     pub interval: Duration,
-    /// A link from which nothing came for this long is closed with 4408. Default 30 s.
+    /// A link on which no bytes moved for this long is closed with 4408. Default 30 s.
     pub timeout: Duration,
 }
 

@@ -14,6 +14,7 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::future::{pending, poll_fn};
+use core::pin::pin;
 use core::task::Poll;
 use core::time::Duration;
 
@@ -21,19 +22,22 @@ use crate::channel::Sender;
 use crate::client::ConnectError;
 use crate::config::Limits;
 use crate::ids::{DialId, LinkId};
-use crate::io::{End, Input, LinkUp, Protocol};
+use crate::io::{End, Frame, Input, LinkUp, Protocol};
 use crate::line::{Flow, Gathered, Line};
 use crate::links::Link;
 use crate::memory::Memory;
 use crate::runtime::{Runtime, Task, first, rest, sleep, within};
 use crate::shared::Shared;
 use crate::slots::Slot;
-use crate::socket::{Opened, Reader, Socket, Writer};
+use crate::socket::{Frames, Motion, Opened, Reader, Socket, Writer};
+use crate::time::Instant;
 
 /// For what was queued and the close frame to leave.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(2);
 /// How long the other side may take to close after us.
 const LINGER: Duration = Duration::from_secs(1);
+/// The loop is told no more often that bytes have moved.
+const MOVED_INTERVAL: Duration = Duration::from_millis(100);
 /// A writer that sent more than this at once gives the memory back.
 const LARGE: usize = 1024 * 1024;
 
@@ -199,19 +203,88 @@ async fn write<R: Runtime>(
     line: &Shared<Line>,
 ) -> Result<(), End> {
     let mut batch = Vec::new();
+    let mut moving = Moving::new(writer.motion());
     while let Some((frames, cost)) = line.wait(|it, cx| it.poll_outgoing(cx, &mut batch)).await {
-        writer.send(batch.drain(..)).await?;
+        let outgoing = Outgoing { frames: batch.drain(..), line };
+        moving.tell_during::<R, _>(writer.send(outgoing), id, inputs).await?;
         let sent = Input::Sent { link: id, frames, cost };
         if frames > 0 && inputs.send(Incoming::<R>::Input(sent)).await.is_err() {
             break;
         }
         if cost > LARGE {
             writer = writer.renewed().await;
+            moving = Moving::new(writer.motion());
         }
     }
     // The other side may have gone first.
     let _ = writer.farewell(&line.with(|line| line.ended())).await;
     Ok(())
+}
+
+/// What a writer is given: pings and pongs go first.
+struct Outgoing<'a, I> {
+    frames: I,
+    line: &'a Shared<Line>,
+}
+
+impl<I: Iterator<Item = Frame> + Send> Frames for Outgoing<'_, I> {
+    fn next(&mut self) -> Option<Frame> {
+        self.next_control().or_else(|| self.frames.next())
+    }
+
+    fn next_control(&mut self) -> Option<Frame> {
+        self.line.with(Line::next_control)
+    }
+}
+
+/// Whether the loop is to be told that bytes move.
+struct Moving {
+    motion: Motion,
+    told: Option<Instant>,
+}
+
+impl Moving {
+    fn new(motion: Motion) -> Self {
+        Self { motion, told: None }
+    }
+
+    /// Waits for what a connection does, and tells the loop meanwhile.
+    async fn tell_during<R: Runtime, T>(
+        &mut self,
+        what: impl Future<Output = T>,
+        id: LinkId,
+        inputs: &Inputs<R>,
+    ) -> T {
+        // What moved before says nothing of now.
+        self.motion.take();
+        let mut what = pin!(what);
+        loop {
+            let step = poll_fn(|cx| match what.as_mut().poll(cx) {
+                Poll::Ready(done) => Poll::Ready(Some(done)),
+                Poll::Pending if self.is_to_be_told::<R>() => Poll::Ready(None),
+                Poll::Pending => Poll::Pending,
+            });
+            match step.await {
+                Some(done) => return done,
+                // A loop that is gone needs to know nothing.
+                None => drop(inputs.send(moved::<R>(id)).await),
+            }
+        }
+    }
+
+    fn is_to_be_told<R: Runtime>(&mut self) -> bool {
+        let now = R::now().instant;
+        let may = self.told.is_none_or(|told| told + MOVED_INTERVAL <= now);
+        let is_to_be_told = may && self.motion.take();
+        if is_to_be_told {
+            self.told = Some(now);
+        }
+        is_to_be_told
+    }
+}
+
+fn moved<R: Runtime>(link: LinkId) -> Incoming<R> {
+    Incoming::<R>::Input(Input::Moved { link })
 }
 
 /// Reads until the end, then waits for the other side to close, but not for long.
@@ -245,7 +318,9 @@ async fn read<R: Runtime>(
     line: &Shared<Line>,
 ) {
     let mut flow = line.with(|line| line.flow());
+    let mut moving = Moving::new(reader.motion());
     while flow != Flow::Over {
+        let mut has_moved = false;
         let gathered = poll_fn(|cx| {
             if let Poll::Ready(now) = line.with(|line| line.poll_flow(flow, cx)) {
                 flow = now;
@@ -256,9 +331,17 @@ async fn read<R: Runtime>(
                 && let Poll::Ready(next) = reader.poll_next(cx)
                 && gathered.take(next, line)
             {}
-            if gathered.is_empty() { Poll::Pending } else { Poll::Ready(Some(gathered)) }
+            if !gathered.is_empty() {
+                moving.motion.take();
+                return Poll::Ready(Some(gathered));
+            }
+            has_moved = moving.is_to_be_told::<R>();
+            if has_moved { Poll::Ready(None) } else { Poll::Pending }
         })
         .await;
+        if has_moved && inputs.send(moved::<R>(id)).await.is_err() {
+            return;
+        }
         if let Some(gathered) = gathered {
             let is_last = gathered.is_last();
             if inputs.send(gathered.into_incoming(id)).await.is_err() || is_last {

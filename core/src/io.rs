@@ -46,10 +46,16 @@ pub enum Input {
     Sent {
         /// On which connection.
         link: LinkId,
-        /// Frames taken.
+        /// Frames taken, but [control frames](Frame::is_control).
         frames: usize,
         /// Sum of their [`Frame::cost`].
         cost: usize,
+    },
+    /// Bytes have moved on a connection: some of a frame have come, or its socket has taken some
+    /// after it had no room. Said now and then while it lasts, not for each read.
+    Moved {
+        /// On which connection.
+        link: LinkId,
     },
     /// A batch is durable.
     Committed(Committed),
@@ -138,6 +144,14 @@ impl Frame {
             self;
         bytes.len() + 64
     }
+
+    /// Whether it goes past others, and is not counted: a ping or pong (RFC 6455 section 5.5).
+    pub fn is_control(&self) -> bool {
+        match self {
+            Self::Ping(_) | Self::Pong(_) => true,
+            Self::Text(_) | Self::Binary(_) => false,
+        }
+    }
 }
 
 /// What a node asks its shell to do.
@@ -153,7 +167,8 @@ pub enum Output {
         /// The question.
         query: Query,
     },
-    /// Send this frame; report [`Input::Sent`] when the socket has taken it.
+    /// Send this frame; report [`Input::Sent`] when the socket has taken it. A ping goes past what
+    /// waits, and is not reported.
     Transmit {
         /// On which connection.
         link: LinkId,

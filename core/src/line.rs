@@ -5,14 +5,14 @@
 //!
 //! - What was queued before the end was ordered is sent before the close frame.
 //! - The first end counts. After it nothing is read, and nothing new is queued.
-//! - Pongs go past what is queued: they are not the node's, and it does not hear of them.
+//! - Pings and pongs go past what is queued, and past the rest of a large frame: they are not
+//!   counted, and the node does not hear when they are sent.
 //! - What is queued is bounded. The core's send credit counts at least 64 bytes for a frame, so the
 //!   bound is never reached by a node that keeps to it.
 
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::mem::take;
 use core::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
@@ -24,9 +24,9 @@ use crate::shared::{Shared, Wakes, keep};
 
 /// Frames that a writer may be behind.
 const MAX_FRAMES: usize = 128 * 1024;
-/// Pongs that a writer may be behind. Whoever sends pings faster than it reads the answers gets
-/// fewer.
-const MAX_PONGS: usize = 1024;
+/// Pings and pongs that a writer may be behind. Whoever sends pings faster than it reads the
+/// answers gets fewer.
+const MAX_CONTROLS: usize = 1024;
 /// What a writer takes at once, by [`Frame::cost`], before it reports that as sent.
 const BATCH_COST: usize = 256 * 1024;
 /// An empty queue keeps room for as many frames.
@@ -95,7 +95,8 @@ pub enum Flow {
 #[derive(Debug, Default)]
 pub struct Line {
     queue: VecDeque<Frame>,
-    pongs: Vec<Bytes>,
+    /// Pings and pongs.
+    controls: VecDeque<Frame>,
     paused: bool,
     is_admitted: bool,
     end: Option<End>,
@@ -119,7 +120,13 @@ impl Line {
         if self.end.is_some() {
             return;
         }
-        self.queue.extend(frames);
+        for frame in frames {
+            if frame.is_control() {
+                self.control(frame);
+            } else {
+                self.queue.push_back(frame);
+            }
+        }
         self.woken.extend(self.writer.take());
         if self.queue.len() > MAX_FRAMES {
             let reason = "the connection does not take what it is sent";
@@ -151,21 +158,20 @@ impl Line {
 
 /// What the tasks of the connection do.
 impl Line {
-    /// The next frames to send, put into `frames`: how many are the node's, and their cost. `None`
-    /// after the last.
+    /// The next frames to send, put into `frames`: how many there are, and their cost; none if only
+    /// control frames are to be sent. `None` after the last.
     pub fn poll_outgoing(
         &mut self,
         cx: &mut Context<'_>,
         frames: &mut impl Extend<Frame>,
     ) -> Poll<Option<(usize, usize)>> {
-        if self.pongs.is_empty() && self.queue.is_empty() {
+        if self.controls.is_empty() && self.queue.is_empty() {
             if self.end.is_some() {
                 return Poll::Ready(None);
             }
             keep(&mut self.writer, cx.waker(), &mut self.woken);
             return Poll::Pending;
         }
-        frames.extend(take(&mut self.pongs).into_iter().map(Frame::Pong));
         let (mut count, mut cost) = (0, 0);
         while cost < BATCH_COST
             && let Some(frame) = self.queue.pop_front()
@@ -182,10 +188,19 @@ impl Line {
 
     /// Answers a ping.
     pub fn pong(&mut self, payload: Bytes) {
-        if self.pongs.len() < MAX_PONGS {
-            self.pongs.push(payload);
+        self.control(Frame::Pong(payload));
+    }
+
+    fn control(&mut self, frame: Frame) {
+        if self.controls.len() < MAX_CONTROLS {
+            self.controls.push_back(frame);
             self.woken.extend(self.writer.take());
         }
+    }
+
+    /// The next ping or pong to send.
+    pub fn next_control(&mut self) -> Option<Frame> {
+        self.controls.pop_front()
     }
 
     /// Whether it is read from.
@@ -264,6 +279,7 @@ mod tests {
     fn written(line: &mut Line) -> (Vec<Frame>, bool) {
         let mut frames = Vec::new();
         loop {
+            frames.extend(core::iter::from_fn(|| line.next_control()));
             match line.poll_outgoing(&mut cx(), &mut frames) {
                 Poll::Ready(Some(_)) => {}
                 Poll::Ready(None) => return (frames, true),
@@ -285,16 +301,19 @@ mod tests {
     }
 
     #[test]
-    fn a_pong_goes_past_what_is_queued_and_counts_for_nothing() {
+    fn pings_and_pongs_go_past_what_is_queued_and_count_for_nothing() {
         let mut line = Line::default();
-        line.push(vec![frame("a")]);
-        line.pong(Bytes::from_static(b"p"));
+        let ping = Frame::Ping(Bytes::from_static(b"i"));
+        line.push(vec![frame("a"), ping.clone()]);
+        line.pong(Bytes::from_static(b"o"));
         let mut frames = Vec::new();
         let sent = line.poll_outgoing(&mut cx(), &mut frames);
         assert_eq!(sent, Poll::Ready(Some((1, frame("a").cost()))));
-        assert_eq!(frames, [Frame::Pong(Bytes::from_static(b"p")), frame("a")]);
-        (0..2 * MAX_PONGS).for_each(|_| line.pong(Bytes::new()));
-        assert_eq!(written(&mut line).0.len(), MAX_PONGS);
+        assert_eq!(frames, [frame("a")]);
+        let pong = Frame::Pong(Bytes::from_static(b"o"));
+        assert_eq!(written(&mut line), (vec![ping, pong], false));
+        (0..2 * MAX_CONTROLS).for_each(|_| line.pong(Bytes::new()));
+        assert_eq!(written(&mut line).0.len(), MAX_CONTROLS);
     }
 
     #[test]

@@ -67,7 +67,7 @@ pub struct Link {
     pub frames_taken: u64,
     /// Whether the shell was told not to read.
     pub paused: bool,
-    /// When the last bytes came.
+    /// When bytes came last, or the socket took some after it had no room.
     pub heard: Instant,
     /// When the next ping is due.
     pub ping_at: Instant,

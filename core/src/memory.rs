@@ -6,13 +6,12 @@
 use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::iter::Peekable;
 use core::task::{Context, Poll, Waker};
 
 use crate::io::{End, Frame, Protocol};
 use crate::runtime::Runtime;
 use crate::shared::{Shared, Wakes, keep};
-use crate::socket::{Reader, Socket, Writer};
+use crate::socket::{Frames, Motion, Reader, Socket, Writer};
 
 /// What may be under way in one direction, by [`Frame::cost`]; a last frame comes on top.
 const UNDER_WAY: usize = 64 * 1024;
@@ -67,26 +66,26 @@ impl Wakes for Pipe {
 }
 
 impl Pipe {
+    /// Takes the frame as soon as there is room.
     fn poll_send(
         &mut self,
-        frames: &mut Peekable<impl Iterator<Item = Frame>>,
+        frame: &mut Option<Frame>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<(), End>> {
-        while !self.is_deaf {
-            if frames.peek().is_none() {
-                return Poll::Ready(Ok(()));
-            }
-            if self.cost >= UNDER_WAY {
-                keep(&mut self.writer, cx.waker(), &mut self.woken);
-                return Poll::Pending;
-            }
-            if let Some(frame) = frames.next() {
-                self.cost += frame.cost();
-                self.frames.push_back(frame);
-            }
-            self.woken.extend(self.reader.take());
+        if self.is_deaf {
+            let gone = String::from("cannot send: the other side is gone");
+            return Poll::Ready(Err(End::silent(gone)));
         }
-        Poll::Ready(Err(End::silent(String::from("cannot send: the other side is gone"))))
+        if self.cost >= UNDER_WAY {
+            keep(&mut self.writer, cx.waker(), &mut self.woken);
+            return Poll::Pending;
+        }
+        if let Some(frame) = frame.take() {
+            self.cost += frame.cost();
+            self.frames.push_back(frame);
+        }
+        self.woken.extend(self.reader.take());
+        Poll::Ready(Ok(()))
     }
 
     fn end(&mut self, end: End) {
@@ -126,6 +125,11 @@ impl Reader for MemoryReader {
         })
     }
 
+    fn motion(&self) -> Motion {
+        // Frames come as a whole.
+        Motion::default()
+    }
+
     async fn discard(&mut self) -> bool {
         self.pipe.wait(Pipe::poll_next).await.is_ok()
     }
@@ -147,9 +151,16 @@ pub struct MemoryWriter {
 }
 
 impl Writer for MemoryWriter {
-    async fn send(&mut self, frames: impl Iterator<Item = Frame> + Send) -> Result<(), End> {
-        let mut frames = frames.peekable();
-        self.pipe.wait(|pipe, cx| pipe.poll_send(&mut frames, cx)).await
+    async fn send(&mut self, mut frames: impl Frames) -> Result<(), End> {
+        while let Some(frame) = frames.next() {
+            let mut frame = Some(frame);
+            self.pipe.wait(|pipe, cx| pipe.poll_send(&mut frame, cx)).await?;
+        }
+        Ok(())
+    }
+
+    fn motion(&self) -> Motion {
+        Motion::default()
     }
 
     async fn farewell(&mut self, end: &End) -> Result<(), End> {

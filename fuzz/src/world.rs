@@ -421,6 +421,9 @@ impl World {
         let Some(socket) = self.sockets.get_mut(&link) else {
             panic!("a frame for a link that is gone")
         };
+        if frame.is_control() {
+            return;
+        }
         let cost = frame.cost();
         let credit = if socket.peer.is_some() { PEER_CREDIT } else { APPLICATION_CREDIT };
         let data = match &frame {

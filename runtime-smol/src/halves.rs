@@ -15,7 +15,7 @@ use async_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSoc
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use slipstream_core::io::{End, Frame, Protocol};
-use slipstream_core::socket;
+use slipstream_core::socket::{self, Frames, Motion};
 use smol::io::{AsyncReadExt, AsyncWriteExt, Empty, Sink, empty, sink};
 use smol::net::TcpStream;
 
@@ -23,6 +23,10 @@ use crate::join::Join;
 
 /// Bytes that are gathered before the socket is given them.
 const WRITE_BUFFER: usize = 64 * 1024;
+/// A binary frame above this is sent in pieces of it (RFC 6455 section 5.4), so that pings and
+/// pongs need not wait for the whole. Text is not: clients that anybody may write take it for
+/// granted that a frame is one object.
+const PIECE: usize = 64 * 1024;
 /// One read from the socket, and memory that every connection has. Measured with frames from 256
 /// bytes to 240 KiB, 64 KiB is no faster than 16 KiB; applications with JSON, of which there may
 /// be many, do with less.
@@ -33,6 +37,7 @@ const READ_BUFFER_JSON: usize = 8 * 1024;
 #[derive(Debug)]
 pub struct Writer {
     socket: WebSocketStream<Join<Empty, TcpStream>>,
+    motion: Motion,
     role: Role,
     largest: usize,
 }
@@ -40,23 +45,53 @@ pub struct Writer {
 impl Writer {
     pub(crate) async fn new(write: TcpStream, role: Role, largest: usize) -> Self {
         // Room for what is gathered and for a frame on top, twice, as masks and headers take some.
-        let room = WRITE_BUFFER + largest.saturating_mul(2).saturating_add(1024);
+        let room = WRITE_BUFFER + largest.max(PIECE).saturating_mul(2).saturating_add(1024);
         let config = WebSocketConfig::default()
             .read_buffer_size(0)
             .write_buffer_size(WRITE_BUFFER)
             .max_write_buffer_size(room);
-        let half = Join { read: empty(), write };
+        let motion = Motion::default();
+        let half = Join::new(empty(), write, motion.clone());
         let socket = WebSocketStream::from_raw_socket(half, role, Some(config)).await;
-        Self { socket, role, largest }
+        Self { socket, motion, role, largest }
+    }
+}
+
+impl Writer {
+    async fn feed(&mut self, message: Message) -> Result<(), End> {
+        self.socket.feed(message).await.map_err(lost)
+    }
+
+    async fn feed_pieces(&mut self, mut rest: Bytes, frames: &mut impl Frames) -> Result<(), End> {
+        let mut code = Data::Binary;
+        while !rest.is_empty() {
+            let piece = rest.split_to(rest.len().min(PIECE));
+            let piece = RawFrame::message(piece, OpCode::Data(code), rest.is_empty());
+            self.feed(Message::Frame(piece)).await?;
+            code = Data::Continue;
+            while let Some(control) = frames.next_control() {
+                self.feed(message(control)).await?;
+            }
+        }
+        Ok(())
     }
 }
 
 impl socket::Writer for Writer {
-    async fn send(&mut self, frames: impl Iterator<Item = Frame> + Send) -> Result<(), End> {
-        for frame in frames {
-            self.socket.feed(message(frame)).await.map_err(lost)?;
+    async fn send(&mut self, mut frames: impl Frames) -> Result<(), End> {
+        while let Some(frame) = frames.next() {
+            match frame {
+                Frame::Binary(bytes) if bytes.len() > PIECE => {
+                    self.feed_pieces(bytes, &mut frames).await?;
+                }
+                frame => self.feed(message(frame)).await?,
+            }
         }
         self.socket.flush().await.map_err(lost)
+    }
+
+    fn motion(&self) -> Motion {
+        self.motion.clone()
     }
 
     async fn farewell(&mut self, end: &End) -> Result<(), End> {
@@ -92,6 +127,7 @@ fn message(frame: Frame) -> Message {
 #[derive(Debug)]
 pub struct Reader {
     socket: WebSocketStream<Join<TcpStream, Sink>>,
+    motion: Motion,
 }
 
 impl Reader {
@@ -112,9 +148,10 @@ impl Reader {
             })
             .write_buffer_size(0)
             .max_write_buffer_size(1024);
-        let half = Join { read, write: sink() };
+        let motion = Motion::default();
+        let half = Join::new(read, sink(), motion.clone());
         let socket = WebSocketStream::from_partially_read(half, rest, role, Some(config)).await;
-        Self { socket }
+        Self { socket, motion }
     }
 }
 
@@ -125,6 +162,10 @@ impl socket::Reader for Reader {
             Some(Err(error)) => Err(unreadable(&error)),
             None => Err(End::lost("the connection was closed")),
         })
+    }
+
+    fn motion(&self) -> Motion {
+        self.motion.clone()
     }
 
     async fn discard(&mut self) -> bool {

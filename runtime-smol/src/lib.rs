@@ -64,11 +64,10 @@
 //! | `node` | starting a node, and the handle to it |
 //! | `turn` | the one task that owns the core: inputs in, outputs out |
 //! | `listen`, `dial` | how connections begin |
-//! | `socket`, `halves` | an open connection, and what reads from it and writes to it |
+//! | `socket`, `halves`, `join` | an open connection, and what reads from it and writes to it |
 //! | `client` | applications of this program, at a node here or behind a URL |
 //! | `runtime` | what the core's tasks need: a lock, clocks, timers, tasks |
 //! | `report`, `stream` | logs and histograms; streams |
-//! | `join` | two halves as one stream |
 #![forbid(unsafe_code)]
 
 pub mod client;

@@ -7,6 +7,10 @@ use smol::net::TcpStream;
 
 use crate::halves::{Reader, Writer};
 
+/// What the system takes before it can send it: pings wait behind it, and nobody sees it move.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const UNSENT: u32 = 128 * 1024;
+
 /// See the module.
 #[derive(Debug)]
 pub struct Socket {
@@ -23,6 +27,8 @@ impl Socket {
     pub(crate) fn new(stream: TcpStream, rest: Vec<u8>, role: Role, largest: usize) -> Self {
         // Without this, small frames wait for the acknowledgement of the one before.
         let _ = stream.set_nodelay(true);
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        let _ = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
         Self { stream, rest, role, largest }
     }
 }

@@ -61,7 +61,7 @@
 //! | `node` | starting a node, and the handle to it |
 //! | `turn` | the one task that owns the core: inputs in, outputs out |
 //! | `listen`, `dial` | how connections begin |
-//! | `socket`, `halves` | an open connection, and what reads from it and writes to it |
+//! | `socket`, `halves`, `join` | an open connection, and what reads from it and writes to it |
 //! | `client` | applications of this program, at a node here or behind a URL |
 //! | `runtime` | what the core's tasks need: a lock, clocks, timers, tasks |
 //! | `report`, `stream` | logs and histograms; streams |
@@ -72,6 +72,7 @@ pub mod client;
 pub mod daemon;
 mod dial;
 mod halves;
+mod join;
 mod listen;
 mod node;
 mod report;

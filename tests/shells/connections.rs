@@ -66,8 +66,14 @@ impl Door {
         format!("ws://{}/", self.address)
     }
 
+    /// What comes next, but that bytes move.
     async fn next(&mut self) -> Incoming {
-        soon(self.inputs.next()).await
+        loop {
+            let next = soon(self.inputs.next()).await;
+            if !is_moved(&next) {
+                return next;
+            }
+        }
     }
 
     /// Takes the connection that was just made as link 1.
@@ -117,6 +123,10 @@ impl Door {
     async fn raw(&self, headers: &str) -> (TcpStream, String) {
         upgraded(self.address, headers).await
     }
+}
+
+fn is_moved(incoming: &Incoming) -> bool {
+    matches!(incoming, Incoming::Input(Input::Moved { link: LINK }))
 }
 
 /// A raw connection behind its upgrade.
@@ -301,6 +311,72 @@ fn a_turn_is_reported_once_and_the_close_comes_after_it() {
         }
         assert_eq!((all, sum), (3, 11 + 3 * 64));
         assert!(door.down().await.starts_with("closed here: 1001 xxx"));
+    });
+}
+
+#[test]
+fn bytes_that_move_are_told_before_their_frame_is_whole() {
+    run(async {
+        let mut door = Door::open(limits()).await;
+        let (mut stream, _) = door.raw("").await;
+        let mut link = door.link().await;
+        let frame = masked(0x81, &[b'x'; 1000]);
+        stream.write_all(&frame[..500]).await.unwrap();
+        assert!(is_moved(&soon(door.inputs.next()).await), "half a frame has come");
+        stream.write_all(&frame[500..]).await.unwrap();
+        assert_eq!(door.frames().await.len(), 1);
+        // More than any socket takes at once.
+        for _ in 0..256 {
+            link.transmit(Frame::Text(vec![b'x'; 64 << 10].into()));
+        }
+        link.flush();
+        let (mut some, mut has_moved) = (vec![0; 64 << 10], false);
+        while !has_moved {
+            soon(stream.read(&mut some)).await.unwrap();
+            while let Some(incoming) = door.inputs.try_next() {
+                has_moved |= is_moved(&incoming);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_ping_goes_out_between_the_pieces_of_a_large_frame() {
+    run(async {
+        let mut door = Door::open(Limits { max_message_bytes: 8 << 20, ..limits() }).await;
+        let protocol = "Sec-WebSocket-Protocol: slipstream.postcard.v1\r\n";
+        let (mut stream, _) = door.raw(protocol).await;
+        let mut link = door.link().await;
+        let sent: Vec<u8> = (0..8 << 20).map(|place: u32| (place % 251) as u8).collect();
+        link.transmit(Frame::Binary(sent.clone().into()));
+        link.flush();
+        let (mut first, mut opcodes, mut received) = (byte(&mut stream).await, vec![], vec![]);
+        // The frame is under way.
+        link.transmit(Frame::Ping(Bytes::from_static(b"now")));
+        link.flush();
+        loop {
+            let mut length = [0; 8];
+            let size = match byte(&mut stream).await {
+                126 => 2,
+                127 => 8,
+                short => {
+                    length[7] = short;
+                    0
+                }
+            };
+            soon(stream.read_exact(&mut length[8 - size..])).await.unwrap();
+            let mut payload = vec![0; u64::from_be_bytes(length) as usize];
+            soon(stream.read_exact(&mut payload)).await.unwrap();
+            opcodes.push(first);
+            if first & 0x08 == 0 {
+                received.append(&mut payload);
+            }
+            if first == 0x80 {
+                break;
+            }
+            first = byte(&mut stream).await;
+        }
+        assert!(received == sent && opcodes[0] == 0x02 && opcodes.contains(&0x89), "{opcodes:?}");
     });
 }
 

@@ -365,6 +365,38 @@ fn a_link_that_is_dead_without_knowing_it_gives_way() {
 }
 
 #[test]
+fn a_link_whose_bytes_move_is_alive_and_a_silent_one_is_not() {
+    let mut world = World::new("a");
+    world.answers_pings = false;
+    let (slow, silent) = (peer(&mut world, "y"), peer(&mut world, "z"));
+    let app = world.connect("client=c");
+    world.take_frames();
+    for _ in 0..100 {
+        world.pass(Duration::from_secs(10));
+        for link in [slow, app] {
+            world.give(Input::Moved { link });
+        }
+    }
+    let closed: Vec<_> = world.closed.keys().collect();
+    assert_eq!(closed, [&silent]);
+    world.pass(Duration::from_secs(31));
+    assert_eq!(world.closed.len(), 3, "when nothing moves any more");
+}
+
+#[test]
+fn a_link_that_carries_a_large_frame_does_not_give_way() {
+    let mut world = World::new("a");
+    let busy = peer(&mut world, "z");
+    world.answers_pings = false;
+    let fresh = world.link(Protocol::Postcard, None, "");
+    let frame = hello(&world, "z", 77, 1);
+    world.give(Input::Received { link: fresh, frame });
+    world.give(Input::Moved { link: busy });
+    world.pass(Duration::from_secs(2));
+    assert!(world.closed.contains_key(&fresh) && !world.closed.contains_key(&busy));
+}
+
+#[test]
 fn a_restarted_peer_replaces_its_old_link_at_once() {
     let mut world = World::new("a");
     let old = peer(&mut world, "z");

@@ -13,8 +13,6 @@ const MAX_FILE_LINES: usize = 500;
 const MAX_COLUMNS: usize = 100;
 /// Lines of a shell: all of its library, comments included, without its tests.
 const MAX_SHELL_LINES: usize = 1200;
-/// What smol lacks and tokio has is a file in its shell only.
-const STAND_INS: [&str; 1] = ["join.rs"];
 
 /// What product code does without, outside its tests.
 const BANNED: [&str; 4] = [".unwrap()", "todo!", "unimplemented!", "dbg!"];
@@ -193,8 +191,7 @@ fn a_shell_stays_thin() {
 fn both_shells_have_the_same_files() {
     let names = |folder: &str| -> Vec<String> {
         let name = |file: Source| file.path.trim_start_matches(folder).to_owned();
-        let names = shell(folder).into_iter().map(name);
-        names.filter(|name| !STAND_INS.contains(&name.as_str())).collect()
+        shell(folder).into_iter().map(name).collect()
     };
     assert_eq!(names("runtime-tokio/src/"), names("runtime-smol/src/"));
 }

@@ -133,6 +133,14 @@ impl Application {
         if self.is_done() {
             return Ok(Turn::Done);
         }
+        self.beat(now)
+    }
+
+    /// What to do while the connection has not sent what it was given.
+    ///
+    /// # Errors
+    /// [`Ended::Lost`] if the node has been silent for too long.
+    pub fn beat(&mut self, now: Instant) -> Result<Turn, Ended> {
         Ok(match self.session.beat(now) {
             Beat::Ping => Turn::Send(vec![Frame::Ping(Bytes::new())]),
             Beat::Wait(until) => Turn::Wait { reads: !self.session.is_full(), until },
@@ -140,17 +148,9 @@ impl Application {
         })
     }
 
-    /// Until when a node may be silent that is being sent something. A ping would have to wait as
-    /// well, so there is none.
-    ///
-    /// # Errors
-    /// [`Ended::Lost`] if the node has been silent for too long.
-    pub fn patience(&mut self, now: Instant) -> Result<Instant, Ended> {
-        match self.session.beat(now) {
-            Beat::Wait(until) => Ok(until),
-            Beat::Ping => Ok(now + self.session.settings.heartbeat.interval),
-            Beat::Dead(silent) => Err(dead(silent)),
-        }
+    /// Bytes have moved on the connection: it is alive.
+    pub fn moved(&mut self, now: Instant) {
+        self.session.moved(now);
     }
 
     /// Takes a frame of the node.

@@ -151,6 +151,9 @@ impl Service {
                     *unsent = unsent.saturating_sub(frames);
                 }
             }
+            Incoming::Input(Input::Moved { link }) if link == self.link => {
+                self.application.with(|it| it.moved(now));
+            }
             Incoming::Input(Input::LinkDown { link, reason, .. }) if link == self.link => {
                 match self.state {
                     State::Closing(..) => self.state = State::Over,
@@ -257,23 +260,22 @@ fn carry(
     unsent: &mut usize,
     now: Instant,
 ) -> Result<Option<Instant>, Ended> {
-    if *unsent > 0 {
-        return application.with(|it| it.patience(now)).map(Some);
-    }
-    match application.with(|it| it.turn(now))? {
-        Turn::Send(frames) => {
-            *unsent = frames.len();
-            for frame in frames {
-                link.transmit(frame);
+    loop {
+        let is_sending = *unsent > 0;
+        match application.with(|it| if is_sending { it.beat(now) } else { it.turn(now) })? {
+            Turn::Send(frames) => {
+                *unsent += frames.iter().filter(|frame| !frame.is_control()).count();
+                for frame in frames {
+                    link.transmit(frame);
+                }
+                link.flush();
             }
-            link.flush();
-            application.with(|it| it.patience(now)).map(Some)
+            Turn::Wait { reads, until } => {
+                link.pause(!reads);
+                return Ok(Some(until));
+            }
+            Turn::Done => return Ok(None),
         }
-        Turn::Wait { reads, until } => {
-            link.pause(!reads);
-            Ok(Some(until))
-        }
-        Turn::Done => Ok(None),
     }
 }
 

@@ -199,6 +199,11 @@ impl<P, R> Session<P, R> {
         Ok(())
     }
 
+    /// Bytes have moved on the connection: it is alive.
+    pub fn moved(&mut self, now: Instant) {
+        self.pulse.heard(now);
+    }
+
     /// What the silence of the connection calls for.
     pub fn beat(&mut self, now: Instant) -> Beat {
         self.pulse.beat(now, self.is_full())

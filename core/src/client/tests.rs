@@ -516,6 +516,18 @@ fn a_silent_node_is_asked_and_then_given_up() {
 }
 
 #[test]
+fn a_node_whose_bytes_move_is_not_given_up() {
+    let at = |seconds: u64| Instant::from_micros(seconds * 1_000_000);
+    let mut app = session(true);
+    app.connected(&welcome(), NOW, &mut Vec::new());
+    for seconds in (20..300).step_by(20) {
+        assert_eq!(app.beat(at(seconds)), Beat::Ping);
+        app.moved(at(seconds));
+    }
+    assert!(matches!(app.beat(at(311)), Beat::Dead(_)), "and then they do not");
+}
+
+#[test]
 fn what_says_do_not_come_again_is_obeyed_and_attempts_are_counted() {
     let closed = |code| Ended::from(End::here(code, String::new()));
     for (code, again) in [(1001, true), (4400, false), (4408, true), (4409, false), (4429, true)] {

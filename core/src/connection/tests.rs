@@ -170,6 +170,10 @@ impl Reader for Flood {
         panic!("it has ended")
     }
 
+    fn motion(&self) -> Motion {
+        Motion::default()
+    }
+
     async fn discard(&mut self) -> bool {
         assert!(self.0 < LINGER.as_millis(), "it is read for ever");
         self.0 += 1;

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crate::close::MAX_REASON;
 use crate::dial::DialState;
 use crate::event::Event;
-use crate::ids::{Incarnation, LinkId, NodeId, Position};
+use crate::ids::{Incarnation, LinkId, NodeId, Position, SessionId};
 use crate::io::{Close, CloseCode, Frame, LinkUp, Output, Protocol};
 use crate::link::{Link, PeerLink, State};
 use crate::message::{MAX_TAGS, MAX_WALL};
@@ -336,11 +336,7 @@ impl Node {
 
     /// The session of a peer that has said Hello. A new one, and one whose peer has lost its
     /// database, begins at the first row: doubt means rewind.
-    fn peer_session(
-        &mut self,
-        node: &NodeId,
-        hello: &Hello,
-    ) -> Result<crate::ids::SessionId, Close> {
+    fn peer_session(&mut self, node: &NodeId, hello: &Hello) -> Result<SessionId, Close> {
         let peer = Peer {
             node: node.clone(),
             store: hello.store,
@@ -371,7 +367,7 @@ impl Node {
         Ok(self.new_session(Role::Peer(peer), Position::new(1)))
     }
 
-    pub(super) fn new_session(&mut self, role: Role, next: Position) -> crate::ids::SessionId {
+    pub(super) fn new_session(&mut self, role: Role, next: Position) -> SessionId {
         let unnamed = matches!(&role, Role::Application(app) if app.client.is_none());
         let last = if unnamed { &mut self.last_unnamed } else { &mut self.last_session };
         *last = last.next();
@@ -457,7 +453,7 @@ impl Node {
         }
     }
 
-    fn forget_unnamed(&mut self, id: crate::ids::SessionId) {
+    fn forget_unnamed(&mut self, id: SessionId) {
         if let Some(session) = self.sessions.remove(&id) {
             self.by_name.remove(&session.name);
         }

@@ -84,10 +84,11 @@ impl Node {
 
     fn tell(&mut self, link: &mut Link, nodes: &[NodeId]) {
         let Some(peer) = link.peer() else { return };
-        let limit = peer.max_frame_bytes.min(FRAME_TARGET);
+        let largest = peer.max_frame_bytes;
+        let limit = largest.min(FRAME_TARGET);
         let mut writer = FrameWriter::new(BatchKind::Topology);
         let records = nodes.iter().filter_map(|node| self.topology.record(node));
-        for record in records.filter_map(|record| record.within(peer.max_frame_bytes)) {
+        for record in records.filter_map(|record| record.within(largest)) {
             let length = record.frame_bytes();
             if !writer.is_empty() && writer.len() + length > limit {
                 let full = core::mem::replace(&mut writer, FrameWriter::new(BatchKind::Topology));

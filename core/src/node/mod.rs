@@ -373,6 +373,7 @@ impl Node {
             Input::DialFailed { dial, reason } => self.dial_failed(dial, &reason),
             Input::Received { link, frame } => self.received(link, frame),
             Input::Sent { link, frames, cost } => self.sent(link, frames, cost),
+            Input::Moved { link } => self.moved(link),
             Input::Committed(committed) => self.committed(committed),
             Input::CommitFailed(failed) => self.commit_failed(failed),
             Input::StoreFailed(failure) => self.halt(failure),

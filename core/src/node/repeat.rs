@@ -8,12 +8,12 @@ use bytes::Bytes;
 
 use crate::event::Event;
 use crate::ids::{LinkId, SessionId};
-use crate::io::{Close, CloseCode, Frame};
+use crate::io::{Close, CloseCode, Frame, Output};
 use crate::link::{Link, State};
 use crate::session::Dirty;
 use crate::timers::Timer;
 
-use super::{Node, UPKEEP_INTERVAL, transmit};
+use super::{Node, UPKEEP_INTERVAL};
 
 /// How soon the store is asked again to make room.
 const MAKE_ROOM_INTERVAL: Duration = Duration::from_millis(50);
@@ -85,8 +85,20 @@ impl Node {
 
     pub(super) fn ping(&mut self, link: &mut Link) {
         let payload = self.now.instant.as_micros().to_be_bytes();
-        transmit(&mut self.out, link, Frame::Ping(Bytes::copy_from_slice(&payload)));
+        let frame = Frame::Ping(Bytes::copy_from_slice(&payload));
+        self.out.push_back(Output::Transmit { link: link.id, frame });
         link.ping_at = self.now.instant + self.config.heartbeat.interval;
+    }
+
+    /// Bytes have moved on a link, if not a whole frame: it is alive, however slow.
+    pub(super) fn moved(&mut self, id: LinkId) {
+        match self.links.get_mut(&id) {
+            Some(link) => link.heard = self.now.instant,
+            None => self.tally.stale += 1,
+        }
+        if let Some(candidate) = self.candidates.remove(&id) {
+            self.refuse_candidate(candidate);
+        }
     }
 
     /// The socket has taken frames of a link.

@@ -276,7 +276,9 @@ impl Lab {
             Output::Fetch { fetch, query } => self.ask(number, Job::Fetch(fetch, query)),
             Output::Transmit { link, frame } => {
                 let cost = frame.cost();
-                node.handle(Input::Sent { link, frames: 1, cost }, reading(self.now));
+                if !frame.is_control() {
+                    node.handle(Input::Sent { link, frames: 1, cost }, reading(self.now));
+                }
                 self.transmit(number, link, frame);
             }
             Output::Close { link, close } => {

@@ -17,6 +17,8 @@ use super::world::{Event, World};
 
 /// How long a dial into the void takes to fail.
 const DIAL_TIMEOUT: u64 = 5 * SECOND;
+/// How often both ends of a slow connection are told that bytes move.
+const MOVING: u64 = SECOND / 5;
 
 impl World {
     /// A node has transmitted a frame.
@@ -43,7 +45,8 @@ impl World {
             self.tell(&Fact::Transmitted { site: index, conn, to, item });
         }
         let last = frame.cost();
-        self.send(conn, side, Carried { frame, items, said: None, counted: true });
+        let counted = !frame.is_control();
+        self.send(conn, side, Carried { frame, items, said: None, counted });
         if let Some(found) = self.network.conns.get(&conn) {
             let waiting = found.pipes[side].waiting.iter().filter(|carried| carried.counted);
             let cost = waiting.map(|carried| carried.frame.cost()).sum();
@@ -132,7 +135,14 @@ impl World {
     /// Gives a frame to the pipe of this side.
     pub fn send(&mut self, conn: ConnId, side: usize, carried: Carried) {
         let Some(found) = self.network.conns.get_mut(&conn) else { return };
-        found.pipes[side].waiting.push_back(carried);
+        let waiting = &mut found.pipes[side].waiting;
+        if carried.frame.is_control() {
+            // It goes past what waits.
+            let place = waiting.iter().take_while(|it| it.frame.is_control()).count();
+            waiting.insert(place, carried);
+        } else {
+            waiting.push_back(carried);
+        }
         self.pump(conn, side);
     }
 
@@ -141,6 +151,7 @@ impl World {
         let room = self.plan.pipe_bytes;
         let (latency, now) = (self.plan.latency, self.now);
         let Some(found) = self.network.conns.get_mut(&conn) else { return };
+        let rate = self.plan.rate.filter(|_| found.sites().iter().all(Option::is_some));
         let (sender, pipe) = (found.ends[side], &mut found.pipes[side]);
         let (mut frames, mut cost) = (0, 0);
         while !pipe.waiting.is_empty() && (pipe.flying_bytes < room || pipe.flying.is_empty()) {
@@ -150,7 +161,11 @@ impl World {
                 cost += carried.frame.cost();
             }
             pipe.flying_bytes += carried.frame.cost();
-            let arrival = now + self.random.between(latency.0, latency.1);
+            if let Some(rate) = rate {
+                let takes = carried.frame.cost() as u64 * SECOND / rate;
+                pipe.left = pipe.left.max(now) + takes;
+            }
+            let arrival = pipe.left.max(now) + self.random.between(latency.0, latency.1);
             pipe.last_arrival = arrival.max(pipe.last_arrival);
             pipe.flying.push_back((pipe.last_arrival, carried));
         }
@@ -160,7 +175,49 @@ impl World {
         {
             self.give(site, Input::Sent { link, frames, cost });
         }
+        self.arrange_moving(conn, side);
         self.arrange_arrival(conn, side);
+    }
+
+    /// Looks again soon at a pipe whose next frame takes long.
+    fn arrange_moving(&mut self, conn: ConnId, side: usize) {
+        let now = self.now;
+        let Some(found) = self.network.conns.get_mut(&conn) else { return };
+        let pipe = &mut found.pipes[side];
+        let is_slow = pipe.flying.front().is_some_and(|(at, _)| *at > now + MOVING);
+        if is_slow && !pipe.moving {
+            pipe.moving = true;
+            self.at(MOVING, Event::Moving { conn, side });
+        }
+    }
+
+    /// Some of a frame has come: both ends are told, unless nothing gets through or nobody reads.
+    pub fn moving(&mut self, conn: ConnId, side: usize) {
+        let now = self.now;
+        let Some(found) = self.network.conns.get_mut(&conn) else { return };
+        found.pipes[side].moving = false;
+        let Some(found) = self.network.conns.get(&conn) else { return };
+        let held = found.held_until(side, |a, b| self.network.blocked_until(a, b));
+        let (ends, pipe) = (found.ends, &found.pipes[side]);
+        let is_full = !pipe.waiting.is_empty();
+        let is_read = held <= now && !pipe.paused && found.alive == [true; 2];
+        let is_awake = |end: End, world: &Self| match end {
+            End::Node { site, life, .. } => {
+                world.sites[site].life == life && world.sites[site].frozen_until <= now
+            }
+            End::App(_) | End::Liar => false,
+        };
+        if is_read && !pipe.flying.is_empty() && is_awake(ends[1 - side], self) {
+            let told = [Some(ends[1 - side]), is_full.then_some(ends[side])];
+            for end in told.into_iter().flatten() {
+                if let End::Node { site, link, .. } = end
+                    && is_awake(end, self)
+                {
+                    self.give(site, Input::Moved { link });
+                }
+            }
+        }
+        self.arrange_moving(conn, side);
     }
 
     /// Arranges the next arrival, if something is on its way and may arrive.

@@ -57,6 +57,10 @@ pub struct Pipe {
     pub flying_bytes: usize,
     /// When the last one arrives.
     pub last_arrival: Micros,
+    /// When the last one has left, where that takes time.
+    pub left: Micros,
+    /// Whether it is looked at again because a frame takes long.
+    pub moving: bool,
     /// Whether an arrival is arranged.
     pub arranged: bool,
     /// The receiver does not read.

@@ -18,6 +18,11 @@ pub type Micros = u64;
 /// What groups are drawn from besides the seed, for the same reason.
 const GROUP: u64 = 0x0067_726f_7570_0000;
 
+/// What slow links are drawn from besides the seed, for the same reason.
+const SLOW: u64 = 0x736c_6f77_0000_0000;
+/// Bytes a second of a slow link: a large value takes longer than its heartbeat waits.
+const SLOW_RATE: u64 = 25_000;
+
 /// One second.
 pub const SECOND: Micros = 1_000_000;
 
@@ -61,6 +66,8 @@ pub struct Plan {
     pub inputs_a_turn: u64,
     /// Bytes that a connection takes before its sender must wait.
     pub pipe_bytes: usize,
+    /// Bytes a second that a connection between nodes carries; none: as many as there are.
+    pub rate: Option<u64>,
     /// Keys that are written.
     pub keys: u64,
     /// Whether each key is always written for the same tags.
@@ -139,6 +146,7 @@ impl Plan {
             commit: random.pick(&[(100, 400), (100, 400), (300, 5_000), (1_000, 60_000)]),
             inputs_a_turn: random.pick(&[1, 4, 64]),
             pipe_bytes: random.pick(&[2 << 10, 64 << 10, 512 << 10]),
+            rate: None,
             keys: random.pick(&[1, 3, 10, 40]),
             fixed_tags: random.chance(700),
             publishers,
@@ -160,7 +168,19 @@ impl Plan {
         // So much that a second carries a quarter of a megabyte: no deadline can be kept on less.
         let in_a_round_trip = plan.latency.1 as usize / 2;
         plan.pipe_bytes = plan.pipe_bytes.max(in_a_round_trip);
+        if plan.padding.1 > 10_000 && Random::new(seed ^ SLOW).chance(500) {
+            plan.slow_down();
+        }
         plan
+    }
+
+    /// Links on which a large value takes long, with little in front of it.
+    fn slow_down(&mut self) {
+        self.rate = Some(SLOW_RATE);
+        self.latency = (200, 2_000);
+        self.pipe_bytes = 2 << 10;
+        self.publish_every *= 4;
+        self.settings.heartbeat = Duration::from_millis(500);
     }
 
     /// The configuration of a node.
@@ -321,7 +341,7 @@ impl fmt::Display for Plan {
             f,
             "  {} keys{}, publishers {}/1000 every {} ms, padding {:?}, events {}/1000, ttl {:?} \
              ms, odd frames {}/1000, deletes {}/1000, reads {}/1000, consumers {} a node, pipes of \
-             {} bytes",
+             {} bytes, {:?} bytes a second",
             self.keys,
             if self.fixed_tags { " of fixed tags" } else { "" },
             self.publishers,
@@ -334,6 +354,7 @@ impl fmt::Display for Plan {
             self.reads,
             self.consumers,
             self.pipe_bytes,
+            self.rate,
         )?;
         if self.group {
             writeln!(f, "  the first two are a cluster group")?;

@@ -33,6 +33,8 @@ pub enum Event {
     Told { site: usize, life: u64, input: Box<slipstream_core::io::Input> },
     /// Something arrives on a connection, sent by this side.
     Arrival { conn: ConnId, side: usize },
+    /// A frame that this side has sent is still on its way, and has come a little further.
+    Moving { conn: ConnId, side: usize },
     /// An end notices that its connection is gone.
     Gone { conn: ConnId, side: usize, code: Option<u16>, reason: &'static str },
     /// What came of a dial.
@@ -191,6 +193,7 @@ impl World {
             Event::JobDone { site, life } => self.job_done(site, life),
             Event::Told { site, life, input } => self.told(site, life, *input),
             Event::Arrival { conn, side } => self.arrival(conn, side),
+            Event::Moving { conn, side } => self.moving(conn, side),
             Event::Gone { conn, side, code, reason } => self.gone(conn, side, code, reason),
             Event::DialDone { site, life, dial, target } => {
                 self.dial_done(site, life, dial, target);

@@ -304,8 +304,11 @@ impl World {
                         Frame::Ping(payload) if self.answers_pings => Some(payload.clone()),
                         _ => None,
                     };
+                    let is_control = frame.is_control();
                     self.frames.entry(link).or_default().push_back(frame);
-                    if self.takes_frames {
+                    if is_control {
+                        // Nobody says when it is sent.
+                    } else if self.takes_frames {
                         self.node.handle(Input::Sent { link, frames: 1, cost }, self.now);
                     } else {
                         self.untaken.push((link, cost));

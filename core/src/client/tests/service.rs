@@ -78,7 +78,10 @@ impl World {
     /// What the connection has been given.
     fn sent(&mut self) -> Vec<Frame> {
         let mut frames = Vec::new();
-        let _ = self.line.with(|line| line.poll_outgoing(&mut cx(), &mut frames));
+        self.line.with(|line| {
+            frames.extend(core::iter::from_fn(|| line.next_control()));
+            let _ = line.poll_outgoing(&mut cx(), &mut frames);
+        });
         frames
     }
 
@@ -138,6 +141,27 @@ fn messages_gather_while_the_connection_sends() {
     assert_eq!(world.sent().len(), 1, "three in one frame");
     assert!(poll(&mut pending).is_none());
     drop(others);
+}
+
+#[test]
+fn a_node_is_asked_for_life_while_the_connection_sends() {
+    let mut world = World::new(true);
+    let _pending = world.publish();
+    world.service.turn(NOW);
+    world.connect(NOW);
+    assert_eq!(world.sent().len(), 1, "and that takes long");
+    for seconds in (10..200).step_by(10) {
+        assert!(matches!(world.service.turn(at(seconds)), Step::Wait(_)));
+        assert_eq!(world.sent(), [Frame::Ping(Bytes::new())]);
+        let moved = Input::Moved { link: world.link };
+        assert!(matches!(world.take(Incoming::Input(moved), at(seconds)), Step::Wait(_)));
+    }
+    world.report(1, at(191));
+    let _next = world.publish();
+    world.service.turn(at(191));
+    assert_eq!(world.sent().len(), 1, "pings are not counted");
+    world.service.turn(at(230));
+    assert!(world.ended().is_some(), "it was silent for too long");
 }
 
 #[test]
