@@ -84,6 +84,7 @@ pub mod exit;
 pub mod extent;
 pub mod feed;
 pub mod handle;
+pub mod happy_eyeballs;
 pub mod ids;
 pub mod incoming;
 pub mod interests;

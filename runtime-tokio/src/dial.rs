@@ -4,6 +4,7 @@
 //! when, is decided elsewhere.
 
 use std::io;
+use std::net::SocketAddr;
 
 use async_tungstenite::tungstenite::client::{ClientRequestBuilder, IntoClientRequest};
 use async_tungstenite::tungstenite::error::Error;
@@ -14,12 +15,14 @@ use async_tungstenite::tungstenite::http::Uri;
 use async_tungstenite::tungstenite::protocol::Role;
 use slipstream_core::client::ConnectError;
 use slipstream_core::config::Limits;
+use slipstream_core::happy_eyeballs::{connect_first, deadline};
 use slipstream_core::io::Protocol;
 use slipstream_core::socket::Opened;
 use slipstream_core::upgrade::{check, is_interim};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::runtime::Tokio;
 use crate::socket::Socket;
 
 /// Opens a connection that speaks `protocol`.
@@ -32,11 +35,16 @@ pub(crate) async fn open(
     token: Option<&str>,
     limits: &Limits,
 ) -> Result<Opened<Socket>, ConnectError> {
+    let until = deadline::<Tokio>(limits);
     let (uri, host, port) = parse(url)?;
     let query = uri.query().unwrap_or_default().to_owned();
     let request = request(uri, protocol, token).map_err(|_| bad(url))?;
     let address = (host.trim_start_matches('[').trim_end_matches(']'), port);
-    let mut stream = TcpStream::connect(address).await.map_err(unreachable)?;
+    let addresses = tokio::net::lookup_host(address).await.map_err(unreachable)?;
+    let mut stream =
+        connect_first::<Tokio, _, _, _>(addresses, until, TcpStream::connect::<SocketAddr>)
+            .await
+            .map_err(ConnectError::Unreachable)?;
     let (request, key) = generate_request(request).map_err(not_a_node)?;
     stream.write_all(&request).await.map_err(unreachable)?;
     let mut rest = Vec::new();

@@ -1,13 +1,17 @@
 //! A small blocking client of the admin endpoint, for the commands.
 
+mod transport;
+
 use std::borrow::Cow;
 use std::time::Duration;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use ureq::http::{Response, StatusCode};
+use ureq::unversioned::resolver::DefaultResolver;
 use ureq::{Agent, Body};
 
+use self::transport::Racing;
 use super::Failed;
 
 /// For a whole request; the endpoint itself gives up earlier.
@@ -57,7 +61,8 @@ impl AdminClient {
             .proxy(None)
             .build();
         let base = format!("http://{}", host.trim_end_matches('/'));
-        Ok(Self { base, flag, agent: config.into() })
+        let agent = Agent::with_parts(config, Racing, DefaultResolver::default());
+        Ok(Self { base, flag, agent })
     }
 
     /// The body of the answer to `GET`.
