@@ -165,7 +165,7 @@ pub struct AppLink {
     pub synced_at: Option<Position>,
     /// Limit of publishing.
     pub publish_rate: RateLimit,
-    /// Automatic acknowledgement: rows by the number of the frame that carries them.
+    /// Rows that the socket has not taken, by the number of the frame that carries them.
     pub unsent: VecDeque<(u64, Position)>,
     /// Whether the greeting has left: nothing leaves before it.
     pub greeted: bool,

@@ -394,13 +394,6 @@ impl Session {
             }
         }
     }
-
-    /// Makes a flight due at this time.
-    pub fn schedule(&mut self, flight: &mut Flight, at: Instant) {
-        flight.due = Some(at);
-        self.wake_at(at);
-    }
-
     /// Makes the flight of this row due at this time.
     pub fn schedule_at(&mut self, position: Position, at: Instant) {
         if let Some(flight) = self.flights.get_mut(&position) {

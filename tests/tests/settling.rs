@@ -620,3 +620,20 @@ fn of_more_letters_than_are_known_it_is_said_so() {
     }
     assert!(got.iter().all(|delivery| delivery["redelivery"].is_null()));
 }
+
+#[test]
+fn the_time_for_an_ack_begins_when_the_socket_has_it() {
+    let mut world = world(|config| config.retry.max_attempts = 2);
+    let app = connect(&mut world, "client=slow");
+    world.takes_frames = false;
+    publish(&mut world, "CMD", &["m-1"]);
+    world.pass(Duration::from_secs(600));
+    let session = world.status().sessions.swap_remove(0);
+    assert_eq!((session.in_flight, session.retransmits_total), (1, 0), "{session:?}");
+    assert_eq!(handed(&mut world, app).len(), 1);
+    world.take_frames();
+    world.pass(Duration::from_millis(4_900));
+    assert!(handed(&mut world, app).is_empty());
+    world.pass(Duration::from_millis(200));
+    assert_eq!(handed(&mut world, app)[0]["redelivery"], 1);
+}

@@ -17,9 +17,8 @@ use crate::io::{Frame, Output, Protocol};
 use crate::json;
 use crate::link::{Link, PEER_WINDOW, State};
 use crate::log::Log;
-use crate::rate::Random;
 use crate::seen::Seen;
-use crate::session::{Flight, Had, Offer, Role, Session, Word, retry_wait};
+use crate::session::{Flight, Had, Offer, Role, Session, Word};
 use crate::store::{DeadReason, Query, Row, StoredRow};
 use crate::tally::Tally;
 use crate::time::{Now, WallMs};
@@ -50,7 +49,6 @@ pub(super) struct Carrier<'a> {
     pub(super) out: &'a mut VecDeque<Output>,
     pub(super) tally: &'a mut Tally,
     pub(super) buffer: &'a mut BytesMut,
-    pub(super) random: &'a mut Random,
     pub(super) seen: &'a mut Seen,
     pub(super) topology: &'a mut Topology,
     pub(super) now: Now,
@@ -389,13 +387,10 @@ impl Carrier<'_> {
                     if is_first {
                         flight.frame = frame;
                     }
-                    let wait = retry_wait(&self.config.retry, flight.handed, self.random);
                     flight.id.get_or_insert_with(|| row.message.id().into());
-                    session.schedule(&mut flight, self.now.instant + wait);
-                } else {
-                    if let Some(application) = link.application_mut() {
-                        application.unsent.push_back((frame, row.position));
-                    }
+                }
+                if let Some(application) = link.application_mut() {
+                    application.unsent.push_back((frame, row.position));
                 }
             }
         }

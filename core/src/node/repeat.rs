@@ -6,11 +6,12 @@ use core::time::Duration;
 
 use bytes::Bytes;
 
+use crate::application::AckMode;
 use crate::event::Event;
 use crate::ids::{LinkId, SessionId};
 use crate::io::{Close, CloseCode, Frame, Output};
 use crate::link::{Link, State};
-use crate::session::Dirty;
+use crate::session::{Dirty, retry_wait};
 use crate::timers::Timer;
 
 use super::{Node, UPKEEP_INTERVAL};
@@ -115,13 +116,20 @@ impl Node {
         if let Some(application) = link.application_mut()
             && let Some(session) = self.sessions.get_mut(&session)
         {
-            // Handing it to the socket is enough for automatic acknowledgement.
-            while let Some((frame, position)) = application.unsent.front() {
-                if *frame > taken {
+            let is_auto = session.application().is_some_and(|it| it.ack == AckMode::Auto);
+            while let Some((frame, position)) = application.unsent.front().copied() {
+                if frame > taken {
                     break;
                 }
-                settled |= session.end_flight(*position).is_some();
                 application.unsent.pop_front();
+                if is_auto {
+                    // Handing it to the socket is enough.
+                    settled |= session.end_flight(position).is_some();
+                } else if let Some(handed) = session.awaits_word(position) {
+                    // The time for a word begins now: on a slow link, a large value takes long.
+                    let wait = retry_wait(&self.config.retry, handed, &mut self.random);
+                    session.schedule_at(position, self.now.instant + wait);
+                }
             }
         }
         if settled {

@@ -59,7 +59,6 @@ impl Node {
             out: &mut self.out,
             tally: &mut self.tally,
             buffer: &mut self.buffer,
-            random: &mut self.random,
             seen: &mut self.seen,
             topology: &mut self.topology,
             now: self.now,

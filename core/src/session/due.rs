@@ -49,6 +49,13 @@ impl Session {
         due
     }
 
+    /// How often this row was handed over, if the socket has it and nothing was said of it.
+    pub fn awaits_word(&self, position: Position) -> Option<u32> {
+        let flight = self.flights.get(&position)?;
+        let awaits = flight.on_link && flight.due.is_none() && flight.word == Word::None;
+        awaits.then_some(flight.handed)
+    }
+
     /// The connection was lost before the application had settled anything on it, when the socket
     /// had taken so many frames: the oldest delivery in them has failed once more, and no other.
     /// So a message that kills its consumer comes to an end.
