@@ -637,3 +637,25 @@ fn the_time_for_an_ack_begins_when_the_socket_has_it() {
     world.pass(Duration::from_millis(200));
     assert_eq!(handed(&mut world, app)[0]["redelivery"], 1);
 }
+
+#[test]
+fn an_ack_by_id_right_after_a_restart_is_no_error() {
+    let mut world = world(|_| ());
+    let app = connect(&mut world, "client=pi-1");
+    publish(&mut world, "CMD", &["m-0"]);
+    let got = handed(&mut world, app);
+    world.pass(Duration::from_secs(1));
+    world.crash();
+    let app = world.connect("client=pi-1");
+    world.text(app, &ack_id(&got[0]));
+    let said = world.said(app);
+    assert!(said.iter().all(|frame| frame["type"] != "ERR"), "{said:?}");
+    world.settle();
+    let again = handed(&mut world, app);
+    assert_eq!(ids(&again), ["m-0"], "the node could not know which it was");
+    world.text(app, &ack_id(&again[0]));
+    world.text(app, r#"{"type":"ACK","messageId":"never"}"#);
+    let said = errors(&mut world, app);
+    assert!(said.len() == 1 && said[0].contains("UNKNOWN_DELIVERY"), "{said:?}");
+    assert_eq!(in_flight(&mut world), 0);
+}

@@ -22,6 +22,9 @@ pub enum Unheard {
     /// It was never handed out.
     #[error("no such delivery was handed to this session")]
     Never,
+    /// Nothing is known of a delivery of this `messageId`.
+    #[error("no delivery of this messageId is open, and none of the last {REMEMBERED} was")]
+    Unknown,
     /// It is settled otherwise.
     #[error("this delivery is settled: what was said first counts")]
     Settled,
@@ -132,6 +135,12 @@ impl Session {
             }
             return Ok(heard);
         }
+        // After a restart an id is known again when its delivery has come again, as it will.
+        let unknown =
+            |flight: &Flight| flight.id.is_none() && flight.handed > 0 && flight.copy_of.is_none();
+        if self.next <= self.doubt || self.flights.values().any(unknown) {
+            return Ok(Heard::default());
+        }
         self.was_settled_by(&Target::Id(id.into())).map(|()| Heard::default())
     }
 
@@ -184,7 +193,7 @@ impl Session {
                 } else if self.has_forgotten_letters() {
                     Err(Unheard::Forgotten)
                 } else {
-                    Err(Unheard::Never)
+                    Err(Unheard::Unknown)
                 }
             }
         }
