@@ -111,7 +111,8 @@ fn one(seed: u64, trace: Option<&Path>) -> ExitCode {
     summary(&outcome.counts);
     let virtual_time = outcome.virtual_time as f64 / 1e6;
     println!(
-        "seed {seed} holds: {virtual_time:.0} s of virtual time, run twice, in {:.3} s; trace {:016x}",
+        "seed {seed} holds: {virtual_time:.0} s of virtual time, run twice, in {:.3} s; \
+         trace {:016x}",
         started.elapsed().as_secs_f64(),
         outcome.hash
     );

@@ -43,7 +43,8 @@ pub struct MemoryStore {
     /// Rows that nobody needs any more, with their sizes.
     history: BTreeMap<Position, u64>,
     history_bytes: u64,
-    /// Rows that are no longer the newest of their key, since `history` was last brought up to date.
+    /// Rows that are no longer the newest of their key, since `history` was last brought up to
+    /// date.
     replaced: Vec<Position>,
     /// Up to where events, and superseded state, were settled with the last batch.
     floors: (Position, Position),
