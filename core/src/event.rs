@@ -341,10 +341,7 @@ impl fmt::Display for Event {
                  be handed every event, and only the newest value of each key"
             ),
             Self::StoreFull { reason } => {
-                write!(
-                    f,
-                    "the store is full, publishers are refused: {reason}; make room on the "
-                )?;
+                write!(f, "publishers are refused, there is no room: {reason}; make room on the ")?;
                 f.write_str("disk, purge dead letters, forget sessions, or raise store.max_bytes")
             }
             Self::StoreHasRoom => f.write_str("the store has room again"),

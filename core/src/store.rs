@@ -287,6 +287,9 @@ pub struct Recovered {
 pub struct Usage {
     /// Pages of the database that are in use, in bytes: what `max_bytes` limits.
     pub used_bytes: u64,
+    /// What may be added before the disk is full: free pages of the database, and bytes of its disk
+    /// but for a reserve that deletes and acknowledgements need. `None` if nobody knows.
+    pub room_bytes: Option<u64>,
     /// Size of the database file.
     pub database_bytes: u64,
     /// Size of the write-ahead log.

@@ -90,6 +90,11 @@ fn a_disk_that_is_full() {
 }
 
 #[test]
+fn a_full_disk_gives_history_back() {
+    faults::disk::gives_history_back(SLIPSTREAM);
+}
+
+#[test]
 fn files_that_are_taken_away_end_the_node() {
     faults::files::that_are_taken_away(SLIPSTREAM);
 }

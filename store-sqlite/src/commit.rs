@@ -68,7 +68,8 @@ pub(crate) struct Effects {
     remembered: Remembered,
     merged: Merged,
     meta: Meta,
-    pages: Pages,
+    /// Of the database, with this transaction.
+    pub(crate) pages: Pages,
 }
 
 /// Writes `batch` within the caller's transaction.

@@ -17,6 +17,7 @@ use slipstream_core::ids::StoreId;
 
 use crate::commit::Meta;
 use crate::files::{self, Files};
+use crate::room::Room;
 use crate::{schema, wal};
 
 /// The oldest SQLite without the bug that loses commits when the WAL is reset.
@@ -167,6 +168,8 @@ pub(crate) struct Database {
     pub(crate) path: PathBuf,
     /// Both files, as they were opened.
     pub(crate) files: Files,
+    /// Comes after the connection, so that it is dropped behind it.
+    pub(crate) room: Room,
     /// Pages in the WAL since it last started over, as of the last commit.
     pub(crate) wal_pages: Arc<AtomicU32>,
     /// The frame of the WAL behind which committed transactions were lost before this start.
@@ -240,7 +243,8 @@ impl Database {
         let files = Files::new(path.clone(), wal_path(&path)).map_err(|source| {
             OpenError::Directory { path: path.clone(), action: "look at the files", source }
         })?;
-        Ok(Self { connection: db, path, files, wal_pages, wal_lost_from: None })
+        let room = Room::new(&path, &wal_path(&path));
+        Ok(Self { connection: db, path, files, room, wal_pages, wal_lost_from: None })
     }
 }
 

@@ -69,10 +69,12 @@ impl Files {
     }
 
     /// Notes that SQLite has changed the size of the database: it may have no less than `pages`.
-    pub(crate) fn note_checkpoint(&mut self, pages: u64) {
+    /// Answers how many bytes it has.
+    pub(crate) fn note_checkpoint(&mut self, pages: u64) -> u64 {
         let size = std::fs::metadata(&self.database.path).map_or(0, |file| file.len());
         // What is smaller than it must be was not cut by SQLite, and is told.
         self.database.least = size.max(self.database.least.min(pages * PAGE_BYTES));
+        size
     }
 }
 

@@ -43,6 +43,7 @@ mod log;
 pub mod readback;
 mod records;
 mod recover;
+mod room;
 mod schema;
 mod store;
 mod tombstones;

@@ -104,13 +104,19 @@ impl Writer {
         if self.wal_pages() >= MOST_WAL_PAGES {
             self.checkpoint("PASSIVE")?;
         }
-        match self.transact(batch) {
-            Ok(effects) => {
-                self.state.apply(batch, &effects);
-                Ok(())
-            }
-            Err(error) => Err(self.roll_back(&error)),
-        }
+        let effects = match self.transact(batch) {
+            Ok(effects) => effects,
+            Err(error) => match self.roll_back(&error) {
+                // The log starts over behind a checkpoint, in the room that it has already.
+                StoreFailure::Full(_) if self.wal_pages() > 0 => {
+                    self.checkpoint("PASSIVE")?;
+                    self.transact(batch).map_err(|error| self.roll_back(&error))?
+                }
+                failure => return Err(failure),
+            },
+        };
+        self.state.apply(batch, &effects);
+        Ok(())
     }
 
     fn transact(&mut self, batch: &Batch) -> rusqlite::Result<commit::Effects> {
@@ -124,6 +130,7 @@ impl Writer {
         let floor = batch.state_floor.get().max(floor);
         self.state.index.set_floor(Class::Superseded, floor, sizes)?;
         let effects = commit::write(db, &self.state, batch)?;
+        self.database.room.take(effects.pages.all).map_err(no_room)?;
         db.prepare_cached("COMMIT")?.execute([])?;
         Ok(effects)
     }
@@ -170,7 +177,8 @@ impl Writer {
         let result = self.database.connection.query_row(&sql, [], |row| {
             Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
         });
-        self.database.files.note_checkpoint(self.state.pages.all);
+        let size = self.database.files.note_checkpoint(self.state.pages.all);
+        self.database.room.note_checkpoint(size);
         let path = self.database.path.display();
         match result {
             Ok((0, log, copied)) if log == copied => {
@@ -220,6 +228,7 @@ impl Writer {
         let sizes = self.database.files.compare(frames)?;
         let State { index, pages, dropped_total, forgotten_total, .. } = &self.state;
         self.usage = Usage {
+            room_bytes: self.database.room.left(&self.database.path, pages.free * PAGE_BYTES),
             used_bytes: pages.all.saturating_sub(pages.free) * PAGE_BYTES,
             database_bytes: sizes.database,
             wal_bytes: sizes.wal,
@@ -231,4 +240,10 @@ impl Writer {
         };
         Ok(())
     }
+}
+
+/// As SQLite would say it.
+fn no_room(error: std::io::Error) -> rusqlite::Error {
+    let code = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_FULL);
+    rusqlite::Error::SqliteFailure(code, Some(format!("no room for the database: {error}")))
 }

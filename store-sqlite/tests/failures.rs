@@ -142,3 +142,86 @@ fn a_damaged_dead_letter_is_left_out() {
     assert_eq!(harness.recovered.dead_letters.len(), 1);
     assert_eq!(harness.recovered.dead_letters[0].2, 1);
 }
+
+/// On a disk of 24 MiB that somebody else fills up: needs root.
+#[cfg(target_os = "linux")]
+#[test]
+fn deletes_and_history_pass_on_a_full_disk() {
+    let Some(disk) = SmallDisk::mounted() else { return };
+    let directory = disk.folder.path().join("mounted/data");
+    let mut harness = Harness::open(&directory);
+    let value = format!("\"{}\"", "v".repeat(4000));
+    let rows = |from: u64| (from..from + 20).map(|n| state(n, &format!("k{}", n % 10), &value));
+    let mut head = 0;
+    let failure = loop {
+        match harness.try_commit(batch(rows(head + 1).collect())) {
+            Ok(usage) => {
+                assert!(usage.room_bytes.is_some());
+                head += 20;
+            }
+            Err(failure) => break failure,
+        }
+        assert!(head < 10_000, "40 MB fit on a disk of 24 MiB");
+    };
+    assert!(matches!(&failure, StoreFailure::Full(why) if why.contains("slipstream.db")));
+    disk.fill();
+    for reopened in [false, true] {
+        if reopened {
+            harness.store.close().unwrap();
+            disk.fill();
+            harness = Harness::open(&directory);
+            disk.fill();
+        }
+        for _ in 0..20 {
+            head += 1;
+            harness.commit(Batch { rows: vec![state(head, "k1", "null")], ..trim(head, 0) });
+        }
+        let mut usage = harness.commit(trim(head, 0));
+        for _ in 0..100 {
+            usage = harness.commit(trim(head, 0));
+        }
+        assert_eq!(usage.history_bytes, 0, "{usage:?}");
+        assert!(usage.room_bytes.unwrap() > 0, "{usage:?}");
+    }
+    harness.store.close().unwrap();
+    assert_eq!(Harness::open(&directory).recovered.head, Position::new(head));
+}
+
+#[cfg(target_os = "linux")]
+struct SmallDisk {
+    folder: tempfile::TempDir,
+}
+
+#[cfg(target_os = "linux")]
+impl SmallDisk {
+    fn mounted() -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let disk = Self { folder };
+        let at = disk.folder.path();
+        std::fs::File::create(at.join("image")).unwrap().set_len(24 << 20).unwrap();
+        std::fs::create_dir(at.join("mounted")).unwrap();
+        let script = "mkfs.ext4 -q -m 0 image && mount -o loop image mounted";
+        let status = std::process::Command::new("sh").args(["-c", script]).current_dir(at).status();
+        if status.is_ok_and(|status| status.success()) {
+            return Some(disk);
+        }
+        eprintln!("SKIPPED: a small disk needs root");
+        assert!(std::env::var("SLIPSTREAM_TESTS_REQUIRE").is_err(), "it is required");
+        None
+    }
+
+    /// Somebody else takes all that is left.
+    fn fill(&self) {
+        let script = "cat /dev/zero >> mounted/ballast 2>/dev/null; sync mounted/ballast";
+        let at = self.folder.path();
+        std::process::Command::new("sh").args(["-c", script]).current_dir(at).status().unwrap();
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let at = self.folder.path().join("mounted");
+        let _ = std::process::Command::new("umount").arg("-l").arg(at).status();
+    }
+}

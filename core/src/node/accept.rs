@@ -1,10 +1,6 @@
 //! Messages come in: published here, or sent by a peer. Each gets its place in the log, or the
 //! reason why it gets none.
 
-use alloc::borrow::Cow;
-use alloc::format;
-use core::time::Duration;
-
 use crate::copies::{self, GroupCopy};
 use crate::draft::Draft;
 use crate::event::Event;
@@ -19,11 +15,10 @@ use crate::store::Row;
 use crate::time::WallMs;
 use crate::timers::Timer;
 use crate::wire::NotNowReason;
+use alloc::borrow::Cow;
+use alloc::format;
 
 use super::{CURSOR_DELAY, Node, Phase};
-
-/// How long a publisher that met a full store is asked to wait.
-const FULL_RETRY: Duration = Duration::from_secs(1);
 
 /// What became of a message from a peer.
 pub(super) enum Accepted {
@@ -108,8 +103,7 @@ impl Node {
         (receipt.batch, answer)
     }
 
-    /// Whether publishers are taken now (P8). A delete makes room in the end, and may take some
-    /// for that.
+    /// Whether publishers are taken now (P8).
     fn may_publish(&self, kind: Kind) -> Result<(), Refusal> {
         if self.phase != Phase::Running {
             return Err(Refusal::new(
@@ -117,42 +111,12 @@ impl Node {
                 "this node is shutting down; publish through another one, or when it is back",
             ));
         }
-        let max = self.config.store.max_bytes;
-        let limit = if kind == Kind::Dk { max.saturating_add(max / 4) } else { max };
-        if self.is_store_full(limit) {
-            let mut refusal = Refusal::new(
-                Code::StoreFull,
-                format!(
-                    "the node's store holds {} bytes, the limit is {limit}",
-                    self.usage.used_bytes
-                ),
-            );
-            refusal.retry_after = Some(FULL_RETRY);
-            return Err(refusal);
-        }
-        Ok(())
+        self.refuses_for_room(kind)
     }
 
     fn clock_refusal(&mut self, fault: crate::clock::ClockFault) -> Refusal {
         self.notice_clock();
         Refusal::new(Code::Clock, format!("{fault}"))
-    }
-
-    /// Whether nothing more may be put into the store, which may hold `limit` bytes.
-    pub(super) fn is_store_full(&self, limit: u64) -> bool {
-        self.store_rest_until.is_some()
-            || self.usage.used_bytes + self.log.undurable_bytes() as u64 > limit
-    }
-
-    /// Whether peers are refused, at 5/4 of what publishers may fill. Once begun, it goes on until
-    /// a sixteenth is free: a peer that is refused one message and taken the next could never
-    /// forget what it was acknowledged, and two full nodes would wait for each other (P8).
-    fn refuses_peers(&mut self) -> bool {
-        let max = self.config.store.max_bytes;
-        let limit = max.saturating_add(max / 4);
-        let room = if self.peers_refused { max / 16 } else { 0 };
-        self.peers_refused = self.is_store_full(limit - room);
-        self.peers_refused
     }
 
     /// Takes a message of a peer. The newest of its key is known, or it was looked up before.

@@ -1,7 +1,6 @@
 //! Batches: sealed when the store is free, and what is released or taken back after.
 
 use alloc::boxed::Box;
-use alloc::format;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
@@ -20,10 +19,9 @@ use crate::undelivered::Undelivered;
 use crate::wire::{BatchKind, NotNow, NotNowReason, Wire};
 
 use super::offering::name;
+use super::room::REST_AFTER_FULL;
 use super::{Node, Order, Phase, transmit};
 
-/// How long the store is left alone after it was full.
-const REST_AFTER_FULL: core::time::Duration = core::time::Duration::from_secs(1);
 /// Rows that sessions without an interest may skip before their records are written.
 const SKIPPED_UNWRITTEN: u64 = 16_384;
 
@@ -31,7 +29,7 @@ impl Node {
     /// Seals the growing batch if it has something to say and none is in flight.
     pub(super) fn seal_if_wanted(&mut self) {
         let wanted = self.commit_wanted || !self.log.growing.rows.is_empty();
-        if self.log.is_committing() || !wanted || self.store_rest_until.is_some() {
+        if self.log.is_committing() || !wanted || self.room.rest_until.is_some() {
             return;
         }
         self.commit_wanted = false;
@@ -133,28 +131,6 @@ impl Node {
         }
     }
 
-    /// The bound of the history. It gives way to what is owed: it is at most half of the store, and
-    /// goes before publishers are refused.
-    pub(super) fn history_max_bytes(&self) -> u64 {
-        let store = &self.config.store;
-        let most = store.history_max_bytes.min(store.max_bytes / 2);
-        match self.usage.used_bytes.saturating_sub(self.room()) {
-            0 => most,
-            excess => most.min(self.usage.history_bytes.saturating_sub(excess)),
-        }
-    }
-
-    /// Above so many bytes in use what can be spared goes, before publishers are refused.
-    fn room(&self) -> u64 {
-        let max = self.config.store.max_bytes;
-        max - max / 16
-    }
-
-    /// Whether what can be spared goes.
-    pub(super) fn is_short_of_room(&self) -> bool {
-        self.usage.used_bytes > self.room()
-    }
-
     pub(super) fn committed(&mut self, committed: Committed) {
         let Committed { batch, usage, took } = committed;
         let id = batch.id;
@@ -249,20 +225,6 @@ impl Node {
         self.out.extend(run.and_then(propagation));
     }
 
-    fn notice_room(&mut self) {
-        let full = self.is_store_full(self.config.store.max_bytes);
-        if full && self.store_full.is_none() {
-            let reason = format!(
-                "{} bytes are in use, store.max_bytes is {}",
-                self.usage.used_bytes, self.config.store.max_bytes
-            );
-            self.store_full = Some(reason.clone());
-            self.event(Event::StoreFull { reason });
-        } else if !full && self.store_full.take().is_some() {
-            self.event(Event::StoreHasRoom);
-        }
-    }
-
     pub(super) fn commit_failed(&mut self, failed: CommitFailed) {
         let CommitFailed { batch, failure } = failed;
         let reason = match failure {
@@ -289,12 +251,8 @@ impl Node {
             let answer = AdminAnswer::Refused(refusal);
             self.out.push_back(Output::Admin { ticket, answer });
         }
-        if self.store_full.replace(reason.clone()).is_none() {
-            self.event(Event::StoreFull { reason });
-        }
-        let until = self.now.instant + REST_AFTER_FULL;
-        self.store_rest_until = Some(until);
-        self.timers.set_earlier(Timer::Upkeep, until);
+        self.room.note_failure(self.now.instant, &self.usage, reason);
+        self.notice_room();
         self.begin_to_talk();
     }
 
@@ -374,7 +332,7 @@ impl Node {
                     if let Answer::Receipt { id, frame, .. } = &pending.answer {
                         let mut refusal = Refusal::new(
                             Code::StoreFull,
-                            "the node could not write the message: no room on its disk",
+                            "the node could not write the message: its disk is full",
                         );
                         refusal.re = core::str::from_utf8(id).ok().map(ToString::to_string);
                         refusal.retry_after = Some(REST_AFTER_FULL);
@@ -393,7 +351,7 @@ impl Node {
         }
         self.event(Event::ShuttingDown);
         self.phase = Phase::ShuttingDown;
-        self.store_rest_until = None;
+        self.room.rest_until = None;
         let stored = self.sessions.values_mut().filter(|session| session.is_durable());
         let touched: Vec<_> =
             stored.map(|session| (session.touch(Dirty::Now), session.id)).collect();

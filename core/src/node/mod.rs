@@ -29,6 +29,7 @@ mod operate;
 mod peer;
 mod read;
 mod repeat;
+mod room;
 mod serve;
 mod settle;
 
@@ -154,10 +155,7 @@ pub struct Node {
     usage: Usage,
     /// No session needed anything at or below this when the last batch was sealed.
     floor: Position,
-    store_full: Option<String>,
-    store_rest_until: Option<Instant>,
-    /// The store was full for peers, and has not enough room again.
-    peers_refused: bool,
+    room: room::Room,
     paused: bool,
     phase: Phase,
     /// What the outboxes of sessions hold.
@@ -288,9 +286,7 @@ impl Node {
             searches: BTreeMap::new(),
             usage: recovered.usage,
             floor: Position::default(),
-            store_full: None,
-            store_rest_until: None,
-            peers_refused: false,
+            room: room::Room::default(),
             paused: false,
             phase: Phase::Running,
             extent: recovered.extent.clone(),

@@ -301,11 +301,10 @@ impl Node {
     }
 
     fn status(&mut self) -> Status {
-        let refusing = match (&self.clock_fault, &self.store_full, self.phase) {
-            (_, _, Phase::ShuttingDown) => Some("shutting down".into()),
-            (Some(fault), _, _) => Some(fault.to_string()),
-            (None, Some(full), _) => Some(full.clone()),
-            (None, None, _) => None,
+        let refusing = match (&self.clock_fault, self.phase) {
+            (_, Phase::ShuttingDown) => Some("shutting down".into()),
+            (Some(fault), _) => Some(fault.to_string()),
+            (None, _) => self.full_reason(),
         };
         let mut counters = self.tally.counters();
         for link in self.links.values() {

@@ -152,12 +152,7 @@ impl Node {
         self.tell_mesh();
         self.compare_with_peers();
         self.topology.forget_lost(now);
-        if let Some(until) = self.store_rest_until.filter(|until| *until > now) {
-            // Upkeep came for another reason; the end of the rest is not to wait for the next.
-            self.timers.set_earlier(Timer::Upkeep, until);
-        } else if self.store_rest_until.take().is_some() {
-            self.commit_wanted = true;
-        }
+        self.look_for_room();
         // Nothing ends by a clock that cannot be trusted.
         let sound = self.clock_fault.is_none();
         let ended: Vec<SessionId> = self

@@ -56,6 +56,7 @@ const DESCRIPTIONS: &[(&str, bool, &str)] = &[
     ("slipstream_outbox_bytes", false, "Bytes of the log not yet looked at for the session."),
     ("slipstream_outbox_oldest_age_seconds", false, "Age of its oldest unsettled message."),
     ("slipstream_store_bytes", false, "Size of the store's files."),
+    ("slipstream_refusing_publishers", false, "1 while publishers are refused: room, or clock."),
     ("slipstream_clock_offset_seconds", false, "How far the peer's clock is ahead."),
     ("slipstream_clock_refused_total", true, "Messages refused as too far ahead of this clock."),
     ("slipstream_expired_total", true, "Events that ended by their time to live."),
@@ -195,6 +196,8 @@ fn take_node(status: &Status) {
     {
         gauge!("slipstream_store_bytes", "file" => file).set(bytes as f64);
     }
+    let refusing = status.refusing.is_some();
+    gauge!("slipstream_refusing_publishers").set(f64::from(u8::from(refusing)));
     gauge!("slipstream_seen_bytes").set(status.store.seen_bytes as f64);
     gauge!("slipstream_tombstones").set(status.store.usage.tombstones as f64);
 }
@@ -550,6 +553,15 @@ mod tests {
             assert!(!text.contains("slipstream_outbox_bytes{"), "{text}");
             has(&text, "slipstream_store_bytes{file=\"database\"} 4096");
             has(&text, "slipstream_build_info{version=\"1.2.3\"} 1");
+        });
+    }
+
+    #[test]
+    fn refusing_publishers_is_a_gauge() {
+        recorded(|metrics| {
+            has(&metrics.render(&status(), 0), "slipstream_refusing_publishers 0");
+            let full = Status { refusing: Some("the disk is full".into()), ..status() };
+            has(&metrics.render(&full, 0), "slipstream_refusing_publishers 1");
         });
     }
 

@@ -54,6 +54,8 @@ pub struct MemoryStore {
     pub deleted: Vec<Position>,
     /// Bytes that the store says it uses, besides its rows.
     pub ballast: u64,
+    /// Bytes that fit on its disk, if it knows.
+    pub disk_bytes: Option<u64>,
     /// Nothing is forgotten, and history is not counted: for runs in which looking for it at each
     /// commit would cost more than all the rest.
     pub keeps_everything: bool,
@@ -86,6 +88,7 @@ impl MemoryStore {
             forgotten_events: 0,
             deleted: Vec::new(),
             ballast: 0,
+            disk_bytes: None,
             keeps_everything: false,
         }
     }
@@ -300,6 +303,7 @@ impl MemoryStore {
         let used_bytes = self.bytes + self.ballast;
         Usage {
             used_bytes,
+            room_bytes: self.disk_bytes.map(|fits| fits.saturating_sub(used_bytes)),
             rows: self.rows.len() as u64,
             history_bytes: self.history_bytes,
             dropped_total: self.dropped,

@@ -47,10 +47,8 @@ pub(super) async fn readyz(State(admin): Node) -> Answer {
     if status.shutting_down {
         return Err(Failure::unavailable("the node is shutting down"));
     }
-    match status.refusing {
-        Some(reason) => Err(Failure::unavailable(format!("publishers are refused: {reason}"))),
-        None => Ok("ready\n".into_response()),
-    }
+    // Also while publishers are refused: what is delivered, acknowledged and read goes on.
+    Ok("ready\n".into_response())
 }
 
 /// `GET /healthz`

@@ -4,8 +4,8 @@
 use std::thread;
 
 use crate::harness::{
-    App, Daemon, LONG, Message, Need, NodeConfig, PATIENCE, SmallDisk, Subscriber, announce,
-    never_twice_unmarked, until,
+    App, Daemon, LONG, Message, Need, NodeConfig, PATIENCE, Publisher, SmallDisk, Subscriber,
+    announce, never_twice_unmarked, until,
 };
 
 use super::super::filler;
@@ -98,4 +98,77 @@ fn goes_on(till: &mut App, id: &str, receipts: &mut Vec<String>) {
         till.answer().kind == "ACK"
     });
     receipts.push(id.to_owned());
+}
+
+/// Far more than fits is written over ten keys, and then somebody else takes what is left: history
+/// gives way, so publishers go on, also after a restart. Where there is no history they are
+/// refused, deletes pass, and make room. No probe fails meanwhile, and it is told once.
+pub fn gives_history_back(binary: &str) {
+    const STORY: &str = "a full disk and its history";
+    const KEPT: usize = 4 << 10;
+    if !Need::SmallDisk.is_met(STORY) {
+        return;
+    }
+    let disk = SmallDisk::of_mib(64).expect("it was possible a moment ago");
+    let folder = disk.path().join("data").to_string_lossy().into_owned();
+    let mut node = Daemon::start(binary, NodeConfig::new("aws").text("node.data_dir", &folder));
+    let over_ten_keys = |name: &'static str, count: usize| {
+        let key = |number: usize| format!("order:{}", number % 10);
+        let message =
+            move |number| Message::state(format!("{name}-{number}"), key(number), filler(KEPT));
+        (0..count).map(message)
+    };
+    let published = Publisher::publish_all(&node, "till", over_ten_keys("all", 20_000));
+    // A few may meet a moment without room, before history has made some.
+    assert!(published.refused.len() < 1_000, "{} refused", published.refused.len());
+
+    for name in ["at-work", "restarted"] {
+        disk.leave(0);
+        let mut till = App::connect(&node, "client=pos&keys=");
+        for message in over_ten_keys(name, 300) {
+            goes_through(&mut till, &message);
+        }
+        goes_through(&mut till, &Message::delete(format!("{name}-delete"), "order:3"));
+        assert_eq!(node.get("/readyz").status, 200);
+        assert_eq!(node.terminate().code(), Some(0), "{}", node.log());
+        node.run();
+    }
+
+    disk.leave(0);
+    let mut till = App::connect(&node, "client=stock&keys=");
+    let taken = fill_with_keys(&mut till);
+    assert_eq!(node.get("/readyz").status, 200);
+    assert_eq!(node.metric("slipstream_refusing_publishers", &[]), 1.0);
+    for key in 0..taken / 2 {
+        let id = format!("delete-{key}");
+        goes_through(&mut till, &Message::delete(id, format!("stock:{key}")));
+    }
+    goes_on(&mut till, "room", &mut Vec::new());
+    let log = node.log();
+    let errors = log.lines().filter(|line| line.contains(r#""level":"ERROR""#));
+    assert!(errors.clone().count() <= 1, "{:?}", errors.collect::<Vec<_>>());
+    announce(&format!("{STORY}: {taken} more keys fit, then deletes made room"));
+}
+
+/// Publishes until there is a receipt, as history may have to give way first.
+fn goes_through(till: &mut App, message: &Message) {
+    until(&format!("a receipt of {}", message.id()), PATIENCE, || {
+        till.send(message.json());
+        till.answer().kind == "ACK"
+    });
+}
+
+/// Publishes keys of their own until there is no room; how many were taken.
+fn fill_with_keys(till: &mut App) -> usize {
+    let value = filler(16 << 10);
+    for number in 0..10_000 {
+        let message = Message::state(format!("s-{number}"), format!("stock:{number}"), &value);
+        till.send(message.json());
+        let answer = till.answer();
+        if answer.kind != "ACK" {
+            assert_eq!(answer.code.as_deref(), Some("STORE_FULL"), "{answer:?}");
+            return number;
+        }
+    }
+    panic!("160 MiB fit on a disk of 64 MiB");
 }

@@ -61,7 +61,10 @@ pub fn without_room_it_refuses_and_goes_on(binary: &str) {
     }
     let mut tally = Tally::default();
     let mut node = Daemon::start(binary, NodeConfig::new("aws"));
-    for when in ["10..10", "13..14", "20..21", "25..25"] {
+    // Whoever is owed them keeps events from giving way as history.
+    App::connect(&node, "client=keeper").leave();
+    // One write without room is made up for by a checkpoint; these are more than that.
+    for when in ["10..14", "13..18", "20..25", "25..31"] {
         let name = format!("room-{}", when.replace("..", "-"));
         tally.expect(when);
         node.kill();
