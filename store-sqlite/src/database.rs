@@ -4,7 +4,6 @@
 //! What stays true afterwards: the settings were read back and are the ones asked for, no other
 //! process can open the file, and the directory entry of a new file is on disk.
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,6 +14,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use slipstream_core::config::Durability;
 use slipstream_core::ids::StoreId;
 
+use crate::access::{self, make_directory, sync_directory};
 use crate::commit::Meta;
 use crate::files::{self, Files};
 use crate::room::Room;
@@ -116,6 +116,44 @@ pub enum OpenError {
         /// What the system said.
         source: io::Error,
     },
+    /// This process may not use a file or directory.
+    #[error(
+        "{path} may not be read and written: it belongs to {owner}, mode {mode:04o}, and this \
+         process runs as {user}: give it to that user, or run the process as its owner"
+    )]
+    Permission {
+        /// The file or directory.
+        path: PathBuf,
+        /// Whose it is.
+        owner: String,
+        /// Its mode.
+        mode: u32,
+        /// Who this process runs as.
+        user: String,
+    },
+    /// Nobody may write there.
+    #[error(
+        "{path} cannot be written, its file system is mounted read-only (it belongs to {owner}, \
+         this process runs as {user}): mount it for writing, or use another data directory"
+    )]
+    ReadOnly {
+        /// The file or directory.
+        path: PathBuf,
+        /// Whose it is.
+        owner: String,
+        /// Who this process runs as.
+        user: String,
+    },
+    /// A symbolic link leads nowhere.
+    #[error(
+        "{path} is a link to {target}, and there is nothing: mount what it leads to, or remove it"
+    )]
+    Dangling {
+        /// The link.
+        path: PathBuf,
+        /// What it leads to.
+        target: PathBuf,
+    },
     /// A setting was not accepted.
     #[error("{path}: {setting} is {found}, not {wanted}: the file system does not support it")]
     Setting {
@@ -182,19 +220,21 @@ impl Database {
             return Err(OpenError::OldSqlite { found: rusqlite::version() });
         }
         make_directory(&options.data_dir)?;
+        let path = options.data_dir.join(FILE_NAME);
+        let wal = wal_path(&path);
+        access::check(&path, &wal)?;
         let directory = |action| {
             let path = options.data_dir.clone();
             move |source| OpenError::Directory { path, action, source }
         };
         // SQLite would make a new database, and delete the log for it.
-        let path = options.data_dir.join(FILE_NAME);
-        let wal = wal_path(&path);
         let size = |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len());
         if size(&path) == 0 && size(&wal) > 0 {
             let what = "the database (empty, while its write-ahead log is not)";
             return Err(OpenError::Damaged { path, what });
         }
         let lost = wal::lost_from(&wal).map_err(directory("read the write-ahead log"))?;
+        access::keep_private(&path, &wal)?;
         let mut opened = Self::open_file(path, options)?;
         if lost.is_some() {
             // Before it is written over, and only now: the log of another process may be half
@@ -345,34 +385,14 @@ fn check(
 
 /// What an error of SQLite means while opening.
 pub(crate) fn refusal(path: &Path, source: rusqlite::Error) -> OpenError {
-    let path = path.into();
+    let path: PathBuf = path.into();
     match source.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => OpenError::InUse { path },
         Some(ErrorCode::NotADatabase) => OpenError::Foreign { path },
+        Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
+            let denied = access::check(&path, &wal_path(&path)).err();
+            denied.unwrap_or(OpenError::Sqlite { path, source })
+        }
         _ => OpenError::Sqlite { path, source },
     }
-}
-
-/// Makes the directory and whatever is missing above it, each entry synced.
-fn make_directory(directory: &Path) -> Result<(), OpenError> {
-    let missing: Vec<&Path> = directory
-        .ancestors()
-        .take_while(|path| !path.as_os_str().is_empty() && !path.exists())
-        .collect();
-    std::fs::create_dir_all(directory).map_err(|source| OpenError::Directory {
-        path: directory.into(),
-        action: "make the directory",
-        source,
-    })?;
-    for made in missing {
-        let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty());
-        sync_directory(parent.unwrap_or(Path::new(".")))?;
-    }
-    Ok(())
-}
-
-fn sync_directory(directory: &Path) -> Result<(), OpenError> {
-    File::open(directory)
-        .and_then(|opened| opened.sync_all())
-        .map_err(|source| OpenError::Sync { path: directory.into(), source })
 }

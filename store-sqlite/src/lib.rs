@@ -26,6 +26,7 @@
 //! store.close().unwrap();
 //! ```
 
+mod access;
 mod bits;
 mod commit;
 mod copies;

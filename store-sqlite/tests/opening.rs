@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::path::Path;
 use std::process::Command;
 
 use common::*;
@@ -29,14 +30,7 @@ fn a_second_open_in_the_same_process_is_refused() {
 #[test]
 fn a_second_process_is_refused_before_anything_is_written() {
     let directory = tempfile::tempdir().unwrap();
-    let child = || {
-        let output = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "opens_what_its_parent_says", "--nocapture"])
-            .env(CHILD_DIRECTORY, directory.path())
-            .output()
-            .unwrap();
-        String::from_utf8(output.stdout).unwrap()
-    };
+    let child = || child(directory.path(), |_| {});
     let harness = Harness::open(directory.path());
     assert!(child().contains("slipstream.db is in use by another process"), "{}", child());
     drop(harness);
@@ -45,7 +39,17 @@ fn a_second_process_is_refused_before_anything_is_written() {
     Harness::open(directory.path());
 }
 
-/// The other process of the test above; does nothing on its own.
+/// What another process says that opens a store.
+fn child(directory: &Path, change: impl Fn(&mut Command)) -> String {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command
+        .args(["--exact", "opens_what_its_parent_says", "--nocapture"])
+        .env(CHILD_DIRECTORY, directory);
+    change(&mut command);
+    String::from_utf8(command.output().unwrap().stdout).unwrap()
+}
+
+/// The other process of the tests here; does nothing on its own.
 #[test]
 fn opens_what_its_parent_says() {
     let Some(directory) = std::env::var_os(CHILD_DIRECTORY) else { return };
@@ -141,4 +145,82 @@ fn both_durabilities_open_and_a_person_can_read_the_file() {
     let sql = "SELECT key || ' ' || value FROM log WHERE position = 2";
     let text: String = shell.query_row(sql, [], |row| row.get(0)).unwrap();
     assert_eq!(text, "order:1 {\"amount\":1.10}");
+}
+
+#[cfg(unix)]
+#[test]
+fn nobody_else_may_read_the_files() {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let above = tempfile::tempdir().unwrap();
+    let directory = above.path().join("above/data");
+    Harness::open(&directory).commit(batch(vec![state(1, "a", "1")]));
+    assert_eq!(mode(&directory), 0o700);
+    let files = ["slipstream.db", "slipstream.db-wal"].map(|name| directory.join(name));
+    assert_eq!(files.each_ref().map(|file| mode(file)), [0o600; 2]);
+    // Also those of an earlier version.
+    for file in &files {
+        std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o644)).unwrap();
+    }
+    Harness::open(&directory).commit(batch(vec![state(2, "a", "2")]));
+    assert_eq!(files.each_ref().map(|file| mode(file)), [0o600; 2]);
+}
+
+#[test]
+fn a_link_to_nowhere_is_named() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("slipstream.db");
+    std::os::unix::fs::symlink("/nowhere/slipstream.db", &file).unwrap();
+    let refused = Harness::with(options(directory.path())).err().unwrap();
+    assert!(matches!(refused, OpenError::Dangling { .. }), "{refused:?}");
+    let says = refused.to_string();
+    assert!(says.contains(file.to_str().unwrap()) && says.contains("/nowhere"), "{says}");
+}
+
+/// As another user where this one may do everything.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_may_not_be_used_is_named_with_its_owner() {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+    use std::os::unix::process::CommandExt;
+    let above = tempfile::tempdir_in("/tmp").unwrap();
+    let set = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    set(above.path(), 0o755);
+    let is_root = std::fs::metadata(above.path()).unwrap().uid() == 0;
+    let said = |directory: &Path| {
+        child(directory, |command| {
+            if is_root {
+                command.uid(65_534);
+            }
+        })
+    };
+    let cases: [(&str, &str, u32); 4] = [
+        ("database", "slipstream.db", 0o444),
+        ("log", "slipstream.db-wal", 0o400),
+        ("dir", "", 0o555),
+        ("new", "data", 0),
+    ];
+    for (case, file, mode) in cases {
+        let directory = above.path().join(case);
+        std::fs::create_dir(&directory).unwrap();
+        if file.starts_with("slipstream") {
+            Harness::open(&directory).commit(batch(vec![state(1, "a", "1")]));
+            set(&directory, 0o777);
+            for name in ["slipstream.db", "slipstream.db-wal"] {
+                set(&directory.join(name), if name == file { mode } else { 0o666 });
+            }
+        } else {
+            set(&directory, 0o555);
+        }
+        let below = if case == "new" { directory.join("data") } else { directory.clone() };
+        let says = said(&below);
+        let named = if case == "new" { directory.clone() } else { directory.join(file) };
+        let named = named.to_str().unwrap().trim_end_matches('/');
+        for part in [named, "may not be read and written", "belongs to", "runs as"] {
+            assert!(says.contains(part), "{case}: {says}");
+        }
+        set(&directory, 0o755);
+    }
 }
