@@ -74,9 +74,9 @@ async fn live(file: &Path) -> Result<Exit, Box<dyn Error>> {
 }
 
 fn options(settings: &Settings) -> Options {
-    let slipstream_tokio::Options { config, data_dir, listen, allowed_origins } =
+    let slipstream_tokio::Options { config, data_dir, listen, allowed_origins, .. } =
         settings.options();
-    Options { config, data_dir, listen, allowed_origins }
+    Options { listen, allowed_origins, ..Options::new(config, data_dir) }
 }
 
 /// Metrics, and the log that they tell of.

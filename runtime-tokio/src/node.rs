@@ -18,7 +18,7 @@ use slipstream_core::shared::{Once, Promise};
 use slipstream_core::slots::{LEAST_DESCRIPTORS, Room};
 use slipstream_core::store::Recovered;
 use slipstream_core::upgrade::Rules;
-use slipstream_store_sqlite::{Completion, OpenError, Store};
+use slipstream_store_sqlite::{Completion, OpenError, Options as StoreOptions, Store};
 use tracing::{Instrument, Span};
 
 use crate::client::ClientOptions;
@@ -39,13 +39,25 @@ pub struct Options {
     pub listen: SocketAddr,
     /// Origins of web pages that may connect, besides loopback while listening on loopback.
     pub allowed_origins: Vec<String>,
+    /// Whether the database of another `node.id` becomes this node's.
+    pub rename_node: bool,
+    /// Whether a database that was not closed is taken without its write-ahead log: what was
+    /// acknowledged last is lost then.
+    pub accept_missing_log: bool,
 }
 
 impl Options {
     /// A node that keeps its data in `data_dir`, and listens on loopback, port 7400.
     pub fn new(config: Config, data_dir: impl Into<PathBuf>) -> Self {
         let listen = (Ipv4Addr::LOCALHOST, 7400).into();
-        Self { config, data_dir: data_dir.into(), listen, allowed_origins: Vec::new() }
+        Self {
+            config,
+            data_dir: data_dir.into(),
+            listen,
+            allowed_origins: Vec::new(),
+            rename_node: false,
+            accept_missing_log: false,
+        }
     }
 }
 
@@ -149,7 +161,8 @@ impl Node {
     /// # Errors
     /// [`StartError`] says what is in the way, and what to do.
     pub async fn start(options: Options) -> Result<Self, StartError> {
-        let Options { mut config, data_dir, listen: address, allowed_origins } = options;
+        let files = store_options(&options)?;
+        let Options { mut config, listen: address, allowed_origins, .. } = options;
         config.peers.iter().try_for_each(|url| check_url(url)).map_err(StartError::Peer)?;
         let cannot_listen = |source| StartError::Listen { address, source };
         let room = room(&config)?;
@@ -159,7 +172,7 @@ impl Node {
 
         let span = tracing::info_span!(target: "slipstream", "node", id = %config.id);
         let (inputs, received) = channel::bounded::<Tokio, _>(INPUTS);
-        let (store, recovered) = open(&config, data_dir, inputs.clone(), span.clone()).await?;
+        let (store, recovered) = open(files, inputs.clone(), span.clone()).await?;
         let (limits, client) = (config.limits.clone(), ClientOptions::within(&config));
         let (loopback, unfinished) =
             (local_addr.ip().to_canonical().is_loopback(), room.unfinished);
@@ -179,17 +192,26 @@ impl Node {
     }
 }
 
-/// Opens the store, which may take a while. What it has done it tells the loop.
-async fn open(
-    config: &Config,
-    data_dir: PathBuf,
-    inputs: Inputs,
-    span: Span,
-) -> Result<(Store, Recovered), StartError> {
+/// What the store is opened with; a new one gets a random identity.
+fn store_options(options: &Options) -> Result<StoreOptions, StartError> {
     let mut random = [0; 16];
     getrandom::fill(&mut random).map_err(|error| StartError::Internal(error.to_string()))?;
     let id = StoreId(u128::from_le_bytes(random));
-    let options = slipstream_store_sqlite::Options::new(data_dir, config.store.durability, id);
+    let durability = options.config.store.durability;
+    Ok(StoreOptions {
+        node: Some(options.config.id.clone()),
+        rename_node: options.rename_node,
+        accept_missing_log: options.accept_missing_log,
+        ..StoreOptions::new(options.data_dir.clone(), durability, id)
+    })
+}
+
+/// Opens the store, which may take a while. What it has done it tells the loop.
+async fn open(
+    options: StoreOptions,
+    inputs: Inputs,
+    span: Span,
+) -> Result<(Store, Recovered), StartError> {
     // Its thread never waits. What it may report is bounded by the node: one batch is under way at
     // a time, and so many questions.
     let notify = Box::new(move |completion: Completion| match completion.into_input() {

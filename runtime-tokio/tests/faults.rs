@@ -105,6 +105,11 @@ fn a_file_that_is_not_ours() {
 }
 
 #[test]
+fn a_database_that_needs_a_word() {
+    faults::damage::a_database_that_needs_a_word(SLIPSTREAM);
+}
+
+#[test]
 fn a_wrong_byte_is_never_handed_over() {
     faults::damage::a_byte_that_is_wrong(SLIPSTREAM);
 }

@@ -12,11 +12,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
 use slipstream_core::config::Durability;
-use slipstream_core::ids::StoreId;
+use slipstream_core::ids::{NodeId, StoreId};
 
 use crate::access::{self, make_directory, sync_directory};
 use crate::commit::Meta;
 use crate::files::{self, Files};
+use crate::owner::{Alone, Owner};
 use crate::room::Room;
 use crate::{schema, wal};
 
@@ -44,12 +45,26 @@ pub struct Options {
     /// Most pages (of 4 KiB) that the database may have; beyond it commits fail as on a full
     /// disk. `None`: no bound but the disk.
     pub max_pages: Option<u32>,
+    /// The node that it is for, which the database remembers. `None`: whatever it remembers.
+    pub node: Option<NodeId>,
+    /// Whether a database of another node becomes this one's.
+    pub rename_node: bool,
+    /// Whether a database that has lost its write-ahead log is taken as it is.
+    pub accept_missing_log: bool,
 }
 
 impl Options {
     /// A store in `data_dir` without a bound on its pages.
     pub fn new(data_dir: PathBuf, durability: Durability, new_store_id: StoreId) -> Self {
-        Self { data_dir, durability, new_store_id, max_pages: None }
+        Self {
+            data_dir,
+            durability,
+            new_store_id,
+            max_pages: None,
+            node: None,
+            rename_node: false,
+            accept_missing_log: false,
+        }
     }
 }
 
@@ -154,6 +169,40 @@ pub enum OpenError {
         /// What it leads to.
         target: PathBuf,
     },
+    /// The database remembers another node.
+    #[error(
+        "{path} is the database of node {found}, and node.id is {wanted}: set node.id to {found}, \
+         use another data directory, or start once with `slipstream run --rename-node` to make it \
+         the database of {wanted}"
+    )]
+    OtherNode {
+        /// The database.
+        path: PathBuf,
+        /// The node that it is of.
+        found: String,
+        /// The node that opens it.
+        wanted: NodeId,
+    },
+    /// The node that had the database open did not close it, and its log is gone.
+    #[error(
+        "{path}-wal is missing: the node was not stopped, and the last messages that it \
+         acknowledged are in that file. Put it back, restore a backup into an empty data \
+         directory, or go on without them: `slipstream run --accept-missing-log`, once"
+    )]
+    MissingLog {
+        /// The database.
+        path: PathBuf,
+    },
+    /// The log is not that of the database.
+    #[error(
+        "{path}-wal is left over from another database, or from an earlier time of this one, and \
+         would undo what is in {path}: stop, move {path}-wal away, and start the node again; \
+         restore a backup only into an empty data directory"
+    )]
+    LeftOverLog {
+        /// The database.
+        path: PathBuf,
+    },
     /// A setting was not accepted.
     #[error("{path}: {setting} is {found}, not {wanted}: the file system does not support it")]
     Setting {
@@ -208,6 +257,9 @@ pub(crate) struct Database {
     pub(crate) files: Files,
     /// Comes after the connection, so that it is dropped behind it.
     pub(crate) room: Room,
+    pub(crate) owner: Owner,
+    /// What the database said without its log, if it had one.
+    pub(crate) alone: Option<Alone>,
     /// Pages in the WAL since it last started over, as of the last commit.
     pub(crate) wal_pages: Arc<AtomicU32>,
     /// The frame of the WAL behind which committed transactions were lost before this start.
@@ -235,7 +287,19 @@ impl Database {
         }
         let lost = wal::lost_from(&wal).map_err(directory("read the write-ahead log"))?;
         access::keep_private(&path, &wal)?;
-        let mut opened = Self::open_file(path, options)?;
+        let wal_bytes = size(&wal);
+        let alone = Alone::read(&path, wal_bytes);
+        let mut opened = Self::open_file(path, options).map_err(|error| match error {
+            error if alone.as_ref().is_some_and(|alone| alone.explains(&error)) => {
+                OpenError::LeftOverLog { path: options.data_dir.join(FILE_NAME) }
+            }
+            error => error,
+        })?;
+        if alone.as_ref().is_some_and(|alone| alone.is_contradicted_by(&opened.connection)) {
+            return Err(OpenError::LeftOverLog { path: opened.path });
+        }
+        opened.alone = alone;
+        opened.owner = Owner::check(&opened.connection, &opened.path, wal_bytes, options)?;
         if lost.is_some() {
             // Before it is written over, and only now: the log of another process may be half
             // written when it is read.
@@ -284,7 +348,9 @@ impl Database {
             OpenError::Directory { path: path.clone(), action: "look at the files", source }
         })?;
         let room = Room::new(&path, &wal_path(&path));
-        Ok(Self { connection: db, path, files, room, wal_pages, wal_lost_from: None })
+        let owner = Owner::default();
+        let (alone, wal_lost_from) = (None, None);
+        Ok(Self { connection: db, path, files, room, owner, alone, wal_pages, wal_lost_from })
     }
 }
 

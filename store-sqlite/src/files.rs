@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 pub(crate) const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Bytes of the header of the log, and of each frame's, beside its page.
-const WAL_HEADER: u64 = 32;
-const FRAME_HEADER: u64 = 24;
+pub(crate) const WAL_HEADER: u64 = 32;
+pub(crate) const FRAME_HEADER: u64 = 24;
 
 /// SQLite's default, which the database does not change.
 pub(crate) const PAGE_BYTES: u64 = 4096;

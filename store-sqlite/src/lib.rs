@@ -39,6 +39,7 @@ mod index;
 mod latest;
 mod live;
 mod log;
+mod owner;
 #[cfg(feature = "readback")]
 #[doc(hidden)]
 pub mod readback;

@@ -25,6 +25,7 @@ use slipstream_core::time::WallMs;
 use crate::bits::{Bits, CHUNK};
 use crate::commit::{Meta, Pages, State};
 use crate::copies;
+use crate::database::{Database, OpenError, refusal};
 use crate::digest::Digest;
 use crate::history;
 use crate::index::Class;
@@ -47,6 +48,21 @@ pub(crate) enum Unreadable {
 impl From<rusqlite::Error> for Unreadable {
     fn from(error: rusqlite::Error) -> Self {
         Self::Sqlite(error)
+    }
+}
+
+impl Unreadable {
+    /// What is said of it at the start.
+    pub(crate) fn into_refusal(self, database: &Database) -> OpenError {
+        let path = database.path.clone();
+        let refused = match self {
+            Self::Sqlite(source) => refusal(&path, source),
+            Self::Damaged(what) => OpenError::Damaged { path: path.clone(), what },
+        };
+        match &database.alone {
+            Some(alone) if alone.explains(&refused) => OpenError::LeftOverLog { path },
+            _ => refused,
+        }
     }
 }
 
@@ -124,7 +140,7 @@ pub(crate) fn recover(db: &Connection, damaged: &mut Vec<Damaged>) -> Result<(St
     Ok((state, recovered))
 }
 
-fn read_meta(db: &Connection) -> Result<Meta> {
+pub(crate) fn read_meta(db: &Connection) -> Result<Meta> {
     let sql = "SELECT store_id, head, clock, incarnation, last_session, last_dead_letter, floor,
                       merged, log_digest, records_digest, checksum FROM meta";
     let (meta, stored) = db.query_row(sql, [], |row| {

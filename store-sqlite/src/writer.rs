@@ -14,11 +14,10 @@ use slipstream_core::ids::Position;
 use slipstream_core::store::{Batch, CommitFailed, Committed, Recovered, StoreFailure, Usage};
 
 use crate::commit::{self, State};
-use crate::database::{Database, OpenError, Options, refusal};
+use crate::database::{Database, OpenError, Options};
 use crate::files::{INTERVAL, PAGE_BYTES};
 use crate::index::Class;
 use crate::log::Damaged;
-use crate::recover::Unreadable;
 use crate::{history, recover};
 
 /// Pages in the WAL (16 MiB) above which it is copied into the database.
@@ -49,13 +48,8 @@ impl Writer {
     pub(crate) fn open(options: &Options) -> Result<(Self, Recovered), OpenError> {
         let database = Database::open(options)?;
         let mut damaged: Vec<_> = database.wal_lost_from.map(Damaged::Wal).into_iter().collect();
-        let (state, mut recovered) =
-            recover::recover(&database.connection, &mut damaged).map_err(|why| match why {
-                Unreadable::Sqlite(source) => refusal(&database.path, source),
-                Unreadable::Damaged(what) => {
-                    OpenError::Damaged { path: database.path.clone(), what }
-                }
-            })?;
+        let (state, mut recovered) = recover::recover(&database.connection, &mut damaged)
+            .map_err(|why| why.into_refusal(&database))?;
         let mut writer = Self {
             database,
             state,
@@ -64,7 +58,9 @@ impl Writer {
             broken: None,
             damaged,
         };
-        if let Err(StoreFailure::Unknown(reason)) = writer.checkpoint("PASSIVE") {
+        // Only now: of a file that is refused nothing is changed.
+        let marked = writer.mark(true).and_then(|()| writer.checkpoint("PASSIVE"));
+        if let Err(StoreFailure::Unknown(reason)) = marked {
             return Err(OpenError::Checkpoint { reason });
         }
         if writer.measure().is_err() {
@@ -169,7 +165,16 @@ impl Writer {
         if let Some(reason) = self.broken {
             return Err(StoreFailure::Unknown(reason));
         }
+        // The mark must go before the log does, and finds room where the log can start over.
+        self.checkpoint("PASSIVE")?;
+        self.mark(false)?;
         self.checkpoint("TRUNCATE")
+    }
+
+    /// Says in the database whether it is open.
+    fn mark(&mut self, is_open: bool) -> Result<(), StoreFailure> {
+        let marked = self.database.owner.mark(&self.database.connection, is_open);
+        marked.map_err(|error| self.roll_back(&error))
     }
 
     fn checkpoint(&mut self, mode: &str) -> Result<(), StoreFailure> {

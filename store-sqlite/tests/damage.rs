@@ -17,7 +17,7 @@ use rusqlite::Connection;
 use slipstream_core::ids::{Hash128, Position};
 use slipstream_core::store::{Answer, Query, StoreFailure};
 use slipstream_faulty_disk::Disk;
-use slipstream_store_sqlite::{Damaged, OpenError};
+use slipstream_store_sqlite::{Damaged, OpenError, Options};
 
 const DATABASE: &str = "slipstream.db";
 const WAL: &str = "slipstream.db-wal";
@@ -274,7 +274,11 @@ fn a_file_that_is_cut_off_is_noticed_or_older() {
             file.set_len(length).unwrap();
         }
     };
-    let counts = each("the log cut off", KILLED.path(), (0..log).step_by(2003), cut(WAL));
+    // A log of an open database has a frame.
+    let counts =
+        each("nothing of the log left", KILLED.path(), [0, 1, 32, 4151].into_iter(), cut(WAL));
+    assert!(counts.keys().all(|outcome| *outcome == Outcome::Refused), "{counts:?}");
+    let counts = each("the log cut off", KILLED.path(), (4152..log).step_by(2003), cut(WAL));
     assert!(counts.keys().all(|outcome| matches!(outcome, Outcome::Older(_))), "{counts:?}");
     let database = size(&CLOSED.path().join(DATABASE));
     let lengths = (2..database).step_by(1021);
@@ -284,9 +288,12 @@ fn a_file_that_is_cut_off_is_noticed_or_older() {
 }
 
 #[test]
-fn without_its_log_the_store_is_older() {
+fn without_its_log_the_store_is_refused_or_older() {
     let copy = copy(KILLED.path());
     std::fs::remove_file(copy.path().join(WAL)).unwrap();
+    assert_eq!(outcome(copy.path()), Outcome::Refused);
+    let options = Options { accept_missing_log: true, ..durable(copy.path()) };
+    Harness::with(options).unwrap().store.close().unwrap();
     let since = BATCHES - REOPENED_BEFORE[2];
     assert_eq!(outcome(copy.path()), Outcome::Older(since as usize));
 }

@@ -247,7 +247,8 @@ fn opening_deleting_sizing_cutting_and_locking_fail_at_every_point() {
 fn a_checkpoint_that_fails_at_the_start_is_no_matter_of_configuration() {
     let killed = killed(3);
     let disk = Disk::under(killed.path());
-    disk.fail(Fault::Sync, 1, false);
+    // The first one is that of the mark that the database is open.
+    disk.fail(Fault::Sync, 2, false);
     let refused = Harness::with(durable(killed.path())).err().unwrap();
     assert!(matches!(refused, OpenError::Checkpoint { .. }), "{refused:?}");
     let says = refused.to_string();

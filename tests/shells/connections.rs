@@ -684,7 +684,7 @@ fn receipts_leave_before_the_close_for_what_cannot_be_read() {
 
 fn options(data_dir: &std::path::Path, listen: SocketAddr) -> Options {
     let config = Config::new(NodeId::new("n").unwrap());
-    Options { config, data_dir: data_dir.into(), listen, allowed_origins: Vec::new() }
+    Options { listen, ..Options::new(config, data_dir) }
 }
 
 #[test]

@@ -11,13 +11,14 @@ use slipstream_store_sqlite::OpenError;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::admin::{self, Admin};
+use super::commands::Once;
 use super::config::Settings;
 use super::logging::LogHandle;
 use super::metrics::Metrics;
 use super::reload::Reloader;
 use super::{EXIT_FAILED, EXIT_USAGE, Failed, logging};
 use crate::node::{remedy, room};
-use crate::{Exit, Node, StartError};
+use crate::{Exit, Node, Options, StartError};
 
 /// Between two turns of housekeeping for histograms.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
@@ -25,18 +26,24 @@ const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 /// Exit code: storage that can no longer be trusted.
 const EXIT_STORAGE: u8 = 3;
 
-/// Runs a node with these settings, read from `file`, until it is told to stop.
+/// Runs a node with these settings, read from `file`, until it is told to stop. `once` counts for
+/// this start.
 ///
 /// # Errors
 /// [`Failed`] says what was in the way, and carries the exit code.
-pub(super) fn run(file: &Path, settings: Settings) -> Result<ExitCode, Failed> {
+pub(super) fn run(file: &Path, settings: Settings, once: Once) -> Result<ExitCode, Failed> {
     let log = logging::init(&settings.log).map_err(|error| Failed::general(error.to_string()))?;
-    let outcome = run_logged(file, settings, &log);
+    let outcome = run_logged(file, settings, once, &log);
     log.end();
     outcome
 }
 
-fn run_logged(file: &Path, settings: Settings, log: &LogHandle) -> Result<ExitCode, Failed> {
+fn run_logged(
+    file: &Path,
+    settings: Settings,
+    once: Once,
+    log: &LogHandle,
+) -> Result<ExitCode, Failed> {
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         node = %settings.node.id,
@@ -61,7 +68,7 @@ fn run_logged(file: &Path, settings: Settings, log: &LogHandle) -> Result<ExitCo
         .enable_all()
         .build()
         .map_err(|error| Failed::general(format!("cannot start threads: {error}")))?;
-    let outcome = runtime.block_on(live(file, settings, admin, address));
+    let outcome = runtime.block_on(live(file, settings, once, admin, address));
     // What may still be under way, such as the opening of a store, is not waited for.
     runtime.shutdown_background();
     outcome
@@ -70,13 +77,16 @@ fn run_logged(file: &Path, settings: Settings, log: &LogHandle) -> Result<ExitCo
 async fn live(
     file: &Path,
     settings: Settings,
+    once: Once,
     admin: Arc<Admin>,
     address: SocketAddr,
 ) -> Result<ExitCode, Failed> {
     let mut signals = Signals::new()?;
     tokio::spawn(upkeep(admin.clone()));
+    let Once { rename_node, accept_missing_log } = once;
+    let options = Options { rename_node, accept_missing_log, ..settings.options() };
     let node = tokio::select! {
-        started = Node::start(settings.options()) => started.map_err(cannot_start)?,
+        started = Node::start(options) => started.map_err(cannot_start)?,
         signal = signals.end() => {
             // A store that is being opened is as safe as one that is killed.
             tracing::info!(signal, "stopped before the node had started");
@@ -106,6 +116,10 @@ impl StartError {
                 | OpenError::Foreign { .. }
                 | OpenError::Newer { .. }
                 | OpenError::Older { .. }
+                | OpenError::Permission { .. }
+                | OpenError::ReadOnly { .. }
+                | OpenError::Dangling { .. }
+                | OpenError::OtherNode { .. }
                 | OpenError::Directory { .. } => EXIT_USAGE,
                 _ => EXIT_STORAGE,
             },
@@ -215,5 +229,27 @@ async fn until_the_end(
             tracing::error!("the event loop ended by a fault");
             Err(Failed::general("the event loop ended by a fault of the program"))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn permissions_are_a_matter_of_configuration() {
+        let code = |error: OpenError| StartError::Store(error).exit_code();
+        let (owner, user) = (String::from("root"), String::from("pi"));
+        let path = || "data/slipstream.db".into();
+        let denied = OpenError::Permission {
+            path: path(),
+            owner: owner.clone(),
+            mode: 0,
+            user: user.clone(),
+        };
+        assert_eq!(code(denied), EXIT_USAGE);
+        assert_eq!(code(OpenError::ReadOnly { path: path(), owner, user }), EXIT_USAGE);
+        assert_eq!(code(OpenError::Dangling { path: path(), target: path() }), EXIT_USAGE);
+        assert_eq!(code(OpenError::Damaged { path: path(), what: "it" }), EXIT_STORAGE);
     }
 }

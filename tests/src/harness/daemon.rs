@@ -23,6 +23,8 @@ pub struct Daemon {
     pub config: NodeConfig,
     /// What its environment has beside the test's own, from the next start on.
     pub env: Vec<(String, String)>,
+    /// What its command line has beside the configuration, from the next start on.
+    pub args: Vec<String>,
     binary: String,
     home: TempDir,
     child: Option<Child>,
@@ -39,8 +41,8 @@ impl Daemon {
     /// Lays out a folder with the configuration, without starting anything.
     pub fn prepare(binary: &str, config: NodeConfig) -> Self {
         let home = TempDir::with_prefix("slipstream-").expect("a temporary folder can be made");
-        let env = Vec::new();
-        let daemon = Self { config, env, binary: binary.to_owned(), home, child: None };
+        let (env, args) = (Vec::new(), Vec::new());
+        let daemon = Self { config, env, args, binary: binary.to_owned(), home, child: None };
         daemon.write_config();
         daemon
     }
@@ -114,6 +116,7 @@ impl Daemon {
             .arg("run")
             .arg("-c")
             .arg(self.config_file())
+            .args(&self.args)
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(out)

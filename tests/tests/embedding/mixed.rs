@@ -46,13 +46,14 @@ impl Node {
         let (name, peers) = RING[index];
         let mut config = Config::new(NodeId::new(name).expect("a name"));
         config.peers = peers.iter().map(|peer| format!("ws://{}/", ring[*peer])).collect();
-        let (data_dir, allowed_origins) = (data.path().to_owned(), Vec::new());
         if index.is_multiple_of(2) {
-            let options = slipstream_tokio::Options { config, data_dir, listen, allowed_origins };
+            let options = slipstream_tokio::Options::new(config, data.path());
+            let options = slipstream_tokio::Options { listen, ..options };
             let node = soon(slipstream_tokio::Node::start(options)).await;
             Self::Tokio(node.expect("the node starts"))
         } else {
-            let options = slipstream_smol::Options { config, data_dir, listen, allowed_origins };
+            let options = slipstream_smol::Options::new(config, data.path());
+            let options = slipstream_smol::Options { listen, ..options };
             let node = soon(slipstream_smol::Node::start(options)).await;
             Self::Smol(node.expect("the node starts"))
         }

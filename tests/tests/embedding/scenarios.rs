@@ -38,12 +38,7 @@ impl Site {
     async fn node(data: &TempDir, name: &str, peers: &[String], listen: SocketAddr) -> Node {
         let mut config = Config::new(NodeId::new(name).expect("a name"));
         config.peers = peers.to_vec();
-        let options = Options {
-            config,
-            data_dir: data.path().to_owned(),
-            listen,
-            allowed_origins: Vec::new(),
-        };
+        let options = Options { listen, ..Options::new(config, data.path()) };
         soon(Node::start(options)).await.expect("the node starts")
     }
 

@@ -23,6 +23,8 @@ use clap::Subcommand;
 
 use super::Failed;
 
+pub(super) use run::Once;
+
 /// A command with its arguments.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {

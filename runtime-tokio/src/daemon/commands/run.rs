@@ -15,11 +15,24 @@ pub(crate) struct Run {
     /// The configuration
     #[arg(short, long, value_name = "FILE")]
     config: PathBuf,
+    #[command(flatten)]
+    once: Once,
+}
+
+/// What an operator decides for one start.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Once {
+    /// Make the database of another node.id this node's
+    #[arg(long)]
+    pub(crate) rename_node: bool,
+    /// Take a database that was not closed without its write-ahead log, and lose what is missing
+    #[arg(long)]
+    pub(crate) accept_missing_log: bool,
 }
 
 impl Run {
     pub(super) fn execute(self) -> Result<ExitCode, Failed> {
         let settings = config::load(&self.config)?;
-        crate::daemon::run::run(&self.config, settings)
+        crate::daemon::run::run(&self.config, settings, self.once)
     }
 }

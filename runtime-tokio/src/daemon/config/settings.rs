@@ -176,10 +176,9 @@ impl Settings {
     /// What the library starts a node from.
     pub fn options(&self) -> Options {
         Options {
-            config: self.core_config(),
-            data_dir: self.node.data_dir.clone(),
             listen: self.listen.address,
             allowed_origins: self.listen.allowed_origins.clone(),
+            ..Options::new(self.core_config(), &self.node.data_dir)
         }
     }
 

@@ -64,6 +64,39 @@ pub fn a_file_that_is_not_ours(binary: &str) {
     tally.report("files that are not ours", 1);
 }
 
+/// A database under another `node.id`, and one that was not stopped and has lost its log: each ends
+/// with its code and says how to go on, which then works, once and for good.
+pub fn a_database_that_needs_a_word(binary: &str) {
+    let mut node = Daemon::start(binary, NodeConfig::new("aws"));
+    let published = Publisher::publish_all(&node, "till", load("aws", 50));
+    assert_eq!(node.terminate().code(), Some(0));
+    node.config = node.config.clone().text("node.id", "gcp");
+    node.write_config();
+    needs(&mut node, 2, "--rename-node", &["of node aws", "node.id is gcp"]);
+
+    let wal = database(&node).with_extension("db-wal");
+    assert!(!Publisher::publish_all(&node, "till", load("lost", 1)).receipts.is_empty());
+    node.kill();
+    fs::remove_file(&wal).expect("a file can be removed");
+    needs(&mut node, 3, "--accept-missing-log", &["slipstream.db-wal is missing"]);
+    let auditor = Subscriber::start(&node, "client=auditor");
+    each_exactly_once("the auditor", &auditor.stop(), published.ids());
+}
+
+/// It does not start but with this argument, once.
+fn needs(node: &mut Daemon, code: i32, arg: &str, said: &[&str]) {
+    node.spawn();
+    let (status, log) = (node.ended(), node.log());
+    let last = log.lines().last().unwrap_or_default();
+    assert_eq!(status.code(), Some(code), "{last}");
+    assert!(said.iter().all(|said| last.contains(said)) && last.contains(arg), "{last}");
+    node.args = vec![arg.to_owned()];
+    node.run();
+    node.args.clear();
+    node.terminate();
+    node.run();
+}
+
 /// One byte of the database, or of its log, is another one. Whatever the node says then, it hands
 /// over nothing but what was published.
 pub fn a_byte_that_is_wrong(binary: &str) {
