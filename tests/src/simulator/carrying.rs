@@ -427,6 +427,16 @@ impl World {
         }
     }
 
+    /// The application at side 0 dies: what it has said arrives, and what it was sent is lost.
+    pub fn die(&mut self, conn: ConnId) {
+        let Some(found) = self.network.conns.get(&conn) else { return };
+        let behind = found.pipes[0].last_arrival.max(self.now) - self.now;
+        let stuck = if found.pipes[0].waiting.is_empty() { 0 } else { SECOND };
+        self.empty(conn, 1);
+        self.at(behind + stuck + 1, Event::Gone { conn, side: 1, code: None, reason: "reset" });
+        self.gone(conn, 0, None, "died");
+    }
+
     /// What is on its way on this side is lost, and nothing arrives any more.
     pub fn empty(&mut self, conn: ConnId, side: usize) {
         if let Some(found) = self.network.conns.get_mut(&conn) {

@@ -166,6 +166,10 @@ impl World {
             return;
         }
         for item in items {
+            if self.apps[index].link != Some(conn) {
+                // It died of what came before.
+                return;
+            }
             self.tell(&Fact::AppHeard { app: index, item });
             match item {
                 Item::Welcome => self.greeted(index),
@@ -243,7 +247,7 @@ impl World {
         }
         if self.apps[index].consumer.dies_of(&delivery.id) {
             self.counts.sometimes(Sometimes::DiedOfMessage);
-            self.cut(conn);
+            self.die(conn);
             return;
         }
         let delivery = delivery.delivery;
@@ -254,7 +258,11 @@ impl World {
             Consumer::Prompt | Consumer::Lazy if self.random.chance(100) => {
                 (latency, Said::Ack { delivery, upto: true })
             }
-            Consumer::Prompt | Consumer::Mortal => (latency, Said::Ack { delivery, upto: false }),
+            // It takes one message after the other: what it has done is said before it dies.
+            Consumer::Mortal => {
+                return self.settle(index, conn, Said::Ack { delivery, upto: false });
+            }
+            Consumer::Prompt => (latency, Said::Ack { delivery, upto: false }),
             Consumer::Lazy => {
                 if chaos && self.random.chance(30) {
                     self.set_paused(conn, 1, true);
