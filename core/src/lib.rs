@@ -119,6 +119,7 @@ pub mod time;
 mod timers;
 pub mod topology;
 mod undelivered;
+mod unmet;
 pub mod upgrade;
 pub mod value;
 #[cfg(test)]

@@ -32,10 +32,15 @@ pub enum Told {
 }
 
 impl Starts {
-    /// What was stored.
-    pub fn recover(record: &[u8]) -> Self {
-        let Ok((known, rest)) = postcard::take_from_bytes(record) else { return Self::default() };
-        Self { known, since: postcard::from_bytes(rest).ok() }
+    /// What was stored, and what follows in the record.
+    pub fn recover(record: &[u8]) -> (Self, &[u8]) {
+        let Ok((known, rest)) = postcard::take_from_bytes(record) else {
+            return (Self::default(), &[]);
+        };
+        match postcard::take_from_bytes(rest) {
+            Ok((since, rest)) => (Self { known, since: Some(since) }, rest),
+            Err(_) => (Self { known, since: None }, &[]),
+        }
     }
 
     /// Adds what is stored of them to `record`.
@@ -125,8 +130,8 @@ mod tests {
         let all: Vec<_> = (1..1000).map(|start| (start * 2, start)).collect();
         let known = starts(&all);
         assert_eq!(known.known.len(), MAX_STARTS);
-        assert_eq!(Starts::recover(&known.append_to(Vec::new())), known);
-        assert_eq!(Starts::recover(&[]), Starts::default());
+        assert_eq!(Starts::recover(&known.append_to(Vec::new())).0, known);
+        assert_eq!(Starts::recover(&[]).0, Starts::default());
         assert!(!known.knows(Incarnation::new(1999)) && known.knows(Incarnation::new(7)));
         assert_eq!(judge(&known, 2000, 7), more(999 - MAX_STARTS as u64 + 1));
         assert_eq!(judge(&known, 1, 7), Told::Known);
@@ -137,7 +142,7 @@ mod tests {
         let before =
             [(Incarnation::new(1), Position::new(0)), (Incarnation::new(4), Position::new(9))];
         let record = postcard::to_allocvec(&before.to_vec()).expect("a record");
-        let mut known = Starts::recover(&record);
+        let (mut known, _) = Starts::recover(&record);
         known.begin(Incarnation::new(6), Position::new(9));
         assert_eq!(judge(&known, 9, 3), Told::Known);
         assert_eq!(judge(&known, 9, 7), Told::ByAnother);

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use slipstream_core::admin::{AdminAnswer, AdminRequest};
 use slipstream_core::config::Config;
+use slipstream_core::event::Event;
 use slipstream_core::ids::{LinkId, NodeId};
-use slipstream_core::io::Input;
+use slipstream_core::io::{Input, Protocol};
 use slipstream_core::message::Kind;
 use slipstream_tests::world::{World, carry, join};
 
@@ -124,4 +125,65 @@ fn the_status_says_that_an_entry_is_gone_until_one_leads_there_again() {
     let answer = a.ask(AdminRequest::ForgetSession("b".into()));
     assert!(matches!(answer, AdminAnswer::Done));
     assert!(a.status().sessions.is_empty());
+}
+
+/// How many of a hundred events are still there when a hundred more have come.
+fn left_of_a_hundred(world: &mut World) -> usize {
+    let till = world.connect("keys=");
+    publish(world, till, 200);
+    let first = world.store.messages().take_while(|message| message.sequence().get() <= 100);
+    let count = first.count();
+    world.lose(till);
+    count
+}
+
+#[test]
+fn a_configured_peer_that_was_never_reached_gets_all_when_it_comes() {
+    let mut a = dialling("a", &[OLD]);
+    let till = a.connect("keys=");
+    publish(&mut a, till, 100);
+    a.crash();
+    let till = a.connect("keys=");
+    publish(&mut a, till, 100);
+    assert_eq!(events(&a), 200, "it is kept for, also by a later start");
+
+    a.pass(Duration::from_secs(40));
+    let mut b = World::new("b");
+    let wire = join(&mut a, &mut b);
+    carry(&mut a, &mut b, wire);
+    assert_eq!(events(&b), 200);
+    publish(&mut a, till, 100);
+    carry(&mut a, &mut b, wire);
+    publish(&mut a, till, 1);
+    assert!(events(&a) < 100, "what it has is history");
+}
+
+#[test]
+fn nothing_is_kept_for_an_entry_that_is_gone_or_leads_nowhere_new() {
+    let mut taken_out = dialling("a", &[OLD]);
+    reload(&mut taken_out, &[]);
+    assert!(left_of_a_hundred(&mut taken_out) < 50);
+
+    let mut itself = dialling("a", &[OLD]);
+    let (dial, _) = itself.dials.pop().expect("it dials");
+    let here = itself.link(Protocol::Postcard, Some(dial), "");
+    let there = itself.link(Protocol::Postcard, None, "");
+    for _ in 0..2 {
+        for (from, to) in [(here, there), (there, here)] {
+            for frame in itself.frames(from) {
+                itself.give(Input::Received { link: to, frame });
+            }
+        }
+    }
+    itself.settle();
+    assert!(left_of_a_hundred(&mut itself) < 50, "its own address");
+
+    let mut waiting = dialling("a", &[OLD]);
+    assert_eq!(left_of_a_hundred(&mut waiting), 100);
+    waiting.config.store.session_ttl = Duration::from_secs(60);
+    waiting.crash();
+    waiting.pass(Duration::from_secs(70));
+    let ended = |event: &Event| matches!(event, Event::SessionEnded { .. });
+    assert!(waiting.events.iter().any(ended), "it is said");
+    assert!(left_of_a_hundred(&mut waiting) < 50, "nor for longer than for a session");
 }

@@ -16,6 +16,7 @@ use crate::store::{Batch, CommitFailed, Committed, Row, SessionRecord, StoreFail
 use crate::time::{Instant, WallMs};
 use crate::timers::Timer;
 use crate::undelivered::Undelivered;
+use crate::unmet::Unmet;
 use crate::wire::{BatchKind, NotNow, NotNowReason, Wire};
 
 use super::offering::name;
@@ -55,7 +56,12 @@ impl Node {
                 session.answered.drain(..).for_each(|event| self.undelivered.delivered(event));
             }
         }
-        growing.sessions.extend(own_record(&mut self.undelivered, &self.starts, self.now.instant));
+        growing.sessions.extend(own_record(
+            &mut self.undelivered,
+            &self.starts,
+            &self.unmet,
+            self.now.instant,
+        ));
         growing.receipts.extend(blocks);
         growing.receipts_dropped.extend(dropped);
         growing.seen = seen;
@@ -87,6 +93,8 @@ impl Node {
             floors.0 = floors.0.min(session.cursor()).min(kept.unwrap_or(floors.0));
             floors.1 = floors.1.min(session.state_settled());
         }
+        // And who was never reached is somebody whom they may be for.
+        floors.0 = floors.0.min(self.unmet.kept(trusted).map_or(floors.0, Position::before));
         // What is over is not forgotten before it is known whether it is a dead letter.
         let expired = self.undelivered.expired_from(self.now.wall);
         let expired = expired.filter(|_| !self.is_out_of_letters());
@@ -105,6 +113,7 @@ impl Node {
         };
         let mut peers = self.sessions.values().filter(|session| session.peer().is_some());
         self.news.is_empty()
+            && !self.unmet.is_waiting()
             && self.now.instant.since(self.started) >= 2 * self.config.reconnect.max
             && peers.all(has_told)
     }
@@ -379,10 +388,11 @@ impl Node {
 fn own_record(
     undelivered: &mut Undelivered,
     starts: &Starts,
+    unmet: &Unmet,
     now: Instant,
 ) -> Option<SessionRecord> {
     let record = undelivered.take_record(now)?;
-    let state = starts.append_to(record.state.into());
+    let state = unmet.append_to(starts.append_to(record.state.into()));
     Some(SessionRecord { state: state.into(), ..record })
 }
 

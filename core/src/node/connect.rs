@@ -188,6 +188,7 @@ impl Node {
         {
             return Err(protocol("a Hello with an impossible field"));
         }
+        self.meet(link);
         if node == self.config.id {
             return Err(self.met_itself(link, &hello));
         }

@@ -11,6 +11,7 @@ use crate::link::Link;
 use crate::session::Dirty;
 use crate::tags::TagSet;
 use crate::timers::Timer;
+use crate::undelivered::NODE;
 
 use super::Node;
 
@@ -144,6 +145,7 @@ impl Node {
             }
         }
         self.config.peers = peers;
+        self.wait_for_peers();
         self.change_tags(tags);
     }
 
@@ -161,6 +163,21 @@ impl Node {
             && !self.is_configured(&node)
         {
             self.note_entry(&node, false);
+        }
+    }
+
+    /// Who was never reached is waited for from now on, as long as it has an entry.
+    pub(super) fn wait_for_peers(&mut self) {
+        let now = self.clock.estimate();
+        self.unmet.configure(&self.config.peers, now, now.plus(self.config.store.event_ttl));
+        self.touch(NODE, Dirty::Now);
+    }
+
+    /// The entry of a link has led to a node.
+    pub(super) fn meet(&mut self, link: &Link) {
+        let dialer = link.dialer.and_then(|index| self.dialers.get(&index));
+        if dialer.is_some_and(|dialer| self.unmet.met(&dialer.url)) {
+            self.touch(NODE, Dirty::Now);
         }
     }
 

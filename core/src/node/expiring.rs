@@ -69,6 +69,7 @@ impl Node {
         for row in rows.iter().filter(|row| row.only.is_none()) {
             if let Some(ends) = row.message.expires() {
                 self.undelivered.note(row.position, ends, now);
+                self.unmet.note(row.position, ends);
             }
         }
         if let Some(last) = rows.last() {

@@ -68,6 +68,7 @@ use crate::time::{Instant, Now, WallMs};
 use crate::timers::{Timer, Timers};
 use crate::topology::{Record, Topology};
 use crate::undelivered::{NODE, Undelivered};
+use crate::unmet::Unmet;
 
 use self::identity::Identity;
 use self::operate::Search;
@@ -90,6 +91,7 @@ pub struct Node {
     began: Position,
     /// And at those before.
     starts: Starts,
+    unmet: Unmet,
     started: Instant,
     now: Now,
     random: Random,
@@ -233,6 +235,7 @@ impl Node {
             me,
             began: recovered.head,
             starts: Starts::default(),
+            unmet: Unmet::default(),
             started: now.instant,
             now,
             random,
@@ -306,7 +309,8 @@ impl Node {
         let tags = self.config.tags.clone();
         let own = recovered.sessions.iter().find(|record| record.id == NODE);
         self.undelivered = Undelivered::recover(own, recovered.head);
-        self.starts = own.map(Undelivered::rest_of).map(Starts::recover).unwrap_or_default();
+        let (starts, rest) = Starts::recover(own.map_or(&[], Undelivered::rest_of));
+        (self.starts, self.unmet) = (starts, Unmet::recover(rest));
         self.starts.begin(self.incarnation, recovered.head);
         for record in recovered.sessions.iter().filter(|record| record.id != NODE) {
             let repeats = RateLimit::new(self.config.retry.max_rate, now.instant);
@@ -351,6 +355,7 @@ impl Node {
             self.event(Event::NotSynced);
         }
         self.look_after_itself();
+        self.wait_for_peers();
         for url in self.config.peers.clone() {
             self.add_dialer(url);
         }

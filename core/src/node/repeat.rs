@@ -13,6 +13,7 @@ use crate::io::{Close, CloseCode, Frame, Output};
 use crate::link::{Link, State};
 use crate::session::{Dirty, retry_wait};
 use crate::timers::Timer;
+use crate::undelivered::NODE;
 
 use super::{Node, UPKEEP_INTERVAL};
 
@@ -166,6 +167,9 @@ impl Node {
             })
             .map(|session| session.id)
             .collect();
+        if sound {
+            self.give_up_unmet();
+        }
         for id in ended {
             self.end_session_by_id(id, "away for longer than store.session_ttl");
         }
@@ -179,10 +183,22 @@ impl Node {
         }
     }
 
+    /// Gives up who was never reached for as long as a session is kept.
+    fn give_up_unmet(&mut self) {
+        let before = self.now.wall.minus(self.config.store.session_ttl);
+        for url in self.unmet.give_up(&self.config.peers, before) {
+            let reason = "never reached for longer than store.session_ttl".into();
+            let owed = self.log.durable().get().min(self.usage.rows);
+            self.event(Event::SessionEnded { session: format!("peer {url}"), reason, owed });
+            self.touch(NODE, Dirty::Now);
+        }
+    }
+
     /// Counts every absence from now on: the clock by which it was dated may have been wrong. All
     /// records are written: once the node is killed, those of sessions with a link count as well.
     pub(super) fn begin_absences_anew(&mut self) {
         let wall = self.clock.estimate();
+        self.unmet.begin_anew(wall);
         for session in self.sessions.values_mut().filter(|session| session.is_durable()) {
             session.away_since = session.away_since.map(|_| wall);
             session.touch(Dirty::Now);

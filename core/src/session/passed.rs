@@ -71,7 +71,8 @@ impl Passed {
         }
     }
 
-    fn note_event(&mut self, first: Position, ends: WallMs) {
+    /// An event that ends then was passed over.
+    pub fn note_event(&mut self, first: Position, ends: WallMs) {
         let full = self.events.len() >= MAX_STRETCHES;
         match self.events.back_mut() {
             Some(last) if full || ends <= last.ends.plus(STRETCH) => {

@@ -37,6 +37,7 @@ use crate::tags::TagSet;
 use crate::time::{Instant, WallMs};
 use crate::topology::Record;
 use crate::undelivered::Undelivered;
+use crate::unmet::Unmet;
 use crate::wire::{
     self, Ack, BatchKind, Connect, DeliveryHead, DigestsHead, FrameWriter, Hello, NotNow,
     NotNowReason, Outcome, Publish, Read, ReadResult, ReadValue, Settle, TagSetDigest, Welcome,
@@ -585,10 +586,13 @@ fn starts(vectors: &Vectors) {
     let known = [(9, 100), (12, 400)].map(|(i, p)| (Incarnation::new(i), Position::new(p)));
     let before = postcard::to_allocvec(&known.to_vec()).expect("a record can be encoded");
     vectors.hold_bytes("session.node.starts", &before);
-    assert!(Starts::recover(&before).knows(Incarnation::new(10)));
+    assert!(Starts::recover(&before).0.knows(Incarnation::new(10)));
     let record = starts.append_to(Vec::new());
     vectors.hold_bytes("session.node.starts.since", &record);
-    assert_eq!(Starts::recover(&record), starts);
+    let mut unmet = Unmet::default();
+    unmet.configure(&["ws://peer:7400".into()], WallMs(1000), WallMs(2000));
+    vectors.hold_bytes("session.node.unmet", &unmet.append_to(Vec::new()));
+    assert_eq!(Starts::recover(&record).0, starts);
 }
 
 fn undelivered(vectors: &Vectors) {

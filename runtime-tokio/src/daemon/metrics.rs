@@ -60,6 +60,7 @@ const DESCRIPTIONS: &[(&str, bool, &str)] = &[
     ("slipstream_clock_offset_seconds", false, "How far the peer's clock is ahead."),
     ("slipstream_clock_refused_total", true, "Messages refused as too far ahead of this clock."),
     ("slipstream_expired_total", true, "Events that ended by their time to live."),
+    ("slipstream_forgotten_total", true, "Events deleted before their time, for newer history."),
     ("slipstream_rewinds_total", true, "Sessions set back, by reason."),
     ("slipstream_offers_total", true, "Offers made to the peer."),
     ("slipstream_seen_bytes", false, "Memory of the seen-set."),
@@ -199,6 +200,7 @@ fn take_node(status: &Status) {
     let refusing = status.refusing.is_some();
     gauge!("slipstream_refusing_publishers").set(f64::from(u8::from(refusing)));
     gauge!("slipstream_seen_bytes").set(status.store.seen_bytes as f64);
+    counter!("slipstream_forgotten_total").absolute(status.store.usage.forgotten_total);
     gauge!("slipstream_tombstones").set(status.store.usage.tombstones as f64);
 }
 

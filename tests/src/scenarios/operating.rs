@@ -40,6 +40,7 @@ const METRICS: &[&str] = &[
     "slipstream_clock_refused_total",
     "slipstream_expired_total",
     "slipstream_identity_conflicts_total",
+    "slipstream_forgotten_total",
     "slipstream_rewinds_total",
     "slipstream_offers_total",
     "slipstream_seen_bytes",
