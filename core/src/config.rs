@@ -187,7 +187,11 @@ pub struct Limits {
     pub max_nodes: usize,
     /// Applications at one time. Peers are not counted: `max_nodes` bounds those. Default 10,000.
     pub max_connections: usize,
-    /// Sessions in the store. Default 10,000.
+    /// Bytes that applications have been sent and their sockets have not taken, all together. Peers
+    /// are not counted: each has 2 MiB at most. Default 256 MiB: a thousand consumers that have
+    /// stopped to read.
+    pub connections_max_bytes: usize,
+    /// Sessions of named applications. Default 10,000.
     pub max_sessions: usize,
     /// Deliveries that an application may leave unacknowledged. Default 256.
     pub delivery_window: usize,
@@ -219,6 +223,7 @@ impl Default for Limits {
             max_json_depth: 64,
             max_nodes: 1024,
             max_connections: 10_000,
+            connections_max_bytes: 256 * MIB as usize,
             max_sessions: 10_000,
             delivery_window: 256,
             publish_rate: 0,

@@ -61,6 +61,10 @@ pub struct Link {
     pub frames_in: u64,
     /// Cost of frames that the socket has not taken.
     pub cost_in_flight: usize,
+    /// What of that the node counts against `limits.connections_max_bytes`.
+    pub counted: usize,
+    /// When its socket took something last, or was given something after it had taken all.
+    pub taken_at: Instant,
     /// Frames transmitted.
     pub frames_out: u64,
     /// Frames that the socket has taken.

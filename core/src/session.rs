@@ -35,6 +35,7 @@ use crate::time::{Instant, WallMs};
 pub use self::flight::{Flight, Offer, Word};
 pub use self::letters::{Letter, Letters};
 pub use self::passed::Passed;
+pub use self::record::Used;
 use self::settling::Ended;
 pub use self::settling::{Heard, Unheard};
 
@@ -177,6 +178,8 @@ pub struct Session {
     pub has_lost_entry: bool,
     /// When it was last disconnected; `None` while connected.
     pub away_since: Option<WallMs>,
+    /// What its application has done with it; of others than new named ones that does not count.
+    pub used: Used,
     /// Number and bytes of its dead letters.
     pub dead: BTreeMap<DeadReason, (u64, u64)>,
     /// Whether its record must be written.
@@ -232,6 +235,7 @@ impl Session {
             repeats,
             has_lost_entry: false,
             away_since: None,
+            used: Used::Answered,
             dead: BTreeMap::new(),
             dirty: Dirty::Clean,
             delivered: 0,

@@ -103,20 +103,13 @@ fn a_peer_that_does_not_read_its_refusals_is_not_read_either() {
 /// others go on, and `store.session_ttl` ends those who never come back.
 #[test]
 fn names_without_end_meet_a_limit_and_go_when_their_time_is_over() {
-    let mut config = Config::new(NodeId::new("a").expect("a good name"));
-    config.store.session_ttl = Duration::from_secs(600);
-    let most = config.limits.max_sessions;
-    let mut world = World::with(config);
+    let mut world = few_sessions(20);
     let till = world.connect("client=till&keys=");
     world.settle();
     world.said(till);
-    for number in 1..most {
-        let link = world.connect(&format!("client=pi-{number}"));
-        world.settle();
-        world.lose(link);
-        world.frames(link);
+    for number in 1..20 {
+        use_and_leave(&mut world, &format!("pi-{number}"));
     }
-    world.settle();
     let refused = world.connect("client=one-more");
     world.settle();
     let close = &world.closed[&refused];
@@ -127,9 +120,83 @@ fn names_without_end_meet_a_limit_and_go_when_their_time_is_over() {
     assert_eq!(world.said(till).pop().expect("an answer")["type"], "ACK", "the others go on");
 
     world.pass(Duration::from_secs(602));
-    let ended = |event: &&Event| matches!(event, Event::SessionEnded { owed, .. } if *owed <= 1);
-    assert_eq!(world.events.iter().filter(ended).count(), most - 1, "each is told");
+    assert_eq!(ended(&world).len(), 19, "each is told");
     let welcome = world.connect("client=one-more");
     world.settle();
     assert!(!world.closed.contains_key(&welcome));
+}
+
+#[test]
+fn invented_names_keep_out_neither_applications_nor_peers() {
+    let mut world = few_sessions(8);
+    use_and_leave(&mut world, "pi-1");
+    for number in 0..50 {
+        let link = world.connect(&format!("client=invented-{number}&replay=new"));
+        world.settle();
+        assert!(!world.closed.contains_key(&link));
+        world.lose(link);
+        world.pass(Duration::from_millis(1));
+    }
+    let gone: Vec<_> = (0..43).map(|number| format!("app:invented-{number}")).collect();
+    assert_eq!(ended(&world), gone, "whoever is away for longest goes first");
+    let real = world.connect("client=pi-1");
+    world.settle();
+    assert_eq!(world.said(real)[0]["resumed"], true, "what was used stays");
+    let peer = world.greet(world.hello("z"));
+    assert!(world.admitted.contains(&peer), "{:?}", world.closed);
+
+    // Also across a restart.
+    world.crash();
+    let newcomer = world.connect("client=newcomer");
+    world.settle();
+    assert!(!world.closed.contains_key(&newcomer));
+    let real = world.connect("client=pi-1");
+    world.settle();
+    assert_eq!(world.said(real)[0]["resumed"], true);
+}
+
+#[test]
+fn silent_consumer_gives_its_session_up_after_an_hour() {
+    let mut world = few_sessions(2);
+    let till = world.connect("keys=");
+    world.publish(till, "m-1", "order:1", "1");
+    world.settle();
+    use_and_leave(&mut world, "pi-1");
+    let silent = world.connect("client=silent");
+    world.settle();
+    assert_eq!(world.said(silent)[1]["messageId"], "m-1");
+    world.lose(silent);
+    let refused = world.connect("client=pi-2");
+    world.settle();
+    assert_eq!(world.closed[&refused].code, CloseCode::Limit);
+    world.pass(Duration::from_secs(3601));
+    let taken = world.connect("client=pi-2");
+    world.settle();
+    assert!(!world.closed.contains_key(&taken));
+    assert_eq!(ended(&world), ["app:silent"]);
+}
+
+fn few_sessions(max_sessions: usize) -> World {
+    let mut config = Config::new(NodeId::new("a").expect("a good name"));
+    config.store.session_ttl = Duration::from_secs(if max_sessions == 2 { 86_400 } else { 600 });
+    config.limits.max_sessions = max_sessions;
+    World::with(config)
+}
+
+/// An application that publishes something and is gone.
+fn use_and_leave(world: &mut World, client: &str) {
+    let link = world.connect(&format!("client={client}&keys="));
+    world.publish(link, &format!("of-{client}"), &format!("used:{client}"), "1");
+    world.settle();
+    world.lose(link);
+    world.frames(link);
+    world.settle();
+}
+
+fn ended(world: &World) -> Vec<&str> {
+    let sessions = world.events.iter().filter_map(|event| match event {
+        Event::SessionEnded { session, .. } => Some(session.as_str()),
+        _ => None,
+    });
+    sessions.collect()
 }

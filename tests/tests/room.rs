@@ -76,3 +76,39 @@ fn link_is_admitted_once_it_says_who_it_is() {
     world.settle();
     assert!(world.admitted.contains(&binary) && world.admitted.contains(&peer));
 }
+
+#[test]
+fn stalled_consumers_hold_a_bounded_number_of_bytes_together() {
+    let mut config = Config::new(NodeId::new("a").expect("a good name"));
+    config.limits.max_message_bytes = 64 << 10;
+    config.limits.connections_max_bytes = 1 << 20;
+    let mut world = World::with(config);
+    let till = world.connect("keys=");
+    let consumers: Vec<_> =
+        (0..16).map(|number| world.connect(&format!("client=pi-{number}"))).collect();
+    world.settle();
+    consumers.iter().for_each(|link| drop(world.said(*link)));
+    world.takes_frames = false;
+    let value = format!("\"{}\"", "x".repeat(40 << 10));
+    for number in 0..12 {
+        world.publish(till, &format!("m-{number}"), &format!("order:{number}"), &value);
+        world.settle();
+        assert!(world.untaken_bytes() <= 1 << 20, "{} bytes", world.untaken_bytes());
+        // What sockets take only to close is not held for long.
+        world.pass(Duration::from_millis(100));
+    }
+    let closed: Vec<_> =
+        consumers.iter().filter(|link| world.closed.contains_key(link)).copied().collect();
+    assert!((8..16).contains(&closed.len()), "{} of 16 gave way", closed.len());
+    assert!(world.closed[&closed[0]].reason.contains("connections_max_bytes"));
+    assert_eq!(world.closed[&closed[0]].code, CloseCode::Limit);
+
+    world.takes_frames = true;
+    world.take_frames();
+    let number = consumers.iter().position(|link| *link == closed[0]).expect("one of them");
+    let again = world.connect(&format!("client=pi-{number}"));
+    world.settle();
+    let handed = world.said(again);
+    let ids = handed.iter().filter_map(|frame| frame["messageId"].as_str());
+    assert_eq!(ids.collect::<Vec<_>>().len(), 12, "what it was owed is read again");
+}

@@ -15,11 +15,15 @@ use crate::json::{self, Request, Settle};
 use crate::link::{Answer, AppLink, Link, Pending, Row, State};
 use crate::rate::RateLimit;
 use crate::refusal::{Code, Refusal};
-use crate::session::{Application, Dirty, NO_EVENT, Role, Session};
+use crate::session::{Application, Dirty, NO_EVENT, Role, Session, Used};
 use crate::wire::{self, PROTOCOL_VERSION, Welcome, Wire, records};
 
 use super::Node;
 use super::connect::protocol;
+
+/// How long an application that was handed something and has said nothing may be away, in
+/// milliseconds, before its session makes room for another one.
+const SILENT_MS: u64 = 60 * 60 * 1000;
 
 impl Node {
     /// Greets an application: finds or makes its session.
@@ -143,7 +147,8 @@ impl Node {
     }
 
     fn begin_session(&mut self, wishes: &Wishes) -> Result<SessionId, Close> {
-        if wishes.client.is_some() && self.sessions_are_full() {
+        let is_full = wishes.client.is_some() && self.sessions_are_full();
+        if is_full && !self.end_least_used_session() {
             let reason = "this node has as many sessions as it takes; forget some".into();
             return Err(Close { code: CloseCode::Limit, reason });
         }
@@ -164,13 +169,43 @@ impl Node {
         let id = self.new_session(Role::Application(application), from.max(Position::new(1)));
         if let Some(session) = self.sessions.get_mut(&id) {
             session.first_event = NO_EVENT;
+            session.used = Used::Never;
         }
         Ok(id)
     }
 
-    pub(super) fn sessions_are_full(&self) -> bool {
-        let stored = self.sessions.values().filter(|session| session.is_durable()).count();
-        stored >= self.config.limits.max_sessions
+    /// Whether there are as many named applications as may be. Peers have places of their own.
+    fn sessions_are_full(&self) -> bool {
+        let stored = self.sessions.values().filter(|session| session.is_durable());
+        let named = stored.filter(|session| session.application().is_some()).count();
+        named >= self.config.limits.max_sessions
+    }
+
+    /// Makes room for another session: invented names that never come back keep nobody out. Of the
+    /// applications that are away, one goes that was never handed anything and has said nothing,
+    /// else one that has said nothing for an hour; the one that is away for longest. Answers
+    /// whether there was one.
+    fn end_least_used_session(&mut self) -> bool {
+        let now = self.clock.trusted_for_ages();
+        let may_go = |session: &&Session| match (session.used, session.away_since) {
+            (Used::Never, Some(_)) => true,
+            (Used::Handed, Some(since)) => {
+                now.is_some_and(|now| now.0.saturating_sub(since.0) >= SILENT_MS)
+            }
+            (Used::Answered, _) | (_, None) => false,
+        };
+        let stored = self.sessions.values().filter(|session| session.is_durable());
+        let applications = stored.filter(|session| session.application().is_some());
+        let least = applications
+            .filter(|session| session.link.is_none())
+            .filter(may_go)
+            .min_by_key(|session| (session.used, session.away_since))
+            .map(|session| session.id);
+        if let Some(id) = least {
+            let reason = "its application has never said anything, and room was needed";
+            self.end_session_by_id(id, reason);
+        }
+        least.is_some()
     }
 
     /// A named session goes on. Other tags or keys than before: it begins again.
@@ -278,6 +313,10 @@ impl Node {
             Ok((batch, answer)) => {
                 let Some(application) = link.application_mut() else { return };
                 application.went_well();
+                if let Some(session) = self.sessions.get_mut(&session) {
+                    session.note_use(Used::Answered);
+                }
+                self.arrange_write(session);
                 let duplicate = matches!(answer, Answer::Receipt { duplicate: true, .. });
                 let place = if duplicate { Position::default() } else { self.log.head() };
                 let received = self.now.instant;

@@ -38,6 +38,8 @@ impl Node {
             state: State::Handshake,
             frames_in: 0,
             cost_in_flight: 0,
+            counted: 0,
+            taken_at: self.now.instant,
             frames_out: 0,
             frames_taken: 0,
             paused: false,
@@ -360,8 +362,8 @@ impl Node {
             return Ok(id);
         }
         let peers = self.sessions.values().filter(|session| session.peer().is_some()).count();
-        if peers >= self.config.limits.max_nodes || self.sessions_are_full() {
-            let reason = "this node has as many sessions as it takes".into();
+        if peers >= self.config.limits.max_nodes {
+            let reason = "this node has as many peers as it takes (limits.max_nodes)".into();
             return Err(Close { code: CloseCode::Limit, reason });
         }
         self.tally.rewound("new_session");
@@ -408,6 +410,7 @@ impl Node {
     }
 
     fn detach(&mut self, link: Link, reason: &str, slowest: bool) {
+        self.unsent -= link.counted;
         self.timers.clear(Timer::Link(link.id));
         self.awaiting.remove(&link.id);
         self.unflushed.remove(&link.id);

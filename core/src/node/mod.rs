@@ -120,6 +120,8 @@ pub struct Node {
     links: BTreeMap<LinkId, Link>,
     /// How many of them are applications.
     applications: usize,
+    /// Bytes that those have been sent and their sockets have not taken.
+    unsent: usize,
     /// Links whose rival is being pinged, by the rival.
     candidates: BTreeMap<LinkId, LinkId>,
     dialers: BTreeMap<usize, Dialer>,
@@ -265,6 +267,7 @@ impl Node {
             undelivered: Undelivered::default(),
             links: BTreeMap::new(),
             applications: 0,
+            unsent: 0,
             candidates: BTreeMap::new(),
             dialers: BTreeMap::new(),
             last_dial: DialId::default(),
@@ -415,6 +418,7 @@ impl Node {
             self.timers.set_earlier(Timer::Cursors, self.now.instant + CURSOR_DELAY);
         }
         self.pause_or_resume();
+        self.close_stalled();
         if core::mem::take(&mut self.trim_wanted) {
             self.trim_tail();
         }
@@ -471,23 +475,6 @@ impl Node {
         let connected = self.sessions.values().filter(|session| session.link.is_some());
         let keep = connected.map(|session| session.next).min();
         self.log.trim(keep.unwrap_or(self.log.durable().next()));
-    }
-
-    fn pause_or_resume(&mut self) {
-        let full = self.log.undurable_bytes() > crate::log::UNDURABLE_MAX_BYTES;
-        if full != self.paused {
-            self.paused = full;
-            self.moved.extend(self.links.keys());
-        }
-        for id in core::mem::take(&mut self.moved) {
-            let Some(link) = self.links.get_mut(&id) else { continue };
-            let pause = full || link.is_congested();
-            if pause != link.paused {
-                link.paused = pause;
-                let output = if pause { Output::Pause(link.id) } else { Output::Resume(link.id) };
-                self.out.push_back(output);
-            }
-        }
     }
 }
 

@@ -111,6 +111,7 @@ impl Node {
         };
         link.cost_in_flight = link.cost_in_flight.saturating_sub(cost);
         link.frames_taken += frames as u64;
+        link.taken_at = self.now.instant;
         let taken = link.frames_taken;
         let Some(session) = link.session() else { return };
         let mut settled = false;

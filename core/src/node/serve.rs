@@ -1,16 +1,17 @@
 //! A visit to one session: answers and deliveries leave in the order of the log.
 
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use bytes::Bytes;
 
 use crate::ids::{FetchId, LinkId, Position, SessionId};
 use crate::io::{Close, Frame, Observation, Output, Protocol};
 use crate::json;
-use crate::link::{Answer, Link, PeerLink, Pending};
+use crate::link::{APPLICATION_CREDIT, Answer, Link, PeerLink, Pending};
 use crate::message::Message;
 use crate::read::Read;
-use crate::session::Dirty;
+use crate::session::{Dirty, Used};
 use crate::store::{Query, StoredRow};
 use crate::time::Instant;
 use crate::timers::Timer;
@@ -75,6 +76,9 @@ impl Node {
         let Desk { session, link, mut carrier, .. } = desk;
         carrier.send_filled(link);
         carrier.count(session, link);
+        if carrier.first > 0 {
+            session.note_use(Used::Handed);
+        }
         if link.peer().is_some_and(|peer| peer.told_position < durable) {
             // Whoever has heard of a row knows how far the log goes: it notices an older copy.
             self.unflushed.insert(link.id);
@@ -255,6 +259,63 @@ impl Node {
         let reason = alloc::format!("lagging {lag} bytes behind: too slow for what it receives");
         let code = crate::io::CloseCode::Limit;
         self.finish(link, Some(Close { code, reason }), "");
+    }
+}
+
+/// A socket that has taken nothing for so long has stalled.
+const STALLED: Duration = Duration::from_secs(1);
+
+impl Node {
+    /// Reads on, or not, from links that have taken or given something.
+    pub(super) fn pause_or_resume(&mut self) {
+        let full = self.log.undurable_bytes() > crate::log::UNDURABLE_MAX_BYTES;
+        if full != self.paused {
+            self.paused = full;
+            self.moved.extend(self.links.keys());
+        }
+        for id in core::mem::take(&mut self.moved) {
+            let Some(link) = self.links.get_mut(&id) else { continue };
+            if link.application().is_some() {
+                if link.counted == 0 {
+                    link.taken_at = self.now.instant;
+                }
+                self.unsent = self.unsent - link.counted + link.cost_in_flight;
+                link.counted = link.cost_in_flight;
+            }
+            let pause = full || link.is_congested();
+            if pause != link.paused {
+                link.paused = pause;
+                let output = if pause { Output::Pause(link.id) } else { Output::Resume(link.id) };
+                self.out.push_back(output);
+            }
+        }
+    }
+
+    /// Closes the applications that hold most of what sockets do not take, stalled ones first,
+    /// until that is within its bound (P8). What a named one was owed is read again from the store
+    /// when it comes back.
+    pub(super) fn close_stalled(&mut self) {
+        let limits = &self.config.limits;
+        // One connection must always be able to take the largest delivery.
+        let max = limits.connections_max_bytes.max(limits.max_frame_bytes() + APPLICATION_CREDIT);
+        while self.unsent > max {
+            let now = self.now.instant;
+            let applications = self.links.values().filter(|link| link.application().is_some());
+            let largest = applications
+                .max_by_key(|link| (now.since(link.taken_at) >= STALLED, link.cost_in_flight));
+            let largest = largest.map(|link| link.id);
+            let Some(link) = largest.and_then(|id| self.links.remove(&id)) else { return };
+            let session = link.session().and_then(|id| self.sessions.get(&id));
+            if let Some(session) = session.filter(|session| !session.is_durable()) {
+                self.tally.missed += self.log.durable().get() - session.next.before().get();
+            }
+            let reason = alloc::format!(
+                "{} bytes wait for it to read, and memory is short (limits.connections_max_bytes)",
+                link.cost_in_flight
+            );
+            let code = crate::io::CloseCode::Limit;
+            self.finish(link, Some(crate::io::Close { code, reason }), "");
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use crate::ids::{DeadLetterId, SessionId};
 use crate::json::{Settle, Target};
 use crate::link::Link;
 use crate::refusal::{Code, Refusal};
-use crate::session::{Dirty, Unheard, Word, retry_wait};
+use crate::session::{Dirty, Unheard, Used, Word, retry_wait};
 
 use super::{Node, Phase};
 
@@ -29,6 +29,9 @@ impl Node {
         }
         if let Some(application) = link.application_mut() {
             application.went_well();
+        }
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.note_use(Used::Answered);
         }
         self.arrange_write(id);
     }

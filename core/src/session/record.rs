@@ -79,7 +79,26 @@ struct OpenRecord {
     first_at: WallMs,
 }
 
+/// What an application has done with its session. Where room is needed, the least goes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Used {
+    /// It was never handed anything.
+    Never,
+    /// It was handed something, and has said nothing.
+    Handed,
+    /// It has published or settled something.
+    Answered,
+}
+
 impl Session {
+    /// Takes note of what its application has done.
+    pub fn note_use(&mut self, used: Used) {
+        if self.used < used {
+            self.used = used;
+            self.touch(Dirty::Soon);
+        }
+    }
+
     /// The session of this record, in a node that has these tags now. Everything up to `head` may
     /// have been handed over before. `None` if the record cannot be read.
     pub fn recover(
@@ -142,7 +161,11 @@ impl Session {
                     if !rest.is_empty() {
                         let (settling, rest) = postcard::take_from_bytes(rest).ok()?;
                         session.recover_settling(settling);
-                        session.has_lost_entry = !rest.is_empty();
+                        if !rest.is_empty() && session.application().is_some() {
+                            session.used = postcard::from_bytes(rest).ok()?;
+                        } else {
+                            session.has_lost_entry = !rest.is_empty();
+                        }
                     }
                 }
             }
@@ -189,7 +212,8 @@ impl Session {
             .expect(encoded);
         let checked = self.checked.record();
         let settling = self.settling_record();
-        let has_settling = !settling.is_empty() || self.has_lost_entry;
+        let has_used = self.application().is_some() && self.used != Used::Answered;
+        let has_settling = !settling.is_empty() || self.has_lost_entry || has_used;
         let came = self.application().is_some() && self.first_event != Position::default();
         let has_first = came || has_settling;
         let has_checked = has_first || !checked.is_empty();
@@ -208,6 +232,8 @@ impl Session {
         }
         if self.has_lost_entry {
             state = postcard::to_extend(&true, state).expect(encoded);
+        } else if has_used {
+            state = postcard::to_extend(&self.used, state).expect(encoded);
         }
         Some(SessionRecord {
             id: self.id,

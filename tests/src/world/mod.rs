@@ -204,6 +204,12 @@ impl World {
         self.frames.remove(&link).unwrap_or_default().into()
     }
 
+    /// Bytes that open links have been sent and their sockets have not taken.
+    pub fn untaken_bytes(&self) -> usize {
+        let open = self.untaken.iter().filter(|(link, _)| !self.closed.contains_key(link));
+        open.map(|(_, cost)| cost).sum()
+    }
+
     /// The sockets take everything, now and from now on.
     pub fn take_frames(&mut self) {
         self.takes_frames = true;

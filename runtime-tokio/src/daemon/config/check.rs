@@ -67,6 +67,7 @@ fn check_sizes(settings: &Settings, faults: &mut Faults) {
         }
     };
     let (store, limits) = (&settings.store, &settings.limits);
+    check(faults, "limits.connections_max_bytes", &limits.connections_max_bytes, MIB, PIB);
     check(faults, "store.max_bytes", &store.max_bytes, MIB, PIB);
     check(faults, "store.session_max_bytes", &store.session_max_bytes, 64 * KIB, PIB);
     check(faults, "store.history_max_bytes", &store.history_max_bytes, 0, PIB);

@@ -140,6 +140,7 @@ pub struct LimitSettings {
     pub max_nodes: u32,
     #[serde(deserialize_with = "units::count")]
     pub max_connections: u32,
+    pub connections_max_bytes: Size,
     #[serde(deserialize_with = "units::count")]
     pub max_sessions: u32,
     #[serde(deserialize_with = "units::count")]
@@ -246,6 +247,7 @@ impl Settings {
             max_json_depth: limits.max_json_depth as usize,
             max_nodes: limits.max_nodes as usize,
             max_connections: limits.max_connections as usize,
+            connections_max_bytes: in_memory(limits.connections_max_bytes.bytes()),
             max_sessions: limits.max_sessions as usize,
             delivery_window: limits.delivery_window as usize,
             publish_rate: limits.publish_rate,
