@@ -8,9 +8,27 @@
 use alloc::vec::Vec;
 
 use crate::ids::{Incarnation, Position};
+use crate::message::Message;
+use crate::time::WallMs;
 
 /// Starts that are remembered.
 const MAX_STARTS: usize = 64;
+
+/// What a life of the store that was lost may have handed over.
+#[derive(Debug, Clone, Copy)]
+pub struct LostLife {
+    /// What was made until then; 0: no life was lost.
+    upto: WallMs,
+    /// This start of the node: what it published itself is new.
+    incarnation: Incarnation,
+}
+
+impl LostLife {
+    /// Whether it may have handed over this message (P3).
+    pub fn may_have_handed(&self, message: &Message) -> bool {
+        message.version().wall() <= self.upto && message.incarnation() != self.incarnation
+    }
+}
 
 /// The starts of this node, oldest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -18,6 +36,9 @@ pub struct Starts {
     known: Vec<(Incarnation, Position)>,
     /// From this one on all are known.
     since: Option<Incarnation>,
+    /// What was made up to this time may have been handed over by a life of the store that was
+    /// lost; 0: none was.
+    lost_upto: WallMs,
 }
 
 /// What is to be thought of what a peer says that it was told.
@@ -38,8 +59,8 @@ impl Starts {
             return (Self::default(), &[]);
         };
         match postcard::take_from_bytes(rest) {
-            Ok((since, rest)) => (Self { known, since: Some(since) }, rest),
-            Err(_) => (Self { known, since: None }, &[]),
+            Ok((since, rest)) => (Self { known, since: Some(since), ..Self::default() }, rest),
+            Err(_) => (Self { known, ..Self::default() }, &[]),
         }
     }
 
@@ -51,6 +72,17 @@ impl Starts {
             Some(since) => postcard::to_extend(&since, record).expect(encoded),
             None => record,
         }
+    }
+
+    /// This store turned out to be an older copy, or another one: what was made up to this time
+    /// may have been handed over before. It is not stored: a peer says so again until it is told.
+    pub fn note_loss(&mut self, upto: WallMs) {
+        self.lost_upto = self.lost_upto.max(upto);
+    }
+
+    /// What a lost life of this store may have handed over, for the start `incarnation`.
+    pub fn lost_life(&self, incarnation: Incarnation) -> LostLife {
+        LostLife { upto: self.lost_upto, incarnation }
     }
 
     /// The node starts, on a log that ends at `head`.

@@ -54,6 +54,8 @@ pub(super) struct Carrier<'a> {
     pub(super) now: Now,
     /// The wall clock, if it can be trusted.
     pub(super) trusted: Option<WallMs>,
+    /// What a lost life of the store may have handed over.
+    pub(super) lost: crate::starts::LostLife,
     pub(super) deaths: Vec<Death>,
     pub(super) first: u64,
     pub(super) again: u64,
@@ -282,7 +284,7 @@ impl Carrier<'_> {
             session.hold(row.position, flight, id, at);
             return;
         }
-        if row.position <= session.doubt || row.only.is_some() {
+        if session.may_have_had(row, self.lost) {
             flight.handed = flight.handed.max(1);
         }
         self.carry(session, link, row, flight, json);

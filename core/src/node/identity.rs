@@ -83,17 +83,26 @@ impl Node {
             Told::Known => self.acknowledge(link, self.log.durable()),
             Told::More(holds) => {
                 self.acknowledge(link, holds);
+                self.note_lost_life();
                 let peer = peer.clone();
                 self.event(Event::StoreWentBack { peer, told, holds });
             }
             Told::ByAnother => {
                 // Whatever its length: what that one was sent this one has not got.
                 self.acknowledge(link, Position::default());
+                self.note_lost_life();
                 let me = self.config.id.clone();
                 let heard = format!("{peer} was told of a log up to {told} by its start {by}");
                 self.met_another(me, &format!("{heard}, which this database knows nothing of"));
             }
         }
+    }
+
+    /// What comes again was made before this start, and may have been handed over (P3). The clock
+    /// of whoever made it may be ahead.
+    fn note_lost_life(&mut self) {
+        let upto = self.began_at.plus(self.config.limits.max_clock_drift);
+        self.starts.note_loss(upto);
     }
 
     /// A node that has started again does not know whom it will find at an address: its first

@@ -89,6 +89,7 @@ pub struct Node {
     me: Source,
     /// End of the log at the start.
     began: Position,
+    began_at: WallMs,
     /// And at those before.
     starts: Starts,
     unmet: Unmet,
@@ -236,6 +237,7 @@ impl Node {
             incarnation,
             me,
             began: recovered.head,
+            began_at: now.wall,
             starts: Starts::default(),
             unmet: Unmet::default(),
             started: now.instant,

@@ -64,6 +64,7 @@ impl Node {
             topology: &mut self.topology,
             now: self.now,
             trusted: self.clock.trusted(),
+            lost: self.starts.lost_life(self.incarnation),
             deaths: Vec::new(),
             first: 0,
             again: 0,
