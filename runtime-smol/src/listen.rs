@@ -25,17 +25,13 @@ use crate::dial::{HeadError, read_head};
 use crate::runtime::{Inputs, Smol};
 use crate::socket::Socket;
 
-/// Connections that the system keeps until they are accepted. By default it is 128, which a fleet
-/// that comes back at once overruns.
+/// Connections that the system keeps until they are accepted: a fleet may come back at once.
 const BACKLOG: i32 = 1024;
 
 /// How long accepting rests when the system refuses, for want of descriptors for example.
 const REST: Duration = Duration::from_millis(200);
 
 /// Listens on `address`.
-///
-/// # Errors
-/// What the system says.
 pub(crate) async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let listener = TcpListener::bind(address).await?;
     rustix::net::listen(&listener, BACKLOG)?;

@@ -5,6 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Deref;
 use std::path::PathBuf;
 
+use rustix::io::Errno;
 use slipstream_core::channel;
 use slipstream_core::client::ConnectError;
 use slipstream_core::config::Config;
@@ -98,24 +99,15 @@ pub enum StartError {
 pub(crate) fn remedy(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse => "end what listens there, or choose another address",
-        io::ErrorKind::AddrNotAvailable => "choose an address of this machine",
         io::ErrorKind::PermissionDenied => "choose a port above 1023, or allow this one",
-        _ if is_out_of_descriptors(error) => {
+        _ if matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE)) => {
             "raise the limit of open files (ulimit -n, or LimitNOFILE= of systemd)"
         }
         _ => "look at the address",
     }
 }
 
-fn is_out_of_descriptors(error: &io::Error) -> bool {
-    let out = [rustix::io::Errno::MFILE, rustix::io::Errno::NFILE];
-    error.raw_os_error().is_some_and(|code| out.iter().any(|out| out.raw_os_error() == code))
-}
-
 /// How many connections of each kind a node takes in this process.
-///
-/// # Errors
-/// [`StartError::Descriptors`] if it may open too few files for any node.
 pub(crate) fn room(config: &Config) -> Result<Room, StartError> {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let limit = limit.unwrap_or(u64::MAX);
@@ -129,7 +121,6 @@ fn limit_applications(config: &mut Config, room: Room) {
         config.limits.max_connections = applications;
         tracing::warn!(
             target: "slipstream",
-            applications,
             "this process may open too few files for limits.max_connections = {wanted}: it takes \
              {applications} applications at a time; raise the limit (ulimit -n, or LimitNOFILE= of \
              systemd), or lower limits.max_connections"
@@ -178,7 +169,6 @@ impl Node {
             (local_addr.ip().to_canonical().is_loopback(), room.unfinished);
         let rules = Rules { allowed_origins, loopback, limits: limits.clone(), unfinished };
         let seed = Smol::random().map_err(StartError::Internal)?;
-        // What was recovered may be much, and whoever starts a node has other things to hear.
         let new = move || slipstream_core::Node::new(config, recovered, seed, Smol::now());
         let node = Smol::unblock(new).await.map_err(StartError::Internal)?;
         let driver = Driver::new(node);
