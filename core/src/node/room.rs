@@ -27,8 +27,8 @@ pub(super) const REST_AFTER_FULL: Duration = Duration::from_secs(1);
 /// again then, as not every system tells what is left.
 const FULL_FOR: Duration = Duration::from_secs(5);
 
-/// History gives way while the disk has less than this left, or than a quarter of what fits: as much
-/// as may be on its way to it.
+/// History gives way while the disk has less than this left, or than a quarter of what fits: as
+/// much as may be on its way to it.
 const DISK_SPARE: u64 = 8 << 20;
 
 /// How long nothing may have been refused until it is said that there is room again.
