@@ -205,7 +205,8 @@ impl Node {
                 name(&mut self.out, link, BatchKind::Seen, seen, &self.seen);
             }
             State::Application(application) => {
-                if application.answers.back().is_some_and(|last| last.batch > batch) {
+                // The last one may be a repeated receipt, which waits for nothing itself.
+                if application.answers.iter().rev().any(|answer| answer.batch > batch) {
                     self.awaiting.insert(id);
                 }
                 self.ready.insert(application.session);
