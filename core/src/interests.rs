@@ -153,7 +153,6 @@ fn shared_prefix<'a>(a: &'a str, b: &str) -> &'a str {
 #[cfg(test)]
 mod tests {
     use alloc::string::ToString;
-    use alloc::vec;
 
     use proptest::prelude::*;
 
@@ -205,6 +204,6 @@ mod tests {
     #[test]
     fn no_prefix_is_no_interest() {
         assert!(!begins_with_any(&[], "order:1"));
-        assert!(begins_with_any(&vec!["order:".to_string()], "order:1"));
+        assert!(begins_with_any(&["order:".to_string()], "order:1"));
     }
 }

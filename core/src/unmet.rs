@@ -5,6 +5,7 @@
 //! node, is taken out, or has waited for the time to live of sessions, no event goes before its own
 //! time is over. When the peer comes it begins at the first row, as any new one.
 
+use alloc::collections::btree_map::Entry;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -40,8 +41,8 @@ impl Unmet {
         let hashes: BTreeSet<Hash128> = urls.iter().map(|url| hash(url)).collect();
         self.entries.retain(|url, _| hashes.contains(url));
         for url in hashes {
-            if !self.entries.contains_key(&url) {
-                self.entries.insert(url, Some(now));
+            if let Entry::Vacant(entry) = self.entries.entry(url) {
+                entry.insert(Some(now));
                 self.events.note_event(Position::new(1), ends);
             }
         }

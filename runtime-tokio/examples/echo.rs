@@ -21,7 +21,6 @@ use slipstream_core::io::{Frame, Input, Protocol};
 use slipstream_core::links::Links;
 use slipstream_core::runtime::{Runtime, within};
 use slipstream_core::upgrade::Rules;
-use tokio::net::TcpListener;
 
 use crate::runtime::{Incoming, Inputs, Tokio};
 
@@ -30,6 +29,8 @@ use crate::runtime::{Incoming, Inputs, Tokio};
 mod dial;
 #[path = "../src/halves.rs"]
 mod halves;
+#[path = "../src/join.rs"]
+mod join;
 #[path = "../src/listen.rs"]
 mod listen;
 #[expect(dead_code, reason = "the shell uses more of it than this program")]
@@ -44,6 +45,8 @@ mod stream;
 const MAX_VALUE_BYTES: usize = 4 << 20;
 /// As many as the shell lets wait.
 const INPUTS: usize = 128;
+/// Handshakes that may be under way at once.
+const UNFINISHED: usize = 64;
 /// For one case of the suite.
 const CASE: Duration = Duration::from_secs(30);
 /// What the suite's report calls this program.
@@ -67,10 +70,11 @@ async fn main() -> Result<(), Failure> {
 
 /// Listens until the process is ended.
 async fn serve() -> Result<(), Failure> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let listener = listen::bind("127.0.0.1:0".parse()?).await?;
     println!("{}", listener.local_addr()?);
     let mut echo = Echo::new();
-    let rules = Rules { allowed_origins: Vec::new(), loopback: true, limits: limits() };
+    let (allowed_origins, limits) = (Vec::new(), limits());
+    let rules = Rules { allowed_origins, loopback: true, limits, unfinished: UNFINISHED };
     Tokio::spawn(listen::run(listener, rules, echo.sender.clone()));
     loop {
         echo.turn().await;

@@ -22,7 +22,8 @@ fn cloned(b: &mut World) -> (World, World) {
     let wire = join(&mut a, b);
     publish(&mut a, "before");
     carry(&mut a, b, wire);
-    (a.lose(wire.0), b.lose(wire.1));
+    a.lose(wire.0);
+    b.lose(wire.1);
     a.pass(Duration::from_secs(1));
     let copy = a.store.clone();
     a.crash();
@@ -145,7 +146,8 @@ fn starts_that_find_the_same_are_no_twins() {
         let wire = join(&mut a, &mut b);
         carry(&mut a, &mut b, wire);
         assert_eq!((conflicts(&mut a), conflicts(&mut b)), (0, 0), "{round}");
-        (a.lose(wire.0), b.lose(wire.1));
+        a.lose(wire.0);
+        b.lose(wire.1);
         a.pass(Duration::from_secs(40));
         if round % 2 == 0 {
             a.crash();

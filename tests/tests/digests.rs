@@ -217,7 +217,8 @@ fn what_a_peer_lacks_and_nobody_has_noticed_is_found_and_offered_again() {
     let (position, wall) = (b.status().store.head, a.now.wall);
     let ack = Wire::Ack(Ack { upto: 2, position, wall });
     a.binary(wire.0, ack.encode());
-    (a.lose(wire.0), b.lose(wire.1));
+    a.lose(wire.0);
+    b.lose(wire.1);
     let copy = b.store.clone();
     live_on_alone(&mut b, copy);
     a.pass(Duration::from_secs(40));

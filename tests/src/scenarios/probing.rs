@@ -57,7 +57,7 @@ pub fn large_dead_letters(binary: &str) {
     let mut app = App::connect(&node, "client=pi-1");
     let value = format!("\"{}\"", "x".repeat(900 * 1024));
     for number in 0..COUNT {
-        till.publish(&Message::event(&format!("m-{number}"), "terminal:9", &value));
+        till.publish(&Message::event(format!("m-{number}"), "terminal:9", &value));
         let handed = app.delivery();
         app.nack(&handed, "reject");
     }
