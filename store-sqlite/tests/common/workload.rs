@@ -11,6 +11,7 @@ use bytes::Bytes;
 use slipstream_core::clock::Hlc;
 use slipstream_core::config::Durability;
 use slipstream_core::ids::*;
+use slipstream_core::message::Message;
 use slipstream_core::store::*;
 use slipstream_core::time::WallMs;
 use slipstream_faulty_disk::{Disk, Survives};
@@ -156,12 +157,22 @@ impl Answered {
 
     /// Whether it is what one of the batches held.
     pub fn is_of_a_batch(&self) -> bool {
+        self.is_row(Message::clone)
+    }
+
+    /// Whether it is what one of the batches held, without the value: so [`Query::Find`] answers.
+    pub fn is_of_a_batch_without_value(&self) -> bool {
+        self.is_row(Message::without_value)
+    }
+
+    /// Whether a batch held it, with the message that `answer` makes of the one in the batch.
+    fn is_row(&self, answer: impl Fn(&Message) -> Message) -> bool {
         static ROWS: LazyLock<HashMap<u64, Row>> = LazyLock::new(|| {
             let rows = (0..BATCHES).flat_map(|n| nth(n).rows);
             rows.map(|row| (row.position.get(), row)).collect()
         });
         ROWS.get(&self.position).is_some_and(|row| {
-            row.message.encoded()[..] == self.encoded
+            answer(&row.message).encoded()[..] == self.encoded
                 && (row.publisher, row.only) == (self.publisher, self.only)
         })
     }
