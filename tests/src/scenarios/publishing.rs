@@ -72,13 +72,13 @@ pub fn a_message_without_an_id_is_given_one(binary: &str) {
     assert_eq!(watcher.delivery().id(), second.id());
 }
 
-/// What only a node may say is accepted and ignored; unknown fields are, too.
+/// What only a node may say is accepted and ignored; an application's own fields are, too.
 pub fn a_client_cannot_forge_what_a_node_stamps(binary: &str) {
     let node = Daemon::start(binary, NodeConfig::new("aws").text("node.cluster_group", "here"));
     let mut watcher = App::connect(&node, "");
     let mut till = App::connect(&node, "keys=");
     till.send(
-        r#"{"type":"SK","messageId":"m-1","key":"order:1","value":{"a":[]},"colour":"red",
+        r#"{"type":"SK","messageId":"m-1","key":"order:1","value":{"a":[]},"x-colour":"red",
             "originInstanceId":"elsewhere","sourceInstanceId":"elsewhere","version":"zzzz",
             "messagePath":["elsewhere","aws"],"clusterGroupId":"there"}"#,
     );
