@@ -2,16 +2,18 @@
 
 use crate::harness::{App, Daemon, Message, NodeConfig};
 
-/// `keys` are prefixes, percent-decoded after they were split; `keys=` alone is none.
+/// `keys` are prefixes, decoded as forms are before they are split; `key` is one, whatever it holds,
+/// and `keys=` alone is none.
 pub fn keys_are_prefixes(binary: &str) {
     let node = Daemon::start(binary, NodeConfig::new("aws"));
-    let mut some = App::connect(&node, "keys=order:,a%2Cb,+");
+    let mut some = App::connect(&node, "keys=order:,x%2C%2B1,+2&key=a%2Cb");
     let mut none = App::connect(&node, "keys=");
-    for (at, key) in ["terminal:1", "order:1", "orde", "a,b", "a", "+1"].into_iter().enumerate() {
+    let keys = ["terminal:1", "order:1", "orde", "a,b", "a", "+1", "+2", " 2"];
+    for (at, key) in keys.into_iter().enumerate() {
         none.publish(&Message::state(format!("m-{at}"), key, "1"));
     }
-    let handed = [some.delivery(), some.delivery(), some.delivery()];
-    assert_eq!(handed.each_ref().map(|frame| frame.key()), ["order:1", "a,b", "+1"]);
+    let handed = [some.delivery(), some.delivery(), some.delivery(), some.delivery()];
+    assert_eq!(handed.each_ref().map(|frame| frame.key()), ["order:1", "a,b", "+1", " 2"]);
     some.publish(&Message::state("last", "order:2", "1"));
     // Whoever wants nothing gets only answers.
     none.send("{");
