@@ -117,7 +117,7 @@ pub(super) async fn metrics(State(admin): Node) -> Answer {
 
 /// `GET /status`
 pub(super) async fn status(State(admin): Node) -> Answer {
-    Ok(streamed(node_status(&admin).await?))
+    Ok(streamed(node_status(&admin).await?).await)
 }
 
 /// What `GET /where/{messageId}` may name.
@@ -140,7 +140,7 @@ pub(super) async fn whereabouts(
     match admin.running()?.node.admin(AdminRequest::Where { id, after }).await? {
         AdminAnswer::Where { found, next } => {
             let next = next.map(|after| format!("{path}?after={after}"));
-            Ok((next_page(next), streamed(found)).into_response())
+            Ok((next_page(next), streamed(found).await).into_response())
         }
         other => Err(unexpected(other)),
     }
@@ -214,7 +214,7 @@ pub(super) async fn purge(State(admin): Node, id: Result<Path<String>, PathRejec
 
 /// `GET /sessions`
 pub(super) async fn sessions(State(admin): Node) -> Answer {
-    Ok(streamed(node_status(&admin).await?.sessions))
+    Ok(streamed(node_status(&admin).await?.sessions).await)
 }
 
 /// `DELETE /sessions/{name}`

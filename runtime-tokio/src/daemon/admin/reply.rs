@@ -7,7 +7,7 @@ use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use futures_util::stream;
+use futures_util::{StreamExt, stream};
 use serde::Serialize;
 use serde_json::json;
 use serde_json::value::RawValue;
@@ -21,8 +21,9 @@ use crate::NodeGone;
 /// Bytes of JSON that are made before those before them have left.
 const PIECE_BYTES: usize = 64 * 1024;
 
-/// An answer as JSON that is made while it leaves, a piece at a time.
-pub(super) fn streamed(answer: impl Serialize + Send + 'static) -> Response {
+/// An answer as JSON. One of more than a piece is made while it leaves, a piece at a time; a smaller
+/// one says its length.
+pub(super) async fn streamed(answer: impl Serialize + Send + 'static) -> Response {
     let (pieces, mut made) = mpsc::channel(1);
     tokio::task::spawn_blocking(move || {
         let mut writer = BufWriter::with_capacity(PIECE_BYTES, Pieces(pieces));
@@ -30,9 +31,16 @@ pub(super) fn streamed(answer: impl Serialize + Send + 'static) -> Response {
         let written = serde_json::to_writer(&mut writer, &answer);
         let _gone = written.is_ok() && writer.flush().is_ok();
     });
-    let body =
-        stream::poll_fn(move |cx| made.poll_recv(cx).map(|piece| piece.map(Ok::<_, Infallible>)));
-    ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(body)).into_response()
+    let first = made.recv().await.unwrap_or_default();
+    let body = match made.recv().await {
+        None => Body::from(first),
+        Some(second) => {
+            let rest = stream::poll_fn(move |cx| made.poll_recv(cx));
+            let pieces = stream::iter([first, second]).chain(rest);
+            Body::from_stream(pieces.map(Ok::<_, Infallible>))
+        }
+    };
+    ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
 struct Pieces(mpsc::Sender<Bytes>);
