@@ -701,3 +701,22 @@ fn a_cumulative_ack_does_not_speak_of_what_an_earlier_link_lost() {
     world.settle();
     assert!(ids(&world.said(app)).is_empty(), "the link had carried both, in order");
 }
+
+#[test]
+fn receipts_before_a_repeated_one_leave_with_their_batch() {
+    let mut world = World::new("aws");
+    let till = world.connect("client=till&keys=");
+    world.publish(till, "m-0", "k", "0");
+    world.settle();
+    world.said(till);
+    world.publish(till, "m-1", "k", "1");
+    world.publish(till, "m-2", "k", "2");
+    // It waits for no batch itself.
+    world.publish(till, "m-0", "k", "0");
+    while world.is_busy() {
+        world.step();
+    }
+    let said = world.said(till);
+    let ids: Vec<_> = said.iter().map(|frame| frame["messageId"].as_str()).collect();
+    assert_eq!(ids, [Some("m-1"), Some("m-2"), Some("m-0")], "{said:?}");
+}

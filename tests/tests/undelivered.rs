@@ -12,6 +12,7 @@ use slipstream_core::io::{Frame, Input, Protocol};
 use slipstream_core::message::{Fields, Kind, Message};
 use slipstream_core::store::{DeadReason, StoreFailure};
 use slipstream_core::tags::TagSet;
+use slipstream_core::time::WallMs;
 use slipstream_core::topology::Record;
 use slipstream_core::wire::{Ack, BatchKind, Connect, FrameWriter, Wire as PeerFrame};
 use slipstream_tests::world::{Wire, World, carry, join};
@@ -385,4 +386,26 @@ fn above_its_bound_the_node_takes_no_dead_letter_until_some_are_purged() {
     world.ask(AdminRequest::PurgeDeadLetter(DeadLetterId::new(1)));
     world.pass(SECONDS);
     assert_eq!(letters(&mut world), [of_node("c-2")]);
+}
+
+#[test]
+fn a_replay_under_a_jumped_clock_lives_as_long_as_any() {
+    let mut world = World::new("a");
+    let till = world.connect("keys=");
+    world.settle();
+    command(&mut world, till, "c-1", r#""nobody""#);
+    world.pass(SECONDS);
+    let AdminAnswer::DeadLetters(letters) =
+        world.ask(AdminRequest::DeadLetters { after: DeadLetterId::default(), limit: 9 })
+    else {
+        panic!("a list")
+    };
+    let right = world.now.wall;
+    // Three years back, and nobody has noticed yet.
+    world.now.wall = WallMs(right.0 - 94_608_000_000);
+    let letter = letters[0].1.id;
+    assert!(matches!(world.ask(AdminRequest::ReplayDeadLetter(letter)), AdminAnswer::Done));
+    let replayed = world.store.messages().last().expect("it is in the log again");
+    let expires = replayed.expires().expect("an event has an end");
+    assert!(expires > right.plus(Duration::from_secs(86_000)), "{expires:?}, it is {right:?}");
 }

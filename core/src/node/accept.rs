@@ -277,7 +277,8 @@ impl Node {
     /// a dead letter of the node that is replayed. It keeps its identity, so that whoever has it
     /// drops it, and is a copy like any other to whoever was handed one.
     pub(super) fn append_again(&mut self, message: &Message) -> Position {
-        let expires = self.now.wall.plus(self.config.store.event_ttl);
+        // A clock that has jumped would give it a time that is over everywhere else.
+        let expires = self.clock.estimate().plus(self.config.store.event_ttl);
         let fields = Fields { expires, ..message.fields() };
         let message = Message::encode(&fields, &mut self.buffer);
         let source = self.source_of(&message);

@@ -80,6 +80,7 @@ impl Rule {
         let ledger = view.ledger;
         let known = &ledger.messages[number];
         let may_miss = self.somebody_came_too_late_for(number, view)
+            || self.joined_after_it_was_forgotten(site, number, view)
             || ledger.is_expired_anywhere(number)
             || sites.iter().any(|site| ledger.is_superseded_by_forgiven(*site, number));
         let accepted = sites.iter().any(|site| ledger.places[*site].durable.contains(&number));
@@ -95,6 +96,20 @@ impl Rule {
         self.joined.iter().any(|((site, _), joined)| {
             view.ledger.places[*site].forgotten.get(&number).is_some_and(|at| at <= joined)
         })
+    }
+
+    /// Whether some node had forgotten it before this one joined the mesh, wherever that was: an
+    /// event may lead nowhere, and be forgotten, before somebody comes whom it targets.
+    fn joined_after_it_was_forgotten(
+        &self,
+        site: usize,
+        number: MessageNo,
+        view: &View<'_>,
+    ) -> bool {
+        let joins = self.joined.iter().filter(|((_, peer), _)| *peer == site);
+        let first = joins.map(|(_, joined)| *joined).min();
+        let forgotten = view.ledger.places.iter().filter_map(|place| place.forgotten.get(&number));
+        first.is_some_and(|first| forgotten.into_iter().any(|at| *at <= first))
     }
 
     fn was_handed_all(&self, app: &App, view: &View<'_>) -> Verdict {
