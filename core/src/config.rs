@@ -187,9 +187,9 @@ pub struct Limits {
     pub max_nodes: usize,
     /// Applications at one time. Peers are not counted: `max_nodes` bounds those. Default 10,000.
     pub max_connections: usize,
-    /// Bytes that applications have been sent and their sockets have not taken, all together. Peers
-    /// are not counted: each has 2 MiB at most. Default 256 MiB: a thousand consumers that have
-    /// stopped to read.
+    /// Bytes that applications have been sent and their sockets have not taken, all together; never
+    /// below one frame of the largest size and 256 KiB. Peers are not counted: each has 2 MiB at
+    /// most. Default 256 MiB: a thousand consumers that have stopped to read.
     pub connections_max_bytes: usize,
     /// Sessions of named applications. Default 10,000.
     pub max_sessions: usize,
@@ -199,7 +199,7 @@ pub struct Limits {
     pub publish_rate: u32,
     /// How far a version may be ahead of this node's clock. Default 60 s.
     pub max_clock_drift: Duration,
-    /// For TCP, TLS, upgrade and Hello together. Default 5 s.
+    /// For TCP, upgrade and greeting together. Default 5 s.
     pub handshake_timeout: Duration,
     /// Message ids remembered per session (P9). Default 65,536.
     pub idempotency_ids: usize,
