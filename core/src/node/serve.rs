@@ -302,10 +302,15 @@ impl Node {
         while self.unsent > max {
             let now = self.now.instant;
             let applications = self.links.values().filter(|link| link.application().is_some());
-            let largest = applications
-                .max_by_key(|link| (now.since(link.taken_at) >= STALLED, link.cost_in_flight));
+            let stalled =
+                |link: &Link| link.cost_in_flight > 0 && now.since(link.taken_at) >= STALLED;
+            let largest = applications.max_by_key(|link| (stalled(link), link.cost_in_flight));
             let largest = largest.map(|link| link.id);
-            let Some(link) = largest.and_then(|id| self.links.remove(&id)) else { return };
+            let Some(mut link) = largest.and_then(|id| self.links.remove(&id)) else { return };
+            if let Some(application) = link.application_mut() {
+                // The node's want of memory is no attempt that has failed (P13).
+                application.settled = true;
+            }
             let session = link.session().and_then(|id| self.sessions.get(&id));
             if let Some(session) = session.filter(|session| !session.is_durable()) {
                 self.tally.missed += self.log.durable().get() - session.next.before().get();

@@ -60,6 +60,10 @@ impl Session {
     /// had taken so many frames: the oldest delivery in them has failed once more, and no other.
     /// So a message that kills its consumer comes to an end.
     pub fn lost_unsettled(&mut self, frames_taken: u64, max_attempts: u32) {
+        if self.is_automatic() {
+            // What its socket had taken is settled.
+            return;
+        }
         let taken = |flight: &&mut Flight| {
             flight.on_link && flight.frame <= frames_taken && !flight.word.is_said()
         };

@@ -86,7 +86,7 @@ impl Session {
     /// Ends a delivery, or what it was replayed as. Takes it back, if it is a dead letter that was
     /// not refused.
     pub fn acknowledge(&mut self, delivery: Position) -> Result<Heard, Unheard> {
-        let place = self.letters.place(delivery);
+        let place = self.place_of(delivery);
         if let Some(flight) = self.flights.get(&place) {
             if let Word::Reject(letter) = flight.word {
                 return Err(refused(letter));
@@ -107,23 +107,32 @@ impl Session {
         }
     }
 
+    /// Where a delivery lies: in flight, or where its dead letter was replayed to. It is both where
+    /// the session has begun again since.
+    fn place_of(&self, delivery: Position) -> Position {
+        let is_open = self.flights.contains_key(&delivery);
+        if is_open { delivery } else { self.letters.place(delivery) }
+    }
+
     /// Ends a delivery and those before it that had no word of their own.
     pub fn acknowledge_upto(&mut self, delivery: Position) -> Result<Heard, Unheard> {
         if !self.was_handed(delivery) {
             return Err(Unheard::Never);
         }
-        let place = self.letters.place(delivery);
-        if place != delivery && !self.flights.get(&place).is_some_and(|it| it.word.is_said()) {
-            return self.acknowledge(delivery);
-        }
+        let place = self.place_of(delivery);
+        let is_replayed =
+            place != delivery && !self.flights.get(&place).is_some_and(|it| it.word.is_said());
+        let named = if is_replayed { self.acknowledge(delivery)? } else { Heard::default() };
         let flight = self.flights.get(&delivery).map(|flight| flight.carried);
         let last = flight.or_else(|| self.letters.of(delivery)?.carried());
         let carried = self.carried_before(delivery, last);
         for position in &carried {
             self.end_acknowledged(*position);
         }
-        let heard = self.take_letters(&self.letters.carried_before(delivery, last));
-        Ok(Heard { settled: heard.settled || !carried.is_empty(), ..heard })
+        let mut heard = self.take_letters(&self.letters.carried_before(delivery, last));
+        heard.settled |= named.settled || !carried.is_empty();
+        heard.letters.extend(named.letters);
+        Ok(heard)
     }
 
     /// Ends the oldest open delivery of this `messageId`; else takes its dead letter back.
@@ -147,7 +156,7 @@ impl Session {
     /// The flight that a refusal speaks of. `None`: it is refused already, or ended without a word.
     pub fn refusable(&self, target: &Target<'_>, retry: bool) -> Result<Option<Position>, Unheard> {
         let position = match target {
-            Target::Delivery(delivery) => Some(self.letters.place(*delivery)),
+            Target::Delivery(delivery) => Some(self.place_of(*delivery)),
             Target::Id(id) => {
                 let letter = || self.letters.named(id).map(|was| self.letters.place(was));
                 self.open_of(id).or_else(letter)
@@ -233,7 +242,7 @@ impl Session {
         delivery > Position::default() && delivery <= self.handed_upto
     }
 
-    fn is_automatic(&self) -> bool {
+    pub(super) fn is_automatic(&self) -> bool {
         self.application().is_some_and(|application| application.ack == AckMode::Auto)
     }
 
