@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use slipstream_core::ids::LinkId;
+use slipstream_core::config::Config;
+use slipstream_core::ids::{LinkId, NodeId};
 use slipstream_core::io::Input;
 use slipstream_core::tags::TagSet;
 use slipstream_tests::world::World;
@@ -113,4 +114,24 @@ fn a_long_skip_is_written_before_it_must_be_walked_again() {
     }
     world.pass(Duration::from_secs(1));
     assert_eq!(writes(&world, "app:stock"), before + 1);
+}
+
+#[test]
+fn a_quiet_session_that_was_connected_outlives_a_crash() {
+    let mut config = Config::new(NodeId::new("aws").expect("a good name"));
+    config.store.session_ttl = Duration::from_secs(80);
+    let mut world = World::with(config);
+    let stock = world.connect("client=stock&keys=inv:");
+    let till = world.connect("client=till&keys=");
+    world.settle();
+    for number in 0..200 {
+        world.publish(till, &format!("m-{number}"), "order:1", "1");
+        world.pass(Duration::from_secs(1));
+    }
+    world.said(stock);
+    world.crash();
+    world.pass(Duration::from_secs(1));
+    let stock = world.connect("client=stock&keys=inv:");
+    world.settle();
+    assert_eq!(world.said(stock)[0]["resumed"], true, "it was there until a moment ago");
 }

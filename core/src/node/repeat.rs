@@ -19,6 +19,8 @@ use super::{Node, UPKEEP_INTERVAL};
 
 /// How soon the store is asked again to make room.
 const MAKE_ROOM_INTERVAL: Duration = Duration::from_millis(50);
+/// How rarely the records of connected sessions are written at most.
+const MAX_PRESENCE_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
 impl Node {
     pub(super) fn timers_due(&mut self) {
@@ -141,6 +143,19 @@ impl Node {
         self.ready.insert(session);
     }
 
+    /// Writes from time to time that connected sessions are there: after a crash the record alone
+    /// tells since when they have been away, and nothing else may have changed it for long.
+    fn note_presence(&mut self) {
+        let period = (self.config.store.session_ttl / 8).min(MAX_PRESENCE_INTERVAL).as_micros();
+        let now = u128::from(self.now.instant.as_micros());
+        if now / period.max(1) == now.saturating_sub(UPKEEP_INTERVAL.as_micros()) / period.max(1) {
+            return;
+        }
+        let here = self.sessions.values().filter(|it| it.link.is_some() && it.is_durable());
+        let here: Vec<SessionId> = here.map(|session| session.id).collect();
+        here.into_iter().for_each(|id| self.touch(id, Dirty::Soon));
+    }
+
     /// Looks at the clock, ends sessions whose time is over, and lets the store make room.
     pub(super) fn look_after_itself(&mut self) {
         let now = self.now.instant;
@@ -170,6 +185,7 @@ impl Node {
             .collect();
         if sound {
             self.give_up_unmet();
+            self.note_presence();
         }
         for id in ended {
             self.end_session_by_id(id, "away for longer than store.session_ttl");
