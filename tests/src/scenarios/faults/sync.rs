@@ -15,8 +15,10 @@ pub fn an_io_error_ends_the_node(binary: &str) {
     if !Need::Strace.is_met(STORY) {
         return;
     }
-    let points: [(&str, &[usize]); 2] =
-        [("fsync,fdatasync", &[1, 2, 3, 4, 5, 6, 8, 12]), ("pwrite64", &[1, 3, 4, 5, 6, 7, 8, 15])];
+    let points: [(&str, &[usize]); 2] = [
+        ("fsync,fdatasync", &[1, 2, 3, 4, 5, 6, 8, 12]),
+        ("pwrite64", &[1, 3, 5, 8, 15, 25, 35, 50]),
+    ];
     let mut tally = Tally::default();
     let mut node = Daemon::start(binary, NodeConfig::new("aws"));
     for (calls, nth) in points.iter().flat_map(|(calls, nths)| nths.iter().map(|n| (*calls, *n))) {
