@@ -25,7 +25,8 @@ pub struct Rule {
 struct Deliveries {
     handed: HashSet<u64>,
     acknowledged: HashSet<u64>,
-    /// Refused, and not seen again since: no cumulative ACK speaks of them.
+    /// Refused, and not handed over again since: no cumulative ACK speaks of them. What it says
+    /// while the next hand-over is on its way a node cannot tell from what it says of that one.
     refused: HashSet<u64>,
 }
 
@@ -37,9 +38,11 @@ impl Invariant for Rule {
                 self.apps.retain(|app, _| view.apps[*app].site != *site);
             }
             Fact::Transmitted { to: Party::App(app), item: Item::Delivery(delivery), .. } => {
-                self.apps.entry(*app).or_default().handed.insert(delivery.delivery);
+                let deliveries = self.apps.entry(*app).or_default();
+                deliveries.handed.insert(delivery.delivery);
+                deliveries.refused.remove(&delivery.delivery);
             }
-            Fact::AppSaid { app, said: Said::Ack { delivery, upto } } => {
+            Fact::HeardFromApp { app, said: Said::Ack { delivery, upto } } => {
                 let deliveries = self.apps.entry(*app).or_default();
                 if *upto {
                     let Deliveries { handed, refused, .. } = deliveries;
@@ -49,11 +52,8 @@ impl Invariant for Rule {
                     deliveries.acknowledged.insert(*delivery);
                 }
             }
-            Fact::AppSaid { app, said: Said::Nack { delivery, .. } } => {
+            Fact::HeardFromApp { app, said: Said::Nack { delivery, .. } } => {
                 self.apps.entry(*app).or_default().refused.insert(*delivery);
-            }
-            Fact::AppHeard { app, item: Item::Delivery(delivery) } => {
-                self.apps.entry(*app).or_default().refused.remove(&delivery.delivery);
             }
             Fact::Durable { site, batch } => {
                 for record in &batch.sessions {
