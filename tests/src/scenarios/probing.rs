@@ -33,7 +33,7 @@ pub fn a_disk_that_hangs(binary: &str) {
     }
     let mut node = Daemon::start(binary, NodeConfig::new("aws"));
     assert!(node.terminate().success());
-    Injection::delay("fsync,fdatasync", "4+").in_data().start(&mut node);
+    Injection::delay("fsync,fdatasync", "20+").in_data().start(&mut node);
     assert!(node.started().is_none(), "it runs");
     let mut app = App::connect(&node, "keys=");
     let mut number = 0;
