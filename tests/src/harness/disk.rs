@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
+use rustix::io::Errno;
 use tempfile::TempDir;
 
 const MIB: u64 = 1 << 20;
+const BLOCK: u64 = 4 << 10;
 
 /// A mounted disk; it is unmounted when it is dropped, so what uses it must end before.
 #[derive(Debug)]
@@ -49,18 +51,28 @@ impl SmallDisk {
         told.f_bavail * told.f_frsize
     }
 
-    /// A file that takes all but `left` bytes of what is free; it grows or shrinks to that.
+    /// A file that takes all but `left` bytes of what is free; it grows or shrinks to that. What is
+    /// told to be free cannot all be had: blocks that are apart cost one that says where they are,
+    /// and the node takes some meanwhile. So it takes less, until nothing more fits.
     ///
     /// # Panics
-    /// If there is less than that.
+    /// If the disk says anything else than that it is full.
     pub fn leave(&self, left: u64) {
         let ballast = self.ballast();
-        let held = ballast.metadata().expect("an open file has a length").len();
-        let wanted = (held + self.free()).saturating_sub(left) / 4096 * 4096;
-        ballast.set_len(wanted.min(held)).expect("a file can be cut");
-        if wanted > held {
-            fallocate(&ballast, FallocateFlags::empty(), 0, wanted)
-                .expect("what is free can be taken");
+        let held = || ballast.metadata().expect("an open file has a length").len();
+        let wanted = (held() + self.free()).saturating_sub(left) / BLOCK * BLOCK;
+        ballast.set_len(wanted.min(held())).expect("a file can be cut");
+        let mut most = u64::MAX;
+        loop {
+            let more = most.min(self.free().saturating_sub(left)) / BLOCK * BLOCK;
+            if more == 0 {
+                return;
+            }
+            match fallocate(&ballast, FallocateFlags::empty(), held(), more) {
+                Ok(()) => {}
+                Err(Errno::NOSPC) => most = more / 2,
+                Err(error) => panic!("what is free can be taken: {error}"),
+            }
         }
     }
 
