@@ -80,7 +80,7 @@ pub(crate) fn write(db: &Connection, state: &State, batch: &Batch) -> Result<Eff
     let remembered = copies::remember(db, state.copies, &trimmed.copies, batch)?;
     let records = records::write(db, batch)?;
     let inserted = log::insert(db, &batch.rows)?;
-    let merged = state.pending.merge(db, state.meta.head, batch.rows.len())?;
+    let merged = state.pending.merge(db, state.meta.head, batch)?;
     let mut meta = state.meta.after(batch, merged.upto);
     meta.log_digest.change(inserted);
     meta.log_digest.remove(trimmed.digest.0);

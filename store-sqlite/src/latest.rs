@@ -15,6 +15,7 @@ use std::ops::{Bound, RangeInclusive};
 use rusqlite::{CachedStatement, Connection, OptionalExtension, Result, params};
 use slipstream_core::digest::Print;
 use slipstream_core::ids::Hash128;
+use slipstream_core::store::Batch;
 
 use crate::digest::{Digest, checksum_of};
 use crate::live::{Changes, Name, Names};
@@ -31,7 +32,8 @@ const PENDING_KEYS: usize = 4096;
 /// ... or keys whose rows have so many bytes: until then the rows that they replaced stay, ...
 const PENDING_BYTES: u64 = 1 << 20;
 
-/// ... or the log has grown by so many positions: all of them are read at the next start.
+/// ... or the log has grown by so many positions: all of them are read at the next start; or, with
+/// a commit that appends nothing, when no history may stay, for want of room.
 const TAIL: u64 = 32_768;
 
 /// Above these bounds more is merged than comes in.
@@ -218,12 +220,15 @@ impl Pending {
         Ok(all)
     }
 
-    /// Merges the next slice into the table; `head` is the end of the log, `rows` what the
-    /// transaction appends to it.
-    pub(crate) fn merge(&self, db: &Connection, head: u64, rows: usize) -> Result<Merged> {
+    /// Merges the next slice into the table; `head` is the end of the log before the batch.
+    pub(crate) fn merge(&self, db: &Connection, head: u64, batch: &Batch) -> Result<Merged> {
+        let rows = batch.rows.len();
+        // What the pending rows replaced counts as history, and can go, only behind a round.
+        let is_short = batch.history_max_bytes == 0 && rows == 0 && !self.newest.is_empty();
         let due = self.newest.len() >= PENDING_KEYS
             || self.bytes >= PENDING_BYTES
-            || head - self.merged >= TAIL;
+            || head - self.merged >= TAIL
+            || is_short;
         let begun = due.then_some(Round { upto: head, after: None });
         let Some(round) = self.round.or(begun) else {
             return Ok(Merged { upto: self.merged, ..Merged::default() });

@@ -19,6 +19,10 @@ const WAL_RESERVE: u64 = 4 << 20;
 /// Bytes of the disk that are left to deletes and acknowledgements when publishers are refused.
 const RESERVE: u64 = 1 << 20;
 
+/// Free bytes within the database that are left to them where the disk has not that much. What they
+/// write into the log is taken already.
+const PAGES_RESERVE: u64 = 256 << 10;
+
 /// Pages by which the database's room grows, so that few commits ask for more.
 const STEP_PAGES: u64 = 256;
 
@@ -95,7 +99,10 @@ impl Room {
             self.left = disk::left(path);
             self.asked_at = Some(Instant::now());
         }
-        self.left.map(|left| left.saturating_sub(RESERVE) + free)
+        // Where somebody else took the last of the disk, deletes need pages of the database.
+        let within = |left| if left < RESERVE { PAGES_RESERVE } else { 0 };
+        let room = |left: u64| left.saturating_sub(RESERVE) + free.saturating_sub(within(left));
+        self.left.map(room)
     }
 }
 
