@@ -1,6 +1,6 @@
 //! Structured logs on standard error, with a level that can change while the process runs.
 //!
-//! A thread of its own writes the lines. While nobody reads them, as many as [`MAX_LINES`] wait,
+//! A thread of its own writes the lines. While nobody reads them, as many as `MAX_LINES` wait,
 //! further ones are dropped and counted: whoever logs never waits, also at the end of the process.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
