@@ -152,9 +152,11 @@ impl Node {
         }
     }
 
-    /// Whether what can be spared goes.
+    /// Whether events that led nowhere go, too. Not for a full disk, which may be over in a moment:
+    /// whoever wants one of them may be out of reach, and known to nobody near.
     pub(super) fn is_short_of_room(&self) -> bool {
-        self.usage.used_bytes > self.spared_above()
+        let max = self.config.store.max_bytes;
+        self.usage.used_bytes > max - max / 16
     }
 
     /// Above so many bytes in use what can be spared goes, before publishers are refused.
