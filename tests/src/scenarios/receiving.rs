@@ -2,8 +2,8 @@
 
 use crate::harness::{App, Daemon, Message, NodeConfig};
 
-/// `keys` are prefixes, decoded as forms are before they are split; `key` is one, whatever it holds,
-/// and `keys=` alone is none.
+/// `keys` are prefixes, decoded as forms are before they are split; `key` is one, whatever it
+/// holds, and `keys=` alone is none.
 pub fn keys_are_prefixes(binary: &str) {
     let node = Daemon::start(binary, NodeConfig::new("aws"));
     let mut some = App::connect(&node, "keys=order:,x%2C%2B1,+2&key=a%2Cb");

@@ -21,8 +21,8 @@ use crate::NodeGone;
 /// Bytes of JSON that are made before those before them have left.
 const PIECE_BYTES: usize = 64 * 1024;
 
-/// An answer as JSON. One of more than a piece is made while it leaves, a piece at a time; a smaller
-/// one says its length.
+/// An answer as JSON. One of more than a piece is made while it leaves, a piece at a time; a
+/// smaller one says its length.
 pub(super) async fn streamed(answer: impl Serialize + Send + 'static) -> Response {
     let (pieces, mut made) = mpsc::channel(1);
     tokio::task::spawn_blocking(move || {
