@@ -408,11 +408,12 @@ impl Node {
     /// the shell sends.
     fn gather(&mut self) {
         self.seal_if_wanted();
-        self.ask_burials();
         self.spread_news();
         for session in core::mem::take(&mut self.ready) {
             self.serve(session);
         }
+        // Behind the sessions, which may just have found what has failed too often.
+        self.ask_burials();
         for link in core::mem::take(&mut self.unflushed) {
             self.flush(link);
         }
