@@ -86,6 +86,12 @@ pub enum Fact<'a> {
         /// What.
         said: &'a Said,
     },
+    /// A node has ended a turn: what it heard in it is told next, and then what it says, whatever
+    /// the order was within the turn.
+    Turned {
+        /// Which.
+        site: usize,
+    },
     /// A node has taken this frame of an application, on a link that it has not closed.
     HeardFromApp {
         /// Which.

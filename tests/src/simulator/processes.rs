@@ -251,6 +251,7 @@ impl World {
         // What comes on a link that it has closed it does not look at.
         let mut said = said;
         said.retain(|(link, ..)| !process.closed.contains(link));
+        self.tell(&Fact::Turned { site: index });
         for (_, app, what) in &said {
             self.tell(&Fact::HeardFromApp { app: *app, said: what });
         }

@@ -22,6 +22,8 @@ struct Handed {
     deliveries: HashMap<u64, MessageNo>,
     /// Refused since they were handed over last: no cumulative ACK speaks of them.
     refused: HashSet<u64>,
+    /// Refused in the turn that is told now: it may speak of the hand-over that the turn brings.
+    refused_now: HashSet<u64>,
     /// Acknowledged, and not in a batch yet.
     acknowledged: Vec<MessageNo>,
     /// In the batch that is on its way.
@@ -54,7 +56,12 @@ impl Invariant for Rule {
                 }
             }
             Fact::HeardFromApp { app, said: Said::Nack { delivery, .. } } => {
-                self.apps.entry(*app).or_default().refused.insert(*delivery);
+                let handed = self.apps.entry(*app).or_default();
+                handed.refused.insert(*delivery);
+                handed.refused_now.insert(*delivery);
+            }
+            Fact::Turned { site } => {
+                self.at(*site, view).for_each(|(_, handed)| handed.refused_now.clear());
             }
             Fact::Sealed { site, batch } => {
                 for (app, handed) in self.at(*site, view) {
@@ -113,7 +120,9 @@ impl Rule {
         let times = handed.messages.entry(number).or_default();
         *times += 1;
         handed.deliveries.insert(delivery.delivery, number);
-        handed.refused.remove(&delivery.delivery);
+        if !handed.refused_now.contains(&delivery.delivery) {
+            handed.refused.remove(&delivery.delivery);
+        }
         let name = view.apps[app].name();
         if handed.replayed.contains(&number) {
             return Ok(());
