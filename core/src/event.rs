@@ -163,7 +163,7 @@ pub enum Event {
         session: String,
         /// Why.
         reason: String,
-        /// Rows of the log that it had not settled, at most.
+        /// Rows of the log that it had not settled, at most, and its dead letters.
         owed: u64,
     },
     /// A message became a dead letter.

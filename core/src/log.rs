@@ -55,6 +55,8 @@ pub struct Leaving {
     pub bytes: u64,
     /// What its session knew of it.
     pub kept: Option<(Position, Letter)>,
+    /// Where it comes again, if it is replayed for that session alone.
+    pub replay: Option<Position>,
     /// Whether it leaves with a later batch if this one fails; else it stays.
     pub stands: bool,
 }

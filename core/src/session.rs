@@ -372,9 +372,9 @@ impl Session {
         self.known.clear();
         self.offers.clear();
         self.checked.clear();
-        self.copies = 0;
+        self.letters.disconnected();
         (self.passed, self.again, self.back_at) = (Passed::default(), Position::default(), None);
-        self.fetch = None;
+        (self.copies, self.fetch) = (0, None);
         self.touch(Dirty::Now);
     }
 

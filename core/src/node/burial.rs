@@ -96,11 +96,8 @@ impl Node {
     /// settled anything.
     pub(super) fn take_back(&mut self, owner: SessionId, heard: Heard) -> bool {
         for (_, letter) in heard.letters {
-            let name = self.name_of(owner);
-            self.tally.taken_back(&name);
-            self.event(Event::DeadLetterTakenBack { session: name, letter: letter.id });
-            let Letter { id, reason, bytes, .. } = letter;
-            self.leave(Leaving { id, session: owner, reason, bytes, kept: None, stands: true });
+            self.told_taken_back(owner, letter.id);
+            self.leave_for_good(owner, letter);
         }
         heard.settled
     }
@@ -117,6 +114,12 @@ impl Node {
         self.commit_wanted = true;
     }
 
+    fn leave_for_good(&mut self, session: SessionId, letter: Letter) {
+        let Letter { id, reason, bytes, .. } = letter;
+        let (kept, replay) = (None, None);
+        self.leave(Leaving { id, session, reason, bytes, kept, replay, stands: true });
+    }
+
     fn leave_again(&mut self, leaving: Leaving) {
         self.leaving.insert(leaving.id);
         self.log.growing.dead_letters_gone.push(leaving.id);
@@ -127,8 +130,9 @@ impl Node {
     /// is refused, what an application has acknowledged stands.
     pub(super) fn stay(&mut self, letters: Vec<Leaving>) {
         for letter in letters {
-            if letter.stands {
-                self.leave_again(letter);
+            if letter.stands || self.was_settled_as_replay(&letter) {
+                let (kept, replay) = (None, None);
+                self.leave_again(Leaving { kept, replay, stands: true, ..letter });
                 continue;
             }
             self.leaving.remove(&letter.id);
@@ -139,9 +143,28 @@ impl Node {
             }
             let session = self.sessions.get_mut(&letter.session);
             if let (Some(session), Some((position, letter))) = (session, letter.kept) {
-                session.letters.restore(position, letter);
+                session.letters.add(position, letter);
             }
         }
+    }
+
+    /// Whether an application has acknowledged a letter while its replay, which has failed now, was
+    /// under way: then that takes it back.
+    fn was_settled_as_replay(&mut self, leaving: &Leaving) -> bool {
+        let Some(session) = self.sessions.get_mut(&leaving.session) else { return false };
+        let (Some((was, _)), Some(replay)) = (&leaving.kept, leaving.replay) else { return false };
+        session.letters.forget_replay(*was, replay);
+        let settled = session.known.contains(&replay);
+        if settled {
+            self.told_taken_back(leaving.session, leaving.id);
+        }
+        settled
+    }
+
+    fn told_taken_back(&mut self, owner: SessionId, letter: DeadLetterId) {
+        let session = self.name_of(owner);
+        self.tally.taken_back(&session);
+        self.event(Event::DeadLetterTakenBack { session, letter });
     }
 
     /// Writes down what will not be handed over again.
@@ -150,6 +173,13 @@ impl Node {
             return;
         }
         for Death { position, message, reason, flight } in deaths {
+            // Where the session has begun again, the message may be a letter already. That one
+            // tells more of an event whose time is over by now; else the new one takes its place.
+            let former = self.former_letters(owner, position, reason == DeadReason::Expired);
+            if reason == DeadReason::Expired && !former.is_empty() {
+                continue;
+            }
+            former.into_iter().for_each(|letter| self.leave_for_good(owner, letter));
             let session = self.name_of(owner);
             let Some(dead) = self.dead_of(owner) else { return };
             let counts = dead.entry(reason).or_default();
@@ -178,6 +208,17 @@ impl Node {
             });
         }
         self.touch(owner, Dirty::Now);
+    }
+
+    /// The letters that a message is already; they are taken unless they are `kept`.
+    fn former_letters(&mut self, owner: SessionId, position: Position, kept: bool) -> Vec<Letter> {
+        let Some(session) = self.sessions.get_mut(&owner) else { return Vec::new() };
+        let all = session.letters.kin(position).into_iter().chain([position]);
+        let letter = |position| match kept {
+            true => session.letters.of(position).cloned(),
+            false => session.letters.take(position),
+        };
+        all.filter_map(letter).collect()
     }
 
     /// The number of a new dead letter: what was refused has got one already.

@@ -261,16 +261,19 @@ impl Node {
         let bytes = (letter.message.encoded().len() + 64) as u64;
         let (session, reason) = (letter.session, letter.reason);
         let kept = self.sessions.get_mut(&session).and_then(|it| it.letters.remove(id));
+        let mut again = None;
         if replay && session == NODE {
             self.append_again(&letter.message);
         } else if replay {
-            let again = self.append_only_for(session, letter.message);
+            let at = self.append_only_for(session, letter.message);
             if let (Some(session), Some((was, kept))) = (self.sessions.get_mut(&session), &kept) {
-                session.letters.replayed(*was, kept, again);
+                session.letters.replayed(*was, kept, at);
             }
+            again = Some(at);
         }
         self.touch(session, Dirty::Now);
-        self.leave(Leaving { id, session, reason, bytes, kept, stands: false });
+        let (replay, stands) = (again, false);
+        self.leave(Leaving { id, session, reason, bytes, kept, replay, stands });
         self.order(ticket, false);
     }
 

@@ -11,7 +11,7 @@ use crate::event::Event;
 use crate::ids::{LinkId, SessionId};
 use crate::io::{Close, CloseCode, Frame, Output};
 use crate::link::{Link, State};
-use crate::session::{Dirty, retry_wait};
+use crate::session::{Dirty, Session, Used, retry_wait};
 use crate::timers::Timer;
 use crate::undelivered::NODE;
 
@@ -116,7 +116,7 @@ impl Node {
         link.taken_at = self.now.instant;
         let taken = link.frames_taken;
         let Some(session) = link.session() else { return };
-        let mut settled = false;
+        let mut done = Vec::new();
         if let Some(application) = link.application_mut()
             && let Some(session) = self.sessions.get_mut(&session)
         {
@@ -128,7 +128,7 @@ impl Node {
                 application.unsent.pop_front();
                 if is_auto {
                     // Handing it to the socket is enough.
-                    settled |= session.end_flight(position).is_some();
+                    done.push(position);
                 } else if let Some(handed) = session.awaits_word(position) {
                     // The time for a word begins now: on a slow link, a large value takes long.
                     let wait = retry_wait(&self.config.retry, handed, &mut self.random);
@@ -136,9 +136,14 @@ impl Node {
                 }
             }
         }
-        if settled {
-            self.touch(session, Dirty::Soon);
+        if !done.is_empty()
+            && let Some(settled) = self.sessions.get_mut(&session)
+        {
+            settled.note_use(Used::Answered);
+            let heard = settled.end_acknowledged(&done, Dirty::Soon);
+            self.arrange_write(session);
             self.note_delivered(session);
+            self.take_back(session, heard);
         }
         self.ready.insert(session);
     }
@@ -242,9 +247,15 @@ impl Node {
         }
         self.log.growing.sessions_ended.push(id);
         self.commit_wanted = true;
-        let behind = self.log.durable().get().saturating_sub(session.next.before().get());
-        let owed = behind.min(self.usage.rows) + session.flights.len() as u64;
+        let owed = self.owed_to(&session) + session.dead_count();
         let (session, reason) = (session.name, reason.into());
         self.event(Event::SessionEnded { session, reason, owed });
+    }
+
+    /// How much a session has still to be handed, or to settle; letters not counted.
+    pub(super) fn owed_to(&self, session: &Session) -> u64 {
+        let behind = self.log.durable().get().saturating_sub(session.next.before().get());
+        let behind = if session.receives() { behind.min(self.usage.rows) } else { 0 };
+        behind + session.flights.len() as u64
     }
 }

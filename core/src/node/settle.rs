@@ -108,6 +108,7 @@ impl Node {
             DeadLetterId::default()
         };
         flight.reject(why, letter);
+        session.end_kin(position);
         session.has_dying = true;
         session.touch(Dirty::Now);
         self.burials.insert(id);

@@ -27,6 +27,7 @@ pub struct Letters {
     known: BTreeMap<Position, Letter>,
     /// Some of the deliveries up to here may be letters that are not known.
     forgotten: Position,
+    /// Each leads to where its delivery lies now, however often it was replayed.
     replays: VecDeque<Replay>,
 }
 
@@ -109,10 +110,16 @@ impl Letters {
         }
     }
 
-    /// A letter could not leave: it is where it was.
-    pub fn restore(&mut self, position: Position, letter: Letter) {
-        self.replays.retain(|replay| replay.was != position);
-        self.add(position, letter);
+    /// The replay of a delivery as `is` has failed.
+    pub fn forget_replay(&mut self, was: Position, is: Position) {
+        self.replays.retain(|replay| replay.was != was);
+        self.lead(is, was);
+    }
+
+    /// What was to come again there comes again elsewhere.
+    fn lead(&mut self, there: Position, elsewhere: Position) {
+        let replays = self.replays.iter_mut().filter(|replay| replay.is == there);
+        replays.for_each(|replay| replay.is = elsewhere);
     }
 
     /// The letter with this number leaves.
@@ -123,21 +130,31 @@ impl Letters {
 
     /// A letter leaves, and is handed over again as the delivery `is`.
     pub fn replayed(&mut self, was: Position, letter: &Letter, is: Position) {
-        self.replays.push_back(Replay { was, is, name: letter.name });
+        let before = self.place(was);
+        self.lead(was, is);
+        self.lead(before, is);
+        // Where the session has begun again, the replay before this one may be to come.
+        self.replays.push_back(Replay { was: before, is, name: letter.name });
         if self.replays.len() > MAX_REPLAYS {
             self.replays.pop_front();
         }
     }
 
     /// Where a delivery lies now: elsewhere, if it was replayed.
-    pub fn place(&self, mut delivery: Position) -> Position {
-        // A replay lies behind what it replays, so this comes to an end.
-        for Replay { was, is, .. } in &self.replays {
-            if *was == delivery {
-                delivery = *is;
-            }
-        }
-        delivery
+    pub fn place(&self, delivery: Position) -> Position {
+        let replay = self.replays.iter().find(|replay| replay.was == delivery);
+        replay.map_or(delivery, |replay| replay.is)
+    }
+
+    /// Other deliveries of the same message: what this one is a replay of, and was replayed as.
+    /// Where the session has begun again, it is handed each of them.
+    pub fn kin(&self, delivery: Position) -> Vec<Position> {
+        let last = self.place(delivery);
+        let of_it = self.replays.iter().filter(|replay| replay.is == last);
+        let mut kin: Vec<Position> = of_it.map(|replay| replay.was).collect();
+        kin.push(last);
+        kin.retain(|other| *other != delivery);
+        kin
     }
 
     /// The letter that a delivery has become.
@@ -193,9 +210,8 @@ impl Letters {
         self.known.values_mut().for_each(|letter| letter.carried = 0);
     }
 
-    /// For the store; `None`: there is nothing to say. What was replayed and is settled up to
-    /// `cursor` is over.
-    pub(super) fn record(&self, cursor: Position) -> Option<LettersRecord> {
+    /// For the store; `None`: there is nothing to say.
+    pub(super) fn record(&self) -> Option<LettersRecord> {
         let known = self.known.iter().map(|(position, letter)| LetterRecord {
             position: *position,
             id: letter.id,
@@ -204,8 +220,8 @@ impl Letters {
             name: letter.name,
             said: letter.said,
         });
-        let replays = self.replays.iter().filter(|replay| replay.is > cursor).copied();
-        let (known, replays): (Vec<_>, Vec<_>) = (known.collect(), replays.collect());
+        let (known, replays): (Vec<_>, Vec<_>) =
+            (known.collect(), self.replays.iter().copied().collect());
         let is_empty = known.is_empty() && replays.is_empty();
         let forgotten = self.forgotten;
         (!is_empty || forgotten > Position::default()).then_some(LettersRecord {
@@ -223,7 +239,12 @@ impl Letters {
             Some((position, Letter { id, reason, bytes, name, said, carried: 0 }))
         };
         let known = record.known.into_iter().filter_map(letter).collect();
-        Self { known, forgotten: record.forgotten, replays: record.replays.into() }
+        let mut letters = Self { known, forgotten: record.forgotten, ..Self::default() };
+        for replay in record.replays {
+            letters.lead(replay.was, replay.is);
+            letters.replays.push_back(replay);
+        }
+        letters
     }
 }
 

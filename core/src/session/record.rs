@@ -255,7 +255,7 @@ impl Session {
             return SettlingRecord::default();
         }
         let acknowledged = self.known.range(self.next..).copied().collect();
-        let letters = self.letters.record(self.cursor());
+        let letters = self.letters.record();
         SettlingRecord { rejected: rejected.collect(), acknowledged, letters }
     }
 

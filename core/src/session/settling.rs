@@ -87,31 +87,35 @@ impl Session {
     /// not refused.
     pub fn acknowledge(&mut self, delivery: Position) -> Result<Heard, Unheard> {
         let place = self.place_of(delivery);
-        if let Some(flight) = self.flights.get(&place) {
-            if let Word::Reject(letter) = flight.word {
-                return Err(refused(letter));
-            }
-            self.end_acknowledged(place);
-            return Ok(Heard { settled: true, letters: Vec::new() });
+        let is_here = self.flights.contains_key(&place) || self.letters.of(place).is_some();
+        if !is_here && place == delivery && self.letters.kin(place).is_empty() {
+            return self.was_settled(place).map(|()| Heard::default());
         }
-        match self.letters.of(place) {
-            Some(letter) if letter.is_refused() => Err(Unheard::Letter(letter.id)),
-            Some(_) => Ok(self.take_letters(&[place])),
-            // It was replayed, and is not handed over any more.
-            None if place != delivery && place >= self.next => {
-                self.known.insert(place);
-                self.touch(Dirty::Now);
-                Ok(Heard { settled: true, letters: Vec::new() })
-            }
-            None => self.was_settled(place).map(|()| Heard::default()),
+        // Elsewhere it may have been refused only where it is nowhere else any more.
+        let kin = if is_here { Vec::new() } else { self.letters.kin(place) };
+        if let Some(letter) = [place].iter().chain(&kin).find_map(|it| self.refused_at(*it)) {
+            return Err(refused(letter));
+        }
+        if is_here || place >= self.next || kin.iter().any(|it| self.letters.of(*it).is_some()) {
+            return Ok(self.end_acknowledged(&[place], Dirty::Now));
+        }
+        self.was_settled(place).map(|()| Heard::default())
+    }
+
+    /// The dead letter that a refusal has made, or will make, of a delivery.
+    fn refused_at(&self, delivery: Position) -> Option<DeadLetterId> {
+        match (self.flights.get(&delivery).map(|flight| flight.word), self.letters.of(delivery)) {
+            (Some(Word::Reject(letter)), _) => Some(letter),
+            (None, Some(letter)) if letter.is_refused() => Some(letter.id),
+            (Some(_), _) | (None, _) => None,
         }
     }
 
-    /// Where a delivery lies: in flight, or where its dead letter was replayed to. It is both where
-    /// the session has begun again since.
+    /// Where a delivery lies: in flight, a dead letter, or where that was replayed to. It may be
+    /// more than one of these where the session has begun again since.
     fn place_of(&self, delivery: Position) -> Position {
-        let is_open = self.flights.contains_key(&delivery);
-        if is_open { delivery } else { self.letters.place(delivery) }
+        let is_here = self.flights.contains_key(&delivery) || self.letters.of(delivery).is_some();
+        if is_here { delivery } else { self.letters.place(delivery) }
     }
 
     /// Ends a delivery and those before it that had no word of their own.
@@ -126,11 +130,10 @@ impl Session {
         let flight = self.flights.get(&delivery).map(|flight| flight.carried);
         let last = flight.or_else(|| self.letters.of(delivery)?.carried());
         let carried = self.carried_before(delivery, last);
-        for position in &carried {
-            self.end_acknowledged(*position);
-        }
-        let mut heard = self.take_letters(&self.letters.carried_before(delivery, last));
-        heard.settled |= named.settled || !carried.is_empty();
+        let letters = self.letters.carried_before(delivery, last);
+        let carried = [carried, letters].concat();
+        let mut heard = self.end_acknowledged(&carried, Dirty::Now);
+        heard.settled |= named.settled;
         heard.letters.extend(named.letters);
         Ok(heard)
     }
@@ -144,13 +147,18 @@ impl Session {
             }
             return Ok(heard);
         }
-        // After a restart an id is known again when its delivery has come again, as it will.
-        let unknown =
-            |flight: &Flight| flight.id.is_none() && flight.handed > 0 && flight.copy_of.is_none();
-        if self.next <= self.doubt || self.flights.values().any(unknown) {
+        if self.may_come_again() {
             return Ok(Heard::default());
         }
         self.was_settled_by(&Target::Id(id.into())).map(|()| Heard::default())
+    }
+
+    /// Whether deliveries whose ids are not known may come again: after a restart, or since the
+    /// session has begun again.
+    fn may_come_again(&self) -> bool {
+        let unknown =
+            |flight: &Flight| flight.id.is_none() && flight.handed > 0 && flight.copy_of.is_none();
+        self.next <= self.doubt || self.flights.values().any(unknown)
     }
 
     /// The flight that a refusal speaks of. `None`: it is refused already, or ended without a word.
@@ -158,7 +166,7 @@ impl Session {
         let position = match target {
             Target::Delivery(delivery) => Some(self.place_of(*delivery)),
             Target::Id(id) => {
-                let letter = || self.letters.named(id).map(|was| self.letters.place(was));
+                let letter = || self.letters.named(id).map(|was| self.place_of(was));
                 self.open_of(id).or_else(letter)
             }
         };
@@ -173,9 +181,13 @@ impl Session {
         if let Some(letter) = position.and_then(|position| self.letters.of(position)) {
             return if retry { Err(Unheard::Letter(letter.id)) } else { Ok(None) };
         }
-        let is_ahead = position.is_some_and(|position| position >= self.next);
+        let comes = |position| position >= self.next && !self.known.contains(&position);
+        let is_ahead = position.is_some_and(comes);
         if (is_ahead && self.was_settled_by(target).is_ok()) || self.ended.is_outdone(target) {
             // It was replayed, and comes anyway; or something newer has come.
+            return Ok(None);
+        }
+        if position.is_none() && self.may_come_again() {
             return Ok(None);
         }
         self.was_settled_by(target).and(Err(Unheard::Settled))
@@ -212,15 +224,6 @@ impl Session {
         self.dead_count() > self.letters.count() as u64
     }
 
-    fn take_letters(&mut self, deliveries: &[Position]) -> Heard {
-        let take = |delivery: &Position| Some((*delivery, self.letters.take(*delivery)?));
-        let letters: Vec<_> = deliveries.iter().filter_map(take).collect();
-        if !letters.is_empty() {
-            self.touch(Dirty::Now);
-        }
-        Heard { settled: !letters.is_empty(), letters }
-    }
-
     /// What a cumulative acknowledgement of `delivery` speaks of: what this link had begun to carry
     /// before it (`last`, if that is known) and had no word of its own. A flight that was lost with
     /// an earlier link, or is on its way again, is none of it: the application may never have seen
@@ -253,11 +256,39 @@ impl Session {
         open.or_else(|| of_it().next()).map(|(position, _)| *position)
     }
 
-    fn end_acknowledged(&mut self, position: Position) {
-        if let Some(id) = self.end_flight(position).and_then(|flight| flight.id) {
-            self.ended.settled(id);
+    /// Ends deliveries that are done with, and what else there is of the same messages: what they
+    /// were replayed as, and the dead letters that they are, or had become before the session
+    /// began again.
+    pub fn end_acknowledged(&mut self, deliveries: &[Position], dirty: Dirty) -> Heard {
+        let mut heard = Heard { settled: !deliveries.is_empty(), letters: Vec::new() };
+        for delivery in deliveries {
+            let kin = self.end_kin(*delivery);
+            if let Some(id) = self.end_flight(*delivery).and_then(|flight| flight.id) {
+                self.ended.settled(id);
+            } else if *delivery >= self.next {
+                self.known.insert(*delivery);
+            }
+            for position in kin.into_iter().chain([*delivery]) {
+                heard.letters.extend(self.letters.take(position).map(|letter| (position, letter)));
+            }
         }
-        self.touch(Dirty::Now);
+        if heard.settled {
+            self.touch(dirty);
+        }
+        heard
+    }
+
+    /// Ends the other deliveries of the same message, which has come to its end. Answers where they
+    /// lie.
+    pub fn end_kin(&mut self, delivery: Position) -> Vec<Position> {
+        let kin = self.letters.kin(delivery);
+        for position in &kin {
+            if *position >= self.next {
+                self.known.insert(*position);
+            }
+            self.end_flight(*position);
+        }
+        kin
     }
 }
 

@@ -199,6 +199,14 @@ impl World {
         texts.collect()
     }
 
+    /// Puts JSON frames back that were taken and not looked at.
+    pub fn put_back(&mut self, link: LinkId, frames: &[Value]) {
+        let queue = self.frames.entry(link).or_default();
+        for frame in frames.iter().rev() {
+            queue.push_front(Frame::Text(frame.to_string().into()));
+        }
+    }
+
     /// Takes all frames that were sent on a link.
     pub fn frames(&mut self, link: LinkId) -> Vec<Frame> {
         self.frames.remove(&link).unwrap_or_default().into()
@@ -260,6 +268,15 @@ impl World {
             }
             other => panic!("a commit was to fail, there is {other:?}"),
         }
+    }
+
+    /// If the next thing for the store is a commit, it fails. Answers whether it was one.
+    pub fn fail_if_commit(&mut self, failure: StoreFailure) -> bool {
+        let is_commit = matches!(self.jobs.front(), Some(Job::Commit(_)));
+        if is_commit {
+            self.fail_commit(failure);
+        }
+        is_commit
     }
 
     /// Lets time pass; every timer fires when it is due, and the store works.

@@ -113,13 +113,6 @@ impl MemoryStore {
             self.last_session = self.last_session.max(record.id);
             self.sessions.insert(record.id, record.clone());
         }
-        for ended in &batch.sessions_ended {
-            self.sessions.remove(ended);
-            let of_it = self.dead_letters.values().filter(|letter| letter.session == *ended);
-            let gone: Vec<_> = of_it.map(|letter| letter.id).collect();
-            gone.iter().for_each(|letter| self.remove_letter(*letter));
-            self.receipts.retain(|(session, _), _| session != ended);
-        }
         for letter in &batch.dead_letters {
             self.last_dead_letter = self.last_dead_letter.max(letter.id);
             self.bytes += letter_size(letter);
@@ -133,6 +126,13 @@ impl MemoryStore {
         }
         for (session, upto) in &batch.receipts_dropped {
             self.receipts.retain(|(owner, number), _| owner != session || number > upto);
+        }
+        for ended in &batch.sessions_ended {
+            self.sessions.remove(ended);
+            let of_it = self.dead_letters.values().filter(|letter| letter.session == *ended);
+            let gone: Vec<_> = of_it.map(|letter| letter.id).collect();
+            gone.iter().for_each(|letter| self.remove_letter(*letter));
+            self.receipts.retain(|(session, _), _| session != ended);
         }
         self.clock = self.clock.max(batch.clock);
         self.incarnation = self.incarnation.max(batch.incarnation);
