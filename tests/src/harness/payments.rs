@@ -1,8 +1,7 @@
-//! Messages that look like the real thing: `tests/data/payments.ndjson`, or the whole collection
-//! where it lies beside the repository.
+//! Messages that look like the real thing: `tests/data/payments.ndjson`.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::Frame;
 
@@ -16,17 +15,12 @@ pub struct Payments {
 }
 
 impl Payments {
-    /// Reads the whole collection if it can be found, else the part of it in this repository.
+    /// Reads the file.
     ///
     /// # Panics
-    /// If neither can be read.
+    /// If it cannot be read.
     pub fn load() -> Self {
-        let own = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let beside = own.ancestors().map(|folder| folder.join("shared/data/payments.ndjson"));
-        let path: PathBuf = beside
-            .into_iter()
-            .find(|path| path.exists())
-            .unwrap_or(own.join("data/payments.ndjson"));
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("data/payments.ndjson");
         let text = fs::read_to_string(&path)
             .unwrap_or_else(|error| panic!("cannot read {}: {error}", path.display()));
         let messages = text.lines().map(Frame::parse).collect();
