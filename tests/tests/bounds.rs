@@ -176,6 +176,70 @@ fn silent_consumer_gives_its_session_up_after_an_hour() {
     assert_eq!(ended(&world), ["app:silent"]);
 }
 
+#[test]
+fn consumer_whose_socket_settles_keeps_its_session() {
+    let mut world = few_sessions(2);
+    let till = world.connect("keys=");
+    world.publish(till, "m-1", "order:1", "1");
+    world.settle();
+    for client in ["auto-1", "auto-2"] {
+        let auto = world.connect(&format!("client={client}&ack=auto"));
+        world.settle();
+        assert_eq!(world.said(auto)[1]["messageId"], "m-1");
+        world.lose(auto);
+    }
+    world.pass(Duration::from_secs(3601));
+    let refused = world.connect("client=pi-2");
+    world.settle();
+    let close = &world.closed[&refused];
+    assert_eq!(close.code, CloseCode::Limit);
+    assert!(close.reason.contains("limits.max_sessions"), "{}", close.reason);
+    assert_eq!(ended(&world), Vec::<&str>::new());
+}
+
+#[test]
+fn sessions_that_nothing_is_kept_for_make_room_first() {
+    let mut world = few_sessions(2);
+    for query in ["client=waits&keys=order:", "client=empty&keys="] {
+        let link = world.connect(query);
+        world.settle();
+        world.lose(link);
+        world.pass(Duration::from_secs(1));
+    }
+    let till = world.connect("keys=");
+    world.publish(till, "m-1", "order:1", "1");
+    world.settle();
+    for gone in [["app:empty"].as_slice(), &["app:empty", "app:waits"]] {
+        let taken = world.connect(&format!("client=new-{}", gone.len()));
+        world.settle();
+        assert!(!world.closed.contains_key(&taken), "it takes the place of one never used");
+        assert_eq!(ended(&world), gone);
+    }
+}
+
+#[test]
+fn session_that_makes_room_counts_its_dead_letters() {
+    let mut world = few_sessions(2);
+    use_and_leave(&mut world, "pi-1");
+    let silent = world.connect("client=silent&keys=order:");
+    let till = world.connect("keys=");
+    world.publish(till, "m-1", "order:1", "1");
+    world.pass(Duration::from_secs(3600));
+    world.lose(silent);
+    world.pass(Duration::from_secs(3601));
+    assert_eq!(
+        world.status().sessions.iter().flat_map(|it| it.dead_letters.values()).sum::<u64>(),
+        1
+    );
+    world.connect("client=pi-2");
+    world.settle();
+    let owed = world.events.iter().find_map(|event| match event {
+        Event::SessionEnded { owed, .. } => Some(*owed),
+        _ => None,
+    });
+    assert_eq!(owed, Some(1), "its letter goes with it");
+}
+
 fn few_sessions(max_sessions: usize) -> World {
     let mut config = Config::new(NodeId::new("a").expect("a good name"));
     config.store.session_ttl = Duration::from_secs(if max_sessions == 2 { 86_400 } else { 600 });

@@ -149,7 +149,10 @@ impl Node {
     fn begin_session(&mut self, wishes: &Wishes) -> Result<SessionId, Close> {
         let is_full = wishes.client.is_some() && self.sessions_are_full();
         if is_full && !self.end_least_used_session() {
-            let reason = "this node has as many sessions as it takes; forget some".into();
+            let max = self.config.limits.max_sessions;
+            let reason = format!(
+                "there are {max} sessions (limits.max_sessions): slipstream sessions forget ends one"
+            );
             return Err(Close { code: CloseCode::Limit, reason });
         }
         let durable = self.log.durable();
@@ -183,8 +186,8 @@ impl Node {
 
     /// Makes room for another session: invented names that never come back keep nobody out. Of the
     /// applications that are away, one goes that was never handed anything and has said nothing,
-    /// else one that has said nothing for an hour; the one that is away for longest. Answers
-    /// whether there was one.
+    /// else one that has said nothing for an hour; first one that nothing is kept for, then the one
+    /// that is away for longest. Answers whether there was one.
     fn end_least_used_session(&mut self) -> bool {
         let now = self.clock.trusted_for_ages();
         let may_go = |session: &&Session| match (session.used, session.away_since) {
@@ -199,13 +202,18 @@ impl Node {
         let least = applications
             .filter(|session| session.link.is_none())
             .filter(may_go)
-            .min_by_key(|session| (session.used, session.away_since))
+            .min_by_key(|session| (session.used, self.is_owed_any(session), session.away_since))
             .map(|session| session.id);
         if let Some(id) = least {
             let reason = "its application has never said anything, and room was needed";
             self.end_session_by_id(id, reason);
         }
         least.is_some()
+    }
+
+    /// Whether something is lost with a session that ends.
+    fn is_owed_any(&self, session: &Session) -> bool {
+        self.owed_to(session) + session.dead_count() > 0
     }
 
     /// A named session goes on. Other tags or keys than before: it begins again.
