@@ -387,7 +387,10 @@ impl Message {
 
     /// Whether this is newer than `other` (P6).
     pub fn is_newer_than(&self, other: &Self) -> bool {
-        self.order() > other.order()
+        match self.version.cmp(&other.version) {
+            core::cmp::Ordering::Equal => self.order() > other.order(),
+            unequal => unequal.is_gt(),
+        }
     }
 
     fn text(&self, span: Span) -> &str {

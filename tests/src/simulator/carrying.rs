@@ -245,12 +245,8 @@ impl World {
         let Some(found) = self.network.conns.get_mut(&conn) else { return };
         found.pipes[side].arranged = false;
         let receiver = found.ends[1 - side];
-        let held = {
-            let blocked = &self.network.blocked;
-            let found = &self.network.conns[&conn];
-            found.held_until(side, |a, b| blocked.get(&(a, b)).copied().unwrap_or_default())
-        };
-        let Some(found) = self.network.conns.get_mut(&conn) else { return };
+        let blocked = &self.network.blocked;
+        let held = found.held_until(side, |a, b| blocked.get(&(a, b)).copied().unwrap_or_default());
         let pipe = &mut found.pipes[side];
         let due = pipe.flying.front().is_some_and(|(at, _)| *at <= now);
         if pipe.paused || held > now || !due || !found.alive[1 - side] {

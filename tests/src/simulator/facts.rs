@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use slipstream_core::digest::Print;
+use slipstream_core::ids::Hash128;
 use slipstream_core::message::Message;
 use slipstream_core::store::Batch;
 use slipstream_core::tags::{TagSet, list};
@@ -188,10 +189,10 @@ impl View<'_> {
     /// Whether the application has published the message, or a copy of it, at its node.
     pub fn is_own(&self, app: usize, number: MessageNo) -> bool {
         let id = self.ledger.messages[number].message.id();
-        let wanted = |publish: &Publish| publish.app == app && publish.id == id;
+        let wanted = |(_, publish): (_, &Publish)| publish.app == app;
         let publish = self.ledger.messages[number].publish;
         publish.is_some_and(|publish| self.ledger.publishes[publish].app == app)
-            || (self.apps[app].twin.is_some() && self.ledger.publishes.iter().any(wanted))
+            || (self.apps[app].twin.is_some() && self.ledger.published(id).any(wanted))
     }
 
     /// Whether something newer of its key, in any tag set that matches the application, is durable
@@ -205,7 +206,9 @@ impl View<'_> {
                 && self.is_for(app, other.tags(), other.key())
                 && other.is_newer_than(message)
         };
-        message.kind().is_state() && self.ledger.places[site].newest.values().any(newer)
+        let of_key = |key: Hash128| self.ledger.places[site].newest.range(key.same_key());
+        let key = self.ledger.messages[number].key;
+        key.is_some_and(|key| of_key(key).any(|(_, other)| newer(other)))
     }
 
     /// Whether a message is for an application, by tags and keys.

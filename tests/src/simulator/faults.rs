@@ -96,7 +96,7 @@ impl World {
     }
 
     fn hit_conn(&mut self, fault: Fault, hit: impl FnOnce(&mut Self, ConnId)) -> bool {
-        let conns: Vec<ConnId> = self.network.conns.keys().copied().collect();
+        let conns: Vec<ConnId> = self.network.conns.iter().map(|(conn, _)| conn).collect();
         if conns.is_empty() {
             return false;
         }
@@ -137,7 +137,7 @@ impl World {
         self.empty(conn, 0);
         self.empty(conn, 1);
         // An application has no heartbeat here: it notices by itself.
-        let ends = self.network.conns[&conn].ends;
+        let Some(ends) = self.network.conns.get(&conn).map(|conn| conn.ends) else { return };
         let (code, reason) = (None, "no answer");
         for (side, end) in ends.iter().enumerate() {
             if !matches!(end, End::Node { .. }) {
@@ -280,7 +280,7 @@ impl World {
     /// Everything that was blocked moves on.
     pub fn move_on(&mut self) {
         self.network.blocked.clear();
-        let conns: Vec<ConnId> = self.network.conns.keys().copied().collect();
+        let conns: Vec<ConnId> = self.network.conns.iter().map(|(conn, _)| conn).collect();
         for conn in conns {
             for side in 0..2 {
                 if let Some(found) = self.network.conns.get_mut(&conn) {

@@ -100,7 +100,7 @@ impl World {
     fn unsettled(&mut self) -> Option<String> {
         self.forget_who_left();
         let is_half = |conn: &super::network::Conn| conn.alive[0] != conn.alive[1];
-        if self.network.conns.values().any(is_half) {
+        if self.network.conns.iter().any(|(_, conn)| is_half(conn)) {
             return Some("an end of a dead connection has not noticed".into());
         }
         for site in 0..self.sites.len() {

@@ -5,13 +5,14 @@
 //! was set back is taken out again, and what was under way then is *forgiven*: what only a
 //! destroyed disk held is gone (P2).
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 
+use hashbrown::{HashMap, HashSet};
 use slipstream_core::copies;
 use slipstream_core::ids::{Hash128, Identity, Position};
 use slipstream_core::json::write::version_text;
 use slipstream_core::message::{Kind, Message};
-use slipstream_core::store::{Batch, DeadReason, Row};
+use slipstream_core::store::{Batch, Row};
 
 use super::frames::Delivery;
 use super::plan::Micros;
@@ -94,7 +95,7 @@ pub struct Place {
     /// Messages that are, or once were, durable here as a row.
     pub durable: HashSet<MessageNo>,
     /// The newest of each key and tag set.
-    pub newest: HashMap<Hash128, MessageNo>,
+    pub newest: BTreeMap<Hash128, MessageNo>,
     /// Rows by position.
     pub rows: BTreeMap<u64, (MessageNo, Row)>,
     /// Events that were forgotten as history, and when: whoever comes later does not get them
@@ -102,8 +103,15 @@ pub struct Place {
     pub forgotten: HashMap<MessageNo, Micros>,
     /// Names of the sessions, by number.
     pub sessions: BTreeMap<u64, String>,
-    /// Dead letters ever, by session name.
-    pub dead: HashMap<(String, MessageNo), DeadReason>,
+    /// Dead letters ever, and the names of their sessions.
+    pub dead: HashMap<MessageNo, Vec<String>>,
+}
+
+impl Place {
+    /// Whether a message is, or once was, a dead letter of this session.
+    pub fn is_dead(&self, session: &str, number: MessageNo) -> bool {
+        self.dead.get(&number).is_some_and(|of| of.iter().any(|name| name == session))
+    }
 }
 
 /// The ledger.
@@ -127,17 +135,23 @@ pub struct Ledger {
     pub undurable: Vec<Vec<MessageNo>>,
     by_identity: HashMap<Identity, MessageNo>,
     by_version: HashMap<String, Vec<MessageNo>>,
-    by_content: HashMap<(String, String, usize), PublishNo>,
+    /// What was published under an id, oldest first.
+    by_id: HashMap<String, Vec<PublishNo>>,
 }
 
 impl Ledger {
     /// Takes note of what an application wants to publish.
     pub fn wants(&mut self, publish: Publish) -> PublishNo {
         let number = self.publishes.len();
-        let content = (publish.id.clone(), publish.body.clone(), publish.site);
-        self.by_content.entry(content).or_insert(number);
+        self.by_id.entry_ref(&publish.id).or_default().push(number);
         self.publishes.push(publish);
         number
+    }
+
+    /// What was published under this id, oldest first.
+    pub fn published(&self, id: &str) -> impl Iterator<Item = (PublishNo, &Publish)> {
+        let numbers = self.by_id.get(id).into_iter().flatten();
+        numbers.map(|number| (*number, &self.publishes[*number]))
     }
 
     /// Takes note of what a batch holds.
@@ -184,8 +198,11 @@ impl Ledger {
         if let Some(site) = origin {
             self.undurable[site].push(number);
         }
-        let content = |site| (message.id().to_owned(), message.body().to_owned(), site);
-        let publish = origin.and_then(|site| self.by_content.get(&content(site)).copied());
+        let publish = origin.and_then(|site| {
+            let same = |publish: &&Publish| publish.site == site && publish.body == message.body();
+            self.published(message.id()).find(|(_, publish)| same(publish))
+        });
+        let publish = publish.map(|(number, _)| number);
         self.messages.push(Known {
             key: message.key_hash(),
             content: copies::content(message),
@@ -207,11 +224,15 @@ impl Ledger {
         let Some(number) = number.filter(|number| !self.messages[*number].rolled_back) else {
             return Err(format!("nobody accepted {} ({message:?})", name_of(message)));
         };
-        let (a, b) = (self.messages[number].message.fields(), message.fields());
-        let again = self.offered_again.contains(&number);
-        let expires = if again { a.expires } else { b.expires };
-        let unlike = slipstream_core::message::Fields { path: a.path, expires, ..b } != a;
-        if unlike || self.messages[number].message.origin() != message.origin() {
+        let (known, again) = (&self.messages[number].message, self.offered_again.contains(&number));
+        // All but the rest of the path. Its identity says origin, incarnation and sequence.
+        let same = known.kind() == message.kind()
+            && known.version() == message.version()
+            && (again || known.expires() == message.expires())
+            && known.group() == message.group()
+            && known.tags() == message.tags()
+            && known.id_key_body() == message.id_key_body();
+        if !same {
             return Err(format!("{} was altered: {message:?}", self.messages[number].name()));
         }
         Ok(number)
@@ -277,7 +298,7 @@ impl Ledger {
         for letter in &batch.dead_letters {
             let name = place.sessions.get(&letter.session.get()).cloned().unwrap_or_default();
             if let Some(number) = self.by_identity.get(&letter.message.identity()) {
-                place.dead.insert((name, *number), letter.reason);
+                place.dead.entry(*number).or_default().push(name);
             }
         }
     }

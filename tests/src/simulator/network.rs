@@ -84,19 +84,49 @@ pub struct Conn {
 #[derive(Debug, Default)]
 pub struct Network {
     /// The connections.
-    pub conns: BTreeMap<ConnId, Conn>,
+    pub conns: Conns,
     /// Ways from one site to another on which nothing arrives before a time.
     pub blocked: BTreeMap<(usize, usize), Micros>,
-    last: ConnId,
+}
+
+/// Connections by their number, which is never given twice.
+#[derive(Debug, Default)]
+pub struct Conns(Vec<Option<Box<Conn>>>);
+
+impl Conns {
+    /// A connection, until both of its ends know that it is gone.
+    pub fn get(&self, number: &ConnId) -> Option<&Conn> {
+        self.0.get(*number as usize)?.as_deref()
+    }
+
+    /// The same.
+    pub fn get_mut(&mut self, number: &ConnId) -> Option<&mut Conn> {
+        self.0.get_mut(*number as usize)?.as_deref_mut()
+    }
+
+    /// Forgets a connection.
+    pub fn remove(&mut self, number: &ConnId) {
+        if let Some(conn) = self.0.get_mut(*number as usize) {
+            *conn = None;
+        }
+    }
+
+    /// All connections in the order of their numbers.
+    pub fn iter(&self) -> impl Iterator<Item = (ConnId, &Conn)> {
+        let numbered = self.0.iter().enumerate();
+        numbered.filter_map(|(number, conn)| Some((number as ConnId, conn.as_deref()?)))
+    }
 }
 
 impl Network {
     /// A new connection.
     pub fn open(&mut self, from: End, to: End) -> ConnId {
-        self.last += 1;
+        // The first is number 1.
+        self.conns.0.resize_with(self.conns.0.len().max(1), || None);
         let pipes = [Pipe::default(), Pipe::default()];
-        self.conns.insert(self.last, Conn { ends: [from, to], pipes, alive: [true; 2] });
-        self.last
+        let conn = Conn { ends: [from, to], pipes, alive: [true; 2] };
+        self.conns.0.push(Some(Box::new(conn)));
+        self.conns.0.len() as ConnId - 1
     }
 
     /// Until when nothing gets from one site to another.

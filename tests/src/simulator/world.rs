@@ -1,6 +1,7 @@
 //! The world of one run: what there is, what happens next, and who is told.
 
-use std::collections::BTreeMap;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
 
 use slipstream_core::admin::Status;
 
@@ -72,6 +73,41 @@ pub enum Over {
     Removal { site: usize, tries: u32 },
 }
 
+/// An event, and when it happens: those of one moment in the order in which they were arranged.
+/// Boxed, because entries of the queue move.
+#[derive(Debug)]
+struct Arranged {
+    at: Micros,
+    order: u64,
+    event: Box<Event>,
+}
+
+impl Arranged {
+    fn key(&self) -> (Micros, u64) {
+        (self.at, self.order)
+    }
+}
+
+impl Ord for Arranged {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.key().cmp(&other.key())
+    }
+}
+
+impl PartialOrd for Arranged {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Arranged {
+    fn eq(&self, other: &Self) -> bool {
+        self.key() == other.key()
+    }
+}
+
+impl Eq for Arranged {}
+
 /// Everything.
 #[derive(Debug)]
 pub struct World {
@@ -112,8 +148,8 @@ pub struct World {
     /// When the last fault of each kind was injected.
     pub last_faults: BTreeMap<Fault, Micros>,
     invariants: Invariants,
-    /// What is arranged. Boxed: entries of the tree move at each insertion.
-    queue: BTreeMap<(Micros, u64), Box<Event>>,
+    /// What is arranged, the next on top.
+    queue: BinaryHeap<Reverse<Arranged>>,
     order: u64,
     events_now: (Micros, u32),
 }
@@ -140,7 +176,7 @@ impl World {
             statuses: BTreeMap::new(),
             last_faults: BTreeMap::new(),
             invariants: Invariants::default(),
-            queue: BTreeMap::new(),
+            queue: BinaryHeap::new(),
             order: 0,
             events_now: (0, 0),
             plan,
@@ -162,16 +198,16 @@ impl World {
     /// Arranges an event so long from now.
     pub fn at(&mut self, after: Micros, event: Event) {
         self.order += 1;
-        self.queue.insert((self.now + after, self.order), Box::new(event));
+        let (at, order, event) = (self.now + after, self.order, Box::new(event));
+        self.queue.push(Reverse(Arranged { at, order, event }));
     }
 
     /// Lets everything happen up to a time, or to the first failure.
     pub fn run_until(&mut self, end: Micros) {
         while self.failure.is_none()
-            && let Some(entry) = self.queue.first_entry()
-            && entry.key().0 <= end
+            && self.queue.peek().is_some_and(|next| next.0.at <= end)
+            && let Some(Reverse(Arranged { at, event, .. })) = self.queue.pop()
         {
-            let ((at, _), event) = entry.remove_entry();
             self.now = at;
             if self.events_now.0 != at {
                 self.events_now = (at, 0);

@@ -1,6 +1,6 @@
 //! A store in memory that keeps the contract of [`slipstream_core::store`], by the plainest means.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Included};
 
 use slipstream_core::clock::Hlc;
@@ -27,6 +27,8 @@ pub struct MemoryStore {
     /// Events of cluster groups whose rows are gone.
     copies: BTreeMap<Position, Hash128>,
     latest: BTreeMap<Hash128, Position>,
+    /// Those of which the newest is a delete.
+    deletes: BTreeSet<Hash128>,
     /// Deletes that were forgotten: what they had replaced stays superseded.
     forgotten: BTreeMap<Hash128, Position>,
     seen: BTreeMap<SeenKey, SeenRecord>,
@@ -69,6 +71,7 @@ impl MemoryStore {
             rows: BTreeMap::new(),
             copies: BTreeMap::new(),
             latest: BTreeMap::new(),
+            deletes: BTreeSet::new(),
             forgotten: BTreeMap::new(),
             seen: BTreeMap::new(),
             sessions: BTreeMap::new(),
@@ -98,6 +101,10 @@ impl MemoryStore {
         for row in &batch.rows {
             if let Some(key) = row.key_hash {
                 self.replaced.extend(self.latest.insert(key, row.position));
+                match row.message.kind() {
+                    Kind::Dk => self.deletes.insert(key),
+                    _ => self.deletes.remove(&key),
+                };
             }
             self.last_position = row.position;
             self.bytes += row.size() as u64;
@@ -202,9 +209,9 @@ impl MemoryStore {
             self.replaced.clear();
             self.rows.range(..=state_floor).map(|(position, _)| *position).collect()
         } else {
-            let new = (Excluded(last_floor), Included(state_floor));
-            let passed = self.rows.range(new).map(|(position, _)| *position);
-            passed.chain(self.replaced.drain(..)).collect()
+            let between = |last, now| self.rows.range((Excluded(last), Included(now)));
+            let passed = between(last_floor, floor).chain(between(last_state_floor, state_floor));
+            passed.map(|(position, _)| *position).chain(self.replaced.drain(..)).collect()
         };
         for position in candidates {
             let Some(row) = self.rows.get(&position) else { continue };
@@ -225,22 +232,22 @@ impl MemoryStore {
         if batch.tombstones_before == WallMs(0) {
             return;
         }
-        let newest =
-            || self.latest.iter().filter_map(|(hash, at)| Some((hash, self.rows.get(at)?)));
         let goes = |row: &Row| {
-            row.message.kind() == Kind::Dk
-                && row.position <= batch.floor
+            row.position <= batch.floor
                 && row.message.version().wall() < batch.tombstones_before
-                && newest()
-                    .filter(|(_, other)| other.message.key() == row.message.key())
+                && self
+                    .newest_of(row.message.key())
                     .all(|(_, other)| other.message.kind() == Kind::Dk)
         };
-        let gone: Vec<(Hash128, Position, u64)> = newest()
+        let deletes = self.deletes.iter();
+        let gone: Vec<(Hash128, Position, u64)> = deletes
+            .filter_map(|hash| Some((hash, self.rows.get(self.latest.get(hash)?)?)))
             .filter(|(_, row)| goes(row))
             .map(|(hash, row)| (*hash, row.position, row.size() as u64))
             .collect();
         for (hash, position, size) in gone {
             self.latest.remove(&hash);
+            self.deletes.remove(&hash);
             self.forgotten.insert(hash, position);
             self.rows.remove(&position);
             self.deleted.push(position);
@@ -319,8 +326,7 @@ impl MemoryStore {
     }
 
     fn tombstones(&self) -> u64 {
-        let newest = self.latest.values().filter_map(|position| self.rows.get(position));
-        newest.filter(|row| row.message.kind() == Kind::Dk).count() as u64
+        self.deletes.len() as u64
     }
 
     /// The messages in the log, in order.
@@ -451,12 +457,11 @@ impl MemoryStore {
     }
 
     fn value(&self, key: &str, tags: &TagSet) -> Value {
-        let newest = self.latest.keys().filter_map(|hash| self.latest(hash));
-        let matching = newest
-            .filter(|latest| latest.message.key() == key && tags.matches(latest.message.tags()));
+        let newest = self.newest_of(key).map(|(_, row)| row);
+        let matching = newest.filter(|row| tags.matches(row.message.tags()));
         matching
             .reduce(|a, b| if b.message.is_newer_than(&a.message) { b } else { a })
-            .map_or(Value::Absent, Value::Newest)
+            .map_or(Value::Absent, |row| Value::Newest(latest_of(row)))
     }
 
     fn digests(&self, query: &DigestQuery) -> Digests {
@@ -492,12 +497,13 @@ impl MemoryStore {
 
     /// The digest of each tag set that holds anything, added up from nothing.
     pub fn roots(&self) -> Vec<(TagSet, Print)> {
-        let mut roots = BTreeMap::<TagSet, Print>::new();
+        let mut roots = BTreeMap::<&str, Print>::new();
         for (hash, row) in self.live() {
-            let tags = TagSet::new(list(row.message.tags())).expect("stored tags are good");
-            let root = roots.entry(tags).or_default();
+            let root = roots.entry(row.message.tags()).or_default();
             *root = root.plus(Print::of(hash, &row.message));
         }
+        let set = |tags| TagSet::new(list(tags)).expect("stored tags are good");
+        let roots: BTreeMap<_, _> = roots.into_iter().map(|(tags, it)| (set(tags), it)).collect();
         roots.into_iter().collect()
     }
 
@@ -507,10 +513,21 @@ impl MemoryStore {
         newest.filter(|(_, row)| row.message.kind() != Kind::Dk)
     }
 
+    /// The newest of each tag set of a key, by its hash.
+    fn newest_of(&self, key: &str) -> impl Iterator<Item = (&Hash128, &Row)> {
+        let of_key = self.latest.range(Hash128::range_of_key(key));
+        let newest = of_key.filter_map(|(hash, at)| Some((hash, self.rows.get(at)?)));
+        newest.filter(move |(_, row)| row.message.key() == key)
+    }
+
     fn latest(&self, key: &Hash128) -> Option<Latest> {
         let row = self.rows.get(self.latest.get(key)?)?;
-        Some(Latest { position: row.position, message: row.message.clone() })
+        Some(latest_of(row))
     }
+}
+
+fn latest_of(row: &Row) -> Latest {
+    Latest { position: row.position, message: row.message.clone() }
 }
 
 fn letter_size(letter: &DeadLetter) -> u64 {

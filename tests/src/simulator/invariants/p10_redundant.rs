@@ -1,8 +1,7 @@
 //! P10: of a message that was published through two nodes of one cluster group, every application
 //! is handed one copy; a state value once more only if another write of its key came between.
 
-use std::collections::HashMap;
-
+use hashbrown::HashMap;
 use slipstream_core::ids::Hash128;
 
 use super::{Broken, Invariant, Verdict};

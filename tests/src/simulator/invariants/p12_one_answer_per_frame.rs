@@ -1,8 +1,9 @@
 //! P12: every frame of an application, but ACK and NACK, gets exactly one answer, in the order of
 //! the frames, and the answer names the message or the frame.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
+use hashbrown::HashMap;
 use slipstream_core::admin::Status;
 
 use super::{Broken, Invariant, Verdict};

@@ -1,7 +1,9 @@
 //! P13: on a link that stays up a delivery comes again only after its wait, at most as often as
 //! configured, and under a rate; a node that cannot reach a peer dials calmly.
 
-use std::collections::{HashMap, VecDeque};
+use hashbrown::HashMap;
+use std::collections::VecDeque;
+
 use std::time::Duration;
 
 use super::{Broken, Invariant, Verdict};
@@ -42,14 +44,13 @@ impl Rule {
         id: &str,
         view: &View<'_>,
     ) -> Verdict {
-        let name = view.apps[app].name();
         let entry = self.handed.entry((conn, delivery)).or_insert((view.now, 0));
         let (last, times) = *entry;
         *entry = (view.now, times + 1);
         if times == 0 {
             return Ok(());
         }
-        let settings = &view.plan.settings;
+        let (settings, name) = (&view.plan.settings, view.apps[app].name());
         let waited = Duration::from_micros(view.now - last);
         if waited < settings.ack_timeout / 2 {
             let what = format!("{name} is handed {id} again after only {waited:?}");

@@ -1,7 +1,7 @@
 //! P1: a node acknowledges a message, to an application or to a peer, only after it is durable
 //! there, or no longer needed there.
 
-use std::collections::HashMap;
+use hashbrown::HashMap;
 
 use super::{Broken, Invariant, Verdict};
 use crate::simulator::facts::{Fact, Party, View};

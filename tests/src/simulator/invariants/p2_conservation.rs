@@ -3,8 +3,9 @@
 //! an application is told that was conflated, and what it is handed, are never more than there is
 //! in the log; and only those are told whose outbox has so small a bound, or that asked for it.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 
+use hashbrown::{HashMap, HashSet};
 use slipstream_core::admin::Status;
 
 use super::{Broken, Invariant, Verdict};
@@ -68,13 +69,13 @@ impl Invariant for Rule {
             let mut unaccounted = Vec::new();
             for (position, (number, row)) in place.rows.range(began.saturating_add(1)..) {
                 let wanted = view.is_for(app.index, row.message.tags(), row.message.key());
-                let own = view.is_own(app.index, *number);
+                let own = || view.is_own(app.index, *number);
                 let ended = handed.contains(position)
-                    || place.dead.contains_key(&(session.clone(), *number))
+                    || place.is_dead(&session, *number)
                     || view.is_outdone(app.index, *number)
                     || row.copy.is_some_and(|copy| copy.of.is_some())
                     || view.ledger.is_old(*number);
-                if row.only.is_none() && wanted && !own && !ended {
+                if row.only.is_none() && wanted && !ended && !own() {
                     unaccounted.push(row.message.id());
                 }
             }

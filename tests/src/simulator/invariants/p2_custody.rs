@@ -3,8 +3,7 @@
 //!
 //! What a node has forgotten is what lies at or below the cursor that it made durable.
 
-use std::collections::{HashMap, HashSet};
-
+use hashbrown::{HashMap, HashSet};
 use slipstream_core::store::{Row, SessionRecord};
 
 use super::{Broken, Invariant, Verdict};
@@ -47,7 +46,7 @@ impl Invariant for Rule {
                 if *upto {
                     let Deliveries { handed, refused, .. } = deliveries;
                     let below = handed.iter().filter(|handed| *handed <= delivery);
-                    deliveries.acknowledged.extend(below.filter(|it| !refused.contains(it)));
+                    deliveries.acknowledged.extend(below.filter(|it| !refused.contains(*it)));
                 } else {
                     deliveries.acknowledged.insert(*delivery);
                 }
@@ -120,7 +119,7 @@ impl Rule {
         });
         !wanted
             || done
-            || place.dead.contains_key(&(record.name.clone(), number))
+            || place.is_dead(&record.name, number)
             || place.forgotten.contains_key(&number)
             || view.is_outdone(app.index, number)
             || view.ledger.is_old(number)

@@ -1,8 +1,9 @@
 //! P2, P7: after healing every accepted message is at every node, and every named application was
 //! handed what it was owed, or it ended as one of the stated ends.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 
+use hashbrown::{HashMap, HashSet};
 use slipstream_core::admin::Status;
 
 use super::{Broken, Invariant, Verdict};
@@ -79,13 +80,20 @@ impl Rule {
     ) -> Verdict {
         let ledger = view.ledger;
         let known = &ledger.messages[number];
-        let may_miss = self.somebody_came_too_late_for(number, view)
-            || self.joined_after_it_was_forgotten(site, number, view)
-            || ledger.is_expired_anywhere(number)
-            || sites.iter().any(|site| ledger.is_superseded_by_forgiven(*site, number));
-        let accepted = sites.iter().any(|site| ledger.places[*site].durable.contains(&number));
-        let owed = accepted && view.is_destination(site, known.message.tags());
-        if !owed || may_miss || ledger.is_forgiven(number) || ledger.holds(site, number) {
+        let is_accepted =
+            || sites.iter().any(|site| ledger.places[*site].durable.contains(&number));
+        let may_miss = || {
+            self.somebody_came_too_late_for(number, view)
+                || self.joined_after_it_was_forgotten(site, number, view)
+                || ledger.is_expired_anywhere(number)
+                || sites.iter().any(|site| ledger.is_superseded_by_forgiven(*site, number))
+        };
+        if ledger.holds(site, number)
+            || !view.is_destination(site, known.message.tags())
+            || !is_accepted()
+            || ledger.is_forgiven(number)
+            || may_miss()
+        {
             return Ok(());
         }
         let (name, node) = (known.name(), &view.names[site]);
@@ -120,22 +128,24 @@ impl Rule {
         let place = &view.ledger.places[app.site];
         for (position, (number, row)) in &place.rows {
             let message = &row.message;
-            let own = view.is_own(app.index, *number);
             let before = *position <= began;
-            let forgotten = place.forgotten.contains_key(number);
-            let owed = row.only.is_none()
-                && view.is_for(app.index, message.tags(), message.key())
-                && !own
-                && !(before && (app.only_new || forgotten))
-                && app.consumer != Consumer::Mute;
+            let is_owed = || {
+                let forgotten = place.forgotten.contains_key(number);
+                row.only.is_none()
+                    && view.is_for(app.index, message.tags(), message.key())
+                    && !view.is_own(app.index, *number)
+                    && !(before && (app.only_new || forgotten))
+                    && app.consumer != Consumer::Mute
+            };
             let had_copy = |had: &MessageNo| view.ledger.are_one(*had, *number);
             let over = received.contains(number)
-                || place.dead.contains_key(&(session.clone(), *number))
+                || place.is_dead(&session, *number)
                 || view.is_outdone(app.index, *number)
+                || view.ledger.is_old(*number)
+                || !is_owed()
                 || received.iter().any(had_copy)
-                || place.dead.keys().any(|(of, dead)| *of == session && had_copy(dead))
-                || view.ledger.is_old(*number);
-            if owed && !over {
+                || place.dead.keys().any(|dead| had_copy(dead) && place.is_dead(&session, *dead));
+            if !over {
                 let (id, name) = (message.id(), app.name());
                 return Err(Broken::new(format!("{name} was never handed {id}"), &[id, &name]));
             }

@@ -4,8 +4,7 @@
 //!
 //! What a node has done with is what lies at or below the cursor that it made durable for itself.
 
-use std::collections::{HashMap, HashSet};
-
+use hashbrown::{HashMap, HashSet};
 use slipstream_core::store::{Batch, Row};
 
 use super::{Broken, Invariant, Verdict};
@@ -110,7 +109,7 @@ impl Rule {
         });
         let has_arrived = message.path().contains(',') && view.is_tagged(site, message.tags());
         self.handed.contains(&(site, position))
-            || place.dead.keys().any(|(_, dead)| *dead == number)
+            || place.dead.contains_key(&number)
             || place.forgotten.contains_key(&number)
             || (0..view.names.len()).any(|other| elsewhere(&other))
             || is_owed

@@ -1,7 +1,7 @@
 //! P3: an application is handed each message once; again only while its ACK is not durable, and
 //! then marked. What it has acknowledged, and that is durable, never comes again.
 
-use std::collections::{HashMap, HashSet};
+use hashbrown::{HashMap, HashSet};
 
 use super::{Broken, Invariant, Verdict};
 use crate::simulator::application::Said;
@@ -65,8 +65,13 @@ impl Invariant for Rule {
             }
             Fact::Sealed { site, batch } => {
                 for (app, handed) in self.at(*site, view) {
-                    let name = view.apps[app].client.as_ref().map(|name| format!("app:{name}"));
-                    if batch.sessions.iter().any(|record| Some(&record.name) == name.as_ref()) {
+                    if handed.acknowledged.is_empty() {
+                        continue;
+                    }
+                    let client = view.apps[app].client.as_deref();
+                    let is_its =
+                        |name: &str| client.is_some() && name.strip_prefix("app:") == client;
+                    if batch.sessions.iter().any(|record| is_its(&record.name)) {
                         handed.sealed.append(&mut handed.acknowledged);
                     }
                 }
@@ -123,15 +128,16 @@ impl Rule {
         if !handed.refused_now.contains(&delivery.delivery) {
             handed.refused.remove(&delivery.delivery);
         }
-        let name = view.apps[app].name();
         if handed.replayed.contains(&number) {
             return Ok(());
         }
         if *times > 1 && delivery.redelivery == 0 {
+            let name = view.apps[app].name();
             let what = format!("{name} is handed {} again, unmarked", delivery.id);
             return Err(Broken::new(what, &[&delivery.id, &name]));
         }
         if handed.settled.contains(&number) {
+            let name = view.apps[app].name();
             let what = format!("{name} is handed {} again after its durable ACK", delivery.id);
             return Err(Broken::new(what, &[&delivery.id, &name]));
         }

@@ -1,6 +1,6 @@
 //! P4: a message is never sent unasked to a node on its path.
 
-use std::collections::HashSet;
+use hashbrown::HashSet;
 
 use super::{Broken, Invariant, Verdict};
 use crate::simulator::facts::{Fact, Party, View};

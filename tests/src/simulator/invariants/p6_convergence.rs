@@ -2,8 +2,9 @@
 //! agrees on the newest value of each key and tag set, and every application that is handed
 //! everything has the newest of those that match it.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 
+use hashbrown::{HashMap, HashSet};
 use slipstream_core::admin::Status;
 use slipstream_core::ids::Hash128;
 
@@ -131,16 +132,19 @@ impl Rule {
         let session = format!("app:{}", app.client.as_deref().unwrap_or_default());
         for number in place.newest.values() {
             let known = &view.ledger.messages[*number];
-            let own = view.is_own(app.index, *number);
             let key = known.message.key();
-            let is_dead = |letter: MessageNo| place.dead.contains_key(&(session.clone(), letter));
+            let for_it = view.is_for(app.index, known.message.tags(), key);
+            let has = applied.get(key).is_some_and(|has| view.ledger.are_one(*has, *number));
+            if has || !for_it {
+                continue;
+            }
+            let own = view.is_own(app.index, *number);
+            let is_dead = |letter: MessageNo| place.is_dead(&session, letter);
             let dead =
                 is_dead(*number) || copies_before(*number, place, view).into_iter().any(is_dead);
-            let for_it = view.is_for(app.index, known.message.tags(), key);
             let outdone = view.is_outdone(app.index, *number);
             let excused = own || dead || outdone || view.ledger.is_old(*number) || !app.manual;
-            let has = applied.get(key).is_some_and(|has| view.ledger.are_one(*has, *number));
-            if for_it && !excused && !has {
+            if !excused {
                 let (name, value) = (app.name(), known.name());
                 let what = format!("{name} has not {value}, the newest of its key");
                 return Err(Broken::new(what, &[known.message.id(), &name]));

@@ -2,7 +2,7 @@
 //! application; and never with an older value than the newest that the application was given a
 //! receipt for, was handed, or has read before.
 
-use std::collections::{HashMap, HashSet};
+use hashbrown::{HashMap, HashSet};
 
 use super::{Broken, Invariant, Verdict};
 use crate::simulator::facts::{Fact, Party, View};

@@ -1,6 +1,6 @@
 //! P9: one session and `messageId` gives one message, and publishing again gives its receipt.
 
-use std::collections::HashMap;
+use hashbrown::HashMap;
 
 use super::{Broken, Invariant, Verdict};
 use crate::simulator::facts::{Fact, Party, View};
