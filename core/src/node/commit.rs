@@ -109,7 +109,7 @@ impl Node {
         let has_told = |session: &Session| {
             let link = session.link.and_then(|link| self.links.get(&link));
             // A peer tells of the mesh before it says where its log ends.
-            link.and_then(Link::peer).is_some_and(|peer| peer.has_reported)
+            link.and_then(|link| link.peer()).is_some_and(|peer| peer.has_reported)
         };
         let mut peers = self.sessions.values().filter(|session| session.peer().is_some());
         self.news.is_empty()

@@ -28,7 +28,7 @@ const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 impl Node {
     pub(super) fn link_up(&mut self, up: LinkUp) {
         let dialer = up.dial.and_then(|dial| self.dialer_of(dial));
-        let link = Link {
+        let link = Box::new(Link {
             id: up.link,
             remote: up.remote,
             dialer,
@@ -49,7 +49,7 @@ impl Node {
             bytes: (0, 0),
             writer: None,
             reminded: None,
-        };
+        });
         if let Some(dialer) = dialer.and_then(|index| self.dialers.get_mut(&index)) {
             dialer.state = DialState::Linked(link.id);
         }
@@ -82,7 +82,7 @@ impl Node {
     /// Works on a link, and puts it back unless it is to be closed.
     pub(super) fn with_link(
         &mut self,
-        mut link: Link,
+        mut link: Box<Link>,
         work: impl FnOnce(&mut Self, &mut Link) -> Result<(), Close>,
     ) {
         match work(self, &mut link) {
@@ -286,7 +286,7 @@ impl Node {
         {
             let known = self.by_name.get(&format!("peer:{peer}"));
             let session = known.and_then(|id| self.sessions.get(id));
-            let rival = self.links.get(rival).and_then(Link::peer);
+            let rival = self.links.get(rival).and_then(|link| link.peer());
             if session.and_then(Session::peer).is_some_and(|known| known.store != hello.store) {
                 let heard = format!("{} calls itself so, with another database", link.remote);
                 self.met_another(peer, &heard);
@@ -397,7 +397,7 @@ impl Node {
     }
 
     /// Ends a link from this side, or takes note that it has ended.
-    pub(super) fn finish(&mut self, link: Link, close: Option<Close>, reason: &str) {
+    pub(super) fn finish(&mut self, link: Box<Link>, close: Option<Close>, reason: &str) {
         let said = |close: &Close| format!("{} {}", close.code.number(), close.reason);
         let reason = close.as_ref().map_or(reason.into(), said);
         let slowest = close.as_ref().is_some_and(|close| close.code == CloseCode::Duplicate);
@@ -409,7 +409,7 @@ impl Node {
         self.detach(link, &reason, slowest);
     }
 
-    fn detach(&mut self, link: Link, reason: &str, slowest: bool) {
+    fn detach(&mut self, link: Box<Link>, reason: &str, slowest: bool) {
         self.unsent -= link.counted;
         self.timers.clear(Timer::Link(link.id));
         self.awaiting.remove(&link.id);

@@ -33,6 +33,7 @@ mod room;
 mod serve;
 mod settle;
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -118,7 +119,8 @@ pub struct Node {
     last_dead_letter: DeadLetterId,
     /// Events that were handed on to nobody yet, and the node's own dead letters.
     undelivered: Undelivered,
-    links: BTreeMap<LinkId, Link>,
+    /// Boxed: a link is taken out and put back with each frame.
+    links: BTreeMap<LinkId, Box<Link>>,
     /// How many of them are applications.
     applications: usize,
     /// Bytes that those have been sent and their sockets have not taken.

@@ -1,5 +1,6 @@
 //! A visit to one session: answers and deliveries leave in the order of the log.
 
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -210,7 +211,9 @@ impl Node {
 
     fn close_if_ending(&mut self, id: SessionId) {
         let Some(link) = self.sessions.get(&id).and_then(|session| session.link) else { return };
-        let Some(application) = self.links.get(&link).and_then(Link::application) else { return };
+        let Some(application) = self.links.get(&link).and_then(|link| link.application()) else {
+            return;
+        };
         let Some((_, until)) = application.ending else { return };
         if !application.answers.is_empty() {
             self.timers.set(Timer::Link(link), until);
@@ -221,12 +224,12 @@ impl Node {
 
     /// Whether an application is owed answers to what it has sent on this link.
     pub fn owes_answers(&self, link: LinkId) -> bool {
-        let application = self.links.get(&link).and_then(Link::application);
+        let application = self.links.get(&link).and_then(|link| link.application());
         application.is_some_and(|application| !application.answers.is_empty())
     }
 
     /// Ends a link when what its application sent before is answered.
-    pub(super) fn finish_when_answered(&mut self, mut link: Link, close: Close) {
+    pub(super) fn finish_when_answered(&mut self, mut link: Box<Link>, close: Close) {
         match link.application_mut().filter(|application| !application.answers.is_empty()) {
             Some(application) => {
                 application.end(close, self.now.instant);
@@ -238,7 +241,7 @@ impl Node {
     }
 
     /// Ends an application's link as was decided before its last answers left.
-    pub(super) fn finish_as_told(&mut self, mut link: Link) {
+    pub(super) fn finish_as_told(&mut self, mut link: Box<Link>) {
         let ending = link.application_mut().and_then(|application| application.ending.take());
         self.finish(link, ending.map(|(close, _)| close), "");
     }

@@ -48,8 +48,7 @@ impl World {
         let counted = !frame.is_control();
         self.send(conn, side, Carried { frame, items, said: None, counted });
         if let Some(found) = self.network.conns.get(&conn) {
-            let waiting = found.pipes[side].waiting.iter().filter(|carried| carried.counted);
-            let cost = waiting.map(|carried| carried.frame.cost()).sum();
+            let cost = found.pipes[side].waiting_cost;
             if cost >= APPLICATION_CREDIT && matches!(to, Party::App(_)) {
                 self.counts.sometimes(Sometimes::CreditExhausted);
             }
@@ -135,7 +134,11 @@ impl World {
     /// Gives a frame to the pipe of this side.
     pub fn send(&mut self, conn: ConnId, side: usize, carried: Carried) {
         let Some(found) = self.network.conns.get_mut(&conn) else { return };
-        let waiting = &mut found.pipes[side].waiting;
+        let pipe = &mut found.pipes[side];
+        let waiting = &mut pipe.waiting;
+        if carried.counted {
+            pipe.waiting_cost += carried.frame.cost();
+        }
         if carried.frame.is_control() {
             // It goes past what waits.
             let place = waiting.iter().take_while(|it| it.frame.is_control()).count();
@@ -159,6 +162,7 @@ impl World {
             if carried.counted {
                 frames += 1;
                 cost += carried.frame.cost();
+                pipe.waiting_cost -= carried.frame.cost();
             }
             pipe.flying_bytes += carried.frame.cost();
             if let Some(rate) = rate {

@@ -120,6 +120,7 @@ impl World {
             if let Some(found) = self.network.conns.get_mut(&conn) {
                 found.alive[0] = false;
                 found.pipes[0].waiting.clear();
+                found.pipes[0].waiting_cost = 0;
             }
         }
     }

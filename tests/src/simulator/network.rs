@@ -51,6 +51,8 @@ pub struct Carried {
 pub struct Pipe {
     /// Given by the sender, and not taken.
     pub waiting: VecDeque<Carried>,
+    /// Cost of those whose sender is told.
+    pub waiting_cost: usize,
     /// On their way, with the time of arrival.
     pub flying: VecDeque<(Micros, Carried)>,
     /// Their bytes.
