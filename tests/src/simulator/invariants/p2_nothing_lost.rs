@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use hashbrown::{HashMap, HashSet};
 use slipstream_core::admin::Status;
+use slipstream_core::time::WallMs;
 
 use super::{Broken, Invariant, Verdict};
 use crate::simulator::application::{App, Consumer};
@@ -17,10 +18,17 @@ use crate::simulator::plan::Micros;
 #[derive(Debug, Default)]
 pub struct Rule {
     received: HashMap<usize, HashSet<MessageNo>>,
-    began: HashMap<usize, u64>,
+    began: HashMap<usize, Began>,
     /// When a session at one node waited for another first: whoever comes later does not get what
     /// was forgotten before, and neither do those behind it.
     joined: HashMap<(usize, usize), Micros>,
+}
+
+/// Where the log of its node ended when a session began, and the latest that its clock had said.
+#[derive(Debug, Clone, Copy)]
+struct Began {
+    head: u64,
+    wall: WallMs,
 }
 
 impl Invariant for Rule {
@@ -33,7 +41,9 @@ impl Invariant for Rule {
             }
             Fact::Transmitted { site, to: Party::App(app), item: Item::Welcome, .. } => {
                 let head = view.ledger.places[*site].rows.last_key_value();
-                self.began.entry(*app).or_insert(head.map_or(0, |(position, _)| *position));
+                let head = head.map_or(0, |(position, _)| *position);
+                let wall = WallMs(view.ledger.highest_wall[*site]);
+                self.began.entry(*app).or_insert(Began { head, wall });
             }
             Fact::Durable { site, batch, .. } => {
                 for record in &batch.sessions {
@@ -123,14 +133,17 @@ impl Rule {
     fn was_handed_all(&self, app: &App, view: &View<'_>) -> Verdict {
         let none = HashSet::new();
         let received = self.received.get(&app.index).unwrap_or(&none);
-        let began = self.began.get(&app.index).copied().unwrap_or(u64::MAX);
+        let never = Began { head: u64::MAX, wall: WallMs(0) };
+        let began = self.began.get(&app.index).copied().unwrap_or(never);
         let session = format!("app:{}", app.client.as_deref().unwrap_or_default());
         let place = &view.ledger.places[app.site];
         for (position, (number, row)) in &place.rows {
             let message = &row.message;
-            let before = *position <= began;
+            let before = *position <= began.head;
             let is_owed = || {
-                let forgotten = place.forgotten.contains_key(number);
+                // Whoever comes when its time is over has missed it.
+                let forgotten =
+                    place.forgotten.contains_key(number) || message.is_expired(began.wall);
                 row.only.is_none()
                     && view.is_for(app.index, message.tags(), message.key())
                     && !view.is_own(app.index, *number)
