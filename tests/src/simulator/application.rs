@@ -84,6 +84,8 @@ pub struct App {
     pub consumer: Consumer,
     /// Whether it publishes.
     pub publishes: bool,
+    /// Whether its node has no room for it beside the others.
+    pub crowds: bool,
     /// The other connection of the same program, at another node of its cluster group.
     pub twin: Option<usize>,
     /// Its connection.

@@ -5,7 +5,8 @@ use std::rc::Rc;
 
 use bytes::BytesMut;
 use slipstream_core::ids::{DialId, LinkId};
-use slipstream_core::io::{Close, Frame, Input, LinkUp, Protocol};
+use slipstream_core::io::{Close, CloseCode, Frame, Input, LinkUp, Protocol};
+use slipstream_core::topology::Record;
 
 use super::counts::{Fault, Sometimes};
 use super::facts::{APPLICATION_CREDIT, Fact, Party};
@@ -62,6 +63,9 @@ impl World {
         use super::frames::Answer;
         match item {
             Item::NotNow(_) => self.counts.sometimes(Sometimes::NotNow),
+            Item::Topology(records) if records.iter().any(Record::has_any_tag) => {
+                self.counts.sometimes(Sometimes::AnyTag);
+            }
             Item::Delivery(delivery) if delivery.redelivery > 0 => {
                 self.counts.sometimes(Sometimes::Redelivery);
             }
@@ -348,7 +352,8 @@ impl World {
         let after = if blocked {
             DIAL_TIMEOUT
         } else {
-            3 * self.random.between(self.plan.latency.0, self.plan.latency.1)
+            let after = 3 * self.random.between(self.plan.latency.0, self.plan.latency.1);
+            self.at_once(index, target, after)
         };
         let target = target.filter(|_| !blocked);
         self.at(after, Event::DialDone { site: index, life, dial, target });
@@ -367,6 +372,7 @@ impl World {
         };
         let (from, into) = (self.new_end(index), self.new_end(to));
         let (Some(from), Some(into)) = (from, into) else { return };
+        self.note_crossing(index, to);
         let conn = self.network.open(from, into);
         for (end, dial) in [(into, None), (from, Some(dial))] {
             self.link_up(end, conn, dial, Protocol::Postcard, String::new());
@@ -405,6 +411,11 @@ impl World {
         let Some(process) = &mut self.sites[index].process else { return };
         let Some(conn) = process.links.get(&link).copied() else { return };
         let Some(side) = self.side_of_node(conn, index) else { return };
+        if close.code == CloseCode::Limit && matches!(self.party(conn, 1 - side), Party::Node(_)) {
+            let node = self.names[index].clone();
+            let what = format!("{node} has no place for a peer: {}", close.reason);
+            self.fail("P8 bounded", what, vec![node]);
+        }
         let Some(found) = self.network.conns.get(&conn) else { return };
         // The close travels behind what is on its way, where that moves at all.
         let pipe = &found.pipes[side];

@@ -110,6 +110,11 @@ counted! {
         ReadDeleted: "read of a key that was deleted",
         CopySuppressed: "copy through another node of the group not handed on",
         WrongKind: "read of another kind refused",
+        PeerMoved: "address of a peer changed",
+        PeerMovedWhileAway: "address of a peer changed while it was away",
+        DialsCrossed: "two nodes reached each other at the same moment",
+        CrowdedOut: "application refused, there being no room",
+        AnyTag: "record of a node that may have any tag",
     }
 }
 

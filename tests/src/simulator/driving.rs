@@ -47,7 +47,7 @@ impl World {
                 publishes: self.random.chance(200),
                 ..App::blank(index, site)
             };
-            self.apps.push(app);
+            self.apps.push(self.tag(app));
         }
         if site == 1 && self.plan.group {
             self.add_twins();
@@ -65,6 +65,7 @@ impl World {
             };
             self.apps.push(app);
         }
+        self.add_crowd(site);
     }
 
     /// A program that publishes everything through both nodes of the group: all that it says
@@ -400,6 +401,7 @@ impl World {
         } else {
             self.random.pick(&[Kind::Sa, Kind::Sw, Kind::Sk, Kind::Sk, Kind::Sk, Kind::Sk])
         };
+        let tags = self.target(tags, key);
         let number = self.ledger.publishes.len();
         let padding = self.random.between(self.plan.padding.0, self.plan.padding.1) as usize;
         let x = "x".repeat(padding);
@@ -415,7 +417,7 @@ impl World {
             id,
             kind,
             key: format!("k{key}"),
-            tags: tags.into(),
+            tags,
             body,
             ttl_ms: self.plan.ttl_ms.filter(|_| event),
             sends: 0,
@@ -444,7 +446,8 @@ impl World {
 }
 
 impl App {
-    fn blank(index: usize, site: usize) -> Self {
+    /// An application that does nothing yet.
+    pub fn blank(index: usize, site: usize) -> Self {
         Self {
             index,
             site,
@@ -457,6 +460,7 @@ impl App {
             manual: false,
             consumer: Consumer::Prompt,
             publishes: false,
+            crowds: false,
             twin: None,
             link: None,
             greeted: false,

@@ -24,6 +24,7 @@ impl World {
         self.say(|_| "everything heals".into());
         self.healed = true;
         self.mend();
+        self.settle_widening();
         let mut settled = 0;
         let mut owed = String::new();
         for _ in 0..PATIENCE {
@@ -129,6 +130,9 @@ impl World {
             let session = status.sessions.iter().find(|session| session.name == name);
             if !session.is_some_and(|session| session.connected) {
                 return Some(format!("no link to {}", self.names[other]));
+            }
+            if self.links_between(site, other).len() > 1 {
+                return Some(format!("more than one link to {}", self.names[other]));
             }
             let compared = session.and_then(|session| session.digests).unwrap_or_default();
             if compared != "equal" {

@@ -8,6 +8,7 @@ use slipstream_core::io::Input;
 use super::counts::Sometimes;
 use super::facts::Fact;
 use super::plan::SECOND;
+use super::widening::site_of;
 use super::world::{Event, Over, World};
 
 /// Tickets of questions, by what they ask.
@@ -21,13 +22,12 @@ impl World {
     /// The URLs that a node dials.
     pub fn urls_of(&self, site: usize) -> Vec<String> {
         let targets = self.edges.iter().filter(|(from, _)| *from == site);
-        targets.map(|(_, to)| format!("ws://site-{to}:7400/")).collect()
+        targets.flat_map(|(_, to)| self.entries(site, *to)).collect()
     }
 
     /// The site that a URL leads to.
     pub fn site_of_url(&self, url: &str) -> Option<usize> {
-        let number = url.strip_prefix("ws://site-")?.strip_suffix(":7400/")?;
-        number.parse().ok().filter(|site| *site < self.sites.len())
+        site_of(url).filter(|site| *site < self.sites.len())
     }
 
     /// A node joins that was never there before.
@@ -103,7 +103,7 @@ impl World {
     }
 
     /// The peers of a node are as its edges say, now and after a restart.
-    fn reload(&mut self, site: usize) {
+    pub fn reload(&mut self, site: usize) {
         if site >= self.sites.len() {
             return;
         }

@@ -11,6 +11,7 @@ use slipstream_core::tags::TagSet;
 
 use super::counts::Fault;
 use super::random::Random;
+use super::widening::{MAX_TAGS, Widening};
 
 /// Microseconds of virtual time.
 pub type Micros = u64;
@@ -96,6 +97,8 @@ pub struct Plan {
     pub reads: u64,
     /// Whether the first two nodes are of one cluster group, and a program publishes through both.
     pub group: bool,
+    /// What it draws besides.
+    pub widening: Widening,
     /// What every node is told.
     pub settings: Settings,
 }
@@ -163,6 +166,7 @@ impl Plan {
             deletes: random.pick(&[0, 50, 300]),
             reads: random.pick(&[0, 100, 400]),
             group: Random::new(seed ^ GROUP).chance(300),
+            widening: Widening::draw(seed, nodes),
             settings,
         };
         // So much that a second carries a quarter of a megabyte: no deadline can be kept on less.
@@ -170,6 +174,12 @@ impl Plan {
         plan.pipe_bytes = plan.pipe_bytes.max(in_a_round_trip);
         if plan.padding.1 > 10_000 && Random::new(seed ^ SLOW).chance(500) {
             plan.slow_down();
+        }
+        if plan.widening.crossings.is_some() {
+            let back: Vec<_> = plan.edges.iter().map(|(a, b)| (*b, *a)).collect();
+            plan.edges.extend(back);
+            plan.edges.sort_unstable();
+            plan.edges.dedup();
         }
         plan
     }
@@ -189,6 +199,9 @@ impl Plan {
         let mut config = Config::new(NodeId::new(&name).expect("the simulator's names are good"));
         config.tags = TagSet::new(self.tags[site].iter().copied()).expect("good tags");
         config.peers = peers;
+        if self.widening.tags.is_some() {
+            config.limits.max_tags = MAX_TAGS;
+        }
         config.cluster_group = (self.group && site < 2).then(|| "g".into());
         self.settings.apply(&mut config);
         config
@@ -359,6 +372,7 @@ impl fmt::Display for Plan {
         if self.group {
             writeln!(f, "  the first two are a cluster group")?;
         }
+        write!(f, "{}", self.widening)?;
         writeln!(f, "  {:?}", self.settings)?;
         for (fault, mean) in &self.faults {
             writeln!(f, "  fault: {}, every {} s", fault.text(), mean / SECOND)?;

@@ -89,6 +89,7 @@ impl World {
             turns_now: (0, 0),
             untold: 0,
             acknowledged: false,
+            admitted: BTreeSet::new(),
             closed: BTreeSet::new(),
         });
         self.say(|world| {
@@ -270,6 +271,7 @@ impl World {
                 return false;
             }
         }
+        self.check_crowd(index);
         self.set_timer(index);
         true
     }
@@ -334,7 +336,11 @@ impl World {
             Output::Close { link, close } => self.close(index, link, &close),
             Output::Admin { ticket, answer } => self.answered(index, ticket, answer),
             Output::Event(event) => self.noticed(index, &event),
-            Output::Observe(_) | Output::Admit(_) => {}
+            Output::Admit(link) => {
+                let process = self.sites[index].process.as_mut();
+                process.map(|process| process.admitted.insert(link));
+            }
+            Output::Observe(_) => {}
             Output::Stopped => {
                 self.counts.sometimes(Sometimes::CleanStop);
                 self.end(index, false);
@@ -425,6 +431,9 @@ impl World {
             Told::Closing { close, .. } => match close.code.number() {
                 4400 if close.reason.contains("damaged") => {
                     self.counts.sometimes(Sometimes::CorruptionNoticed);
+                }
+                4429 if close.reason.contains("max_connections") => {
+                    self.counts.sometimes(Sometimes::CrowdedOut);
                 }
                 4408 => self.counts.sometimes(Sometimes::HeartbeatTimeout),
                 4409 => self.counts.sometimes(Sometimes::DuplicateLink),

@@ -73,6 +73,8 @@ pub struct Process {
     pub untold: u32,
     /// A peer has acknowledged something, and no batch was durable since.
     pub acknowledged: bool,
+    /// Links that it has admitted.
+    pub admitted: BTreeSet<LinkId>,
     /// Links that it has closed.
     pub closed: BTreeSet<LinkId>,
 }

@@ -16,6 +16,7 @@ use super::plan::{Micros, Plan, SECOND, node_name};
 use super::random::Random;
 use super::site::Site;
 use super::trace::Trace;
+use super::widening::Widened;
 use super::{Depth, Failure};
 
 /// Events at one moment above which nothing moves on: a livelock of the world itself.
@@ -56,6 +57,12 @@ pub enum Event {
     Fault(Fault),
     /// A fault that lasted is over.
     Over(Over),
+    /// The address of a peer changes.
+    MovePeer,
+    /// So far that nothing more is to be done about it.
+    Moved((usize, usize)),
+    /// Two nodes that dial each other lose their links.
+    LoseBoth,
     /// A second has passed.
     Second,
     /// The liar says something.
@@ -143,6 +150,8 @@ pub struct World {
     pub failure: Option<Failure>,
     /// Everything has healed.
     pub healed: bool,
+    /// What has become of what the seed draws besides.
+    pub widened: Widened,
     /// What each node last said of itself.
     pub statuses: BTreeMap<usize, Status>,
     /// When the last fault of each kind was injected.
@@ -173,6 +182,7 @@ impl World {
             trace: Trace::new(in_words),
             failure: None,
             healed: false,
+            widened: Widened::new(plan.seed),
             statuses: BTreeMap::new(),
             last_faults: BTreeMap::new(),
             invariants: Invariants::default(),
@@ -191,6 +201,7 @@ impl World {
     /// The first phase: traffic and faults.
     pub fn chaos(&mut self) {
         self.arrange_faults();
+        self.arrange_widening();
         let end = self.plan.chaos;
         self.run_until(end);
     }
@@ -247,6 +258,9 @@ impl World {
                 self.look_after_dead_letters();
                 self.at(SECOND, Event::Second);
             }
+            Event::MovePeer => self.move_peer(),
+            Event::Moved(edge) => self.moved(edge),
+            Event::LoseBoth => self.lose_both(),
             Event::Lie => self.lie(),
         }
     }
