@@ -114,6 +114,7 @@ counted! {
         PeerMovedWhileAway: "address of a peer changed while it was away",
         DialsCrossed: "two nodes reached each other at the same moment",
         CrowdedOut: "application refused, there being no room",
+        Cloned: "running node cloned",
         AnyTag: "record of a node that may have any tag",
     }
 }

@@ -13,6 +13,7 @@ use super::frames::Item;
 use super::ledger::{Ledger, MessageNo, Publish};
 use super::network::ConnId;
 use super::plan::{Micros, Plan};
+use super::twins::Twins;
 
 /// Cost that an application's link may have in flight.
 pub const APPLICATION_CREDIT: usize = 256 << 10;
@@ -29,6 +30,13 @@ pub enum Fact<'a> {
     SetBack {
         /// Where.
         site: usize,
+    },
+    /// The database of a node was copied for another process.
+    Cloned {
+        /// Where the node is.
+        site: usize,
+        /// Where the other process is.
+        twin: usize,
     },
     /// A node ordered a commit.
     Sealed {
@@ -163,6 +171,8 @@ pub struct View<'a> {
     pub names: &'a [String],
     /// Sites that were removed for good.
     pub removed: &'a [bool],
+    /// The node that was cloned.
+    pub twins: Option<Twins>,
     /// What the state in each store adds up to, by tag set; only after healing.
     pub digests: &'a [BTreeMap<TagSet, Print>],
 }
@@ -209,6 +219,12 @@ impl View<'_> {
         let of_key = |key: Hash128| self.ledger.places[site].newest.range(key.same_key());
         let key = self.ledger.messages[number].key;
         key.is_some_and(|key| of_key(key).any(|(_, other)| newer(other)))
+    }
+
+    /// Whether the twin of a node holds this message.
+    pub fn twin_holds(&self, site: usize, number: MessageNo) -> bool {
+        self.twins
+            .is_some_and(|twins| twins.original == site && self.ledger.holds(twins.twin, number))
     }
 
     /// Whether a message is for an application, by tags and keys.

@@ -25,6 +25,7 @@ impl World {
         self.healed = true;
         self.mend();
         self.settle_widening();
+        self.end_twin();
         let mut settled = 0;
         let mut owed = String::new();
         for _ in 0..PATIENCE {
@@ -187,7 +188,7 @@ impl World {
             self.forget(site, name);
         }
         let lost: Vec<String> = (0..self.sites.len())
-            .filter(|site| self.removed[*site])
+            .filter(|site| self.removed[*site] && !self.is_twin(*site))
             .map(|site| format!("peer:{}", self.names[site]))
             .chain([format!("peer:{}", super::liar::NAME)])
             .collect();

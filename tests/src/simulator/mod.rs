@@ -28,6 +28,7 @@ pub(crate) mod random;
 mod site;
 mod storing;
 mod trace;
+mod twins;
 mod widening;
 mod world;
 

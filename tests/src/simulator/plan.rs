@@ -11,6 +11,7 @@ use slipstream_core::tags::TagSet;
 
 use super::counts::Fault;
 use super::random::Random;
+use super::twins::Cloning;
 use super::widening::{MAX_TAGS, Widening};
 
 /// Microseconds of virtual time.
@@ -99,6 +100,8 @@ pub struct Plan {
     pub group: bool,
     /// What it draws besides.
     pub widening: Widening,
+    /// When a node is cloned, if one is.
+    pub cloning: Option<Cloning>,
     /// What every node is told.
     pub settings: Settings,
 }
@@ -167,6 +170,7 @@ impl Plan {
             reads: random.pick(&[0, 100, 400]),
             group: Random::new(seed ^ GROUP).chance(300),
             widening: Widening::draw(seed, nodes),
+            cloning: Cloning::draw(seed, chaos),
             settings,
         };
         // So much that a second carries a quarter of a megabyte: no deadline can be kept on less.
@@ -373,6 +377,9 @@ impl fmt::Display for Plan {
             writeln!(f, "  the first two are a cluster group")?;
         }
         write!(f, "{}", self.widening)?;
+        if let Some(cloning) = &self.cloning {
+            writeln!(f, "  {cloning:?}")?;
+        }
         writeln!(f, "  {:?}", self.settings)?;
         for (fault, mean) in &self.faults {
             writeln!(f, "  fault: {}, every {} s", fault.text(), mean / SECOND)?;

@@ -16,6 +16,7 @@ use super::plan::{Micros, Plan, SECOND, node_name};
 use super::random::Random;
 use super::site::Site;
 use super::trace::Trace;
+use super::twins::Twins;
 use super::widening::Widened;
 use super::{Depth, Failure};
 
@@ -63,6 +64,10 @@ pub enum Event {
     Moved((usize, usize)),
     /// Two nodes that dial each other lose their links.
     LoseBoth,
+    /// A node is cloned.
+    Clone,
+    /// Its twin stops.
+    TwinEnds,
     /// A second has passed.
     Second,
     /// The liar says something.
@@ -150,6 +155,8 @@ pub struct World {
     pub failure: Option<Failure>,
     /// Everything has healed.
     pub healed: bool,
+    /// The node that was cloned.
+    pub twins: Option<Twins>,
     /// What has become of what the seed draws besides.
     pub widened: Widened,
     /// What each node last said of itself.
@@ -182,6 +189,7 @@ impl World {
             trace: Trace::new(in_words),
             failure: None,
             healed: false,
+            twins: None,
             widened: Widened::new(plan.seed),
             statuses: BTreeMap::new(),
             last_faults: BTreeMap::new(),
@@ -202,6 +210,9 @@ impl World {
     pub fn chaos(&mut self) {
         self.arrange_faults();
         self.arrange_widening();
+        if let Some(cloning) = self.plan.cloning {
+            self.at(cloning.at, Event::Clone);
+        }
         let end = self.plan.chaos;
         self.run_until(end);
     }
@@ -261,6 +272,8 @@ impl World {
             Event::MovePeer => self.move_peer(),
             Event::Moved(edge) => self.moved(edge),
             Event::LoseBoth => self.lose_both(),
+            Event::Clone => self.clone_node(),
+            Event::TwinEnds => self.end_twin(),
             Event::Lie => self.lie(),
         }
     }
@@ -277,6 +290,7 @@ impl World {
             apps: &self.apps,
             names: &self.names,
             removed: &self.removed,
+            twins: self.twins,
             digests: &[],
         };
         if let Err((name, broken)) = self.invariants.see(fact, &view) {
@@ -295,6 +309,7 @@ impl World {
             apps: &self.apps,
             names: &self.names,
             removed: &self.removed,
+            twins: self.twins,
             digests: &digests,
         };
         if let Err((name, broken)) = self.invariants.settled(&view, &self.statuses) {

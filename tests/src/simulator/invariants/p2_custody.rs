@@ -36,6 +36,12 @@ impl Invariant for Rule {
                 self.cursors.retain(|(of, _), _| of != site);
                 self.apps.retain(|app, _| view.apps[*app].site != *site);
             }
+            Fact::Cloned { site, twin } => {
+                let copied = self.cursors.iter().filter(|((of, _), _)| of == site);
+                let copied = copied.map(|((_, name), at)| ((*twin, name.clone()), *at));
+                let copied: Vec<_> = copied.collect();
+                self.cursors.extend(copied);
+            }
             Fact::Transmitted { to: Party::App(app), item: Item::Delivery(delivery), .. } => {
                 let deliveries = self.apps.entry(*app).or_default();
                 deliveries.handed.insert(delivery.delivery);
@@ -169,6 +175,8 @@ fn is_over_for_peer(
         || (lies && !row.message.tags().is_empty())
         || row.message.path().split(',').any(|visited| visited == peer)
         || view.ledger.holds(there, number)
+        // Of two processes under one id a peer knows which it has told what when they end.
+        || view.twin_holds(there, number)
         // A newer value has taken its place, and with it the obligation; or its time was over.
         || view.ledger.is_superseded(site, number)
         || view.ledger.is_expired(site, number)

@@ -54,6 +54,11 @@ impl Invariant for Rule {
                     }
                 }
             }
+            Fact::Cloned { site, twin } => {
+                let here = self.joined.iter().filter(|((of, _), _)| of == site);
+                let joined: Vec<_> = here.map(|((_, peer), at)| ((*twin, *peer), *at)).collect();
+                self.joined.extend(joined);
+            }
             Fact::SetBack { site } => {
                 self.received.retain(|app, _| view.apps[*app].site != *site);
                 self.began.retain(|app, _| view.apps[*app].site != *site);
@@ -80,6 +85,13 @@ impl Invariant for Rule {
     }
 }
 
+/// Whether a twin had it, whereupon somebody forgot it, as all that it knew had settled it.
+fn was_forgotten_for_a_twin(number: MessageNo, view: &View<'_>) -> bool {
+    let places = &view.ledger.places;
+    view.twins.is_some_and(|twins| places[twins.twin].durable.contains(&number))
+        && places.iter().any(|place| place.forgotten.contains_key(&number))
+}
+
 impl Rule {
     fn is_there(
         &self,
@@ -95,6 +107,7 @@ impl Rule {
         let may_miss = || {
             self.somebody_came_too_late_for(number, view)
                 || self.joined_after_it_was_forgotten(site, number, view)
+                || was_forgotten_for_a_twin(number, view)
                 || ledger.is_expired_anywhere(number)
                 || sites.iter().any(|site| ledger.is_superseded_by_forgiven(*site, number))
         };

@@ -32,6 +32,16 @@ impl Invariant for Rule {
                 self.handed.retain(|(of, _)| of != site);
                 self.dead.retain(|(of, _)| of != site);
             }
+            Fact::Cloned { site, twin } => {
+                let cursor = self.cursors.get(site).copied().unwrap_or_default();
+                self.cursors.insert(*twin, cursor);
+                let here = |(of, _): &&(usize, u64)| of == site;
+                let handed: Vec<_> = self.handed.iter().filter(here).map(|(_, at)| *at).collect();
+                self.handed.extend(handed.into_iter().map(|at| (*twin, at)));
+                let here = |(of, _): &&(usize, MessageNo)| of == site;
+                let dead: Vec<_> = self.dead.iter().filter(here).map(|(_, no)| *no).collect();
+                self.dead.extend(dead.into_iter().map(|number| (*twin, number)));
+            }
             Fact::Transmitted {
                 site, to: Party::App(_), item: Item::Delivery(delivery), ..
             } => {
