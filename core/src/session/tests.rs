@@ -398,7 +398,7 @@ proptest! {
         path in "[a-d](,[e-h]){0,3}",
         targets in prop::collection::btree_set("[p-s]", 0..3),
         own in prop::option::of(prop::collection::btree_set("[p-s]", 0..3)),
-        prefixes in prop::option::of(prop::collection::vec("[k-m]{0,2}", 0..3)),
+        prefixes in prop::option::of(prop::collection::btree_set("[k-m]{0,2}", 0..3)),
         key in "[k-m]{1,3}",
         mine in any::<bool>(),
     ) {
@@ -411,7 +411,7 @@ proptest! {
         let tags = own.as_ref().map(|own| TagSet::new(own.iter().map(String::as_str)));
         let role = Application {
             tags: tags.map(|tags| tags.expect("good tags")),
-            keys: prefixes.clone(),
+            keys: prefixes.clone().map(|prefixes| prefixes.into_iter().collect()),
             ..named()
         };
         let own = own.unwrap_or_else(|| ["p".to_string()].into());
