@@ -17,7 +17,8 @@ use super::Failed;
 /// For a whole request; the endpoint itself gives up earlier.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Largest answer that is read: a page of dead letters holds whole messages.
+/// Largest answer that is read: one dead letter is shown whole, and the status has a row for each
+/// session.
 const MAX_ANSWER_BYTES: u64 = 1 << 30;
 
 /// What stands for itself in a segment of a path (RFC 3986 section 2.3).

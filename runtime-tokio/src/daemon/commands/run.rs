@@ -9,8 +9,13 @@ use crate::daemon::{Failed, config};
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  slipstream run -c /etc/slipstream/slipstream.toml\n\n\
-                        SIGHUP reloads peers, tags and log level; SIGTERM ends it.")]
+#[command(after_help = "Examples:\n  \
+    slipstream run -c /etc/slipstream/slipstream.toml\n  \
+    slipstream run -c slipstream.toml --accept-missing-log\n  \
+    slipstream run -c slipstream.toml --rename-node\n\n\
+    SIGHUP reloads peers, tags and log level; SIGTERM ends it. The last two are for one start that \
+    was refused: without the log of a node that was killed, what is missing is lost; a database \
+    that was another node's serves this one from then on.")]
 pub(crate) struct Run {
     /// The configuration
     #[arg(short, long, value_name = "FILE")]

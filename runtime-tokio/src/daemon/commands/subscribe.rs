@@ -51,6 +51,9 @@ pub(crate) struct Subscribe {
     /// Whether the node waits until a line is printed [default: manual with --client, else auto]
     #[arg(long, value_enum)]
     ack: Option<Ack>,
+    /// While it lags, only the newest value of each key
+    #[arg(long)]
+    conflate: bool,
     /// End after so many
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
@@ -206,6 +209,7 @@ impl Subscribe {
             ("keys", keys.as_ref().map(list)),
             ("replay", self.replay.map(replay)),
             ("ack", self.ack.map(ack)),
+            ("conflate", self.conflate.then(|| one("true"))),
         ];
         wishes.iter().fold(self.url.clone(), |url, (name, items)| match items {
             Some(items) => {
@@ -333,6 +337,8 @@ mod tests {
         ]);
         let expected = "ws://a:1/?client=pi-1&tags=aws,b%26c&keys=order%3A,x&replay=new&ack=auto";
         assert_eq!(sub.query(), expected);
+        let conflated = parse(&["--url", "ws://a:1", "--conflate"]);
+        assert_eq!(conflated.query(), "ws://a:1/?conflate=true");
         let commas = parse(&["--url", "ws://a:1", "--keys", "x,y", "--key", "a,b", "--key", "z"]);
         assert_eq!(commas.query(), "ws://a:1/?keys=x,y,z&key=a%2Cb");
         assert_eq!(parse(&["--url", "ws://a:1", "--keys", ""]).query(), "ws://a:1/?keys=");
