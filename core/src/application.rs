@@ -10,6 +10,8 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::net::{Ipv4Addr, Ipv6Addr};
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::Limits;
 use crate::ids::is_name;
 use crate::io::Protocol;
@@ -59,7 +61,7 @@ pub struct Wishes {
 }
 
 /// Where a new session begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Replay {
     /// With what is there, then live.
     All,
@@ -68,7 +70,7 @@ pub enum Replay {
 }
 
 /// How the deliveries of a session are settled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AckMode {
     /// Every one waits for an ACK.
     Manual,
@@ -85,7 +87,8 @@ impl Replay {
         }
     }
 
-    fn from_name(name: &str) -> Option<Self> {
+    /// Reads [`Replay::as_str`].
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
         [Self::All, Self::New].into_iter().find(|replay| replay.as_str() == name)
     }
 }
@@ -99,7 +102,8 @@ impl AckMode {
         }
     }
 
-    fn from_name(name: &str) -> Option<Self> {
+    /// Reads [`AckMode::as_str`].
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
         [Self::Manual, Self::Auto].into_iter().find(|ack| ack.as_str() == name)
     }
 
@@ -110,10 +114,10 @@ impl AckMode {
 }
 
 /// What is in force for an application, as its greeting says it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct InForce<'a> {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InForce {
     /// Prefixes of the keys that it receives; `None`: all.
-    pub keys: Option<&'a [String]>,
+    pub keys: Option<Vec<String>>,
     /// Where its session began.
     pub replay: Replay,
     /// How its deliveries are settled.

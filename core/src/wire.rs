@@ -11,8 +11,8 @@
 
 mod peer;
 mod read;
+mod welcome;
 
-use alloc::string::String;
 use alloc::vec::Vec;
 
 use bytes::{Bytes, BytesMut};
@@ -26,9 +26,13 @@ pub use peer::{
     Ack, DigestsHead, FEATURE_DIGESTS, Hello, NotNow, NotNowReason, TagSetDigest, digests,
 };
 pub use read::{Read, ReadResult, ReadValue};
+pub use welcome::Welcome;
 
 /// Version of the binary protocol that this code speaks. Nodes agree on the lower of the two.
 pub const PROTOCOL_VERSION: u16 = 1;
+
+/// The same towards applications. Since version 2 their greeting says what is in force.
+pub const APPLICATION_PROTOCOL_VERSION: u16 = 2;
 
 /// Bytes of the checksum at the end of a frame.
 pub const CHECKSUM_BYTES: usize = 4;
@@ -89,27 +93,6 @@ pub enum Wire {
 pub struct Connect {
     /// Highest protocol version that it speaks.
     pub protocol: u16,
-}
-
-/// Greeting for an application; the same as WELCOME in JSON.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Welcome {
-    /// Protocol version to speak.
-    pub protocol: u16,
-    /// Id of the node.
-    pub instance: String,
-    /// Name of the session; empty without one.
-    pub client: String,
-    /// Whether the session was there before.
-    pub resumed: bool,
-    /// Tags that it receives by, in canonical form.
-    pub tags: String,
-    /// Deliveries that may be unacknowledged.
-    pub window: u32,
-    /// Largest value.
-    pub max_message_bytes: u64,
-    /// Version of the product.
-    pub version: String,
 }
 
 /// A message to publish.
@@ -251,7 +234,7 @@ impl Wire {
             ACK => Self::Ack(whole(tag, &rest)?),
             NOT_NOW => Self::NotNow(whole(tag, &rest)?),
             CONNECT => Self::Connect(whole(tag, &rest)?),
-            WELCOME => Self::Welcome(whole(tag, &rest)?),
+            WELCOME => Self::Welcome(Welcome::read(&rest).ok_or(WireError::Malformed(tag))?),
             PUBLISH => Self::Publish(rest),
             OUTCOMES => Self::Outcomes(rest),
             DELIVERIES => Self::Deliveries(rest),
@@ -279,7 +262,10 @@ impl Wire {
             Self::Ack(ack) => begin(&mut buffer, ACK, Some(ack)),
             Self::NotNow(not_now) => begin(&mut buffer, NOT_NOW, Some(not_now)),
             Self::Connect(connect) => begin(&mut buffer, CONNECT, Some(connect)),
-            Self::Welcome(welcome) => begin(&mut buffer, WELCOME, Some(welcome)),
+            Self::Welcome(welcome) => {
+                buffer.extend_from_slice(&[WELCOME]);
+                welcome.append_to(&mut buffer);
+            }
             Self::Synced => begin(&mut buffer, SYNCED, None::<&()>),
             Self::Messages(batch) => batched(&mut buffer, MESSAGES, batch),
             Self::Publish(batch) => batched(&mut buffer, PUBLISH, batch),
@@ -487,6 +473,7 @@ fn batched(buffer: &mut BytesMut, tag: u8, batch: &[u8]) {
 
 #[cfg(test)]
 mod tests {
+    use alloc::string::String;
     use alloc::vec;
 
     use super::*;

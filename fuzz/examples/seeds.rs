@@ -145,6 +145,7 @@ fn small_frames() -> Vec<Bytes> {
         window: 256,
         max_message_bytes: 1 << 20,
         version: "0.1.0".into(),
+        in_force: None,
     };
     let wall = WallMs(1_790_000_000_000);
     let mut frames = vec![

@@ -8,7 +8,7 @@
 //! Handles and futures may be dropped at any time: what was acknowledged stays acknowledged, and
 //! what a named subscription has not settled is handed over again.
 
-pub use slipstream_core::application::{AckMode, Replay};
+pub use slipstream_core::application::{AckMode, InForce, Replay};
 pub use slipstream_core::client::handles::{
     Delivery, Pending, Publisher, Receiver, SubscriptionEvent,
 };

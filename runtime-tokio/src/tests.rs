@@ -88,6 +88,7 @@ mod client {
             window: 256,
             max_message_bytes: 9,
             version: "1".into(),
+            in_force: None,
         };
         Wire::Welcome(welcome).encode()
     }

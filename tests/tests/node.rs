@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde_json::Value;
 use slipstream_core::admin::{AdminAnswer, AdminRequest};
+use slipstream_core::application::{AckMode, InForce, Replay};
 use slipstream_core::config::Config;
 use slipstream_core::event::Event;
 use slipstream_core::ids::{DeadLetterId, NodeId, Ticket};
@@ -12,6 +13,7 @@ use slipstream_core::io::{CloseCode, Frame, Input, Protocol};
 use slipstream_core::store::StoreFailure;
 use slipstream_core::tags::TagSet;
 use slipstream_core::time::WallMs;
+use slipstream_core::wire::{Connect, Wire};
 use slipstream_tests::world::World;
 
 fn kinds(frames: &[Value]) -> Vec<&str> {
@@ -165,6 +167,27 @@ fn a_new_session_is_not_greeted_by_a_commit_that_failed() {
     let app = world.connect("client=pi-1");
     world.settle();
     assert_eq!(world.said(app)[0]["resumed"], true);
+}
+
+#[test]
+fn a_binary_greeting_says_what_is_in_force_to_who_can_read_it() {
+    let mut world = World::new("aws-1");
+    for version in [1, 2, 7] {
+        let link = world.link(Protocol::Postcard, None, "client=pi&keys=b,a&ack=auto");
+        world.binary(link, Wire::Connect(Connect { protocol: version }).encode());
+        world.settle();
+        let frames = world.frames(link);
+        let Some(Frame::Binary(frame)) = frames.first() else { panic!("a greeting: {frames:?}") };
+        let Ok(Wire::Welcome(welcome)) = Wire::decode(frame) else { panic!("no greeting") };
+        assert_eq!(welcome.protocol, version.min(2));
+        let in_force = (version > 1).then(|| InForce {
+            keys: Some(vec!["a".into(), "b".into()]),
+            replay: Replay::All,
+            ack: AckMode::Auto,
+            conflate: false,
+        });
+        assert_eq!(welcome.in_force, in_force);
+    }
 }
 
 #[test]

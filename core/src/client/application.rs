@@ -27,6 +27,7 @@ use super::delivery::Delivery;
 use super::session::{Session, Settings, Settlement};
 use super::waiting::{Answers, Queue};
 use super::{Ended, Publication, Value};
+use crate::application::InForce;
 use crate::io::Frame;
 use crate::message::Kind;
 use crate::shared::{Wakes, keep};
@@ -63,6 +64,8 @@ pub enum Turn {
 pub struct Application {
     session: Session<u64, u64>,
     heard: Vec<Heard<u64, u64>>,
+    /// What the node has said is in force.
+    in_force: Option<InForce>,
     receipts: Answers<Result<Receipt, PublishError>>,
     values: Answers<Result<Value, ReadError>>,
     items: VecDeque<Item>,
@@ -97,6 +100,7 @@ impl Application {
         Self {
             session: Session::new(settings, seed, now),
             heard: Vec::new(),
+            in_force: None,
             receipts: Answers::default(),
             values: Answers::default(),
             items: VecDeque::new(),
@@ -117,6 +121,7 @@ impl Application {
     /// A connection is open and this is its greeting.
     pub fn connected(&mut self, welcome: &Welcome, now: Instant) {
         self.session.connected(welcome, now, &mut self.heard);
+        self.in_force.clone_from(&welcome.in_force);
         self.tell();
     }
 
@@ -234,6 +239,10 @@ impl Application {
 
 /// What its handles do.
 impl Application {
+    pub(super) fn in_force(&self) -> Option<&InForce> {
+        self.in_force.as_ref()
+    }
+
     pub(super) fn add_publisher(&mut self) {
         self.publishers += 1;
     }

@@ -20,8 +20,8 @@ use crate::io::{Frame, Protocol};
 use crate::json::write::version_text;
 use crate::message::Kind;
 use crate::wire::{
-    self, BatchKind, Connect, FrameWriter, PROTOCOL_VERSION, Publish, Read, ReadResult, Settle,
-    Welcome, Wire, WireError,
+    self, APPLICATION_PROTOCOL_VERSION, BatchKind, Connect, FrameWriter, Publish, Read, ReadResult,
+    Settle, Welcome, Wire, WireError,
 };
 
 /// A binary frame is closed when it has this many bytes.
@@ -29,7 +29,7 @@ const FRAME_BYTES: usize = 64 * 1024;
 
 /// The first binary frame of an application.
 pub fn connect() -> Frame {
-    Frame::Binary(Wire::Connect(Connect { protocol: PROTOCOL_VERSION }).encode())
+    Frame::Binary(Wire::Connect(Connect { protocol: APPLICATION_PROTOCOL_VERSION }).encode())
 }
 
 /// The greeting of a node.

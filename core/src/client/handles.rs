@@ -13,6 +13,7 @@ use super::application::{Application, Item};
 use super::{
     Ended, Publication, PublishError, ReadError, Receipt, Settlement, Value, Verdict, delivery,
 };
+use crate::application::InForce;
 use crate::message::Kind;
 use crate::shared::{Shared, Source};
 use alloc::string::String;
@@ -88,6 +89,12 @@ impl Publisher {
             },
         };
         poll_fn(|cx| ticket.with(|it, ticket| it.poll_value(*ticket, cx))).await
+    }
+
+    /// What is in force for this application at its node, as its last connection was greeted.
+    /// `None`: there was none yet, or the node is of a version that does not say it.
+    pub fn in_force(&self) -> Option<InForce> {
+        self.application.with(|it| it.in_force().cloned())
     }
 
     /// Ends the application once all that was asked is answered and all that was settled is said.

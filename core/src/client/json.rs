@@ -10,6 +10,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
 
+use crate::application::{AckMode, InForce, Replay};
 use crate::config::Durability;
 use crate::ids::Position;
 use crate::io::Frame;
@@ -18,7 +19,7 @@ use crate::message::Kind;
 use crate::read::Read as Asked;
 use crate::tags;
 use crate::value::NO_VALUE;
-use crate::wire::{PROTOCOL_VERSION, Publish, Read, Settle, Welcome};
+use crate::wire::{APPLICATION_PROTOCOL_VERSION, Publish, Read, Settle, Welcome};
 use bytes::Bytes;
 use serde::de::{Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -181,6 +182,14 @@ struct Any<'a> {
     resumed: bool,
     #[serde(borrow, deserialize_with = "or_default")]
     tags: Vec<Cow<'a, str>>,
+    #[serde(borrow)]
+    keys: Option<Vec<Cow<'a, str>>>,
+    #[serde(borrow, deserialize_with = "text")]
+    replay: Cow<'a, str>,
+    #[serde(borrow, deserialize_with = "text")]
+    ack: Cow<'a, str>,
+    #[serde(deserialize_with = "or_default")]
+    conflate: bool,
     #[serde(deserialize_with = "number")]
     window: u32,
     #[serde(deserialize_with = "number")]
@@ -250,8 +259,16 @@ pub(super) fn welcome(text: &Bytes) -> Result<Welcome, CodecError> {
     if any.kind != "WELCOME" {
         return Err(CodecError::Protocol(format!("{} instead of a WELCOME", any.kind)));
     }
+    let in_force = match (Replay::from_name(&any.replay), AckMode::from_name(&any.ack)) {
+        (Some(replay), Some(ack)) => {
+            let keys = any.keys.map(|keys| keys.into_iter().map(Cow::into_owned).collect());
+            Some(InForce { keys, replay, ack, conflate: any.conflate })
+        }
+        (Some(_) | None, _) => None,
+    };
     Ok(Welcome {
-        protocol: PROTOCOL_VERSION,
+        in_force,
+        protocol: APPLICATION_PROTOCOL_VERSION,
         instance: any.instance_id.into(),
         client: any.client.unwrap_or_default().into(),
         resumed: any.resumed,

@@ -49,6 +49,7 @@ fn welcome() -> Welcome {
         window: WINDOW,
         max_message_bytes: 1024,
         version: "1".into(),
+        in_force: None,
     }
 }
 

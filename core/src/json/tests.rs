@@ -694,12 +694,14 @@ fn a_greeting_is_written_as_the_specification_shows() {
         window: 256,
         max_message_bytes: 1_048_576,
         version: "0.1.0".into(),
+        in_force: None,
     };
     let keys = ["order:".to_string()];
     let (replay, ack) = (Replay::All, AckMode::Manual);
-    let in_force = InForce { keys: Some(&keys), replay, ack, conflate: false };
+    let in_force = InForce { keys: Some(keys.to_vec()), replay, ack, conflate: false };
+    welcome.in_force = Some(in_force);
     assert_eq!(
-        written(|out| write::welcome(&welcome, &in_force, out)),
+        written(|out| write::welcome(&welcome, out)),
         one_line(
             r#"{"type":"WELCOME","instanceId":"azure-1","client":"pi-1","resumed":true,
            "tags":["azure"],"keys":["order:"],"replay":"all","ack":"manual","conflate":false,
@@ -710,7 +712,8 @@ fn a_greeting_is_written_as_the_specification_shows() {
     welcome.tags.clear();
     let (replay, ack) = (Replay::New, AckMode::Auto);
     let in_force = InForce { keys: None, replay, ack, conflate: true };
-    let unnamed = written(|out| write::welcome(&welcome, &in_force, out));
+    welcome.in_force = Some(in_force);
+    let unnamed = written(|out| write::welcome(&welcome, out));
     assert!(unnamed.contains(r#""client":null,"resumed":true,"tags":[],"keys":null,"#));
     assert!(unnamed.contains(r#""replay":"new","ack":"auto","conflate":true,"#), "{unnamed}");
     assert_eq!(written(write::synced), r#"{"type":"SYNCED"}"#);

@@ -9,7 +9,6 @@ use core::fmt::Write;
 
 use bytes::BytesMut;
 
-use crate::application::InForce;
 use crate::clock::Hlc;
 use crate::config::Durability;
 use crate::ids::Position;
@@ -130,7 +129,7 @@ pub fn error(refusal: &Refusal, frame: u64, out: &mut BytesMut) {
 }
 
 /// Appends the greeting. `client` is null without a name, `keys` where all keys are received.
-pub fn welcome(welcome: &Welcome, in_force: &InForce<'_>, out: &mut BytesMut) {
+pub fn welcome(welcome: &Welcome, out: &mut BytesMut) {
     out.extend_from_slice(b"{\"type\":\"WELCOME\"");
     field("instanceId", &welcome.instance, out);
     if welcome.client.is_empty() {
@@ -142,14 +141,16 @@ pub fn welcome(welcome: &Welcome, in_force: &InForce<'_>, out: &mut BytesMut) {
     flag("resumed", welcome.resumed, out);
     name("tags", out);
     list(tags::list(&welcome.tags), out);
-    name("keys", out);
-    match in_force.keys {
-        Some(keys) => list(keys.iter().map(String::as_str), out),
-        None => out.extend_from_slice(b"null"),
+    if let Some(in_force) = &welcome.in_force {
+        name("keys", out);
+        match &in_force.keys {
+            Some(keys) => list(keys.iter().map(String::as_str), out),
+            None => out.extend_from_slice(b"null"),
+        }
+        field("replay", in_force.replay.as_str(), out);
+        field("ack", in_force.ack.as_str(), out);
+        flag("conflate", in_force.conflate, out);
     }
-    field("replay", in_force.replay.as_str(), out);
-    field("ack", in_force.ack.as_str(), out);
-    flag("conflate", in_force.conflate, out);
     number("window", welcome.window.into(), out);
     number("maxMessageBytes", welcome.max_message_bytes, out);
     field("version", &welcome.version, out);

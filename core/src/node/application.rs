@@ -16,7 +16,7 @@ use crate::link::{Answer, AppLink, Link, Pending, Row, State};
 use crate::rate::RateLimit;
 use crate::refusal::{Code, Refusal};
 use crate::session::{Application, Dirty, NO_EVENT, Role, Session, Used};
-use crate::wire::{self, PROTOCOL_VERSION, Welcome, Wire, records};
+use crate::wire::{self, APPLICATION_PROTOCOL_VERSION, Welcome, Wire, records};
 
 use super::Node;
 use super::connect::protocol;
@@ -26,8 +26,8 @@ use super::connect::protocol;
 const SILENT_MS: u64 = 60 * 60 * 1000;
 
 impl Node {
-    /// Greets an application: finds or makes its session.
-    pub(super) fn welcome(&mut self, link: &mut Link) -> Result<(), Close> {
+    /// Greets an application that speaks up to this version: finds or makes its session.
+    pub(super) fn welcome(&mut self, link: &mut Link, protocol: u16) -> Result<(), Close> {
         let wishes = Wishes::parse(&link.query, &self.config.limits)
             .map_err(|reason| Close { code: CloseCode::Protocol, reason })?;
         self.check_room(&wishes)?;
@@ -35,13 +35,14 @@ impl Node {
         let tags = wishes.tags.as_ref().unwrap_or(&self.config.tags);
         let began = self.sessions.get(&session).and_then(Session::application);
         let in_force = InForce {
-            keys: wishes.keys.as_deref(),
+            keys: wishes.keys.clone(),
             replay: began.map_or(wishes.replay(), Application::replay),
             ack: wishes.ack(),
             conflate: wishes.conflate,
         };
+        let protocol = protocol.min(APPLICATION_PROTOCOL_VERSION);
         let welcome = Welcome {
-            protocol: PROTOCOL_VERSION,
+            protocol,
             instance: self.config.id.as_str().into(),
             client: wishes.client.clone().unwrap_or_default(),
             resumed,
@@ -49,10 +50,11 @@ impl Node {
             window: self.config.limits.delivery_window as u32,
             max_message_bytes: self.config.limits.max_message_bytes as u64,
             version: self.config.version.into(),
+            in_force: (protocol >= 2).then_some(in_force),
         };
         let frame = match link.protocol {
             Protocol::Json => {
-                json::write::welcome(&welcome, &in_force, &mut self.buffer);
+                json::write::welcome(&welcome, &mut self.buffer);
                 self.buffer.split().freeze()
             }
             Protocol::Postcard => Wire::Welcome(welcome).encode(),
@@ -151,7 +153,8 @@ impl Node {
         if is_full && !self.end_least_used_session() {
             let max = self.config.limits.max_sessions;
             let reason = format!(
-                "there are {max} sessions (limits.max_sessions): slipstream sessions forget ends one"
+                "there are {max} sessions (limits.max_sessions); slipstream sessions forget ends \
+                 one"
             );
             return Err(Close { code: CloseCode::Limit, reason });
         }

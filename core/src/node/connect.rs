@@ -18,7 +18,7 @@ use crate::rate::RateLimit;
 use crate::session::{Dirty, Peer, Role, Session};
 use crate::tags;
 use crate::timers::Timer;
-use crate::wire::{FEATURE_DIGESTS, Hello, PROTOCOL_VERSION, Wire};
+use crate::wire::{APPLICATION_PROTOCOL_VERSION, FEATURE_DIGESTS, Hello, PROTOCOL_VERSION, Wire};
 
 use super::{Node, Phase, transmit};
 
@@ -69,7 +69,7 @@ impl Node {
         let deadline = self.now.instant + self.config.limits.handshake_timeout;
         self.timers.set(Timer::Link(link.id), deadline);
         match (link.protocol, link.dialer) {
-            (Protocol::Json, _) => self.welcome(link),
+            (Protocol::Json, _) => self.welcome(link, APPLICATION_PROTOCOL_VERSION),
             (Protocol::Postcard, Some(index)) => {
                 let node = self.dialers.get(&index).and_then(|dialer| dialer.node.clone());
                 self.send_hello(link, node.as_ref());
@@ -136,7 +136,7 @@ impl Node {
                 if connect.protocol == 0 {
                     return Err(protocol("protocol version 0"));
                 }
-                self.welcome(link)
+                self.welcome(link, connect.protocol)
             }
             (State::Peer(_), Wire::Messages(batch)) => self.peer_messages(link, &batch),
             (State::Peer(_), Wire::Ack(ack)) => self.peer_acknowledged(link, ack),

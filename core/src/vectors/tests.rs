@@ -163,6 +163,17 @@ fn welcome() -> Welcome {
         window: 256,
         max_message_bytes: 1 << 20,
         version: "0.1.0".into(),
+        in_force: None,
+    }
+}
+
+fn welcome_in_force() -> Welcome {
+    let keys = Some(["inv:", "order:"].map(String::from).to_vec());
+    let (replay, ack) = (Replay::All, AckMode::Manual);
+    Welcome {
+        protocol: 2,
+        in_force: Some(InForce { keys, replay, ack, conflate: false }),
+        ..welcome()
     }
 }
 
@@ -340,6 +351,13 @@ fn binary_frames_are_what_was_written_down() {
         let bytes = vectors.hold_bytes(&format!("frame.{}", frame_name(&frame)), &frame.encode());
         assert_eq!(Wire::decode(&bytes), Ok(frame));
     }
+    for (name, frame) in [
+        ("frame.connect.in_force", Wire::Connect(Connect { protocol: 2 })),
+        ("frame.welcome.in_force", Wire::Welcome(welcome_in_force())),
+    ] {
+        let bytes = vectors.hold_bytes(name, &frame.encode());
+        assert_eq!(Wire::decode(&bytes), Ok(frame));
+    }
     let unsynced = Wire::Hello(hello(Durability::Normal));
     let bytes = vectors.hold_bytes("frame.hello.normal", &unsynced.encode());
     assert_eq!(Wire::decode(&bytes), Ok(unsynced));
@@ -387,14 +405,12 @@ fn written(write: impl FnOnce(&mut BytesMut)) -> String {
 #[test]
 fn text_frames_of_a_node_are_what_was_written_down() {
     let vectors = Vectors::new("vectors/json.txt", include_str!("json.txt"));
-    let keys = ["inv:", "order:"].map(String::from);
-    let (replay, ack) = (Replay::All, AckMode::Manual);
-    let named = InForce { keys: Some(&keys), replay, ack, conflate: false };
-    vectors.hold("out.welcome", &written(|out| write::welcome(&welcome(), &named, out)));
-    let greeting = Welcome { client: String::new(), tags: String::new(), ..welcome() };
-    let (replay, ack) = (Replay::New, AckMode::Auto);
-    let unnamed = InForce { keys: None, replay, ack, conflate: true };
-    vectors.hold("out.welcome.unnamed", &written(|out| write::welcome(&greeting, &unnamed, out)));
+    vectors.hold("out.welcome", &written(|out| write::welcome(&welcome_in_force(), out)));
+    let (client, tags) = (String::new(), String::new());
+    let (keys, replay, ack, conflate) = (None, Replay::New, AckMode::Auto, true);
+    let in_force = Some(InForce { keys, replay, ack, conflate });
+    let unnamed = Welcome { client, tags, in_force, ..welcome() };
+    vectors.hold("out.welcome.unnamed", &written(|out| write::welcome(&unnamed, out)));
     vectors.hold("out.synced", &written(write::synced));
     for kind in Kind::ALL {
         let delivery = written(|out| {

@@ -282,6 +282,23 @@ fn an_application_is_not_handed_what_it_published_itself() {
 }
 
 #[test]
+fn an_application_sees_what_is_in_force_for_it() {
+    run(async {
+        let site = Site::start("aws", &[]).await;
+        for (index, client) in site.clients().await.into_iter().enumerate() {
+            let filter = Filter::named(format!("pi-{index}")).keys(["order:", "inv:"]);
+            let own = soon(client.subscribe(filter)).await.expect("it connects");
+            let in_force = own.publisher().in_force().expect("the node has greeted it");
+            let keys = in_force.keys.expect("it receives some keys");
+            assert_eq!(keys, ["inv:", "order:"]);
+            assert_eq!((in_force.replay, in_force.ack), (Replay::All, AckMode::Manual));
+            assert!(!in_force.conflate);
+        }
+        soon(site.node.shutdown()).await;
+    });
+}
+
+#[test]
 fn a_second_subscription_of_a_name_takes_the_session_over() {
     run(async {
         let site = Site::start("aws", &[]).await;
