@@ -9,6 +9,7 @@ use alloc::vec::Vec;
 
 use serde::Serialize;
 
+use crate::clock::{ClockFault, OffFromPeers};
 use crate::digest::{DigestQuery, Digests};
 use crate::ids::{DeadLetterId, NodeId, Position, SessionId, StoreId};
 use crate::store::{DeadLetter, ListedLetter, StoreFailure, Usage};
@@ -49,6 +50,9 @@ pub enum AdminRequest {
     ForgetSession(String),
     /// Digests of the live state.
     Digests(DigestQuery),
+    /// The wall clock is right: doubt about it ends, and what is further ahead of it than any node
+    /// takes is published again with a version of now.
+    ResetClock,
 }
 
 /// What came of it. Orders are answered when they are durable.
@@ -69,6 +73,15 @@ pub enum AdminAnswer {
     DeadLetterList(Vec<(String, ListedLetter)>, Option<DeadLetterId>),
     /// To [`AdminRequest::Digests`].
     Digests(Box<DigestsHere>),
+    /// To [`AdminRequest::ResetClock`].
+    ClockReset {
+        /// So many values were published again.
+        restamped: u64,
+        /// By so much the clock's high-water mark went down, in milliseconds.
+        lowered_ms: u64,
+        /// What is wrong all the same: a little of what is ahead was within what nodes take.
+        fault: Option<ClockFault>,
+    },
     /// The order is carried out.
     Done,
     /// There is nothing of that name or number.
@@ -86,6 +99,12 @@ pub enum AdminRefusal {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreFailure),
+    /// Most peers say that the wall clock is wrong.
+    #[error(transparent)]
+    OffFromPeers(#[from] OffFromPeers),
+    /// The clock came into doubt while it was reset.
+    #[error(transparent)]
+    Clock(#[from] ClockFault),
     /// The node is ending.
     #[error("the node is shutting down")]
     ShuttingDown,

@@ -42,14 +42,18 @@ impl fmt::Display for Hlc {
 pub enum ClockFault {
     /// The wall clock moved against the monotonic clock by more than the limit.
     #[error(
-        "the wall clock jumped by {by_ms} ms; set it right, or restart the node if it is right now"
+        "the wall clock jumped by {by_ms} ms; set it right, or say `slipstream clock reset` if it \
+         is right now"
     )]
     Jumped {
         /// How far, in milliseconds; negative is backwards.
         by_ms: i64,
     },
     /// The wall clock is behind what this node has stamped or received before.
-    #[error("the wall clock is {by_ms} ms behind what this node has seen before; set it right")]
+    #[error(
+        "the wall clock is {by_ms} ms behind what this node has seen before; set it right, or say \
+         `slipstream clock reset` if it is right now"
+    )]
     Behind {
         /// How far, in milliseconds.
         by_ms: u64,
@@ -65,6 +69,77 @@ pub enum ClockFault {
 pub struct TooFarAhead {
     /// How far, in milliseconds.
     pub ahead_ms: u64,
+}
+
+/// Most peers that are connected say that this node's wall clock is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the wall clock is {side} most peers' by more than the limit; set it right first")]
+pub struct OffFromPeers {
+    side: &'static str,
+}
+
+/// Up to which version a node goes by the order of versions (P6). What is further ahead, no node
+/// whose clock is within the limit can have taken, and it will not be taken for long: it was
+/// stamped by a clock that was wrong. It is *untimely*, and older than all that is timely.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timely {
+    upto: Hlc,
+    /// The same for whoever is heard, by the clock that says least.
+    for_both: Hlc,
+    /// Whether the wall clock that says so can be believed.
+    is_certain: bool,
+}
+
+/// How a version that is there stands to one that has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Their order tells.
+    Ordered,
+    /// It gives way.
+    GivesWay,
+    /// It gives way if one of the clocks is right, and nobody is certain which one.
+    Doubtful,
+}
+
+impl Timely {
+    /// Every version is.
+    pub const ALL: Self = Self { upto: Hlc(u64::MAX), for_both: Hlc(u64::MAX), is_certain: true };
+
+    /// What is so at this wall clock: up to twice the limit ahead of it, as one node may be ahead
+    /// by the limit, and have taken what was ahead of it by the limit.
+    const fn at(wall: WallMs, drift_ms: u64) -> Self {
+        let last = wall.0.saturating_add(drift_ms.saturating_mul(2));
+        let upto = Hlc((last << 16) | 0xffff);
+        Self { upto, for_both: upto, is_certain: true }
+    }
+
+    /// The same with regard to a peer, whose clock is so far ahead: what it refuses must not make
+    /// it believe that something has come here which has not, and be it by the mistake of either.
+    pub fn also_for(self, offset_ms: i64) -> Self {
+        let wall = self.upto.wall().0.saturating_add_signed(offset_ms.min(0));
+        Self { for_both: self.upto.min(Hlc((wall << 16) | 0xffff)), ..self }
+    }
+
+    /// Whether a version is timely by the wall clock, whatever that is worth.
+    pub fn holds(self, version: Hlc) -> bool {
+        version <= self.upto
+    }
+
+    /// How a version that is `there` stands to one that has `come`.
+    pub fn standing(self, there: Hlc, come: Hlc) -> Standing {
+        if there <= self.for_both || come > self.for_both {
+            Standing::Ordered
+        } else if self.is_certain && there > self.upto {
+            Standing::GivesWay
+        } else {
+            Standing::Doubtful
+        }
+    }
+
+    /// The last timely version, for a store; the last of all while nothing is certain.
+    pub const fn limit(self) -> Hlc {
+        if self.is_certain { self.upto } else { Hlc(u64::MAX) }
+    }
 }
 
 /// Between two times at which a clock is forgiven something.
@@ -88,6 +163,12 @@ pub struct Clock {
     began_behind: bool,
     /// How far the wall clock was set forward since the start, and rightly so.
     set_forward_ms: u64,
+    /// Most peers agreed with the wall clock when they were asked last, and it has not jumped.
+    is_vouched_for: bool,
+    /// The highest version taken from elsewhere since the start.
+    received: Hlc,
+    /// The high-water mark before it was lowered, until nothing in the store is above the new one.
+    was_lowered_from: Option<Hlc>,
 }
 
 impl Clock {
@@ -103,6 +184,9 @@ impl Clock {
             ahead_of_peers: false,
             began_behind: false,
             set_forward_ms: 0,
+            is_vouched_for: false,
+            received: Hlc(0),
+            was_lowered_from: None,
         };
         clock.began_behind = clock.is_behind();
         clock
@@ -123,6 +207,7 @@ impl Clock {
                 self.strayed_ms -= self.strayed_ms.clamp(-forgiven, forgiven);
             }
         }
+        self.is_vouched_for &= self.jumped_by_ms() == 0;
         self.seen = now;
     }
 
@@ -157,13 +242,79 @@ impl Clock {
         self.ahead_of_peers = behind * 2 > peers;
         let has_caught_up = self.began_behind && !self.is_behind();
         self.began_behind &= !has_caught_up;
-        let is_right = agree * 2 > peers || has_caught_up;
-        let was_set_right = is_right && self.jumped_by_ms() != 0;
-        if was_set_right {
+        let most_agree = agree * 2 > peers;
+        let was_set_right = (most_agree || has_caught_up) && self.believe();
+        self.is_vouched_for = most_agree || (self.is_vouched_for && peers == 0);
+        was_set_right
+    }
+
+    /// Takes the wall clock for right, though it has jumped. Answers whether it had.
+    fn believe(&mut self) -> bool {
+        let has_jumped = self.jumped_by_ms() != 0;
+        if has_jumped {
             self.set_forward_ms += self.strayed_ms.max(0).cast_unsigned();
             self.strayed_ms = 0;
         }
-        was_set_right
+        has_jumped
+    }
+
+    /// Takes an operator's word that the wall clock is right: a jump is over. `offsets_ms`: as in
+    /// [`Self::compare_with_peers`]. Answers whether it had jumped.
+    ///
+    /// # Errors
+    /// [`OffFromPeers`] if most of the peers that are connected say otherwise.
+    pub fn believe_operator(
+        &mut self,
+        offsets_ms: impl Iterator<Item = i64>,
+    ) -> Result<bool, OffFromPeers> {
+        let drift = self.drift_ms().cast_signed();
+        let (mut ahead, mut behind, mut peers) = (0_usize, 0_usize, 0_usize);
+        for offset in offsets_ms {
+            peers += 1;
+            ahead += usize::from(offset < -drift);
+            behind += usize::from(offset > drift);
+        }
+        if ahead * 2 > peers {
+            return Err(OffFromPeers { side: "ahead of" });
+        }
+        if behind * 2 > peers {
+            return Err(OffFromPeers { side: "behind" });
+        }
+        let had_jumped = self.believe();
+        self.began_behind = false;
+        Ok(had_jumped)
+    }
+
+    /// Forgets what this node has seen that is further ahead of the wall clock than the limit, so
+    /// that it stamps again; `highest` is the highest version in the store that is to stay. For the
+    /// store the mark stays where it is until [`Self::forget_lowering`]. Answers by how many
+    /// milliseconds the mark went down.
+    pub fn lower(&mut self, highest: Hlc) -> u64 {
+        let lowered = self.last.min(highest.max(self.received));
+        if !self.is_behind() || lowered == self.last {
+            return 0;
+        }
+        let before = core::mem::replace(&mut self.last, lowered);
+        self.was_lowered_from.get_or_insert(before);
+        before.wall().0 - lowered.wall().0
+    }
+
+    /// Nothing above the mark is the newest of its key any more.
+    pub fn forget_lowering(&mut self) {
+        self.was_lowered_from = None;
+    }
+
+    /// Which versions are timely now. That is certain while the wall clock can be trusted; also
+    /// where it is behind this node's past, if most peers agree with it: then it was the past that
+    /// was wrong.
+    pub fn timely(&self) -> Timely {
+        let is_certain = self.fault().is_none() || self.is_vouched_for;
+        Timely { is_certain, ..self.timely_by_wall() }
+    }
+
+    /// The same where the wall clock is known to be right.
+    pub fn timely_by_wall(&self) -> Timely {
+        Timely::at(self.seen.wall, self.drift_ms())
     }
 
     /// What is wrong with the clock now, if anything is.
@@ -209,6 +360,21 @@ impl Clock {
         Ok(self.last)
     }
 
+    /// Stamps a message that an operator has ordered to be stamped anew: whoever says that the wall
+    /// clock is right has said that this node's past was wrong.
+    ///
+    /// # Errors
+    /// [`ClockFault`] if the clock came into doubt since.
+    pub fn stamp_by_order(&mut self) -> Result<Hlc, ClockFault> {
+        match self.fault() {
+            Some(fault @ (ClockFault::Jumped { .. } | ClockFault::AheadOfPeers)) => Err(fault),
+            Some(ClockFault::Behind { .. }) | None => {
+                self.last = Hlc((self.last.0 + 1).max(Hlc::at(self.seen.wall).0));
+                Ok(self.last)
+            }
+        }
+    }
+
     /// Takes note of a version from elsewhere.
     ///
     /// # Errors
@@ -219,12 +385,18 @@ impl Clock {
             return Err(TooFarAhead { ahead_ms });
         }
         self.last = self.last.max(version);
+        self.received = self.received.max(version);
         Ok(())
     }
 
-    /// The highest reading so far, for the store.
+    /// The highest reading so far.
     pub fn high_water(&self) -> Hlc {
         self.last
+    }
+
+    /// The same for the store, in which there may be higher ones after [`Self::lower`].
+    pub fn stored_high_water(&self) -> Hlc {
+        self.was_lowered_from.unwrap_or_default().max(self.last)
     }
 
     fn drift_ms(&self) -> u64 {
@@ -239,6 +411,7 @@ fn millis(at: Instant) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use alloc::string::ToString;
     use alloc::vec::Vec;
 
     use proptest::prelude::*;
@@ -354,6 +527,72 @@ mod tests {
         assert_eq!(clock.fault(), Some(ClockFault::Behind { by_ms: 60_001 }));
         let clock = Clock::new(Hlc::at(WallMs(100_000)), DRIFT, now(0, 40_000));
         assert_eq!(clock.fault(), None);
+    }
+
+    #[test]
+    fn what_is_untimely_is_beyond_what_any_sound_clock_takes() {
+        let clock = Clock::new(Hlc(0), DRIFT, now(0, 1_000_000));
+        let timely = clock.timely();
+        let last = Hlc((1_120_000 << 16) | 0xffff);
+        let first = Hlc(last.0 + 1);
+        assert!(timely.holds(last) && !timely.holds(first));
+        assert_eq!(timely.standing(last, Hlc(1)), Standing::Ordered);
+        assert_eq!(timely.standing(first, Hlc(1)), Standing::GivesWay);
+        assert_eq!(timely.standing(first, Hlc(first.0 + 1)), Standing::Ordered);
+        assert_eq!(timely.limit(), last);
+    }
+
+    #[test]
+    fn what_gives_way_is_certain_only_where_the_clock_is_believed() {
+        let behind = Hlc::at(WallMs(9_000_000));
+        let mut clock = Clock::new(behind, DRIFT, now(0, 1_000_000));
+        assert_eq!(clock.timely().standing(behind, Hlc(1)), Standing::Doubtful);
+        assert_eq!(clock.timely().limit(), Hlc(u64::MAX));
+        clock.compare_with_peers([-70_000, 5].into_iter());
+        assert_eq!(clock.timely().standing(behind, Hlc(1)), Standing::Doubtful);
+        clock.compare_with_peers([5, 7].into_iter());
+        assert_eq!(clock.timely().standing(behind, Hlc(1)), Standing::GivesWay);
+        clock.compare_with_peers([].into_iter());
+        assert_eq!(clock.timely().standing(behind, Hlc(1)), Standing::GivesWay, "it went on");
+        clock.observe(now(10, 3_000_000));
+        assert_eq!(clock.timely().standing(behind, Hlc(1)), Standing::Doubtful, "it jumped");
+    }
+
+    #[test]
+    fn what_a_peer_refuses_does_not_outdo_what_it_sends() {
+        let clock = Clock::new(Hlc(0), DRIFT, now(0, 9_000_000));
+        let (here, there) = (Hlc::at(WallMs(9_000_000)), Hlc::at(WallMs(1_000_000)));
+        assert_eq!(clock.timely().standing(here, there), Standing::Ordered);
+        assert_eq!(clock.timely().also_for(5_000).standing(here, there), Standing::Ordered);
+        let far_behind = clock.timely().also_for(-8_000_000);
+        assert_eq!(far_behind.standing(here, there), Standing::Doubtful);
+    }
+
+    #[test]
+    fn an_operator_is_believed_unless_most_peers_say_otherwise() {
+        let mut clock = Clock::new(Hlc(0), DRIFT, now(0, 1_000_000));
+        clock.observe(now(10, 9_000_000));
+        assert!(clock.believe_operator([-70_000, 70_000].into_iter()).is_ok_and(|had| had));
+        assert_eq!(clock.fault(), None);
+        let refused = clock.believe_operator([-60_001, -60_001, 0].into_iter());
+        assert!(refused.is_err_and(|off| off.to_string().contains("ahead of most peers")));
+        let refused = clock.believe_operator([60_001, 60_001, 0].into_iter());
+        assert!(refused.is_err_and(|off| off.to_string().contains("behind most peers")));
+        assert!(clock.believe_operator([60_000, -60_000].into_iter()).is_ok());
+    }
+
+    #[test]
+    fn a_lowered_mark_stays_where_it_was_for_the_store() {
+        let future = Hlc::at(WallMs(9_000_000));
+        let mut clock = Clock::new(future, DRIFT, now(0, 1_000_000));
+        let received = Hlc::at(WallMs(1_030_000));
+        clock.receive(received).expect("within the limit");
+        assert_eq!(clock.lower(Hlc(77)), 9_000_000 - 1_030_000);
+        assert!(clock.stamp().is_ok_and(|version| version > received && version < future));
+        assert_eq!(clock.stored_high_water(), future);
+        assert_eq!(clock.lower(Hlc(77)), 0, "there is nothing to lower any more");
+        clock.forget_lowering();
+        assert_eq!(clock.stored_high_water(), clock.high_water());
     }
 
     /// What may happen to a clock.

@@ -201,6 +201,13 @@ pub enum Event {
     ClockFault(ClockFault),
     /// The clock is sound again.
     ClockSound,
+    /// An operator has said that the clock is right.
+    ClockReset {
+        /// Values that were published again with a version of now.
+        restamped: u64,
+        /// How far the clock's high-water mark went down, in milliseconds.
+        lowered_ms: u64,
+    },
     /// A peer's messages are refused for now, because their versions are too far ahead.
     VersionAhead {
         /// The peer.
@@ -243,6 +250,7 @@ impl Event {
             | Self::PeerStoreWentBack { .. }
             | Self::DigestsDiffer { .. }
             | Self::DeadLetter { .. }
+            | Self::ClockReset { .. }
             | Self::VersionAhead { .. }
             | Self::NotAllTold => Level::Warn,
             Self::IdentityConflict { .. }
@@ -346,6 +354,11 @@ impl fmt::Display for Event {
             }
             Self::StoreHasRoom => f.write_str("the store has room again"),
             Self::ClockFault(fault) => write!(f, "publishers are refused: {fault}"),
+            Self::ClockReset { restamped, lowered_ms } => write!(
+                f,
+                "the clock was reset by order: {lowered_ms} ms that lay ahead are forgotten, and \
+                 {restamped} values from there are published again with a version of now"
+            ),
             Self::ClockSound => f.write_str("the clock can be trusted again"),
             Self::VersionAhead { peer, ahead_ms } => {
                 write!(f, "messages from {peer} are {ahead_ms} ms ahead of this clock: refused ")?;

@@ -30,6 +30,8 @@ pub const UNDURABLE_MAX_BYTES: usize = 16 << 20;
 pub struct Marks {
     /// Marks in the seen-set.
     pub seen: Vec<(Source, Sequence)>,
+    /// Marks taken out of it.
+    pub forgotten: Vec<(Source, Sequence)>,
     /// Keys that have a new newest, with what was there before.
     pub newest: Vec<(Hash128, Before)>,
     /// Copies remembered (P10), with where the one before lies.

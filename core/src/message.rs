@@ -393,6 +393,13 @@ impl Message {
         }
     }
 
+    /// Whether this is newer than `other` where versions above `limit` are older than all others
+    /// ([`crate::clock::Timely`]).
+    pub fn is_newer_within(&self, other: &Self, limit: Hlc) -> bool {
+        let is_timely = |message: &Self| message.version <= limit;
+        (is_timely(self), self.order()) > (is_timely(other), other.order())
+    }
+
     fn text(&self, span: Span) -> &str {
         core::str::from_utf8(self.bytes(span)).expect("spans were made from strings")
     }

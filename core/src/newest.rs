@@ -13,7 +13,7 @@ use alloc::vec::Vec;
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
 
-use crate::clock::Hlc;
+use crate::clock::{Hlc, Standing, Timely};
 use crate::ids::{Hash128, Incarnation, Position, Sequence};
 use crate::message::Message;
 use crate::seen::{Seen, Source};
@@ -43,6 +43,8 @@ pub enum Comparison {
     Superseded(Position),
     /// The store must be asked.
     Unknown,
+    /// What is there gives way if the wall clock is right, of which nobody is certain.
+    Doubtful,
 }
 
 /// What was known of a key before something newer came, for [`NewestOfKeys::undo`].
@@ -118,10 +120,20 @@ impl NewestOfKeys {
     }
 
     /// Compares a message with what is known of its key.
-    pub fn compare(&self, key: &Hash128, message: &Message, seen: &Seen) -> Comparison {
+    pub fn compare(
+        &self,
+        key: &Hash128,
+        message: &Message,
+        seen: &Seen,
+        timely: Timely,
+    ) -> Comparison {
         match self.newest(key) {
-            Some(newest) if is_newer(message, newest, seen) => Comparison::Newer,
-            Some(newest) => Comparison::Superseded(newest.position),
+            Some(newest) => match timely.standing(newest.version, message.version()) {
+                Standing::GivesWay => Comparison::Newer,
+                Standing::Doubtful => Comparison::Doubtful,
+                Standing::Ordered if is_newer(message, newest, seen) => Comparison::Newer,
+                Standing::Ordered => Comparison::Superseded(newest.position),
+            },
             None if self.knows_all_of(message.version()) => Comparison::Newer,
             None => Comparison::Unknown,
         }
@@ -137,7 +149,8 @@ impl NewestOfKeys {
         self.newest(key).is_some()
     }
 
-    fn newest(&self, key: &Hash128) -> Option<&Newest> {
+    /// What is known to be the newest of the key and its tag set.
+    pub fn newest(&self, key: &Hash128) -> Option<&Newest> {
         self.keys.get(&key.key_part())?.newest(key)
     }
 
@@ -194,6 +207,11 @@ impl NewestOfKeys {
                 position: Position::new(0),
             },
         );
+    }
+
+    /// No key in the store has a newest version above this any more.
+    pub fn lower_horizon(&mut self, highest: Hlc) {
+        self.horizon = self.horizon.min(highest);
     }
 
     /// Takes a [`Self::put`] back.
@@ -285,8 +303,11 @@ mod tests {
         let newest = NewestOfKeys::new(Hlc(10));
         let key = Hash128::of(&[b"k"]);
         let seen = Seen::default();
-        assert_eq!(newest.compare(&key, &message(11, "a"), &seen), Comparison::Newer);
-        assert_eq!(newest.compare(&key, &message(10, "a"), &seen), Comparison::Unknown);
+        assert_eq!(newest.compare(&key, &message(11, "a"), &seen, Timely::ALL), Comparison::Newer);
+        assert_eq!(
+            newest.compare(&key, &message(10, "a"), &seen, Timely::ALL),
+            Comparison::Unknown
+        );
     }
 
     #[test]
@@ -297,9 +318,9 @@ mod tests {
         let key = Hash128::of(&[b"k"]);
         newest.put(key, entry(5, source, 3));
         let superseded = Comparison::Superseded(Position::new(3));
-        assert_eq!(newest.compare(&key, &message(5, "a"), &seen), superseded);
-        assert_eq!(newest.compare(&key, &message(5, "b"), &seen), superseded);
-        assert_eq!(newest.compare(&key, &message(5, "c"), &seen), Comparison::Newer);
+        assert_eq!(newest.compare(&key, &message(5, "a"), &seen, Timely::ALL), superseded);
+        assert_eq!(newest.compare(&key, &message(5, "b"), &seen, Timely::ALL), superseded);
+        assert_eq!(newest.compare(&key, &message(5, "c"), &seen, Timely::ALL), Comparison::Newer);
     }
 
     #[test]
@@ -341,6 +362,9 @@ mod tests {
         assert_eq!(newest.count, newest.keys.len());
         assert!(newest.knows(&undurable));
         let oldest = Hash128::of(&[&1_u64.to_le_bytes()]);
-        assert_eq!(newest.compare(&oldest, &message(1, "a"), &seen), Comparison::Unknown);
+        assert_eq!(
+            newest.compare(&oldest, &message(1, "a"), &seen, Timely::ALL),
+            Comparison::Unknown
+        );
     }
 }

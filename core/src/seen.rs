@@ -20,6 +20,8 @@ use crate::store::{SeenKey, SeenRecord};
 
 /// Bitmaps kept over all tracks: 64 MiB.
 pub const MAX_CHUNKS: usize = 8192;
+/// Marks that are written one by one when one before them is taken back, at most: 512 KiB.
+const MAX_BEHIND: u64 = 64 * CHUNK;
 /// Tracks kept. The oldest incarnations are forgotten above it.
 pub const MAX_SOURCES: usize = 65_536;
 
@@ -170,6 +172,19 @@ impl Seen {
         track.unmark(sequence.get());
         self.chunks = self.chunks + track.chunks.len() - before;
         self.dirty.insert(source);
+    }
+
+    /// Takes a mark back, because the message may come again. Answers whether it is taken back: not
+    /// if it was not there, nor if it would cost a bitmap for more than [`MAX_BEHIND`] others.
+    pub fn forget(&mut self, source: Source, sequence: Sequence) -> bool {
+        let Some(track) = self.tracks.get(&source) else { return false };
+        let behind = track.prefix.saturating_sub(sequence.get());
+        if track.check(sequence.get()) != Verdict::Seen || behind > MAX_BEHIND {
+            return false;
+        }
+        self.unmark(source, sequence);
+        while self.chunks > MAX_CHUNKS && self.give_up_lowest_chunk() {}
+        true
     }
 
     /// Takes the records that changed since the last call, and the keys of those to delete.
@@ -411,6 +426,18 @@ mod tests {
     }
 
     #[test]
+    fn a_mark_far_behind_the_last_one_stays() {
+        let (mut seen, source) = seen_of_one();
+        for sequence in 1..=MAX_BEHIND + 2 {
+            seen.mark(source, Sequence::new(sequence));
+        }
+        assert!(!seen.forget(source, Sequence::new(1)));
+        assert!(seen.forget(source, Sequence::new(2)));
+        assert_eq!(seen.check(source, Sequence::new(2)), Verdict::New);
+        assert_eq!(seen.check(source, Sequence::new(MAX_BEHIND + 2)), Verdict::Seen);
+    }
+
+    #[test]
     fn memory_is_bounded_and_what_was_given_up_is_below() {
         let (mut seen, source) = seen_of_one();
         for chunk in 0..=MAX_CHUNKS as u64 {
@@ -425,6 +452,7 @@ mod tests {
     enum Step {
         Mark(u64),
         Unmark(u64),
+        Forget(u64),
         Restart,
     }
 
@@ -432,7 +460,8 @@ mod tests {
         let sequence = prop_oneof![1..40_u64, 65_500..65_600_u64, 131_000..131_100_u64];
         prop_oneof![
             6 => sequence.clone().prop_map(Step::Mark),
-            2 => sequence.prop_map(Step::Unmark),
+            2 => sequence.clone().prop_map(Step::Unmark),
+            1 => sequence.prop_map(Step::Forget),
             1 => Just(Step::Restart),
         ]
     }
@@ -451,6 +480,9 @@ mod tests {
                     Step::Unmark(n) => {
                         seen.unmark(source, Sequence::new(n));
                         model.remove(&n);
+                    }
+                    Step::Forget(n) => {
+                        prop_assert_eq!(seen.forget(source, Sequence::new(n)), model.remove(&n));
                     }
                     Step::Restart => {
                         let (records, dropped) = seen.take_changes();

@@ -67,7 +67,7 @@ pub struct Batch {
     pub receipts: Vec<ReceiptBlock>,
     /// Delete the blocks of this session up to and with this number.
     pub receipts_dropped: Vec<(SessionId, u64)>,
-    /// High-water mark of the clock.
+    /// High-water mark of the clock. It goes down where an operator has said so.
     pub clock: Hlc,
     /// The start of the node that this batch belongs to; the same in every batch of a run.
     pub incarnation: Incarnation,
@@ -355,6 +355,9 @@ pub enum Query {
         /// ([`Row::copy`]) that another tag set has outdone is not left out, but told. `None`: only
         /// the row's own tag set counts.
         tags: Option<TagSet>,
+        /// Versions above this are older than all others, where versions are compared
+        /// ([`crate::clock::Timely`]).
+        limit: Hlc,
         /// At most so many rows.
         max_rows: usize,
         /// At most so many bytes, by [`Row::size`].
@@ -366,6 +369,8 @@ pub enum Query {
         positions: Vec<Position>,
         /// As in [`Query::Rows`].
         tags: Option<TagSet>,
+        /// As in [`Query::Rows`].
+        limit: Hlc,
     },
     /// The newest row of each of these keys.
     Latest(Vec<Hash128>),
@@ -375,6 +380,8 @@ pub enum Query {
         keys: Vec<String>,
         /// Who asks.
         tags: TagSet,
+        /// As in [`Query::Rows`].
+        limit: Hlc,
     },
     /// Rows whose message has this id, without their values, in a bounded stretch of the log behind
     /// `after`.

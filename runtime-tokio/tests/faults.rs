@@ -65,6 +65,11 @@ fn a_wall_clock_that_moves() {
 }
 
 #[test]
+fn a_wall_clock_that_was_far_ahead_once() {
+    faults::clock::that_was_far_ahead_once(SLIPSTREAM);
+}
+
+#[test]
 fn descriptors_are_exhausted() {
     faults::descriptors::exhausted(SLIPSTREAM);
 }

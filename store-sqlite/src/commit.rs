@@ -146,7 +146,7 @@ impl Meta {
         let letters = batch.dead_letters.iter().map(|letter| letter.id.get());
         Self {
             head: rows.fold(self.head, u64::max),
-            clock: self.clock.max(batch.clock.0),
+            clock: batch.clock.0,
             incarnation: self.incarnation.max(batch.incarnation.get()),
             last_session: sessions.fold(self.last_session, u64::max),
             last_dead_letter: letters.fold(self.last_dead_letter, u64::max),

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 
 use rusqlite::{Connection, OptionalExtension, Params, Result, params};
+use slipstream_core::clock::Hlc;
 use slipstream_core::digest::{DigestQuery, Digests};
 use slipstream_core::ids::{DeadLetterId, Hash128, Position};
 use slipstream_core::store::{
@@ -37,8 +38,8 @@ impl Writer {
     pub(crate) fn fetch(&mut self, query: &Query) -> Result<Answer, StoreFailure> {
         let mut damaged = Vec::new();
         let head = self.head();
-        let reader =
-            Reader { db: self.connection(), state: &self.state, head, damaged: &mut damaged };
+        let (db, state, limit) = (self.connection(), &self.state, Hlc(u64::MAX));
+        let reader = Reader { db, state, head, limit, damaged: &mut damaged };
         let answer = reader.answer(query);
         self.damaged.append(&mut damaged);
         answer.map_err(|error| StoreFailure::Unknown(format!("cannot read the store: {error}")))
@@ -50,17 +51,21 @@ pub(crate) struct Reader<'a> {
     pub(crate) db: &'a Connection,
     pub(crate) state: &'a State,
     head: Position,
+    /// Versions above this are older than all others, by the word of the question.
+    limit: Hlc,
     damaged: &'a mut Vec<Damaged>,
 }
 
 impl Reader<'_> {
     fn answer(mut self, query: &Query) -> Result<Answer> {
         match query {
-            Query::Rows { after, upto, newest_upto, tags, max_rows, max_bytes } => {
+            Query::Rows { after, upto, newest_upto, tags, limit, max_rows, max_bytes } => {
+                self.limit = *limit;
                 let range = (*after, *upto);
                 self.rows(range, (*newest_upto, tags.as_ref()), *max_rows, *max_bytes)
             }
-            Query::RowsAt { positions, tags } => {
+            Query::RowsAt { positions, tags, limit } => {
+                self.limit = *limit;
                 let mut rows = Vec::with_capacity(positions.len());
                 for &position in positions {
                     if let Some(row) = self.row_at(position)? {
@@ -74,7 +79,10 @@ impl Reader<'_> {
                 let latest = keys.iter().map(|key| self.latest(key));
                 Ok(Answer::Latest(latest.collect::<Result<_>>()?))
             }
-            Query::Values { keys, tags } => self.values(keys, tags),
+            Query::Values { keys, tags, limit } => {
+                self.limit = *limit;
+                self.values(keys, tags)
+            }
             Query::Find { id, after } => self.find(id, *after),
             Query::DeadLetters { after, limit } => {
                 Ok(Answer::DeadLetters(self.dead_letters(*after, *limit)?))
@@ -174,7 +182,7 @@ impl Reader<'_> {
             return Ok(false);
         }
         let value = self.value(message.key(), tags, &mut 0)?;
-        Ok(matches!(value, Value::Newest(newest) if newest.message.is_newer_than(message)))
+        Ok(matches!(value, Value::Newest(it) if it.message.is_newer_within(message, self.limit)))
     }
 
     /// Rows for one session only compete with nobody: whether they are the newest of their key
@@ -184,7 +192,7 @@ impl Reader<'_> {
             if let Some(key) = row.message.key_hash()
                 && let Some(newest) = self.latest(&key)?
             {
-                *superseded |= newest.message.is_newer_than(&row.message);
+                *superseded |= newest.message.is_newer_within(&row.message, self.limit);
             }
         }
         Ok(())
@@ -252,7 +260,7 @@ impl Reader<'_> {
         for place in all.values() {
             let Some(row) = self.row_at(Position::new(place.position))? else { continue };
             let (position, message) = (row.position, row.message);
-            let older = |newest: &Latest| message.is_newer_than(&newest.message);
+            let older = |newest: &Latest| message.is_newer_within(&newest.message, self.limit);
             if message.key() == key
                 && tags.matches(message.tags())
                 && newest.as_ref().is_none_or(older)

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::mpsc::channel;
 
 use common::*;
+use slipstream_core::clock::Hlc;
 use slipstream_core::ids::*;
 use slipstream_core::store::*;
 use slipstream_store_sqlite::{Damaged, Options};
@@ -103,7 +104,8 @@ fn a_flipped_bit_is_never_answered_as_good() {
         assert!(harness.damaged.contains(&damaged), "{:?}", harness.damaged);
         assert!(damaged.to_string().contains(&format!("row {lost} of table log")));
         let asked = vec![Position::new(lost), Position::new(4)];
-        let Answer::RowsAt(rows) = harness.fetch(Query::RowsAt { positions: asked, tags: None })
+        let Answer::RowsAt(rows) =
+            harness.fetch(Query::RowsAt { positions: asked, tags: None, limit: Hlc(u64::MAX) })
         else {
             panic!("other")
         };

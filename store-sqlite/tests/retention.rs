@@ -4,6 +4,7 @@
 mod common;
 
 use common::*;
+use slipstream_core::clock::Hlc;
 use slipstream_core::copies;
 use slipstream_core::ids::*;
 use slipstream_core::store::*;
@@ -211,7 +212,11 @@ fn merge(harness: &mut Harness, first: u64) {
 }
 
 fn value(harness: &mut Harness, key: &str) -> Value {
-    let query = Query::Values { keys: vec![key.into()], tags: TagSet::new(["a"]).unwrap() };
+    let query = Query::Values {
+        keys: vec![key.into()],
+        tags: TagSet::new(["a"]).unwrap(),
+        limit: Hlc(u64::MAX),
+    };
     let Answer::Values(mut values) = harness.fetch(query) else { panic!("another answer") };
     values.remove(0)
 }

@@ -230,8 +230,16 @@ fn rows_stop_at_each_bound_and_answer_one_at_least() {
     let mut rows = |after, upto, max_rows, max_bytes| {
         let (after, upto) = (Position::new(after), Position::new(upto));
         let newest_upto = Position::new(0);
-        let tags = None;
-        match harness.fetch(Query::Rows { after, upto, newest_upto, tags, max_rows, max_bytes }) {
+        let (tags, limit) = (None, Hlc(u64::MAX));
+        match harness.fetch(Query::Rows {
+            after,
+            upto,
+            newest_upto,
+            tags,
+            limit,
+            max_rows,
+            max_bytes,
+        }) {
             Answer::Rows { rows, upto, .. } => {
                 (rows.iter().map(|row| row.row.position.get()).collect::<Vec<_>>(), upto.get())
             }
@@ -257,7 +265,9 @@ fn rows_at_come_in_the_order_asked_without_those_that_are_gone() {
     let mut harness = Harness::open(directory.path());
     harness.commit(batch(vec![state(1, "a", "1"), state(2, "b", "1"), state(3, "a", "2")]));
     let asked = [3, 9, 1, 2].map(Position::new).to_vec();
-    let Answer::RowsAt(rows) = harness.fetch(Query::RowsAt { positions: asked, tags: None }) else {
+    let Answer::RowsAt(rows) =
+        harness.fetch(Query::RowsAt { positions: asked, tags: None, limit: Hlc(u64::MAX) })
+    else {
         panic!("another")
     };
     let found: Vec<_> = rows.iter().map(|row| (row.row.position.get(), row.superseded)).collect();

@@ -1,6 +1,7 @@
 //! Messages come in: published here, or sent by a peer. Each gets its place in the log, or the
 //! reason why it gets none.
 
+use crate::clock::Timely;
 use crate::copies::{self, GroupCopy};
 use crate::draft::Draft;
 use crate::event::Event;
@@ -120,7 +121,12 @@ impl Node {
     }
 
     /// Takes a message of a peer. The newest of its key is known, or it was looked up before.
-    pub(super) fn accept(&mut self, message: &Message, from: SessionId, link: LinkId) -> Accepted {
+    pub(super) fn accept(
+        &mut self,
+        message: &Message,
+        from: SessionId,
+        (link, timely): (LinkId, Timely),
+    ) -> Accepted {
         let source = self.source_of(message);
         let id = (source, message.sequence());
         let asked = self.wants.is_asked(id, link);
@@ -128,7 +134,7 @@ impl Node {
             self.tally.loops += 1;
             return Accepted::With(None);
         }
-        let accepted = self.accept_new(message, source, from);
+        let accepted = self.accept_new(message, source, from, timely);
         if let Accepted::With(_) = accepted {
             if asked && message.visited(&self.config.id) {
                 // If the batch fails it comes again, and is to be taken again.
@@ -139,7 +145,13 @@ impl Node {
         accepted
     }
 
-    fn accept_new(&mut self, message: &Message, source: Source, from: SessionId) -> Accepted {
+    fn accept_new(
+        &mut self,
+        message: &Message,
+        source: Source,
+        from: SessionId,
+        timely: Timely,
+    ) -> Accepted {
         let verdict = self.seen.check(source, message.sequence());
         match verdict {
             Verdict::Seen => return self.seen_before(source, message, from),
@@ -158,12 +170,15 @@ impl Node {
             return Accepted::NotNow(reason);
         }
         let key_hash = message.key_hash();
-        if let Some(key) = &key_hash
-            && let Comparison::Superseded(by) = self.newest.compare(key, message, &self.seen)
-        {
-            self.tally.superseded += 1;
-            self.mark(source, message);
-            return Accepted::With(self.log.batch_of(by));
+        let compare = |key| self.newest.compare(key, message, &self.seen, timely);
+        match key_hash.as_ref().map(compare) {
+            Some(Comparison::Superseded(by)) => {
+                self.tally.superseded += 1;
+                self.mark(source, message);
+                return Accepted::With(self.log.batch_of(by));
+            }
+            Some(Comparison::Doubtful) => return Accepted::NotNow(NotNowReason::Clock),
+            Some(Comparison::Newer | Comparison::Unknown) | None => {}
         }
         self.path.clear();
         let cut = message.visited(&self.config.id);
@@ -219,7 +234,7 @@ impl Node {
         }
     }
 
-    fn append(
+    pub(super) fn append(
         &mut self,
         message: Message,
         key_hash: Option<Hash128>,
@@ -236,6 +251,7 @@ impl Node {
             let newest = Newest { version, source, sequence, position };
             let (before, is_late) = self.newest.put(key, newest);
             late = is_late;
+            self.let_return(before.newest.filter(|gave_way| gave_way.version > version));
             if let Some(copy) = &mut copy {
                 copy.of = copy.of.filter(|of| self.is_repeated(*of, before));
             }
@@ -243,6 +259,16 @@ impl Node {
         }
         let row = Row { position, message, key_hash, publisher, only: None, late, copy };
         self.log.append(row, source)
+    }
+
+    /// An untimely value that gave way may come back: where it became timely before a node heard of
+    /// what it gave way to here, it is the newest there, and so it must be here (P6).
+    fn let_return(&mut self, gave_way: Option<Newest>) {
+        let Some(Newest { source, sequence, .. }) = gave_way else { return };
+        if self.seen.forget(source, sequence) {
+            self.log.marks.forgotten.push((source, sequence));
+            self.timers.set_earlier(Timer::Cursors, self.now.instant + CURSOR_DELAY);
+        }
     }
 
     /// Takes note of a message of a cluster group, and says of which row it is a copy.

@@ -36,7 +36,8 @@ impl Node {
             }
             session.is_burying = true;
             let tags = session.tags(&self.config.tags).cloned();
-            let query = Query::RowsAt { positions: positions.clone(), tags };
+            let limit = self.clock.timely().limit();
+            let query = Query::RowsAt { positions: positions.clone(), tags, limit };
             self.fetch(Purpose::Bury(id, positions), query);
         }
     }

@@ -66,7 +66,7 @@ impl Node {
         growing.receipts_dropped.extend(dropped);
         growing.seen = seen;
         growing.seen_dropped = seen_dropped;
-        growing.clock = self.clock.high_water();
+        growing.clock = self.clock.stored_high_water();
         growing.incarnation = self.incarnation;
         growing.floor = floor;
         growing.state_floor = state_floor;
@@ -162,6 +162,7 @@ impl Node {
         for letter in &batch.dead_letters_gone {
             self.leaving.remove(letter);
         }
+        self.reset_on();
         self.notice_room();
         self.begin_to_talk();
     }
@@ -261,6 +262,7 @@ impl Node {
             let answer = AdminAnswer::Refused(refusal);
             self.out.push_back(Output::Admin { ticket, answer });
         }
+        self.refuse_reset(&StoreFailure::Full(reason.clone()).into());
         self.room.note_failure(self.now.instant, &self.usage, reason);
         self.notice_room();
         self.begin_to_talk();
@@ -271,6 +273,9 @@ impl Node {
     fn undo(&mut self, batch: &Batch) {
         let mut letters = Vec::new();
         for marks in self.log.failed() {
+            for (source, sequence) in marks.forgotten.into_iter().rev() {
+                self.seen.mark(source, sequence);
+            }
             for (source, sequence) in marks.seen.into_iter().rev() {
                 self.seen.unmark(source, sequence);
                 if source == self.me {
@@ -360,6 +365,7 @@ impl Node {
             return;
         }
         self.event(Event::ShuttingDown);
+        self.refuse_reset(&AdminRefusal::ShuttingDown);
         self.phase = Phase::ShuttingDown;
         self.room.rest_until = None;
         let stored = self.sessions.values_mut().filter(|session| session.is_durable());

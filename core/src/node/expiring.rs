@@ -95,8 +95,9 @@ impl Node {
             return;
         };
         let (after, newest_upto) = (first.before(), Position::default());
-        let (max_rows, max_bytes) = (ROWS, BYTES);
-        let query = Query::Rows { after, upto, newest_upto, tags: None, max_rows, max_bytes };
+        let (limit, max_rows, max_bytes) = (self.clock.timely().limit(), ROWS, BYTES);
+        let query =
+            Query::Rows { after, upto, newest_upto, tags: None, limit, max_rows, max_bytes };
         self.undelivered.is_looking = true;
         self.fetch(Purpose::Expired(at), query);
     }

@@ -39,6 +39,7 @@ impl Node {
             (Purpose::Expired(at), Answer::Rows { rows, upto, .. }) => {
                 self.expired_fetched(at, rows, upto);
             }
+            (Purpose::Reset, Answer::Rows { rows, upto, .. }) => self.reset_fetched(&rows, upto),
             (purpose, answer) => {
                 debug_assert!(false, "{purpose:?} was answered with {answer:?}");
             }
@@ -66,7 +67,7 @@ impl Node {
         let of_sessions = |purpose: &&Purpose| match purpose {
             Purpose::Walk(..) | Purpose::Repeat(..) | Purpose::Bury(..) => true,
             Purpose::Lookup(..) | Purpose::Read(_) | Purpose::Operator(_) => false,
-            Purpose::Compare | Purpose::Expired(_) => false,
+            Purpose::Compare | Purpose::Expired(_) | Purpose::Reset => false,
         };
         self.fetches.values().filter(of_sessions).count()
     }

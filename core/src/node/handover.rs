@@ -11,6 +11,7 @@ use alloc::vec::Vec;
 use bytes::{Bytes, BytesMut};
 
 use crate::application::AckMode;
+use crate::clock::Clock;
 use crate::config::Config;
 use crate::ids::Position;
 use crate::io::{Frame, Output, Protocol};
@@ -21,7 +22,7 @@ use crate::seen::Seen;
 use crate::session::{Flight, Had, Offer, Role, Session, Word};
 use crate::store::{DeadReason, Query, Row, StoredRow};
 use crate::tally::Tally;
-use crate::time::{Now, WallMs};
+use crate::time::Now;
 use crate::topology::{Route, Topology};
 use crate::wire::{BatchKind, DeliveryHead, FRAME_OVERHEAD, FrameWriter, Wire};
 
@@ -52,8 +53,8 @@ pub(super) struct Carrier<'a> {
     pub(super) seen: &'a mut Seen,
     pub(super) topology: &'a mut Topology,
     pub(super) now: Now,
-    /// The wall clock, if it can be trusted.
-    pub(super) trusted: Option<WallMs>,
+    /// Which time can be trusted.
+    pub(super) clock: &'a Clock,
     /// What a lost life of the store may have handed over.
     pub(super) lost: crate::starts::LostLife,
     pub(super) deaths: Vec<Death>,
@@ -138,13 +139,13 @@ impl Desk<'_> {
     }
 
     fn query(&self) -> Query {
-        // Only rows that need the store's word are asked beyond what is in memory.
-        let upto = self.log.durable().min(self.link.reach());
         Query::Rows {
             after: self.session.next.before(),
-            upto,
+            // Only rows that need the store's word are asked beyond what is in memory.
+            upto: self.log.durable().min(self.link.reach()),
             newest_upto: self.session.check_upto(),
             tags: self.session.tags(&self.carrier.config.tags).cloned(),
+            limit: self.carrier.clock.timely().limit(),
             max_rows: self.window().min(FETCH_ROWS),
             max_bytes: FETCH_BYTES,
         }
@@ -319,7 +320,7 @@ impl Carrier<'_> {
     /// Why the session cannot be handed this message.
     fn refusal(&self, link: &Link, row: &Row) -> Option<DeadReason> {
         // Who replays an expired dead letter wants it handed over all the same.
-        let expired = self.trusted.is_some_and(|wall| row.message.is_expired(wall));
+        let expired = self.clock.trusted().is_some_and(|wall| row.message.is_expired(wall));
         if row.only.is_none() && expired {
             return Some(DeadReason::Expired);
         }

@@ -10,7 +10,8 @@
 //! `commit` (batches), `handover` and `serve` (messages go out), `mesh` and `offering` (topology,
 //! offers), `application` (frames of applications), `read` (their reads), `repeat` (timers),
 //! `settle` (what they say of deliveries), `burial` (dead letters), `comparing` (digests),
-//! `expiring` (events that nobody was handed), `operate` (operators).
+//! `expiring` (events that nobody was handed), `operate` (operators), `resetting` (their word on
+//! the clock).
 
 mod accept;
 mod application;
@@ -29,6 +30,7 @@ mod operate;
 mod peer;
 mod read;
 mod repeat;
+mod resetting;
 mod room;
 mod serve;
 mod settle;
@@ -156,6 +158,7 @@ pub struct Node {
     /// Something waits for a commit, though no row does.
     commit_wanted: bool,
     orders: Vec<Order>,
+    resetting: Option<resetting::Resetting>,
     /// Dead letters that are being replayed or purged.
     leaving: BTreeSet<DeadLetterId>,
     searches: BTreeMap<FetchId, Search>,
@@ -211,6 +214,8 @@ enum Purpose {
     Bury(SessionId, Vec<Position>),
     /// Events whose time may be over, known under this time.
     Expired(WallMs),
+    /// What is to be stamped anew.
+    Reset,
 }
 
 impl Node {
@@ -292,6 +297,7 @@ impl Node {
             moved: BTreeSet::new(),
             commit_wanted: true,
             orders: Vec::new(),
+            resetting: None,
             leaving: BTreeSet::new(),
             searches: BTreeMap::new(),
             usage: recovered.usage,

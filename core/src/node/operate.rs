@@ -87,6 +87,7 @@ impl Node {
             }
             AdminRequest::PurgeDeadLetter(id) => self.search(ticket, Search::Purge(id), one(id)),
             AdminRequest::ForgetSession(name) => self.forget(ticket, &name),
+            AdminRequest::ResetClock => self.reset_clock(ticket),
             AdminRequest::Digests(query) => {
                 self.search(ticket, Search::Digests(query.clone()), Query::Digests(query));
             }

@@ -4,6 +4,7 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
+use crate::clock::Timely;
 use crate::copies;
 use crate::event::Event;
 use crate::ids::{Hash128, Position};
@@ -58,7 +59,8 @@ impl Node {
             return Ok(());
         }
         let mut messages = core::mem::take(&mut peer.parked);
-        let unknown = self.unknown_keys(messages.make_contiguous());
+        let timely = self.clock.timely().also_for(peer.clock_offset_ms(self.now));
+        let unknown = self.unknown_keys(messages.make_contiguous(), timely);
         let session = peer.session;
         let ready = match unknown {
             Some((first, keys)) => {
@@ -69,7 +71,7 @@ impl Node {
             None => messages.len(),
         };
         for message in messages.drain(..ready) {
-            let accepted = self.accept(&message, session, link.id);
+            let accepted = self.accept(&message, session, (link.id, timely));
             let Some(peer) = link.peer_mut() else { return Ok(()) };
             peer.received += 1;
             match accepted {
@@ -89,7 +91,11 @@ impl Node {
 
     /// The first of these messages that cannot be judged without the store, and the keys to ask
     /// for from there on.
-    fn unknown_keys(&mut self, messages: &[Message]) -> Option<(usize, Vec<Hash128>)> {
+    fn unknown_keys(
+        &mut self,
+        messages: &[Message],
+        timely: Timely,
+    ) -> Option<(usize, Vec<Hash128>)> {
         let mut first = None;
         let mut keys = Vec::new();
         for (index, message) in messages.iter().enumerate() {
@@ -105,7 +111,7 @@ impl Node {
                 content.is_some_and(|content| self.copies.find(&content).is_some())
             };
             if self.seen.check(source, message.sequence()) != Verdict::Seen
-                && (self.newest.compare(&key, message, &self.seen) == Comparison::Unknown
+                && (self.newest.compare(&key, message, &self.seen, timely) == Comparison::Unknown
                     || (!self.newest.knows(&key) && is_copy()))
             {
                 first.get_or_insert(index);
@@ -122,11 +128,13 @@ impl Node {
         // Its obligation is the sender's; the number counts as answered.
         peer.received_with(None);
         if reason == NotNowReason::Clock {
-            let first = !core::mem::replace(&mut peer.warned_of_clock, true);
+            let ahead_ms = message.version().wall().0.saturating_sub(wall);
+            // Else it is this node's clock that is in doubt.
+            let is_ahead = u128::from(ahead_ms) > self.config.limits.max_clock_drift.as_millis();
+            let first = is_ahead && !core::mem::replace(&mut peer.warned_of_clock, true);
             let peer = peer.node.clone();
             self.tally.clock_refused(peer.as_str());
             if first {
-                let ahead_ms = message.version().wall().0.saturating_sub(wall);
                 self.event(Event::VersionAhead { peer, ahead_ms });
             }
         }

@@ -56,8 +56,10 @@ impl Node {
                 self.finish_as_told(link);
             }
             State::Peer(_) | State::Application(_) => {
-                if link.paused {
-                    // Nothing is read, so nothing can be heard.
+                let was_away = now.since(link.ping_at) > self.config.heartbeat.interval;
+                if link.paused || was_away {
+                    // Nothing is read, so nothing can be heard; nor could it be while this node
+                    // was stopped, or its machine suspended.
                     link.heard = now;
                 }
                 let silent = now.since(link.heard);

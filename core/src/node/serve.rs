@@ -64,7 +64,7 @@ impl Node {
             seen: &mut self.seen,
             topology: &mut self.topology,
             now: self.now,
-            trusted: self.clock.trusted(),
+            clock: &self.clock,
             lost: self.starts.lost_life(self.incarnation),
             deaths: Vec::new(),
             first: 0,
@@ -120,7 +120,8 @@ impl Node {
             self.timers.set(Timer::Session(id), at);
         }
         if !due.is_empty() {
-            self.fetch_for(id, Query::RowsAt { positions: due, tags });
+            let limit = self.clock.timely().limit();
+            self.fetch_for(id, Query::RowsAt { positions: due, tags, limit });
         }
     }
 

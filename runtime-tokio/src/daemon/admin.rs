@@ -175,6 +175,7 @@ fn router(admin: Arc<Admin>) -> Router {
         .route("/dead-letters/{id}/replay", post(pages::replay))
         .route("/sessions", get(pages::sessions))
         .route("/sessions/{name}", delete(pages::forget))
+        .route("/clock/reset", post(pages::reset_clock))
         .route("/log", get(pages::log).put(pages::set_log))
         .route("/reload", post(pages::reload))
         .fallback(async || Failure::not_found("there is nothing under this path"))

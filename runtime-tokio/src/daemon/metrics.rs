@@ -58,7 +58,7 @@ const DESCRIPTIONS: &[(&str, bool, &str)] = &[
     ("slipstream_store_bytes", false, "Size of the store's files."),
     ("slipstream_refusing_publishers", false, "1 while publishers are refused: room, or clock."),
     ("slipstream_clock_offset_seconds", false, "How far the peer's clock is ahead."),
-    ("slipstream_clock_refused_total", true, "Messages refused as too far ahead of this clock."),
+    ("slipstream_clock_refused_total", true, "Messages refused in doubt of a clock."),
     ("slipstream_expired_total", true, "Events that ended by their time to live."),
     ("slipstream_forgotten_total", true, "Events deleted before their time, for newer history."),
     ("slipstream_rewinds_total", true, "Sessions set back, by reason."),

@@ -106,6 +106,7 @@ impl Harness {
                 upto: Position::new(u64::MAX >> 1),
                 newest_upto: Position::new(0),
                 tags: None,
+                limit: Hlc(u64::MAX),
                 max_rows: usize::MAX,
                 max_bytes: usize::MAX,
             });

@@ -192,7 +192,9 @@ impl Answers {
     pub fn of(harness: &mut Harness) -> Result<Self, StoreFailure> {
         let rows = all_rows(harness)?;
         let positions = (0..BATCHES).map(|n| nth(n).rows[0].position).collect();
-        let Answer::RowsAt(at) = harness.try_fetch(Query::RowsAt { positions, tags: None })? else {
+        let Answer::RowsAt(at) =
+            harness.try_fetch(Query::RowsAt { positions, tags: None, limit: Hlc(u64::MAX) })?
+        else {
             panic!("another answer")
         };
         let keys = (0..KEYS).map(|n| key_hash(&format!("k{n}"))).collect();
@@ -248,6 +250,7 @@ fn all_rows(harness: &mut Harness) -> Result<Vec<Answered>, StoreFailure> {
             upto: Position::new(u64::MAX >> 1),
             newest_upto: Position::new(0),
             tags: None,
+            limit: Hlc(u64::MAX),
             max_rows: 7,
             max_bytes: 20_000,
         })?;

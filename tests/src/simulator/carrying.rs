@@ -347,7 +347,8 @@ impl World {
         let target = self.site_of_url(url);
         let blocked = target.is_some_and(|to| {
             let there = self.network.blocked_until(index, to);
-            there.max(self.network.blocked_until(to, index)) > self.now
+            let parted = there.max(self.network.blocked_until(to, index)) > self.now;
+            parted || self.is_apart(index, to)
         });
         let after = if blocked {
             DIAL_TIMEOUT

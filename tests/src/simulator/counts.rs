@@ -90,6 +90,8 @@ counted! {
         WindowExhausted: "delivery window exhausted",
         VersionRefused: "version refused for drift",
         ClockRefused: "publisher refused for the clock",
+        ClockReset: "clock reset by order",
+        StampedAnew: "value of a wrong clock stamped anew",
         Redelivery: "delivery repeated",
         TakenOver: "session taken over",
         Rewound: "session set back",

@@ -388,7 +388,8 @@ impl World {
         app.numbered += 1;
         let known = id.clone();
         let id = id.unwrap_or_else(|| format!("m{index}-{}", app.numbered));
-        let event = self.random.chance(self.plan.events);
+        let site = app.site;
+        let event = self.random.chance(self.plan.events) && !self.is_ahead(site);
         let key = self.random.below(self.plan.keys);
         let choice = if self.plan.fixed_tags { key } else { self.random.next() };
         let tags = ["", "", "aws", "gcp", "aws,eu"][(choice % 5) as usize];

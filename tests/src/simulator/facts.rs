@@ -14,6 +14,7 @@ use super::ledger::{Ledger, MessageNo, Publish};
 use super::network::ConnId;
 use super::plan::{Micros, Plan};
 use super::twins::Twins;
+use super::wrong_clock::is_newer;
 
 /// Cost that an application's link may have in flight.
 pub const APPLICATION_CREDIT: usize = 256 << 10;
@@ -214,7 +215,7 @@ impl View<'_> {
             let other = &self.ledger.messages[*other].message;
             other.key() == message.key()
                 && self.is_for(app, other.tags(), other.key())
-                && other.is_newer_than(message)
+                && is_newer(other, message)
         };
         let of_key = |key: Hash128| self.ledger.places[site].newest.range(key.same_key());
         let key = self.ledger.messages[number].key;

@@ -8,7 +8,7 @@ use super::facts::Fact;
 use super::ledger::Place;
 use super::network::{ConnId, End};
 use super::plan::{Micros, SECOND};
-use super::site::Disk;
+use super::site::{Disk, Site};
 use super::world::{Event, Over, World};
 use crate::world::MemoryStore;
 
@@ -173,7 +173,8 @@ impl World {
 
     /// One clock at a time: where most nodes jump together, they believe each other.
     fn jump(&mut self, site: usize) {
-        if self.sites.iter().any(|other| other.index != site && other.clock.jump_ms != 0) {
+        let jumps = |other: &Site| other.index != site && other.clock.jump_ms != 0;
+        if self.sites.iter().any(jumps) || self.is_ahead(site) {
             return;
         }
         let (length, jump_ms) = (self.length(), self.random.pick(&JUMPS_MS));
@@ -185,6 +186,9 @@ impl World {
 
     fn stop_clock(&mut self, site: usize) {
         let (length, reading) = (self.length(), self.sites[site].clock.read(self.now));
+        if self.is_ahead(site) {
+            return;
+        }
         self.sites[site].clock.stopped_at = Some(reading.0);
         self.at(length, Event::Over(Over::Clock(site)));
     }
@@ -273,6 +277,8 @@ impl World {
                 let clock = &mut self.sites[site].clock;
                 (clock.jump_ms, clock.stopped_at) = (0, None);
             }
+            Over::WrongClock(site) => self.set_clock_right(site),
+            Over::Doubt(site) => self.reset_clock(site),
             Over::Removal { site, tries } => self.go_on_removing(site, tries),
         }
     }

@@ -33,6 +33,7 @@ impl World {
             for site in 0..self.sites.len() {
                 self.ask(site, AdminRequest::Status);
                 self.make_room(site);
+                self.reset_clock(site);
             }
             self.run_until(self.now + SECOND);
             if self.failure.is_some() {
@@ -75,6 +76,9 @@ impl World {
 
     fn mend(&mut self) {
         self.move_on();
+        for site in 0..self.sites.len() {
+            self.set_clock_right(site);
+        }
         self.liar_leaves();
         for site in 0..self.sites.len() {
             let disk = &mut self.sites[site].disk;

@@ -16,6 +16,7 @@ use slipstream_core::store::{Batch, Row};
 
 use super::frames::Delivery;
 use super::plan::Micros;
+use super::wrong_clock::is_newer;
 
 /// Number of an accepted message.
 pub type MessageNo = usize;
@@ -290,7 +291,7 @@ impl Ledger {
             place.rows.insert(position.get(), (number, row.clone()));
             if let Some(key) = key_hash {
                 let newest = place.newest.entry(*key).or_insert(number);
-                if self.messages[*newest].message.order() < message.order() {
+                if is_newer(message, &self.messages[*newest].message) {
                     *newest = number;
                 }
             }
@@ -339,7 +340,7 @@ impl Ledger {
     pub fn is_superseded(&self, site: usize, number: MessageNo) -> bool {
         let known = &self.messages[number];
         let newest = known.key.and_then(|key| self.places[site].newest.get(&key));
-        newest.is_some_and(|newest| self.messages[*newest].message.is_newer_than(&known.message))
+        newest.is_some_and(|newest| is_newer(&self.messages[*newest].message, &known.message))
     }
 
     /// Whether two messages are one to applications: the same, or copies of one.

@@ -195,7 +195,8 @@ impl World {
             | AdminRequest::ReplayDeadLetter(_)
             | AdminRequest::PurgeDeadLetter(_)
             | AdminRequest::ForgetSession(_)
-            | AdminRequest::Digests(_) => ORDER,
+            | AdminRequest::Digests(_)
+            | AdminRequest::ResetClock => ORDER,
         };
         self.give(site, Input::Admin { ticket, request });
     }
@@ -235,6 +236,7 @@ impl World {
             AdminAnswer::Where { .. }
             | AdminAnswer::DeadLetterList(..)
             | AdminAnswer::Digests(_)
+            | AdminAnswer::ClockReset { .. }
             | AdminAnswer::Done
             | AdminAnswer::NotFound
             | AdminAnswer::Refused(_) => {}

@@ -31,6 +31,7 @@ mod trace;
 mod twins;
 mod widening;
 mod world;
+mod wrong_clock;
 
 use std::cell::Cell;
 use std::fmt;

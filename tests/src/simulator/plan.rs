@@ -13,6 +13,7 @@ use super::counts::Fault;
 use super::random::Random;
 use super::twins::Cloning;
 use super::widening::{MAX_TAGS, Widening};
+use super::wrong_clock::WrongClock;
 
 /// Microseconds of virtual time.
 pub type Micros = u64;
@@ -102,6 +103,8 @@ pub struct Plan {
     pub widening: Widening,
     /// When a node is cloned, if one is.
     pub cloning: Option<Cloning>,
+    /// Whose clock is far ahead at the beginning.
+    pub wrong_clock: Option<WrongClock>,
     /// What every node is told.
     pub settings: Settings,
 }
@@ -171,8 +174,16 @@ impl Plan {
             group: Random::new(seed ^ GROUP).chance(300),
             widening: Widening::draw(seed, nodes),
             cloning: Cloning::draw(seed, chaos),
+            wrong_clock: None,
             settings,
         };
+        let mut blurs = DESTRUCTIVE.iter().chain(&[Fault::NodeRemoved, Fault::Lie]);
+        // Nor may an event be stamped in the wrong time, as another node draws it for a group.
+        let is_plain = !plan.group && plan.cloning.is_none();
+        if is_plain && !blurs.any(|fault| plan.faults.contains_key(fault)) {
+            // What a node with a wrong clock holds alone must not be lost for another reason.
+            plan.wrong_clock = WrongClock::draw(seed, nodes);
+        }
         // So much that a second carries a quarter of a megabyte: no deadline can be kept on less.
         let in_a_round_trip = plan.latency.1 as usize / 2;
         plan.pipe_bytes = plan.pipe_bytes.max(in_a_round_trip);
@@ -379,6 +390,9 @@ impl fmt::Display for Plan {
         write!(f, "{}", self.widening)?;
         if let Some(cloning) = &self.cloning {
             writeln!(f, "  {cloning:?}")?;
+        }
+        if let Some(wrong) = &self.wrong_clock {
+            writeln!(f, "  {wrong:?}")?;
         }
         writeln!(f, "  {:?}", self.settings)?;
         for (fault, mean) in &self.faults {

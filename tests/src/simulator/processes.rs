@@ -31,7 +31,7 @@ impl World {
         } else {
             self.random.below(200) as i64 - 100
         };
-        let clock = WallClock { skew_ms: skew, jump_ms: 0, stopped_at: None };
+        let clock = WallClock { skew_ms: skew, jump_ms: 0, ahead_ms: 0, stopped_at: None };
         let config = self.plan.config(index, self.urls_of(index));
         self.sites.push(Site {
             index,
@@ -48,6 +48,7 @@ impl World {
         self.ledger.places.push(Default::default());
         self.ledger.highest_wall.push(0);
         self.ledger.undurable.push(Vec::new());
+        self.begin_wrong(index);
         let after = self.random.below(300_000);
         self.at(after, Event::Start { site: index });
         self.add_apps(index);
@@ -171,8 +172,11 @@ impl World {
         }
         self.counts.volume("turns", 1);
         let reading = self.sites[index].reading(now);
-        let wall = &mut self.ledger.highest_wall[index];
-        *wall = (*wall).max(reading.wall.0);
+        // A clock that was ahead from the beginning judges nothing that others may have.
+        if !self.is_ahead(index) {
+            let wall = &mut self.ledger.highest_wall[index];
+            *wall = (*wall).max(reading.wall.0);
+        }
         let most = self.plan.inputs_a_turn;
         let Some(process) = &mut self.sites[index].process else { return };
         process.turn = false;
@@ -427,6 +431,12 @@ impl World {
             Told::StoreFull { .. } => self.counts.sometimes(Sometimes::StoreFull),
             Told::StoreHasRoom => self.counts.sometimes(Sometimes::StoreFullRecovered),
             Told::Conflating { .. } => self.counts.sometimes(Sometimes::OutboxAboveBound),
+            Told::ClockReset { restamped, .. } => {
+                self.counts.sometimes(Sometimes::ClockReset);
+                if *restamped > 0 {
+                    self.counts.sometimes(Sometimes::StampedAnew);
+                }
+            }
             Told::VersionAhead { .. } => self.counts.sometimes(Sometimes::VersionRefused),
             Told::Closing { close, .. } => match close.code.number() {
                 4400 if close.reason.contains("damaged") => {

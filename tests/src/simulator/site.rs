@@ -116,6 +116,8 @@ pub struct WallClock {
     pub skew_ms: i64,
     /// How far it has jumped, milliseconds.
     pub jump_ms: i64,
+    /// How far it has been ahead from the beginning, milliseconds.
+    pub ahead_ms: i64,
     /// It stands still at this reading.
     pub stopped_at: Option<u64>,
 }
@@ -123,7 +125,8 @@ pub struct WallClock {
 impl WallClock {
     /// What it says at this time.
     pub fn read(&self, now: Micros) -> WallMs {
-        let right = (BEGINNING + now / 1000).cast_signed() + self.skew_ms + self.jump_ms;
+        let right = (BEGINNING + now / 1000).cast_signed() + self.skew_ms;
+        let right = right + self.jump_ms + self.ahead_ms;
         WallMs(self.stopped_at.unwrap_or(right.max(0).cast_unsigned()))
     }
 }

@@ -81,6 +81,10 @@ pub enum Over {
     Disk(usize),
     /// The clock is right again.
     Clock(usize),
+    /// The clock that was ahead from the beginning is right.
+    WrongClock(usize),
+    /// An operator says so.
+    Doubt(usize),
     /// A node that was told to go may be drained now.
     Removal { site: usize, tries: u32 },
 }

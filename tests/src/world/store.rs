@@ -141,7 +141,7 @@ impl MemoryStore {
             gone.iter().for_each(|letter| self.remove_letter(*letter));
             self.receipts.retain(|(session, _), _| session != ended);
         }
-        self.clock = self.clock.max(batch.clock);
+        self.clock = batch.clock;
         self.incarnation = self.incarnation.max(batch.incarnation);
         self.forget(batch);
         while self.copies.len() > copies::kept(batch.history_max_bytes) {
@@ -337,18 +337,19 @@ impl MemoryStore {
     /// The answer to a question.
     pub fn answer(&self, query: Query) -> Answer {
         match query {
-            Query::Rows { after, upto, newest_upto, tags, max_rows, max_bytes } => {
+            Query::Rows { after, upto, newest_upto, tags, limit, max_rows, max_bytes } => {
                 let upto = upto.min(self.head());
-                self.rows_after((after, upto), newest_upto, tags.as_ref(), (max_rows, max_bytes))
+                let asked = (tags.as_ref(), limit);
+                self.rows_after((after, upto), newest_upto, asked, (max_rows, max_bytes))
             }
-            Query::RowsAt { positions, tags } => {
+            Query::RowsAt { positions, tags, limit } => {
                 let found = positions.iter().filter_map(|position| self.rows.get(position));
-                Answer::RowsAt(found.map(|row| self.judged(row, tags.as_ref())).collect())
+                Answer::RowsAt(found.map(|row| self.judged(row, tags.as_ref(), limit)).collect())
             }
             Query::Latest(keys) => {
                 Answer::Latest(keys.iter().map(|key| self.latest(key)).collect())
             }
-            Query::Values { keys, tags } => self.values(&keys, &tags),
+            Query::Values { keys, tags, limit } => self.values(&keys, &tags, limit),
             Query::Find { id, after } => {
                 let stretch: Vec<&Row> = self
                     .rows
@@ -391,7 +392,7 @@ impl MemoryStore {
         &self,
         (after, upto): (Position, Position),
         newest_upto: Position,
-        tags: Option<&TagSet>,
+        (tags, limit): (Option<&TagSet>, Hlc),
         (max_rows, max_bytes): (usize, usize),
     ) -> Answer {
         let (mut rows, mut bytes, mut superseded) = (Vec::new(), 0, 0);
@@ -401,9 +402,10 @@ impl MemoryStore {
             }
             let checked = *position <= newest_upto;
             let judges = checked || row.late || row.only.is_some();
-            let stored = self.judged(row, tags.filter(|_| judges));
+            let stored = self.judged(row, tags.filter(|_| judges), limit);
             // That a copy was left out for another tag set is told: it may be repeated.
-            let leaves_out = checked && (row.copy.is_none() || self.stored(row).superseded);
+            let leaves_out =
+                checked && (row.copy.is_none() || self.stored_within(row, limit).superseded);
             if stored.superseded && leaves_out && row.only.is_none() {
                 superseded += 1;
                 continue;
@@ -417,34 +419,40 @@ impl MemoryStore {
         Answer::Rows { rows, upto, superseded }
     }
 
-    fn judged(&self, row: &Row, tags: Option<&TagSet>) -> StoredRow {
-        let mut stored = self.stored(row);
+    fn judged(&self, row: &Row, tags: Option<&TagSet>, limit: Hlc) -> StoredRow {
+        let mut stored = self.stored_within(row, limit);
         if let Some(tags) = tags
             && row.message.kind().is_state()
-            && let Value::Newest(newest) = self.value(row.message.key(), tags)
+            && let Value::Newest(newest) = self.value(row.message.key(), tags, limit)
         {
-            stored.superseded |= newest.message.is_newer_than(&row.message);
+            stored.superseded |= newest.message.is_newer_within(&row.message, limit);
         }
         stored
     }
 
     fn stored(&self, row: &Row) -> StoredRow {
+        self.stored_within(row, Hlc(u64::MAX))
+    }
+
+    fn stored_within(&self, row: &Row, limit: Hlc) -> StoredRow {
         let key = row.message.key_hash();
         let latest = key.and_then(|key| self.latest.get(&key));
         let superseded =
             latest.and_then(|position| self.rows.get(position)).is_some_and(|newest| {
-                newest.position != row.position && newest.message.is_newer_than(&row.message)
+                // A row for one session competes with nobody: its version tells.
+                let is_newer = || newest.message.is_newer_within(&row.message, limit);
+                if row.only.is_some() { is_newer() } else { newest.position > row.position }
             });
         let replaced = |gone: &Position| *gone > row.position && row.only.is_none();
         let forgotten = key.and_then(|key| self.forgotten.get(&key)).is_some_and(replaced);
         StoredRow { row: row.clone(), superseded: superseded || forgotten }
     }
 
-    fn values(&self, keys: &[String], tags: &TagSet) -> Answer {
+    fn values(&self, keys: &[String], tags: &TagSet, limit: Hlc) -> Answer {
         let mut looked_at = 0;
         let mut values = Vec::new();
         for key in keys {
-            let value = self.value(key, tags);
+            let value = self.value(key, tags, limit);
             if let Value::Newest(latest) = &value {
                 looked_at += latest.message.encoded().len() as u64;
             }
@@ -456,11 +464,11 @@ impl MemoryStore {
         Answer::Values(values)
     }
 
-    fn value(&self, key: &str, tags: &TagSet) -> Value {
+    fn value(&self, key: &str, tags: &TagSet, limit: Hlc) -> Value {
         let newest = self.newest_of(key).map(|(_, row)| row);
         let matching = newest.filter(|row| tags.matches(row.message.tags()));
         matching
-            .reduce(|a, b| if b.message.is_newer_than(&a.message) { b } else { a })
+            .reduce(|a, b| if b.message.is_newer_within(&a.message, limit) { b } else { a })
             .map_or(Value::Absent, |row| Value::Newest(latest_of(row)))
     }
 

@@ -224,6 +224,22 @@ pub(super) async fn forget(State(admin): Node, id: Result<Path<String>, PathReje
     order(&admin, request, || format!("there is no session {name}")).await
 }
 
+/// `POST /clock/reset`
+pub(super) async fn reset_clock(State(admin): Node) -> Answer {
+    match admin.running()?.node.admin(AdminRequest::ResetClock).await? {
+        AdminAnswer::ClockReset { restamped, lowered_ms, fault } => {
+            let refusing = fault.map(|fault| fault.to_string());
+            let body = json!({
+                "restamped": restamped,
+                "lowered_ms": lowered_ms,
+                "refusing": refusing,
+            });
+            Ok(Json(body).into_response())
+        }
+        other => Err(unexpected(other)),
+    }
+}
+
 /// `GET /log`
 pub(super) async fn log(State(admin): Node) -> String {
     format!("{}\n", admin.log.filter())
@@ -295,6 +311,7 @@ pub(super) fn unexpected(answer: AdminAnswer) -> Failure {
         | AdminAnswer::DeadLetters(_)
         | AdminAnswer::DeadLetterList(..)
         | AdminAnswer::Digests(_)
+        | AdminAnswer::ClockReset { .. }
         | AdminAnswer::Done => Failure::internal("the node answered another question"),
     }
 }

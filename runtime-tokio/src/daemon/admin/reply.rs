@@ -110,7 +110,9 @@ impl From<NodeGone> for Failure {
 impl From<AdminRefusal> for Failure {
     fn from(refusal: AdminRefusal) -> Self {
         let status = match &refusal {
-            AdminRefusal::Connected(_) => StatusCode::CONFLICT,
+            AdminRefusal::Connected(_) | AdminRefusal::OffFromPeers(_) | AdminRefusal::Clock(_) => {
+                StatusCode::CONFLICT
+            }
             AdminRefusal::Store(_) | AdminRefusal::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
         };
         Self::new(status, refusal.to_string())

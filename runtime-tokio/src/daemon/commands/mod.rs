@@ -4,6 +4,7 @@
 
 mod bench;
 mod check;
+mod clock;
 mod connecting;
 mod dead_letters;
 mod demo;
@@ -50,6 +51,8 @@ pub(super) enum Command {
     DeadLetters(dead_letters::DeadLetters),
     /// List sessions, or end one for good
     Sessions(sessions::Sessions),
+    /// Tell a node that its wall clock is right, after it was wrong
+    Clock(clock::Clock),
     /// Mistreat a mesh of three nodes and check that nothing is lost or doubled
     Demo(demo::Demo),
 }
@@ -68,6 +71,7 @@ pub(super) fn execute(command: Command) -> Result<ExitCode, Failed> {
         Command::Bench(bench) => bench.execute(),
         Command::DeadLetters(letters) => letters.execute(),
         Command::Sessions(sessions) => sessions.execute(),
+        Command::Clock(clock) => clock.execute(),
         Command::Demo(demo) => demo.execute(),
     }
 }

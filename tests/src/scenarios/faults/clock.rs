@@ -5,8 +5,11 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use crate::harness::{
-    App, Daemon, Frame, Message, Need, NodeConfig, PATIENCE, Proxy, Subscriber, faketime, until,
+    App, Command as Cli, Daemon, Frame, Message, Need, NodeConfig, PATIENCE, Proxy, Subscriber,
+    faketime, until,
 };
 
 use super::{Tally, quick};
@@ -93,6 +96,62 @@ pub fn that_moves(binary: &str) {
         assert!(aws.sessions().len() > 4 + at, "{name}: {:?}", aws.sessions());
     }
     tally.report(STORY, 1);
+}
+
+/// A node whose clock was two years ahead once, and is right again: what others write to a key that
+/// it stamped then reaches everybody, also behind it; and an operator's word makes it take
+/// publishers, and brings what it had stamped to everybody.
+pub fn that_was_far_ahead_once(binary: &str) {
+    if !Need::Faketime.is_met("a clock that was far ahead once") {
+        return;
+    }
+    let mut aws = Daemon::prepare(binary, config("aws"));
+    fake(&mut aws);
+    set(&aws, "+730d");
+    aws.run();
+    let mut till = App::connect(&aws, "client=till&keys=");
+    till.publish(&Message::state("future", "replaced", "1"));
+    till.publish(&Message::state("kept", "kept", "1"));
+    drop(till);
+    aws.terminate();
+    set(&aws, "+0");
+    aws.run();
+    let azure = Daemon::start(binary, config("azure").peer(&aws.config.address));
+    let gcp = Daemon::start(binary, config("gcp").peer(&aws.config.address));
+    aws.await_peer("azure");
+    aws.await_peer("gcp");
+    App::connect(&gcp, "client=till&keys=").publish(&Message::state("new", "replaced", "2"));
+    for node in [&aws, &azure, &gcp] {
+        until("the newer value", PATIENCE, || value(node, "replaced") == "2");
+    }
+    let mut till = App::connect(&aws, "client=till&keys=");
+    let refused = refusal(&mut till, "early");
+    let said = refused.message.as_deref().unwrap_or_default();
+    assert!(said.contains("slipstream clock reset"), "{refused:?}");
+
+    let admin = aws.admin_url();
+    let reset = |args: &[&str]| {
+        let command = [&["clock", "reset", "--admin", &admin], args].concat();
+        Cli::new(binary, &command).run().ok()
+    };
+    let said = reset(&[]);
+    assert!(said.contains("values stamped anew: 1"), "{said}");
+    till.publish(&Message::state("late", "order:1", "1"));
+    for node in [&aws, &azure, &gcp] {
+        until("what was stamped anew", PATIENCE, || value(node, "kept") == "1");
+        until("what was published since", PATIENCE, || value(node, "order:1") == "1");
+        assert_eq!(value(node, "replaced"), "2");
+    }
+    let again: Value = serde_json::from_str(&reset(&["--json"])).expect("it is JSON");
+    assert_eq!((&again["restamped"], &again["refusing"]), (&0.into(), &Value::Null));
+    assert!(aws.log().contains("the clock was reset by order"), "it is in the log");
+}
+
+/// The value that a node reads under a key.
+fn value(node: &Daemon, key: &str) -> String {
+    let mut app = App::connect(node, "keys=");
+    app.send(format!(r#"{{"type":"GK","messageId":"r","key":"{key}"}}"#));
+    app.answer().value_text().to_owned()
 }
 
 fn config(id: &str) -> NodeConfig {

@@ -8,6 +8,7 @@ use super::{Broken, Invariant, Verdict};
 use crate::simulator::facts::{Fact, Party, View};
 use crate::simulator::frames::{Delivery, Item};
 use crate::simulator::ledger::{Known, MessageNo};
+use crate::simulator::wrong_clock::is_newer;
 
 /// Which copies each application was handed, the first hand-over of each.
 #[derive(Debug, Default)]
@@ -59,7 +60,7 @@ fn is_another_write_between(a: MessageNo, b: MessageNo, view: &View<'_>) -> bool
     let messages = &view.ledger.messages;
     let (first, last) = (&messages[a].message, &messages[b].message);
     let is_between = |known: &Known| {
-        known.message.is_newer_than(first) && last.is_newer_than(&known.message)
+        is_newer(&known.message, first) && is_newer(last, &known.message)
             || known.key != messages[a].key
     };
     let of_key = |known: &&Known| known.key.is_some() && known.message.key() == first.key();

@@ -13,6 +13,7 @@ use crate::simulator::application::{App, Consumer};
 use crate::simulator::facts::{Fact, View};
 use crate::simulator::frames::{Answer, Item};
 use crate::simulator::ledger::{MessageNo, Place};
+use crate::simulator::wrong_clock;
 
 /// The value of each key that each application has applied.
 #[derive(Debug, Default)]
@@ -60,7 +61,7 @@ impl Invariant for Rule {
         let applied = self.applied.entry(app).or_default();
         if let Some(before) = applied.insert(key.into(), number) {
             let before = &view.ledger.messages[before];
-            if before.message.is_newer_than(&known.message) {
+            if wrong_clock::is_newer(&before.message, &known.message) {
                 let (name, key) = (view.apps[app].name(), known.message.key());
                 let what = format!("{name} sees {key} go back: {} after {}", known.name(), {
                     before.name()
@@ -101,7 +102,7 @@ impl Invariant for Rule {
 }
 
 fn is_newer(a: MessageNo, b: MessageNo, view: &View<'_>) -> bool {
-    view.ledger.messages[a].message.is_newer_than(&view.ledger.messages[b].message)
+    wrong_clock::is_newer(&view.ledger.messages[a].message, &view.ledger.messages[b].message)
 }
 
 fn is_brought_up_to_date(app: &App) -> bool {

@@ -8,6 +8,7 @@ use super::{Broken, Invariant, Verdict};
 use crate::simulator::facts::{Fact, Party, View};
 use crate::simulator::frames::{Answer, Item};
 use crate::simulator::ledger::MessageNo;
+use crate::simulator::wrong_clock::is_newer;
 
 /// The newest that each application knows of each key.
 #[derive(Debug, Default)]
@@ -58,7 +59,7 @@ impl Rule {
         }
         let keys = self.known.entry(app).or_default();
         let newest = keys.entry(known.message.key().into()).or_insert(number);
-        if known.message.is_newer_than(&view.ledger.messages[*newest].message) {
+        if is_newer(&known.message, &view.ledger.messages[*newest].message) {
             *newest = number;
         }
     }
@@ -72,7 +73,7 @@ impl Rule {
         let before = self.known.get(&app).and_then(|keys| keys.get(key));
         if let Some(before) = before.map(|before| &view.ledger.messages[*before]) {
             let found = found.map(|number| &view.ledger.messages[number]);
-            if found.is_none_or(|found| before.message.is_newer_than(&found.message)) {
+            if found.is_none_or(|found| is_newer(&before.message, &found.message)) {
                 let name = view.apps[app].name();
                 let found = found.map_or("nothing".into(), |found| found.name());
                 let what = format!("{name} reads {found} of {key} and knew {}", before.name());

@@ -6,6 +6,7 @@ use super::{Broken, Invariant, Verdict};
 use crate::simulator::facts::{Fact, Party, View};
 use crate::simulator::frames::{Answer, Item};
 use crate::simulator::ledger::MessageNo;
+use crate::simulator::wrong_clock::is_untimely;
 
 /// The message that each (application, `messageId`) stands for.
 #[derive(Debug, Default)]
@@ -32,6 +33,12 @@ impl Invariant for Rule {
                         continue;
                     }
                     let key = (publish.app, publish.id.clone());
+                    if let Some(before) = self.messages.get(&key)
+                        && is_untimely(&view.ledger.messages[*before].message)
+                    {
+                        // By an operator's order it is published once more; its receipt stays.
+                        continue;
+                    }
                     if let Some(before) = self.messages.insert(key, number) {
                         let before = view.ledger.messages[before].name();
                         let id = &*publish.id;

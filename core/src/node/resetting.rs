@@ -1,0 +1,224 @@
+//! An operator says that the wall clock is right: the node forgets the time that never was, and
+//! stamps anew what it had stamped then.
+//!
+//! The log is walked twice. The first walk finds the highest version that is to stay; then the
+//! clock's high-water mark goes down to it, and publishers are taken again. The second walk gives
+//! each newest value with an untimely version a version of now, by publishing it again, so many at
+//! a time as one answer of the store holds, and goes on when those are durable. What stays true:
+//! for the store the mark is where it was until the second walk is over, so a node that ends
+//! between starts as one whose clock was never reset, and the order is given again.
+
+use alloc::vec::Vec;
+
+use crate::admin::{AdminAnswer, AdminRefusal};
+use crate::clock::{Hlc, Timely};
+use crate::event::Event;
+use crate::ids::{BatchId, Hash128, Position, Ticket};
+use crate::io::Output;
+use crate::message::{Fields, Message};
+use crate::newest::Newest;
+use crate::store::{Query, Row, StoreFailure, StoredRow};
+
+use super::{Node, Purpose};
+
+/// Rows asked of the store at once, ...
+const ROWS: usize = 1024;
+/// ... and their bytes.
+const BYTES: usize = 256 << 10;
+
+/// A reset that is under way.
+#[derive(Debug)]
+pub(super) struct Resetting {
+    /// Who waits for its end.
+    tickets: Vec<Ticket>,
+    stage: Stage,
+    /// It goes on when this batch is durable.
+    waits_for: Option<BatchId>,
+    /// Versions that are timely, by the wall clock at the beginning.
+    timely: Timely,
+    /// The end of the log then.
+    upto: Position,
+    /// Everything up to here was looked at.
+    after: Position,
+    /// The first untimely value.
+    first: Option<Position>,
+    /// The highest version that stays.
+    highest: Hlc,
+    restamped: u64,
+    lowered_ms: u64,
+}
+
+/// What a reset does next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Looks for what is untimely.
+    Looking,
+    /// Stamps it anew.
+    Stamping,
+    /// Says that it is over.
+    Ending,
+}
+
+impl Node {
+    /// An operator says that the wall clock is right.
+    pub(super) fn reset_clock(&mut self, ticket: Ticket) {
+        if let Some(resetting) = &mut self.resetting {
+            resetting.tickets.push(ticket);
+            return;
+        }
+        let (at, peers) = (self.now, self.links.values().filter_map(|link| link.peer()));
+        match self.clock.believe_operator(peers.map(|peer| peer.clock_offset_ms(at))) {
+            Ok(true) => self.begin_absences_anew(),
+            Ok(false) => {}
+            Err(off) => {
+                let answer = AdminAnswer::Refused(off.into());
+                return self.out.push_back(Output::Admin { ticket, answer });
+            }
+        }
+        self.resetting = Some(Resetting {
+            tickets: Vec::from([ticket]),
+            stage: Stage::Looking,
+            waits_for: self.log.undurable(),
+            timely: self.clock.timely_by_wall(),
+            upto: self.log.head(),
+            after: Position::default(),
+            first: None,
+            highest: Hlc::default(),
+            restamped: 0,
+            lowered_ms: 0,
+        });
+        self.reset_on();
+    }
+
+    /// Goes on with a reset, once what it waits for is durable.
+    pub(super) fn reset_on(&mut self) {
+        let committed = self.log.committed_id();
+        let Some(resetting) = &mut self.resetting else { return };
+        if resetting.waits_for.is_some_and(|batch| batch > committed) {
+            return;
+        }
+        resetting.waits_for = None;
+        let (after, upto) = (resetting.after, resetting.upto);
+        match resetting.stage {
+            Stage::Looking if after >= upto => self.lower_clock(),
+            Stage::Stamping if after >= upto => self.reset_is_done(),
+            Stage::Looking | Stage::Stamping => {
+                let query = Query::Rows {
+                    after,
+                    upto,
+                    newest_upto: upto,
+                    tags: None,
+                    limit: Hlc(u64::MAX),
+                    max_rows: ROWS,
+                    max_bytes: BYTES,
+                };
+                self.fetch(Purpose::Reset, query);
+            }
+            Stage::Ending => self.end_reset(),
+        }
+    }
+
+    /// The store has found the next rows that are the newest of their keys.
+    pub(super) fn reset_fetched(&mut self, rows: &[StoredRow], upto: Position) {
+        let Some(resetting) = &mut self.resetting else { return };
+        resetting.after = upto;
+        let (stage, timely) = (resetting.stage, resetting.timely);
+        let newest = rows.iter().filter(|stored| !stored.superseded).map(|stored| &stored.row);
+        for row in newest {
+            let (Some(key), version) = (row.key_hash, row.message.version()) else { continue };
+            let Some(resetting) = &mut self.resetting else { return };
+            match (stage, timely.holds(version)) {
+                (Stage::Looking, true) => resetting.highest = resetting.highest.max(version),
+                (Stage::Looking, false) => {
+                    resetting.first.get_or_insert(row.position);
+                }
+                (Stage::Stamping, false) => {
+                    if let Err(refusal) = self.restamp(key, row) {
+                        return self.refuse_reset(&refusal);
+                    }
+                }
+                (Stage::Stamping, true) | (Stage::Ending, _) => {}
+            }
+        }
+        self.reset_on();
+    }
+
+    /// What is untimely is known: the clock goes back to what is not.
+    fn lower_clock(&mut self) {
+        let Some(resetting) = &mut self.resetting else { return };
+        resetting.lowered_ms = self.clock.lower(resetting.highest);
+        resetting.stage = Stage::Stamping;
+        resetting.after = resetting.first.map_or(resetting.upto, Position::before);
+        if resetting.lowered_ms > 0 {
+            // Whoever is away was dated by the time that never was.
+            self.begin_absences_anew();
+            self.notice_clock();
+        }
+        self.reset_on();
+    }
+
+    /// Publishes a value again with a version of now, unless something newer has come meanwhile.
+    fn restamp(&mut self, key: Hash128, row: &Row) -> Result<(), AdminRefusal> {
+        if self.newest.newest(&key).is_some_and(|newest| newest.position != row.position) {
+            return Ok(());
+        }
+        if self.refuses_peers() {
+            let full = self.full_reason().unwrap_or_default();
+            return Err(StoreFailure::Full(full).into());
+        }
+        let version = self.clock.stamp_by_order()?;
+        let source = self.source_of(&row.message);
+        let (was, sequence) = (row.message.version(), row.message.sequence());
+        // So it is known what gives way.
+        let newest = Newest { version: was, source, sequence, position: row.position };
+        self.newest.learn(key, newest);
+        self.sequence = self.sequence.next();
+        let fields = Fields {
+            incarnation: self.incarnation,
+            sequence: self.sequence,
+            version,
+            path: self.config.id.as_str(),
+            ..row.message.fields()
+        };
+        let message = Message::encode(&fields, &mut self.buffer);
+        self.append(message, Some(key), self.me, row.publisher);
+        let batch = self.log.growing_id();
+        if let Some(resetting) = &mut self.resetting {
+            resetting.restamped += 1;
+            resetting.waits_for = Some(batch);
+        }
+        Ok(())
+    }
+
+    /// Nothing in the store is above the clock's mark any more.
+    fn reset_is_done(&mut self) {
+        self.clock.forget_lowering();
+        self.newest.lower_horizon(self.clock.high_water());
+        self.commit_wanted = true;
+        let batch = self.log.growing_id();
+        if let Some(resetting) = &mut self.resetting {
+            (resetting.stage, resetting.waits_for) = (Stage::Ending, Some(batch));
+        }
+    }
+
+    fn end_reset(&mut self) {
+        let Some(resetting) = self.resetting.take() else { return };
+        let Resetting { tickets, restamped, lowered_ms, .. } = resetting;
+        self.event(Event::ClockReset { restamped, lowered_ms });
+        self.notice_clock();
+        let fault = self.clock.fault();
+        for ticket in tickets {
+            let answer = AdminAnswer::ClockReset { restamped, lowered_ms, fault };
+            self.out.push_back(Output::Admin { ticket, answer });
+        }
+    }
+
+    /// The reset goes no further; the order may be given again.
+    pub(super) fn refuse_reset(&mut self, refusal: &AdminRefusal) {
+        let Some(resetting) = self.resetting.take() else { return };
+        for ticket in resetting.tickets {
+            let answer = AdminAnswer::Refused(refusal.clone());
+            self.out.push_back(Output::Admin { ticket, answer });
+        }
+    }
+}
