@@ -1,8 +1,7 @@
 //! What tokio supplies to the core's tasks. All that they see of time passes through here.
 
 use std::pin::Pin;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use slipstream_core::client::{ConnectError, Ended};
 use slipstream_core::config::Limits;
@@ -11,15 +10,12 @@ use slipstream_core::io::Protocol;
 use slipstream_core::runtime::Runtime;
 use slipstream_core::shared::{Lock, Shared, Source, Wakes};
 use slipstream_core::socket::Opened;
-use slipstream_core::time::{Instant, Now, WallMs};
+use slipstream_core::time::{Instant, Now};
 use tokio::time::Sleep;
 
 use crate::dial;
 use crate::socket::Socket;
 use crate::stream::Stream;
-
-/// Where the core's monotonic clock begins in this process.
-static START: LazyLock<std::time::Instant> = LazyLock::new(std::time::Instant::now);
 
 /// What reaches a loop.
 pub(crate) type Incoming = connection::Incoming<Tokio>;
@@ -54,17 +50,11 @@ impl Runtime for Tokio {
     }
 
     fn now() -> Now {
-        let (instant, wall) = (START.elapsed(), SystemTime::now().duration_since(UNIX_EPOCH));
-        Now {
-            instant: Instant::from_micros(instant.as_micros().try_into().unwrap_or(u64::MAX)),
-            // A wall clock before 1970 reads as 1970.
-            wall: WallMs(wall.unwrap_or_default().as_millis().try_into().unwrap_or(u64::MAX)),
-        }
+        slipstream_clocks::now()
     }
 
     fn timer(at: Instant) -> Self::Timer {
-        let at = *START + Duration::from_micros(at.as_micros());
-        Box::pin(tokio::time::sleep_until(at.into()))
+        Box::pin(tokio::time::sleep_until(slipstream_clocks::deadline(at).into()))
     }
 
     fn spawn(task: impl Future<Output = ()> + Send + 'static) {

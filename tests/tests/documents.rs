@@ -71,7 +71,8 @@ fn every_configuration_key_stands_in_the_readme_with_its_default() {
 fn every_test_that_keeps_an_invariant_exists() {
     let architecture = read("ARCHITECTURE.md");
     let table = section(&architecture, "## Invariants");
-    let files = files_under(&["core", "store-sqlite", "runtime-tokio", "runtime-smol", "tests"]);
+    let files =
+        files_under(&["core", "clocks", "store-sqlite", "runtime-tokio", "runtime-smol", "tests"]);
     let sources: String =
         files.iter().map(|path| fs::read_to_string(path).expect("a source is UTF-8")).collect();
     let mut known = 0;
@@ -86,9 +87,13 @@ fn every_test_that_keeps_an_invariant_exists() {
 fn the_code_map_knows_every_module_of_core_store_and_shells() {
     let architecture = read("ARCHITECTURE.md");
     let named: BTreeSet<&str> = names(section(&architecture, "## Code map")).collect();
-    for path in
-        files_under(&["core/src", "store-sqlite/src", "runtime-tokio/src", "runtime-smol/src"])
-    {
+    for path in files_under(&[
+        "core/src",
+        "clocks/src",
+        "store-sqlite/src",
+        "runtime-tokio/src",
+        "runtime-smol/src",
+    ]) {
         let path = Path::new(&path);
         let module = path.file_stem().and_then(|stem| stem.to_str()).expect("a name");
         let daemon = path.components().any(|part| part.as_os_str() == "daemon");

@@ -18,11 +18,11 @@ const MAX_SHELL_LINES: usize = 1200;
 const BANNED: [&str; 4] = [".unwrap()", "todo!", "unimplemented!", "dbg!"];
 
 /// Folders of product code.
-const PRODUCT: [&str; 4] =
-    ["core/src", "store-sqlite/src", "runtime-tokio/src", "runtime-smol/src"];
+const PRODUCT: [&str; 5] =
+    ["core/src", "clocks/src", "store-sqlite/src", "runtime-tokio/src", "runtime-smol/src"];
 
 /// Everything that may lie at the top.
-const TOP_LEVEL: [&str; 18] = [
+const TOP_LEVEL: [&str; 19] = [
     ".ci",
     ".gitignore",
     "ARCHITECTURE.md",
@@ -33,6 +33,7 @@ const TOP_LEVEL: [&str; 18] = [
     "LICENSE",
     "README.md",
     "clippy.toml",
+    "clocks",
     "core",
     "docs",
     "fuzz",
@@ -103,7 +104,7 @@ fn product() -> Vec<Source> {
 }
 
 fn everything() -> Vec<Source> {
-    let folders = ["core", "store-sqlite", "runtime-tokio", "runtime-smol", "tests"];
+    let folders = ["core", "clocks", "store-sqlite", "runtime-tokio", "runtime-smol", "tests"];
     folders.iter().flat_map(|folder| sources(folder)).collect()
 }
 
