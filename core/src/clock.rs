@@ -10,6 +10,7 @@ use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::message::Message;
 use crate::time::{Instant, Now, WallMs};
 
 /// A reading of the hybrid clock. Orders first by time, then by counter.
@@ -140,6 +141,13 @@ impl Timely {
     pub const fn limit(self) -> Hlc {
         if self.is_certain { self.upto } else { Hlc(u64::MAX) }
     }
+
+    /// Whether a message has outdone another one, of the same key or for other tags: while nothing
+    /// is certain, only if it has in either case. What is passed over by mistake would be lost (P2).
+    pub fn has_outdone(self, newer: &Message, older: &Message) -> bool {
+        newer.is_newer_within(older, self.limit())
+            && (self.is_certain || newer.is_newer_within(older, self.upto))
+    }
 }
 
 /// Between two times at which a clock is forgiven something.
@@ -244,7 +252,8 @@ impl Clock {
         self.began_behind &= !has_caught_up;
         let most_agree = agree * 2 > peers;
         let was_set_right = (most_agree || has_caught_up) && self.believe();
-        self.is_vouched_for = most_agree || (self.is_vouched_for && peers == 0);
+        let most_disagree = (peers - agree) * 2 > peers;
+        self.is_vouched_for = most_agree || (self.is_vouched_for && !most_disagree);
         was_set_right
     }
 
@@ -417,6 +426,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::ids::{Incarnation, Sequence};
+    use crate::message::{Fields, Kind};
 
     const DRIFT: Duration = Duration::from_secs(60);
 
@@ -556,6 +567,47 @@ mod tests {
         assert_eq!(clock.timely().standing(behind, Hlc(1)), Standing::GivesWay, "it went on");
         clock.observe(now(10, 3_000_000));
         assert_eq!(clock.timely().standing(behind, Hlc(1)), Standing::Doubtful, "it jumped");
+    }
+
+    #[test]
+    fn one_peer_of_two_that_disagrees_leaves_the_clock_believed() {
+        let behind = Hlc::at(WallMs(9_000_000));
+        let mut clock = Clock::new(behind, DRIFT, now(0, 1_000_000));
+        clock.compare_with_peers([5, 7].into_iter());
+        clock.compare_with_peers([5, 70_000].into_iter());
+        assert_eq!(clock.timely().standing(behind, Hlc(1)), Standing::GivesWay);
+        clock.compare_with_peers([-70_000, 70_000].into_iter());
+        assert_eq!(clock.timely().standing(behind, Hlc(1)), Standing::Doubtful);
+    }
+
+    #[test]
+    fn in_doubt_only_what_is_newer_in_either_case_outdoes() {
+        let at = |ms| message(Hlc::at(WallMs(ms)));
+        let (old, newer, untimely) = (at(900_000), at(1_000_000), at(9_000_000));
+        let mut clock = Clock::new(Hlc::at(WallMs(9_000_000)), DRIFT, now(0, 1_000_000));
+        let doubtful = clock.timely();
+        assert!(doubtful.has_outdone(&newer, &old));
+        assert!(!doubtful.has_outdone(&untimely, &newer), "it may be from a time that never was");
+        assert!(!doubtful.has_outdone(&newer, &untimely), "or this clock may be behind");
+        clock.compare_with_peers([5, 7].into_iter());
+        assert!(clock.timely().has_outdone(&newer, &untimely));
+    }
+
+    fn message(version: Hlc) -> Message {
+        let fields = Fields {
+            kind: Kind::Sk,
+            incarnation: Incarnation::new(1),
+            sequence: Sequence::new(1),
+            version,
+            expires: WallMs(0),
+            group: "",
+            tags: "",
+            path: "a",
+            id: "m",
+            key: "k",
+            body: "1",
+        };
+        Message::encode(&fields, &mut bytes::BytesMut::new())
     }
 
     #[test]

@@ -31,7 +31,7 @@ use core::time::Duration;
 use bytes::Bytes;
 use serde::Serialize;
 
-use crate::clock::Hlc;
+use crate::clock::{Hlc, Timely};
 use crate::copies::GroupCopy;
 use crate::digest::{DigestQuery, Digests};
 use crate::extent::Extent;
@@ -355,9 +355,8 @@ pub enum Query {
         /// ([`Row::copy`]) that another tag set has outdone is not left out, but told. `None`: only
         /// the row's own tag set counts.
         tags: Option<TagSet>,
-        /// Versions above this are older than all others, where versions are compared
-        /// ([`crate::clock::Timely`]).
-        limit: Hlc,
+        /// Which versions are older than all others, where versions are compared.
+        timely: Timely,
         /// At most so many rows.
         max_rows: usize,
         /// At most so many bytes, by [`Row::size`].
@@ -370,7 +369,7 @@ pub enum Query {
         /// As in [`Query::Rows`].
         tags: Option<TagSet>,
         /// As in [`Query::Rows`].
-        limit: Hlc,
+        timely: Timely,
     },
     /// The newest row of each of these keys.
     Latest(Vec<Hash128>),
@@ -381,7 +380,7 @@ pub enum Query {
         /// Who asks.
         tags: TagSet,
         /// As in [`Query::Rows`].
-        limit: Hlc,
+        timely: Timely,
     },
     /// Rows whose message has this id, without their values, in a bounded stretch of the log behind
     /// `after`.

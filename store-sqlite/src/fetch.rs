@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use rusqlite::{Connection, OptionalExtension, Params, Result, params};
-use slipstream_core::clock::Hlc;
+use slipstream_core::clock::Timely;
 use slipstream_core::digest::{DigestQuery, Digests};
 use slipstream_core::ids::{DeadLetterId, Hash128, Position};
 use slipstream_core::store::{
@@ -38,8 +38,8 @@ impl Writer {
     pub(crate) fn fetch(&mut self, query: &Query) -> Result<Answer, StoreFailure> {
         let mut damaged = Vec::new();
         let head = self.head();
-        let (db, state, limit) = (self.connection(), &self.state, Hlc(u64::MAX));
-        let reader = Reader { db, state, head, limit, damaged: &mut damaged };
+        let (db, state, timely) = (self.connection(), &self.state, Timely::ALL);
+        let reader = Reader { db, state, head, timely, damaged: &mut damaged };
         let answer = reader.answer(query);
         self.damaged.append(&mut damaged);
         answer.map_err(|error| StoreFailure::Unknown(format!("cannot read the store: {error}")))
@@ -51,21 +51,21 @@ pub(crate) struct Reader<'a> {
     pub(crate) db: &'a Connection,
     pub(crate) state: &'a State,
     head: Position,
-    /// Versions above this are older than all others, by the word of the question.
-    limit: Hlc,
+    /// Which versions are older than all others, by the word of the question.
+    timely: Timely,
     damaged: &'a mut Vec<Damaged>,
 }
 
 impl Reader<'_> {
     fn answer(mut self, query: &Query) -> Result<Answer> {
         match query {
-            Query::Rows { after, upto, newest_upto, tags, limit, max_rows, max_bytes } => {
-                self.limit = *limit;
+            Query::Rows { after, upto, newest_upto, tags, timely, max_rows, max_bytes } => {
+                self.timely = *timely;
                 let range = (*after, *upto);
                 self.rows(range, (*newest_upto, tags.as_ref()), *max_rows, *max_bytes)
             }
-            Query::RowsAt { positions, tags, limit } => {
-                self.limit = *limit;
+            Query::RowsAt { positions, tags, timely } => {
+                self.timely = *timely;
                 let mut rows = Vec::with_capacity(positions.len());
                 for &position in positions {
                     if let Some(row) = self.row_at(position)? {
@@ -79,8 +79,8 @@ impl Reader<'_> {
                 let latest = keys.iter().map(|key| self.latest(key));
                 Ok(Answer::Latest(latest.collect::<Result<_>>()?))
             }
-            Query::Values { keys, tags, limit } => {
-                self.limit = *limit;
+            Query::Values { keys, tags, timely } => {
+                self.timely = *timely;
                 self.values(keys, tags)
             }
             Query::Find { id, after } => self.find(id, *after),
@@ -182,7 +182,7 @@ impl Reader<'_> {
             return Ok(false);
         }
         let value = self.value(message.key(), tags, &mut 0)?;
-        Ok(matches!(value, Value::Newest(it) if it.message.is_newer_within(message, self.limit)))
+        Ok(matches!(value, Value::Newest(it) if self.timely.has_outdone(&it.message, message)))
     }
 
     /// Rows for one session only compete with nobody: whether they are the newest of their key
@@ -192,7 +192,7 @@ impl Reader<'_> {
             if let Some(key) = row.message.key_hash()
                 && let Some(newest) = self.latest(&key)?
             {
-                *superseded |= newest.message.is_newer_within(&row.message, self.limit);
+                *superseded |= self.timely.has_outdone(&newest.message, &row.message);
             }
         }
         Ok(())
@@ -251,6 +251,7 @@ impl Reader<'_> {
 
     fn value(&mut self, key: &str, tags: &TagSet, looked_at: &mut u64) -> Result<Value> {
         let all = self.state.pending.of_key(self.db, Hash128::range_of_key(key), MAX_TAG_SETS)?;
+        let limit = self.timely.limit();
         let bytes: u64 = all.values().map(|newest| u64::from(newest.size)).sum();
         if all.len() > MAX_TAG_SETS || bytes > MAX_TAG_SETS_BYTES {
             return Ok(Value::TooMany);
@@ -260,7 +261,7 @@ impl Reader<'_> {
         for place in all.values() {
             let Some(row) = self.row_at(Position::new(place.position))? else { continue };
             let (position, message) = (row.position, row.message);
-            let older = |newest: &Latest| message.is_newer_within(&newest.message, self.limit);
+            let older = |newest: &Latest| message.is_newer_within(&newest.message, limit);
             if message.key() == key
                 && tags.matches(message.tags())
                 && newest.as_ref().is_none_or(older)

@@ -14,7 +14,7 @@ use std::sync::LazyLock;
 use common::workload::*;
 use common::{Harness, batch, key_hash, state, trim};
 use rusqlite::Connection;
-use slipstream_core::clock::Hlc;
+use slipstream_core::clock::Timely;
 use slipstream_core::ids::{Hash128, Position};
 use slipstream_core::store::{Answer, Query, StoreFailure};
 use slipstream_faulty_disk::Disk;
@@ -216,7 +216,7 @@ fn everything(harness: &mut Harness, keys: &[Hash128]) -> Result<(Found, Found),
             upto: Position::new(1 << 40),
             newest_upto: Position::new(0),
             tags: None,
-            limit: Hlc(u64::MAX),
+            timely: Timely::ALL,
             max_rows: 500,
             max_bytes: usize::MAX,
         })?;

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::mpsc::channel;
 
 use common::*;
-use slipstream_core::clock::Hlc;
+use slipstream_core::clock::Timely;
 use slipstream_core::ids::*;
 use slipstream_core::store::*;
 use slipstream_store_sqlite::{Damaged, Options};
@@ -105,7 +105,7 @@ fn a_flipped_bit_is_never_answered_as_good() {
         assert!(damaged.to_string().contains(&format!("row {lost} of table log")));
         let asked = vec![Position::new(lost), Position::new(4)];
         let Answer::RowsAt(rows) =
-            harness.fetch(Query::RowsAt { positions: asked, tags: None, limit: Hlc(u64::MAX) })
+            harness.fetch(Query::RowsAt { positions: asked, tags: None, timely: Timely::ALL })
         else {
             panic!("other")
         };

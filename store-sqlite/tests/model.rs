@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use common::*;
 use proptest::prelude::*;
-use slipstream_core::clock::Hlc;
+use slipstream_core::clock::Timely;
 use slipstream_core::digest::{BUCKETS, Print, bucket_of};
 use slipstream_core::ids::*;
 use slipstream_core::message::Kind;
@@ -181,7 +181,7 @@ impl Model {
         for tags in [&[][..], &["a"], &["b", "c"]] {
             let tags = TagSet::new(tags.iter().copied()).unwrap();
             let query =
-                Query::Values { keys: keys.clone(), tags: tags.clone(), limit: Hlc(u64::MAX) };
+                Query::Values { keys: keys.clone(), tags: tags.clone(), timely: Timely::ALL };
             let Answer::Values(found) = harness.fetch(query) else { panic!("another answer") };
             assert_eq!(found.len(), keys.len());
             for (key, found) in keys.iter().zip(found) {

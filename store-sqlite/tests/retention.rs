@@ -4,7 +4,7 @@
 mod common;
 
 use common::*;
-use slipstream_core::clock::Hlc;
+use slipstream_core::clock::Timely;
 use slipstream_core::copies;
 use slipstream_core::ids::*;
 use slipstream_core::store::*;
@@ -215,7 +215,7 @@ fn value(harness: &mut Harness, key: &str) -> Value {
     let query = Query::Values {
         keys: vec![key.into()],
         tags: TagSet::new(["a"]).unwrap(),
-        limit: Hlc(u64::MAX),
+        timely: Timely::ALL,
     };
     let Answer::Values(mut values) = harness.fetch(query) else { panic!("another answer") };
     values.remove(0)

@@ -5,7 +5,7 @@ mod common;
 
 use bytes::Bytes;
 use common::*;
-use slipstream_core::clock::Hlc;
+use slipstream_core::clock::{Hlc, Timely};
 use slipstream_core::config::Durability;
 use slipstream_core::copies::GroupCopy;
 use slipstream_core::ids::*;
@@ -266,7 +266,7 @@ fn rows_at_come_in_the_order_asked_without_those_that_are_gone() {
     harness.commit(batch(vec![state(1, "a", "1"), state(2, "b", "1"), state(3, "a", "2")]));
     let asked = [3, 9, 1, 2].map(Position::new).to_vec();
     let Answer::RowsAt(rows) =
-        harness.fetch(Query::RowsAt { positions: asked, tags: None, limit: Hlc(u64::MAX) })
+        harness.fetch(Query::RowsAt { positions: asked, tags: None, timely: Timely::ALL })
     else {
         panic!("another")
     };

@@ -36,8 +36,8 @@ impl Node {
             }
             session.is_burying = true;
             let tags = session.tags(&self.config.tags).cloned();
-            let limit = self.clock.timely().limit();
-            let query = Query::RowsAt { positions: positions.clone(), tags, limit };
+            let timely = self.clock.timely();
+            let query = Query::RowsAt { positions: positions.clone(), tags, timely };
             self.fetch(Purpose::Bury(id, positions), query);
         }
     }

@@ -95,9 +95,9 @@ impl Node {
             return;
         };
         let (after, newest_upto) = (first.before(), Position::default());
-        let (limit, max_rows, max_bytes) = (self.clock.timely().limit(), ROWS, BYTES);
+        let (timely, max_rows, max_bytes) = (self.clock.timely(), ROWS, BYTES);
         let query =
-            Query::Rows { after, upto, newest_upto, tags: None, limit, max_rows, max_bytes };
+            Query::Rows { after, upto, newest_upto, tags: None, timely, max_rows, max_bytes };
         self.undelivered.is_looking = true;
         self.fetch(Purpose::Expired(at), query);
     }

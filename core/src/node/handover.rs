@@ -145,7 +145,7 @@ impl Desk<'_> {
             upto: self.log.durable().min(self.link.reach()),
             newest_upto: self.session.check_upto(),
             tags: self.session.tags(&self.carrier.config.tags).cloned(),
-            limit: self.carrier.clock.timely().limit(),
+            timely: self.carrier.clock.timely(),
             max_rows: self.window().min(FETCH_ROWS),
             max_bytes: FETCH_BYTES,
         }

@@ -97,8 +97,8 @@ impl Node {
         let keys: Vec<String> = turns.take(READS_AT_ONCE).map(String::from).collect();
         let tags = session.application().and_then(|application| application.tags.clone());
         let tags = tags.unwrap_or_else(|| self.config.tags.clone());
-        let limit = self.clock.timely().limit();
-        let fetch = self.fetch(Purpose::Read(number), Query::Values { keys, tags, limit });
+        let timely = self.clock.timely();
+        let fetch = self.fetch(Purpose::Read(number), Query::Values { keys, tags, timely });
         if let Some(application) = self.application_of(number) {
             application.reading = Some(fetch);
         }

@@ -108,7 +108,7 @@ impl Node {
                     upto,
                     newest_upto: upto,
                     tags: None,
-                    limit: Hlc(u64::MAX),
+                    timely: Timely::ALL,
                     max_rows: ROWS,
                     max_bytes: BYTES,
                 };

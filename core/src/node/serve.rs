@@ -120,8 +120,8 @@ impl Node {
             self.timers.set(Timer::Session(id), at);
         }
         if !due.is_empty() {
-            let limit = self.clock.timely().limit();
-            self.fetch_for(id, Query::RowsAt { positions: due, tags, limit });
+            let timely = self.clock.timely();
+            self.fetch_for(id, Query::RowsAt { positions: due, tags, timely });
         }
     }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::mpsc::{Receiver, channel};
 
 use bytes::BytesMut;
-use slipstream_core::clock::Hlc;
+use slipstream_core::clock::{Hlc, Timely};
 use slipstream_core::config::Durability;
 use slipstream_core::copies::GroupCopy;
 use slipstream_core::digest::{DigestQuery, Digests, Print, Roots};
@@ -106,7 +106,7 @@ impl Harness {
                 upto: Position::new(u64::MAX >> 1),
                 newest_upto: Position::new(0),
                 tags: None,
-                limit: Hlc(u64::MAX),
+                timely: Timely::ALL,
                 max_rows: usize::MAX,
                 max_bytes: usize::MAX,
             });

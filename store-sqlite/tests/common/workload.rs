@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use bytes::Bytes;
-use slipstream_core::clock::Hlc;
+use slipstream_core::clock::{Hlc, Timely};
 use slipstream_core::config::Durability;
 use slipstream_core::ids::*;
 use slipstream_core::message::Message;
@@ -193,7 +193,7 @@ impl Answers {
         let rows = all_rows(harness)?;
         let positions = (0..BATCHES).map(|n| nth(n).rows[0].position).collect();
         let Answer::RowsAt(at) =
-            harness.try_fetch(Query::RowsAt { positions, tags: None, limit: Hlc(u64::MAX) })?
+            harness.try_fetch(Query::RowsAt { positions, tags: None, timely: Timely::ALL })?
         else {
             panic!("another answer")
         };
@@ -250,7 +250,7 @@ fn all_rows(harness: &mut Harness) -> Result<Vec<Answered>, StoreFailure> {
             upto: Position::new(u64::MAX >> 1),
             newest_upto: Position::new(0),
             tags: None,
-            limit: Hlc(u64::MAX),
+            timely: Timely::ALL,
             max_rows: 7,
             max_bytes: 20_000,
         })?;

@@ -109,6 +109,14 @@ pub enum Fact<'a> {
         /// What.
         said: &'a Said,
     },
+    /// A node has closed the link in the turn in which it got this frame of an application: it may
+    /// have taken it before.
+    MayHaveHeardFromApp {
+        /// Which.
+        app: usize,
+        /// What.
+        said: &'a Said,
+    },
     /// An application was handed this.
     AppHeard {
         /// Which.
@@ -220,6 +228,16 @@ impl View<'_> {
         let of_key = |key: Hash128| self.ledger.places[site].newest.range(key.same_key());
         let key = self.ledger.messages[number].key;
         key.is_some_and(|key| of_key(key).any(|(_, other)| newer(other)))
+    }
+
+    /// The node whose applications have sessions here: those of a twin came with the copy.
+    pub fn home(&self, site: usize) -> usize {
+        self.twins.filter(|twins| twins.twin == site).map_or(site, |twins| twins.original)
+    }
+
+    /// Whether a node is one of two under one id: its name on a path may be that of the other.
+    pub fn is_twin(&self, site: usize) -> bool {
+        self.twins.is_some_and(|twins| twins.original == site || twins.twin == site)
     }
 
     /// Whether the twin of a node holds this message.

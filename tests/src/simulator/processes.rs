@@ -242,6 +242,9 @@ impl World {
     fn drain(&mut self, index: usize, said: Vec<(LinkId, usize, Said)>) -> bool {
         let mut outputs = Vec::new();
         let Some(process) = &mut self.sites[index].process else { return false };
+        // What comes on a link that it has closed it does not look at.
+        let mut said = said;
+        said.retain(|(link, ..)| !process.closed.contains(link));
         while let Some(output) = process.node.poll_output() {
             if let Output::Close { link, .. } = &output {
                 process.closed.insert(*link);
@@ -253,10 +256,12 @@ impl World {
                 return false;
             }
         }
-        // What comes on a link that it has closed it does not look at.
-        let mut said = said;
-        said.retain(|(link, ..)| !process.closed.contains(link));
+        let (unsure, said): (Vec<_>, Vec<_>) =
+            said.into_iter().partition(|(link, ..)| process.closed.contains(link));
         self.tell(&Fact::Turned { site: index });
+        for (_, app, what) in &unsure {
+            self.tell(&Fact::MayHaveHeardFromApp { app: *app, said: what });
+        }
         for (_, app, what) in &said {
             self.tell(&Fact::HeardFromApp { app: *app, said: what });
         }

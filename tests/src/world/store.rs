@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Included};
 
-use slipstream_core::clock::Hlc;
+use slipstream_core::clock::{Hlc, Timely};
 use slipstream_core::copies;
 use slipstream_core::digest::{BUCKETS, DigestQuery, Digests, Print, Roots, bucket_of};
 use slipstream_core::extent::Extent;
@@ -337,19 +337,19 @@ impl MemoryStore {
     /// The answer to a question.
     pub fn answer(&self, query: Query) -> Answer {
         match query {
-            Query::Rows { after, upto, newest_upto, tags, limit, max_rows, max_bytes } => {
+            Query::Rows { after, upto, newest_upto, tags, timely, max_rows, max_bytes } => {
                 let upto = upto.min(self.head());
-                let asked = (tags.as_ref(), limit);
+                let asked = (tags.as_ref(), timely);
                 self.rows_after((after, upto), newest_upto, asked, (max_rows, max_bytes))
             }
-            Query::RowsAt { positions, tags, limit } => {
+            Query::RowsAt { positions, tags, timely } => {
                 let found = positions.iter().filter_map(|position| self.rows.get(position));
-                Answer::RowsAt(found.map(|row| self.judged(row, tags.as_ref(), limit)).collect())
+                Answer::RowsAt(found.map(|row| self.judged(row, tags.as_ref(), timely)).collect())
             }
             Query::Latest(keys) => {
                 Answer::Latest(keys.iter().map(|key| self.latest(key)).collect())
             }
-            Query::Values { keys, tags, limit } => self.values(&keys, &tags, limit),
+            Query::Values { keys, tags, timely } => self.values(&keys, &tags, timely),
             Query::Find { id, after } => {
                 let stretch: Vec<&Row> = self
                     .rows
@@ -392,7 +392,7 @@ impl MemoryStore {
         &self,
         (after, upto): (Position, Position),
         newest_upto: Position,
-        (tags, limit): (Option<&TagSet>, Hlc),
+        (tags, timely): (Option<&TagSet>, Timely),
         (max_rows, max_bytes): (usize, usize),
     ) -> Answer {
         let (mut rows, mut bytes, mut superseded) = (Vec::new(), 0, 0);
@@ -402,10 +402,10 @@ impl MemoryStore {
             }
             let checked = *position <= newest_upto;
             let judges = checked || row.late || row.only.is_some();
-            let stored = self.judged(row, tags.filter(|_| judges), limit);
+            let stored = self.judged(row, tags.filter(|_| judges), timely);
             // That a copy was left out for another tag set is told: it may be repeated.
             let leaves_out =
-                checked && (row.copy.is_none() || self.stored_within(row, limit).superseded);
+                checked && (row.copy.is_none() || self.stored_within(row, timely).superseded);
             if stored.superseded && leaves_out && row.only.is_none() {
                 superseded += 1;
                 continue;
@@ -419,28 +419,28 @@ impl MemoryStore {
         Answer::Rows { rows, upto, superseded }
     }
 
-    fn judged(&self, row: &Row, tags: Option<&TagSet>, limit: Hlc) -> StoredRow {
-        let mut stored = self.stored_within(row, limit);
+    fn judged(&self, row: &Row, tags: Option<&TagSet>, timely: Timely) -> StoredRow {
+        let mut stored = self.stored_within(row, timely);
         if let Some(tags) = tags
             && row.message.kind().is_state()
-            && let Value::Newest(newest) = self.value(row.message.key(), tags, limit)
+            && let Value::Newest(newest) = self.value(row.message.key(), tags, timely)
         {
-            stored.superseded |= newest.message.is_newer_within(&row.message, limit);
+            stored.superseded |= timely.has_outdone(&newest.message, &row.message);
         }
         stored
     }
 
     fn stored(&self, row: &Row) -> StoredRow {
-        self.stored_within(row, Hlc(u64::MAX))
+        self.stored_within(row, Timely::ALL)
     }
 
-    fn stored_within(&self, row: &Row, limit: Hlc) -> StoredRow {
+    fn stored_within(&self, row: &Row, timely: Timely) -> StoredRow {
         let key = row.message.key_hash();
         let latest = key.and_then(|key| self.latest.get(&key));
         let superseded =
             latest.and_then(|position| self.rows.get(position)).is_some_and(|newest| {
                 // A row for one session competes with nobody: its version tells.
-                let is_newer = || newest.message.is_newer_within(&row.message, limit);
+                let is_newer = || timely.has_outdone(&newest.message, &row.message);
                 if row.only.is_some() { is_newer() } else { newest.position > row.position }
             });
         let replaced = |gone: &Position| *gone > row.position && row.only.is_none();
@@ -448,11 +448,11 @@ impl MemoryStore {
         StoredRow { row: row.clone(), superseded: superseded || forgotten }
     }
 
-    fn values(&self, keys: &[String], tags: &TagSet, limit: Hlc) -> Answer {
+    fn values(&self, keys: &[String], tags: &TagSet, timely: Timely) -> Answer {
         let mut looked_at = 0;
         let mut values = Vec::new();
         for key in keys {
-            let value = self.value(key, tags, limit);
+            let value = self.value(key, tags, timely);
             if let Value::Newest(latest) = &value {
                 looked_at += latest.message.encoded().len() as u64;
             }
@@ -464,11 +464,13 @@ impl MemoryStore {
         Answer::Values(values)
     }
 
-    fn value(&self, key: &str, tags: &TagSet, limit: Hlc) -> Value {
+    fn value(&self, key: &str, tags: &TagSet, timely: Timely) -> Value {
         let newest = self.newest_of(key).map(|(_, row)| row);
         let matching = newest.filter(|row| tags.matches(row.message.tags()));
         matching
-            .reduce(|a, b| if b.message.is_newer_within(&a.message, limit) { b } else { a })
+            .reduce(
+                |a, b| if b.message.is_newer_within(&a.message, timely.limit()) { b } else { a },
+            )
             .map_or(Value::Absent, |row| Value::Newest(latest_of(row)))
     }
 

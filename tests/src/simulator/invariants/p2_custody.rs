@@ -47,7 +47,8 @@ impl Invariant for Rule {
                 deliveries.handed.insert(delivery.delivery);
                 deliveries.refused.remove(&delivery.delivery);
             }
-            Fact::HeardFromApp { app, said: Said::Ack { delivery, upto } } => {
+            Fact::HeardFromApp { app, said: Said::Ack { delivery, upto } }
+            | Fact::MayHaveHeardFromApp { app, said: Said::Ack { delivery, upto } } => {
                 let deliveries = self.apps.entry(*app).or_default();
                 if *upto {
                     let Deliveries { handed, refused, .. } = deliveries;

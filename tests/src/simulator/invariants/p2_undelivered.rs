@@ -111,11 +111,11 @@ impl Rule {
         }
         let elsewhere = |other: &usize| {
             let visited = message.path().split(',').any(|node| node == view.names[*other]);
-            !visited && ledger.places[*other].durable.contains(&number)
+            (!visited || view.is_twin(*other)) && ledger.places[*other].durable.contains(&number)
         };
         let is_owed = view.apps.iter().any(|app| {
             let wants = view.is_for(app.index, message.tags(), message.key());
-            app.site == site && app.client.is_some() && wants
+            app.site == view.home(site) && app.client.is_some() && wants
         });
         let has_arrived = message.path().contains(',') && view.is_tagged(site, message.tags());
         self.handed.contains(&(site, position))
