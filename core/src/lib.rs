@@ -9,6 +9,8 @@
 //! The tasks of connections and of applications are the same on every runtime and lie here too, on
 //! what a shell supplies: a [`runtime::Runtime`]. They move what the state machines say.
 //!
+//! The ideas are explained in [`docs`]: the log and its cursors, lazy push, retention and others.
+//!
 //! The loop that drives it, here with a store that remembers nothing:
 //!
 //! ```
@@ -77,6 +79,7 @@ mod convergence;
 pub mod copies;
 mod dial;
 pub mod digest;
+pub mod docs;
 pub mod draft;
 pub mod driver;
 pub mod event;
