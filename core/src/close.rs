@@ -50,7 +50,7 @@ impl CloseCode {
     }
 
     /// Whether an application whose connection was closed with this number should come back by
-    /// itself (README, close codes).
+    /// itself (`docs/src/protocol.md`, close codes).
     pub fn may_come_back(number: u16) -> bool {
         let last =
             [Self::Protocol, Self::Unauthorized, Self::Forbidden, Self::Duplicate, Self::TooLarge];

@@ -25,6 +25,21 @@
 //! assert!(matches!(completions.recv(), Ok(Completion::Committed(_))));
 //! store.close().unwrap();
 //! ```
+//!
+//! # Inside
+//!
+//! | module | owns |
+//! | --- | --- |
+//! | `store`, `writer` | the handle and the thread; commits and checkpoints |
+//! | `database`, `schema` | opening the file and reading its settings back; the tables |
+//! | `commit`, `log`, `records`, `latest` | one batch as one transaction |
+//! | `fetch`, `recover` | answers; what is read at the start |
+//! | `access`, `owner`, `files` | who may use the files, whose they are, if they are in place |
+//! | `room` | room on the disk that is taken before it is needed |
+//! | `index`, `history`, `tombstones`, `bits` | which rows there are, and which of them go |
+//! | `live`, `copies` | digests of the live state; events of groups that outlive their rows |
+//! | `digest`, `wal` | checksums; what SQLite would drop from the write-ahead log |
+//! | `readback` | rows out of given cells, for the fuzz targets (a feature) |
 
 mod access;
 mod bits;

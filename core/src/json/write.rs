@@ -1,8 +1,8 @@
 //! The frames of a node, appended to a buffer.
 //!
 //! What stays true: what is appended is JSON whatever the strings hold, values go out as they came
-//! in, and fields keep the order in which README shows them. A delivery has two parts, because all
-//! of it but its number is the same for every application.
+//! in, and fields keep the order in which `docs/src/protocol.md` shows them. A delivery has two
+//! parts, because all of it but its number is the same for every application.
 
 use alloc::string::String;
 use core::fmt::Write;

@@ -50,8 +50,8 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error}; write 30s or 5m"))
 }
 
-/// Whether a connection that failed like this may come about at another time (README, close
-/// codes).
+/// Whether a connection that failed like this may come about at another time
+/// (`docs/src/protocol.md`, close codes).
 pub(super) fn may_pass(error: &ConnectionError) -> bool {
     match error {
         ConnectionError::Closed { code, .. } => CloseCode::may_come_back(*code),

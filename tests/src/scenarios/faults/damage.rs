@@ -172,7 +172,7 @@ fn audit(node: &mut Daemon, made: &HashMap<String, String>, what: &str) -> &'sta
 }
 
 /// A node comes back with an older copy of its database, under a running mesh, and its operator
-/// does what the README says. What others published is there again, no identity is used twice,
+/// does what the runbook says. What others published is there again, no identity is used twice,
 /// and the others lose nothing.
 pub fn an_older_copy_comes_back(binary: &str) {
     let mut mesh = Mesh::line(binary, nodes(&["aws", "azure"]));
