@@ -59,6 +59,7 @@ mod tests {
         assert!(now().wall >= before.wall.minus(Duration::from_secs(1)));
     }
 
+    // keeps: suspend
     #[test]
     #[cfg(target_os = "linux")]
     fn time_counts_from_the_start_of_the_machine() {

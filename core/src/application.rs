@@ -460,6 +460,7 @@ mod tests {
         }
     }
 
+    // keeps: lenient-forms
     #[test]
     fn a_list_is_the_same_however_a_url_builder_writes_it() {
         let prefixes = ["inv:", "order:"].map(String::from).to_vec();
@@ -561,6 +562,7 @@ mod tests {
         }
     }
 
+    // keeps: no-secrets
     #[test]
     fn a_token_is_never_repeated() {
         let wishes = wishes("token=s3cret%20");

@@ -329,6 +329,7 @@ mod tests {
     }
 
     proptest! {
+        // keeps: wakers
         #[test]
         fn nobody_waits_while_there_is_room_and_nothing_is_lost(
             capacity in 1..4_usize,
@@ -389,6 +390,7 @@ mod tests {
         }
     }
 
+    // keeps: wakers
     #[test]
     fn with_the_receiver_goes_what_is_queued_and_who_waits_is_told() {
         let (sender, receiver) = ends(share(Channel::bounded(1)));

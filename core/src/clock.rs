@@ -435,6 +435,7 @@ mod tests {
         Now { instant: Instant::from_micros(monotonic_ms * 1000), wall: WallMs(wall_ms) }
     }
 
+    // keeps: versions-grow
     #[test]
     fn stamps_grow_while_the_wall_clock_stands_still() {
         let mut clock = Clock::new(Hlc(0), DRIFT, now(0, 1_000));
@@ -444,6 +445,7 @@ mod tests {
         assert_eq!(second.wall(), WallMs(1_000));
     }
 
+    // keeps: versions-grow
     #[test]
     fn a_stamp_is_above_every_version_received_before_it() {
         let mut clock = Clock::new(Hlc(0), DRIFT, now(0, 1_000));
@@ -462,6 +464,7 @@ mod tests {
         assert_eq!(clock.receive(at_limit), Ok(()));
     }
 
+    // keeps: clock-doubt
     #[test]
     fn a_jump_stops_stamping_until_the_clock_is_back() {
         let mut clock = Clock::new(Hlc(0), DRIFT, now(0, 1_000_000));
@@ -471,6 +474,7 @@ mod tests {
         assert!(clock.stamp().is_ok());
     }
 
+    // keeps: clock-ages
     #[test]
     fn what_was_written_before_the_clock_was_set_forward_is_no_older_for_that() {
         const DAY: u64 = 86_400_000;
@@ -532,6 +536,7 @@ mod tests {
         assert!(clock.stamp().is_ok());
     }
 
+    // keeps: clock-doubt
     #[test]
     fn a_clock_far_behind_its_own_past_does_not_stamp() {
         let clock = Clock::new(Hlc::at(WallMs(100_000)), DRIFT, now(0, 39_999));

@@ -270,6 +270,7 @@ mod tests {
         peer.compare(&own(ours), |_| true, head, head, at(seconds))
     }
 
+    // keeps: digests-heal
     #[test]
     fn only_what_differs_twice_and_stands_still_is_a_difference() {
         let mut peer = peer();
@@ -283,6 +284,7 @@ mod tests {
         assert_eq!(peer.verdict(Position::new(11)), "unknown", "something was written since");
     }
 
+    // keeps: digests-heal
     #[test]
     fn what_is_owed_is_no_difference() {
         let mut peer = peer();
@@ -305,6 +307,7 @@ mod tests {
         assert_eq!(found(&[("", 1), ("a", 1)], &part), 0);
     }
 
+    // keeps: digests-backoff
     #[test]
     fn what_does_not_help_is_tried_less_and_less_often() {
         let mut peer = peer();

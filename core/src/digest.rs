@@ -214,6 +214,7 @@ mod tests {
         Print::of(&message.key_hash().expect("state"), message)
     }
 
+    // keeps: digests-exact
     #[test]
     fn the_same_message_has_one_print_over_any_route() {
         let near = print(&message(Kind::Sk, "k", 1, "a"));

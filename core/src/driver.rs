@@ -303,6 +303,7 @@ mod tests {
         Context::from_waker(Waker::noop())
     }
 
+    // keeps: end-of-connection
     #[test]
     fn shutting_down_ends_when_everyone_was_told_or_its_time_is_over() {
         for (stores, told) in [(true, true), (true, false), (false, false)] {
@@ -365,6 +366,7 @@ mod tests {
         assert!(matches!(watcher.poll_item(&mut cx()), Poll::Ready(None)), "it has ended");
     }
 
+    // keeps: end-of-connection
     #[test]
     fn what_a_connection_brought_is_answered_before_its_end() {
         let mut driver = driver();
@@ -382,6 +384,7 @@ mod tests {
         assert!(matches!(sent, Poll::Ready(Some((1, _)))), "{sent:?}");
         assert_eq!(line.with(|line| line.ended()), End::here(1000, String::new()));
     }
+    // keeps: answers-before-close
     #[test]
     fn receipts_leave_before_the_close_for_what_cannot_be_read() {
         for stores in [true, false] {

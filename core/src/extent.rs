@@ -68,6 +68,7 @@ impl Extent {
 mod tests {
     use super::*;
 
+    // keeps: outbox-size
     #[test]
     fn a_position_tells_the_bytes_from_there_on() {
         let mut extent = Extent::default();
@@ -83,6 +84,7 @@ mod tests {
         assert_eq!(extent.from(Position::new(5000)), 0);
     }
 
+    // keeps: outbox-size
     #[test]
     fn marks_are_bounded_and_the_error_is_less_than_what_lies_between_two() {
         let mut extent = Extent::default();

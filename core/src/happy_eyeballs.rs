@@ -159,6 +159,7 @@ mod tests {
         taken(&connecting)
     }
 
+    // keeps: happy-eyeballs
     #[test]
     fn an_address_that_swallows_packets_costs_its_head_start() {
         let two = ["10.0.0.1:9", "[::1]:2"];
@@ -170,12 +171,14 @@ mod tests {
         assert_eq!(after(750, &many), Some(Ok(addresses(&many)[3])));
     }
 
+    // keeps: happy-eyeballs
     #[test]
     fn a_refusal_makes_room_for_the_next_address_at_once() {
         let three = ["10.0.0.1:1", "[::1]:1", "10.0.0.2:2"];
         assert_eq!(after(0, &three), Some(Ok(addresses(&three)[2])));
     }
 
+    // keeps: happy-eyeballs
     #[test]
     fn an_error_names_each_address_that_was_tried() {
         let refused = after(0, &["10.0.0.1:1", "[::1]:1"]);

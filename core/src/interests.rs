@@ -190,6 +190,7 @@ mod tests {
     }
 
     proptest! {
+        // keeps: interest-index
         #[test]
         fn a_prefix_is_found_as_by_looking_at_each(
             prefixes in prop::collection::btree_set("[abä]{1,4}", 0..12),

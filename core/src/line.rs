@@ -288,6 +288,7 @@ mod tests {
         }
     }
 
+    // keeps: end-of-connection
     #[test]
     fn what_was_queued_before_the_end_is_sent_and_nothing_after_it() {
         let mut line = Line::default();
@@ -300,6 +301,7 @@ mod tests {
         assert_eq!(line.flow(), Flow::Over);
     }
 
+    // keeps: signs-of-life
     #[test]
     fn pings_and_pongs_go_past_what_is_queued_and_count_for_nothing() {
         let mut line = Line::default();

@@ -524,6 +524,7 @@ mod tests {
         link.received_with(batch.map(BatchId::new));
     }
 
+    // keeps: commit-first
     #[test]
     fn an_acknowledgement_waits_for_everything_before_it() {
         let mut link = peer_link();
@@ -539,6 +540,7 @@ mod tests {
         assert_eq!(link.settled, 4);
     }
 
+    // keeps: rollback-clean
     #[test]
     fn what_a_failed_batch_held_is_named_once() {
         let mut link = peer_link();

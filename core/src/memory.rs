@@ -201,6 +201,7 @@ mod tests {
         Frame::Binary(vec![0; bytes].into())
     }
 
+    // keeps: no-hold-up
     #[test]
     fn what_is_under_way_is_bounded_and_arrives_in_order() {
         let (here, there) = Memory::pair::<ByHand>(2 * UNDER_WAY);

@@ -493,6 +493,7 @@ mod tests {
         }
     }
 
+    // keeps: hostile-input
     #[test]
     fn every_prefix_is_refused() {
         let encoded = Message::encode(&fields(), &mut BytesMut::new()).encoded().clone();

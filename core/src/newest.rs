@@ -298,6 +298,7 @@ mod tests {
         }
     }
 
+    // keeps: key-forward
     #[test]
     fn above_the_horizon_an_unknown_key_has_nothing_newer() {
         let newest = NewestOfKeys::new(Hlc(10));
@@ -347,6 +348,7 @@ mod tests {
         assert_eq!(newest.put(a, entry(1, source, 4)).0.of_all, None);
     }
 
+    // keeps: key-forward
     #[test]
     fn the_older_half_goes_but_never_what_is_not_durable() {
         let mut newest = NewestOfKeys::new(Hlc(0));

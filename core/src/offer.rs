@@ -355,6 +355,7 @@ mod tests {
         assert!(frames[0].len() < 30, "{} bytes", frames[0].len());
     }
 
+    // keeps: offers-repeat
     #[test]
     fn one_offerer_is_asked_at_a_time_and_the_next_one_when_it_is_late() {
         let (_, sources) = seen();
@@ -376,6 +377,7 @@ mod tests {
         assert!(wants.ask(id, second, now));
     }
 
+    // keeps: offers-repeat
     #[test]
     fn an_offer_is_due_again_until_it_is_answered() {
         let (_, sources) = seen();

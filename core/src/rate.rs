@@ -108,6 +108,7 @@ mod tests {
         assert!(limit.take(Instant::from_micros(100_000)).is_err());
     }
 
+    // keeps: retry-then-dead
     #[test]
     fn back_off_doubles_up_to_its_bound() {
         let (initial, max) = (Duration::from_millis(500), Duration::from_secs(30));

@@ -285,6 +285,7 @@ mod tests {
         assert_eq!(elsewhere, Known::Fresh);
     }
 
+    // keeps: idempotent
     #[test]
     fn the_ring_keeps_the_newest_ids_also_across_a_restart() {
         let mut before = receipts(3, 1 << 20);
@@ -305,6 +306,7 @@ mod tests {
         }
     }
 
+    // keeps: idempotent
     #[test]
     fn an_id_is_forgotten_after_a_day() {
         let mut receipts = receipts(10, 1 << 20);
@@ -332,6 +334,7 @@ mod tests {
         assert_eq!(known, Known::Same(receipt(later)));
     }
 
+    // keeps: memory-bounds
     #[test]
     fn the_largest_session_gives_way_first() {
         let mut receipts = receipts(1000, 100 * RECEIPT_BYTES);
@@ -346,6 +349,7 @@ mod tests {
         assert_ne!(receipts.check(SESSION, &hash(200), &hash(200), Some(WallMs(1))), Known::Fresh);
     }
 
+    // keeps: memory-bounds
     #[test]
     fn a_full_ring_costs_what_is_stated() {
         const IDS: u64 = 65_536;
@@ -362,6 +366,7 @@ mod tests {
         assert!(each <= RECEIPT_BYTES as u64, "{each} bytes a receipt");
     }
 
+    // keeps: rollback-clean
     #[test]
     fn what_was_rolled_back_is_fresh_again() {
         let mut receipts = receipts(10, 1 << 20);

@@ -215,6 +215,7 @@ mod tests {
         assert_eq!(taken(&late), Some(None));
     }
 
+    // keeps: no-hold-up
     #[test]
     fn work_without_end_is_ended_by_its_time() {
         let polls = Arc::new(AtomicUsize::new(0));

@@ -437,6 +437,7 @@ mod tests {
         assert_eq!(seen.check(source, Sequence::new(MAX_BEHIND + 2)), Verdict::Seen);
     }
 
+    // keeps: memory-bounds
     #[test]
     fn memory_is_bounded_and_what_was_given_up_is_below() {
         let (mut seen, source) = seen_of_one();
@@ -467,6 +468,7 @@ mod tests {
     }
 
     proptest! {
+        // keeps: once-no-loops
         #[test]
         fn it_says_the_same_as_a_plain_set(steps in proptest::collection::vec(step(), 1..200)) {
             let (mut seen, source) = seen_of_one();

@@ -204,6 +204,7 @@ mod tests {
         slot.slots.with(|slots| slots.poll_needed(slot.number, &mut cx())).is_ready()
     }
 
+    // keeps: peers-get-in
     #[test]
     fn oldest_of_the_busiest_address_gives_way() {
         let slots = slots(4);
@@ -250,6 +251,7 @@ mod tests {
         assert!(!gives_way(&newcomer) && !gives_way(&next));
     }
 
+    // keeps: peers-get-in
     #[test]
     fn descriptors_are_shared_out_and_some_are_kept_for_peers() {
         let mut config = Config::new(NodeId::new("aws").expect("a name"));

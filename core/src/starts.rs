@@ -134,6 +134,7 @@ mod tests {
         Told::More(Position::new(position))
     }
 
+    // keeps: rollback-noticed
     #[test]
     fn a_later_start_that_found_less_than_was_told_found_an_older_copy() {
         let sound = starts(&[(1, 0), (2, 100), (3, 500)]);
@@ -148,6 +149,7 @@ mod tests {
         assert_eq!(judge(&copy, 800, 4), Told::Known);
     }
 
+    // keeps: twins
     #[test]
     fn who_was_told_by_an_unknown_start_was_told_by_another_copy() {
         let twin = starts(&[(1, 0), (2, 100), (4, 100)]);
@@ -169,6 +171,7 @@ mod tests {
         assert_eq!(judge(&known, 1, 7), Told::Known);
     }
 
+    // keeps: old-stores-open, twins
     #[test]
     fn a_record_that_left_starts_out_says_nothing_of_those() {
         let before =

@@ -150,6 +150,7 @@ mod tests {
         assert!(!is_canonical(",", 2));
     }
 
+    // keeps: tags-any-node
     #[test]
     fn one_common_tag_matches_and_no_target_matches_all() {
         let set = TagSet::new(["aws", "prod"]).expect("good tags");
@@ -160,6 +161,7 @@ mod tests {
         assert!(!TagSet::empty().matches("aws"));
     }
 
+    // keeps: once-no-loops
     #[test]
     fn a_path_names_each_node_once() {
         assert!(is_path("a", 1));

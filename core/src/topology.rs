@@ -528,6 +528,7 @@ mod tests {
     }
 
     proptest! {
+        // keeps: one-parent
         #[test]
         fn in_every_connected_mesh_each_node_has_one_parent(
             nodes in 2_usize..10,
@@ -546,6 +547,7 @@ mod tests {
         }
     }
 
+    // keeps: shortest-paths
     #[test]
     fn a_targeted_message_takes_shortest_ways_only() {
         // 0 - 1 - 2 - 5, 0 - 3 - 4 - 5, 1 - 3
@@ -562,6 +564,7 @@ mod tests {
         assert_eq!(behind.tags.as_str(), "t3,t4,t5");
     }
 
+    // keeps: failover-delay
     #[test]
     fn what_came_another_way_than_its_tree_says_is_offered_at_once() {
         // 0 - 1 - 2 - 3 - 0, and 3 - 4: node 3 has messages of 0 from 0, node 2 has them from 1.
@@ -576,6 +579,7 @@ mod tests {
         assert_eq!(route("n00,n01,n02,n03", 4), Route::Now, "children are sent it all the same");
     }
 
+    // keeps: many-tags
     #[test]
     fn any_tag_leads_to_a_node_that_has_more_than_it_tells() {
         // 0 - 1 - 2, 0 - 3
@@ -591,6 +595,7 @@ mod tests {
         assert_eq!((status.any_tag, &status.links[..]), (true, &["n01".to_string()][..]));
     }
 
+    // keeps: many-tags
     #[test]
     fn a_record_is_cut_to_the_frames_of_who_is_told() {
         let tags: BTreeSet<_> = (0..100).map(|tag| std::format!("t{tag}")).collect();

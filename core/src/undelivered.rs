@@ -413,6 +413,7 @@ mod tests {
         assert_eq!(look(&mut undelivered, &events, HOUR), BTreeSet::from([1, 6]));
     }
 
+    // keeps: node-letters
     #[test]
     fn it_knows_what_a_plain_set_knows_and_above_its_bounds_more() {
         for (seed, events_of_ten, is_exact) in [(1, 9, true), (2, 5, true), (3, 1, false)] {

@@ -120,6 +120,7 @@ mod tests {
         assert_eq!(unmet.kept(Some(WallMs(1000))), None);
     }
 
+    // keeps: peer-never-reached
     #[test]
     fn an_entry_is_waited_for_as_long_as_a_session() {
         let mut unmet = Unmet::default();

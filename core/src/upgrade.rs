@@ -254,6 +254,7 @@ mod tests {
         check(101, |name| values(lines, name), ACCEPT, Protocol::Postcard, &[])
     }
 
+    // keeps: upgrade-headers
     #[test]
     fn headers_of_an_upgrade_are_lists_in_requests_and_answers() {
         for (name, ways) in [

@@ -151,6 +151,7 @@ impl<'de> Visitor<'de> for MemberVisitor {
 mod tests {
     use super::*;
 
+    // keeps: weights
     #[test]
     fn weights_are_finite_numbers_of_at_least_zero() {
         for good in [
@@ -170,6 +171,7 @@ mod tests {
         }
     }
 
+    // keeps: weights
     #[test]
     fn a_member_is_there_once_however_it_is_written() {
         for twice in

@@ -512,6 +512,7 @@ mod tests {
         }
     }
 
+    // keeps: hostile-input
     #[test]
     fn what_is_left_over_or_cut_off_is_refused() {
         let encoded = Wire::Hello(hello()).encode();
@@ -529,6 +530,7 @@ mod tests {
         assert_eq!(Wire::decode(&unknown), Err(WireError::Unknown(77)));
     }
 
+    // keeps: frame-checksum
     #[test]
     fn a_frame_that_was_damaged_on_its_way_is_refused() {
         let encoded = Wire::Hello(hello()).encode();

@@ -395,6 +395,7 @@ proptest! {
         }
     }
 
+    // keeps: bounded-answers
     #[test]
     fn a_length_that_lies_allocates_nothing(
         encoded in prop_oneof![
@@ -416,6 +417,7 @@ proptest! {
         }
     }
 
+    // keeps: bounded-answers
     #[test]
     fn any_bytes_are_refused_or_read(
         tag in prop_oneof![0..16_u8, Just(20), Just(21), Just(30), Just(40)],

@@ -5,6 +5,7 @@ use slipstream_tests::scenarios::{away, order, payments, publishing, receiving, 
 /// The binary that Cargo built for these tests.
 const SLIPSTREAM: &str = env!("CARGO_BIN_EXE_slipstream");
 
+// keeps: nothing-lost
 #[test]
 fn away_for_a_hundred_thousand_messages() {
     away::a_hundred_thousand_messages(SLIPSTREAM);
@@ -20,21 +21,25 @@ fn a_forgotten_session_begins_anew() {
     away::a_forgotten_session_begins_anew(SLIPSTREAM);
 }
 
+// keeps: answer-order
 #[test]
 fn an_error_waits_for_the_receipts_before_it() {
     order::an_error_waits_for_the_receipts_before_it(SLIPSTREAM);
 }
 
+// keeps: answer-order
 #[test]
 fn receipts_and_deliveries_interleave_as_in_the_log() {
     order::receipts_and_deliveries_interleave_as_in_the_log(SLIPSTREAM);
 }
 
+// keeps: byte-for-byte
 #[test]
 fn payments_go_through_the_mesh_byte_for_byte() {
     payments::go_through_the_mesh_byte_for_byte(SLIPSTREAM);
 }
 
+// keeps: idempotent
 #[test]
 fn publishing_again_is_safe() {
     publishing::publishing_again_is_safe(SLIPSTREAM);
@@ -85,16 +90,19 @@ fn an_auto_session_acknowledges_nothing() {
     receiving::an_auto_session_acknowledges_nothing(SLIPSTREAM);
 }
 
+// keeps: retry-then-dead
 #[test]
 fn never_acknowledged_becomes_a_dead_letter() {
     retry::never_acknowledged_becomes_a_dead_letter(SLIPSTREAM);
 }
 
+// keeps: node-letters
 #[test]
 fn an_event_for_nobody_is_a_dead_letter_of_the_node() {
     retry::an_event_for_nobody_is_a_dead_letter_of_the_node(SLIPSTREAM);
 }
 
+// keeps: retry-then-dead
 #[test]
 fn dead_letters_are_replayed_and_purged() {
     retry::dead_letters_are_replayed_and_purged(SLIPSTREAM);
@@ -105,6 +113,7 @@ fn an_application_refuses() {
     retry::an_application_refuses(SLIPSTREAM);
 }
 
+// keeps: key-forward
 #[test]
 fn an_older_value_never_comes_again() {
     retry::an_older_value_never_comes_again(SLIPSTREAM);

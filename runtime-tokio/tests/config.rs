@@ -176,6 +176,7 @@ fn a_daemon_answers_operators_and_ends_when_told() {
     assert_eq!(daemon.child.wait().expect("it ends").code(), Some(0));
 }
 
+// keeps: reload
 #[test]
 fn a_reload_is_all_or_nothing() {
     let mut daemon = Daemon::start();

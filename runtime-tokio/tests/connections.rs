@@ -5,11 +5,13 @@ use slipstream_tests::scenarios::connecting;
 /// The binary that Cargo built for these tests.
 const SLIPSTREAM: &str = env!("CARGO_BIN_EXE_slipstream");
 
+// keeps: foreign-pages
 #[test]
 fn a_foreign_page_is_refused() {
     connecting::a_foreign_page_is_refused(SLIPSTREAM);
 }
 
+// keeps: foreign-pages
 #[test]
 fn the_admin_endpoint_knows_its_name() {
     connecting::the_admin_endpoint_knows_its_name(SLIPSTREAM);
@@ -30,6 +32,7 @@ fn a_session_is_taken_over() {
     connecting::a_session_is_taken_over(SLIPSTREAM);
 }
 
+// keeps: memory-bounds
 #[test]
 fn connections_are_bounded() {
     connecting::connections_are_bounded(SLIPSTREAM);

@@ -42,6 +42,7 @@ fn lines() -> Vec<String> {
     lines
 }
 
+// keeps: help-examples
 #[test]
 fn the_command_reference_is_what_help_prints() {
     let had = fs::read_to_string(chapter()).expect("the chapter is there");

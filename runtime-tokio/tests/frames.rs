@@ -5,6 +5,7 @@ use slipstream_tests::scenarios::{frames, hostile};
 /// The binary that Cargo built for these tests.
 const SLIPSTREAM: &str = env!("CARGO_BIN_EXE_slipstream");
 
+// keeps: bad-frames
 #[test]
 fn every_bad_frame_gets_one_error() {
     frames::every_bad_frame_gets_one_error(SLIPSTREAM);
@@ -20,6 +21,7 @@ fn a_binary_frame_is_refused() {
     frames::a_binary_frame_is_refused(SLIPSTREAM);
 }
 
+// keeps: bad-frames
 #[test]
 fn a_hundred_errors_in_a_row_are_enough() {
     frames::a_hundred_errors_in_a_row_are_enough(SLIPSTREAM);
@@ -35,6 +37,7 @@ fn garbage_instead_of_an_upgrade() {
     hostile::garbage_instead_of_an_upgrade(SLIPSTREAM);
 }
 
+// keeps: hostile-input
 #[test]
 fn half_open_handshakes() {
     hostile::half_open_handshakes(SLIPSTREAM);
@@ -50,6 +53,7 @@ fn text_that_is_not_utf8() {
     hostile::text_that_is_not_utf8(SLIPSTREAM);
 }
 
+// keeps: hostile-input
 #[test]
 fn lengths_that_no_memory_holds() {
     hostile::lengths_that_no_memory_holds(SLIPSTREAM);
@@ -60,11 +64,13 @@ fn endless_fragments() {
     hostile::endless_fragments(SLIPSTREAM);
 }
 
+// keeps: hostile-input
 #[test]
 fn lies_in_binary_frames() {
     hostile::lies_in_binary_frames(SLIPSTREAM);
 }
 
+// keeps: hostile-input
 #[test]
 fn nesting_without_end() {
     hostile::nesting_without_end(SLIPSTREAM);

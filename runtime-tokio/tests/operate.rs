@@ -30,6 +30,7 @@ fn publishing_by_hand() {
     configuring::publishing_by_hand(SLIPSTREAM);
 }
 
+// keeps: metrics
 #[test]
 fn every_metric_is_there() {
     operating::every_metric_is_there(SLIPSTREAM);
@@ -40,16 +41,19 @@ fn where_a_message_is() {
     operating::where_a_message_is(SLIPSTREAM);
 }
 
+// keeps: diff-command
 #[test]
 fn the_keys_on_which_two_nodes_differ() {
     differing::the_keys_on_which_two_nodes_differ(SLIPSTREAM);
 }
 
+// keeps: rollback-noticed
 #[test]
 fn an_older_copy_that_lived_on_alone() {
     differing::an_older_copy_that_lived_on_alone(SLIPSTREAM);
 }
 
+// keeps: diff-command
 #[test]
 fn one_key_among_many() {
     differing::one_key_among_many(SLIPSTREAM);
@@ -65,51 +69,61 @@ fn dead_letters_by_hand() {
     operating::dead_letters_by_hand(SLIPSTREAM);
 }
 
+// keeps: reload
 #[test]
 fn a_reload_is_all_or_nothing() {
     operating::a_reload_is_all_or_nothing(SLIPSTREAM);
 }
 
+// keeps: no-secrets
 #[test]
 fn the_log_level_changes_and_values_stay_out() {
     operating::the_log_level_changes_and_values_stay_out(SLIPSTREAM);
 }
 
+// keeps: memory-bounds
 #[test]
 fn an_idle_node_is_small() {
     operating::an_idle_node_is_small(SLIPSTREAM);
 }
 
+// keeps: unread-log
 #[test]
 fn nobody_reads_standard_error() {
     operating::nobody_reads_standard_error(SLIPSTREAM);
 }
 
+// keeps: unread-log
 #[test]
 fn nobody_reads_why_it_does_not_start() {
     operating::nobody_reads_why_it_does_not_start(SLIPSTREAM);
 }
 
+// keeps: unread-log
 #[test]
 fn silent_admin_connections() {
     operating::silent_admin_connections(SLIPSTREAM);
 }
 
+// keeps: unread-log
 #[test]
 fn admin_readers_that_do_not_read() {
     operating::admin_readers_that_do_not_read(SLIPSTREAM);
 }
 
+// keeps: probes
 #[test]
 fn a_start_that_takes_long() {
     probing::a_start_that_takes_long(SLIPSTREAM);
 }
 
+// keeps: probes
 #[test]
 fn a_disk_that_hangs() {
     probing::a_disk_that_hangs(SLIPSTREAM);
 }
 
+// keeps: admin-memory
 #[test]
 fn large_dead_letters() {
     probing::large_dead_letters(SLIPSTREAM);

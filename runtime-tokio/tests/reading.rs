@@ -10,6 +10,7 @@ fn what_is_set_is_read_as_it_was_written() {
     reading::what_is_set_is_read_as_it_was_written(SLIPSTREAM);
 }
 
+// keeps: tombstones
 #[test]
 fn a_deleted_key_is_not_found_anywhere() {
     reading::a_deleted_key_is_not_found_anywhere(SLIPSTREAM);
@@ -20,21 +21,25 @@ fn a_late_node_learns_of_a_delete() {
     reading::a_late_node_learns_of_a_delete(SLIPSTREAM);
 }
 
+// keeps: read-fresh
 #[test]
 fn a_read_sees_what_was_published_before_it() {
     reading::a_read_sees_what_was_published_before_it(SLIPSTREAM);
 }
 
+// keeps: many-reads
 #[test]
 fn many_reads_of_large_values() {
     reading::many_reads_of_large_values(SLIPSTREAM);
 }
 
+// keeps: read-matches
 #[test]
 fn a_read_is_of_what_matches() {
     reading::a_read_is_of_what_matches(SLIPSTREAM);
 }
 
+// keeps: tombstones
 #[test]
 fn a_restart_forgets_no_delete() {
     reading::a_restart_forgets_no_delete(SLIPSTREAM);

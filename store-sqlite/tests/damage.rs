@@ -133,6 +133,7 @@ fn size(file: &Path) -> u64 {
     std::fs::metadata(file).unwrap().len()
 }
 
+// keeps: damaged-row
 #[test]
 fn a_flipped_bit_in_the_database_is_noticed_or_changes_nothing() {
     let file = CLOSED.path().join(DATABASE);
@@ -144,6 +145,7 @@ fn a_flipped_bit_in_the_database_is_noticed_or_changes_nothing() {
     assert!(counts.keys().all(|outcome| !matches!(outcome, Outcome::Older(_))), "{counts:?}");
 }
 
+// keeps: damaged-row
 #[test]
 fn a_flipped_bit_in_the_head_of_a_page_is_noticed_or_changes_nothing() {
     let file = CLOSED.path().join(DATABASE);
@@ -171,6 +173,7 @@ fn large() -> (tempfile::TempDir, Vec<(u64, Vec<u8>)>) {
     (directory, all)
 }
 
+// keeps: damaged-row
 #[test]
 fn a_flipped_bit_within_a_tree_is_noticed_or_changes_nothing() {
     let (directory, rows) = large();
@@ -236,6 +239,7 @@ fn everything(harness: &mut Harness, keys: &[Hash128]) -> Result<(Found, Found),
     Ok((rows, latest.collect()))
 }
 
+// keeps: damaged-wal
 #[test]
 fn a_flipped_bit_in_the_write_ahead_log_is_noticed_but_at_its_end() {
     let file = KILLED.path().join(WAL);
@@ -250,6 +254,7 @@ fn a_flipped_bit_in_the_write_ahead_log_is_noticed_but_at_its_end() {
     }
 }
 
+// keeps: damaged-wal
 #[test]
 fn what_is_left_of_a_damaged_log_is_kept() {
     let copy = copy(KILLED.path());
@@ -301,6 +306,7 @@ fn without_its_log_the_store_is_refused_or_older() {
     assert_eq!(outcome(copy.path()), Outcome::Older(since as usize));
 }
 
+// keeps: damaged-wal
 #[test]
 fn a_log_without_its_database_is_refused_and_kept() {
     for is_there in [false, true] {
@@ -363,6 +369,7 @@ fn a_file_that_may_not_be_read_is_named() {
     assert_eq!(outcome(copy.path()), Outcome::Refused);
 }
 
+// keeps: damaged-row
 #[test]
 fn a_row_whose_size_is_damaged_is_deleted_like_any_other() {
     let directory = tempfile::tempdir().unwrap();

@@ -22,6 +22,7 @@ fn sum<'a>(rows: impl IntoIterator<Item = &'a Row>) -> Print {
 }
 
 /// Two stores that hold the same have the same digests, whatever they held before.
+// keeps: digests-exact
 #[test]
 fn equal_states_have_equal_digests_whatever_came_before() {
     let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -47,6 +48,7 @@ fn equal_states_have_equal_digests_whatever_came_before() {
     assert_eq!(differing, [usize::from(bucket)]);
 }
 
+// keeps: digests-exact
 #[test]
 fn digests_come_in_pages() {
     let directory = tempfile::tempdir().unwrap();
@@ -72,6 +74,7 @@ fn digests_come_in_pages() {
     }
 }
 
+// keeps: digests-exact
 #[test]
 fn a_large_bucket_comes_in_pages_and_what_is_pending_in_its_place() {
     let directory = tempfile::tempdir().unwrap();

@@ -12,6 +12,7 @@ use slipstream_core::ids::*;
 use slipstream_core::store::*;
 use slipstream_store_sqlite::{Damaged, Options};
 
+// keeps: rollback-clean
 #[test]
 fn a_batch_without_room_leaves_nothing_and_the_store_goes_on() {
     let directory = tempfile::tempdir().unwrap();
@@ -46,6 +47,7 @@ fn a_batch_without_room_leaves_nothing_and_the_store_goes_on() {
     assert!(usage.rows < 30, "{usage:?}");
 }
 
+// keeps: halt-on-doubt
 #[test]
 fn after_a_failure_that_nobody_understands_nothing_is_committed() {
     let directory = tempfile::tempdir().unwrap();
@@ -82,6 +84,7 @@ fn flip(directory: &Path, text: &str) {
     std::fs::write(&file, bytes).unwrap();
 }
 
+// keeps: damaged-row
 #[test]
 fn a_flipped_bit_is_never_answered_as_good() {
     for (text, lost) in [("needle-in-value", 2), ("needle-in-key", 3)] {
@@ -114,6 +117,7 @@ fn a_flipped_bit_is_never_answered_as_good() {
     }
 }
 
+// keeps: damaged-row
 #[test]
 fn a_damaged_dead_letter_is_left_out() {
     let directory = tempfile::tempdir().unwrap();
@@ -146,6 +150,7 @@ fn a_damaged_dead_letter_is_left_out() {
 }
 
 /// On a disk of 24 MiB that somebody else fills up: needs root.
+// keeps: full-disk
 #[cfg(target_os = "linux")]
 #[test]
 fn deletes_and_history_pass_on_a_full_disk() {

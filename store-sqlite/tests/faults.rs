@@ -211,26 +211,31 @@ fn strikes(faults: &[Fault]) {
     }
 }
 
+// keeps: survives-faults
 #[test]
 fn a_write_fails_at_every_point() {
     strikes(&[Fault::Write]);
 }
 
+// keeps: survives-faults
 #[test]
 fn a_write_finds_no_room_at_every_point() {
     strikes(&[Fault::Full]);
 }
 
+// keeps: survives-faults
 #[test]
 fn a_sync_fails_at_every_point_and_loses_what_was_written() {
     strikes(&[Fault::Sync]);
 }
 
+// keeps: survives-faults
 #[test]
 fn a_read_fails_at_every_point() {
     strikes(&[Fault::Read]);
 }
 
+// keeps: survives-faults
 #[test]
 fn opening_deleting_sizing_cutting_and_locking_fail_at_every_point() {
     strikes(&[

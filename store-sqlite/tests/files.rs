@@ -60,6 +60,7 @@ fn is_broken(what: &str, failure: &StoreFailure, file: &Path) {
     assert!(why.contains(file.to_str().unwrap()) && why.contains("running"), "{what}: {why}");
 }
 
+// keeps: files-in-place
 #[test]
 fn nothing_is_committed_into_files_that_are_gone() {
     for (what, happen, names) in HAPPENINGS {
@@ -75,6 +76,7 @@ fn nothing_is_committed_into_files_that_are_gone() {
     }
 }
 
+// keeps: files-in-place
 #[test]
 fn an_idle_store_says_that_its_files_are_gone() {
     for (what, happen, names) in HAPPENINGS {
@@ -86,6 +88,7 @@ fn an_idle_store_says_that_its_files_are_gone() {
     }
 }
 
+// keeps: files-in-place
 #[test]
 fn closing_says_that_the_files_are_gone() {
     for (what, happen, names) in HAPPENINGS {

@@ -280,6 +280,7 @@ impl Model {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
+    // keeps: history-only, read-matches, digests-exact
     #[test]
     fn the_store_does_what_the_model_says(steps in prop::collection::vec(step(), 1..40)) {
         let mut directory = tempfile::tempdir().unwrap();

@@ -27,6 +27,7 @@ fn a_second_open_in_the_same_process_is_refused() {
     second.commit(batch(vec![state(1, "a", "1")]));
 }
 
+// keeps: one-process
 #[test]
 fn a_second_process_is_refused_before_anything_is_written() {
     let directory = tempfile::tempdir().unwrap();
@@ -96,6 +97,7 @@ fn a_newer_schema_is_refused() {
     assert!(matches!(refused, OpenError::Newer { found: 5, known: 4, .. }), "{refused:?}");
 }
 
+// keeps: old-stores-open
 #[test]
 fn an_older_schema_is_brought_up_to_date() {
     let directory = tempfile::tempdir().unwrap();
@@ -133,6 +135,7 @@ fn a_directory_that_cannot_be_made_is_named() {
     assert!(refused.to_string().contains("file/data"), "{refused}");
 }
 
+// keeps: commit-synced
 #[test]
 fn both_durabilities_open_and_a_person_can_read_the_file() {
     let directory = tempfile::tempdir().unwrap();
@@ -147,6 +150,7 @@ fn both_durabilities_open_and_a_person_can_read_the_file() {
     assert_eq!(text, "order:1 {\"amount\":1.10}");
 }
 
+// keeps: store-owner
 #[cfg(unix)]
 #[test]
 fn nobody_else_may_read_the_files() {
@@ -166,6 +170,7 @@ fn nobody_else_may_read_the_files() {
     assert_eq!(files.each_ref().map(|file| mode(file)), [0o600; 2]);
 }
 
+// keeps: store-owner
 #[test]
 fn a_link_to_nowhere_is_named() {
     let directory = tempfile::tempdir().unwrap();
@@ -178,6 +183,7 @@ fn a_link_to_nowhere_is_named() {
 }
 
 /// As another user where this one may do everything.
+// keeps: store-owner
 #[cfg(target_os = "linux")]
 #[test]
 fn what_may_not_be_used_is_named_with_its_owner() {

@@ -30,6 +30,7 @@ fn closed(batches: u64) -> tempfile::TempDir {
     directory
 }
 
+// keeps: wal-matches
 #[test]
 fn a_store_that_was_not_closed_needs_its_log() {
     let killed = killed(3);
@@ -54,6 +55,7 @@ fn a_store_that_was_not_closed_needs_its_log() {
     Harness::open(killed.path());
 }
 
+// keeps: wal-matches
 #[test]
 fn copies_of_a_stopped_store_and_snapshots_are_whole() {
     let backup = closed(3);
@@ -67,6 +69,7 @@ fn copies_of_a_stopped_store_and_snapshots_are_whole() {
     assert!(Harness::open(snapshot.path()).positions().len() > positions.len());
 }
 
+// keeps: old-stores-open
 #[test]
 fn a_database_that_was_made_before_there_were_marks_opens() {
     let directory = closed(3);
@@ -82,6 +85,7 @@ fn a_database_that_was_made_before_there_were_marks_opens() {
     assert!(matches!(refused(killed.path()), OpenError::MissingLog { .. }));
 }
 
+// keeps: store-owner
 #[test]
 fn a_database_of_another_node_is_refused_until_it_is_renamed() {
     let directory = tempfile::tempdir().unwrap();
@@ -106,6 +110,7 @@ fn a_database_of_another_node_is_refused_until_it_is_renamed() {
     assert!(matches!(of("aws-1", false).err().unwrap(), OpenError::OtherNode { .. }));
 }
 
+// keeps: wal-matches
 #[test]
 fn a_log_of_another_store_is_refused() {
     let directory = tempfile::tempdir().unwrap();
@@ -117,6 +122,7 @@ fn a_log_of_another_store_is_refused() {
     takes_only_its_own_log(left.path());
 }
 
+// keeps: wal-matches
 #[test]
 fn a_log_of_an_earlier_time_is_refused() {
     takes_only_its_own_log(killed(2).path());

@@ -123,6 +123,7 @@ fn large(n: u64) -> Batch {
     batch((1..=8).map(|row| state(n * 8 + row, &format!("k{row}"), &value)).collect())
 }
 
+// keeps: survives-faults
 #[test]
 fn a_checkpoint_while_the_store_is_at_work_loses_nothing_when_the_power_goes() {
     let mut committed_at = BTreeMap::new();
@@ -164,11 +165,13 @@ fn a_checkpoint_while_the_store_is_at_work_loses_nothing_when_the_power_goes() {
     assert!(committed_at.len() == 4, "{committed_at:?}");
 }
 
+// keeps: survives-faults
 #[test]
 fn what_was_committed_survives_a_power_loss_at_every_point() {
     every_loss(Durability::Full);
 }
 
+// keeps: unsynced-tail
 #[test]
 fn without_syncing_a_power_loss_takes_the_end_and_nothing_before_it() {
     every_loss(Durability::Normal);

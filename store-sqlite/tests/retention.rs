@@ -62,6 +62,7 @@ fn a_file_that_was_large_shrinks() {
     assert!(file.len() < 8 << 20, "{} of {}", file.len(), large.database_bytes);
 }
 
+// keeps: history-only
 #[test]
 fn nothing_above_the_floor_is_deleted() {
     let directory = tempfile::tempdir().unwrap();
@@ -83,6 +84,7 @@ fn nothing_above_the_floor_is_deleted() {
     assert_eq!((usage.rows, usage.history_bytes), (1, 0));
 }
 
+// keeps: history-only
 #[test]
 fn superseded_and_expired_rows_go_before_unexpired_events() {
     let directory = tempfile::tempdir().unwrap();
@@ -171,6 +173,7 @@ fn the_end_of_the_log_is_known_when_its_rows_are_gone() {
 
 /// A session far behind, of which only the newest of each key is still handed over, and every
 /// event.
+// keeps: outbox-bound
 #[test]
 fn superseded_state_goes_before_the_floor_and_events_stay() {
     let directory = tempfile::tempdir().unwrap();
@@ -221,6 +224,7 @@ fn value(harness: &mut Harness, key: &str) -> Value {
     values.remove(0)
 }
 
+// keeps: tombstones
 #[test]
 fn a_delete_is_forgotten_when_it_is_old_and_hides_nothing() {
     let directory = tempfile::tempdir().unwrap();
@@ -256,6 +260,7 @@ fn a_delete_is_forgotten_when_it_is_old_and_hides_nothing() {
     }
 }
 
+// keeps: group-once
 #[test]
 fn an_event_of_a_group_is_remembered_when_its_row_is_gone() {
     let directory = tempfile::tempdir().unwrap();
@@ -275,6 +280,7 @@ fn an_event_of_a_group_is_remembered_when_its_row_is_gone() {
     assert!(harness.positions().is_empty());
 }
 
+// keeps: group-once
 #[test]
 fn what_is_remembered_of_groups_is_bounded_and_the_last_ones_stay() {
     let directory = tempfile::tempdir().unwrap();

@@ -117,6 +117,7 @@ fn a_new_store_knows_nothing_and_keeps_its_id() {
     assert_eq!(Harness::with(other).unwrap().recovered.store_id, STORE);
 }
 
+// keeps: commit-synced
 #[test]
 fn everything_is_there_after_closing_dropping_and_killing() {
     let directory = tempfile::tempdir().unwrap();
@@ -185,6 +186,7 @@ fn dead_letters_come_in_pages() {
     assert_eq!(page(0, 0), [0; 0]);
 }
 
+// keeps: admin-memory
 #[test]
 fn dead_letter_list_leaves_long_values_out() {
     let directory = tempfile::tempdir().unwrap();
@@ -306,6 +308,7 @@ fn find_looks_at_a_bounded_stretch() {
     assert_eq!(find("m-5", u64::MAX), (vec![], None));
 }
 
+// keeps: group-once
 #[test]
 fn of_a_group_what_is_the_newest_of_its_key_is_told_at_the_start() {
     let directory = tempfile::tempdir().unwrap();

@@ -314,6 +314,7 @@ fn a_turn_is_reported_once_and_the_close_comes_after_it() {
     });
 }
 
+// keeps: signs-of-life
 #[test]
 fn bytes_that_move_are_told_before_their_frame_is_whole() {
     run(async {
@@ -338,6 +339,7 @@ fn bytes_that_move_are_told_before_their_frame_is_whole() {
     });
 }
 
+// keeps: signs-of-life
 #[test]
 fn a_ping_goes_out_between_the_pieces_of_a_large_frame() {
     run(async {
@@ -378,6 +380,7 @@ fn a_ping_goes_out_between_the_pieces_of_a_large_frame() {
     });
 }
 
+// keeps: no-hold-up, slow-peers
 #[test]
 fn a_peer_that_does_not_read_cannot_hold_up_the_end() {
     run(async {
@@ -439,6 +442,7 @@ fn loopback_pages_may_connect_and_the_subprotocol_is_confirmed() {
     });
 }
 
+// keeps: upgrade-headers
 #[test]
 fn headers_of_an_upgrade_are_lists() {
     run(async {
@@ -455,6 +459,7 @@ fn headers_of_an_upgrade_are_lists() {
     });
 }
 
+// keeps: upgrade-headers
 #[test]
 fn an_answer_may_have_others_before_it_and_lists_in_it() {
     run(async {
@@ -497,6 +502,7 @@ fn a_handshake_that_does_not_end_gives_its_place_back() {
     });
 }
 
+// keeps: peers-get-in
 #[test]
 fn unfinished_handshakes_give_way_to_who_comes() {
     run(async {
@@ -519,6 +525,7 @@ fn unfinished_handshakes_give_way_to_who_comes() {
     });
 }
 
+// keeps: no-hold-up
 #[test]
 fn a_flood_behind_a_refusal_or_a_close_frame_does_not_hold_a_place() {
     run(async {
@@ -541,6 +548,7 @@ async fn flood(stream: &mut TcpStream) {
     while stream.write_all(&[0; 64 * 1024]).await.is_ok() {}
 }
 
+// keeps: no-hold-up
 #[test]
 fn one_connection_too_many_is_told_so() {
     run(async {
@@ -625,6 +633,7 @@ fn a_dial_that_fails_says_why() {
     });
 }
 
+// keeps: answers-before-close
 #[test]
 fn what_came_before_the_end_is_answered_before_the_close_frame() {
     run(async {
@@ -652,6 +661,7 @@ fn what_came_before_the_end_is_answered_before_the_close_frame() {
     });
 }
 
+// keeps: answers-before-close
 #[test]
 fn receipts_leave_before_the_close_for_what_cannot_be_read() {
     run(async {

@@ -23,6 +23,7 @@ fn in_force(greeting: &Value) -> [&Value; 5] {
     ["tags", "keys", "replay", "ack", "conflate"].map(|field| &greeting[field])
 }
 
+// keeps: lenient-forms
 #[test]
 fn a_greeting_says_what_is_in_force() {
     let mut world = World::new("a");
@@ -94,6 +95,7 @@ fn is_open(world: &World, link: LinkId) -> bool {
 
 const READ: &str = r#"{"type":"GK","key":"k"}"#;
 
+// keeps: error-budget
 #[test]
 fn a_read_that_is_answered_ends_a_row_of_errors() {
     let mut world = World::new("a");
@@ -117,6 +119,7 @@ fn a_read_that_is_answered_ends_a_row_of_errors() {
     assert_eq!(said.last().map(|frame| &frame["type"]), Some(&"ERR".into()));
 }
 
+// keeps: error-budget
 #[test]
 fn a_read_that_is_refused_is_one_error_in_its_row() {
     let refused = r#"{"type":"GA","key":"k"}"#;
@@ -150,6 +153,7 @@ fn a_read_that_is_refused_is_one_error_in_its_row() {
     assert!(is_open(&world, link));
 }
 
+// keeps: answers-before-close
 #[test]
 fn receipts_leave_before_the_close_for_a_broken_frame() {
     let mut world = World::new("a");
@@ -177,6 +181,7 @@ fn receipts_leave_before_the_close_for_a_broken_frame() {
     assert_eq!(ids, [(&"ACK".into(), &"m-2".into())], "and nothing behind the broken frame");
 }
 
+// keeps: answers-before-close
 #[test]
 fn a_broken_connection_does_not_wait_for_ever() {
     let mut world = World::new("a");

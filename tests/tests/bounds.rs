@@ -30,6 +30,7 @@ fn rejected(world: &World) -> usize {
     world.events.iter().filter(|event| matches!(event, Event::Rejected { .. })).count()
 }
 
+// keeps: bounded-answers
 #[test]
 fn a_frame_full_of_errors_spends_the_budget_and_no_more() {
     let mut settles = FrameWriter::new(BatchKind::Settle);
@@ -79,6 +80,7 @@ fn from_the_future(world: &World, first: u64) -> bytes::Bytes {
     writer.finish()
 }
 
+// keeps: bounded-answers
 #[test]
 fn a_peer_that_does_not_read_its_refusals_is_not_read_either() {
     let mut world = World::new("a");
@@ -101,6 +103,7 @@ fn a_peer_that_does_not_read_its_refusals_is_not_read_either() {
 
 /// Names of applications are taken up to `limits.max_sessions`. Who is refused learns why, the
 /// others go on, and `store.session_ttl` ends those who never come back.
+// keeps: invented-names, memory-bounds
 #[test]
 fn names_without_end_meet_a_limit_and_go_when_their_time_is_over() {
     let mut world = few_sessions(20);
@@ -126,6 +129,7 @@ fn names_without_end_meet_a_limit_and_go_when_their_time_is_over() {
     assert!(!world.closed.contains_key(&welcome));
 }
 
+// keeps: invented-names
 #[test]
 fn invented_names_keep_out_neither_applications_nor_peers() {
     let mut world = few_sessions(8);
@@ -155,6 +159,7 @@ fn invented_names_keep_out_neither_applications_nor_peers() {
     assert_eq!(world.said(real)[0]["resumed"], true);
 }
 
+// keeps: invented-names
 #[test]
 fn silent_consumer_gives_its_session_up_after_an_hour() {
     let mut world = few_sessions(2);
@@ -176,6 +181,7 @@ fn silent_consumer_gives_its_session_up_after_an_hour() {
     assert_eq!(ended(&world), ["app:silent"]);
 }
 
+// keeps: invented-names
 #[test]
 fn consumer_whose_socket_settles_keeps_its_session() {
     let mut world = few_sessions(2);
@@ -197,6 +203,7 @@ fn consumer_whose_socket_settles_keeps_its_session() {
     assert_eq!(ended(&world), Vec::<&str>::new());
 }
 
+// keeps: invented-names
 #[test]
 fn sessions_that_nothing_is_kept_for_make_room_first() {
     let mut world = few_sessions(2);
@@ -217,6 +224,7 @@ fn sessions_that_nothing_is_kept_for_make_room_first() {
     }
 }
 
+// keeps: invented-names
 #[test]
 fn session_that_makes_room_counts_its_dead_letters() {
     let mut world = few_sessions(2);

@@ -142,6 +142,7 @@ fn newest(node: &mut World, kind: &str) -> Option<String> {
     said["found"].as_bool().expect("it is a result").then(|| said["value"].to_string())
 }
 
+// keeps: untimely-versions
 #[test]
 fn each_kind_of_state_gives_way() {
     for (wrong, right, expected) in KINDS {
@@ -159,6 +160,7 @@ fn each_kind_of_state_gives_way() {
     }
 }
 
+// keeps: untimely-versions
 #[test]
 fn an_untimely_value_gives_way_after_a_restart_between() {
     let mut line = Line::new();
@@ -176,6 +178,7 @@ fn an_untimely_value_gives_way_after_a_restart_between() {
     assert_eq!(line.reads("k"), ["new"; 3].map(Value::from));
 }
 
+// keeps: untimely-versions
 #[test]
 fn an_untimely_value_for_other_tags_gives_way_in_reads_too() {
     let mut line = Line::new();
@@ -198,6 +201,7 @@ fn an_untimely_value_for_other_tags_gives_way_in_reads_too() {
     assert_eq!(values[0]["value"], "new");
 }
 
+// keeps: untimely-versions
 #[test]
 fn what_gave_way_is_taken_where_it_became_timely() {
     // Both were five minutes ahead, and one hears of the newer value too late.
@@ -229,6 +233,7 @@ fn what_gave_way_is_taken_where_it_became_timely() {
     assert_eq!(line.reads("k"), ["future"; 3].map(Value::from));
 }
 
+// keeps: untimely-versions
 #[test]
 fn an_untimely_value_gives_way_to_what_others_take() {
     let mut line = Line::new();
@@ -247,6 +252,7 @@ fn an_untimely_value_gives_way_to_what_others_take() {
     }
 }
 
+// keeps: untimely-versions
 #[test]
 fn what_comes_before_any_peer_agrees_waits() {
     let mut line = Line::new();
@@ -268,6 +274,7 @@ fn reset(node: &mut World) -> u64 {
     }
 }
 
+// keeps: clock-reset
 #[test]
 fn an_operator_ends_the_doubt_and_loses_nothing() {
     let mut line = Line::new();
@@ -301,6 +308,7 @@ fn an_operator_ends_the_doubt_and_loses_nothing() {
     assert_eq!(line.a.status().refusing, None, "nor is there after a restart");
 }
 
+// keeps: clock-reset
 #[test]
 fn a_reset_that_is_killed_between_is_given_again() {
     let mut line = Line::new();
@@ -332,6 +340,7 @@ fn a_reset_that_is_killed_between_is_given_again() {
     assert_eq!(peer.and_then(|it| it.digests), Some("equal"));
 }
 
+// keeps: clock-reset
 #[test]
 fn a_reset_waits_for_what_is_written_and_is_joined() {
     let mut line = Line::new();
@@ -348,6 +357,7 @@ fn a_reset_waits_for_what_is_written_and_is_joined() {
     assert_eq!(read(&mut line.c, "k", ""), 1);
 }
 
+// keeps: clock-reset
 #[test]
 fn what_is_deleted_in_the_wrong_time_stays_deleted() {
     let mut line = Line::new();
@@ -366,6 +376,7 @@ fn what_is_deleted_in_the_wrong_time_stays_deleted() {
     assert_eq!(line.c.store.usage().tombstones, 1);
 }
 
+// keeps: clock-reset
 #[test]
 fn a_reset_is_refused_where_most_peers_say_otherwise() {
     let mut line = Line::new();
@@ -386,6 +397,7 @@ fn a_reset_is_refused_where_most_peers_say_otherwise() {
     assert!(off.to_string().contains("behind most peers"), "{off}");
 }
 
+// keeps: clock-reset
 #[test]
 fn a_reset_without_room_says_so_and_is_given_again() {
     let mut line = Line::new();
@@ -404,6 +416,7 @@ fn a_reset_without_room_says_so_and_is_given_again() {
     assert_eq!(reset(&mut line.a), 1);
 }
 
+// keeps: untimely-versions
 #[test]
 fn a_peer_that_is_far_ahead_does_not_acknowledge_what_it_would_outdo() {
     let mut line = Line::new();
@@ -424,6 +437,7 @@ fn a_peer_that_is_far_ahead_does_not_acknowledge_what_it_would_outdo() {
     assert_eq!(line.reads("k"), ["new"; 3].map(Value::from));
 }
 
+// keeps: suspend
 #[test]
 fn a_suspend_is_a_pause_and_no_jump() {
     let mut line = Line::new();

@@ -59,6 +59,7 @@ fn conflicts(world: &mut World) -> u64 {
     count
 }
 
+// keeps: twins
 #[test]
 fn what_a_twin_was_sent_is_offered_to_the_original() {
     for restarts in [true, false] {
@@ -116,6 +117,7 @@ fn pass(worlds: &mut [World; 4], wires: &[(usize, usize, world::Wire)], seconds:
     }
 }
 
+// keeps: twins
 #[test]
 fn what_a_twin_has_elsewhere_comes_to_the_original() {
     let mut b = World::new("b");
@@ -139,6 +141,7 @@ fn what_a_twin_has_elsewhere_comes_to_the_original() {
     assert!(counts.iter().all(|count| *count < 50), "told once a second at most: {counts:?}");
 }
 
+// keeps: twins
 #[test]
 fn starts_that_find_the_same_are_no_twins() {
     let (mut a, mut b) = (dialling("a"), dialling("b"));

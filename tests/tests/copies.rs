@@ -99,6 +99,7 @@ fn read(world: &mut World, app: LinkId) -> Value {
     said.into_iter().find(|frame| frame["type"] == "RESULT").expect("a result")
 }
 
+// keeps: several-tag-sets
 #[test]
 fn an_older_value_of_another_tag_set_is_not_handed_after_a_newer_one() {
     let mut world = node();
@@ -117,6 +118,7 @@ fn an_older_value_of_another_tag_set_is_not_handed_after_a_newer_one() {
     assert_eq!(ids(&handed(&mut world, apps[0])), ["newest"]);
 }
 
+// keeps: several-tag-sets
 #[test]
 fn after_a_restart_an_application_is_handed_the_newest_of_all_tag_sets_alone() {
     let mut world = node();
@@ -129,6 +131,7 @@ fn after_a_restart_an_application_is_handed_the_newest_of_all_tag_sets_alone() {
     assert_eq!(ids(&handed(&mut world, app)), ["b"]);
 }
 
+// keeps: several-tag-sets
 #[test]
 fn a_repeat_gives_way_to_a_newer_value_of_another_tag_set() {
     let mut world = node();
@@ -143,6 +146,7 @@ fn a_repeat_gives_way_to_a_newer_value_of_another_tag_set() {
     assert_eq!(ids(&handed(&mut world, app)), ["b"], "`a` is not the newest any more");
 }
 
+// keeps: group-once
 #[test]
 fn of_two_copies_an_application_is_handed_one() {
     let mut world = node();
@@ -167,6 +171,7 @@ fn of_two_copies_an_application_is_handed_one() {
     assert!(handed(&mut world, app).is_empty());
 }
 
+// keeps: group-once
 #[test]
 fn another_write_between_two_copies_makes_the_second_one_news() {
     let mut world = node();
@@ -196,6 +201,7 @@ fn what_is_no_copy_is_handed_on() {
     assert_eq!(ids(&handed(&mut world, app)), ["e-1", "e-2", "e-1", "e-1", "e-1"]);
 }
 
+// keeps: group-once
 #[test]
 fn a_copy_waits_for_the_one_in_flight_and_is_settled_with_it() {
     let mut world = node();
@@ -214,6 +220,7 @@ fn a_copy_waits_for_the_one_in_flight_and_is_settled_with_it() {
     assert_eq!((session.in_flight, session.behind), (0, 0));
 }
 
+// keeps: group-once
 #[test]
 fn what_is_a_dead_letter_is_not_handed_over_as_a_copy() {
     let mut config = Config::new(NodeId::new("a").expect("a good name"));
@@ -240,6 +247,7 @@ fn what_is_a_dead_letter_is_not_handed_over_as_a_copy() {
     assert_eq!(ids(&handed(&mut world, app)), ["m-1"]);
 }
 
+// keeps: group-once
 #[test]
 fn a_copy_takes_the_place_of_the_one_that_it_replaced_in_flight() {
     let mut world = node();
@@ -261,6 +269,7 @@ fn a_copy_takes_the_place_of_the_one_that_it_replaced_in_flight() {
     assert!(handed(&mut world, app).is_empty());
 }
 
+// keeps: group-once
 #[test]
 fn who_comes_between_two_copies_and_wants_new_ones_is_handed_the_second() {
     let mut world = node();
@@ -275,6 +284,7 @@ fn who_comes_between_two_copies_and_wants_new_ones_is_handed_the_second() {
     assert_eq!(ids(&handed(&mut world, all)), ["m-1", "e-1"], "each once");
 }
 
+// keeps: group-once
 #[test]
 fn who_comes_when_an_event_is_forgotten_is_handed_the_copy_that_comes_later() {
     for restarts in [false, true] {
@@ -337,6 +347,7 @@ fn replay_letters(world: &mut World) -> usize {
     letters.len()
 }
 
+// keeps: node-letter-replay
 #[test]
 fn two_letters_of_one_event_are_handed_over_once() {
     let mut world = node();
@@ -358,6 +369,7 @@ fn two_letters_of_one_event_are_handed_over_once() {
     assert!(handed(&mut world, app).is_empty());
 }
 
+// keeps: node-letter-replay
 #[test]
 fn who_had_a_copy_is_not_handed_the_letter_of_another_one() {
     let mut world = node();
@@ -376,6 +388,7 @@ fn who_had_a_copy_is_not_handed_the_letter_of_another_one() {
     assert!(handed(&mut world, app).is_empty());
 }
 
+// keeps: node-letter-replay
 #[test]
 fn a_letter_of_an_event_that_was_passed_over_is_handed_over() {
     let mut world = node();

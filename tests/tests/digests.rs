@@ -57,6 +57,7 @@ fn live_on_alone(b: &mut World, copy: MemoryStore) {
     b.crash();
 }
 
+// keeps: rollback-noticed
 #[test]
 fn an_older_copy_that_lived_on_alone_is_noticed_when_it_meets_a_peer() {
     let (mut a, mut b) = (dialling("a"), World::new("b"));
@@ -90,6 +91,7 @@ fn an_older_copy_that_lived_on_alone_is_noticed_when_it_meets_a_peer() {
     assert_eq!(a.status().counters.rewinds["store_went_back"], 1);
 }
 
+// keeps: rollback-noticed
 #[test]
 fn who_starts_again_and_finds_an_older_copy_behind_an_address_offers_everything_again() {
     let (mut a, mut b) = (dialling("a"), World::new("b"));
@@ -126,6 +128,7 @@ fn who_starts_again_and_finds_an_older_copy_behind_an_address_offers_everything_
     assert_eq!(in_doubt(&mut a), None);
 }
 
+// keeps: rollback-noticed
 #[test]
 fn an_older_copy_says_so_until_its_peer_has_heard_it() {
     let (mut a, mut b) = (dialling("a"), World::new("b"));
@@ -152,6 +155,7 @@ fn an_older_copy_says_so_until_its_peer_has_heard_it() {
     assert!(holds(&a, "k4") && holds(&b, "lost"));
 }
 
+// keeps: rollback-noticed
 #[test]
 fn an_older_copy_is_heard_as_often_as_there_is_one() {
     let (mut a, mut b) = (dialling("a"), World::new("b"));
@@ -173,6 +177,7 @@ fn an_older_copy_is_heard_as_often_as_there_is_one() {
     }
 }
 
+// keeps: rollback-noticed
 #[test]
 fn an_older_copy_is_noticed_though_its_clock_is_behind() {
     let (mut a, mut b) = (dialling("a"), World::new("b"));
@@ -200,6 +205,7 @@ fn an_older_copy_is_noticed_though_its_clock_is_behind() {
     assert!(holds(&a, "k4") && holds(&b, "lost"));
 }
 
+// keeps: digests-heal
 #[test]
 fn what_a_peer_lacks_and_nobody_has_noticed_is_found_and_offered_again() {
     let (mut a, mut b) = (dialling("a"), World::new("b"));
@@ -235,6 +241,7 @@ fn what_a_peer_lacks_and_nobody_has_noticed_is_found_and_offered_again() {
     assert_eq!(rewinds(&mut a), 1);
 }
 
+// keeps: digests-heal
 #[test]
 fn traffic_is_no_difference() {
     let (mut a, mut b) = (dialling("a"), World::new("b"));
@@ -328,6 +335,7 @@ fn only_what_is_for_both_is_claimed_and_only_to_who_compares() {
     }
 }
 
+// keeps: digests-backoff
 #[test]
 fn a_difference_that_stays_is_mended_less_and_less_often() {
     let mut world = World::new("a");

@@ -123,6 +123,7 @@ fn the_first_pages_stay_short() {
     }
 }
 
+// keeps: defaults-agree
 #[test]
 fn every_configuration_key_has_a_row_with_its_default() {
     let chapter = read("docs/src/configuration.md");
@@ -142,6 +143,7 @@ fn every_configuration_key_has_a_row_with_its_default() {
     assert_none("missing in docs/src/configuration.md, or with another default", &missing);
 }
 
+// keeps: metrics
 #[test]
 fn every_metric_stands_in_the_runbook() {
     let runbook = read("docs/src/operations.md");
@@ -260,6 +262,7 @@ fn the_layers_name_every_module_of_the_core() {
     assert_none("no layer of ARCHITECTURE.md has", &missing);
 }
 
+// keeps: documents
 #[test]
 fn the_readme_embeds_as_the_compiled_example_does() {
     let readme = read("README.md");
@@ -283,6 +286,7 @@ fn is_path(word: &str) -> bool {
         && !NOT_OURS.iter().any(|other| word == *other || word.starts_with("target/"))
 }
 
+// keeps: documents
 #[test]
 fn every_path_in_the_documents_exists() {
     let files = files();
@@ -311,6 +315,7 @@ fn anchor(heading: &str) -> String {
     heading.chars().filter(kept).map(|c| if c == ' ' { '-' } else { c }).collect()
 }
 
+// keeps: documents
 #[test]
 fn every_link_in_the_documents_leads_somewhere() {
     let documents = documents();
@@ -345,6 +350,7 @@ fn every_link_in_the_documents_leads_somewhere() {
     assert_none("links that lead nowhere, or out of the book", &broken);
 }
 
+// keeps: documents
 #[test]
 fn every_chapter_stands_in_the_summary() {
     let summary = read("docs/src/SUMMARY.md");
@@ -382,6 +388,7 @@ fn is_test(name: &&str) -> bool {
     name.matches('_').count() >= 2 && name.chars().all(plain)
 }
 
+// keeps: documents
 #[test]
 fn every_row_is_kept_by_something_that_exists() {
     let table = read("tests/INVARIANTS.md");
@@ -403,4 +410,40 @@ fn every_row_is_kept_by_something_that_exists() {
         }
     }
     assert_none("rows of tests/INVARIANTS.md that are not kept", &offences);
+}
+
+/// Which tests keep which rows, by the `// keeps: ROW, ROW` above them.
+fn pairs_by_the_comments(source: &str) -> Vec<(&str, &str)> {
+    let mut pairs = Vec::new();
+    let mut rows = Vec::new();
+    for line in source.lines().map(str::trim) {
+        if let Some(more) = line.strip_prefix("// keeps: ") {
+            rows.extend(more.split(", "));
+        } else if let Some((_, rest)) = line.split_once("fn ")
+            && !rows.is_empty()
+        {
+            let name = rest.split('(').next().unwrap_or(rest);
+            pairs.extend(rows.drain(..).map(|row| (row, name)));
+        }
+    }
+    assert!(rows.is_empty(), "no test follows `// keeps: {}`", rows.join(", "));
+    pairs
+}
+
+#[test]
+fn the_table_and_the_tests_name_each_other() {
+    let table = read("tests/INVARIANTS.md");
+    let sources = sources();
+    let rows = rows_by_the_table(&table);
+    let table: BTreeSet<(&str, &str)> = rows
+        .iter()
+        .flat_map(|(row, names)| names.iter().copied().filter(is_test).map(|name| (*row, name)))
+        .collect();
+    let comments: BTreeSet<(&str, &str)> =
+        sources.iter().flat_map(|(_, text)| pairs_by_the_comments(text)).collect();
+    let say = |(row, name): &(&str, &str)| format!("{row}: {name}");
+    let silent: Vec<String> = table.difference(&comments).map(say).collect();
+    assert_none("a test that keeps a row says so: `// keeps: ROW`", &silent);
+    let unknown: Vec<String> = comments.difference(&table).map(say).collect();
+    assert_none("tests/INVARIANTS.md names every test that keeps a row", &unknown);
 }

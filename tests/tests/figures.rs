@@ -12,6 +12,7 @@ fn kept(figures: impl IntoIterator<Item = Figure>) {
     }
 }
 
+// keeps: steady-state
 #[test]
 fn in_steady_state_payloads_cross_one_link_for_each_node_and_offers_cost_few_bytes() {
     for shape in [Shape::full(3), Shape::full(6), Shape::random(16, 3, 1), Shape::random(16, 4, 1)]
@@ -21,21 +22,25 @@ fn in_steady_state_payloads_cross_one_link_for_each_node_and_offers_cost_few_byt
     }
 }
 
+// keeps: failover-delay
 #[test]
 fn with_any_link_killed_messages_arrive_in_time() {
     kept([Shape::full(4), Shape::random(8, 3, 1)].iter().map(killed_links));
 }
 
+// keeps: failover-delay
 #[test]
 fn with_any_node_killed_messages_arrive_in_time() {
     kept([Shape::full(4), Shape::random(8, 3, 1)].iter().map(killed_nodes));
 }
 
+// keeps: failover-delay
 #[test]
 fn a_link_that_stalls_costs_the_offer_delay() {
     kept([Shape::full(4), Shape::random(8, 3, 1)].iter().flat_map(stalled_links));
 }
 
+// keeps: flapping-link
 #[test]
 fn a_link_that_flaps_costs_a_bounded_number_of_rewinds_and_bytes() {
     kept(flapping(&Shape::random(8, 3, 1), 0, 6));

@@ -49,6 +49,7 @@ fn fill(world: &mut World, till: LinkId, id: &str) -> Value {
     answer(world, till)
 }
 
+// keeps: full-disk
 #[test]
 fn a_full_disk_is_called_full_and_takes_deletes() {
     let mut world = World::new("aws");
@@ -66,6 +67,7 @@ fn a_full_disk_is_called_full_and_takes_deletes() {
     assert_eq!(delete(&mut world, till, "d-1")["type"], "ACK");
 }
 
+// keeps: full-disk
 #[test]
 fn a_disk_that_stays_full_is_told_once() {
     let mut world = World::new("aws");
@@ -83,6 +85,7 @@ fn a_disk_that_stays_full_is_told_once() {
     assert_eq!(world.status().refusing, None);
 }
 
+// keeps: full-disk
 #[test]
 fn history_gives_way_to_a_full_disk() {
     let mut world = World::new("aws");
@@ -97,6 +100,7 @@ fn history_gives_way_to_a_full_disk() {
     assert_eq!(said(&world), (0, 0));
 }
 
+// keeps: full-disk
 #[test]
 fn without_history_a_full_disk_refuses_until_something_goes() {
     let mut world = World::new("aws");

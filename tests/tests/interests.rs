@@ -36,6 +36,7 @@ fn writes(world: &World, session: &str) -> usize {
     world.trace.iter().map(|line| line.matches(&name).count()).sum()
 }
 
+// keeps: interest-index
 #[test]
 fn sessions_without_interest_are_passed_over_unwritten() {
     let mut world = World::new("aws");
@@ -66,6 +67,7 @@ fn sessions_without_interest_are_passed_over_unwritten() {
     assert_eq!(handed(&mut world, stock), ["inv:0"], "it was not acknowledged");
 }
 
+// keeps: interest-index
 #[test]
 fn nothing_is_skipped_where_tags_or_prefixes_fit() {
     let mut world = World::new("aws");

@@ -74,6 +74,7 @@ fn word(word: &str, delivery: &Value) -> String {
     }
 }
 
+// keeps: one-letter
 #[test]
 fn an_ack_after_a_new_beginning_takes_the_letter_back() {
     for form in ["ack", "id", "upTo"] {
@@ -97,6 +98,7 @@ fn an_ack_after_a_new_beginning_takes_the_letter_back() {
     }
 }
 
+// keeps: one-letter
 #[test]
 fn a_socket_that_takes_a_delivery_takes_its_letter_back() {
     let (mut world, _) = two_letters(1);
@@ -105,6 +107,7 @@ fn a_socket_that_takes_a_delivery_takes_its_letter_back() {
     assert_eq!(letters(&mut world), []);
 }
 
+// keeps: one-letter
 #[test]
 fn what_dies_again_after_a_new_beginning_is_one_letter() {
     let (mut world, _) = two_letters(1);
@@ -120,6 +123,7 @@ fn what_dies_again_after_a_new_beginning_is_one_letter() {
     assert!(after.iter().all(|(id, ..)| before.iter().all(|(old, ..)| id != old)));
 }
 
+// keeps: one-letter
 #[test]
 fn an_event_that_expires_keeps_the_letter_that_it_is() {
     let mut config = Config::new(NodeId::new("a").expect("a good name"));
@@ -137,6 +141,7 @@ fn an_event_that_expires_keeps_the_letter_that_it_is() {
     assert_eq!(letters(&mut world), before, "its reason is not lost");
 }
 
+// keeps: one-letter
 #[test]
 fn a_replay_and_what_it_replays_are_settled_together() {
     for first in [0, 1] {
@@ -161,6 +166,7 @@ fn a_replay_and_what_it_replays_are_settled_together() {
     }
 }
 
+// keeps: late-ack
 #[test]
 fn an_ack_of_a_replay_under_way_stands_though_its_batch_fails() {
     for form in ["ack", "id", "upTo"] {
@@ -194,6 +200,7 @@ fn an_ack_of_a_replay_under_way_stands_though_its_batch_fails() {
     }
 }
 
+// keeps: late-ack
 #[test]
 fn a_nack_by_id_right_after_a_restart_is_no_error() {
     let mut world = World::with(Config::new(NodeId::new("a").expect("a good name")));

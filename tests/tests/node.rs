@@ -35,6 +35,7 @@ fn full() -> StoreFailure {
     StoreFailure::Full("no room on the disk".into())
 }
 
+// keeps: commit-first
 #[test]
 fn nothing_is_said_of_a_message_before_it_is_durable() {
     let mut world = World::new("a");
@@ -69,6 +70,7 @@ fn what_comes_during_a_commit_goes_with_the_next_one() {
     assert!(!world.is_busy());
 }
 
+// keeps: commit-first
 #[test]
 fn a_named_application_is_greeted_when_its_session_is_durable() {
     let mut world = World::new("a");
@@ -93,6 +95,7 @@ fn an_error_waits_for_the_answers_before_it() {
     assert_eq!(said[1]["frame"], 2);
 }
 
+// keeps: rollback-clean
 #[test]
 fn a_commit_without_room_refuses_its_publishers_and_leaves_no_trace() {
     let mut world = World::new("a");
@@ -117,6 +120,7 @@ fn a_commit_without_room_refuses_its_publishers_and_leaves_no_trace() {
     assert_eq!(stored, ["m-1"]);
 }
 
+// keeps: rollback-clean
 #[test]
 fn a_receipt_that_waits_for_the_socket_survives_the_failure_of_a_later_batch() {
     let mut world = World::new("a");
@@ -202,6 +206,7 @@ fn a_greeting_does_not_wait_behind_an_error() {
     assert_eq!(kinds(&world.said(app))[..2], ["WELCOME", "ERR"]);
 }
 
+// keeps: rollback-clean
 #[test]
 fn a_replay_that_cannot_be_written_leaves_the_dead_letter_where_it_was() {
     let mut world = World::with(config(|config| config.retry.max_attempts = 1));
@@ -274,6 +279,7 @@ fn a_node_that_starts_with_other_tags_hands_over_what_these_bring() {
     assert_eq!(ids(&world.said(app)), ["m-1"]);
 }
 
+// keeps: halt-on-doubt
 #[test]
 fn after_a_failed_sync_nothing_is_acknowledged_any_more() {
     let mut world = World::new("a");
@@ -305,6 +311,7 @@ fn the_same_message_twice_is_published_once_also_before_it_is_durable() {
     assert_eq!(world.store.messages().count(), 1);
 }
 
+// keeps: retry-then-dead
 #[test]
 fn what_is_never_acknowledged_comes_again_later_and_later_and_then_dies() {
     let mut world = World::with(config(|config| config.retry.max_attempts = 3));
@@ -341,6 +348,7 @@ fn what_is_never_acknowledged_comes_again_later_and_later_and_then_dies() {
     assert!(letters.is_empty());
 }
 
+// keeps: retry-then-dead, poison-message
 #[test]
 fn being_away_is_no_failed_attempt() {
     let mut world = World::with(config(|config| config.retry.max_attempts = 2));
@@ -381,6 +389,7 @@ fn an_older_value_is_not_handed_over_again() {
     assert!(ids(&world.said(app)).is_empty());
 }
 
+// keeps: receipt-overtakes
 #[test]
 fn a_receipt_does_not_wait_for_an_application_that_acknowledges_nothing() {
     let mut world = World::with(config(|config| config.limits.delivery_window = 1));
@@ -484,6 +493,7 @@ fn who_does_not_say_who_it_is_is_closed() {
     assert_eq!(world.closed.get(&link).map(|close| close.code), Some(CloseCode::Timeout));
 }
 
+// keeps: clock-doubt
 #[test]
 fn a_clock_that_jumps_stops_publishers_until_it_is_back() {
     let mut world = World::new("a");
@@ -500,6 +510,7 @@ fn a_clock_that_jumps_stops_publishers_until_it_is_back() {
     assert_eq!(kinds(&world.said(till)), ["ACK"]);
 }
 
+// keeps: clock-doubt
 #[test]
 fn a_clock_that_began_behind_is_believed_when_it_is_set_right() {
     let mut world = World::new("a");
@@ -587,6 +598,7 @@ fn shutting_down_commits_first_and_then_tells_everyone() {
     assert_eq!(world.closed.get(&till).map(|close| close.code), Some(CloseCode::GoingAway));
 }
 
+// keeps: determinism
 #[test]
 fn equal_inputs_give_equal_outputs() {
     let run = || {
@@ -632,6 +644,7 @@ fn a_question_that_waited_while_its_session_was_set_back_skips_nothing() {
     }
 }
 
+// keeps: clock-ages
 #[test]
 fn a_clock_that_jumps_forgets_no_receipt() {
     let mut world = World::new("a");
@@ -655,6 +668,7 @@ fn a_clock_that_jumps_forgets_no_receipt() {
     assert_eq!(said[1]["code"], "ID_REUSED", "{said:?}");
 }
 
+// keeps: clock-ages
 #[test]
 fn an_absence_that_begins_while_the_clock_has_jumped_ends_no_session() {
     let mut world = World::new("a");
@@ -672,6 +686,7 @@ fn an_absence_that_begins_while_the_clock_has_jumped_ends_no_session() {
     assert!(sessions.iter().any(|session| session.name == "app:pi-1"), "{sessions:?}");
 }
 
+// keeps: clock-ages
 #[test]
 fn a_clock_that_is_set_right_between_two_starts_ends_no_session() {
     const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -703,6 +718,7 @@ fn a_clock_that_is_set_right_between_two_starts_ends_no_session() {
     assert!(!world.events.iter().any(ended));
 }
 
+// keeps: cumulative-ack
 #[test]
 fn a_cumulative_ack_does_not_speak_of_what_an_earlier_link_lost() {
     let mut world = World::new("a");

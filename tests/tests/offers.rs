@@ -121,6 +121,7 @@ fn named(wires: &[Wire]) -> Vec<u64> {
     batches.collect()
 }
 
+// keeps: steady-state
 #[test]
 fn what_comes_evenly_is_offered_together() {
     let mut triangle = Triangle::new();
@@ -137,6 +138,7 @@ fn what_comes_evenly_is_offered_together() {
     assert_eq!(frames, [1, 1], "one span in each of two frames for ten messages in 100 ms");
 }
 
+// keeps: steady-state
 #[test]
 fn who_offers_each_other_the_same_needs_no_answer() {
     let mut triangle = Triangle::new();
@@ -191,6 +193,7 @@ fn send(world: &mut World, link: LinkId, message: &Message) {
     world.settle();
 }
 
+// keeps: peer-lost
 #[test]
 fn what_went_through_an_earlier_life_of_a_peer_is_named_to_it() {
     let mut a = World::new("a");
@@ -214,6 +217,7 @@ fn what_went_through_an_earlier_life_of_a_peer_is_named_to_it() {
     assert!(named(&said(&mut a, z)).is_empty(), "it is `z` that handed it over");
 }
 
+// keeps: peer-lost
 #[test]
 fn what_a_node_has_lost_goes_on_to_others_that_have_lost_it() {
     let mut a = World::new("a");
@@ -231,6 +235,7 @@ fn what_a_node_has_lost_goes_on_to_others_that_have_lost_it() {
     assert_eq!(named(&said(&mut a, x)), [1], "it is not known to have it");
 }
 
+// keeps: shortest-paths
 #[test]
 fn what_was_to_be_offered_again_is_offered_over_the_next_link() {
     let mut a = World::new("a");

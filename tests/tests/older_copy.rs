@@ -64,6 +64,7 @@ fn all_marked(handed: &[(String, bool)], ids: std::ops::Range<u32>) {
     assert_eq!(handed, marked);
 }
 
+// keeps: lost-life
 #[test]
 fn what_an_older_copy_hands_over_again_is_marked() {
     let (mut a, mut b) = (dialling("a"), World::new("b"));

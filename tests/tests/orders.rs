@@ -426,6 +426,7 @@ impl Order {
     }
 }
 
+// keeps: one-letter
 #[test]
 fn no_order_of_words_loses_or_repeats_a_message() {
     for seed in 0..ORDERS {

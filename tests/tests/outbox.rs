@@ -67,6 +67,7 @@ fn applied(frames: &[Value]) -> (BTreeMap<String, u64>, usize) {
     (values, events)
 }
 
+// keeps: outbox-bound
 #[test]
 fn an_outbox_above_its_bound_keeps_the_newest_of_each_key_and_every_event() {
     for crashes in [false, true] {
@@ -121,6 +122,7 @@ fn an_outbox_within_its_bound_holds_every_value() {
     assert_eq!((deliveries(&said).len(), conflated(&said)), (40, 0));
 }
 
+// keeps: conflate-on-request
 #[test]
 fn an_application_that_asked_for_it_is_handed_the_newest_while_it_lags() {
     let mut config = config("a");
@@ -152,6 +154,7 @@ fn an_application_that_asked_for_it_is_handed_the_newest_while_it_lags() {
     assert_eq!((deliveries(&said).len(), conflated(&said)), (8, 0), "who did not ask");
 }
 
+// keeps: conflate-on-request
 #[test]
 fn an_application_that_keeps_up_is_handed_every_value() {
     let mut world = World::with(config("a"));
@@ -218,6 +221,7 @@ fn a_binary_client_is_told_before_the_delivery() {
 
 /// Above the bound by its dead letters alone a session is handed nothing; what it is owed is
 /// conflated meanwhile, and comes when they are purged.
+// keeps: dead-letter-bound
 #[test]
 fn dead_letters_above_the_bound_hold_a_session_that_is_conflated_meanwhile() {
     let mut world = World::with(config("a"));
@@ -256,6 +260,7 @@ fn pair() -> (World, World) {
     (a, World::with(config("b")))
 }
 
+// keeps: outbox-bound
 #[test]
 fn a_peer_that_was_away_is_sent_the_newest_of_each_key_and_every_event() {
     let (mut a, mut b) = pair();
@@ -285,6 +290,7 @@ fn a_peer_that_was_away_is_sent_the_newest_of_each_key_and_every_event() {
 
 /// Two nodes filled to `max_bytes` while they were parted: each takes up to a quarter more from
 /// the other, and what the other has got gives way.
+// keeps: full-nodes-drain
 #[test]
 fn two_full_nodes_drain_each_other_when_they_meet() {
     let (mut a, mut b) = pair();

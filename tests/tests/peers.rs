@@ -102,6 +102,7 @@ fn a_message_crosses_and_both_sides_are_quiet_again() {
     assert_eq!(b.status().counters.loops_prevented, 0, "it was never sent back");
 }
 
+// keeps: commit-first
 #[test]
 fn a_peer_is_told_that_a_message_is_durable_when_it_is() {
     let mut world = World::new("a");
@@ -128,6 +129,7 @@ fn a_message_that_comes_back_is_dropped() {
     assert_eq!(world.store.messages().count(), 0);
 }
 
+// keeps: new-peer
 #[test]
 fn a_peer_that_is_new_here_is_offered_what_came_over_it_before() {
     let mut world = World::new("a");
@@ -280,6 +282,7 @@ fn a_burst_of_refusals_is_one_refusal() {
     assert!(again, "the first wait is short");
 }
 
+// keeps: clock-doubt
 #[test]
 fn a_jump_of_the_wall_clock_is_not_excused_by_what_peers_said_before() {
     let mut world = World::new("a");
@@ -316,6 +319,7 @@ fn a_peer_that_was_away_is_sent_what_it_missed_and_nothing_twice() {
     assert_eq!(b.status().counters.duplicates["seen"], 0);
 }
 
+// keeps: one-link
 #[test]
 fn of_two_links_the_one_that_the_smaller_id_dialled_stays() {
     for order in [true, false] {
@@ -337,6 +341,7 @@ fn of_two_links_the_one_that_the_smaller_id_dialled_stays() {
     }
 }
 
+// keeps: one-link
 #[test]
 fn a_second_node_with_the_same_id_is_refused_while_the_first_one_lives() {
     let mut world = World::new("a");
@@ -350,6 +355,7 @@ fn a_second_node_with_the_same_id_is_refused_while_the_first_one_lives() {
     assert!(!world.closed.contains_key(&first));
 }
 
+// keeps: one-link
 #[test]
 fn a_link_that_is_dead_without_knowing_it_gives_way() {
     let mut world = World::new("a");
@@ -364,6 +370,7 @@ fn a_link_that_is_dead_without_knowing_it_gives_way() {
     assert!(wires(&mut world, fresh).iter().any(|wire| matches!(wire, Wire::Hello(_))));
 }
 
+// keeps: signs-of-life
 #[test]
 fn a_link_whose_bytes_move_is_alive_and_a_silent_one_is_not() {
     let mut world = World::new("a");
@@ -383,6 +390,7 @@ fn a_link_whose_bytes_move_is_alive_and_a_silent_one_is_not() {
     assert_eq!(world.closed.len(), 3, "when nothing moves any more");
 }
 
+// keeps: signs-of-life
 #[test]
 fn a_link_that_carries_a_large_frame_does_not_give_way() {
     let mut world = World::new("a");
@@ -455,6 +463,7 @@ fn said(world: &mut World) -> Vec<Event> {
     events
 }
 
+// keeps: own-address
 #[test]
 fn the_own_address_is_told_once_and_alarms_nobody() {
     let mut world = dialling("a");
@@ -481,6 +490,7 @@ fn the_own_address_is_told_once_and_alarms_nobody() {
     assert_eq!((status.state, status.is_of_peer()), ("waiting", true), "it is somebody else now");
 }
 
+// keeps: own-address
 #[test]
 fn of_two_that_name_each_other_one_waits_quietly() {
     // Either of them may reach the other first; the link that the smaller id dialled stays.
@@ -523,6 +533,7 @@ fn of_two_that_name_each_other_one_waits_quietly() {
     }
 }
 
+// keeps: own-address
 #[test]
 fn a_second_address_of_a_linked_peer_is_covered() {
     let mut config = Config::new(NodeId::new("a").expect("a good name"));
@@ -545,6 +556,7 @@ fn many_tags(world: &mut World) -> Vec<LinkId> {
     (0..40).map(|app| world.connect(&format!("client=c{app}&tags={}", tags(app)))).collect()
 }
 
+// keeps: many-tags
 #[test]
 fn a_node_with_too_many_tags_stays_in_the_mesh() {
     let (mut a, mut b) = (dialling("a"), World::new("b"));
@@ -572,6 +584,7 @@ fn a_node_with_too_many_tags_stays_in_the_mesh() {
     assert_eq!((of_a(&mut b).tags.len(), of_a(&mut b).any_tag), (0, false), "told by name again");
 }
 
+// keeps: many-tags
 #[test]
 fn no_peer_is_sent_a_record_that_it_refuses() {
     let mut world = World::new("a");
@@ -621,6 +634,7 @@ fn what_breaks_the_protocol_closes_the_link_and_nothing_else() {
     assert_eq!(world.store.messages().count(), 0);
 }
 
+// keeps: clock-moves
 #[test]
 fn a_peer_whose_clock_was_wrong_is_believed_again_without_any_traffic() {
     let (mut a, mut b) = (dialling("a"), World::new("b"));
@@ -640,6 +654,7 @@ fn a_peer_whose_clock_was_wrong_is_believed_again_without_any_traffic() {
     assert_eq!(a.said(till)[0]["type"], "ACK");
 }
 
+// keeps: clock-ages
 #[test]
 fn a_clock_that_peers_say_was_set_right_ends_no_session() {
     let (mut a, mut b) = (dialling("a"), World::new("b"));

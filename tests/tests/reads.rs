@@ -21,6 +21,7 @@ fn names(said: &[Value]) -> Vec<String> {
     said.iter().map(|frame| text(frame, "type") + " " + &text(frame, "messageId")).collect()
 }
 
+// keeps: read-fresh
 #[test]
 fn a_read_waits_for_the_receipts_before_it() {
     let mut world = World::new("a");
@@ -54,6 +55,7 @@ fn a_delivery_waits_for_the_receipt_that_waits_for_a_read() {
     assert_eq!(names(&world.said(app)), ["ACK m-0", "RESULT r-1", "ACK m-1", "SK m-2"]);
 }
 
+// keeps: many-reads
 #[test]
 fn reads_without_end_are_answered_as_the_socket_takes_them() {
     const READS: usize = 1000;
@@ -79,6 +81,7 @@ fn reads_without_end_are_answered_as_the_socket_takes_them() {
     assert_eq!(names(&answers), expected);
 }
 
+// keeps: tombstones
 #[test]
 fn a_clock_that_jumps_forgets_no_delete() {
     let mut config = Config::new(NodeId::new("a").expect("a name"));

@@ -49,6 +49,7 @@ fn entry(world: &mut World) -> Option<&'static str> {
     sessions.iter().find(|session| session.role == "peer").expect("a peer").configuration
 }
 
+// keeps: peer-session-end
 #[test]
 fn a_peer_whose_address_changes_while_it_is_away_gets_all() {
     let reloads: [&[&[&str]]; 4] = [&[&[NEW]], &[&[OLD, NEW], &[NEW]], &[&[], &[OLD]], &[&[SAME]]];
@@ -75,6 +76,7 @@ fn a_peer_whose_address_changes_while_it_is_away_gets_all() {
     }
 }
 
+// keeps: peer-session-end
 #[test]
 fn a_peer_whose_entry_goes_while_it_is_linked_gets_all() {
     for (peers, dials_in) in [(&[SAME][..], false), (&[], true)] {
@@ -101,6 +103,7 @@ fn a_peer_whose_entry_goes_while_it_is_linked_gets_all() {
     }
 }
 
+// keeps: peer-session-end
 #[test]
 fn the_status_says_that_an_entry_is_gone_until_one_leads_there_again() {
     let (mut a, mut b) = (dialling("a", &[OLD]), World::new("b"));
@@ -137,6 +140,7 @@ fn left_of_a_hundred(world: &mut World) -> usize {
     count
 }
 
+// keeps: peer-never-reached
 #[test]
 fn a_configured_peer_that_was_never_reached_gets_all_when_it_comes() {
     let mut a = dialling("a", &[OLD]);
@@ -158,6 +162,7 @@ fn a_configured_peer_that_was_never_reached_gets_all_when_it_comes() {
     assert!(events(&a) < 100, "what it has is history");
 }
 
+// keeps: peer-never-reached
 #[test]
 fn nothing_is_kept_for_an_entry_that_is_gone_or_leads_nowhere_new() {
     let mut taken_out = dialling("a", &[OLD]);

@@ -22,6 +22,7 @@ fn is_refused(world: &World, link: LinkId) -> bool {
     world.closed.get(&link).is_some_and(|close| close.code == CloseCode::Limit)
 }
 
+// keeps: peers-get-in
 #[test]
 fn applications_never_keep_peers_out() {
     let mut world = node(2);
@@ -62,6 +63,7 @@ fn taking_over_needs_no_free_place() {
     assert!(is_refused(&world, other));
 }
 
+// keeps: peers-get-in
 #[test]
 fn link_is_admitted_once_it_says_who_it_is() {
     let mut world = node(9);
@@ -77,6 +79,7 @@ fn link_is_admitted_once_it_says_who_it_is() {
     assert!(world.admitted.contains(&binary) && world.admitted.contains(&peer));
 }
 
+// keeps: unread-bytes
 #[test]
 fn stalled_consumers_hold_a_bounded_number_of_bytes_together() {
     let mut config = Config::new(NodeId::new("a").expect("a good name"));

@@ -124,6 +124,7 @@ fn cases() -> Vec<Case> {
     cases
 }
 
+// keeps: refusals-kept
 #[test]
 fn a_nack_is_kept_when_a_later_ack_covers_it() {
     for case in cases() {
@@ -163,6 +164,7 @@ fn a_nack_is_kept_when_a_later_ack_covers_it() {
     }
 }
 
+// keeps: refusals-kept
 #[test]
 fn an_ack_behind_a_first_hand_over_does_not_settle_the_second_one() {
     let mut world = world(|_| ());
@@ -181,6 +183,7 @@ fn an_ack_behind_a_first_hand_over_does_not_settle_the_second_one() {
     assert_eq!(in_flight(&mut world), 0);
 }
 
+// keeps: refusals-kept
 #[test]
 fn a_refusal_that_is_repeated_is_one_attempt() {
     let mut world = world(|config| config.retry.max_attempts = 2);
@@ -197,6 +200,7 @@ fn a_refusal_that_is_repeated_is_one_attempt() {
     assert_eq!(letters(&mut world)[0].last_error, "locked");
 }
 
+// keeps: refusals-kept
 #[test]
 fn what_is_final_stays_final() {
     let mut world = world(|_| ());
@@ -231,6 +235,7 @@ fn what_is_final_stays_final() {
     assert_eq!(letters(&mut world).len(), 1);
 }
 
+// keeps: refusals-kept
 #[test]
 fn whatever_is_said_of_what_a_newer_value_replaced_is_no_error() {
     let mut world = world(|_| ());
@@ -253,6 +258,7 @@ fn whatever_is_said_of_what_a_newer_value_replaced_is_no_error() {
     assert!(letters(&mut world).is_empty());
 }
 
+// keeps: refusals-kept
 #[test]
 fn a_rejection_is_final_whatever_becomes_of_the_connection() {
     let mut world = world(|_| ());
@@ -279,6 +285,7 @@ fn a_rejection_is_final_whatever_becomes_of_the_connection() {
     assert_eq!(letters(&mut world).len(), 2);
 }
 
+// keeps: letters-at-once
 #[test]
 fn dead_letters_do_not_wait_for_the_rate_of_repeats() {
     let mut world = world(|config| {
@@ -317,6 +324,7 @@ fn connect_and_take(world: &mut World) -> (LinkId, Vec<Value>) {
     (app, got)
 }
 
+// keeps: poison-message
 #[test]
 fn a_message_that_kills_its_consumer_becomes_a_dead_letter() {
     for window in [1, 2, 256] {
@@ -358,6 +366,7 @@ fn a_message_that_kills_its_consumer_becomes_a_dead_letter() {
     }
 }
 
+// keeps: poison-message
 #[test]
 fn a_message_that_kills_a_binary_consumer_becomes_a_dead_letter() {
     let mut world = world(|config| config.retry.max_attempts = 3);
@@ -376,6 +385,7 @@ fn a_message_that_kills_a_binary_consumer_becomes_a_dead_letter() {
     assert_eq!(in_flight(&mut world), 1, "nobody but the oldest has failed");
 }
 
+// keeps: poison-message
 #[test]
 fn a_link_that_flaps_while_others_are_settled_costs_nobody_an_attempt() {
     let mut world = world(|config| config.retry.max_attempts = 2);
@@ -393,6 +403,7 @@ fn a_link_that_flaps_while_others_are_settled_costs_nobody_an_attempt() {
     assert!(letters(&mut world).is_empty());
 }
 
+// keeps: poison-message
 #[test]
 fn a_connection_that_ends_in_order_costs_nobody_an_attempt() {
     let mut world = world(|config| config.retry.max_attempts = 2);
@@ -438,6 +449,7 @@ fn ids_of_letters(world: &mut World) -> Vec<String> {
     letters.iter().map(|letter| letter.message.id().to_owned()).collect()
 }
 
+// keeps: late-ack
 #[test]
 fn a_late_ack_takes_its_dead_letter_back() {
     for (name, frame) in
@@ -473,6 +485,7 @@ fn a_late_ack_takes_its_dead_letter_back() {
     }
 }
 
+// keeps: late-ack
 #[test]
 fn an_event_that_expired_in_flight_is_taken_back_too() {
     let mut world = world(|_| ());
@@ -487,6 +500,7 @@ fn an_event_that_expired_in_flight_is_taken_back_too() {
     assert!(errors(&mut world, app).is_empty() && ids_of_letters(&mut world).is_empty());
 }
 
+// keeps: late-ack
 #[test]
 fn a_late_word_about_what_was_refused_names_its_dead_letter() {
     let mut world = world(|config| config.retry.max_attempts = 1);
@@ -529,6 +543,7 @@ fn a_late_word_about_what_was_refused_names_its_dead_letter() {
     assert_eq!(ids_of_letters(&mut world), ["rejected"], "a retry is no last word");
 }
 
+// keeps: late-ack
 #[test]
 fn what_was_replayed_is_not_handed_over_after_its_late_ack() {
     for frame in [ack as fn(&Value) -> String, ack_id, ack_upto] {
@@ -565,6 +580,7 @@ fn what_was_replayed_is_not_handed_over_after_its_late_ack() {
     }
 }
 
+// keeps: late-ack
 #[test]
 fn a_replay_is_known_after_a_restart() {
     let (mut world, app, got) = two_letters(|_| ());
@@ -579,6 +595,7 @@ fn a_replay_is_known_after_a_restart() {
     assert_eq!(in_flight(&mut world), 0);
 }
 
+// keeps: late-ack
 #[test]
 fn a_late_ack_stands_though_its_batch_fails() {
     let (mut world, app, got) = two_letters(|_| ());
@@ -599,6 +616,7 @@ fn a_late_ack_stands_though_its_batch_fails() {
     assert!(errors(&mut world, app).is_empty() && ids_of_letters(&mut world).is_empty());
 }
 
+// keeps: late-ack
 #[test]
 fn of_more_letters_than_are_known_it_is_said_so() {
     let mut world = world(|config| config.limits.delivery_window = 2_000);
@@ -621,6 +639,7 @@ fn of_more_letters_than_are_known_it_is_said_so() {
     assert!(got.iter().all(|delivery| delivery["redelivery"].is_null()));
 }
 
+// keeps: ack-clock
 #[test]
 fn the_time_for_an_ack_begins_when_the_socket_has_it() {
     let mut world = world(|config| config.retry.max_attempts = 2);
@@ -638,6 +657,7 @@ fn the_time_for_an_ack_begins_when_the_socket_has_it() {
     assert_eq!(handed(&mut world, app)[0]["redelivery"], 1);
 }
 
+// keeps: late-ack
 #[test]
 fn an_ack_by_id_right_after_a_restart_is_no_error() {
     let mut world = world(|_| ());

@@ -114,6 +114,7 @@ fn carried(world: &mut World, link: LinkId) -> u64 {
     batches.sum()
 }
 
+// keeps: led-nowhere
 #[test]
 fn what_has_reached_everybody_gives_way_before_publishers_do() {
     let mut small = Small::new();
@@ -125,6 +126,7 @@ fn what_has_reached_everybody_gives_way_before_publishers_do() {
     assert!(small.publish());
 }
 
+// keeps: led-nowhere
 #[test]
 fn what_somebody_out_of_reach_may_want_stays_until_he_has_it() {
     let mut small = Small::new();
@@ -151,6 +153,7 @@ fn what_somebody_out_of_reach_may_want_stays_until_he_has_it() {
     assert!(small.publish());
 }
 
+// keeps: led-nowhere
 #[test]
 fn while_a_peer_is_away_nothing_that_led_nowhere_goes() {
     let mut small = Small::new();

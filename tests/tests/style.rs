@@ -112,6 +112,7 @@ fn assert_none(rule: &str, offences: &[String]) {
     assert!(offences.is_empty(), "{rule}:\n  {}", offences.join("\n  "));
 }
 
+// keeps: house-style
 #[test]
 fn a_file_has_at_most_500_lines_without_its_tests() {
     let long = |source: &Source| {
@@ -135,6 +136,7 @@ fn a_line_has_at_most_100_columns() {
     assert_none("longer lines, comments included", &offences);
 }
 
+// keeps: house-style
 #[test]
 fn a_module_begins_with_what_it_owns() {
     let offences: Vec<_> = everything()
@@ -145,6 +147,7 @@ fn a_module_begins_with_what_it_owns() {
     assert_none("a module begins with `//!`", &offences);
 }
 
+// keeps: house-style
 #[test]
 fn product_code_neither_unwraps_nor_is_left_unfinished() {
     let mut offences = Vec::new();
@@ -179,6 +182,7 @@ fn shell(folder: &str) -> Vec<Source> {
     sources(folder).into_iter().filter(is_library).collect()
 }
 
+// keeps: house-style
 #[test]
 fn a_shell_stays_thin() {
     for folder in ["runtime-tokio/src/", "runtime-smol/src/"] {
@@ -188,6 +192,7 @@ fn a_shell_stays_thin() {
     }
 }
 
+// keeps: house-style
 #[test]
 fn both_shells_have_the_same_files() {
     let names = |folder: &str| -> Vec<String> {

@@ -63,6 +63,7 @@ fn pass(a: &mut World, b: &mut World, wire: Wire, seconds: u64) {
     }
 }
 
+// keeps: node-letters
 #[test]
 fn an_event_that_nobody_was_handed_is_a_dead_letter_of_the_node() {
     let mut world = World::new("a");
@@ -90,6 +91,7 @@ fn an_event_that_nobody_was_handed_is_a_dead_letter_of_the_node() {
     assert_eq!(world.status().dead_letters["expired"], 1);
 }
 
+// keeps: node-letters
 #[test]
 fn a_node_that_was_killed_before_the_end_finds_it_afterwards() {
     let mut world = World::new("a");
@@ -113,6 +115,7 @@ fn a_node_that_was_killed_before_the_end_finds_it_afterwards() {
     assert_eq!(world.status().dead_letters["expired"], 3000);
 }
 
+// keeps: node-letters
 #[test]
 fn what_was_handed_to_anybody_is_settled() {
     let mut world = World::new("a");
@@ -157,6 +160,7 @@ fn frames(world: &mut World, link: LinkId) -> usize {
     frames.iter().filter(|frame| !matches!(frame, Frame::Ping(_))).count()
 }
 
+// keeps: node-letters
 #[test]
 fn an_event_that_ends_while_it_is_held_is_handed_once() {
     for protocol in [Protocol::Json, Protocol::Postcard] {
@@ -174,6 +178,7 @@ fn an_event_that_ends_while_it_is_held_is_handed_once() {
     }
 }
 
+// keeps: node-letters
 #[test]
 fn a_crash_makes_no_node_letter_of_what_a_session_settled() {
     let mut world = World::new("a");
@@ -199,6 +204,7 @@ fn a_crash_makes_no_node_letter_of_what_a_session_settled() {
     assert!(handed(&mut world, named).is_empty());
 }
 
+// keeps: node-letters
 #[test]
 fn a_peer_that_has_it_is_the_one_that_answers_for_it() {
     let (mut a, mut b) = (node("a", &["a"], Some("b")), node("b", &["b"], None));
@@ -234,6 +240,7 @@ fn a_peer_that_has_it_is_the_one_that_answers_for_it() {
     assert_eq!(letters(&mut b), [of_node("too-late")]);
 }
 
+// keeps: node-letter-replay
 #[test]
 fn a_dead_letter_of_the_node_is_offered_again_when_it_is_replayed() {
     let (mut a, mut b) = (node("a", &["a"], Some("b")), node("b", &["b"], None));
@@ -258,6 +265,7 @@ fn a_dead_letter_of_the_node_is_offered_again_when_it_is_replayed() {
     assert!(a.status().dead_letters.values().all(|count| *count == 0));
 }
 
+// keeps: node-letter-replay
 #[test]
 fn a_replay_of_what_is_still_on_offer_ends_with_the_one_answer() {
     for wants in [false, true] {
@@ -340,6 +348,7 @@ fn offers(world: &mut World, link: LinkId) -> Vec<Bytes> {
     offers.collect()
 }
 
+// keeps: node-letters
 #[test]
 fn a_batch_without_room_makes_no_dead_letter_twice() {
     let mut world = World::new("a");
@@ -371,6 +380,7 @@ fn a_batch_without_room_makes_no_dead_letter_twice() {
     assert_eq!(world.status().dead_letters["expired"], 1);
 }
 
+// keeps: node-letters
 #[test]
 fn above_its_bound_the_node_takes_no_dead_letter_until_some_are_purged() {
     let mut config = Config::new(NodeId::new("a").expect("a good name"));

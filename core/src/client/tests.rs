@@ -334,6 +334,7 @@ impl World {
 }
 
 proptest! {
+    // keeps: client-publish
     #[test]
     fn with_a_name_everything_is_published_once_and_in_order_whatever_is_cut(
         steps in proptest::collection::vec(step(), 1..300),
@@ -351,6 +352,7 @@ proptest! {
         prop_assert!(world.app.is_idle());
     }
 
+    // keeps: client-publish
     #[test]
     fn without_a_name_nothing_is_sent_twice_and_what_is_not_known_is_said_to_be(
         steps in proptest::collection::vec(step(), 1..300),
@@ -370,6 +372,7 @@ proptest! {
         }
     }
 
+    // keeps: client-deliver
     #[test]
     fn no_message_is_handed_over_more_often_than_the_application_wants_and_all_are_settled(
         steps in proptest::collection::vec(step(), 1..300),
@@ -413,6 +416,7 @@ proptest! {
     }
 }
 
+// keeps: client-deliver
 #[test]
 fn a_database_that_was_set_back_gives_numbers_again_and_no_settlement_meets_the_wrong_message() {
     let mut world = World::new(true);
@@ -516,6 +520,7 @@ fn a_silent_node_is_asked_and_then_given_up() {
     assert_eq!(app.beat(at(53)), Beat::Wait(at(62)));
 }
 
+// keeps: signs-of-life
 #[test]
 fn a_node_whose_bytes_move_is_not_given_up() {
     let at = |seconds: u64| Instant::from_micros(seconds * 1_000_000);
@@ -541,6 +546,7 @@ fn what_says_do_not_come_again_is_obeyed_and_attempts_are_counted() {
     assert_eq!(attempts.take_while(Option::is_some).count(), 3);
 }
 
+// keeps: client-publish
 #[test]
 fn what_was_ever_said_is_never_called_not_sent() {
     let mut app = session(true);
@@ -560,6 +566,7 @@ fn what_was_ever_said_is_never_called_not_sent() {
     };
 }
 
+// keeps: client-publish
 #[test]
 fn what_the_node_may_have_forgotten_is_not_said_again() {
     let mut app = session(true);
@@ -576,6 +583,7 @@ fn what_the_node_may_have_forgotten_is_not_said_again() {
     };
 }
 
+// keeps: client-deliver
 #[test]
 fn what_is_settled_while_there_is_no_connection_is_remembered() {
     let mut world = World::new(true);
@@ -594,6 +602,7 @@ fn what_is_settled_while_there_is_no_connection_is_remembered() {
     assert!(world.node.unsettled.is_empty());
 }
 
+// keeps: client-memory
 #[test]
 fn frames_are_no_larger_than_the_node_takes() {
     let mut app = session(true);
@@ -646,6 +655,7 @@ fn what_was_left_out_is_told_with_the_next_delivery_that_is_handed_over() {
     assert_eq!(last, Some((2, 5)));
 }
 
+// keeps: client-memory
 #[test]
 fn whoever_settles_nothing_is_full_and_its_silent_node_is_not_given_up() {
     let at = |seconds: u64| Instant::from_micros(seconds * 1_000_000);

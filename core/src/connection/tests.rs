@@ -69,6 +69,7 @@ fn what_was_queued_goes_first_then_the_close_frame_and_the_link_is_down_when_all
     assert_eq!(world.down().as_deref(), Some("closed here: 1001 bye"));
 }
 
+// keeps: no-hold-up
 #[test]
 fn whoever_does_not_close_is_not_waited_for() {
     let mut world = World::new();
@@ -79,6 +80,7 @@ fn whoever_does_not_close_is_not_waited_for() {
     assert_eq!(world.down().as_deref(), Some("closed here: 1001 bye"));
 }
 
+// keeps: no-hold-up
 #[test]
 fn whoever_does_not_read_is_not_waited_for() {
     let mut world = World::new();
@@ -141,6 +143,7 @@ fn nothing_is_read_from_a_connection_that_pauses_or_whose_loop_has_no_room() {
     assert_eq!(handed_on.split_off(8), [1, 11], "the one that waited, and what came meanwhile");
 }
 
+// keeps: no-hold-up
 #[test]
 fn a_loop_that_is_gone_leaves_no_task_behind() {
     let World { link, received, mut there } = World::new();
@@ -182,6 +185,7 @@ impl Reader for Flood {
     }
 }
 
+// keeps: no-hold-up
 #[test]
 fn a_flood_behind_the_end_is_not_read_for_ever() {
     let line = share(Line::default());
@@ -194,6 +198,7 @@ fn a_flood_behind_the_end_is_not_read_for_ever() {
     assert_eq!(taken(&reading), Some(()));
 }
 
+// keeps: no-hold-up
 #[test]
 fn a_dial_ends_in_time_and_says_what_came_of_it() {
     let (inputs, mut received) = bounded::<ByHand, _>(1);
@@ -226,6 +231,7 @@ fn slot(slots: &Shared<Slots>) -> Slot {
     Slot::take(slots, [10, 0, 0, 1].into())
 }
 
+// keeps: peers-get-in
 #[test]
 fn handshake_ends_in_time_or_when_its_place_is_needed() {
     let slots = slots(1);
@@ -253,6 +259,7 @@ fn handshake_ends_in_time_or_when_its_place_is_needed() {
     assert!(matches!(received.try_next(), Some(Incoming::<ByHand>::Opened(_))));
 }
 
+// keeps: peers-get-in
 #[test]
 fn connection_gives_way_until_it_is_admitted_and_on_its_way_out() {
     let slots = slots(1);

@@ -135,6 +135,7 @@ fn a_nack_says_retry_or_reject_and_may_say_why() {
     assert_refused(&unknown, Code::InvalidField, Some("$.action"), None);
 }
 
+// keeps: refusals-kept
 #[test]
 fn a_reason_never_costs_a_refusal_its_effect() {
     let said = |reason: &str| {
@@ -257,6 +258,7 @@ fn fields_that_a_node_stamps_or_another_type_takes_are_not_looked_at() {
     }
 }
 
+// keeps: lenient-forms
 #[test]
 fn a_delivery_can_be_published_as_it_came() {
     let message = message("aws-eu-1,gcp-1", "aws-eu", "azure");
@@ -267,6 +269,7 @@ fn a_delivery_can_be_published_as_it_came() {
     assert_eq!(draft(&came).tags, "azure");
 }
 
+// keeps: lenient-forms
 #[test]
 fn an_unknown_field_is_refused_with_the_nearest_in_every_type() {
     let kinds = ["SK", "SA", "SW", "DK", "CMD", "GK", "GA", "GW", "ACK", "NACK"];
@@ -317,6 +320,7 @@ fn many_unknown_fields_cost_no_more_than_reading_them() {
     assert_eq!(settle(&frame), Settle::Ack(Position::new(1)));
 }
 
+// keeps: lenient-forms
 #[test]
 fn a_whole_number_is_one_however_it_is_written() {
     let minute = Some(Duration::from_secs(60));
@@ -337,6 +341,7 @@ fn a_whole_number_is_one_however_it_is_written() {
     }
 }
 
+// keeps: lenient-forms
 #[test]
 fn null_in_an_optional_field_is_its_absence() {
     let bare = r#"{"type":"CMD","key":"k","value":null}"#;
@@ -508,6 +513,7 @@ fn target_tags_are_a_set_of_limited_size() {
     assert_eq!(draft(repeated).tags, "aws,gcp");
 }
 
+// keeps: byte-for-byte
 #[test]
 fn a_value_keeps_its_digits_and_its_spaces() {
     for value in ["1.10", "9223372036854775808", "-0.0", "1E+2", "{ \"a\" :\t1 }", "[1 ,2]"] {
@@ -558,6 +564,7 @@ fn one_value_of_any_depth_can_be_checked() {
     assert_eq!(check_value(""), Err(BadValue));
 }
 
+// keeps: no-secrets
 #[test]
 fn a_refusal_never_repeats_a_value() {
     for frame in [
@@ -763,6 +770,7 @@ fn any_frame() -> impl Strategy<Value = String> {
 }
 
 proptest! {
+    // keeps: hostile-input
     #[test]
     fn parsing_takes_any_text(frame in any::<String>()) {
         let _ = parse(&frame, &Limits::default());
@@ -775,6 +783,7 @@ proptest! {
         let _ = parse(&frame, &Limits { max_json_depth: 3, ..Limits::default() });
     }
 
+    // keeps: hostile-input
     #[test]
     fn parsing_takes_damaged_frames(
         frame in any_frame(),
@@ -790,6 +799,7 @@ proptest! {
         let _ = parse(&damaged, &Limits::default());
     }
 
+    // keeps: byte-for-byte
     #[test]
     fn a_body_passes_through_byte_for_byte(value in any_json()) {
         let frame = format!(r#"{{"type":"SK","key":"k","value": {value} }}"#);

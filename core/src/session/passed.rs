@@ -173,6 +173,7 @@ mod tests {
         Reach { tags: TagSet::new(list.iter().copied()).expect("good tags"), any: false }
     }
 
+    // keeps: many-tags
     #[test]
     fn any_tag_concerns_all_that_was_passed_over() {
         let any = Reach { any: true, ..Reach::nobody() };
@@ -186,6 +187,7 @@ mod tests {
         assert_eq!(passed, Passed::default());
     }
 
+    // keeps: shortest-paths
     #[test]
     fn what_was_passed_over_concerns_who_has_one_of_its_tags() {
         let mut passed = Passed::default();
@@ -203,6 +205,7 @@ mod tests {
         assert!(!passed.concerns(&tags(&["eu"])));
     }
 
+    // keeps: flapping-link
     #[test]
     fn going_back_for_one_tag_begins_where_that_tag_does() {
         let mut passed = Passed::default();
@@ -231,6 +234,7 @@ mod tests {
         assert_eq!(passed, Passed::default());
     }
 
+    // keeps: led-nowhere
     #[test]
     fn events_that_nobody_waits_for_may_go() {
         let mut passed = Passed::default();

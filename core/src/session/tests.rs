@@ -77,6 +77,7 @@ fn a_stretch_that_is_conflated_is_counted_once() {
     assert_eq!(session.conflated_upto(at(95)), None);
 }
 
+// keeps: outbox-bound
 #[test]
 fn a_conflated_session_stays_so_across_a_restart() {
     for role in [peer(), Role::Application(named())] {
@@ -112,6 +113,7 @@ fn what_is_in_flight_holds_no_superseded_state() {
     assert_eq!((peer.cursor(), peer.state_settled()), (at(9), at(9)));
 }
 
+// keeps: cumulative-ack
 #[test]
 fn a_cumulative_ack_speaks_of_what_the_link_carried_before() {
     let mut session = session(Role::Application(named()));
@@ -292,6 +294,7 @@ proptest! {
         walk(&peer(), steps);
     }
 
+    // keeps: offers-repeat
     #[test]
     fn whatever_is_on_offer_ends_when_the_peer_answers(
         steps in prop::collection::vec(offering(), 1..40),

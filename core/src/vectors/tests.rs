@@ -344,6 +344,7 @@ fn reason_name(reason: NotNowReason) -> &'static str {
     }
 }
 
+// keeps: formats-fixed
 #[test]
 fn binary_frames_are_what_was_written_down() {
     let vectors = Vectors::new("vectors/wire.txt", include_str!("wire.txt"));
@@ -402,6 +403,7 @@ fn written(write: impl FnOnce(&mut BytesMut)) -> String {
     String::from_utf8(out.to_vec()).expect("text")
 }
 
+// keeps: formats-fixed
 #[test]
 fn text_frames_of_a_node_are_what_was_written_down() {
     let vectors = Vectors::new("vectors/json.txt", include_str!("json.txt"));
@@ -557,6 +559,7 @@ fn sessions() -> Vec<(&'static str, Session)> {
     ]
 }
 
+// keeps: formats-fixed
 #[test]
 fn what_rests_in_stores_is_what_was_written_down() {
     let vectors = Vectors::new("vectors/store.txt", include_str!("store.txt"));

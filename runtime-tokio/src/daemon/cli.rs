@@ -37,6 +37,7 @@ mod tests {
 
     use super::Cli;
 
+    // keeps: help-examples
     #[test]
     fn every_command_has_an_example() {
         let mut cli = Cli::command();

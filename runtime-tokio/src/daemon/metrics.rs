@@ -521,6 +521,7 @@ mod tests {
         });
     }
 
+    // keeps: metrics
     #[test]
     fn sessions_beyond_the_bound_share_a_label() {
         recorded(|metrics| {

@@ -112,6 +112,7 @@ fn key(round: usize, index: usize, number: usize) -> String {
     format!("{round}:{}:{number}", RING[index].0)
 }
 
+// keeps: shells-equal
 #[test]
 fn nodes_of_both_shells_hand_each_other_every_message_once_also_what_one_was_away_for() {
     run(async {

@@ -348,6 +348,7 @@ fn what_was_acknowledged_is_there_after_a_restart_and_the_rest_is_known_not_to_b
     });
 }
 
+// keeps: client-publish
 #[test]
 fn a_client_outlives_its_node_and_nothing_happens_twice() {
     run(async {
@@ -478,6 +479,7 @@ fn what_cannot_be_connected_to_says_why() {
     });
 }
 
+// keeps: client-memory
 #[test]
 fn a_publisher_that_is_faster_than_its_node_waits() {
     run(async {
@@ -655,6 +657,7 @@ fn who_asks_for_the_newest_alone_is_told_how_much_was_left_out() {
     });
 }
 
+// keeps: client-deliver
 #[test]
 fn a_subscription_that_is_dropped_leaves_its_session_to_the_next_one() {
     run(async {

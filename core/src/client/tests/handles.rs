@@ -197,6 +197,7 @@ fn act() -> impl Strategy<Value = Act> {
 proptest! {
     /// Whoever still waits when the mesh is quiet was forgotten. A publisher with a name hears of
     /// everything, and the application is done when all have let go.
+    // keeps: wakers
     #[test]
     fn whoever_waits_is_woken(
         acts in proptest::collection::vec(act(), 0..120),
@@ -259,6 +260,7 @@ proptest! {
 }
 
 /// What waits for room is served in the order in which it came, and who gives up makes room.
+// keeps: wakers
 #[test]
 fn room_goes_to_those_who_came_first() {
     let mut mesh = Mesh::new(true, false, 1);
@@ -282,6 +284,7 @@ fn room_goes_to_those_who_came_first() {
 }
 
 /// A task that ends without a word, as with its runtime, leaves nobody waiting.
+// keeps: wakers
 #[test]
 fn a_task_that_is_given_up_leaves_nobody_waiting() {
     let mut mesh = Mesh::new(true, true, 1);
@@ -310,6 +313,7 @@ fn a_task_that_is_given_up_leaves_nobody_waiting() {
 }
 
 /// Whoever polls a future from another task than before is woken there.
+// keeps: wakers
 #[test]
 fn a_future_may_move_between_tasks() {
     let mesh = &mut Mesh::new(true, false, 1);

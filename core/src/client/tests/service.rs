@@ -143,6 +143,7 @@ fn messages_gather_while_the_connection_sends() {
     drop(others);
 }
 
+// keeps: signs-of-life
 #[test]
 fn a_node_is_asked_for_life_while_the_connection_sends() {
     let mut world = World::new(true);

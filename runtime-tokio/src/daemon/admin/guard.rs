@@ -89,6 +89,7 @@ mod tests {
         assert!(check(&Uri::from_static("/"), &HeaderMap::new(), &[]).is_err());
     }
 
+    // keeps: foreign-pages
     #[test]
     fn only_pages_from_the_same_host_may_ask() {
         assert!(passes("127.0.0.1:7401", Some("http://127.0.0.1:7401")));

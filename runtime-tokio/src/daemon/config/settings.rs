@@ -268,6 +268,7 @@ fn in_memory(bytes: u64) -> usize {
 mod tests {
     use super::super::tests::load;
 
+    // keeps: defaults-agree
     #[test]
     fn the_documented_defaults_are_those_of_the_core() {
         let settings = load("[node]\nid = \"a\"", &[]).expect("only the id is required");

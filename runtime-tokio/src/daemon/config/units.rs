@@ -271,6 +271,7 @@ mod tests {
         }
     }
 
+    // keeps: no-secrets
     #[test]
     fn user_information_is_never_shown() {
         for (url, shown) in [
