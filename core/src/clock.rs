@@ -143,7 +143,8 @@ impl Timely {
     }
 
     /// Whether a message has outdone another one, of the same key or for other tags: while nothing
-    /// is certain, only if it has in either case. What is passed over by mistake would be lost (P2).
+    /// is certain, only if it has in either case. What is passed over by mistake would be lost
+    /// (P2).
     pub fn has_outdone(self, newer: &Message, older: &Message) -> bool {
         newer.is_newer_within(older, self.limit())
             && (self.is_certain || newer.is_newer_within(older, self.upto))
