@@ -164,7 +164,13 @@ impl Rule {
                     && app.consumer != Consumer::Mute
             };
             let had_copy = |had: &MessageNo| view.ledger.are_one(*had, *number);
-            let over = received.contains(number)
+            // It may have been handed the copy before the loss.
+            let of_lost = row.copy.and_then(|copy| copy.of).is_some_and(|of| {
+                let first = place.rows.get(&of.get());
+                first.is_none_or(|(first, _)| view.ledger.is_old(*first))
+            });
+            let over = of_lost
+                || received.contains(number)
                 || place.is_dead(&session, *number)
                 || view.is_outdone(app.index, *number)
                 || view.ledger.is_old(*number)

@@ -58,7 +58,7 @@ impl Invariant for Rule {
             Fact::Transmitted {
                 conn, to: Party::App(app), item: Item::Delivery(delivery), ..
             } if view.apps[*app].link == Some(*conn) => {
-                return self.handed(*app, delivery.delivery, view);
+                return self.handed(*app, (delivery.delivery, delivery.redelivery), view);
             }
             _ => {}
         }
@@ -67,7 +67,12 @@ impl Invariant for Rule {
 }
 
 impl Rule {
-    fn handed(&mut self, index: usize, delivery: u64, view: &View<'_>) -> Verdict {
+    fn handed(
+        &mut self,
+        index: usize,
+        (delivery, redelivery): (u64, u32),
+        view: &View<'_>,
+    ) -> Verdict {
         let app = &view.apps[index];
         let steady = matches!(app.consumer, Consumer::Prompt | Consumer::Slow(_));
         // What dies or is superseded leaves the window without a word.
@@ -80,7 +85,9 @@ impl Rule {
             return Ok(());
         }
         let open = self.open.entry(index).or_default();
-        *open.entry(delivery).or_default() += 1;
+        // What earlier connections were handed counts, too: a dead letter leaves the window.
+        let handed = open.entry(delivery).or_default();
+        *handed = (*handed + 1).max(redelivery + 1);
         let window = view.plan.settings.window;
         if open.len() <= window {
             return Ok(());
