@@ -94,6 +94,7 @@ pub mod interests;
 pub mod io;
 pub mod json;
 mod kind;
+pub mod lifetime;
 pub mod line;
 mod link;
 pub mod links;

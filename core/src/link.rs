@@ -16,13 +16,14 @@ use crate::clock::Hlc;
 use crate::config::Durability;
 use crate::ids::{BatchId, FetchId, Incarnation, LinkId, NodeId, Position, SessionId};
 use crate::io::{Close, CloseCode, Protocol};
+use crate::lifetime::{Ends, Transit};
 use crate::message::Message;
 use crate::offer::Id;
 use crate::rate::RateLimit;
 use crate::read::Read;
 use crate::refusal::{Code, Refusal};
 use crate::time::{Instant, Now, WallMs};
-use crate::wire::{FEATURE_DIGESTS, FrameWriter, Hello};
+use crate::wire::{FEATURE_DIGESTS, FEATURE_ENDS, FrameWriter, Hello};
 
 /// Cost of the frames that an application's link may have in flight.
 pub const APPLICATION_CREDIT: usize = 256 << 10;
@@ -117,6 +118,8 @@ pub struct PeerLink {
     pub durability: Durability,
     /// Whether it compares digests.
     pub compares: bool,
+    /// How long the way from it takes, if it says, and is told, how long events have left.
+    pub transit: Option<Transit>,
     /// Largest value that it takes.
     pub max_message_bytes: usize,
     /// Largest frame that it takes.
@@ -143,7 +146,7 @@ pub struct PeerLink {
     /// Whether it has told where its log ends.
     pub has_reported: bool,
     /// Messages that wait for the store to say what is the newest of their keys.
-    pub parked: VecDeque<Message>,
+    pub parked: VecDeque<(Message, Ends)>,
     /// That question.
     pub lookup: Option<FetchId>,
     /// Its wall clock less this node's monotonic clock, milliseconds.
@@ -396,6 +399,7 @@ impl PeerLink {
             incarnation: hello.incarnation,
             durability: hello.durability,
             compares: hello.features & FEATURE_DIGESTS != 0,
+            transit: (hello.features & FEATURE_ENDS != 0).then(Transit::default),
             max_message_bytes: usize::try_from(hello.max_message_bytes).unwrap_or(usize::MAX),
             max_frame_bytes: usize::try_from(hello.max_frame_bytes).unwrap_or(usize::MAX),
             sent: VecDeque::new(),

@@ -78,7 +78,7 @@ pub struct Batch {
     pub state_floor: Position,
     /// Bound of the history, in bytes.
     pub history_max_bytes: u64,
-    /// Wall clock, for the expiry of events.
+    /// The time of this node, for the ends of events ([`Row::ends`]).
     pub wall: WallMs,
     /// Deletes with a version older than this may be forgotten; 0: none, because the clock cannot
     /// be trusted.
@@ -110,6 +110,8 @@ pub struct Row {
     /// Hash of key and tag set, if the row competes for being the newest: `None` for events and
     /// for what was appended for one session only.
     pub key_hash: Option<Hash128>,
+    /// When an event ends by the time of this node ([`crate::lifetime`]); 0 for state.
+    pub ends: WallMs,
     /// The session at this node that published it.
     pub publisher: Option<SessionId>,
     /// The one session that it is for, if it is a replayed dead letter.
@@ -122,10 +124,18 @@ pub struct Row {
 }
 
 impl Row {
-    /// A row that competes with those of its key, if it is state, and is for every session.
+    /// A row that competes with those of its key, if it is state, and is for every session. An
+    /// event ends when its origin said.
     pub fn new(position: Position, message: Message) -> Self {
-        let key_hash = message.key_hash();
-        Self { position, message, key_hash, publisher: None, only: None, late: false, copy: None }
+        let (key_hash, ends) = (message.key_hash(), message.expires().unwrap_or_default());
+        let (publisher, only, late, copy) = (None, None, false, None);
+        Self { position, message, key_hash, ends, publisher, only, late, copy }
+    }
+
+    /// The same, of an event that ends then here.
+    #[must_use]
+    pub fn ending(self, ends: WallMs) -> Self {
+        Self { ends, ..self }
     }
 
     /// What the row counts for against limits in bytes: its encoding and 64 bytes of overhead.

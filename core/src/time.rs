@@ -18,6 +18,11 @@ impl Instant {
         self.0
     }
 
+    /// Milliseconds since the shell's start.
+    pub const fn as_millis(self) -> u64 {
+        self.0 / 1000
+    }
+
     /// Time since `earlier`; zero if that is later.
     #[must_use]
     pub const fn since(self, earlier: Self) -> Duration {

@@ -105,6 +105,15 @@ impl Undelivered {
         found
     }
 
+    /// What is said to end behind this time is looked at at once: a clock that was ahead may have
+    /// said so.
+    pub fn look_beyond(&mut self, time: WallMs) {
+        let beyond = self.parts.split_off(&time);
+        for (_, part) in beyond {
+            self.look_at(WallMs(0), Part { earliest: WallMs(0), ..part });
+        }
+    }
+
     /// What follows in the record.
     pub fn rest_of(record: &SessionRecord) -> &[u8] {
         let read = postcard::take_from_bytes::<Record>(&record.state);

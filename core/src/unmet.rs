@@ -24,10 +24,12 @@ pub struct Unmet {
 }
 
 impl Unmet {
-    /// What was stored.
-    pub fn recover(record: &[u8]) -> Self {
-        let Ok((entries, events)) = postcard::from_bytes(record) else { return Self::default() };
-        Self { entries, events: Passed::recover(events) }
+    /// What was stored, and what follows in the record.
+    pub fn recover(record: &[u8]) -> (Self, &[u8]) {
+        let Ok(((entries, events), rest)) = postcard::take_from_bytes(record) else {
+            return (Self::default(), &[]);
+        };
+        (Self { entries, events: Passed::recover(events) }, rest)
     }
 
     /// Adds what is stored of them to `record`.
@@ -114,7 +116,8 @@ mod tests {
         assert_eq!(unmet.kept(Some(WallMs(999))), at(1));
         assert_eq!(unmet.kept(Some(WallMs(1000))), at(7));
         assert!(unmet.met("a") && !unmet.met("a"));
-        let mut unmet = Unmet::recover(&unmet.append_to(Vec::new()));
+        let record = unmet.append_to(Vec::new());
+        let (mut unmet, _) = Unmet::recover(&record);
         assert_eq!(unmet.kept(Some(WallMs(1000))), at(7), "for the other one");
         unmet.configure(&urls(&["a"]), WallMs(1000), WallMs(2000));
         assert_eq!(unmet.kept(Some(WallMs(1000))), None);

@@ -23,7 +23,8 @@ use crate::config::Durability;
 use crate::ids::Position;
 use crate::message::{Appender, Kind, Message};
 pub use peer::{
-    Ack, DigestsHead, FEATURE_DIGESTS, Hello, NotNow, NotNowReason, TagSetDigest, digests,
+    Ack, DigestsHead, FEATURE_DIGESTS, FEATURE_ENDS, Hello, Left, NotNow, NotNowReason,
+    TagSetDigest, TimedHead, digests, timed,
 };
 pub use read::{Read, ReadResult, ReadValue};
 pub use welcome::Welcome;
@@ -86,6 +87,9 @@ pub enum Wire {
     Reads(Bytes),
     /// Node to application: [`ReadResult`] records, in the order of the reads.
     Results(Bytes),
+    /// Node to node: a [`TimedHead`], and a [`Left`] and a [`Message`], repeated; in place of
+    /// [`Wire::Messages`] to who has [`FEATURE_ENDS`]. Without messages it tells the clock alone.
+    Timed(Bytes),
 }
 
 /// First frame of an application. What it wants is in the query string of the upgrade.
@@ -212,6 +216,7 @@ const WANT: u8 = 13;
 const SEEN: u8 = 14;
 const GONE: u8 = 15;
 const DIGESTS: u8 = 40;
+const TIMED: u8 = 41;
 const READS: u8 = 20;
 const RESULTS: u8 = 21;
 
@@ -250,6 +255,7 @@ impl Wire {
             DIGESTS => Self::Digests(rest),
             READS => Self::Reads(rest),
             RESULTS => Self::Results(rest),
+            TIMED => Self::Timed(rest),
             unknown => return Err(WireError::Unknown(unknown)),
         })
     }
@@ -281,6 +287,7 @@ impl Wire {
             Self::Digests(batch) => batched(&mut buffer, DIGESTS, batch),
             Self::Reads(batch) => batched(&mut buffer, READS, batch),
             Self::Results(batch) => batched(&mut buffer, RESULTS, batch),
+            Self::Timed(batch) => batched(&mut buffer, TIMED, batch),
         }
         seal(buffer)
     }
@@ -328,6 +335,8 @@ pub enum BatchKind {
     Reads,
     /// [`Wire::Results`].
     Results,
+    /// [`Wire::Timed`].
+    Timed,
 }
 
 /// Builds one batch frame record by record.
@@ -354,6 +363,7 @@ impl FrameWriter {
             BatchKind::Digests => DIGESTS,
             BatchKind::Reads => READS,
             BatchKind::Results => RESULTS,
+            BatchKind::Timed => TIMED,
         };
         let mut buffer = BytesMut::new();
         buffer.extend_from_slice(&[tag]);

@@ -255,6 +255,7 @@ fn read(frame: &Bytes) -> Option<(usize, Bytes)> {
         | Wire::Synced
         | Wire::Conflated(_) => 1,
         Wire::Messages(batch) => wire::messages(batch).ok()?.len(),
+        Wire::Timed(batch) => 1 + wire::timed(batch).ok()?.1.len(),
         Wire::Deliveries(batch) => wire::deliveries(batch).ok()?.len(),
         Wire::Publish(batch) => {
             rewritten(BatchKind::Publish, &wire::records::<Publish<'_>>(batch).ok()?, &mut again)

@@ -188,6 +188,7 @@ impl AnyRow {
             key_hash: if only.is_none() { message.key_hash() } else { None },
             publisher: self.publisher.map(|id| SessionId::new(id.into())),
             only,
+            ends: message.expires().unwrap_or_default(),
             late: self.numbers[0] % 2 == 1,
             copy: copies::content(&message).map(|content| GroupCopy {
                 content,

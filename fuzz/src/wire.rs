@@ -36,6 +36,7 @@ pub fn wire(bytes: &[u8]) {
         | Wire::Synced
         | Wire::Conflated(_) => {}
         Wire::Messages(batch) => messages(batch),
+        Wire::Timed(batch) => timed(batch),
         Wire::Publish(batch) => publishes(batch),
         Wire::Outcomes(batch) => outcomes(batch),
         Wire::Deliveries(batch) => deliveries(batch),
@@ -48,6 +49,18 @@ pub fn wire(bytes: &[u8]) {
         Wire::Digests(batch) => digests(batch),
         Wire::Results(batch) => results(batch),
     }
+}
+
+fn timed(batch: &Bytes) {
+    let Ok((head, messages)) = wire::timed(batch) else { return };
+    let mut writer = FrameWriter::new(BatchKind::Timed);
+    writer.push(&head);
+    for (left, message) in &messages {
+        writer.push(left);
+        writer.push_message(message);
+    }
+    let Ok(Wire::Timed(again)) = Wire::decode(&writer.finish()) else { panic!("not a batch") };
+    assert_eq!(wire::timed(&again), Ok((head, messages)));
 }
 
 fn topology(batch: &Bytes) {

@@ -204,9 +204,13 @@ impl World {
     pub(crate) fn receive(&mut self, link: LinkId, frame: Frame) {
         if let Some(socket) = self.sockets.get_mut(&link) {
             if let Frame::Binary(bytes) = &frame
-                && let Ok(Wire::Messages(batch)) = Wire::decode(bytes)
+                && let Ok(frame) = Wire::decode(bytes)
             {
-                socket.messages_in += wire::messages(&batch).map_or(0, |all| all.len() as u64);
+                socket.messages_in += match &frame {
+                    Wire::Messages(batch) => wire::messages(batch).map_or(0, |all| all.len()),
+                    Wire::Timed(batch) => wire::timed(batch).map_or(0, |(_, all)| all.len()),
+                    _ => 0,
+                } as u64;
             }
             if let Frame::Binary(bytes) = &frame {
                 socket.asked |= matches!(Wire::decode(bytes), Ok(Wire::Want(_)));

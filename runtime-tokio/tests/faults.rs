@@ -71,6 +71,11 @@ fn a_node_that_hangs_catches_up() {
 
 // keeps: clock-moves
 #[test]
+fn wall_clocks_that_are_apart() {
+    faults::clock::that_are_apart(SLIPSTREAM);
+}
+
+#[test]
 fn a_wall_clock_that_moves() {
     faults::clock::that_moves(SLIPSTREAM);
 }

@@ -110,7 +110,7 @@ impl State {
         for row in &batch.rows {
             let message = &row.message;
             let size = log::row_size(row);
-            let expires = message.expires().map_or(0, |at| at.0);
+            let expires = row.ends.0;
             let is_state = message.kind().is_state();
             let event = history::event_expiry(is_state, expires, row.only.is_some());
             self.index.append(row.position.get(), size, event);

@@ -10,6 +10,7 @@ use slipstream_core::copies::GroupCopy;
 use slipstream_core::ids::{DeadLetterId, Hash128, Position, SessionId};
 use slipstream_core::message::{Kind, Message};
 use slipstream_core::store::Row;
+use slipstream_core::time::WallMs;
 
 use crate::digest::{Digest, checksum_of};
 
@@ -126,7 +127,10 @@ pub(crate) fn read(columns: &rusqlite::Row<'_>) -> Result<Row, Damaged> {
         let message = message(columns, 4)?;
         let key_hash = if only.is_none() { message.key_hash() } else { None };
         let late = number(11)? == Some(1);
-        let row = Row { position, publisher: session(1)?, only, key_hash, message, late, copy };
+        // When a delete was made is no end.
+        let ends = WallMs(if message.kind() == Kind::Cmd { number(8)?? } else { 0 });
+        let publisher = session(1)?;
+        let row = Row { position, message, key_hash, ends, publisher, only, late, copy };
         let is =
             |column, value: i64| columns.get_ref(column).ok()?.as_i64().ok().map(|v| v == value);
         let is_sound = is(3, checksum(&row).into())?
@@ -160,11 +164,11 @@ pub(crate) fn row_size(row: &Row) -> u32 {
     u32::try_from(row.size()).unwrap_or(u32::MAX)
 }
 
-/// When an event ends, or when a delete was made.
+/// When an event ends by the time of this node, or when a delete was made.
 pub(crate) fn expires(row: &Row) -> u64 {
     match row.message.kind() {
         Kind::Dk => row.message.version().wall().0,
-        Kind::Sk | Kind::Sa | Kind::Sw | Kind::Cmd => row.message.expires().map_or(0, |at| at.0),
+        Kind::Sk | Kind::Sa | Kind::Sw | Kind::Cmd => row.ends.0,
     }
 }
 
@@ -172,8 +176,12 @@ pub(crate) fn checksum(row: &Row) -> u32 {
     let session = |id: Option<SessionId>| id.map_or(u64::MAX, SessionId::get);
     let of = row.copy.and_then(|copy| copy.of).map_or(u64::MAX, Position::get);
     let content = row.copy.as_ref().map_or(&[][..], |copy| &copy.content.0);
-    checksum_of(
-        [row.position.get(), session(row.publisher), session(row.only), row.late.into(), of],
-        &[row.message.encoded(), content],
-    )
+    let numbers =
+        [row.position.get(), session(row.publisher), session(row.only), row.late.into(), of];
+    // The end that its origin has given it is part of the message.
+    if row.ends == row.message.expires().unwrap_or_default() {
+        checksum_of(numbers, &[row.message.encoded(), content])
+    } else {
+        checksum_of(numbers, &[row.message.encoded(), content, &row.ends.0.to_le_bytes()])
+    }
 }

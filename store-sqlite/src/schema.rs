@@ -17,7 +17,7 @@ pub(crate) const VERSION: i32 = OLDEST - 1 + MIGRATIONS.len() as i32;
 pub(crate) const OLDEST: i32 = 3;
 
 /// The first step makes [`OLDEST`], each further one the next version.
-const MIGRATIONS: [&str; 2] = [FIRST, COPIES];
+const MIGRATIONS: [&str; 3] = [FIRST, COPIES, ENDS];
 
 const FIRST: &str = "
 CREATE TABLE log (              -- messages, in the order in which this node accepted them
@@ -113,6 +113,10 @@ CREATE TABLE copies (           -- events of cluster groups whose rows are gone 
     checksum INTEGER NOT NULL
 ) STRICT;
 ";
+
+/// An event may end otherwise at this node than its origin has said: earlier programs would take
+/// such a row for a damaged one, and must not open the file.
+const ENDS: &str = "-- log.expires of an event is by the time of this node";
 
 /// Brings the schema from `version` to [`VERSION`], within the caller's transaction.
 pub(crate) fn migrate(db: &Connection, version: i32) -> Result<()> {

@@ -9,6 +9,7 @@ use std::process::Command;
 use common::*;
 use rusqlite::Connection;
 use slipstream_core::config::Durability;
+use slipstream_core::time::WallMs;
 use slipstream_store_sqlite::{OpenError, Options};
 
 const CHILD_DIRECTORY: &str = "SLIPSTREAM_TEST_DIRECTORY";
@@ -91,10 +92,10 @@ fn a_newer_schema_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     Harness::open(directory.path()).store.close().unwrap();
     let shell = Connection::open(directory.path().join("slipstream.db")).unwrap();
-    shell.pragma_update(None, "user_version", 5).unwrap();
+    shell.pragma_update(None, "user_version", 6).unwrap();
     drop(shell);
     let refused = Harness::with(options(directory.path())).err().unwrap();
-    assert!(matches!(refused, OpenError::Newer { found: 5, known: 4, .. }), "{refused:?}");
+    assert!(matches!(refused, OpenError::Newer { found: 6, known: 5, .. }), "{refused:?}");
 }
 
 // keeps: old-stores-open
@@ -112,6 +113,30 @@ fn an_older_schema_is_brought_up_to_date() {
     harness.commit(trim(1, 0));
     harness.store.close().unwrap();
     assert_eq!(Harness::open(directory.path()).recovered.copies.len(), 1);
+}
+
+#[test]
+fn an_event_of_an_older_schema_ends_as_its_origin_said() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut harness = Harness::open(directory.path());
+    harness.commit(batch(vec![event(1, "a", "1", 500)]));
+    harness.store.close().unwrap();
+    let shell = Connection::open(directory.path().join("slipstream.db")).unwrap();
+    shell.pragma_update(None, "user_version", 4).unwrap();
+    drop(shell);
+    let mut harness = Harness::open(directory.path());
+    assert_eq!(harness.rows()[0].row.ends.0, 500);
+    harness.commit(batch(vec![event(2, "a", "1", 500).ending(WallMs(700))]));
+    harness.store.close().unwrap();
+    let mut harness = Harness::open(directory.path());
+    assert_eq!(harness.rows()[1].row.ends.0, 700);
+    assert!(harness.damaged.is_empty());
+    harness.store.close().unwrap();
+    // Nobody gives an event another end unnoticed.
+    let shell = Connection::open(directory.path().join("slipstream.db")).unwrap();
+    shell.execute("UPDATE log SET expires = expires + 1", []).unwrap();
+    drop(shell);
+    assert!(Harness::open(directory.path()).positions().is_empty());
 }
 
 #[test]

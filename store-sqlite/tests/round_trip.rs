@@ -55,7 +55,7 @@ fn everything() -> Batch {
     Batch {
         rows: vec![
             Row { publisher: Some(SessionId::new(4)), ..state(3, "a", "1") },
-            event(4, "c", "{\"do\":1}", 500),
+            event(4, "c", "{\"do\":1}", 500).ending(WallMs(700)),
             Row { only: Some(SessionId::new(5)), key_hash: None, ..state(7, "a", "2") },
             state(9, "å \u{0}", "\"x\\u0000\""),
         ],
@@ -99,6 +99,7 @@ fn assert_rows(harness: &mut Harness) {
         assert_eq!(found.row.key_hash, wanted.key_hash);
         assert_eq!(found.row.publisher, wanted.publisher);
         assert_eq!(found.row.only, wanted.only);
+        assert_eq!(found.row.ends, wanted.ends);
         assert!(!found.superseded);
     }
     assert_eq!(rows.len(), 4);

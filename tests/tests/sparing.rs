@@ -6,7 +6,7 @@ use slipstream_core::config::Config;
 use slipstream_core::ids::{Incarnation, LinkId, NodeId, Position, StoreId};
 use slipstream_core::io::Frame;
 use slipstream_core::topology::Record;
-use slipstream_core::wire::{Ack, BatchKind, FrameWriter, Wire, messages};
+use slipstream_core::wire::{Ack, BatchKind, FrameWriter, Wire, messages, timed};
 use slipstream_tests::world::World;
 
 /// So long after its start a node knows who is in the mesh.
@@ -109,6 +109,7 @@ fn said(world: &mut World, link: LinkId) -> Vec<Wire> {
 fn carried(world: &mut World, link: LinkId) -> u64 {
     let batches = said(world, link).into_iter().filter_map(|wire| match wire {
         Wire::Messages(batch) => Some(messages(&batch).expect("messages").len() as u64),
+        Wire::Timed(batch) => Some(timed(&batch).expect("messages").1.len() as u64),
         _ => None,
     });
     batches.sum()

@@ -6,6 +6,7 @@ use crate::copies::{self, GroupCopy};
 use crate::draft::Draft;
 use crate::event::Event;
 use crate::ids::{BatchId, Hash128, LinkId, Position, SessionId};
+use crate::lifetime::{Ends, time_to_live};
 use crate::link::Answer;
 use crate::message::{Fields, Kind, Message};
 use crate::newest::{Before, Comparison, Newest};
@@ -58,10 +59,12 @@ impl Node {
         let given =
             format_args!("{}-{:x}-{}", self.config.id, self.incarnation.get(), self.sequence);
         let id = draft.id.clone().unwrap_or_else(|| Cow::Owned(format!("{given}")));
-        let expires = if draft.kind.is_state() {
-            WallMs(0)
+        let ttl = draft.ttl.unwrap_or(self.config.store.event_ttl);
+        // Its version and its end tell every node what its time to live is.
+        let (expires, ends) = if draft.kind.is_state() {
+            (WallMs(0), WallMs(0))
         } else {
-            self.now.wall.plus(draft.ttl.unwrap_or(self.config.store.event_ttl))
+            (version.wall().plus(ttl), self.lifetimes.time(self.now).plus(ttl))
         };
         let fields = Fields {
             kind: draft.kind,
@@ -79,7 +82,7 @@ impl Node {
         let message = Message::encode(&fields, &mut self.buffer);
         let id = message.id_bytes();
         let key_hash = message.key_hash();
-        self.append(message, key_hash, self.me, Some(session));
+        self.append((message, ends), key_hash, self.me, Some(session));
         let batch = self.log.growing_id();
         if let Some((id, content)) = known {
             let durable = self.sessions.get(&session).is_some_and(|session| session.is_durable());
@@ -120,10 +123,11 @@ impl Node {
         Refusal::new(Code::Clock, format!("{fault}"))
     }
 
-    /// Takes a message of a peer. The newest of its key is known, or it was looked up before.
+    /// Takes a message of a peer, which ends then. The newest of its key is known, or it was looked
+    /// up before.
     pub(super) fn accept(
         &mut self,
-        message: &Message,
+        (message, ends): (&Message, Ends),
         from: SessionId,
         (link, timely): (LinkId, Timely),
     ) -> Accepted {
@@ -134,7 +138,7 @@ impl Node {
             self.tally.loops += 1;
             return Accepted::With(None);
         }
-        let accepted = self.accept_new(message, source, from, timely);
+        let accepted = self.accept_new((message, ends), source, from, timely);
         if let Accepted::With(_) = accepted {
             if asked && message.visited(&self.config.id) {
                 // If the batch fails it comes again, and is to be taken again.
@@ -147,7 +151,7 @@ impl Node {
 
     fn accept_new(
         &mut self,
-        message: &Message,
+        (message, ends): (&Message, Ends),
         source: Source,
         from: SessionId,
         timely: Timely,
@@ -163,7 +167,10 @@ impl Node {
         }
         // An event whose time is over is handed on to nobody, but has its place in the log: it may
         // be a dead letter here.
-        if message.is_expired(self.now.wall) && self.clock.fault().is_some() {
+        if let Ends::ByWall(at) = ends
+            && at <= self.now.wall
+            && self.clock.fault().is_some()
+        {
             return Accepted::NotNow(NotNowReason::Clock);
         }
         if let Some(reason) = self.not_now(message) {
@@ -193,7 +200,8 @@ impl Node {
         self.path.push_str(me);
         let fields = Fields { path: &self.path, ..message.fields() };
         let ours = Message::encode(&fields, &mut self.buffer);
-        let position = self.append(ours, key_hash, source, None);
+        let ends = self.ends_here(message, ends);
+        let position = self.append((ours, ends), key_hash, source, None);
         if cut && let Some(session) = self.sessions.get_mut(&from) {
             session.note_known(position);
         }
@@ -208,7 +216,24 @@ impl Node {
         if self.refuses_peers() {
             return Some(NotNowReason::StoreFull);
         }
-        self.clock.receive(message.version()).err().map(|_| NotNowReason::Clock)
+        let received = self.clock.receive(message.version());
+        // That of an event only dates it: nothing is outdone by it.
+        received.err().filter(|_| message.kind().is_state()).map(|_| NotNowReason::Clock)
+    }
+
+    /// When a message of a peer ends by the time of this node; 0 for state.
+    fn ends_here(&self, message: &Message, ends: Ends) -> WallMs {
+        let Some(ttl) = time_to_live(message) else { return WallMs(0) };
+        let time = self.lifetimes.time(self.now);
+        let ends = match ends {
+            Ends::Here(ends) => ends,
+            Ends::ByWall(at) => {
+                let ahead = time.0.cast_signed().saturating_sub_unsigned(self.now.wall.0);
+                WallMs(at.0.saturating_add_signed(ahead))
+            }
+        };
+        // 0 would say that it has none.
+        ends.min(time.plus(ttl)).max(WallMs(1))
     }
 
     fn seen_before(&mut self, source: Source, message: &Message, from: SessionId) -> Accepted {
@@ -236,7 +261,7 @@ impl Node {
 
     pub(super) fn append(
         &mut self,
-        message: Message,
+        (message, ends): (Message, WallMs),
         key_hash: Option<Hash128>,
         source: Source,
         publisher: Option<SessionId>,
@@ -257,7 +282,7 @@ impl Node {
             }
             self.log.marks.newest.push((key, before));
         }
-        let row = Row { position, message, key_hash, publisher, only: None, late, copy };
+        let row = Row { position, message, key_hash, ends, publisher, only: None, late, copy };
         self.log.append(row, source)
     }
 
@@ -304,13 +329,15 @@ impl Node {
     /// drops it, and is a copy like any other to whoever was handed one.
     pub(super) fn append_again(&mut self, message: &Message) -> Position {
         // A clock that has jumped would give it a time that is over everywhere else.
-        let expires = self.clock.estimate().plus(self.config.store.event_ttl);
+        let ttl = self.config.store.event_ttl;
+        let expires = self.clock.estimate().plus(ttl).max(message.version().wall().plus(ttl));
+        let ends = self.lifetimes.time(self.now).plus(ttl);
         let fields = Fields { expires, ..message.fields() };
         let message = Message::encode(&fields, &mut self.buffer);
         let source = self.source_of(&message);
         let position = self.log.head().next();
         let copy = self.note_copy(&message, position);
-        self.log.append(Row { copy, ..Row::new(position, message) }, source)
+        self.log.append(Row { copy, ..Row::new(position, message).ending(ends) }, source)
     }
 
     /// Says once when the clock becomes doubtful, and once when it is sound again.

@@ -8,6 +8,7 @@ use crate::admin::{AdminAnswer, AdminRefusal};
 use crate::event::Event;
 use crate::ids::{BatchId, Position};
 use crate::io::{Close, CloseCode, Frame, Observation, Output};
+use crate::lifetime::Lifetimes;
 use crate::link::{Answer, Link, State};
 use crate::refusal::{Code, Refusal};
 use crate::session::{Dirty, Session};
@@ -35,7 +36,7 @@ impl Node {
         }
         self.commit_wanted = false;
         self.conflate_outboxes();
-        let wall = self.now.wall;
+        let (wall, time) = (self.now.wall, self.lifetimes.time(self.now));
         let (floor, state_floor) = self.floors();
         self.floor = floor;
         let history_max_bytes = self.history_max_bytes();
@@ -59,7 +60,7 @@ impl Node {
         growing.sessions.extend(own_record(
             &mut self.undelivered,
             &self.starts,
-            &self.unmet,
+            (&self.unmet, &self.lifetimes),
             self.now.instant,
         ));
         growing.receipts.extend(blocks);
@@ -71,7 +72,7 @@ impl Node {
         growing.floor = floor;
         growing.state_floor = state_floor;
         growing.history_max_bytes = history_max_bytes;
-        growing.wall = wall;
+        growing.wall = time;
         let trusted = self.clock.trusted();
         growing.tombstones_before =
             trusted.map_or(WallMs(0), |wall| wall.minus(self.config.store.tombstone_ttl));
@@ -82,7 +83,7 @@ impl Node {
     /// No session needs anything at or below the first of these positions, nor superseded state
     /// at or below the second.
     pub(super) fn floors(&mut self) -> (Position, Position) {
-        let trusted = self.clock.trusted();
+        let trusted = self.lifetimes().trusted();
         let lets_go = self.is_short_of_room() && self.knows_who_is_missing();
         let missing = lets_go.then(|| self.topology.missing());
         let mut floors = (self.log.durable(), self.log.durable());
@@ -96,7 +97,7 @@ impl Node {
         // And who was never reached is somebody whom they may be for.
         floors.0 = floors.0.min(self.unmet.kept(trusted).map_or(floors.0, Position::before));
         // What is over is not forgotten before it is known whether it is a dead letter.
-        let expired = self.undelivered.expired_from(self.now.wall);
+        let expired = self.undelivered.expired_from(self.lifetimes.time(self.now));
         let expired = expired.filter(|_| !self.is_out_of_letters());
         floors.0 = floors.0.min(expired.map_or(floors.0, Position::before));
         floors
@@ -395,11 +396,12 @@ impl Node {
 fn own_record(
     undelivered: &mut Undelivered,
     starts: &Starts,
-    unmet: &Unmet,
+    (unmet, lifetimes): (&Unmet, &Lifetimes),
     now: Instant,
 ) -> Option<SessionRecord> {
     let record = undelivered.take_record(now)?;
     let state = unmet.append_to(starts.append_to(record.state.into()));
+    let state = lifetimes.append_to(state);
     Some(SessionRecord { state: state.into(), ..record })
 }
 

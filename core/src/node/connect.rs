@@ -18,7 +18,9 @@ use crate::rate::RateLimit;
 use crate::session::{Dirty, Peer, Role, Session};
 use crate::tags;
 use crate::timers::Timer;
-use crate::wire::{APPLICATION_PROTOCOL_VERSION, FEATURE_DIGESTS, Hello, PROTOCOL_VERSION, Wire};
+use crate::wire::{
+    APPLICATION_PROTOCOL_VERSION, FEATURE_DIGESTS, FEATURE_ENDS, Hello, PROTOCOL_VERSION, Wire,
+};
 
 use super::{Node, Phase, transmit};
 
@@ -139,6 +141,7 @@ impl Node {
                 self.welcome(link, connect.protocol)
             }
             (State::Peer(_), Wire::Messages(batch)) => self.peer_messages(link, &batch),
+            (State::Peer(_), Wire::Timed(batch)) => self.peer_timed(link, &batch),
             (State::Peer(_), Wire::Ack(ack)) => self.peer_acknowledged(link, ack),
             (State::Peer(_), Wire::NotNow(not_now)) => self.peer_refused(link, not_now),
             (State::Peer(_), Wire::Topology(batch)) => self.peer_topology(link, &batch),
@@ -168,7 +171,7 @@ impl Node {
             tags: Hello::told_tags(&self.config.tags),
             wall: self.now.wall,
             durability: self.config.store.durability,
-            features: FEATURE_DIGESTS,
+            features: FEATURE_DIGESTS | FEATURE_ENDS,
             max_message_bytes: self.config.limits.max_message_bytes as u64,
             max_frame_bytes: self.config.limits.max_frame_bytes() as u64,
             reported: peer.map_or(Position::default(), |peer| peer.reported),
@@ -329,6 +332,7 @@ impl Node {
         self.ready.insert(session);
         self.ping(link);
         self.timers.set(Timer::Link(link.id), link.ping_at);
+        self.tell_clock(link);
         self.introduce(link);
         self.say_where_the_log_ends(link, &node, hello);
         let synced = hello.durability == crate::config::Durability::Full;

@@ -10,6 +10,7 @@ use crate::io::{Close, CloseCode, Output};
 use crate::link::Link;
 use crate::session::Dirty;
 use crate::tags::TagSet;
+use crate::time::WallMs;
 use crate::timers::Timer;
 use crate::undelivered::NODE;
 
@@ -169,8 +170,13 @@ impl Node {
     /// Who was never reached is waited for from now on, as long as it has an entry.
     pub(super) fn wait_for_peers(&mut self) {
         let now = self.clock.estimate();
-        self.unmet.configure(&self.config.peers, now, now.plus(self.config.store.event_ttl));
+        self.unmet.configure(&self.config.peers, now, self.kept_until());
         self.touch(NODE, Dirty::Now);
+    }
+
+    /// Until then whatever is there now may be wanted by a peer that was never reached.
+    pub(super) fn kept_until(&self) -> WallMs {
+        self.lifetimes.time(self.now).plus(self.config.store.event_ttl)
     }
 
     /// The entry of a link has led to a node.

@@ -9,7 +9,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use crate::draft::MAX_TTL;
 use crate::ids::{Position, SessionId};
+use crate::lifetime::{Lifetimes, Moment};
 use crate::session::{Flight, Role, Session};
 use crate::store::{DeadReason, Query, Row, StoredRow};
 use crate::tags::TagSet;
@@ -63,14 +65,24 @@ impl Node {
         self.undelivered.dead_bytes() > self.config.store.session_max_bytes
     }
 
+    /// A start, on a log that ends at `head`; `record` is what an earlier one has stored of
+    /// lifetimes.
+    pub(super) fn recover_lifetimes(&mut self, record: &[u8], head: Position) {
+        self.lifetimes = Lifetimes::recover(record, head, self.now);
+        self.undelivered.look_beyond(self.lifetimes.time(self.now).plus(MAX_TTL));
+    }
+
+    /// What events live by now.
+    pub(super) fn lifetimes(&self) -> Moment {
+        self.lifetimes.at(self.now, self.clock.fault().is_none())
+    }
+
     /// Takes note of the events among rows that are durable now.
     pub(super) fn note_events(&mut self, rows: &[Row]) {
-        let now = self.now.wall;
-        for row in rows.iter().filter(|row| row.only.is_none()) {
-            if let Some(ends) = row.message.expires() {
-                self.undelivered.note(row.position, ends, now);
-                self.unmet.note(row.position, ends);
-            }
+        let now = self.lifetimes.time(self.now);
+        for row in rows.iter().filter(|row| row.only.is_none() && !row.message.kind().is_state()) {
+            self.undelivered.note(row.position, row.ends, now);
+            self.unmet.note(row.position, row.ends);
         }
         if let Some(last) = rows.last() {
             self.undelivered.noted(last.position);
@@ -90,7 +102,7 @@ impl Node {
             return;
         }
         let Some((at, first, upto)) =
-            self.clock.trusted().and_then(|now| self.undelivered.due(now))
+            self.lifetimes().trusted().and_then(|now| self.undelivered.due(now))
         else {
             return;
         };
@@ -105,13 +117,14 @@ impl Node {
     pub(super) fn expired_fetched(&mut self, at: WallMs, rows: Vec<StoredRow>, upto: Position) {
         self.undelivered.is_looking = false;
         // Nothing ends by a clock that came into doubt meanwhile, nor where letters find no room.
-        let Some(now) = self.clock.trusted().filter(|_| !self.is_out_of_letters()) else { return };
+        let lifetimes = self.lifetimes();
+        let Some(now) = lifetimes.trusted().filter(|_| !self.is_out_of_letters()) else { return };
         for id in self.sessions.keys().copied().collect::<Vec<_>>() {
             self.note_delivered(id);
         }
         let (mut deaths, mut later) = (Vec::new(), Vec::new());
         for StoredRow { row, .. } in rows {
-            let ends = row.message.expires().filter(|_| row.only.is_none());
+            let ends = lifetimes.ends(&row).filter(|_| row.only.is_none());
             let Some(ends) = ends.filter(|_| self.undelivered.contains(row.position)) else {
                 continue;
             };

@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::ids::Position;
 use crate::io::{Frame, Output, Protocol};
 use crate::json;
+use crate::lifetime::Moment;
 use crate::link::{Link, PEER_WINDOW, State};
 use crate::log::Log;
 use crate::seen::Seen;
@@ -24,7 +25,7 @@ use crate::store::{DeadReason, Query, Row, StoredRow};
 use crate::tally::Tally;
 use crate::time::Now;
 use crate::topology::{Route, Topology};
-use crate::wire::{BatchKind, DeliveryHead, FRAME_OVERHEAD, FrameWriter, Wire};
+use crate::wire::{BatchKind, DeliveryHead, FRAME_OVERHEAD, FrameWriter, Left, Wire};
 
 use super::burial::Death;
 use super::transmit;
@@ -53,8 +54,8 @@ pub(super) struct Carrier<'a> {
     pub(super) seen: &'a mut Seen,
     pub(super) topology: &'a mut Topology,
     pub(super) now: Now,
-    /// Which time can be trusted.
-    pub(super) clock: &'a Clock,
+    /// Which time can be trusted, and what events live by.
+    pub(super) clock: (&'a Clock, Moment),
     /// What a lost life of the store may have handed over.
     pub(super) lost: crate::starts::LostLife,
     pub(super) deaths: Vec<Death>,
@@ -145,7 +146,7 @@ impl Desk<'_> {
             upto: self.log.durable().min(self.link.reach()),
             newest_upto: self.session.check_upto(),
             tags: self.session.tags(&self.carrier.config.tags).cloned(),
-            timely: self.carrier.clock.timely(),
+            timely: self.carrier.clock.0.timely(),
             max_rows: self.window().min(FETCH_ROWS),
             max_bytes: FETCH_BYTES,
         }
@@ -257,7 +258,7 @@ impl Carrier<'_> {
         }
         let route = self.route(link, row);
         if route == Route::Nowhere {
-            session.passed.note(row.position, &row.message);
+            session.passed.note(row);
             return;
         }
         let mut flight = Flight { is_event, ..Flight::new(self.now.wall) };
@@ -320,13 +321,13 @@ impl Carrier<'_> {
     /// Why the session cannot be handed this message.
     fn refusal(&self, link: &Link, row: &Row) -> Option<DeadReason> {
         // Who replays an expired dead letter wants it handed over all the same.
-        let expired = self.clock.trusted().is_some_and(|wall| row.message.is_expired(wall));
-        if row.only.is_none() && expired {
+        if row.only.is_none() && self.clock.1.is_over(row) {
             return Some(DeadReason::Expired);
         }
         let too_large = link.peer().is_some_and(|peer| {
             row.message.body_bytes() > peer.max_message_bytes
-                || row.message.encoded().len() + FRAME_OVERHEAD > peer.max_frame_bytes
+                || row.message.encoded().len() + Left::MAX_BYTES + FRAME_OVERHEAD
+                    > peer.max_frame_bytes
         });
         too_large.then_some(DeadReason::TooLarge)
     }
@@ -398,14 +399,6 @@ impl Carrier<'_> {
             }
         }
         session.flights.insert(row.position, flight);
-    }
-
-    fn carry_to_peer(&mut self, link: &mut Link, row: &Row) {
-        let Some(peer) = link.peer_mut() else { return };
-        peer.sent.push_back(Some(row.position));
-        let limit = FRAME_TARGET.min(peer.max_frame_bytes);
-        let length = row.message.encoded().len();
-        self.make_room(link, BatchKind::Messages, length, limit).push_message(&row.message);
     }
 
     fn carry_to_application(

@@ -56,6 +56,7 @@ use crate::ids::{
 };
 use crate::interests::Interests;
 use crate::io::{Frame, Input, Output};
+use crate::lifetime::Lifetimes;
 use crate::link::Link;
 use crate::log::Log;
 use crate::newest::NewestOfKeys;
@@ -121,6 +122,8 @@ pub struct Node {
     last_dead_letter: DeadLetterId,
     /// Events that were handed on to nobody yet, and the node's own dead letters.
     undelivered: Undelivered,
+    /// By what time events end here.
+    lifetimes: Lifetimes,
     /// Boxed: a link is taken out and put back with each frame.
     links: BTreeMap<LinkId, Box<Link>>,
     /// How many of them are applications.
@@ -274,6 +277,7 @@ impl Node {
             last_unnamed: SessionId::new(UNNAMED),
             last_dead_letter: recovered.last_dead_letter,
             undelivered: Undelivered::default(),
+            lifetimes: Lifetimes::default(),
             links: BTreeMap::new(),
             applications: 0,
             unsent: 0,
@@ -323,8 +327,10 @@ impl Node {
         let own = recovered.sessions.iter().find(|record| record.id == NODE);
         self.undelivered = Undelivered::recover(own, recovered.head);
         let (starts, rest) = Starts::recover(own.map_or(&[], Undelivered::rest_of));
-        (self.starts, self.unmet) = (starts, Unmet::recover(rest));
+        let (unmet, rest) = Unmet::recover(rest);
+        (self.starts, self.unmet) = (starts, unmet);
         self.starts.begin(self.incarnation, recovered.head);
+        self.recover_lifetimes(rest, recovered.head);
         for record in recovered.sessions.iter().filter(|record| record.id != NODE) {
             let repeats = RateLimit::new(self.config.retry.max_rate, now.instant);
             let session = Session::recover(record, recovered.head, &tags, repeats);

@@ -198,7 +198,9 @@ impl Node {
         let own = dead.iter().find(|letter| letter.session == NODE && is_same(row, letter));
         let own = own.map(|letter| self.dead_fate(letter));
         let sessions = fates.chain(own).collect();
-        self.described(&row.message, row.position, *superseded, sessions)
+        let found = self.described(&row.message, row.position, sessions);
+        let is_over = self.lifetimes().is_over(row);
+        Whereabouts { superseded: *superseded, expired: is_over, ..found }
     }
 
     fn why_not_owed(&self, session: &Session, row: &Row) -> &'static str {
@@ -211,7 +213,8 @@ impl Node {
 
     fn only_dead(&self, letter: &DeadLetter) -> Whereabouts {
         let fates = Vec::from([self.dead_fate(letter)]);
-        self.described(&letter.message, Position::default(), false, fates)
+        let found = self.described(&letter.message, Position::default(), fates);
+        Whereabouts { expired: letter.message.is_expired(self.now.wall), ..found }
     }
 
     fn dead_fate(&self, letter: &DeadLetter) -> SessionFate {
@@ -227,7 +230,6 @@ impl Node {
         &self,
         message: &crate::message::Message,
         position: Position,
-        superseded: bool,
         sessions: Vec<SessionFate>,
     ) -> Whereabouts {
         Whereabouts {
@@ -239,8 +241,8 @@ impl Node {
             targeted_tags: tags::list(message.tags()).map(String::from).collect(),
             version: version_text(message.version(), message.origin()),
             position,
-            superseded,
-            expired: message.is_expired(self.now.wall),
+            superseded: false,
+            expired: false,
             sessions,
         }
     }

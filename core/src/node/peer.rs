@@ -1,6 +1,7 @@
 //! Frames of peers: their messages, acknowledgements and refusals.
 
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use bytes::Bytes;
 
@@ -9,23 +10,62 @@ use crate::copies;
 use crate::event::Event;
 use crate::ids::{Hash128, Position};
 use crate::io::{Close, Frame};
+use crate::lifetime::Ends;
 use crate::link::Link;
 use crate::message::{MAX_WALL, Message};
 use crate::newest::Comparison;
 use crate::rate::backoff;
 use crate::seen::Verdict;
 use crate::session::Dirty;
-use crate::store::Query;
-use crate::wire::{Ack, NotNow, NotNowReason, Wire, messages};
+use crate::store::{Query, Row};
+use crate::time::WallMs;
+use crate::wire::{
+    Ack, BatchKind, FrameWriter, Left, NotNow, NotNowReason, TimedHead, Wire, messages, timed,
+};
 
 use super::accept::Accepted;
 use super::connect::protocol;
+use super::handover::{Carrier, FRAME_TARGET};
 use super::{Node, Purpose, transmit};
 
 impl Node {
     pub(super) fn peer_messages(&mut self, link: &mut Link, batch: &Bytes) -> Result<(), Close> {
         let messages = messages(batch).map_err(|error| protocol(&alloc::format!("{error}")))?;
-        for message in &messages {
+        let by_wall = |message: Message| {
+            let ends = Ends::ByWall(message.expires().unwrap_or_default());
+            (message, ends)
+        };
+        self.park(link, messages.into_iter().map(by_wall).collect())
+    }
+
+    /// Messages, and how long each has left: in queues and sockets their time goes on.
+    pub(super) fn peer_timed(&mut self, link: &mut Link, batch: &Bytes) -> Result<(), Close> {
+        let (head, messages) =
+            timed(batch).map_err(|error| protocol(&alloc::format!("{error}")))?;
+        if head.sent_ms > MAX_WALL.0 {
+            return Err(protocol("a batch with an impossible time"));
+        }
+        let transit = link.peer_mut().and_then(|peer| peer.transit.as_mut());
+        let Some(transit) = transit else { return Err(protocol("it did not say that it would")) };
+        let late = transit.came(head.sent_ms, self.now.instant);
+        let time = self.lifetimes.time(self.now).minus(late);
+        let here = |(left, message): (Left, Message)| {
+            (message, Ends::Here(time.plus(Duration::from_millis(left.ms))))
+        };
+        self.park(link, messages.into_iter().map(here).collect())
+    }
+
+    /// Tells a peer what the monotonic clock says, before anything waits on the way to it.
+    pub(super) fn tell_clock(&mut self, link: &mut Link) {
+        if link.peer().is_some_and(|peer| peer.transit.is_some()) {
+            let mut frame = FrameWriter::new(BatchKind::Timed);
+            frame.push(&TimedHead { sent_ms: self.now.instant.as_millis() });
+            transmit(&mut self.out, link, Frame::Binary(frame.finish()));
+        }
+    }
+
+    fn park(&mut self, link: &mut Link, messages: Vec<(Message, Ends)>) -> Result<(), Close> {
+        for (message, _) in &messages {
             self.check_message(link, message)?;
         }
         self.dialer_succeeded(link);
@@ -70,8 +110,8 @@ impl Node {
             }
             None => messages.len(),
         };
-        for message in messages.drain(..ready) {
-            let accepted = self.accept(&message, session, (link.id, timely));
+        for (message, ends) in messages.drain(..ready) {
+            let accepted = self.accept((&message, ends), session, (link.id, timely));
             let Some(peer) = link.peer_mut() else { return Ok(()) };
             peer.received += 1;
             match accepted {
@@ -93,12 +133,12 @@ impl Node {
     /// for from there on.
     fn unknown_keys(
         &mut self,
-        messages: &[Message],
+        messages: &[(Message, Ends)],
         timely: Timely,
     ) -> Option<(usize, Vec<Hash128>)> {
         let mut first = None;
         let mut keys = Vec::new();
-        for (index, message) in messages.iter().enumerate() {
+        for (index, (message, _)) in messages.iter().enumerate() {
             // Nearly all are so.
             if message.group().is_none() && self.newest.knows_all_of(message.version()) {
                 continue;
@@ -218,5 +258,27 @@ impl Node {
         }
         self.ready.insert(id);
         Ok(())
+    }
+}
+
+impl Carrier<'_> {
+    pub(super) fn carry_to_peer(&mut self, link: &mut Link, row: &Row) {
+        let Some(peer) = link.peer_mut() else { return };
+        peer.sent.push_back(Some(row.position));
+        let limit = FRAME_TARGET.min(peer.max_frame_bytes);
+        let length = row.message.encoded().len() + Left::MAX_BYTES;
+        if peer.transit.is_none() {
+            self.make_room(link, BatchKind::Messages, length, limit).push_message(&row.message);
+            return;
+        }
+        let wall = self.now.wall.0.saturating_add_signed(peer.clock_offset_ms(self.now));
+        let left = self.clock.1.left_for(row, WallMs(wall)).unwrap_or_default();
+        let sent_ms = self.now.instant.as_millis();
+        let writer = self.make_room(link, BatchKind::Timed, length, limit);
+        if writer.is_empty() {
+            writer.push(&TimedHead { sent_ms });
+        }
+        writer.push(&Left { ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX) });
+        writer.push_message(&row.message);
     }
 }

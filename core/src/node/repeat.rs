@@ -7,6 +7,8 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use crate::application::AckMode;
+use crate::clock::ClockFault;
+use crate::draft::MAX_TTL;
 use crate::event::Event;
 use crate::ids::{LinkId, SessionId};
 use crate::io::{Close, CloseCode, Frame, Output};
@@ -169,10 +171,15 @@ impl Node {
         self.timers.set_earlier(Timer::Upkeep, now + UPKEEP_INTERVAL);
         let peers = self.links.values().filter_map(|link| link.peer());
         let at = self.now;
+        let fault = self.clock.fault();
         if self.clock.compare_with_peers(peers.map(|peer| peer.clock_offset_ms(at))) {
             self.begin_absences_anew();
+            self.note_set_right(fault);
         }
         self.notice_clock();
+        if self.clock_fault.is_none() && self.lifetimes.compare(self.now) {
+            self.touch(NODE, Dirty::Now);
+        }
         self.tell_mesh();
         self.compare_with_peers();
         self.topology.forget_lost(now);
@@ -204,6 +211,18 @@ impl Node {
         if (history || may_spare) && !self.log.is_committing() {
             self.commit_wanted = true;
             self.timers.set_earlier(Timer::Upkeep, now + MAKE_ROOM_INTERVAL);
+        }
+    }
+
+    /// The clock had jumped, and rightly so. Set forward, it changes nothing for events; set back,
+    /// what it has written while it was ahead would end too late.
+    fn note_set_right(&mut self, fault: Option<ClockFault>) {
+        if let Some(ClockFault::Jumped { by_ms }) = fault
+            && by_ms < 0
+        {
+            let by = Duration::from_millis(by_ms.unsigned_abs());
+            self.lifetimes.set_back(by, self.log.head(), self.now);
+            self.undelivered.look_beyond(self.lifetimes.time(self.now).plus(MAX_TTL));
         }
     }
 

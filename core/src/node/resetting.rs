@@ -18,6 +18,7 @@ use crate::io::Output;
 use crate::message::{Fields, Message};
 use crate::newest::Newest;
 use crate::store::{Query, Row, StoreFailure, StoredRow};
+use crate::time::WallMs;
 
 use super::{Node, Purpose};
 
@@ -181,7 +182,7 @@ impl Node {
             ..row.message.fields()
         };
         let message = Message::encode(&fields, &mut self.buffer);
-        self.append(message, Some(key), self.me, row.publisher);
+        self.append((message, WallMs(0)), Some(key), self.me, row.publisher);
         let batch = self.log.growing_id();
         if let Some(resetting) = &mut self.resetting {
             resetting.restamped += 1;

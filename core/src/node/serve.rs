@@ -52,6 +52,7 @@ impl Node {
         id: SessionId,
         work: impl FnOnce(&mut Desk<'_>, Position, crate::ids::BatchId) -> T,
     ) -> Option<T> {
+        let lifetimes = self.lifetimes();
         let session = self.sessions.get_mut(&id)?;
         let link = self.links.get_mut(&session.link?)?;
         let (durable, committed) = (self.log.durable(), self.log.committed_id());
@@ -64,7 +65,7 @@ impl Node {
             seen: &mut self.seen,
             topology: &mut self.topology,
             now: self.now,
-            clock: &self.clock,
+            clock: (&self.clock, lifetimes),
             lost: self.starts.lost_life(self.incarnation),
             deaths: Vec::new(),
             first: 0,

@@ -17,7 +17,7 @@ use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::Position;
-use crate::message::Message;
+use crate::store::Row;
 use crate::tags::{self, Reach};
 use crate::time::WallMs;
 
@@ -51,13 +51,15 @@ pub struct Stretch {
 
 impl Passed {
     /// A row was passed over.
-    pub fn note(&mut self, position: Position, message: &Message) {
+    pub fn note(&mut self, row: &Row) {
+        let Row { position, message, .. } = row;
+        let position = *position;
         if self.first == Position::default() {
             (self.first, self.tags) = (position, Some(BTreeMap::new()));
         }
         self.first = self.first.min(position);
-        if let Some(ends) = message.expires() {
-            self.note_event(position, ends);
+        if !message.kind().is_state() {
+            self.note_event(position, row.ends);
         }
         let Some(tags) = &mut self.tags else { return };
         for tag in tags::list(message.tags()) {
@@ -149,10 +151,10 @@ mod tests {
     use super::*;
     use crate::clock::Hlc;
     use crate::ids::{Incarnation, Sequence};
-    use crate::message::{Fields, Kind};
+    use crate::message::{Fields, Kind, Message};
     use crate::tags::TagSet;
 
-    fn message(tags: &str, expires: u64) -> Message {
+    fn row(position: Position, tags: &str, expires: u64) -> Row {
         let fields = Fields {
             kind: if expires > 0 { Kind::Cmd } else { Kind::Sk },
             incarnation: Incarnation::new(1),
@@ -166,7 +168,7 @@ mod tests {
             key: "k",
             body: "1",
         };
-        Message::encode(&fields, &mut bytes::BytesMut::new())
+        Row::new(position, Message::encode(&fields, &mut bytes::BytesMut::new()))
     }
 
     fn tags(list: &[&str]) -> Reach {
@@ -180,8 +182,8 @@ mod tests {
         let mut passed = Passed::default();
         assert!(!passed.concerns(&any), "nothing was passed over");
         assert_eq!(passed.take(&any), None);
-        passed.note(Position::new(7), &message("aws,eu", 0));
-        passed.note(Position::new(9), &message("gcp", 0));
+        passed.note(&row(Position::new(7), "aws,eu", 0));
+        passed.note(&row(Position::new(9), "gcp", 0));
         assert!(passed.concerns(&any));
         assert_eq!(passed.take(&any), Some(Position::new(7)));
         assert_eq!(passed, Passed::default());
@@ -192,8 +194,8 @@ mod tests {
     fn what_was_passed_over_concerns_who_has_one_of_its_tags() {
         let mut passed = Passed::default();
         assert!(!passed.concerns(&tags(&["aws"])));
-        passed.note(Position::new(7), &message("aws,eu", 0));
-        passed.note(Position::new(9), &message("gcp", 0));
+        passed.note(&row(Position::new(7), "aws,eu", 0));
+        passed.note(&row(Position::new(9), "gcp", 0));
         assert!(passed.concerns(&tags(&["eu"])));
         assert!(passed.concerns(&tags(&["azure", "gcp"])));
         assert!(!passed.concerns(&tags(&["azure"])));
@@ -209,12 +211,12 @@ mod tests {
     #[test]
     fn going_back_for_one_tag_begins_where_that_tag_does() {
         let mut passed = Passed::default();
-        passed.note(Position::new(7), &message("aws,eu", 0));
-        passed.note(Position::new(900), &message("gcp", 0));
-        passed.note(Position::new(901), &message("gcp", 0));
+        passed.note(&row(Position::new(7), "aws,eu", 0));
+        passed.note(&row(Position::new(900), "gcp", 0));
+        passed.note(&row(Position::new(901), "gcp", 0));
         assert_eq!(passed.take(&tags(&["gcp"])), Some(Position::new(900)));
         assert_eq!(passed.take(&tags(&["gcp"])), None);
-        passed.note(Position::new(950), &message("eu,gcp", 0));
+        passed.note(&row(Position::new(950), "eu,gcp", 0));
         assert_eq!(passed.take(&tags(&["gcp"])), Some(Position::new(950)));
         assert_eq!(passed.take(&tags(&["eu", "gcp"])), Some(Position::new(7)));
         assert_eq!(passed.take(&tags(&["aws"])), Some(Position::new(7)));
@@ -225,7 +227,7 @@ mod tests {
     fn too_many_tags_are_any_tag() {
         let mut passed = Passed::default();
         for number in 0..=MAX_TAGS as u64 {
-            passed.note(Position::new(1 + number), &message(&std::format!("t{number}"), 0));
+            passed.note(&row(Position::new(1 + number), &std::format!("t{number}"), 0));
         }
         assert!(passed.concerns(&tags(&["whatever"])));
         assert!(!passed.concerns(&tags(&[])), "who has no tag is targeted by none");
@@ -238,9 +240,9 @@ mod tests {
     #[test]
     fn events_that_nobody_waits_for_may_go() {
         let mut passed = Passed::default();
-        passed.note(Position::new(3), &message("aws", 1000));
-        passed.note(Position::new(5), &message("eu", 0));
-        passed.note(Position::new(7), &message("eu,gcp", 1000));
+        passed.note(&row(Position::new(3), "aws", 1000));
+        passed.note(&row(Position::new(5), "eu", 0));
+        passed.note(&row(Position::new(7), "eu,gcp", 1000));
         let kept = |passed: &mut Passed, of: &[&str]| passed.kept(None, Some(&tags(of)));
         assert_eq!(kept(&mut passed, &[]), None);
         assert_eq!(kept(&mut passed, &["azure"]), None);
@@ -248,7 +250,7 @@ mod tests {
         assert_eq!(kept(&mut passed, &["gcp"]), Some(Position::new(7)));
         assert_eq!(kept(&mut passed, &["eu"]), Some(Position::new(5)), "or later");
         for number in 0..=MAX_TAGS as u64 {
-            passed.note(Position::new(9 + number), &message(&std::format!("t{number}"), 0));
+            passed.note(&row(Position::new(9 + number), &std::format!("t{number}"), 0));
         }
         assert_eq!(kept(&mut passed, &["azure"]), Some(Position::new(3)), "any tag");
         assert_eq!(kept(&mut passed, &[]), None);
@@ -258,17 +260,17 @@ mod tests {
     #[test]
     fn events_that_led_nowhere_are_kept_until_their_time_is_over() {
         let mut passed = Passed::default();
-        passed.note(Position::new(3), &message("aws", 0));
+        passed.note(&row(Position::new(3), "aws", 0));
         assert_eq!(passed.kept(Some(WallMs(0)), None), None, "state stays anyway");
         let hour = 60 * 60 * 1000;
         for number in 1..=3 {
-            passed.note(Position::new(10 * number), &message("aws", number * hour));
+            passed.note(&row(Position::new(10 * number), "aws", number * hour));
         }
         assert_eq!(passed.kept(None, None), Some(Position::new(10)));
         assert_eq!(passed.kept(Some(WallMs(2 * hour - 1)), None), Some(Position::new(20)));
         assert_eq!(passed.kept(Some(WallMs(3 * hour)), None), None);
         for number in 0..1000 {
-            passed.note(Position::new(100 + number), &message("aws", (4 + number) * hour));
+            passed.note(&row(Position::new(100 + number), "aws", (4 + number) * hour));
         }
         assert_eq!(passed.kept(Some(WallMs(4 * hour - 1)), None), Some(Position::new(100)));
         assert_eq!(Passed::recover(passed.record()).record(), passed.record());

@@ -23,6 +23,7 @@ use crate::ids::{
     BatchId, DeadLetterId, Hash128, Incarnation, NodeId, Position, Sequence, SessionId, StoreId,
 };
 use crate::json::{self, Request, Settle as Said, Target, write};
+use crate::lifetime::Lifetimes;
 use crate::message::{Fields, Kind, Message};
 use crate::offer;
 use crate::rate::RateLimit;
@@ -34,14 +35,14 @@ use crate::session::{Application, Flight, Letter, Peer, Role, Session};
 use crate::starts::Starts;
 use crate::store::DeadReason;
 use crate::tags::TagSet;
-use crate::time::{Instant, WallMs};
+use crate::time::{Instant, Now, WallMs};
 use crate::topology::Record;
 use crate::undelivered::Undelivered;
 use crate::unmet::Unmet;
 use crate::wire::{
-    self, Ack, BatchKind, Connect, DeliveryHead, DigestsHead, FrameWriter, Hello, NotNow,
-    NotNowReason, Outcome, Publish, Read, ReadResult, ReadValue, Settle, TagSetDigest, Welcome,
-    Wire,
+    self, Ack, BatchKind, Connect, DeliveryHead, DigestsHead, FrameWriter, Hello, Left, NotNow,
+    NotNowReason, Outcome, Publish, Read, ReadResult, ReadValue, Settle, TagSetDigest, TimedHead,
+    Welcome, Wire,
 };
 
 /// The lines of one file, and which of them were looked at.
@@ -200,6 +201,7 @@ fn frame_name(frame: &Wire) -> &'static str {
         Wire::Digests(_) => "digests",
         Wire::Reads(_) => "reads",
         Wire::Results(_) => "results",
+        Wire::Timed(_) => "timed",
     }
 }
 
@@ -229,7 +231,19 @@ fn frames() -> Vec<Wire> {
         Wire::Digests(digests()),
         Wire::Reads(record(BatchKind::Reads, &reads()[0].1).into()),
         Wire::Results(record(BatchKind::Results, &results()[0].1).into()),
+        Wire::Timed(timed_batch()),
     ]
+}
+
+/// An event with half a minute left, and a value.
+fn timed_batch() -> Bytes {
+    let mut writer = FrameWriter::new(BatchKind::Timed);
+    writer.push(&TimedHead { sent_ms: 300_000 });
+    for (ms, kind) in [(30_000, Kind::Cmd), (0, Kind::Sk)] {
+        writer.push(&Left { ms });
+        writer.push_message(&message(kind));
+    }
+    inside(&writer.finish())
 }
 
 fn digests() -> Bytes {
@@ -611,6 +625,13 @@ fn starts(vectors: &Vectors) {
     let mut unmet = Unmet::default();
     unmet.configure(&["ws://peer:7400".into()], WallMs(1000), WallMs(2000));
     vectors.hold_bytes("session.node.unmet", &unmet.append_to(Vec::new()));
+    let at = |wall| Now { instant: Instant::default(), wall: WallMs(wall) };
+    let mut lifetimes = Lifetimes::recover(&[], Position::new(400), at(1_790_000_000_000));
+    assert!(lifetimes.compare(at(1_790_000_000_300)));
+    let stored = lifetimes.append_to(Vec::new());
+    vectors.hold_bytes("session.node.lifetimes", &stored);
+    let again = Lifetimes::recover(&stored, Position::new(400), at(1_790_000_000_300));
+    assert_eq!(again.time(at(1_790_000_000_300)), WallMs(1_790_000_000_000));
     assert_eq!(Starts::recover(&record).0, starts);
 }
 

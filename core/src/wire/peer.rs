@@ -3,12 +3,14 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::WireError;
 use crate::config::Durability;
 use crate::digest::Print;
 use crate::ids::{Incarnation, Position, StoreId};
+use crate::message::Message;
 use crate::tags::{self, TagSet};
 use crate::time::WallMs;
 
@@ -83,6 +85,48 @@ pub struct NotNow {
 
 /// Bit of [`Hello::features`]: it compares digests.
 pub const FEATURE_DIGESTS: u64 = 1;
+
+/// Bit of [`Hello::features`]: it says, and is told, how long events have left.
+pub const FEATURE_ENDS: u64 = 2;
+
+/// What begins [`Wire::Timed`](super::Wire::Timed).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TimedHead {
+    /// What the sender's monotonic clock said when it wrote this, milliseconds: by it the receiver
+    /// knows how long a batch has waited on its way.
+    pub sent_ms: u64,
+}
+
+/// What precedes each message in [`Wire::Timed`](super::Wire::Timed).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Left {
+    /// How long an event has left at the time of the head, milliseconds; 0 for state, and for what
+    /// is over.
+    pub ms: u64,
+}
+
+impl Left {
+    /// Most bytes that it and the head add to a frame.
+    pub const MAX_BYTES: usize = 20;
+}
+
+/// The head and the messages of [`Wire::Timed`](super::Wire::Timed).
+///
+/// # Errors
+/// [`WireError::Malformed`] if the batch is not made of them up to its end.
+pub fn timed(batch: &Bytes) -> Result<(TimedHead, Vec<(Left, Message)>), WireError> {
+    let malformed = WireError::Malformed(super::TIMED);
+    let after = |rest: &[u8]| batch.slice(batch.len() - rest.len()..);
+    let (head, rest) = postcard::take_from_bytes(batch).map_err(|_| malformed)?;
+    let (mut rest, mut messages) = (after(rest), Vec::new());
+    while !rest.is_empty() {
+        let (left, message) = postcard::take_from_bytes::<Left>(&rest).map_err(|_| malformed)?;
+        let (message, left_over) = Message::decode(&after(message)).map_err(|_| malformed)?;
+        messages.push((left, message));
+        rest = left_over;
+    }
+    Ok((head, messages))
+}
 
 /// What begins a claim of digests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -65,6 +65,10 @@ pub(super) fn check_binary(
             assert!(ack.upto <= socket.messages_in, "what is acknowledged was sent");
             false
         }
+        // The peers of this world do not say that they are told how long events have left.
+        Wire::Timed(batch) => {
+            panic!("{} bytes of a batch that nobody asked for", batch.len())
+        }
         Wire::Messages(batch) => {
             let peer = socket.peer.as_ref().expect("messages go to who has said Hello");
             for message in wire::messages(&batch).expect("the node sends messages") {

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use slipstream_core::offer;
-use slipstream_core::wire::{Wire, messages};
+use slipstream_core::wire::{Wire, messages, timed};
 
 use crate::simulator::Micros;
 
@@ -34,6 +34,14 @@ impl Crossings {
                 let messages = messages(&batch).expect("a node sends messages that can be read");
                 self.copies += messages.len() as u64;
                 self.payload_bytes += bytes;
+            }
+            Wire::Timed(batch) => {
+                let (_, messages) = timed(&batch).expect("a node sends messages that can be read");
+                self.copies += messages.len() as u64;
+                match messages.is_empty() {
+                    true => self.other_bytes += bytes,
+                    false => self.payload_bytes += bytes,
+                }
             }
             Wire::Have(batch) => {
                 let spans = offer::read(&batch).expect("a node sends offers that can be read");

@@ -420,6 +420,7 @@ impl World {
             key: format!("k{key}"),
             tags,
             body,
+            heard_at: None,
             ttl_ms: self.plan.ttl_ms.filter(|_| event),
             sends: 0,
             outcome: Outcome::Unknown,
@@ -431,7 +432,7 @@ impl World {
         let Some(twin) = self.apps[index].twin else { return };
         let site = self.apps[twin].site;
         let copy = Publish { app: twin, site, ..self.ledger.publishes[number].clone() };
-        let copy = Publish { sends: 0, outcome: Outcome::Unknown, ..copy };
+        let copy = Publish { sends: 0, heard_at: None, outcome: Outcome::Unknown, ..copy };
         let copy = self.ledger.wants(copy);
         self.apps[twin].unanswered.push_back(copy);
         if self.apps[twin].greeted {

@@ -196,8 +196,7 @@ impl World {
     /// A jump of the wall clock must move nothing that runs on the monotonic one.
     fn look_at_jump(&mut self, site: usize) {
         let reading = self.sites[site].reading(self.now);
-        let wall = &mut self.ledger.highest_wall[site];
-        *wall = (*wall).max(reading.wall.0);
+        self.ledger.read(site, reading.wall);
         let Some(process) = &mut self.sites[site].process else { return };
         let before = process.node.poll_timeout();
         if before.is_some_and(|at| at <= reading.instant) || process.turn {

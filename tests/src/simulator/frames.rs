@@ -14,6 +14,7 @@ use slipstream_core::offer::{Span, describe, read};
 use slipstream_core::topology::Record;
 use slipstream_core::wire::{
     Ack, NotNow, Outcome, ReadResult, TagSetDigest, Wire, deliveries, digests, messages, records,
+    timed,
 };
 
 /// One thing that a frame of a node says.
@@ -281,6 +282,10 @@ fn parse_binary(bytes: &Bytes, node: &str) -> Result<Vec<Item>, String> {
         Wire::Messages(batch) => {
             let messages = messages(&batch).map_err(|error| error.to_string())?;
             messages.into_iter().map(Item::Message).collect()
+        }
+        Wire::Timed(batch) => {
+            let (_, messages) = timed(&batch).map_err(|error| error.to_string())?;
+            messages.into_iter().map(|(_, message)| Item::Message(message)).collect()
         }
         Wire::Ack(ack) => vec![Item::Ack(ack)],
         Wire::NotNow(not_now) => vec![Item::NotNow(not_now)],

@@ -6,17 +6,26 @@
 //! destroyed disk held is gone (P2).
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use hashbrown::{HashMap, HashSet};
 use slipstream_core::copies;
 use slipstream_core::ids::{Hash128, Identity, Position};
 use slipstream_core::json::write::version_text;
+use slipstream_core::lifetime::time_to_live;
 use slipstream_core::message::{Kind, Message};
 use slipstream_core::store::{Batch, Row};
+use slipstream_core::time::WallMs;
 
+use super::application::Said;
 use super::frames::Delivery;
-use super::plan::Micros;
+use super::plan::{Micros, Plan};
 use super::wrong_clock::is_newer;
+
+/// An event may be over so much before its time: what clocks of milliseconds cannot tell apart.
+const EARLY: Micros = 20_000;
+/// A message that nobody was seen to publish may have come so long before it was sealed.
+const UNHEARD: Micros = 30_000_000;
 
 /// Number of an accepted message.
 pub type MessageNo = usize;
@@ -32,6 +41,8 @@ pub struct Known {
     pub version: String,
     /// When its batch was sealed.
     pub sealed_at: Micros,
+    /// It was accepted no earlier than this.
+    pub heard_at: Micros,
     /// What an application wanted with it.
     pub publish: Option<PublishNo>,
     /// Key and tag set, if it is state.
@@ -75,6 +86,8 @@ pub struct Publish {
     pub ttl_ms: Option<u64>,
     /// How often it was sent.
     pub sends: u32,
+    /// When the node that runs heard it first.
+    pub heard_at: Option<Micros>,
     /// What it was told.
     pub outcome: Outcome,
 }
@@ -115,6 +128,14 @@ impl Place {
     }
 }
 
+/// A moment, for what may be over by then.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Moment {
+    now: Micros,
+    /// The latest that the clock of a node has said, where clocks may be wrong.
+    wall: Option<u64>,
+}
+
 /// The ledger.
 #[derive(Debug, Default)]
 pub struct Ledger {
@@ -124,8 +145,12 @@ pub struct Ledger {
     pub publishes: Vec<Publish>,
     /// What is durable where.
     pub places: Vec<Place>,
-    /// The highest wall clock that each node ever had, milliseconds.
-    pub highest_wall: Vec<u64>,
+    /// The time.
+    pub now: Micros,
+    /// So much before its time an event may be over.
+    early: Micros,
+    /// The highest wall clock that each node ever had, milliseconds, where clocks may be wrong.
+    pub highest_wall: Option<Vec<u64>>,
     /// When a disk was destroyed; 0: never.
     pub forgiven_before: Micros,
     /// What nobody else had then.
@@ -141,6 +166,15 @@ pub struct Ledger {
 }
 
 impl Ledger {
+    /// An empty one, of a run in which clocks may jump and stand still.
+    pub fn new(plan: &Plan) -> Self {
+        let are_wrong = plan.has_wrong_clocks();
+        // Who starts when its clock goes on that stood still takes that for a correction.
+        let stood_still = if are_wrong { 4 * plan.fault_length } else { 0 };
+        let highest_wall = are_wrong.then(Vec::new);
+        Self { highest_wall, early: EARLY + stood_still, ..Self::default() }
+    }
+
     /// Takes note of what an application wants to publish.
     pub fn wants(&mut self, publish: Publish) -> PublishNo {
         let number = self.publishes.len();
@@ -153,6 +187,20 @@ impl Ledger {
     pub fn published(&self, id: &str) -> impl Iterator<Item = (PublishNo, &Publish)> {
         let numbers = self.by_id.get(id).into_iter().flatten();
         numbers.map(|number| (*number, &self.publishes[*number]))
+    }
+
+    /// A node has heard an application.
+    pub fn heard(&mut self, said: &Said, now: Micros) {
+        if let Said::Publish(number) = said {
+            self.publishes[*number].heard_at.get_or_insert(now);
+        }
+    }
+
+    /// The wall clock of a node was read.
+    pub fn read(&mut self, site: usize, wall: WallMs) {
+        if let Some(highest) = self.highest_wall.as_mut().map(|walls| &mut walls[site]) {
+            *highest = (*highest).max(wall.0);
+        }
     }
 
     /// Takes note of what a batch holds.
@@ -204,12 +252,14 @@ impl Ledger {
             self.published(message.id()).find(|(_, publish)| same(publish))
         });
         let publish = publish.map(|(number, _)| number);
+        let heard_at = publish.and_then(|publish| self.publishes[publish].heard_at);
         self.messages.push(Known {
             key: message.key_hash(),
             content: copies::content(message),
             message: message.clone(),
             version,
             sealed_at: now,
+            heard_at: heard_at.unwrap_or(now.saturating_sub(UNHEARD)),
             publish,
             rolled_back: false,
         });
@@ -317,6 +367,8 @@ impl Ledger {
 
     /// A node has ended: what it accepted and had not made durable never was.
     pub fn ended(&mut self, site: usize) {
+        let there = self.publishes.iter_mut().filter(|publish| publish.site == site);
+        there.for_each(|publish| publish.heard_at = None);
         let place = &self.places[site];
         for number in self.undurable[site].drain(..) {
             if !place.durable.contains(&number) {
@@ -356,16 +408,37 @@ impl Ledger {
         newest.is_some_and(|newest| self.is_forgiven(*newest)) && self.is_superseded(site, number)
     }
 
-    /// Whether it is an event whose time was over by any clock that this node ever had.
+    /// Whether it is an event whose time may be over at this node: it is, whatever the clocks of
+    /// nodes say, or some clock that jumps or stands still has ever said so.
     pub fn is_expired(&self, site: usize, number: MessageNo) -> bool {
-        let expires = self.messages[number].message.expires();
-        expires.is_some_and(|at| at.0 <= self.highest_wall[site])
+        self.was_expired(number, self.moment(site))
     }
 
-    /// Whether it is an event whose time was over by any clock that any node ever had.
+    /// Whether it is an event whose time may be over at some node.
     pub fn is_expired_anywhere(&self, number: MessageNo) -> bool {
-        let expires = self.messages[number].message.expires();
-        expires.is_some_and(|at| self.highest_wall.iter().any(|wall| at.0 <= *wall))
+        let wall = self.highest_wall.as_ref().and_then(|walls| walls.iter().copied().max());
+        self.was_expired(number, Moment { now: self.now, wall })
+    }
+
+    /// What time it is, and the latest that the clock of a node has said.
+    pub fn moment(&self, site: usize) -> Moment {
+        Moment { now: self.now, wall: self.highest_wall.as_ref().map(|walls| walls[site]) }
+    }
+
+    /// Whether it is an event whose time may have been over at that moment.
+    pub fn was_expired(&self, number: MessageNo, moment: Moment) -> bool {
+        let known = &self.messages[number];
+        let Some(ttl) = time_to_live(&known.message) else { return false };
+        let ends = known.message.expires().zip(moment.wall);
+        let by_wall = ends.is_some_and(|(at, wall)| at.0 <= wall);
+        by_wall || known.heard_at + micros(ttl) <= moment.now + self.early
+    }
+
+    /// Whether it is an event whose time is over for certain.
+    pub fn is_surely_over(&self, number: MessageNo, slack: Micros) -> bool {
+        let known = &self.messages[number];
+        let ttl = time_to_live(&known.message);
+        ttl.is_some_and(|ttl| known.sealed_at + micros(ttl) + slack < self.now)
     }
 
     /// A disk was destroyed: what only that held is gone (P2).
@@ -395,13 +468,16 @@ impl Ledger {
     }
 }
 
+fn micros(time: Duration) -> Micros {
+    Micros::try_from(time.as_micros()).unwrap_or(Micros::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::BytesMut;
     use slipstream_core::clock::Hlc;
     use slipstream_core::ids::{Incarnation, Sequence};
     use slipstream_core::message::Fields;
-    use slipstream_core::time::WallMs;
 
     use super::*;
 

@@ -21,6 +21,9 @@ pub type Micros = u64;
 /// What groups are drawn from besides the seed, for the same reason.
 const GROUP: u64 = 0x0067_726f_7570_0000;
 
+/// And clocks near the limit, with events that live shortly.
+const NEAR_LIMIT: u64 = 0x006e_6561_7200_0000;
+
 /// What slow links are drawn from besides the seed, for the same reason.
 const SLOW: u64 = 0x736c_6f77_0000_0000;
 /// Bytes a second of a slow link: a large value takes longer than its heartbeat waits.
@@ -97,6 +100,8 @@ pub struct Plan {
     pub deletes: u64,
     /// Of a thousand publishes, so many are followed by a read.
     pub reads: u64,
+    /// Whether clocks are so far apart as they may be, and events live shortly.
+    pub is_near_limit: bool,
     /// Whether the first two nodes are of one cluster group, and a program publishes through both.
     pub group: bool,
     /// What it draws besides.
@@ -171,6 +176,7 @@ impl Plan {
             fault_length: random.pick(&[1, 4, 15]) * SECOND,
             deletes: random.pick(&[0, 50, 300]),
             reads: random.pick(&[0, 100, 400]),
+            is_near_limit: false,
             group: Random::new(seed ^ GROUP).chance(300),
             widening: Widening::draw(seed, nodes),
             cloning: Cloning::draw(seed, chaos),
@@ -183,6 +189,12 @@ impl Plan {
         if is_plain && !blurs.any(|fault| plan.faults.contains_key(fault)) {
             // What a node with a wrong clock holds alone must not be lost for another reason.
             plan.wrong_clock = WrongClock::draw(seed, nodes);
+        }
+        let mut random = Random::new(seed ^ NEAR_LIMIT);
+        if random.chance(250) {
+            plan.is_near_limit = true;
+            plan.events = plan.events.max(500);
+            plan.ttl_ms = Some(random.pick(&[2_000, 8_000, 20_000]));
         }
         // So much that a second carries a quarter of a megabyte: no deadline can be kept on less.
         let in_a_round_trip = plan.latency.1 as usize / 2;
@@ -220,6 +232,19 @@ impl Plan {
         config.cluster_group = (self.group && site < 2).then(|| "g".into());
         self.settings.apply(&mut config);
         config
+    }
+
+    /// How far the clock of a node is off where clocks are near the limit, milliseconds.
+    pub fn skew_near_limit(&self, site: usize) -> Option<i64> {
+        let mut random = Random::new(self.seed ^ NEAR_LIMIT ^ ((site as u64 + 1) << 32));
+        let skew = 29_900 - random.below(5_000) as i64;
+        self.is_near_limit.then(|| if random.chance(500) { skew } else { -skew })
+    }
+
+    /// Whether clocks jump or stand still: what ends by them may end at any time.
+    pub fn has_wrong_clocks(&self) -> bool {
+        let faults = [Fault::Jump, Fault::ClockStop];
+        self.wrong_clock.is_some() || faults.into_iter().any(|fault| self.mean(fault).is_some())
     }
 
     /// Whether an application asks for `conflate=true`.

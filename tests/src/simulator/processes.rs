@@ -25,7 +25,10 @@ impl World {
     /// A new place, and a node that starts there before long.
     pub fn add_site(&mut self, index: usize) {
         let name = self.name_for(index);
-        let skew = if self.plan.mean(Fault::Skew).is_some() {
+        let skew = if let Some(skew) = self.plan.skew_near_limit(index) {
+            self.counts.fault(Fault::Skew);
+            skew
+        } else if self.plan.mean(Fault::Skew).is_some() {
             self.counts.fault(Fault::Skew);
             self.random.below(40_000) as i64 - 20_000
         } else {
@@ -46,7 +49,9 @@ impl World {
         self.names.push(name);
         self.removed.push(false);
         self.ledger.places.push(Default::default());
-        self.ledger.highest_wall.push(0);
+        if let Some(walls) = &mut self.ledger.highest_wall {
+            walls.push(0);
+        }
         self.ledger.undurable.push(Vec::new());
         self.begin_wrong(index);
         let after = self.random.below(300_000);
@@ -174,8 +179,7 @@ impl World {
         let reading = self.sites[index].reading(now);
         // A clock that was ahead from the beginning judges nothing that others may have.
         if !self.is_ahead(index) {
-            let wall = &mut self.ledger.highest_wall[index];
-            *wall = (*wall).max(reading.wall.0);
+            self.ledger.read(index, reading.wall);
         }
         let most = self.plan.inputs_a_turn;
         let Some(process) = &mut self.sites[index].process else { return };
@@ -263,6 +267,7 @@ impl World {
             self.tell(&Fact::MayHaveHeardFromApp { app: *app, said: what });
         }
         for (_, app, what) in &said {
+            self.ledger.heard(what, self.now);
             self.tell(&Fact::HeardFromApp { app: *app, said: what });
         }
         let torn = match self.plan.mean(Fault::KillBetweenOutputs) {

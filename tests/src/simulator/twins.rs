@@ -81,7 +81,9 @@ impl World {
         self.names.push(self.names[original].clone());
         self.removed.push(true);
         self.ledger.places.push(self.ledger.places[original].clone());
-        self.ledger.highest_wall.push(self.ledger.highest_wall[original]);
+        if let Some(walls) = &mut self.ledger.highest_wall {
+            walls.push(walls[original]);
+        }
         self.ledger.undurable.push(Vec::new());
         self.twins = Some(Twins { original, twin });
         self.tell(&Fact::Cloned { site: original, twin });

@@ -188,7 +188,7 @@ impl World {
             network: Network::default(),
             apps: Vec::new(),
             liar: None,
-            ledger: Ledger::default(),
+            ledger: Ledger::new(&plan),
             counts: Counts::default(),
             trace: Trace::new(in_words),
             failure: None,
@@ -287,6 +287,7 @@ impl World {
         if self.failure.is_some() {
             return;
         }
+        self.ledger.now = self.now;
         let view = View {
             now: self.now,
             plan: &self.plan,

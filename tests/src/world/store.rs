@@ -170,7 +170,7 @@ impl MemoryStore {
         }
         let is_unexpired = |row: &Row| {
             let is_event = row.key_hash.is_none() && row.only.is_none();
-            is_event && !row.message.is_expired(batch.wall)
+            is_event && row.ends > batch.wall
         };
         let history: Vec<(Position, u64, bool)> = self
             .history

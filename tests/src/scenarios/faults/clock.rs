@@ -154,6 +154,29 @@ fn value(node: &Daemon, key: &str) -> String {
     app.answer().value_text().to_owned()
 }
 
+/// A command that lives twenty seconds reaches a node whose clock is forty seconds ahead, and one
+/// behind that whose clock is right.
+pub fn that_are_apart(binary: &str) {
+    if !Need::Faketime.is_met("wall clocks that are apart") {
+        return;
+    }
+    let gcp = Daemon::start(binary, quick(NodeConfig::new("gcp")));
+    let mut azure =
+        Daemon::prepare(binary, quick(NodeConfig::new("azure")).peer(&gcp.config.address));
+    fake(&mut azure);
+    set(&azure, "+40");
+    azure.run();
+    azure.await_peer("gcp");
+    let aws = Daemon::start(binary, quick(NodeConfig::new("aws")).peer(&azure.config.address));
+    aws.await_peer("azure");
+    let watchers = [&azure, &gcp].map(|node| Subscriber::start(node, "client=watch"));
+    let mut till = App::connect(&aws, "client=till&keys=");
+    till.publish(&Message::event("c-1", "terminal:1", "1").lasting_ms(20_000));
+    for watcher in &watchers {
+        until("the command", PATIENCE, || watcher.has("c-1"));
+    }
+}
+
 fn config(id: &str) -> NodeConfig {
     quick(NodeConfig::new(id))
         .text("limits.max_clock_drift", "2s")

@@ -5,13 +5,12 @@ use std::collections::BTreeMap;
 
 use hashbrown::{HashMap, HashSet};
 use slipstream_core::admin::Status;
-use slipstream_core::time::WallMs;
 
 use super::{Broken, Invariant, Verdict};
 use crate::simulator::application::{App, Consumer};
 use crate::simulator::facts::{Fact, Party, View};
 use crate::simulator::frames::Item;
-use crate::simulator::ledger::MessageNo;
+use crate::simulator::ledger::{MessageNo, Moment};
 use crate::simulator::plan::Micros;
 
 /// What each application has received, and where its session began.
@@ -24,11 +23,11 @@ pub struct Rule {
     joined: HashMap<(usize, usize), Micros>,
 }
 
-/// Where the log of its node ended when a session began, and the latest that its clock had said.
+/// Where the log of its node ended when a session began, and when that was.
 #[derive(Debug, Clone, Copy)]
 struct Began {
     head: u64,
-    wall: WallMs,
+    at: Moment,
 }
 
 impl Invariant for Rule {
@@ -42,8 +41,8 @@ impl Invariant for Rule {
             Fact::Transmitted { site, to: Party::App(app), item: Item::Welcome, .. } => {
                 let head = view.ledger.places[*site].rows.last_key_value();
                 let head = head.map_or(0, |(position, _)| *position);
-                let wall = WallMs(view.ledger.highest_wall[*site]);
-                self.began.entry(*app).or_insert(Began { head, wall });
+                let at = view.ledger.moment(*site);
+                self.began.entry(*app).or_insert(Began { head, at });
             }
             Fact::Durable { site, batch, .. } => {
                 for record in &batch.sessions {
@@ -146,7 +145,7 @@ impl Rule {
     fn was_handed_all(&self, app: &App, view: &View<'_>) -> Verdict {
         let none = HashSet::new();
         let received = self.received.get(&app.index).unwrap_or(&none);
-        let never = Began { head: u64::MAX, wall: WallMs(0) };
+        let never = Began { head: u64::MAX, at: Moment::default() };
         let began = self.began.get(&app.index).copied().unwrap_or(never);
         let session = format!("app:{}", app.client.as_deref().unwrap_or_default());
         let place = &view.ledger.places[app.site];
@@ -155,8 +154,8 @@ impl Rule {
             let before = *position <= began.head;
             let is_owed = || {
                 // Whoever comes when its time is over has missed it.
-                let forgotten =
-                    place.forgotten.contains_key(number) || message.is_expired(began.wall);
+                let forgotten = place.forgotten.contains_key(number)
+                    || view.ledger.was_expired(*number, began.at);
                 row.only.is_none()
                     && view.is_for(app.index, message.tags(), message.key())
                     && !view.is_own(app.index, *number)
