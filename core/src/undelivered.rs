@@ -114,6 +114,12 @@ impl Undelivered {
         }
     }
 
+    /// Up to here the events were noted when the record was written.
+    pub fn noted_upto(record: Option<&SessionRecord>) -> Position {
+        let read = record.and_then(|it| postcard::take_from_bytes::<Record>(&it.state).ok());
+        read.map_or(Position::default(), |(record, _)| record.upto)
+    }
+
     /// What follows in the record.
     pub fn rest_of(record: &SessionRecord) -> &[u8] {
         let read = postcard::take_from_bytes::<Record>(&record.state);

@@ -164,6 +164,23 @@ fn a_configured_peer_that_was_never_reached_gets_all_when_it_comes() {
 
 // keeps: peer-never-reached
 #[test]
+fn what_came_right_before_a_crash_is_kept_for_a_peer_never_reached() {
+    let mut a = dialling("a", &[OLD]);
+    a.config.store.event_ttl = Duration::from_secs(60);
+    // Another entry, so that all that is there is kept for a minute from now on.
+    a.config.peers = vec![NEW.to_owned()];
+    a.crash();
+    a.pass(Duration::from_secs(50));
+    let till = a.connect("keys=");
+    publish(&mut a, till, 5);
+    a.crash();
+    a.pass(Duration::from_secs(20));
+    let till = a.connect("keys=");
+    publish(&mut a, till, 100);
+    assert_eq!(events(&a), 105, "their time is not over");
+}
+
+#[test]
 fn nothing_is_kept_for_an_entry_that_is_gone_or_leads_nowhere_new() {
     let mut taken_out = dialling("a", &[OLD]);
     reload(&mut taken_out, &[]);

@@ -13,10 +13,10 @@ use crate::draft::MAX_TTL;
 use crate::ids::{Position, SessionId};
 use crate::lifetime::{Lifetimes, Moment};
 use crate::session::{Flight, Role, Session};
-use crate::store::{DeadReason, Query, Row, StoredRow};
+use crate::store::{DeadReason, Query, Row, SessionRecord, StoredRow};
 use crate::tags::TagSet;
 use crate::time::WallMs;
-use crate::undelivered::{NODE, NODE_NAME};
+use crate::undelivered::{NODE, NODE_NAME, Undelivered};
 
 use super::burial::Death;
 use super::{Node, Phase, Purpose};
@@ -65,10 +65,20 @@ impl Node {
         self.undelivered.dead_bytes() > self.config.store.session_max_bytes
     }
 
-    /// A start, on a log that ends at `head`; `record` is what an earlier one has stored of
-    /// lifetimes.
-    pub(super) fn recover_lifetimes(&mut self, record: &[u8], head: Position) {
-        self.lifetimes = Lifetimes::recover(record, head, self.now);
+    /// A start, on a log that ends at `head`; `record` is what an earlier one has stored of itself,
+    /// and `rest` what that says of lifetimes.
+    pub(super) fn recover_lifetimes(
+        &mut self,
+        record: Option<&SessionRecord>,
+        rest: &[u8],
+        head: Position,
+    ) {
+        self.lifetimes = Lifetimes::recover(rest, head, self.now);
+        let upto = Undelivered::noted_upto(record);
+        if upto < head {
+            // Events that came after the record was written.
+            self.unmet.note(upto.next(), self.kept_until());
+        }
         self.undelivered.look_beyond(self.lifetimes.time(self.now).plus(MAX_TTL));
     }
 

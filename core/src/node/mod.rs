@@ -330,7 +330,7 @@ impl Node {
         let (unmet, rest) = Unmet::recover(rest);
         (self.starts, self.unmet) = (starts, unmet);
         self.starts.begin(self.incarnation, recovered.head);
-        self.recover_lifetimes(rest, recovered.head);
+        self.recover_lifetimes(own, rest, recovered.head);
         for record in recovered.sessions.iter().filter(|record| record.id != NODE) {
             let repeats = RateLimit::new(self.config.retry.max_rate, now.instant);
             let session = Session::recover(record, recovered.head, &tags, repeats);
