@@ -313,12 +313,6 @@ impl Session {
         }
     }
 
-    /// Whether the session is a peer's that has the row, as far as its path tells.
-    pub fn is_visited(&self, row: &Row) -> bool {
-        let visited = |peer: &Peer| row.message.visited(&peer.node);
-        row.position > self.lost && self.peer().is_some_and(visited)
-    }
-
     /// Goes past new rows of which none is owed to it, as far as it had come to them and needs
     /// nobody's word. Answers whether it did. `event` is the first event among them.
     pub fn skip(&mut self, rows: RangeInclusive<Position>, event: Option<Position>) -> bool {

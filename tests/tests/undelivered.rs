@@ -350,6 +350,32 @@ fn offers(world: &mut World, link: LinkId) -> Vec<Bytes> {
 
 // keeps: node-letters
 #[test]
+fn an_event_is_owed_to_a_peer_on_its_path_until_that_says_it_has_it() {
+    for says in [false, true] {
+        let mut a = World::new("a");
+        let y = linked(&mut a, "y", "a,z");
+        let z = linked(&mut a, "z", "a,y");
+        a.pass(SECONDS);
+        // It was at z, whose database may be another one since.
+        let event = event_of_y(&a, "c-1");
+        let fields = Fields { path: "z,y", ..event.fields() };
+        let mut frame = FrameWriter::new(BatchKind::Messages);
+        frame.push_message(&Message::encode(&fields, &mut BytesMut::new()));
+        a.binary(y, frame.finish());
+        a.settle();
+        a.pass(Duration::from_millis(600));
+        if says {
+            let offer = offers(&mut a, z).pop().expect("it is offered by name");
+            a.binary(z, PeerFrame::Seen(offer).encode());
+            a.settle();
+        }
+        a.pass(SECONDS);
+        let expected = if says { Vec::new() } else { vec![of_node("c-1")] };
+        assert_eq!(letters(&mut a), expected, "z says that it has it: {says}");
+    }
+}
+
+#[test]
 fn a_batch_without_room_makes_no_dead_letter_twice() {
     let mut world = World::new("a");
     let till = world.connect("keys=");

@@ -168,8 +168,8 @@ impl Node {
     fn fate(&mut self, row: &Row) -> Fate {
         let tags = &self.config.tags;
         let mut owed_to_peer = false;
-        let lacking = self.sessions.values().filter(|session| !session.is_visited(row));
-        for session in lacking {
+        // A peer on the path may have lost it since, and is owed it until it says that it has it.
+        for session in self.sessions.values() {
             let handed = session.flights.get(&row.position).map(|flight| flight.handed);
             let is_handed = handed.is_some_and(|handed| handed > 0);
             let is_owed = handed.is_some() || is_ahead(session, row, tags);
