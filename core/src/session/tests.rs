@@ -405,6 +405,8 @@ proptest! {
         key in "[k-m]{1,3}",
         mine in any::<bool>(),
     ) {
+        // Whoever connects has them sorted.
+        let prefixes: Option<Vec<String>> = prefixes.map(|all| all.into_iter().collect());
         let joined = crate::tags::join(targets.iter().map(String::as_str));
         let mut row = row(9, &path, &joined, &key);
         row.publisher = mine.then_some(SessionId::new(1));
