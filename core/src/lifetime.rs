@@ -172,6 +172,14 @@ impl Transit {
     }
 }
 
+impl Row {
+    /// The same, of an event that ends then here.
+    #[must_use]
+    pub fn ending(self, ends: WallMs) -> Self {
+        Self { ends, ..self }
+    }
+}
+
 /// How long an event lives, as it was published; `None` for state.
 pub fn time_to_live(message: &Message) -> Option<Duration> {
     let ttl = message.expires()?.0.saturating_sub(message.version().wall().0);

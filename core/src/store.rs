@@ -132,12 +132,6 @@ impl Row {
         Self { position, message, key_hash, ends, publisher, only, late, copy }
     }
 
-    /// The same, of an event that ends then here.
-    #[must_use]
-    pub fn ending(self, ends: WallMs) -> Self {
-        Self { ends, ..self }
-    }
-
     /// What the row counts for against limits in bytes: its encoding and 64 bytes of overhead.
     pub fn size(&self) -> usize {
         self.message.encoded().len() + 64

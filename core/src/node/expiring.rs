@@ -13,10 +13,12 @@ use crate::draft::MAX_TTL;
 use crate::ids::{Position, SessionId};
 use crate::lifetime::{Lifetimes, Moment};
 use crate::session::{Flight, Role, Session};
-use crate::store::{DeadReason, Query, Row, SessionRecord, StoredRow};
+use crate::starts::Starts;
+use crate::store::{DeadReason, Query, Recovered, Row, StoredRow};
 use crate::tags::TagSet;
 use crate::time::WallMs;
 use crate::undelivered::{NODE, NODE_NAME, Undelivered};
+use crate::unmet::Unmet;
 
 use super::burial::Death;
 use super::{Node, Phase, Purpose};
@@ -65,16 +67,17 @@ impl Node {
         self.undelivered.dead_bytes() > self.config.store.session_max_bytes
     }
 
-    /// A start, on a log that ends at `head`; `record` is what an earlier one has stored of itself,
-    /// and `rest` what that says of lifetimes.
-    pub(super) fn recover_lifetimes(
-        &mut self,
-        record: Option<&SessionRecord>,
-        rest: &[u8],
-        head: Position,
-    ) {
+    /// What an earlier start has stored of the node itself.
+    pub(super) fn recover_own_record(&mut self, recovered: &Recovered) {
+        let head = recovered.head;
+        let own = recovered.sessions.iter().find(|record| record.id == NODE);
+        self.undelivered = Undelivered::recover(own, head);
+        let (starts, rest) = Starts::recover(own.map_or(&[], Undelivered::rest_of));
+        let (unmet, rest) = Unmet::recover(rest);
+        (self.starts, self.unmet) = (starts, unmet);
+        self.starts.begin(self.incarnation, head);
         self.lifetimes = Lifetimes::recover(rest, head, self.now);
-        let upto = Undelivered::noted_upto(record);
+        let upto = Undelivered::noted_upto(own);
         if upto < head {
             // Events that came after the record was written.
             self.unmet.note(upto.next(), self.kept_until());

@@ -122,7 +122,6 @@ pub struct Node {
     last_dead_letter: DeadLetterId,
     /// Events that were handed on to nobody yet, and the node's own dead letters.
     undelivered: Undelivered,
-    /// By what time events end here.
     lifetimes: Lifetimes,
     /// Boxed: a link is taken out and put back with each frame.
     links: BTreeMap<LinkId, Box<Link>>,
@@ -324,13 +323,7 @@ impl Node {
 
     fn recover_sessions(&mut self, recovered: &Recovered, now: Now) {
         let tags = self.config.tags.clone();
-        let own = recovered.sessions.iter().find(|record| record.id == NODE);
-        self.undelivered = Undelivered::recover(own, recovered.head);
-        let (starts, rest) = Starts::recover(own.map_or(&[], Undelivered::rest_of));
-        let (unmet, rest) = Unmet::recover(rest);
-        (self.starts, self.unmet) = (starts, unmet);
-        self.starts.begin(self.incarnation, recovered.head);
-        self.recover_lifetimes(own, rest, recovered.head);
+        self.recover_own_record(recovered);
         for record in recovered.sessions.iter().filter(|record| record.id != NODE) {
             let repeats = RateLimit::new(self.config.retry.max_rate, now.instant);
             let session = Session::recover(record, recovered.head, &tags, repeats);
