@@ -122,6 +122,8 @@ impl Rule {
             || place.dead.contains_key(&number)
             || place.forgotten.contains_key(&number)
             || (0..view.names.len()).any(|other| elsewhere(&other))
+            // Of two processes under one id the other one may have got it from here.
+            || (0..view.names.len()).any(|other| view.twin_holds(other, number))
             || is_owed
             || has_arrived
             // Whoever was handed the message of which it is a copy has had it.
