@@ -18,6 +18,7 @@ use slipstream_core::store::{Batch, Row};
 use slipstream_core::time::WallMs;
 
 use super::application::Said;
+use super::counts::Fault;
 use super::frames::Delivery;
 use super::plan::{Micros, Plan};
 use super::wrong_clock::is_newer;
@@ -171,7 +172,9 @@ impl Ledger {
         let are_wrong = plan.has_wrong_clocks();
         // Who starts when its clock goes on that stood still takes that for a correction.
         let stood_still = if are_wrong { 4 * plan.fault_length } else { 0 };
-        let highest_wall = are_wrong.then(Vec::new);
+        // A peer that lies does not say how long an event has left: wall clocks judge that.
+        let by_wall = are_wrong || plan.mean(Fault::Lie).is_some();
+        let highest_wall = by_wall.then(Vec::new);
         Self { highest_wall, early: EARLY + stood_still, ..Self::default() }
     }
 
