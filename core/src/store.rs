@@ -22,6 +22,7 @@
 //! from that alone. From the same order it keeps the digests of what is live ([`crate::digest`]).
 
 mod listed;
+mod reason;
 
 use alloc::boxed::Box;
 use alloc::string::String;
@@ -43,6 +44,7 @@ use crate::tags::TagSet;
 use crate::time::WallMs;
 
 pub use self::listed::{LISTED_VALUE_BYTES, ListedLetter};
+pub use self::reason::DeadReason;
 
 /// One transaction.
 #[derive(Debug, Default)]
@@ -76,6 +78,9 @@ pub struct Batch {
     /// No session needs superseded state at or below this position. What is below `floor` says no
     /// more than `floor`.
     pub state_floor: Position,
+    /// Events from here on are history, and stay: it is to be looked at first whether anybody was
+    /// handed them. `None`: all may go.
+    pub held_from: Option<Position>,
     /// Bound of the history, in bytes.
     pub history_max_bytes: u64,
     /// The time of this node, for the ends of events ([`Row::ends`]).
@@ -194,52 +199,6 @@ pub struct DeadLetter {
     pub message: Message,
 }
 
-/// Why a message became a dead letter. The names are stored and shown.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DeadReason {
-    /// Handed over as often as configured, and never acknowledged (P13).
-    Unacknowledged,
-    /// The application said `reject`.
-    Rejected,
-    /// The event's time was over before the application acknowledged it, or before the node had
-    /// handed it on to anybody.
-    Expired,
-    /// Larger than the receiver takes.
-    TooLarge,
-}
-
-impl DeadReason {
-    /// Every reason.
-    pub const ALL: [Self; 4] =
-        [Self::Unacknowledged, Self::Rejected, Self::Expired, Self::TooLarge];
-
-    /// The name in the store, in JSON and in metrics.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Unacknowledged => "unacknowledged",
-            Self::Rejected => "rejected",
-            Self::Expired => "expired",
-            Self::TooLarge => "too_large",
-        }
-    }
-
-    /// What is said of a failure where nobody else has said anything.
-    pub(crate) const fn describe(self) -> &'static str {
-        match self {
-            Self::Unacknowledged => "no ACK in time",
-            Self::Rejected => "rejected",
-            Self::Expired => "its time to live was over",
-            Self::TooLarge => "larger than the peer takes",
-        }
-    }
-
-    /// The reason with this name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|reason| reason.as_str() == name)
-    }
-}
-
 /// Receipts that one session was given in one batch (P9).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReceiptBlock {
@@ -302,6 +261,8 @@ pub struct Usage {
     pub rows: u64,
     /// Bytes of settled rows that are kept without being the newest of their key.
     pub history_bytes: u64,
+    /// Those of them above the bound that only [`Batch::held_from`] keeps.
+    pub held_bytes: u64,
     /// Deletes that are remembered.
     pub tombstones: u64,
     /// Superseded rows and expired events deleted since the start.

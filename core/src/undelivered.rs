@@ -252,6 +252,26 @@ impl Undelivered {
         }
     }
 
+    /// The first row that may hold one.
+    pub fn first(&self) -> Option<Position> {
+        let singles = self.singles.first_key_value();
+        singles.into_iter().chain(self.stretches.first_key_value()).map(|(first, _)| *first).min()
+    }
+
+    /// All of them up to and with `upto` were looked at, or are gone.
+    pub fn settle_upto(&mut self, upto: Position) {
+        self.is_dirty = true;
+        self.singles = self.singles.split_off(&upto.next());
+        while let Some(stretch) = self.stretches.first_entry()
+            && *stretch.key() <= upto
+        {
+            let last = stretch.remove();
+            if last > upto {
+                self.stretches.insert(upto.next(), last);
+            }
+        }
+    }
+
     /// The first rows that may hold events whose time is over, and under which time they are known.
     pub fn due(&mut self, now: WallMs) -> Option<(WallMs, Position, Position)> {
         loop {
@@ -397,6 +417,27 @@ mod tests {
         assert_eq!(look(&mut undelivered, &events, 25 * HOUR), BTreeSet::from([2000]));
         assert_eq!(undelivered.due(WallMs(u64::MAX)), None);
         assert!(undelivered.stretches.is_empty() && undelivered.singles.is_empty());
+    }
+
+    #[test]
+    fn what_was_looked_at_for_its_room_is_not_known_any_more() {
+        let mut undelivered = Undelivered::recover(None, at(0));
+        assert_eq!(undelivered.first(), None);
+        for position in [5, 6, 9, 2000] {
+            undelivered.note(at(position), WallMs(HOUR), WallMs(0));
+        }
+        undelivered.noted(at(2000));
+        let mut restarted = restart(&mut undelivered, 2000);
+        assert_eq!((undelivered.first(), restarted.first()), (Some(at(5)), Some(at(5))));
+        undelivered.settle_upto(at(6));
+        assert_eq!(undelivered.first(), Some(at(9)));
+        undelivered.settle_upto(at(9));
+        assert_eq!((undelivered.first(), undelivered.contains(at(9))), (Some(at(2000)), false));
+        // As one stretch, of which a part goes.
+        restarted.settle_upto(at(7));
+        assert_eq!((restarted.first(), restarted.contains(at(9))), (Some(at(8)), true));
+        restarted.settle_upto(at(2000));
+        assert_eq!((restarted.first(), restarted.due(WallMs(2 * HOUR))), (None, None));
     }
 
     #[test]

@@ -37,6 +37,11 @@ fn history_is_bounded() {
 
 // keeps: one-process
 #[test]
+fn what_no_peer_came_for_is_a_dead_letter() {
+    storing::what_no_peer_came_for_is_a_dead_letter(SLIPSTREAM);
+}
+
+#[test]
 fn a_data_directory_has_one_daemon() {
     storing::a_data_directory_has_one_daemon(SLIPSTREAM);
 }

@@ -34,6 +34,8 @@ pub(crate) struct State {
     pub(crate) copies: u64,
     pub(crate) dropped_total: u64,
     pub(crate) forgotten_total: u64,
+    /// Bytes of history above its bound that were held with the last batch.
+    pub(crate) held_bytes: u64,
 }
 
 /// The row of table `meta`.
@@ -126,6 +128,7 @@ impl State {
         self.copies = effects.remembered.rows;
         self.dropped_total += effects.trimmed.dropped;
         self.forgotten_total += effects.trimmed.forgotten;
+        self.held_bytes = effects.trimmed.held_bytes;
     }
 
     /// Notes a row, if it is the newest of its key, which the table `latest` does not know.

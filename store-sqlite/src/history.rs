@@ -2,8 +2,8 @@
 //! events, oldest first, a bounded number with each commit.
 //!
 //! What stays true: the newest row of a key and a row above the floor of its class are never
-//! deleted. The deletions belong to the caller's transaction; what they change in memory is handed
-//! back and applied once it is committed.
+//! deleted, nor an unexpired event that is held. The deletions belong to the caller's transaction;
+//! what they change in memory is handed back and applied once it is committed.
 
 use rusqlite::{Connection, Result, params};
 use slipstream_core::ids::{Hash128, Position};
@@ -38,6 +38,8 @@ pub(crate) struct Trimmed {
     pub(crate) dropped: u64,
     /// Unexpired events among them.
     pub(crate) forgotten: u64,
+    /// Bytes that would have gone, too, if they were not held.
+    pub(crate) held_bytes: u64,
     /// Events of cluster groups among them.
     pub(crate) copies: Vec<(Position, Hash128)>,
 }
@@ -76,12 +78,14 @@ pub(crate) fn trim(db: &Connection, index: &Index, batch: &Batch) -> Result<Trim
         }
         trim.delete_expired(index, chunk)?;
     }
-    for run in index.history(Class::Events) {
+    let held_from = batch.held_from.map_or(u64::MAX, Position::get);
+    for run in index.history(Class::Events).take_while(|(first, _)| *first < held_from) {
         if trim.is_done() {
             return Ok(trim.done);
         }
-        trim.delete(run, |_| true)?;
+        trim.delete(run, |row| row.position < held_from)?;
     }
+    trim.done.held_bytes = if trim.budget > 0 { trim.excess } else { 0 };
     Ok(trim.done)
 }
 

@@ -231,7 +231,7 @@ impl Writer {
     fn measure(&mut self) -> Result<(), String> {
         let frames = self.wal_pages();
         let sizes = self.database.files.compare(frames)?;
-        let State { index, pages, dropped_total, forgotten_total, .. } = &self.state;
+        let State { index, pages, dropped_total, forgotten_total, held_bytes, .. } = &self.state;
         self.usage = Usage {
             room_bytes: self.database.room.left(&self.database.path, pages.free * PAGE_BYTES),
             used_bytes: pages.all.saturating_sub(pages.free) * PAGE_BYTES,
@@ -239,6 +239,7 @@ impl Writer {
             wal_bytes: sizes.wal,
             rows: index.rows(),
             history_bytes: index.history_bytes(),
+            held_bytes: *held_bytes,
             tombstones: index.tombstones(),
             dropped_total: *dropped_total,
             forgotten_total: *forgotten_total,

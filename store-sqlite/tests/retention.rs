@@ -7,6 +7,7 @@ use common::*;
 use slipstream_core::clock::Timely;
 use slipstream_core::copies;
 use slipstream_core::ids::*;
+use slipstream_core::message::Kind;
 use slipstream_core::store::*;
 use slipstream_core::tags::TagSet;
 use slipstream_core::time::WallMs;
@@ -115,6 +116,62 @@ fn superseded_and_expired_rows_go_before_unexpired_events() {
         assert_eq!(usage.history_bytes, kept);
     }
     assert_eq!(harness.positions(), [6]);
+}
+
+#[test]
+fn held_events_stay_and_it_is_said_how_many_bytes() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut harness = Harness::open(directory.path());
+    let mut rows: Vec<Row> = (1..=600).map(|n| event(n, "e", "1", 1000)).collect();
+    rows.extend((601..=610).map(|n| event(n, "e", "1", 50)));
+    rows.extend((611..=620).map(|n| state(n, "k", "1")));
+    let all = size(&rows) - rows[619].size() as u64;
+    harness.commit(batch(rows.clone()));
+    let held = |from: u64, max| Batch {
+        held_from: Some(Position::new(from)),
+        history_max_bytes: max,
+        ..trim(620, 60)
+    };
+    let usage = harness.commit(held(1, all));
+    assert_eq!((usage.rows, usage.held_bytes), (620, 0), "it has room for all");
+    // What is superseded, or whose time is over, goes before they are said to be in the way.
+    let bound = size(&rows[300..600]);
+    let usage = harness.commit(held(1, bound));
+    assert_eq!((usage.rows, usage.dropped_total), (601, 19));
+    assert_eq!((usage.held_bytes, usage.forgotten_total), (size(&rows[..300]), 0));
+    let usage = harness.commit(held(200, bound));
+    assert_eq!(harness.positions()[..2], [200, 201]);
+    assert_eq!((usage.held_bytes, usage.forgotten_total), (size(&rows[199..300]), 199));
+    let usage = harness.commit(held(301, bound));
+    assert_eq!((usage.held_bytes, usage.forgotten_total), (0, 300));
+    assert_eq!(usage.history_bytes, bound);
+    let usage = harness.commit(held(301, 0));
+    assert_eq!((usage.held_bytes, usage.rows), (bound, 301));
+    harness.commit(trim(620, 60));
+    let usage = harness.commit(trim(620, 60));
+    assert_eq!((usage.held_bytes, usage.rows), (0, 1), "nothing is held without a word");
+}
+
+#[test]
+fn what_pending_deletes_replaced_goes_when_no_history_may_stay() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut harness = Harness::open(directory.path());
+    let value = format!("\"{}\"", "v".repeat(200_000));
+    harness.commit(batch((1..=8).map(|n| state(n, &format!("k{n}"), &value)).collect()));
+    // So many bytes are not left pending.
+    (0..3).for_each(|_| _ = harness.commit(batch(Vec::new())));
+    let delete =
+        |n| Row::new(Position::new(n), message(Kind::Dk, n, &format!("k{}", n - 8), "", 0));
+    let deletes = (9..=16).map(delete).collect();
+    let usage = harness.commit(Batch { floor: Position::new(8), ..batch(deletes) });
+    assert_eq!((usage.rows, usage.tombstones), (16, 8), "{usage:?}");
+    // They are few, and no row comes after them: only the want of room makes them count.
+    let usage = harness.commit(Batch { history_max_bytes: 1, ..trim(16, 0) });
+    assert_eq!(usage.rows, 16, "{usage:?}");
+    for _ in 0..3 {
+        harness.commit(trim(16, 0));
+    }
+    assert_eq!(harness.positions(), (9..=16).collect::<Vec<_>>(), "the values are gone");
 }
 
 #[test]

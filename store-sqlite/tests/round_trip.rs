@@ -233,13 +233,13 @@ fn rows_stop_at_each_bound_and_answer_one_at_least() {
     let mut rows = |after, upto, max_rows, max_bytes| {
         let (after, upto) = (Position::new(after), Position::new(upto));
         let newest_upto = Position::new(0);
-        let (tags, limit) = (None, Hlc(u64::MAX));
+        let (tags, timely) = (None, Timely::ALL);
         match harness.fetch(Query::Rows {
             after,
             upto,
             newest_upto,
             tags,
-            limit,
+            timely,
             max_rows,
             max_bytes,
         }) {

@@ -39,7 +39,7 @@ impl Node {
         let (wall, time) = (self.now.wall, self.lifetimes.time(self.now));
         let (floor, state_floor) = self.floors();
         self.floor = floor;
-        let history_max_bytes = self.history_max_bytes();
+        let (held_from, history_max_bytes) = (self.held_from(), self.history_max_bytes());
         let touched = core::mem::take(&mut self.receipts_touched).into_iter();
         let (blocks, dropped) =
             self.receipts.take_blocks(touched, wall, self.clock.trusted_for_ages());
@@ -71,6 +71,7 @@ impl Node {
         growing.incarnation = self.incarnation;
         growing.floor = floor;
         growing.state_floor = state_floor;
+        growing.held_from = held_from;
         growing.history_max_bytes = history_max_bytes;
         growing.wall = time;
         let trusted = self.clock.trusted();
@@ -154,6 +155,7 @@ impl Node {
         self.wake_sessions(&batch.rows);
         self.log.committed(batch.rows);
         self.newest.trim(self.log.durable());
+        self.look_for_held();
         for link in core::mem::take(&mut self.awaiting) {
             self.release(link, id);
         }

@@ -24,15 +24,15 @@ use super::burial::Death;
 use super::{Node, Phase, Purpose};
 
 /// Rows asked of the store at once.
-const ROWS: usize = 1024;
+pub(super) const ROWS: usize = 1024;
 /// Bytes asked of the store at once.
-const BYTES: usize = 256 << 10;
+pub(super) const BYTES: usize = 256 << 10;
 /// When an event is looked at again that a peer was sent, and has not acknowledged.
 const UNDER_WAY: Duration = Duration::from_secs(1);
 
-/// What becomes of an event whose time is over.
+/// What becomes of an event that is about to go.
 #[derive(Debug, PartialEq, Eq)]
-enum Fate {
+pub(super) enum Fate {
     /// Somebody has it, or will have it as a dead letter.
     Settled,
     /// A peer may be about to acknowledge it.
@@ -109,6 +109,12 @@ impl Node {
         }
     }
 
+    pub(super) fn note_all_delivered(&mut self) {
+        for session in self.sessions.values_mut() {
+            session.answered.drain(..).for_each(|event| self.undelivered.delivered(event));
+        }
+    }
+
     /// Asks the store for events whose time is over, if the clock can be trusted.
     pub(super) fn look_for_expired(&mut self) {
         if self.phase != Phase::Running || self.undelivered.is_looking || self.is_out_of_letters() {
@@ -132,9 +138,7 @@ impl Node {
         // Nothing ends by a clock that came into doubt meanwhile, nor where letters find no room.
         let lifetimes = self.lifetimes();
         let Some(now) = lifetimes.trusted().filter(|_| !self.is_out_of_letters()) else { return };
-        for id in self.sessions.keys().copied().collect::<Vec<_>>() {
-            self.note_delivered(id);
-        }
+        self.note_all_delivered();
         let (mut deaths, mut later) = (Vec::new(), Vec::new());
         for StoredRow { row, .. } in rows {
             let ends = lifetimes.ends(&row).filter(|_| row.only.is_none());
@@ -166,9 +170,11 @@ impl Node {
         self.undelivered.looked(at, upto, &later, now);
         self.bury(NODE, deaths);
         self.look_for_expired();
+        self.look_for_held();
     }
 
-    fn fate(&mut self, row: &Row) -> Fate {
+    /// What becomes of an event that is about to go from here.
+    pub(super) fn fate(&mut self, row: &Row) -> Fate {
         let tags = &self.config.tags;
         let mut owed_to_peer = false;
         // A peer on the path may have lost it since, and is owed it until it says that it has it.

@@ -2,14 +2,40 @@
 
 use alloc::vec::Vec;
 
-use crate::ids::{FetchId, Hash128, LinkId, SessionId};
+use crate::ids::{FetchId, Hash128, LinkId, Position, SessionId, Ticket};
 use crate::newest::Newest;
 use crate::store::{Answer, Latest, Query, StoreFailure};
+use crate::time::WallMs;
 
-use super::{Node, Purpose};
+use super::Node;
 
 /// Questions to the store for sessions that may be open at once.
 pub(super) const MAX_FETCHES: usize = 16;
+
+/// What a question to the store is for.
+#[derive(Debug, Clone)]
+pub(super) enum Purpose {
+    /// The rows of a session behind the first position, up to the second only the newest.
+    Walk(SessionId, (Position, Position)),
+    /// Flights of a session to hand over again.
+    Repeat(SessionId, Vec<Position>),
+    /// What is the newest of the keys of parked messages.
+    Lookup(LinkId, Vec<Hash128>),
+    /// Reads at the front of the answers of an application's link.
+    Read(LinkId),
+    /// An operator's question or order.
+    Operator(Ticket),
+    /// The digests of this node, to compare them with those of peers.
+    Compare,
+    /// Flights of a session that are to be dead letters.
+    Bury(SessionId, Vec<Position>),
+    /// Events whose time may be over, known under this time.
+    Expired(WallMs),
+    /// What is to be stamped anew.
+    Reset,
+    /// Events that history has no room for; behind so many bytes that were looked at.
+    Held(u64),
+}
 
 impl Node {
     pub(super) fn fetched(&mut self, fetch: FetchId, answer: Result<Answer, StoreFailure>) {
@@ -40,6 +66,9 @@ impl Node {
                 self.expired_fetched(at, rows, upto);
             }
             (Purpose::Reset, Answer::Rows { rows, upto, .. }) => self.reset_fetched(&rows, upto),
+            (Purpose::Held(before), Answer::Rows { rows, upto, .. }) => {
+                self.held_fetched(before, rows, upto);
+            }
             (purpose, answer) => {
                 debug_assert!(false, "{purpose:?} was answered with {answer:?}");
             }
@@ -67,7 +96,7 @@ impl Node {
         let of_sessions = |purpose: &&Purpose| match purpose {
             Purpose::Walk(..) | Purpose::Repeat(..) | Purpose::Bury(..) => true,
             Purpose::Lookup(..) | Purpose::Read(_) | Purpose::Operator(_) => false,
-            Purpose::Compare | Purpose::Expired(_) | Purpose::Reset => false,
+            Purpose::Compare | Purpose::Expired(_) | Purpose::Reset | Purpose::Held(_) => false,
         };
         self.fetches.values().filter(of_sessions).count()
     }

@@ -302,9 +302,12 @@ impl Carrier<'_> {
         let flight = match reason {
             // The time of a copy may not be over.
             Some(DeadReason::Expired) => session.give_up(row.position),
-            Some(DeadReason::Unacknowledged | DeadReason::Rejected | DeadReason::TooLarge) => {
-                session.end_flight(row.position)
-            }
+            Some(
+                DeadReason::Unacknowledged
+                | DeadReason::Rejected
+                | DeadReason::TooLarge
+                | DeadReason::Forgotten,
+            ) => session.end_flight(row.position),
             None => session.flights.remove(&row.position),
         };
         match (flight, reason) {

@@ -10,8 +10,8 @@
 //! `commit` (batches), `handover` and `serve` (messages go out), `mesh` and `offering` (topology,
 //! offers), `application` (frames of applications), `read` (their reads), `repeat` (timers),
 //! `settle` (what they say of deliveries), `burial` (dead letters), `comparing` (digests),
-//! `expiring` (events that nobody was handed), `operate` (operators), `resetting` (their word on
-//! the clock).
+//! `expiring` and `forgetting` (events that nobody was handed), `operate` (operators), `resetting`
+//! (their word on the clock).
 
 mod accept;
 mod application;
@@ -22,6 +22,7 @@ mod connect;
 mod dialing;
 mod expiring;
 mod fetched;
+mod forgetting;
 mod handover;
 mod identity;
 mod mesh;
@@ -74,6 +75,7 @@ use crate::topology::{Record, Topology};
 use crate::undelivered::{NODE, Undelivered};
 use crate::unmet::Unmet;
 
+use self::fetched::Purpose;
 use self::identity::Identity;
 use self::operate::Search;
 
@@ -195,29 +197,6 @@ struct Order {
     ticket: Ticket,
     /// Whether it is carried out by a later batch if this one fails; else it is taken back.
     stands: bool,
-}
-
-/// What a question to the store is for.
-#[derive(Debug, Clone)]
-enum Purpose {
-    /// The rows of a session behind the first position, up to the second only the newest.
-    Walk(SessionId, (Position, Position)),
-    /// Flights of a session to hand over again.
-    Repeat(SessionId, Vec<Position>),
-    /// What is the newest of the keys of parked messages.
-    Lookup(LinkId, Vec<crate::ids::Hash128>),
-    /// Reads at the front of the answers of an application's link.
-    Read(LinkId),
-    /// An operator's question or order.
-    Operator(Ticket),
-    /// The digests of this node, to compare them with those of peers.
-    Compare,
-    /// Flights of a session that are to be dead letters.
-    Bury(SessionId, Vec<Position>),
-    /// Events whose time may be over, known under this time.
-    Expired(WallMs),
-    /// What is to be stamped anew.
-    Reset,
 }
 
 impl Node {

@@ -152,6 +152,11 @@ impl Node {
         }
     }
 
+    /// Whether history gives way to what is owed.
+    pub(super) fn gives_way(&self) -> bool {
+        self.usage.used_bytes > self.spared_above()
+    }
+
     /// Whether events that led nowhere go, too. Not for a full disk, which may be over in a moment:
     /// whoever wants one of them may be out of reach, and known to nobody near.
     pub(super) fn is_short_of_room(&self) -> bool {

@@ -4,8 +4,8 @@ use std::thread;
 use std::time::Duration;
 
 use crate::harness::{
-    App, Daemon, LONG, Message, NodeConfig, PATIENCE, Publisher, Subscriber, each_exactly_once,
-    until,
+    App, Command, Daemon, LONG, Message, NodeConfig, PATIENCE, Publisher, Subscriber,
+    each_exactly_once, until,
 };
 
 use super::filler;
@@ -93,6 +93,37 @@ pub fn history_is_bounded(binary: &str) {
     let newest = handed.iter().map(|frame| frame.id()[2..].parse::<usize>());
     assert!(newest.flatten().all(|number| number >= MESSAGES - KEYS));
     assert!(node.stored_bytes() < 64 * MIB);
+}
+
+/// Events that were kept for a peer that never came are dead letters of the node once its entry is
+/// taken out and history has no room for them. Replayed, they come to whoever is there.
+pub fn what_no_peer_came_for_is_a_dead_letter(binary: &str) {
+    const EVENTS: usize = 500;
+    let alone = NodeConfig::new("aws").text("store.history_max_bytes", "64KiB");
+    let nowhere = NodeConfig::new("azure").address;
+    let mut node = Daemon::start(binary, alone.clone().peer(&nowhere));
+    let events =
+        (0..EVENTS).map(|number| Message::event(format!("m-{number}"), "terminal:9", filler(1024)));
+    let published = Publisher::publish_all(&node, "till", events);
+    let dead = |node: &Daemon| node.metric("slipstream_dead_letters", &["reason=\"forgotten\""]);
+    assert_eq!((dead(&node), node.metric("slipstream_forgotten_total", &[])), (0.0, 0.0));
+
+    node.config = alone;
+    node.write_config();
+    assert_eq!(node.admin("POST", "/reload").status, 200);
+    until("dead letters", PATIENCE, || dead(&node) > EVENTS as f64 * 0.8);
+    assert_eq!(node.metric("slipstream_forgotten_total", &[]), dead(&node));
+    node.kill();
+    node.run();
+    assert!(dead(&node) > EVENTS as f64 * 0.8);
+
+    let late = Subscriber::start(&node, "client=late");
+    node.await_client("late");
+    let admin = node.admin_url();
+    Command::new(binary, &["dead-letters", "replay", "--all", "--admin", &admin]).run().ok();
+    late.wait_for("whoever comes late", EVENTS, LONG);
+    each_exactly_once("whoever comes late", &late.stop(), published.ids());
+    assert_eq!(dead(&node), 0.0);
 }
 
 /// A second daemon on the same data directory ends at once, names the directory, and does the

@@ -52,6 +52,8 @@ pub struct MemoryStore {
     floors: (Position, Position),
     dropped: u64,
     forgotten_events: u64,
+    /// Bytes of history above its bound that were held back with the last batch.
+    held_bytes: u64,
     /// Rows deleted by the last commit.
     pub deleted: Vec<Position>,
     /// Bytes that the store says it uses, besides its rows.
@@ -89,6 +91,7 @@ impl MemoryStore {
             floors: Default::default(),
             dropped: 0,
             forgotten_events: 0,
+            held_bytes: 0,
             deleted: Vec::new(),
             ballast: 0,
             disk_bytes: None,
@@ -159,6 +162,7 @@ impl MemoryStore {
     /// oldest first.
     fn forget(&mut self, batch: &Batch) {
         self.deleted.clear();
+        self.held_bytes = 0;
         if self.keeps_everything {
             self.replaced.clear();
             return;
@@ -182,6 +186,9 @@ impl MemoryStore {
                 if self.history_bytes <= batch.history_max_bytes {
                     return;
                 }
+                if events && *unexpired && batch.held_from.is_some_and(|first| first <= *position) {
+                    break;
+                }
                 if *unexpired == events {
                     let gone = self.rows.remove(position).filter(|row| row.key_hash.is_none());
                     let copy = gone.and_then(|row| row.copy);
@@ -194,6 +201,7 @@ impl MemoryStore {
                 }
             }
         }
+        self.held_bytes = self.history_bytes.saturating_sub(batch.history_max_bytes);
     }
 
     /// Brings the index of history up to date: what was newest before this batch, and what lies
@@ -313,6 +321,7 @@ impl MemoryStore {
             room_bytes: self.disk_bytes.map(|fits| fits.saturating_sub(used_bytes)),
             rows: self.rows.len() as u64,
             history_bytes: self.history_bytes,
+            held_bytes: self.held_bytes,
             dropped_total: self.dropped,
             forgotten_total: self.forgotten_events,
             tombstones: self.tombstones(),

@@ -1,11 +1,12 @@
 //! P2: an event that a node has done with was handed on, or arrived, or is a dead letter: that of
-//! an application, or of the node itself if its time was over and it was handed on to nobody. No
-//! event is a dead letter of a node twice, unless it was offered again.
+//! an application, or of the node itself if its time was over, or history had no room for it, and
+//! it was handed on to nobody. No event is a dead letter of a node twice, unless it was offered
+//! again. Without one it may go only where the room for dead letters is bounded (P8).
 //!
 //! What a node has done with is what lies at or below the cursor that it made durable for itself.
 
 use hashbrown::{HashMap, HashSet};
-use slipstream_core::store::{Batch, Row};
+use slipstream_core::store::{Batch, DeadReason, Row};
 
 use super::{Broken, Invariant, Verdict};
 use crate::simulator::counts::Fault;
@@ -68,8 +69,18 @@ impl Rule {
         for letter in batch.dead_letters.iter().filter(|letter| letter.session.get() == NODE) {
             let (id, node) = (letter.message.id(), &view.names[site]);
             let Ok(number) = view.ledger.find(&letter.message) else { continue };
-            if !view.ledger.is_expired(site, number) {
-                let what = format!("{id} is a dead letter of {node} before its time is over");
+            let rows = &view.ledger.places[site].rows;
+            let settings = &view.plan.settings;
+            let is_bounded = settings.history.is_some() || settings.max_bytes.is_some();
+            let is_history =
+                is_bounded && rows.range(..=batch.floor.get()).any(|(_, (of, _))| *of == number);
+            let may_die = match letter.reason {
+                DeadReason::Forgotten => is_history,
+                _ => view.ledger.is_expired(site, number),
+            };
+            if !may_die {
+                let reason = letter.reason.as_str();
+                let what = format!("{id} is a dead letter {reason} of {node} too early");
                 return Err(Broken::new(what, &[id, node]));
             }
             if !self.dead.insert((site, number)) {
@@ -120,7 +131,7 @@ impl Rule {
         let has_arrived = message.path().contains(',') && view.is_tagged(site, message.tags());
         self.handed.contains(&(site, position))
             || place.dead.contains_key(&number)
-            || place.forgotten.contains_key(&number)
+            || (place.forgotten.contains_key(&number) && is_short_of_letters(view))
             || (0..view.names.len()).any(|other| elsewhere(&other))
             // Of two processes under one id the other one may have got it from here.
             || (0..view.names.len()).any(|other| view.twin_holds(other, number))
@@ -131,4 +142,12 @@ impl Rule {
             // Who lies says that it has whatever it likes.
             || view.plan.mean(Fault::Lie).is_some()
     }
+}
+
+/// Whether nodes may be out of room for dead letters of their own.
+fn is_short_of_letters(view: &View<'_>) -> bool {
+    let settings = &view.plan.settings;
+    settings.max_bytes.is_some()
+        || settings.session_max.is_some()
+        || view.plan.mean(Fault::DiskFull).is_some()
 }

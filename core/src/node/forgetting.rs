@@ -1,0 +1,113 @@
+//! Events that history has no room for before this node has handed them on to anybody.
+//!
+//! What stays true: while dead letters may be written, such an event leaves the log with the batch
+//! that holds its dead letter, or behind it. As many bytes are looked at as are to go, the oldest
+//! first. A letter takes the room of its row; so where the store is short of room none is written,
+//! and none above the bound of the node's dead letters: then such an event goes as other history
+//! does, counted (P8).
+
+use alloc::vec::Vec;
+
+use crate::ids::Position;
+use crate::session::Flight;
+use crate::store::{DeadReason, Query, Row, StoredRow};
+use crate::undelivered::NODE;
+
+use super::burial::Death;
+use super::expiring::{BYTES, Fate, ROWS};
+use super::{Node, Phase, Purpose};
+
+/// Bytes of dead letters with which a batch goes before more is looked at.
+const LETTERS_BYTES: usize = 4 << 20;
+
+impl Node {
+    /// Events from here on stay although history has no room for them: the first one that nobody
+    /// was handed, as far as is known.
+    pub(super) fn held_from(&self) -> Option<Position> {
+        self.undelivered.first().filter(|_| self.may_bury_history())
+    }
+
+    /// Whether what history has no room for may become dead letters.
+    fn may_bury_history(&self) -> bool {
+        let store = &self.config.store;
+        let most = store.session_max_bytes.min(store.max_bytes / 4);
+        !self.gives_way() && self.undelivered.dead_bytes() <= most
+    }
+
+    /// Looks at the oldest events above the bound of the history, if they are held.
+    pub(super) fn look_for_held(&mut self) {
+        let is_wanted = self.usage.held_bytes > 0 && self.may_bury_history();
+        if self.phase == Phase::Running && is_wanted && !self.undelivered.is_looking {
+            self.look_further(0);
+        }
+    }
+
+    /// Asks the store for those behind which so many bytes of them were looked at.
+    fn look_further(&mut self, looked: u64) {
+        self.note_all_delivered();
+        let upto = self.floor;
+        let Some(first) = self.undelivered.first().filter(|first| *first <= upto) else {
+            // What was in the way has been handed on meanwhile.
+            self.commit_wanted |= self.usage.history_bytes > self.history_max_bytes();
+            return;
+        };
+        let (after, newest_upto) = (first.before(), Position::default());
+        let (timely, max_rows, max_bytes) = (self.clock.timely(), ROWS, BYTES);
+        let query =
+            Query::Rows { after, upto, newest_upto, tags: None, timely, max_rows, max_bytes };
+        self.undelivered.is_looking = true;
+        self.fetch(Purpose::Held(looked), query);
+    }
+
+    /// The store has found events that it holds: as many bytes of them as are to go are judged.
+    pub(super) fn held_fetched(&mut self, looked: u64, rows: Vec<StoredRow>, upto: Position) {
+        self.undelivered.is_looking = false;
+        self.note_all_delivered();
+        // Somebody may need again what nobody needed when it was asked for.
+        let upto = upto.min(self.floors().0);
+        let (mut deaths, mut judged, mut looked) = (Vec::new(), upto, looked);
+        for StoredRow { row, .. } in rows {
+            let is_enough = row.position > upto || looked >= self.usage.held_bytes;
+            let fate = if is_enough { Some(Fate::UnderWay) } else { self.fate_of_held(&row) };
+            match fate {
+                Some(Fate::UnderWay) => {
+                    judged = upto.min(row.position.before());
+                    break;
+                }
+                Some(Fate::Dead) => {
+                    if let Some(copy) = row.copy {
+                        self.copies.end(&copy.content, row.position);
+                    }
+                    looked += row.size() as u64;
+                    let flight = Flight::new(row.message.version().wall());
+                    let (message, reason) = (row.message, DeadReason::Forgotten);
+                    deaths.push(Death { position: row.position, message, reason, flight });
+                }
+                Some(Fate::Settled) => looked += row.size() as u64,
+                None => {}
+            }
+        }
+        let before = self.undelivered.first();
+        self.undelivered.settle_upto(judged);
+        self.bury(NODE, deaths);
+        if self.undelivered.first() == before {
+            return;
+        }
+        self.commit_wanted = true;
+        let letters = self.log.growing.dead_letters.iter();
+        let letters: usize = letters.map(|letter| letter.message.encoded().len()).sum();
+        if judged == upto && looked < self.usage.held_bytes && letters < LETTERS_BYTES {
+            self.look_further(looked);
+        }
+    }
+
+    /// What becomes of an event, if the row is one.
+    fn fate_of_held(&mut self, row: &Row) -> Option<Fate> {
+        if row.key_hash.is_some() {
+            return None;
+        }
+        let is_event = row.only.is_none() && row.message.expires().is_some();
+        let is_known = is_event && self.undelivered.contains(row.position);
+        Some(if is_known { self.fate(row) } else { Fate::Settled })
+    }
+}
