@@ -54,10 +54,13 @@ const CORRECTION_MS: u64 = 100;
 
 impl Lifetimes {
     /// A start, on a log that ends at `head`; `record` is what an earlier one has stored.
-    pub fn recover(record: &[u8], head: Position, now: Now) -> Self {
-        let stored: Stored = postcard::from_bytes(record).unwrap_or_default();
+    /// Answers what follows in the record, too.
+    pub fn recover(record: &[u8], head: Position, now: Now) -> (Self, &[u8]) {
+        let (stored, rest): (Stored, _) =
+            postcard::take_from_bytes(record).unwrap_or((Stored::default(), &[]));
         let time_then = WallMs(now.wall.0.saturating_add_signed(stored.ahead_ms));
-        Self { counted_from: now.instant, time_then, upto: head, since: time_then, stored }
+        let upto = head;
+        (Self { counted_from: now.instant, time_then, upto, since: time_then, stored }, rest)
     }
 
     /// Adds what is stored of them to `record`.
@@ -223,7 +226,7 @@ mod tests {
 
     #[test]
     fn no_correction_of_the_clock_makes_an_event_older() {
-        let lifetimes = Lifetimes::recover(&[], Position::new(4), now(7, WALL));
+        let (lifetimes, _) = Lifetimes::recover(&[], Position::new(4), now(7, WALL));
         let row = event(5, WALL + 60_000);
         for wall in [WALL - 2 * DAY, WALL, WALL + 50_000, WALL + 700 * DAY] {
             assert!(!lifetimes.at(now(60_006, wall), true).is_over(&row), "{wall}");
@@ -234,14 +237,14 @@ mod tests {
 
     #[test]
     fn a_clock_that_was_set_forward_makes_nothing_older_at_a_later_start() {
-        let mut before = Lifetimes::recover(&[], Position::new(0), now(0, WALL));
+        let (mut before, _) = Lifetimes::recover(&[], Position::new(0), now(0, WALL));
         let row = event(1, WALL + 60_000);
         // It was a day behind, and set right for good.
         assert!(!before.compare(now(10_000, WALL + 10_099)));
         assert!(before.compare(now(10_000, WALL + DAY + 10_000)));
         assert!(!before.compare(now(10_000, WALL + DAY + 10_000)), "it is known");
         let stored = before.append_to(Vec::new());
-        let after = Lifetimes::recover(&stored, Position::new(1), now(0, WALL + DAY + 20_000));
+        let (after, _) = Lifetimes::recover(&stored, Position::new(1), now(0, WALL + DAY + 20_000));
         let left = after.at(now(0, 0), true).left(&row);
         assert_eq!(left, Some(Duration::from_secs(40)));
     }
@@ -249,7 +252,7 @@ mod tests {
     #[test]
     fn what_an_earlier_start_wrote_lives_no_longer_than_once_more() {
         let of_a_clock_ahead = event(4, WALL + 700 * DAY);
-        let lifetimes = Lifetimes::recover(&[], Position::new(4), now(0, WALL));
+        let (lifetimes, _) = Lifetimes::recover(&[], Position::new(4), now(0, WALL));
         for is_trusted in [true, false] {
             let at = |ms: u64| lifetimes.at(now(ms, WALL), is_trusted);
             assert_eq!(at(0).left(&of_a_clock_ahead), Some(Duration::from_secs(60)));
@@ -263,7 +266,7 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_set_back_gives_its_events_one_more_time_to_live() {
-        let mut lifetimes = Lifetimes::recover(&[], Position::new(4), now(0, WALL + DAY));
+        let (mut lifetimes, _) = Lifetimes::recover(&[], Position::new(4), now(0, WALL + DAY));
         let (earlier, own) = (event(4, WALL + 60_000), event(5, WALL + DAY + 60_000));
         lifetimes.set_back(Duration::from_millis(DAY), Position::new(5), now(10_000, 0));
         let at = |ms: u64| lifetimes.at(now(ms, 0), true);

@@ -272,7 +272,7 @@ impl Session {
     }
 
     /// Whether the row may have been handed over before, also by a lost life of the store.
-    pub fn may_have_had(&self, row: &Row, lost: crate::starts::LostLife) -> bool {
+    pub fn may_have_had(&self, row: &Row, lost: crate::starts::LostLife<'_>) -> bool {
         let by_lost = || self.is_durable() && lost.may_have_handed(&row.message);
         let is_application = self.application().is_some();
         row.position <= self.doubt || row.only.is_some() || (is_application && by_lost())

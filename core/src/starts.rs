@@ -7,27 +7,40 @@
 
 use alloc::vec::Vec;
 
+use serde::{Deserialize, Serialize};
+
 use crate::ids::{Incarnation, Position};
 use crate::message::Message;
 use crate::time::WallMs;
+use crate::wire::Ack;
 
 /// Starts that are remembered.
 const MAX_STARTS: usize = 64;
 
 /// What a life of the store that was lost may have handed over.
 #[derive(Debug, Clone, Copy)]
-pub struct LostLife {
+pub struct LostLife<'a> {
     /// What was made until then; 0: no life was lost.
     upto: WallMs,
-    /// This start of the node: what it published itself is new.
-    incarnation: Incarnation,
+    /// The starts since then: what those published themselves is new.
+    since: &'a [(Incarnation, Position)],
 }
 
-impl LostLife {
+impl LostLife<'_> {
     /// Whether it may have handed over this message (P3).
     pub fn may_have_handed(&self, message: &Message) -> bool {
-        message.version().wall() <= self.upto && message.incarnation() != self.incarnation
+        let is_by = |(start, _): &(Incarnation, Position)| *start == message.incarnation();
+        message.version().wall() <= self.upto && !self.since.iter().any(is_by)
     }
+}
+
+/// That a life of the store was lost, as it is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Loss {
+    /// What was made up to this time may have been handed over.
+    upto: WallMs,
+    /// The first start after it.
+    since: Incarnation,
 }
 
 /// The starts of this node, oldest first.
@@ -36,9 +49,8 @@ pub struct Starts {
     known: Vec<(Incarnation, Position)>,
     /// From this one on all are known.
     since: Option<Incarnation>,
-    /// What was made up to this time may have been handed over by a life of the store that was
-    /// lost; 0: none was.
-    lost_upto: WallMs,
+    /// The last life of the store that was lost.
+    loss: Option<Loss>,
 }
 
 /// What is to be thought of what a peer says that it was told.
@@ -46,10 +58,21 @@ pub struct Starts {
 pub enum Told {
     /// This store has all that it speaks of.
     Known,
-    /// A later start found less: this is the least.
-    More(Position),
+    /// A later start found less: the least that any found, and the first that did.
+    More(Position, Incarnation),
     /// It was told by a start of another copy of this store.
     ByAnother,
+}
+
+impl Told {
+    /// Where the log that is durable up to `durable` is said to end.
+    pub fn said(self, durable: Position) -> Position {
+        match self {
+            Self::Known => durable,
+            Self::More(holds, _) => holds,
+            Self::ByAnother => Ack::OF_ANOTHER_COPY,
+        }
+    }
 }
 
 impl Starts {
@@ -74,15 +97,43 @@ impl Starts {
         }
     }
 
-    /// This store turned out to be an older copy, or another one: what was made up to this time
-    /// may have been handed over before. It is not stored: a peer says so again until it is told.
-    pub fn note_loss(&mut self, upto: WallMs) {
-        self.lost_upto = self.lost_upto.max(upto);
+    /// Adds to `record`, behind all else, that a life of the store was lost.
+    pub fn append_loss_to(&self, record: Vec<u8>) -> Vec<u8> {
+        match self.loss {
+            Some(loss) => postcard::to_extend(&loss, record).expect("a record can be encoded"),
+            None => record,
+        }
     }
 
-    /// What a lost life of this store may have handed over, for the start `incarnation`.
-    pub fn lost_life(&self, incarnation: Incarnation) -> LostLife {
-        LostLife { upto: self.lost_upto, incarnation }
+    /// Takes in what was stored of that; an older record says nothing.
+    pub fn recover_loss(&mut self, record: &[u8]) {
+        self.loss = postcard::from_bytes(record).ok();
+    }
+
+    /// This store turned out to be an older copy, or another one, that the start `since` was the
+    /// first to find: what was made up to this time may have been handed over before. Answers
+    /// whether that was not known.
+    pub fn note_loss(&mut self, since: Incarnation, upto: WallMs) -> bool {
+        let is_known = self.loss.is_some_and(|loss| since <= loss.since);
+        if !is_known {
+            self.loss = Some(Loss { upto, since });
+        }
+        !is_known
+    }
+
+    /// Forgets a loss before this time: who had been handed anything by then has come back, or its
+    /// session would have ended.
+    pub fn forget_loss(&mut self, before: WallMs) {
+        self.loss = self.loss.filter(|loss| loss.upto > before);
+    }
+
+    /// What a lost life of this store may have handed over.
+    pub fn lost_life(&self) -> LostLife<'_> {
+        let Some(Loss { upto, since }) = self.loss else {
+            return LostLife { upto: WallMs(0), since: &[] };
+        };
+        let first = self.known.partition_point(|(start, _)| *start < since);
+        LostLife { upto, since: &self.known[first..] }
     }
 
     /// The node starts, on a log that ends at `head`.
@@ -104,12 +155,12 @@ impl Starts {
     /// Somebody was told by the start `by` of a log up to `told`.
     pub fn judge(&self, told: Position, by: Incarnation) -> Told {
         let is_known = told == Position::default() || self.knows(by);
-        let later = self.known.iter().filter(|(start, _)| *start > by);
-        let least = later.map(|(_, head)| *head).min();
-        match least {
-            Some(head) if head < told => Told::More(head),
-            Some(_) | None if is_known => Told::Known,
-            Some(_) | None => Told::ByAnother,
+        let less = self.known.iter().filter(|(start, head)| *start > by && *head < told);
+        let least = less.clone().map(|(_, head)| *head).min();
+        match least.zip(less.map(|(start, _)| *start).min()) {
+            Some((head, first)) => Told::More(head, first),
+            None if is_known => Told::Known,
+            None => Told::ByAnother,
         }
     }
 }
@@ -130,8 +181,8 @@ mod tests {
         starts.judge(Position::new(told), Incarnation::new(by))
     }
 
-    fn more(position: u64) -> Told {
-        Told::More(Position::new(position))
+    fn more(position: u64, first: u64) -> Told {
+        Told::More(Position::new(position), Incarnation::new(first))
     }
 
     // keeps: rollback-noticed
@@ -143,8 +194,8 @@ mod tests {
         assert_eq!(judge(&sound, 900, 3), Told::Known, "by this start itself");
         // The copy was made when the log ended at 150, and grew to 900 before the start 5.
         let copy = starts(&[(1, 0), (2, 100), (4, 150), (5, 900)]);
-        assert_eq!(judge(&copy, 500, 2), more(150));
-        assert_eq!(judge(&copy, 500, 3), more(150), "also by a start that it knows nothing of");
+        assert_eq!(judge(&copy, 500, 2), more(150, 4));
+        assert_eq!(judge(&copy, 500, 3), more(150, 4), "also by a start that it knows nothing of");
         assert_eq!(judge(&copy, 150, 2), Told::Known);
         assert_eq!(judge(&copy, 800, 4), Told::Known);
     }
@@ -167,11 +218,45 @@ mod tests {
         assert_eq!(Starts::recover(&known.append_to(Vec::new())).0, known);
         assert_eq!(Starts::recover(&[]).0, Starts::default());
         assert!(!known.knows(Incarnation::new(1999)) && known.knows(Incarnation::new(7)));
-        assert_eq!(judge(&known, 2000, 7), more(999 - MAX_STARTS as u64 + 1));
+        let first = 1000 - MAX_STARTS as u64;
+        assert_eq!(judge(&known, 2000, 7), more(first, 2 * first));
         assert_eq!(judge(&known, 1, 7), Told::Known);
     }
 
     // keeps: old-stores-open, twins
+    #[test]
+    fn a_copy_that_another_spoke_for_is_told_from_an_older_one() {
+        let heard = |told: Told| {
+            let position = told.said(Position::new(70));
+            Ack { upto: 0, position, wall: WallMs(0) }.log_end()
+        };
+        assert_eq!(heard(Told::Known), (Position::new(70), false));
+        for holds in [0, 1, 40] {
+            assert_eq!(heard(more(holds, 3)), (Position::new(holds), false));
+        }
+        assert_eq!(heard(Told::ByAnother), (Position::default(), true));
+    }
+
+    #[test]
+    fn a_loss_is_known_until_those_who_had_it_have_come_back() {
+        let mut known = starts(&[(1, 0), (2, 100), (5, 40)]);
+        assert!(known.note_loss(Incarnation::new(5), WallMs(7000)));
+        known.begin(Incarnation::new(9), Position::new(60));
+        assert!(!known.note_loss(Incarnation::new(5), WallMs(9000)), "of another peer");
+        let mut recovered = starts(&[(1, 0), (2, 100), (5, 40), (9, 60)]);
+        recovered.recover_loss(&known.append_loss_to(Vec::new()));
+        assert_eq!(recovered, known);
+        let lost = recovered.lost_life();
+        assert_eq!((lost.upto, lost.since.len()), (WallMs(7000), 2));
+        recovered.recover_loss(&[]);
+        assert_eq!(recovered.lost_life().upto, WallMs(0), "an older record");
+        known.forget_loss(WallMs(6999));
+        assert!(known.note_loss(Incarnation::new(9), WallMs(9000)), "a later one");
+        assert_eq!(known.lost_life().since.len(), 1);
+        known.forget_loss(WallMs(9000));
+        assert_eq!(known.lost_life().upto, WallMs(0));
+    }
+
     #[test]
     fn a_record_that_left_starts_out_says_nothing_of_those() {
         let before =

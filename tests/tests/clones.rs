@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use slipstream_core::config::Config;
 use slipstream_core::event::{Event, Level};
-use slipstream_core::ids::NodeId;
+use slipstream_core::ids::{LinkId, NodeId};
+use slipstream_core::store::StoreFailure;
 use slipstream_tests::world::{self, World, carry, join};
 
 fn dialling(id: &str) -> World {
@@ -160,4 +161,93 @@ fn starts_that_find_the_same_are_no_twins() {
             b.crash();
         }
     }
+}
+
+#[test]
+fn a_store_that_is_empty_again_is_no_second_process() {
+    for events_before in [0, 1, 2] {
+        let (mut a, mut b) = (dialling("a"), World::new("b"));
+        (0..events_before).for_each(|number| publish(&mut a, &format!("early-{number}")));
+        // It has never told anybody where its log ends.
+        let copy = a.store.clone();
+        let wire = join(&mut a, &mut b);
+        for number in 0..5 {
+            publish(&mut a, &format!("of-a-{number}"));
+            publish(&mut b, &format!("of-b-{number}"));
+        }
+        carry(&mut a, &mut b, wire);
+        a.lose(wire.0);
+        b.lose(wire.1);
+        a.store = copy;
+        a.pass(Duration::from_secs(40));
+        a.crash();
+        a.pass(Duration::from_secs(1));
+        let wire = join(&mut a, &mut b);
+        carry(&mut a, &mut b, wire);
+        assert_eq!((conflicts(&mut a), conflicts(&mut b)), (0, 0), "{events_before} before");
+        let went_back = |event: &Event| matches!(event, Event::PeerStoreWentBack { .. });
+        assert!(b.events.iter().any(went_back), "{events_before} before");
+        let ids = (0..5).flat_map(|number| [format!("of-a-{number}"), format!("of-b-{number}")]);
+        ids.for_each(|id| assert!(has(&a, &id), "{id} with {events_before} before"));
+    }
+}
+
+#[test]
+fn a_start_on_a_full_disk_is_no_second_process() {
+    let (mut a, mut b) = (dialling("a"), World::new("b"));
+    let wire = join(&mut a, &mut b);
+    publish(&mut a, "before");
+    carry(&mut a, &mut b, wire);
+    a.lose(wire.0);
+    b.lose(wire.1);
+    publish(&mut a, "alone");
+    a.pass(Duration::from_secs(40));
+    a.restart();
+    a.fail_commit(StoreFailure::Full("no room".into()));
+    a.pass(Duration::ZERO);
+    let wire = join(&mut a, &mut b);
+    carry(&mut a, &mut b, wire);
+    assert!(has(&b, "alone"), "it hands over what it has");
+    a.lose(wire.0);
+    b.lose(wire.1);
+
+    a.pass(Duration::from_millis(500));
+    a.crash();
+    a.pass(Duration::from_secs(40));
+    let wire = join(&mut a, &mut b);
+    publish(&mut b, "later");
+    carry(&mut a, &mut b, wire);
+    assert_eq!((conflicts(&mut a), conflicts(&mut b)), (0, 0));
+    assert!(has(&a, "later"));
+}
+
+fn is_handed(world: &mut World, app: LinkId) -> bool {
+    world.said(app).iter().any(|frame| frame["messageId"] == "of-b")
+}
+
+#[test]
+fn a_start_that_finds_room_says_then_where_its_log_ends() {
+    let (mut a, mut b) = (dialling("a"), World::new("b"));
+    let copy = a.store.clone();
+    let wire = join(&mut a, &mut b);
+    publish(&mut b, "of-b");
+    carry(&mut a, &mut b, wire);
+    a.lose(wire.0);
+    b.lose(wire.1);
+    a.store = copy;
+    a.pass(Duration::from_secs(40));
+    a.restart();
+    a.fail_commit(StoreFailure::Full("no room".into()));
+    a.pass(Duration::ZERO);
+    let wire = join(&mut a, &mut b);
+    carry(&mut a, &mut b, wire);
+    let display = a.connect("");
+    assert!(!is_handed(&mut a, display), "it has no room");
+    for _ in 0..20 {
+        a.pass(Duration::from_secs(1));
+        b.pass(Duration::from_secs(1));
+        carry(&mut a, &mut b, wire);
+    }
+    assert!(is_handed(&mut a, display), "on the same link");
+    assert_eq!((conflicts(&mut a), conflicts(&mut b)), (0, 0));
 }

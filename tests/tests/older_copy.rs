@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 use slipstream_core::config::Config;
 use slipstream_core::ids::{LinkId, NodeId};
+use slipstream_core::io::Input;
 use slipstream_tests::world::{MemoryStore, Wire, World, carry, join};
 
 fn dialling(id: &str) -> World {
@@ -91,4 +92,52 @@ fn what_an_older_copy_hands_over_again_is_marked() {
 
     let (app, _) = restore(&mut a, &mut b, wire, empty);
     all_marked(&handed(&mut b, app), 0..31);
+}
+
+/// `a` hears that the store of `b` went back, and `b` starts again before it is sent anything; its
+/// first batch may not be durable by then. What it is handed after that is marked.
+fn is_marked_after_another_start(is_settled: bool) {
+    let (mut a, mut b) = (dialling("a"), World::new("b"));
+    let wire = join(&mut a, &mut b);
+    carry(&mut a, &mut b, wire);
+    let app = b.connect("client=pi");
+    let copy = b.store.clone();
+    publish(&mut a, 0..20);
+    carry(&mut a, &mut b, wire);
+    assert_eq!(handed(&mut b, app).len(), 20);
+    a.lose(wire.0);
+    b.store = copy;
+    b.crash();
+
+    a.pass(Duration::from_secs(40));
+    let wire = join(&mut a, &mut b);
+    for frame in a.frames(wire.0) {
+        b.give(Input::Received { link: wire.1, frame });
+    }
+    if is_settled {
+        b.settle();
+    }
+    for frame in b.frames(wire.1) {
+        a.give(Input::Received { link: wire.0, frame });
+    }
+    a.settle();
+    a.lose(wire.0);
+    b.crash();
+    publish(&mut b, 20..21);
+    let app = b.connect("client=pi");
+    assert_eq!(handed(&mut b, app), [("m-20".to_owned(), false)], "this start has published it");
+    a.pass(Duration::from_secs(40));
+    let wire = join(&mut a, &mut b);
+    carry(&mut a, &mut b, wire);
+    all_marked(&handed(&mut b, app), 0..20);
+}
+
+#[test]
+fn it_is_marked_after_another_start_too() {
+    is_marked_after_another_start(true);
+}
+
+#[test]
+fn the_loss_is_durable_before_the_peer_is_told_of_it() {
+    is_marked_after_another_start(false);
 }

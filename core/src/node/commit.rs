@@ -168,6 +168,7 @@ impl Node {
         self.reset_on();
         self.notice_room();
         self.begin_to_talk();
+        self.say_what_is_durable(id);
     }
 
     /// Wakes the sessions that new rows may be for. Connected applications without an interest in
@@ -403,7 +404,7 @@ fn own_record(
 ) -> Option<SessionRecord> {
     let record = undelivered.take_record(now)?;
     let state = unmet.append_to(starts.append_to(record.state.into()));
-    let state = lifetimes.append_to(state);
+    let state = starts.append_loss_to(lifetimes.append_to(state));
     Some(SessionRecord { state: state.into(), ..record })
 }
 

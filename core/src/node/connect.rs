@@ -419,6 +419,7 @@ impl Node {
         self.awaiting.remove(&link.id);
         self.unflushed.remove(&link.id);
         self.identity.early.remove(&link.id);
+        self.identity.unsaid.remove(&link.id);
         let reason: String = reason.into();
         match &link.state {
             State::Handshake | State::Candidate { .. } => {}

@@ -75,8 +75,10 @@ impl Node {
         let (starts, rest) = Starts::recover(own.map_or(&[], Undelivered::rest_of));
         let (unmet, rest) = Unmet::recover(rest);
         (self.starts, self.unmet) = (starts, unmet);
+        let (lifetimes, rest) = Lifetimes::recover(rest, head, self.now);
+        self.lifetimes = lifetimes;
+        self.starts.recover_loss(rest);
         self.starts.begin(self.incarnation, head);
-        self.lifetimes = Lifetimes::recover(rest, head, self.now);
         let upto = Undelivered::noted_upto(own);
         if upto < head {
             // Events that came after the record was written.

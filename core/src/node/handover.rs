@@ -57,7 +57,7 @@ pub(super) struct Carrier<'a> {
     /// Which time can be trusted, and what events live by.
     pub(super) clock: (&'a Clock, Moment),
     /// What a lost life of the store may have handed over.
-    pub(super) lost: crate::starts::LostLife,
+    pub(super) lost: crate::starts::LostLife<'a>,
     pub(super) deaths: Vec<Death>,
     pub(super) first: u64,
     pub(super) again: u64,

@@ -9,13 +9,15 @@ use alloc::format;
 use core::time::Duration;
 
 use crate::event::Event;
-use crate::ids::{Incarnation, LinkId, NodeId, Position, SessionId};
+use crate::ids::{BatchId, Incarnation, LinkId, NodeId, Position, SessionId};
 use crate::io::Close;
 use crate::link::Link;
+use crate::session::Dirty;
 use crate::starts::Told;
 use crate::time::Instant;
 use crate::timers::Timer;
 use crate::topology::Record;
+use crate::undelivered::NODE;
 use crate::wire::Hello;
 
 use super::Node;
@@ -31,6 +33,14 @@ pub(super) struct Identity {
     pub(super) has_begun: bool,
     /// Peers that said Hello before that.
     pub(super) early: BTreeMap<LinkId, Hello>,
+    /// With this batch, or one behind it, all is durable that is to be known of this start before a
+    /// peer is told where the log ends.
+    durable_with: BatchId,
+    /// Whether it is.
+    is_durable: bool,
+    /// Links of which the peer is to be told that then, with what it had been told, and by which
+    /// start.
+    pub(super) unsaid: BTreeMap<LinkId, (Position, Incarnation)>,
     /// Another process tells of itself under this id: the mesh is to be told again.
     pub(super) is_outdone: bool,
     /// Nodes that are there twice, and when that was said last.
@@ -39,7 +49,8 @@ pub(super) struct Identity {
 
 impl Node {
     /// This start is durable, so that a later one will know of it: peers may be told of it now. So
-    /// they may where there is no room for it; at worst everything is offered once more then.
+    /// they may where there is no room for it, but not where the log ends: a later start that knows
+    /// nothing of this one would take it for one of another copy.
     pub(super) fn begin_to_talk(&mut self) {
         if core::mem::replace(&mut self.identity.has_begun, true) {
             return;
@@ -75,34 +86,61 @@ impl Node {
 
     /// Tells the peer where the log ends, from which it sees whether this store went back. A store
     /// of which more had been told than a later start found there is an older copy: it says what
-    /// that found, and one of which another copy had told says that it holds nothing; on each link
-    /// until the peer has heard it, and the peer offers everything again (P2).
+    /// that found, and one of which another copy had told says so; on each link until the peer has
+    /// heard it, and the peer offers everything again (P2). What this start must not forget of that
+    /// is durable before.
     pub(super) fn say_where_the_log_ends(&mut self, link: &mut Link, peer: &NodeId, hello: &Hello) {
         let (told, by) = (hello.reported, hello.reported_incarnation);
         match self.starts.judge(told, by) {
-            Told::Known => self.acknowledge(link, self.log.durable()),
-            Told::More(holds) => {
-                self.acknowledge(link, holds);
-                self.note_lost_life();
+            Told::Known => {}
+            Told::More(holds, first) => {
+                self.note_lost_life(first);
                 let peer = peer.clone();
                 self.event(Event::StoreWentBack { peer, told, holds });
             }
             Told::ByAnother => {
                 // Whatever its length: what that one was sent this one has not got.
-                self.acknowledge(link, Position::default());
-                self.note_lost_life();
+                self.note_lost_life(self.incarnation);
                 let me = self.config.id.clone();
                 let heard = format!("{peer} was told of a log up to {told} by its start {by}");
                 self.met_another(me, &format!("{heard}, which this database knows nothing of"));
+            }
+        }
+        if self.identity.is_durable {
+            self.say_as_judged(link, told, by);
+        } else {
+            self.identity.unsaid.insert(link.id, (told, by));
+        }
+    }
+
+    fn say_as_judged(&mut self, link: &mut Link, told: Position, by: Incarnation) {
+        let position = self.starts.judge(told, by).said(self.log.durable());
+        self.acknowledge(link, position);
+    }
+
+    /// A batch is durable: what waited for it is said to the peers.
+    pub(super) fn say_what_is_durable(&mut self, batch: BatchId) {
+        let identity = &mut self.identity;
+        if identity.is_durable || batch < identity.durable_with {
+            return;
+        }
+        identity.is_durable = true;
+        for (id, (told, by)) in core::mem::take(&mut identity.unsaid) {
+            if let Some(mut link) = self.links.remove(&id) {
+                self.say_as_judged(&mut link, told, by);
+                self.links.insert(id, link);
             }
         }
     }
 
     /// What comes again was made before this start, and may have been handed over (P3). The clock
     /// of whoever made it may be ahead.
-    fn note_lost_life(&mut self) {
+    fn note_lost_life(&mut self, since: Incarnation) {
         let upto = self.began_at.plus(self.config.limits.max_clock_drift);
-        self.starts.note_loss(upto);
+        if self.starts.note_loss(since, upto) {
+            self.touch(NODE, Dirty::Now);
+            (self.identity.is_durable, self.identity.durable_with) = (false, self.log.growing_id());
+        }
     }
 
     /// A node that has started again does not know whom it will find at an address: its first

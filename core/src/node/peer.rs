@@ -8,7 +8,7 @@ use bytes::Bytes;
 use crate::clock::Timely;
 use crate::copies;
 use crate::event::Event;
-use crate::ids::{Hash128, Position};
+use crate::ids::Hash128;
 use crate::io::{Close, Frame};
 use crate::lifetime::Ends;
 use crate::link::Link;
@@ -197,7 +197,8 @@ impl Node {
             moved |= session.settle(position);
         }
         let head = self.log.durable();
-        let went_back = session.peer().is_some_and(|peer| ack.position < peer.reported);
+        let (position, by_another) = ack.log_end();
+        let went_back = session.peer().is_some_and(|peer| position < peer.reported);
         // An older copy of its store: it may lack anything that it had (P2). It says so as the link
         // begins; a peer that says so again would have the log once more with each word.
         let rewound = went_back && is_first;
@@ -208,8 +209,8 @@ impl Node {
         if let Some(peer) = session.peer_mut()
             && went_back == rewound
         {
-            moved |= (peer.reported, peer.incarnation) != (ack.position, incarnation);
-            (peer.reported, peer.incarnation) = (ack.position, incarnation);
+            moved |= (peer.reported, peer.incarnation) != (position, incarnation);
+            (peer.reported, peer.incarnation) = (position, incarnation);
         }
         if moved {
             session.refusals = 0;
@@ -218,11 +219,11 @@ impl Node {
         self.ready.insert(id);
         if rewound {
             let peer = peer.node.clone();
-            if ack.position > Position::default() {
-                self.event(Event::PeerStoreWentBack { peer });
-            } else {
+            if by_another {
                 let heard = "its database knows nothing of what it had told before";
                 self.met_another(peer, heard);
+            } else {
+                self.event(Event::PeerStoreWentBack { peer });
             }
         }
         Ok(())

@@ -200,6 +200,7 @@ impl Node {
         if sound {
             self.give_up_unmet();
             self.note_presence();
+            self.starts.forget_loss(self.now.wall.minus(self.config.store.session_ttl));
         }
         for id in ended {
             self.end_session_by_id(id, "away for longer than store.session_ttl");

@@ -66,7 +66,7 @@ impl Node {
             topology: &mut self.topology,
             now: self.now,
             clock: (&self.clock, lifetimes),
-            lost: self.starts.lost_life(self.incarnation),
+            lost: self.starts.lost_life(),
             deaths: Vec::new(),
             first: 0,
             again: 0,
@@ -204,6 +204,9 @@ impl Node {
     /// Tells a peer what is durable, where the log ends, and what the wall clock says.
     pub(super) fn acknowledge(&mut self, link: &mut Link, position: Position) {
         let wall = self.now.wall;
+        if self.identity.unsaid.contains_key(&link.id) {
+            return;
+        }
         let Some(peer) = link.peer_mut() else { return };
         peer.told = peer.settled;
         peer.told_position = position;

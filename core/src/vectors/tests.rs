@@ -626,13 +626,19 @@ fn starts(vectors: &Vectors) {
     unmet.configure(&["ws://peer:7400".into()], WallMs(1000), WallMs(2000));
     vectors.hold_bytes("session.node.unmet", &unmet.append_to(Vec::new()));
     let at = |wall| Now { instant: Instant::default(), wall: WallMs(wall) };
-    let mut lifetimes = Lifetimes::recover(&[], Position::new(400), at(1_790_000_000_000));
+    let (mut lifetimes, _) = Lifetimes::recover(&[], Position::new(400), at(1_790_000_000_000));
     assert!(lifetimes.compare(at(1_790_000_000_300)));
     let stored = lifetimes.append_to(Vec::new());
     vectors.hold_bytes("session.node.lifetimes", &stored);
-    let again = Lifetimes::recover(&stored, Position::new(400), at(1_790_000_000_300));
+    let (again, _) = Lifetimes::recover(&stored, Position::new(400), at(1_790_000_000_300));
     assert_eq!(again.time(at(1_790_000_000_300)), WallMs(1_790_000_000_000));
     assert_eq!(Starts::recover(&record).0, starts);
+    starts.note_loss(Incarnation::new(12), WallMs(7000));
+    let loss = starts.append_loss_to(Vec::new());
+    vectors.hold_bytes("session.node.loss", &loss);
+    let (mut recovered, _) = Starts::recover(&record);
+    recovered.recover_loss(&loss);
+    assert_eq!(recovered, starts);
 }
 
 fn undelivered(vectors: &Vectors) {

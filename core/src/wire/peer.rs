@@ -66,10 +66,22 @@ pub struct Ack {
     /// Messages of this link up to and with this number are durable here, or were refused by a
     /// [`NotNow`] that came before.
     pub upto: u64,
-    /// End of the durable log here.
+    /// End of the durable log here, or [`Ack::OF_ANOTHER_COPY`].
     pub position: Position,
     /// Wall clock here.
     pub wall: WallMs,
+}
+
+impl Ack {
+    /// What `position` says where another copy of the store has told the peer of its log: nothing
+    /// of that is here.
+    pub const OF_ANOTHER_COPY: Position = Position::new(u64::MAX);
+
+    /// The end of the log, and whether another copy had told of it.
+    pub fn log_end(&self) -> (Position, bool) {
+        let of_another = self.position == Self::OF_ANOTHER_COPY;
+        (if of_another { Position::default() } else { self.position }, of_another)
+    }
 }
 
 /// Refusal for now, between nodes: the messages stay owed, and no attempt is counted.

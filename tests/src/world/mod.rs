@@ -112,12 +112,18 @@ impl World {
 
     /// Ends the node as `kill -9` does and starts it on what is durable.
     pub fn crash(&mut self) {
+        self.restart();
+        self.settle();
+    }
+
+    /// The same; the store has yet to do what the new start asks.
+    pub fn restart(&mut self) {
         self.starts += 1;
         self.jobs.clear();
         self.frames.clear();
         let recovered = self.store.recovered();
         self.node = Node::new(self.config.clone(), recovered, self.starts, self.now);
-        self.settle();
+        self.drain();
     }
 
     /// Gives the node an input and takes what comes out.

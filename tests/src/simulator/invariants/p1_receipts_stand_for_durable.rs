@@ -70,9 +70,10 @@ impl Rule {
                     received.check(number, site, view)?;
                 }
                 let head = view.ledger.places[site].rows.last_key_value();
-                if ack.position.get() > head.map_or(0, |(position, _)| *position) {
+                let (position, _) = ack.log_end();
+                if position.get() > head.map_or(0, |(position, _)| *position) {
                     let node = &view.names[site];
-                    let what = format!("{node} reports position {}, beyond its log", ack.position);
+                    let what = format!("{node} reports position {position}, beyond its log");
                     return Err(Broken::new(what, &[node]));
                 }
             }
