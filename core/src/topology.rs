@@ -208,9 +208,11 @@ impl Topology {
     /// Takes a record that came in.
     pub fn learn(&mut self, node: &NodeId, record: Record, now: Instant) -> News {
         if *node == self.me {
-            // Another process under this id may have come to the same revision.
+            // Another process under this id may have come to the same revision. What comes back may
+            // be cut to the frames of who was told.
             let mine = self.mine();
-            let is_mine = record.revision == mine.revision && record == *mine;
+            let of_mine = (mine.store, mine.incarnation, mine.revision);
+            let is_mine = (record.store, record.incarnation, record.revision) == of_mine;
             if record.revision < mine.revision || is_mine {
                 return News::Known;
             }
@@ -646,6 +648,23 @@ mod tests {
         let of_a_stranger = topology.route(&message("n77,n00", ""), &id(1));
         assert_eq!(of_a_stranger, Route::Now, "the first that is known is the root");
         assert_eq!(topology.route(&message("n01,n00", ""), &id(1)), Route::Later);
+    }
+
+    #[test]
+    fn its_own_record_that_was_cut_is_known_when_it_comes_back() {
+        let tags: BTreeSet<_> = (0..100).map(|tag| std::format!("t{tag}")).collect();
+        let tags = tags::join(tags.iter().map(String::as_str));
+        let whole = Record { tags, ..record(0, &BTreeSet::from([1]), 7) };
+        let now = Instant::from_micros(0);
+        let mut topology = Topology::new(id(0), 100, whole.clone(), now);
+        for limit in [whole.frame_bytes(), 300, 136] {
+            let cut = whole.within(limit).expect("its links fit").into_owned();
+            assert_eq!(topology.learn(&id(0), cut, now), News::Known);
+        }
+        assert_eq!(topology.mine().revision, 7);
+        let twin = Record { incarnation: Incarnation::new(2), ..whole };
+        assert_eq!(topology.learn(&id(0), twin, now), News::OfMyself);
+        assert_eq!(topology.mine().revision, 8);
     }
 
     #[test]

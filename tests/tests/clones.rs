@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use slipstream_core::config::Config;
 use slipstream_core::event::{Event, Level};
 use slipstream_core::ids::{LinkId, NodeId};
+use slipstream_core::io::Frame;
 use slipstream_core::store::StoreFailure;
+use slipstream_core::topology::Record;
+use slipstream_core::wire::{Hello, Wire, records};
 use slipstream_tests::world::{self, World, carry, join};
 
 fn dialling(id: &str) -> World {
@@ -250,4 +254,40 @@ fn a_start_that_finds_room_says_then_where_its_log_ends() {
     }
     assert!(is_handed(&mut a, display), "on the same link");
     assert_eq!((conflicts(&mut a), conflicts(&mut b)), (0, 0));
+}
+
+/// The revisions of the record of `a` that were told on a link since it was asked last.
+fn revisions(world: &mut World, link: LinkId) -> (Vec<u64>, Vec<Bytes>) {
+    let (mut revisions, mut batches) = (Vec::new(), Vec::new());
+    for frame in world.frames(link) {
+        let Frame::Binary(bytes) = frame else { continue };
+        if let Wire::Topology(batch) = Wire::decode(&bytes).expect("the node sends frames") {
+            let told = records::<Record>(&batch).expect("records");
+            revisions.extend(told.iter().filter(|it| it.node == "a").map(|it| it.revision));
+            batches.push(bytes);
+        }
+    }
+    (revisions, batches)
+}
+
+#[test]
+fn a_record_that_comes_back_cut_costs_no_revision() {
+    let mut a = World::new("a");
+    for number in 0..50 {
+        let tags = (0..20).map(|tag| format!("tag-{number}-{tag}")).collect::<Vec<_>>().join(",");
+        a.connect(&format!("tags={tags}"));
+    }
+    a.settle();
+    a.pass(Duration::from_secs(5));
+    let link = a.greet(Hello { max_frame_bytes: 8 << 10, ..a.hello("z") });
+    a.pass(Duration::from_secs(5));
+    let (first, mut told) = revisions(&mut a, link);
+    assert!(first.len() < 5, "{first:?}");
+    for round in 0..10 {
+        told.iter().for_each(|batch| a.binary(link, batch.clone()));
+        a.settle();
+        let (again, batches) = revisions(&mut a, link);
+        assert!(again.is_empty(), "{again:?} in round {round}");
+        told.extend(batches);
+    }
 }
