@@ -34,7 +34,7 @@ stories! {
     connecting {
         a_foreign_page_is_refused a_bad_query_is_closed_with_its_reason
         subprotocols_are_confirmed_or_refused a_session_is_taken_over connections_are_bounded
-        ending_is_announced
+        ending_is_announced a_burst_waits_in_the_listen_queue
     }
     durability { killed_under_load killed_on_the_receipt without_syncing_the_receipt_says_so }
     hang { longer_than_the_heartbeat }

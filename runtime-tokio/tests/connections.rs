@@ -42,3 +42,8 @@ fn connections_are_bounded() {
 fn ending_is_announced() {
     connecting::ending_is_announced(SLIPSTREAM);
 }
+
+#[test]
+fn a_burst_waits_in_the_listen_queue() {
+    connecting::a_burst_waits_in_the_listen_queue(SLIPSTREAM);
+}

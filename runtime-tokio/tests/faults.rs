@@ -124,6 +124,11 @@ fn a_full_disk_gives_history_back() {
 
 // keeps: files-in-place
 #[test]
+fn a_read_only_mount_is_named_with_its_owner() {
+    faults::files::on_a_read_only_mount(SLIPSTREAM);
+}
+
+#[test]
 fn files_that_are_taken_away_end_the_node() {
     faults::files::that_are_taken_away(SLIPSTREAM);
 }

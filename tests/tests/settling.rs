@@ -8,7 +8,7 @@ use slipstream_core::admin::{AdminAnswer, AdminRequest};
 use slipstream_core::config::Config;
 use slipstream_core::event::Event;
 use slipstream_core::ids::{DeadLetterId, LinkId, NodeId, Ticket};
-use slipstream_core::io::{Input, Protocol};
+use slipstream_core::io::{Frame, Input, Protocol};
 use slipstream_core::store::{DeadLetter, StoreFailure};
 use slipstream_core::wire::{Connect, Wire};
 use slipstream_tests::world::World;
@@ -314,6 +314,35 @@ fn dead_letters_do_not_wait_for_the_rate_of_repeats() {
         world.pass(Duration::from_millis(5_001));
     }
     assert_eq!(letters(&mut world).len(), rejected + 40, "four at a time, whatever the rate");
+}
+
+#[test]
+fn what_failed_too_often_waits_for_no_other_input() {
+    let mut world = world(|config| {
+        config.retry.max_attempts = 1;
+        config.retry.ack_timeout = Duration::from_millis(1_300);
+    });
+    let app = connect(&mut world, "client=pi-1");
+    publish(&mut world, "CMD", &["m-1"]);
+    let till = world.connect("keys=");
+    world.frames(app);
+    world.takes_frames = false;
+    let value = "x".repeat(300 << 10);
+    world.text(till, &format!(r#"{{"type":"CMD","messageId":"m-2","key":"k","value":"{value}"}}"#));
+    world.settle();
+    // The time of the first passes while the socket has not taken the second; then that happens,
+    // and nothing else.
+    world.pass(Duration::from_millis(2_500));
+    let is_dead = |event: &Event| matches!(event, Event::DeadLetter { .. });
+    assert!(!world.events.iter().any(is_dead));
+    let frames = world.frames(app);
+    let cost = frames.iter().filter(|frame| !frame.is_control()).map(Frame::cost).sum();
+    let asked = |world: &World| world.trace.iter().filter(|line| line.contains("RowsAt")).count();
+    let before = asked(&world);
+    world.give(Input::Sent { link: app, frames: 1, cost });
+    assert_eq!(asked(&world), before + 1, "it waits for something else to happen");
+    world.settle();
+    assert!(world.events.iter().any(is_dead));
 }
 
 /// Connects the application, and answers what it is handed now.

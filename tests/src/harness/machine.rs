@@ -21,6 +21,10 @@ pub enum Need {
     Faketime,
     /// The right to mount a file as a disk, and `mkfs.ext4`.
     SmallDisk,
+    /// The right to mount a folder where no other process sees it.
+    OwnMounts,
+    /// A system that lets as many connections wait as a node asks for.
+    ListenQueue,
 }
 
 impl Need {
@@ -51,6 +55,19 @@ impl Need {
                 faketime().map(drop).ok_or("libfaketime (package faketime) is missing".to_owned())
             }
             Self::SmallDisk => SmallDisk::of_mib(8).map(drop),
+            Self::ListenQueue => {
+                let most = fs::read_to_string("/proc/sys/net/core/somaxconn").ok();
+                // Other systems do not say so, and are tried.
+                let most = most.and_then(|most| most.trim().parse::<u32>().ok());
+                let is_less = most.filter(|most| *most < 1024);
+                is_less.map_or(Ok(()), |most| Err(format!("net.core.somaxconn is {most}")))
+            }
+            Self::OwnMounts => {
+                let apart = ["--mount", "true"];
+                let apart = Command::new("unshare").args(apart).stderr(Stdio::null()).status();
+                let works = apart.is_ok_and(|status| status.success());
+                works.then_some(()).ok_or("unshare is missing or may not mount".to_owned())
+            }
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Who may connect, and how connections end (P8, P11, section 1 of the interfaces).
 
-use crate::harness::{App, Daemon, Message, NodeConfig, PATIENCE, RawSocket, request, until};
+use std::net::TcpStream;
+
+use crate::harness::{App, Daemon, Message, Need, NodeConfig, PATIENCE, RawSocket, request, until};
 
 /// A page that was served from elsewhere is refused, one from loopback is not.
 pub fn a_foreign_page_is_refused(binary: &str) {
@@ -138,4 +140,26 @@ pub fn ending_is_announced(binary: &str) {
     assert_eq!(app.replay()[0].id(), "m-1");
     drop(app);
     assert_eq!(node.terminate().code(), Some(0), "also with nobody there");
+}
+
+/// More connections than systems let wait by default are there before the node takes any: none of
+/// them is lost.
+pub fn a_burst_waits_in_the_listen_queue(binary: &str) {
+    const BURST: usize = 600;
+    if !Need::ListenQueue.is_met("a burst of connections") {
+        return;
+    }
+    let node = Daemon::start(binary, NodeConfig::new("aws"));
+    let address = node.config.address.parse().expect("an address");
+    node.pause();
+    let waiting: Vec<_> = (0..BURST)
+        .map(|number| {
+            // Of a full queue the system tells by silence.
+            let connected = TcpStream::connect_timeout(&address, PATIENCE);
+            connected.unwrap_or_else(|error| panic!("connection {number}: {error}"))
+        })
+        .collect();
+    node.resume();
+    drop(waiting);
+    App::connect(&node, "");
 }

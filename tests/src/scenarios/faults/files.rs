@@ -1,11 +1,11 @@
 //! The files of a running node are removed, moved, replaced or cut: it acknowledges nothing more,
-//! and ends with code 3 and the name of the file (P1).
+//! and ends with code 3 and the name of the file (P1). And a node that may not write any.
 
 use std::fs::{self, OpenOptions};
 use std::path::Path;
 use std::process::ExitStatus;
 
-use crate::harness::{App, Daemon, NodeConfig, PATIENCE, Publisher, Said};
+use crate::harness::{App, Daemon, Need, NodeConfig, PATIENCE, Publisher, Said};
 
 use super::super::load;
 use super::Tally;
@@ -81,4 +81,36 @@ fn names_the_file(what: &str, status: ExitStatus, node: &Daemon) {
     let said = log.lines().last().unwrap_or_default();
     assert_eq!(status.code(), Some(3), "{what}: {said}");
     assert!(said.contains(&format!("data/{DATABASE}")), "{what}: {said}");
+}
+
+/// A data directory on a mount that is read-only, empty or with a database: code 2, and it is named
+/// with its owner and the user of the node.
+pub fn on_a_read_only_mount(binary: &str) {
+    if !Need::OwnMounts.is_met("a read-only mount") {
+        return;
+    }
+    for is_new in [true, false] {
+        let mut node = Daemon::prepare(binary, NodeConfig::new("aws"));
+        let data = node.data_dir();
+        if is_new {
+            fs::create_dir(&data).expect("it can be made");
+        } else {
+            node.run();
+            node.terminate();
+        }
+        let data = data.to_str().expect("temporary folders have plain names");
+        let mounted =
+            "mount --bind \"$0\" \"$0\" && mount -o remount,bind,ro \"$0\" && exec \"$@\"";
+        let through = ["unshare", "--mount", "sh", "-c", mounted, data];
+        node.spawn_through(&through.map(str::to_owned));
+        let status = node.ended();
+        let log = node.log();
+        let said = log.lines().last().unwrap_or_default();
+        assert_eq!(status.code(), Some(2), "new: {is_new}: {said}");
+        for word in [data, "read-only", "belongs to", "runs as"] {
+            assert!(said.contains(word), "{word:?} is not in: {said}");
+        }
+        node.run();
+        App::connect(&node, "");
+    }
 }
