@@ -74,10 +74,9 @@ impl Rule {
             let is_bounded = settings.history.is_some() || settings.max_bytes.is_some();
             let is_history =
                 is_bounded && rows.range(..=batch.floor.get()).any(|(_, (of, _))| *of == number);
-            let may_die = match letter.reason {
-                DeadReason::Forgotten => is_history,
-                _ => view.ledger.is_expired(site, number),
-            };
+            let is_forgotten = letter.reason == DeadReason::Forgotten;
+            let is_expired = view.ledger.is_expired(site, number);
+            let may_die = if is_forgotten { is_history } else { is_expired };
             if !may_die {
                 let reason = letter.reason.as_str();
                 let what = format!("{id} is a dead letter {reason} of {node} too early");
