@@ -223,7 +223,7 @@ mod tests {
         assert_eq!(judge(&known, 1, 7), Told::Known);
     }
 
-    // keeps: old-stores-open, twins
+    // keeps: false-twins
     #[test]
     fn a_copy_that_another_spoke_for_is_told_from_an_older_one() {
         let heard = |told: Told| {
@@ -237,6 +237,7 @@ mod tests {
         assert_eq!(heard(Told::ByAnother), (Position::default(), true));
     }
 
+    // keeps: lost-life
     #[test]
     fn a_loss_is_known_until_those_who_had_it_have_come_back() {
         let mut known = starts(&[(1, 0), (2, 100), (5, 40)]);
@@ -257,6 +258,7 @@ mod tests {
         assert_eq!(known.lost_life().upto, WallMs(0));
     }
 
+    // keeps: old-stores-open, twins
     #[test]
     fn a_record_that_left_starts_out_says_nothing_of_those() {
         let before =

@@ -650,6 +650,7 @@ mod tests {
         assert_eq!(topology.route(&message("n01,n00", ""), &id(1)), Route::Later);
     }
 
+    // keeps: false-twins
     #[test]
     fn its_own_record_that_was_cut_is_known_when_it_comes_back() {
         let tags: BTreeSet<_> = (0..100).map(|tag| std::format!("t{tag}")).collect();

@@ -35,12 +35,13 @@ fn history_is_bounded() {
     storing::history_is_bounded(SLIPSTREAM);
 }
 
-// keeps: one-process
+// keeps: forgotten-events
 #[test]
 fn what_no_peer_came_for_is_a_dead_letter() {
     storing::what_no_peer_came_for_is_a_dead_letter(SLIPSTREAM);
 }
 
+// keeps: one-process
 #[test]
 fn a_data_directory_has_one_daemon() {
     storing::a_data_directory_has_one_daemon(SLIPSTREAM);

@@ -69,12 +69,13 @@ fn a_node_that_hangs_catches_up() {
     faults::hang::longer_than_the_heartbeat(SLIPSTREAM);
 }
 
-// keeps: clock-moves
+// keeps: time-to-live
 #[test]
 fn wall_clocks_that_are_apart() {
     faults::clock::that_are_apart(SLIPSTREAM);
 }
 
+// keeps: clock-moves
 #[test]
 fn a_wall_clock_that_moves() {
     faults::clock::that_moves(SLIPSTREAM);
@@ -122,12 +123,12 @@ fn a_full_disk_gives_history_back() {
     faults::disk::gives_history_back(SLIPSTREAM);
 }
 
-// keeps: files-in-place
 #[test]
 fn a_read_only_mount_is_named_with_its_owner() {
     faults::files::on_a_read_only_mount(SLIPSTREAM);
 }
 
+// keeps: files-in-place
 #[test]
 fn files_that_are_taken_away_end_the_node() {
     faults::files::that_are_taken_away(SLIPSTREAM);

@@ -118,6 +118,7 @@ fn superseded_and_expired_rows_go_before_unexpired_events() {
     assert_eq!(harness.positions(), [6]);
 }
 
+// keeps: forgotten-events
 #[test]
 fn held_events_stay_and_it_is_said_how_many_bytes() {
     let directory = tempfile::tempdir().unwrap();

@@ -167,6 +167,7 @@ fn starts_that_find_the_same_are_no_twins() {
     }
 }
 
+// keeps: false-twins
 #[test]
 fn a_store_that_is_empty_again_is_no_second_process() {
     for events_before in [0, 1, 2] {
@@ -196,6 +197,7 @@ fn a_store_that_is_empty_again_is_no_second_process() {
     }
 }
 
+// keeps: false-twins
 #[test]
 fn a_start_on_a_full_disk_is_no_second_process() {
     let (mut a, mut b) = (dialling("a"), World::new("b"));
@@ -229,6 +231,7 @@ fn is_handed(world: &mut World, app: LinkId) -> bool {
     world.said(app).iter().any(|frame| frame["messageId"] == "of-b")
 }
 
+// keeps: false-twins
 #[test]
 fn a_start_that_finds_room_says_then_where_its_log_ends() {
     let (mut a, mut b) = (dialling("a"), World::new("b"));
@@ -270,6 +273,7 @@ fn revisions(world: &mut World, link: LinkId) -> (Vec<u64>, Vec<Bytes>) {
     (revisions, batches)
 }
 
+// keeps: false-twins
 #[test]
 fn a_record_that_comes_back_cut_costs_no_revision() {
     let mut a = World::new("a");

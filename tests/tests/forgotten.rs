@@ -85,6 +85,7 @@ fn handed(world: &mut World, link: LinkId) -> Vec<String> {
     deliveries.map(|frame| frame["messageId"].as_str().expect("an id").into()).collect()
 }
 
+// keeps: forgotten-events
 #[test]
 fn what_was_kept_for_a_peer_that_never_came_is_a_dead_letter() {
     let mut world = node(config(&[PEER]));
@@ -98,6 +99,7 @@ fn what_was_kept_for_a_peer_that_never_came_is_a_dead_letter() {
     assert_eq!([letters(&mut world), events(&world)].concat(), ids(0..100));
 }
 
+// keeps: forgotten-events
 #[test]
 fn what_nobody_is_known_to_want_is_a_dead_letter_too() {
     let mut world = node(config(&[]));
@@ -105,6 +107,7 @@ fn what_nobody_is_known_to_want_is_a_dead_letter_too() {
     all_are_there(&mut world, 0..100);
 }
 
+// keeps: forgotten-events
 #[test]
 fn what_a_forgotten_session_was_owed_is_a_dead_letter() {
     let (mut a, mut b) = (node(config(&[PEER])), World::new("b"));
@@ -123,6 +126,7 @@ fn what_a_forgotten_session_was_owed_is_a_dead_letter() {
     assert_eq!([letters(&mut a), events(&a)].concat(), ids(50..150), "and nothing that `b` has");
 }
 
+// keeps: forgotten-events
 #[test]
 fn a_forgotten_event_is_offered_again_when_it_is_replayed() {
     let mut a = node(config(&[PEER]));
@@ -149,6 +153,7 @@ fn a_forgotten_event_is_offered_again_when_it_is_replayed() {
     assert!(letters(&mut a).is_empty());
 }
 
+// keeps: forgotten-events
 #[test]
 fn what_an_application_was_handed_is_no_dead_letter() {
     for query in ["", "client=pi&ack=auto", "ack=manual"] {
@@ -168,6 +173,7 @@ fn what_an_application_was_handed_is_no_dead_letter() {
     }
 }
 
+// keeps: forgotten-events
 #[test]
 fn above_the_bound_of_letters_events_are_only_counted() {
     let mut config = config(&[]);
@@ -186,6 +192,7 @@ fn above_the_bound_of_letters_events_are_only_counted() {
     assert!(!letters(&mut world).is_empty());
 }
 
+// keeps: forgotten-events
 #[test]
 fn a_store_that_is_short_of_room_writes_no_letters() {
     let mut config = config(&[]);
@@ -197,6 +204,7 @@ fn a_store_that_is_short_of_room_writes_no_letters() {
     assert_eq!(forgotten(&mut world) + events(&world).len() as u64, 100, "nobody is refused");
 }
 
+// keeps: forgotten-events
 #[test]
 fn a_batch_that_fails_costs_no_letter() {
     let mut world = node(config(&[PEER]));

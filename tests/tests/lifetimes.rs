@@ -122,6 +122,7 @@ fn line(clocks: &[i64]) -> (Vec<World>, Vec<(usize, usize, Wire)>) {
     (worlds, wires)
 }
 
+// keeps: time-to-live
 #[test]
 fn half_a_minute_left_is_that_at_any_clock() {
     for clocks in [&[0, 40_000][..], &[0, -40_000], &[40_000, 0, -40_000], &[-40_000, 0, 40_000]] {
@@ -138,6 +139,7 @@ fn half_a_minute_left_is_that_at_any_clock() {
     }
 }
 
+// keeps: time-to-live
 #[test]
 fn a_restart_makes_no_event_older_or_younger() {
     for ahead in [40_000, -40_000] {
@@ -153,6 +155,7 @@ fn a_restart_makes_no_event_older_or_younger() {
     }
 }
 
+// keeps: time-to-live
 #[test]
 fn what_waits_in_sockets_grows_no_younger() {
     let (mut worlds, wires) = line(&[0, -40_000]);
@@ -168,6 +171,7 @@ fn what_waits_in_sockets_grows_no_younger() {
     assert!(handed(&mut worlds[1]).is_empty());
 }
 
+// keeps: time-to-live
 #[test]
 fn a_clock_that_is_corrected_during_a_link_changes_no_end() {
     for by_ms in [50_000, -50_000] {
@@ -191,6 +195,7 @@ fn a_clock_that_is_corrected_during_a_link_changes_no_end() {
     }
 }
 
+// keeps: time-to-live
 #[test]
 fn a_clock_that_was_two_years_ahead_makes_no_event_live_so_long() {
     let mut world = node("a", None, 2 * YEAR_MS);
@@ -205,6 +210,7 @@ fn a_clock_that_was_two_years_ahead_makes_no_event_live_so_long() {
     assert!(handed(&mut world).is_empty());
 }
 
+// keeps: time-to-live
 #[test]
 fn an_event_from_two_years_ahead_reaches_peers_with_its_time_to_live() {
     let mut a = node("a", Some("b"), 2 * YEAR_MS);
@@ -223,6 +229,7 @@ fn an_event_from_two_years_ahead_reaches_peers_with_its_time_to_live() {
     assert!(handed(&mut worlds[1]).is_empty());
 }
 
+// keeps: time-to-live
 #[test]
 fn a_clock_that_is_set_right_while_the_node_runs_ends_nothing_early() {
     // Forward: what it wrote before is no older for that.
@@ -292,6 +299,7 @@ fn batch(world: &World, message: &Message, left: Duration) -> Bytes {
     frame.finish()
 }
 
+// keeps: time-to-live
 #[test]
 fn what_is_asked_for_comes_with_what_it_has_left() {
     let mut a = node("a", None, -40_000);
@@ -319,6 +327,7 @@ fn what_is_asked_for_comes_with_what_it_has_left() {
     assert_eq!(left.ms, 16_000);
 }
 
+// keeps: event-any-version
 #[test]
 fn an_event_is_taken_however_far_ahead_its_version_is() {
     for timed in [true, false] {
@@ -351,6 +360,7 @@ fn an_event_is_taken_however_far_ahead_its_version_is() {
     }
 }
 
+// keeps: time-to-live
 #[test]
 fn a_peer_that_says_more_than_the_time_to_live_is_not_believed() {
     let mut a = node("a", None, 0);
@@ -371,6 +381,7 @@ fn a_peer_that_says_more_than_the_time_to_live_is_not_believed() {
     assert_eq!(a.closed[&y].reason, "a batch with an impossible time");
 }
 
+// keeps: time-to-live
 #[test]
 fn what_is_over_when_it_comes_is_handed_to_nobody_by_a_clock_that_is_behind() {
     let mut a = node("a", None, -40_000);

@@ -132,11 +132,13 @@ fn is_marked_after_another_start(is_settled: bool) {
     all_marked(&handed(&mut b, app), 0..20);
 }
 
+// keeps: lost-life
 #[test]
 fn it_is_marked_after_another_start_too() {
     is_marked_after_another_start(true);
 }
 
+// keeps: lost-life
 #[test]
 fn the_loss_is_durable_before_the_peer_is_told_of_it() {
     is_marked_after_another_start(false);

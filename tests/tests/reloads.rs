@@ -180,6 +180,7 @@ fn what_came_right_before_a_crash_is_kept_for_a_peer_never_reached() {
     assert_eq!(events(&a), 105, "their time is not over");
 }
 
+// keeps: peer-never-reached
 #[test]
 fn nothing_is_kept_for_an_entry_that_is_gone_or_leads_nowhere_new() {
     let mut taken_out = dialling("a", &[OLD]);

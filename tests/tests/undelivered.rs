@@ -375,6 +375,7 @@ fn an_event_is_owed_to_a_peer_on_its_path_until_that_says_it_has_it() {
     }
 }
 
+// keeps: node-letters
 #[test]
 fn a_batch_without_room_makes_no_dead_letter_twice() {
     let mut world = World::new("a");
