@@ -30,8 +30,7 @@ pub fn deadline(at: Instant) -> std::time::Instant {
 #[cfg(target_os = "linux")]
 fn monotonic() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    let part = |of: i64| u64::try_from(of).unwrap_or_default();
-    Duration::from_secs(part(time.tv_sec)) + Duration::from_nanos(part(time.tv_nsec.into()))
+    Duration::try_from(time).unwrap_or_default()
 }
 
 /// Time since this was asked first.
