@@ -277,7 +277,7 @@ impl World {
                 (clock.jump_ms, clock.stopped_at) = (0, None);
             }
             Over::WrongClock(site) => self.set_clock_right(site),
-            Over::Doubt(site) => self.reset_clock(site),
+            Over::Doubt(site) => self.reset_clock(site, false),
             Over::Removal { site, tries } => self.go_on_removing(site, tries),
         }
     }

@@ -18,8 +18,9 @@ const WRONG_CLOCK: u64 = 0x7772_6f6e_6763_6c6b;
 /// How far the clock is ahead.
 const AHEAD_MS: i64 = 400 * 86_400_000;
 
-/// Versions above this were stamped by a wrong clock. No run is so long.
-const LAST_RIGHT: Hlc = Hlc::at(WallMs(BEGINNING + 200 * 86_400_000));
+/// Versions above this were stamped by a clock that was wrong by so much that they are untimely to
+/// all others. No run is so long.
+const LAST_RIGHT: Hlc = Hlc::at(WallMs(BEGINNING + 12 * 3_600_000));
 
 /// What a seed draws of it.
 #[derive(Debug, Clone, Copy)]
@@ -87,11 +88,13 @@ impl World {
         }
     }
 
-    /// An operator says that the clock is right, if it is.
-    pub fn reset_clock(&mut self, index: usize) {
+    /// An operator says that the clock is right, if it is: of one that was wrong by design, and of
+    /// one that `asks` for it.
+    pub fn reset_clock(&mut self, index: usize, asks: bool) {
         let clock = &self.sites[index].clock;
         let is_right = (clock.ahead_ms, clock.jump_ms, clock.stopped_at) == (0, 0, None);
-        if is_right && self.plan.wrong_clock.is_some_and(|wrong| wrong.site == index) {
+        let was_wrong = self.plan.wrong_clock.is_some_and(|wrong| wrong.site == index);
+        if is_right && (was_wrong || asks) {
             self.ask(index, AdminRequest::ResetClock);
         }
     }

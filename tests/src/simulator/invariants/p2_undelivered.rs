@@ -21,6 +21,8 @@ const NODE: u64 = 0;
 #[derive(Debug, Default)]
 pub struct Rule {
     cursors: HashMap<usize, u64>,
+    /// The highest floor of each node since its start: by that one it chooses what goes.
+    floors: HashMap<usize, u64>,
     handed: HashSet<(usize, u64)>,
     dead: HashSet<(usize, MessageNo)>,
 }
@@ -52,6 +54,7 @@ impl Invariant for Rule {
                 let number = view.ledger.find(message).ok();
                 number.map(|number| self.dead.remove(&(*site, number)));
             }
+            Fact::Ended { site } => _ = self.floors.remove(site),
             Fact::Durable { site, batch } => {
                 self.died(*site, batch, view)?;
                 for record in batch.sessions.iter().filter(|record| record.id.get() == NODE) {
@@ -66,14 +69,15 @@ impl Invariant for Rule {
 
 impl Rule {
     fn died(&mut self, site: usize, batch: &Batch, view: &View<'_>) -> Verdict {
+        let floor = self.floors.entry(site).or_default();
+        *floor = batch.floor.get().max(*floor);
         for letter in batch.dead_letters.iter().filter(|letter| letter.session.get() == NODE) {
             let (id, node) = (letter.message.id(), &view.names[site]);
             let Ok(number) = view.ledger.find(&letter.message) else { continue };
             let rows = &view.ledger.places[site].rows;
             let settings = &view.plan.settings;
             let is_bounded = settings.history.is_some() || settings.max_bytes.is_some();
-            let is_history =
-                is_bounded && rows.range(..=batch.floor.get()).any(|(_, (of, _))| *of == number);
+            let is_history = is_bounded && rows.range(..=*floor).any(|(_, (of, _))| *of == number);
             let is_forgotten = letter.reason == DeadReason::Forgotten;
             let is_expired = view.ledger.is_expired(site, number);
             let may_die = if is_forgotten { is_history } else { is_expired };

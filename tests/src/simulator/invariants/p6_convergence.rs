@@ -61,7 +61,9 @@ impl Invariant for Rule {
         let applied = self.applied.entry(app).or_default();
         if let Some(before) = applied.insert(key.into(), number) {
             let before = &view.ledger.messages[before];
-            if wrong_clock::is_newer(&before.message, &known.message) {
+            // A node whose clock is wrong, and that does not know it, goes by its own.
+            let (before_it, it) = (&before.message, &known.message);
+            if wrong_clock::is_newer(before_it, it) && before_it.is_newer_than(it) {
                 let (name, key) = (view.apps[app].name(), known.message.key());
                 let what = format!("{name} sees {key} go back: {} after {}", known.name(), {
                     before.name()
