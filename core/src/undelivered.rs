@@ -14,7 +14,7 @@ use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Position, SessionId};
+use crate::ids::{BatchId, Position, SessionId};
 use crate::store::{DeadReason, SessionRecord};
 use crate::time::{Instant, WallMs};
 
@@ -67,6 +67,9 @@ pub struct Undelivered {
     pub dead: BTreeMap<DeadReason, (u64, u64)>,
     /// Whether the store was asked for a part.
     pub is_looking: bool,
+    /// The batch with which events went last that history has no room for: until it is durable,
+    /// the store still counts their bytes.
+    pub forgotten_with: BatchId,
 }
 
 /// A part of the log in which events end at about the same time.

@@ -36,7 +36,8 @@ impl Node {
 
     /// Looks at the oldest events above the bound of the history, if they are held.
     pub(super) fn look_for_held(&mut self) {
-        let is_wanted = self.usage.held_bytes > 0 && self.may_bury_history();
+        let is_known = self.log.committed_id() >= self.undelivered.forgotten_with;
+        let is_wanted = is_known && self.usage.held_bytes > 0 && self.may_bury_history();
         if self.phase == Phase::Running && is_wanted && !self.undelivered.is_looking {
             self.look_further(0);
         }
@@ -94,6 +95,7 @@ impl Node {
             return;
         }
         self.commit_wanted = true;
+        self.undelivered.forgotten_with = self.log.growing_id();
         let letters = self.log.growing.dead_letters.iter();
         let letters: usize = letters.map(|letter| letter.message.encoded().len()).sum();
         if judged == upto && looked < self.usage.held_bytes && letters < LETTERS_BYTES {
