@@ -188,7 +188,11 @@ impl AnyRow {
             key_hash: if only.is_none() { message.key_hash() } else { None },
             publisher: self.publisher.map(|id| SessionId::new(id.into())),
             only,
-            ends: message.expires().unwrap_or_default(),
+            // State has no end.
+            ends: match message.kind() {
+                Kind::Cmd => message.expires().unwrap_or_default(),
+                Kind::Sk | Kind::Sa | Kind::Sw | Kind::Dk => WallMs(0),
+            },
             late: self.numbers[0] % 2 == 1,
             copy: copies::content(&message).map(|content| GroupCopy {
                 content,
