@@ -24,9 +24,9 @@ use super::burial::Death;
 use super::{Node, Phase, Purpose};
 
 /// Rows asked of the store at once.
-pub(super) const ROWS: usize = 1024;
+const ROWS: usize = 1024;
 /// Bytes asked of the store at once.
-pub(super) const BYTES: usize = 256 << 10;
+const BYTES: usize = 256 << 10;
 /// When an event is looked at again that a peer was sent, and has not acknowledged.
 const UNDER_WAY: Duration = Duration::from_secs(1);
 
@@ -127,12 +127,17 @@ impl Node {
         else {
             return;
         };
+        self.look_at(Purpose::Expired(at), first, upto);
+    }
+
+    /// Asks the store for a part of the log in which undelivered events lie.
+    pub(super) fn look_at(&mut self, purpose: Purpose, first: Position, upto: Position) {
         let (after, newest_upto) = (first.before(), Position::default());
         let (timely, max_rows, max_bytes) = (self.clock.timely(), ROWS, BYTES);
         let query =
             Query::Rows { after, upto, newest_upto, tags: None, timely, max_rows, max_bytes };
         self.undelivered.is_looking = true;
-        self.fetch(Purpose::Expired(at), query);
+        self.fetch(purpose, query);
     }
 
     pub(super) fn expired_fetched(&mut self, at: WallMs, rows: Vec<StoredRow>, upto: Position) {

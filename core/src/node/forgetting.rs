@@ -10,11 +10,11 @@ use alloc::vec::Vec;
 
 use crate::ids::Position;
 use crate::session::Flight;
-use crate::store::{DeadReason, Query, Row, StoredRow};
+use crate::store::{DeadReason, Row, StoredRow};
 use crate::undelivered::NODE;
 
 use super::burial::Death;
-use super::expiring::{BYTES, Fate, ROWS};
+use super::expiring::Fate;
 use super::{Node, Phase, Purpose};
 
 /// Bytes of dead letters with which a batch goes before more is looked at.
@@ -52,12 +52,7 @@ impl Node {
             self.commit_wanted |= self.usage.history_bytes > self.history_max_bytes();
             return;
         };
-        let (after, newest_upto) = (first.before(), Position::default());
-        let (timely, max_rows, max_bytes) = (self.clock.timely(), ROWS, BYTES);
-        let query =
-            Query::Rows { after, upto, newest_upto, tags: None, timely, max_rows, max_bytes };
-        self.undelivered.is_looking = true;
-        self.fetch(Purpose::Held(looked), query);
+        self.look_at(Purpose::Held(looked), first, upto);
     }
 
     /// The store has found events that it holds: as many bytes of them as are to go are judged.
