@@ -69,24 +69,25 @@ pub(crate) fn write(kind: BatchKind, mut ids: Vec<Id>, seen: &Seen, limit: usize
     for run in ids.chunk_by(|(a, first), (b, second)| a == b && first.next() == *second) {
         let (Some((source, first)), Some((_, last))) = (run.first(), run.last()) else { continue };
         let Some((origin, incarnation)) = seen.names(*source) else { continue };
-        let (mut first, last) = (first.get(), last.get());
-        while first <= last {
+        // What a peer names may be the last sequence there is: there is none behind it.
+        let (mut next, last) = (Some(first.get()), last.get());
+        while let Some(first) = next.filter(|next| *next <= last) {
             let longest = origin.as_str().len() + 32;
             if named == MAX_NAMED || (!writer.is_empty() && writer.len() + longest > limit) {
                 frames.push(core::mem::replace(&mut writer, FrameWriter::new(kind)).finish());
                 (named, before) = (0, None);
             }
-            let count = (last - first + 1).min(MAX_NAMED - named);
+            let more = (last - first).min(MAX_NAMED - named - 1);
             let same = before.filter(|(last, _)| last == source);
             writer.push(&SpanRecord {
                 origin: if same.is_some() { "" } else { origin.as_str() },
                 incarnation: if same.is_some() { Incarnation::default() } else { incarnation },
                 skipped: first - 1 - same.map_or(0, |(_, before)| before.get()),
-                more: count - 1,
+                more,
             });
-            first += count;
-            named += count;
-            before = Some((*source, Sequence::new(first - 1)));
+            named += more + 1;
+            before = Some((*source, Sequence::new(first + more)));
+            next = (first + more).checked_add(1);
         }
     }
     if !writer.is_empty() {
@@ -343,6 +344,29 @@ mod tests {
                     spans.iter().map(|span| span.last.get() - span.first.get() + 1).sum();
                 prop_assert!(named <= MAX_NAMED);
             }
+        }
+    }
+
+    // keeps: hostile-input
+    #[test]
+    fn the_last_sequences_there_are_can_be_named() {
+        let (mut seen, sources) = seen();
+        for count in [1, 5, MAX_NAMED, MAX_NAMED + 1] {
+            let ids: Vec<Id> = (0..count)
+                .rev()
+                .map(|before| (sources[0], Sequence::new(u64::MAX - before)))
+                .collect();
+            let frames = write(BatchKind::Want, ids.clone(), &seen, 64 << 10);
+            let mut found = Vec::new();
+            for frame in frames {
+                match crate::wire::Wire::decode(&frame).expect("a whole frame") {
+                    crate::wire::Wire::Want(batch) => {
+                        found.extend(super::ids(&batch, &mut seen).expect("spans"));
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+            assert_eq!(found, ids);
         }
     }
 

@@ -269,3 +269,27 @@ fn what_was_to_be_offered_again_is_offered_over_the_next_link() {
     a.pass(Duration::from_secs(1));
     assert_eq!(named(&said(&mut a, link)), [1], "nor is it forgotten");
 }
+
+// keeps: hostile-input
+#[test]
+fn the_last_sequences_there_are_are_asked_for_like_others() {
+    let mut world = World::new("a");
+    let z = link_of_z(&mut world, "a");
+    world.frames(z);
+    // One span of `z`: all sequences but the last five are left out, and four follow the first.
+    let mut have = FrameWriter::new(BatchKind::Have);
+    have.push(&("z", Incarnation::new(1), u64::MAX - 5, 4_u64));
+    world.binary(z, have.finish());
+    world.settle();
+    let frames = world.frames(z).into_iter().filter_map(|frame| match frame {
+        Frame::Binary(bytes) => Some(Wire::decode(&bytes).expect("the node sends frames")),
+        Frame::Text(_) | Frame::Ping(_) | Frame::Pong(_) => None,
+    });
+    let wanted = frames.filter_map(|frame| match frame {
+        Wire::Want(batch) => Some(offer::read(&batch).expect("spans")),
+        _ => None,
+    });
+    let spans = wanted.flatten().collect::<Vec<_>>();
+    let ends = spans.iter().map(|span| (span.first.get(), span.last.get()));
+    assert_eq!(ends.collect::<Vec<_>>(), [(u64::MAX - 4, u64::MAX)]);
+}
