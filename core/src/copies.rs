@@ -2,10 +2,11 @@
 //! that either may fail (P10).
 //!
 //! Every node carries all copies; what an application has been handed it is not handed again.
-//! Here is remembered where the last copy of each message lies in the log, or lay: an event is
-//! remembered when its row is gone, across a restart too. What stays true: at most [`MAX_COPIES`]
-//! messages are remembered, the ones that came first are forgotten first; of those without a row
-//! the store keeps as many as [`kept`] says; and forgetting costs a second hand-over and no more.
+//! Here is remembered where the last copy of each message lies in the log, or lay, and when events
+//! end: an event is remembered when its row is gone, across a restart too. What stays true: at most
+//! [`MAX_COPIES`] messages are remembered, the ones that came first are forgotten first; of those
+//! without a row the store keeps as many as [`kept`] says; and forgetting costs a second hand-over
+//! and no more.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -15,8 +16,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{Hash128, Position};
 use crate::message::Message;
+use crate::time::WallMs;
 
-/// Messages of cluster groups that are remembered: about 8 MiB.
+/// Messages of cluster groups that are remembered: about 10 MiB.
 pub const MAX_COPIES: usize = 131_072;
 
 /// Stands for the row of a copy that was a dead letter of the node.
@@ -55,16 +57,24 @@ pub fn content(message: &Message) -> Option<Hash128> {
 pub struct Copies {
     places: HashMap<Hash128, Position>,
     order: VecDeque<Hash128>,
+    /// When the last [`MAX_COPIES`] events end by the time of this node, along the log.
+    ends: VecDeque<(Position, WallMs)>,
 }
 
 impl Copies {
     /// What the store knows, the oldest first.
-    pub fn recover(stored: &[(Hash128, Position)]) -> Self {
+    pub fn recover(stored: &[(Hash128, Position, WallMs)]) -> Self {
         let mut copies = Self::default();
-        for (content, position) in stored {
-            copies.put(*content, *position);
+        for (content, position, ends) in stored {
+            copies.put(*content, *position, *ends);
         }
         copies
+    }
+
+    /// Whether the event in this row had ended by `time`; so has one of which that is not known.
+    pub fn had_ended(&self, position: Position, time: WallMs) -> bool {
+        let found = self.ends.binary_search_by_key(&position, |(at, _)| *at).ok();
+        found.and_then(|at| self.ends.get(at)).is_none_or(|(_, ends)| *ends <= time)
     }
 
     /// Where the last copy lies.
@@ -72,8 +82,19 @@ impl Copies {
         self.places.get(content).copied().filter(|last| *last != HANDED_TO_NOBODY)
     }
 
-    /// Takes note of a copy; answers where the one before it lies.
-    pub fn put(&mut self, content: Hash128, position: Position) -> Option<Position> {
+    /// Takes note of a copy, which ends then if it is an event; answers where the one before it
+    /// lies.
+    pub fn put(&mut self, content: Hash128, position: Position, ends: WallMs) -> Option<Position> {
+        if ends > WallMs(0) {
+            // What failed to become durable has its place taken by others.
+            while self.ends.back().is_some_and(|(last, _)| *last >= position) {
+                self.ends.pop_back();
+            }
+            self.ends.push_back((position, ends));
+            if self.ends.len() > MAX_COPIES {
+                self.ends.pop_front();
+            }
+        }
         let before = self.places.insert(content, position);
         if before.is_none() {
             self.order.push_back(content);
@@ -184,6 +205,11 @@ impl Checked {
         known.map(|stretch| stretch.handed).max()
     }
 
+    /// Whether the row was left out whatever replaces it, and whenever that comes.
+    pub fn missed(&self, row: Position) -> bool {
+        self.left_out(row, Position::new(u64::MAX)).is_some()
+    }
+
     /// Forgets everything.
     pub fn clear(&mut self) {
         self.0.clear();
@@ -217,9 +243,9 @@ mod tests {
     #[test]
     fn the_last_copy_is_found_and_taken_back() {
         let mut copies = Copies::default();
-        assert_eq!(copies.put(hash(1), at(3)), None);
-        assert_eq!(copies.put(hash(1), at(9)), Some(at(3)));
-        assert_eq!(copies.put(hash(2), at(10)), None);
+        assert_eq!(copies.put(hash(1), at(3), WallMs(0)), None);
+        assert_eq!(copies.put(hash(1), at(9), WallMs(0)), Some(at(3)));
+        assert_eq!(copies.put(hash(2), at(10), WallMs(0)), None);
         copies.undo(hash(2), None);
         copies.undo(hash(1), Some(at(3)));
         assert_eq!((copies.find(&hash(1)), copies.find(&hash(2))), (Some(at(3)), None));
@@ -227,10 +253,30 @@ mod tests {
     }
 
     #[test]
+    fn an_event_of_which_nothing_is_known_has_ended() {
+        let mut copies = Copies::recover(&[
+            (hash(1), at(3), WallMs(0)),
+            (hash(2), at(4), WallMs(50)),
+            (hash(3), at(7), WallMs(40)),
+        ]);
+        assert!(copies.had_ended(at(3), WallMs(1)) && copies.had_ended(at(9), WallMs(1)));
+        assert!(copies.had_ended(at(7), WallMs(40)) && !copies.had_ended(at(4), WallMs(49)));
+        // The batch of one fails, and another one takes its place.
+        copies.put(hash(4), at(8), WallMs(60));
+        copies.undo(hash(4), None);
+        copies.put(hash(5), at(8), WallMs(90));
+        assert!(!copies.had_ended(at(8), WallMs(89)));
+        for number in 0..MAX_COPIES {
+            copies.put(hash(number), at(number as u64 + 9), WallMs(90));
+        }
+        assert_eq!(copies.ends.len(), MAX_COPIES);
+    }
+
+    #[test]
     fn the_first_is_forgotten_at_the_bound() {
         let mut copies = Copies::default();
         for number in 0..=MAX_COPIES {
-            copies.put(hash(number), at(number as u64 + 1));
+            copies.put(hash(number), at(number as u64 + 1), WallMs(0));
         }
         assert_eq!((copies.places.len(), copies.order.len()), (MAX_COPIES, MAX_COPIES));
         assert_eq!((copies.find(&hash(0)), copies.find(&hash(1))), (None, Some(at(2))));

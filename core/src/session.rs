@@ -43,7 +43,7 @@ pub use self::settling::{Heard, Unheard};
 pub const UNNAMED: u64 = 1 << 62;
 
 pub use self::conflation::Conflation;
-pub use self::copying::{Had, NO_EVENT};
+pub use self::copying::{Beginning, Had};
 
 /// Rows ahead of a session that its peer is remembered to have.
 const MAX_KNOWN: usize = 65_536;
@@ -142,9 +142,8 @@ pub struct Session {
     back_last: Option<Instant>,
     /// Where values were left out because newer ones were there.
     pub checked: Checked,
-    /// The first event that an application came to: those before it had been forgotten when it
-    /// began, and it was not handed them. [`NO_EVENT`]: it has come to none; zero: not known.
-    pub first_event: Position,
+    /// What an application came too late for.
+    pub beginning: Beginning,
     /// Highest row ever handed over.
     pub handed_upto: Position,
     /// Flights that links have begun to carry, so that each knows which came before it.
@@ -218,7 +217,7 @@ impl Session {
             back_at: None,
             back_last: None,
             checked: Checked::default(),
-            first_event: Position::default(),
+            beginning: Beginning::default(),
             handed_upto: Position::default(),
             carries: 0,
             answered: Vec::new(),
@@ -361,7 +360,7 @@ impl Session {
             Role::Peer(_) => Position::new(1),
             Role::Application(application) => application.from.max(Position::new(1)),
         };
-        self.first_event = NO_EVENT;
+        self.beginning = Beginning::at(head, WallMs(u64::MAX));
         self.flights.clear();
         self.known.clear();
         self.offers.clear();

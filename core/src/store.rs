@@ -237,8 +237,9 @@ pub struct Recovered {
     pub extent: Extent,
     /// Of the last [`crate::copies::MAX_COPIES`] rows of cluster groups, in order: events, also
     /// those that the store has deleted, and state that is the newest value of its key, whatever
-    /// the tag set.
-    pub copies: Vec<(Hash128, Position)>,
+    /// the tag set. And when each event ends by the time of this node; 0 for state, and for what
+    /// has been deleted.
+    pub copies: Vec<(Hash128, Position, WallMs)>,
     /// Number and bytes (as [`Row::size`]) of the dead letters, per session and reason.
     pub dead_letters: Vec<(SessionId, DeadReason, u64, u64)>,
     /// Size of the files.

@@ -113,7 +113,7 @@ pub(crate) fn recover(db: &Connection, damaged: &mut Vec<Damaged>) -> Result<(St
         return Err(Unreadable::Damaged("the header"));
     }
     copies.append(&mut not_outdone(db, &state, in_log)?);
-    copies.sort_unstable_by_key(|(_, position)| *position);
+    copies.sort_unstable_by_key(|(_, position, _)| *position);
     copies.drain(..copies.len().saturating_sub(MAX_COPIES));
     let recovered = Recovered {
         store_id: StoreId(meta.store_id),
@@ -244,7 +244,7 @@ fn not_outdone(
     db: &Connection,
     state: &State,
     copies: VecDeque<(Hash128, Position)>,
-) -> Result<Vec<(Hash128, Position)>> {
+) -> Result<Vec<(Hash128, Position, WallMs)>> {
     let mut statement =
         db.prepare(concat!("SELECT ", row_columns!(), " FROM log WHERE position = ?1"))?;
     let mut row_at = |position: u64| -> Result<Option<Row>> {
@@ -266,14 +266,14 @@ fn not_outdone(
             }
         }
         if !outdone {
-            found.push((content, position));
+            found.push((content, position, row.ends));
         }
     }
     Ok(found)
 }
 
 /// Events whose rows are gone from the log.
-fn read_copies(db: &Connection, digests: &mut Digests) -> Result<Vec<(Hash128, Position)>> {
+fn read_copies(db: &Connection, digests: &mut Digests) -> Result<Vec<(Hash128, Position, WallMs)>> {
     let mut statement = db.prepare("SELECT position, content, checksum FROM copies")?;
     let mut rows = statement.query([])?;
     let mut found = Vec::new();
@@ -282,7 +282,7 @@ fn read_copies(db: &Connection, digests: &mut Digests) -> Result<Vec<(Hash128, P
         let content = row.get_ref(1)?.as_blob().ok().and_then(|content| content.try_into().ok());
         let content: [u8; 16] = content.ok_or(Unreadable::Damaged("table copies"))?;
         digests.record("table copies", row.get(2)?, copies::checksum(position, &content))?;
-        found.push((Hash128(content), position));
+        found.push((Hash128(content), position, WallMs(0)));
     }
     Ok(found)
 }

@@ -407,3 +407,83 @@ fn a_letter_of_an_event_that_was_passed_over_is_handed_over() {
     assert_eq!(replay_letters(&mut world), 1);
     assert_eq!(ids(&handed(&mut world, app)), ["c-1"]);
 }
+
+// keeps: group-once
+#[test]
+fn who_comes_when_an_event_is_over_is_handed_the_copy_that_lives() {
+    for (restarts, has_gone) in [(false, false), (false, true), (true, false), (true, true)] {
+        let mut world = node();
+        world.config.store.history_max_bytes = if has_gone { 2_000 } else { 1 << 30 };
+        world.crash();
+        let first = world.connect("client=pi-1&keys=order:");
+        world.settle();
+        let x = peer(&mut world, "x");
+        // One before it lives for longer, and one is over when the second application comes.
+        let long =
+            |after| Fields { expires: WallMs(1_790_009_000_000), ..event(after, "x", "long") };
+        let short = |after, origin, lives: u64| {
+            let expires = WallMs(1_790_000_000_000 + after + lives);
+            Fields { expires, ..event(after, origin, "e-1") }
+        };
+        send(&mut world, x, &[long(3), short(4, "x", 1_000)]);
+        let had = handed(&mut world, first);
+        assert_eq!(ids(&had), ["long", "e-1"]);
+        had.iter().for_each(|(_, delivery)| acknowledge(&mut world, first, *delivery));
+        world.pass(Duration::from_secs(5));
+        if has_gone {
+            for n in 5..105 {
+                let of_others = Fields { key: "other", body: "0", ..value(n, "x", "other", "0") };
+                send(&mut world, x, &[of_others]);
+            }
+            assert!(world.store.messages().all(|message| message.id() != "e-1"), "it is dropped");
+        }
+        let query = "client=pi-2&keys=order:";
+        let mut second = world.connect(query);
+        world.settle();
+        let had = handed(&mut world, second);
+        assert_eq!(ids(&had), ["long"]);
+        acknowledge(&mut world, second, had[0].1);
+        let mut first = first;
+        let mut y = world.hello("y");
+        y.store = StoreId(121);
+        if restarts {
+            world.pass(Duration::from_secs(1));
+            world.crash();
+            first = world.connect("client=pi-1&keys=order:");
+            second = world.connect(query);
+            world.settle();
+            assert!(handed(&mut world, second).is_empty());
+        }
+        let y = world.greet(y);
+        send(&mut world, y, &[short(6_000, "y", 60_000)]);
+        let copy = handed(&mut world, second);
+        assert_eq!(ids(&copy), ["e-1"], "restarts: {restarts}, is gone: {has_gone}");
+        assert!(handed(&mut world, first).is_empty(), "it has had one");
+        acknowledge(&mut world, second, copy[0].1);
+        let z = peer(&mut world, "z");
+        send(&mut world, z, &[short(6_001, "z", 60_000)]);
+        assert!(handed(&mut world, second).is_empty(), "once");
+    }
+}
+
+// keeps: group-once
+#[test]
+fn who_was_away_until_an_event_was_over_is_handed_its_copy() {
+    let mut world = node();
+    let app = world.connect("client=pi-1");
+    world.settle();
+    world.lose(app);
+    let (x, y) = (peer(&mut world, "x"), peer(&mut world, "y"));
+    let expires = WallMs(1_790_000_001_003);
+    send(&mut world, x, &[Fields { expires, ..event(3, "x", "e-1") }]);
+    world.pass(Duration::from_secs(5));
+    send(&mut world, y, &[event(4, "y", "e-1")]);
+    let app = world.connect("client=pi-1");
+    world.settle();
+    let copy = handed(&mut world, app);
+    assert_eq!(ids(&copy), ["e-1"]);
+    acknowledge(&mut world, app, copy[0].1);
+    let z = peer(&mut world, "z");
+    send(&mut world, z, &[event(5, "z", "e-1")]);
+    assert!(handed(&mut world, app).is_empty(), "once");
+}

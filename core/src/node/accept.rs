@@ -269,7 +269,7 @@ impl Node {
         self.tally.processed(message.origin(), message.kind());
         self.mark(source, &message);
         let position = self.log.head().next();
-        let mut copy = self.note_copy(&message, position);
+        let mut copy = self.note_copy(&message, position, ends);
         let mut late = false;
         if let Some(key) = key_hash {
             let (version, sequence) = (message.version(), message.sequence());
@@ -296,10 +296,16 @@ impl Node {
         }
     }
 
-    /// Takes note of a message of a cluster group, and says of which row it is a copy.
-    fn note_copy(&mut self, message: &Message, position: Position) -> Option<GroupCopy> {
+    /// Takes note of a message of a cluster group, which ends then if it is an event, and says of
+    /// which row it is a copy.
+    fn note_copy(
+        &mut self,
+        message: &Message,
+        position: Position,
+        ends: WallMs,
+    ) -> Option<GroupCopy> {
         let content = copies::content(message)?;
-        let of = self.copies.put(content, position);
+        let of = self.copies.put(content, position, ends);
         self.log.marks.copies.push((content, of));
         Some(GroupCopy { content, of })
     }
@@ -336,7 +342,7 @@ impl Node {
         let message = Message::encode(&fields, &mut self.buffer);
         let source = self.source_of(&message);
         let position = self.log.head().next();
-        let copy = self.note_copy(&message, position);
+        let copy = self.note_copy(&message, position, ends);
         self.log.append(Row { copy, ..Row::new(position, message).ending(ends) }, source)
     }
 

@@ -15,7 +15,7 @@ use crate::json::{self, Request, Settle};
 use crate::link::{Answer, AppLink, Link, Pending, Row, State};
 use crate::rate::RateLimit;
 use crate::refusal::{Code, Refusal};
-use crate::session::{Application, Dirty, NO_EVENT, Role, Session, Used};
+use crate::session::{Application, Beginning, Dirty, Role, Session, Used};
 use crate::wire::{self, APPLICATION_PROTOCOL_VERSION, Welcome, Wire, records};
 
 use super::Node;
@@ -158,7 +158,7 @@ impl Node {
             );
             return Err(Close { code: CloseCode::Limit, reason });
         }
-        let durable = self.log.durable();
+        let (durable, time) = (self.log.durable(), self.lifetimes.time(self.now));
         let (from, replay) = match wishes.replay() {
             Replay::All => (Position::default(), durable),
             Replay::New => (durable.next(), Position::default()),
@@ -174,7 +174,8 @@ impl Node {
         };
         let id = self.new_session(Role::Application(application), from.max(Position::new(1)));
         if let Some(session) = self.sessions.get_mut(&id) {
-            session.first_event = NO_EVENT;
+            // Of what lies before, `replay=new` wants nothing.
+            session.beginning = Beginning::at(replay, time);
             session.used = Used::Never;
         }
         Ok(id)
@@ -226,7 +227,7 @@ impl Node {
             let reason = "taken over by another connection of the same client name".into();
             self.finish(before, Some(Close { code: CloseCode::Duplicate, reason }), "");
         }
-        let durable = self.log.durable();
+        let (durable, time) = (self.log.durable(), self.lifetimes.time(self.now));
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let Role::Application(application) = &mut session.role else { return };
         let changed = application.tags != wishes.tags || application.keys != wishes.keys;
@@ -236,6 +237,7 @@ impl Node {
         application.conflate = wishes.conflate;
         if changed {
             session.rewind(durable);
+            session.beginning.time = time;
             self.tally.rewound("filter_changed");
             self.arrange_write(id);
         }

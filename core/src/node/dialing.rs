@@ -210,7 +210,7 @@ impl Node {
             return;
         }
         self.config.tags = tags;
-        let head = self.log.durable();
+        let (head, time) = (self.log.durable(), self.lifetimes.time(self.now));
         let mut rewound = Vec::new();
         for session in self.sessions.values_mut() {
             if session.follows_node_tags() {
@@ -219,6 +219,7 @@ impl Node {
             }
         }
         for id in rewound {
+                session.beginning.time = time;
             self.tally.rewound("tags_changed");
             self.arrange_write(id);
             self.ready.insert(id);

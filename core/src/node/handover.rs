@@ -13,6 +13,7 @@ use bytes::{Bytes, BytesMut};
 use crate::application::AckMode;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::copies::Copies;
 use crate::ids::Position;
 use crate::io::{Frame, Output, Protocol};
 use crate::json;
@@ -56,8 +57,8 @@ pub(super) struct Carrier<'a> {
     pub(super) now: Now,
     /// Which time can be trusted, and what events live by.
     pub(super) clock: (&'a Clock, Moment),
-    /// What a lost life of the store may have handed over.
-    pub(super) lost: crate::starts::LostLife<'a>,
+    /// What a lost life of the store may have handed over, and when copies have ended.
+    pub(super) past: (crate::starts::LostLife<'a>, &'a Copies),
     pub(super) deaths: Vec<Death>,
     pub(super) first: u64,
     pub(super) again: u64,
@@ -262,7 +263,7 @@ impl Carrier<'_> {
             return;
         }
         let mut flight = Flight { is_event, ..Flight::new(self.now.wall) };
-        match session.had(row) {
+        match session.had(row, self.past.1) {
             Had::Nothing(handed) => {
                 flight.handed = handed;
                 if let Some(first) = row.copy.and_then(|copy| copy.of) {
@@ -279,6 +280,9 @@ impl Carrier<'_> {
             }
         }
         if let Some(reason) = self.refusal(link, row) {
+            if reason == DeadReason::Expired {
+                session.missed(row);
+            }
             self.end(session, row, flight, reason);
             return;
         }
@@ -286,7 +290,7 @@ impl Carrier<'_> {
             session.hold(row.position, flight, id, at);
             return;
         }
-        if session.may_have_had(row, self.lost) {
+        if session.may_have_had(row, self.past.0) {
             flight.handed = flight.handed.max(1);
         }
         self.carry(session, link, row, flight, json);

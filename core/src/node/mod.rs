@@ -313,6 +313,9 @@ impl Node {
                 continue;
             };
             let id = session.id;
+            // One that has begun again for other tags has done so now.
+            let beginning = &mut session.beginning;
+            beginning.time = beginning.time.min(self.lifetimes.time(now));
             session.recover_dying(self.config.retry.max_attempts, &mut self.last_dead_letter);
             self.burials.insert(id);
             self.by_name.insert(session.name.clone(), id);

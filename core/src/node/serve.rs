@@ -66,7 +66,7 @@ impl Node {
             topology: &mut self.topology,
             now: self.now,
             clock: (&self.clock, lifetimes),
-            lost: self.starts.lost_life(),
+            past: (self.starts.lost_life(), &self.copies),
             deaths: Vec::new(),
             first: 0,
             again: 0,

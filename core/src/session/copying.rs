@@ -4,10 +4,18 @@
 //! A copy that comes while the one before it is in flight waits with it. What stays true: whoever
 //! acknowledges one has acknowledged all, and a flight that is given up because its copy replaced
 //! it leaves the copy to be handed over. Of an event that had been forgotten when the session
-//! began, it is handed the copy that comes later.
+//! began, or was over before it could be handed to it, it is handed the copy that comes later.
+//!
+//! Events that are not over are forgotten in the order of the log, so the first one that a session
+//! comes to tells which those are. Events that are over go before that. So the session knows when
+//! it began, and the node when events ended ([`Copies`]); of an event that was gone when the node
+//! started that is not known, and it counts as over: that costs a second hand-over, which is
+//! marked.
 
+use crate::copies::Copies;
 use crate::ids::Position;
 use crate::store::Row;
+use crate::time::WallMs;
 
 use super::{Flight, Session};
 
@@ -22,32 +30,65 @@ pub enum Had {
     All,
 }
 
-/// The session has not come to an event yet.
-pub const NO_EVENT: Position = Position::new(u64::MAX);
+/// What an application came too late for: events that were forgotten or over when its session
+/// began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Beginning {
+    /// The first event that it came to: those before it had been forgotten. [`Self::NO_EVENT`]: it
+    /// has come to none; zero: not known.
+    pub first_event: Position,
+    /// Where the log ended then: events up to here ...
+    pub head: Position,
+    /// ... were over by this time of the node.
+    pub time: WallMs,
+}
+
+impl Beginning {
+    /// The session has not come to an event yet.
+    pub const NO_EVENT: Position = Position::new(u64::MAX);
+
+    /// It begins now, on a log that ends at `head`.
+    pub fn at(head: Position, time: WallMs) -> Self {
+        Self { first_event: Self::NO_EVENT, head, time }
+    }
+
+    /// Whether the event in this row was over when the session began.
+    fn is_too_late_for(&self, event: Position, copies: &Copies) -> bool {
+        event <= self.head && copies.had_ended(event, self.time)
+    }
+}
 
 impl Session {
-    /// The session walks past an event. Events are forgotten in the order of the log, and none that
-    /// lies ahead of a session: behind the first one it has come to all of them.
+    /// The session walks past an event. Events that are not over are forgotten in the order of the
+    /// log, and none that lies ahead of a session: behind the first one it has come to all of them
+    /// but those that were over by then.
     pub fn came_to_event(&mut self, position: Position) {
-        self.first_event = self.first_event.min(position);
+        self.beginning.first_event = self.beginning.first_event.min(position);
     }
 
     /// What the session, an application's, has had of the message.
-    pub fn had(&self, row: &Row) -> Had {
-        let first = row.copy.and_then(|copy| copy.of);
-        let is_state = row.message.kind().is_state();
-        let forgotten = if is_state { Position::default() } else { self.first_event };
-        let began = self.application().map(|application| application.from.max(forgotten));
-        match (first, began) {
-            (Some(first), Some(began)) if first >= began => {
-                if self.flights.contains_key(&first) {
-                    Had::Flight(first)
-                } else {
-                    let left_out = self.checked.left_out(first, row.position);
-                    left_out.filter(|_| is_state).map_or(Had::All, Had::Nothing)
-                }
-            }
-            _ => Had::Nothing(0),
+    pub fn had(&self, row: &Row, copies: &Copies) -> Had {
+        let Some(first) = row.copy.and_then(|copy| copy.of) else { return Had::Nothing(0) };
+        let Some(application) = self.application() else { return Had::Nothing(0) };
+        if self.flights.contains_key(&first) {
+            return Had::Flight(first);
+        }
+        if first < application.from {
+            return Had::Nothing(0);
+        }
+        if row.message.kind().is_state() {
+            let left_out = self.checked.left_out(first, row.position);
+            return left_out.map_or(Had::All, Had::Nothing);
+        }
+        let is_forgotten = first < self.beginning.first_event;
+        let is_missed = is_forgotten || self.beginning.is_too_late_for(first, copies);
+        if is_missed || self.checked.missed(first) { Had::Nothing(0) } else { Had::All }
+    }
+
+    /// An event was over before it could be handed over: a copy of it may live.
+    pub fn missed(&mut self, row: &Row) {
+        if row.copy.is_some() && self.application().is_some() {
+            self.checked.note_row(row.position, None, 0);
         }
     }
 

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::letters::{Letters, LettersRecord};
 use super::passed::{Passed, PassedRecord};
-use super::{Application, Conflation, Dirty, Flight, Peer, Role, Session, Word};
+use super::{Application, Beginning, Conflation, Dirty, Flight, Peer, Role, Session, Word};
 use crate::application::AckMode;
 use crate::ids::{DeadLetterId, Incarnation, NodeId, Position, StoreId, is_name};
 use crate::rate::RateLimit;
@@ -157,12 +157,17 @@ impl Session {
                 session.checked.recover(checked);
                 if !rest.is_empty() {
                     let (first_event, rest) = postcard::take_from_bytes(rest).ok()?;
-                    session.first_event = first_event;
+                    session.beginning.first_event = first_event;
                     if !rest.is_empty() {
                         let (settling, rest) = postcard::take_from_bytes(rest).ok()?;
                         session.recover_settling(settling);
                         if !rest.is_empty() && session.application().is_some() {
-                            session.used = postcard::from_bytes(rest).ok()?;
+                            let (used, rest) = postcard::take_from_bytes(rest).ok()?;
+                            session.used = used;
+                            if !rest.is_empty() {
+                                let (head, time) = postcard::from_bytes(rest).ok()?;
+                                session.beginning = Beginning { head, time, ..session.beginning };
+                            }
                         } else {
                             session.has_lost_entry = !rest.is_empty();
                         }
@@ -212,9 +217,11 @@ impl Session {
             .expect(encoded);
         let checked = self.checked.record();
         let settling = self.settling_record();
-        let has_used = self.application().is_some() && self.used != Used::Answered;
+        let Beginning { first_event, head, time } = self.beginning;
+        let has_head = self.application().is_some() && head > Position::default();
+        let has_used = self.application().is_some() && (self.used != Used::Answered || has_head);
         let has_settling = !settling.is_empty() || self.has_lost_entry || has_used;
-        let came = self.application().is_some() && self.first_event != Position::default();
+        let came = self.application().is_some() && first_event != Position::default();
         let has_first = came || has_settling;
         let has_checked = has_first || !checked.is_empty();
         if self.is_conflating() || has_checked {
@@ -225,7 +232,7 @@ impl Session {
             state = postcard::to_extend(&checked, state).expect(encoded);
         }
         if has_first {
-            state = postcard::to_extend(&self.first_event, state).expect(encoded);
+            state = postcard::to_extend(&first_event, state).expect(encoded);
         }
         if has_settling {
             state = postcard::to_extend(&settling, state).expect(encoded);
@@ -234,6 +241,9 @@ impl Session {
             state = postcard::to_extend(&true, state).expect(encoded);
         } else if has_used {
             state = postcard::to_extend(&self.used, state).expect(encoded);
+        }
+        if has_head {
+            state = postcard::to_extend(&(head, time), state).expect(encoded);
         }
         Some(SessionRecord {
             id: self.id,

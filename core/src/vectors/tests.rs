@@ -31,7 +31,7 @@ use crate::read::Read as Asked;
 use crate::receipts::{Bounds, Known, Receipt, Receipts};
 use crate::refusal::{Code, Refusal};
 use crate::seen::{Seen, Verdict};
-use crate::session::{Application, Flight, Letter, Peer, Role, Session};
+use crate::session::{Application, Beginning, Flight, Letter, Peer, Role, Session};
 use crate::starts::Starts;
 use crate::store::DeadReason;
 use crate::tags::TagSet;
@@ -549,7 +549,10 @@ fn sessions() -> Vec<(&'static str, Session)> {
     conflated.conflate(Position::new(400));
     let role = application(None, None, AckMode::Manual);
     let mut late = Session::new(id, role, next, repeats());
-    late.first_event = Position::new(200);
+    late.beginning.first_event = Position::new(200);
+    let role = application(None, None, AckMode::Manual);
+    let mut began = Session::new(id, role, next, repeats());
+    began.beginning = Beginning::at(Position::new(300), WallMs(1_790_000_000_000));
     let role = application(None, None, AckMode::Manual);
     let mut refusing = Session::new(id, role, next, repeats());
     let mut flight = Flight::new(WallMs(1_790_000_000_000));
@@ -568,6 +571,7 @@ fn sessions() -> Vec<(&'static str, Session)> {
         ("session.peer.conflated", conflated),
         ("session.application", named),
         ("session.application.late", late),
+        ("session.application.began", began),
         ("session.application.refusing", refusing),
         ("session.application.filtered", Session::new(id, role, next, repeats())),
     ]

@@ -291,8 +291,8 @@ impl MemoryStore {
         }
     }
 
-    fn copies(&self) -> Vec<(Hash128, Position)> {
-        let of_group = |row: &Row| Some((row.copy?.content, row.position));
+    fn copies(&self) -> Vec<(Hash128, Position, WallMs)> {
+        let of_group = |row: &Row| Some((row.copy?.content, row.position, row.ends));
         let newest = || self.latest.values().filter_map(|position| self.rows.get(position));
         let is_newest = |row: &&Row| {
             let mut of_key = newest().filter(|other| other.message.key() == row.message.key());
@@ -301,9 +301,9 @@ impl MemoryStore {
         };
         let is_kept = |row: &&Row| row.key_hash.is_none() || is_newest(row);
         let in_log = self.rows.values().filter(is_kept).filter_map(of_group);
-        let gone = self.copies.iter().map(|(position, content)| (*content, *position));
+        let gone = self.copies.iter().map(|(position, content)| (*content, *position, WallMs(0)));
         let mut all: Vec<_> = in_log.chain(gone).collect();
-        all.sort_by_key(|(_, position)| *position);
+        all.sort_by_key(|(_, position, _)| *position);
         all
     }
 
