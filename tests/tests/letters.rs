@@ -219,3 +219,59 @@ fn a_nack_by_id_right_after_a_restart_is_no_error() {
         assert_eq!(handed(&mut world, app)[0]["deliveryId"], got[0]["deliveryId"], "it comes");
     }
 }
+
+/// A letter, and the delivery that it was; the letter is about to be purged.
+fn a_purge_under_way() -> (World, LinkId, Value) {
+    let mut config = Config::new(NodeId::new("a").expect("a good name"));
+    config.retry.max_attempts = 1;
+    let mut world = World::with(config);
+    let app = connect(&mut world, "client=pi-1");
+    publish(&mut world, "CMD", "m-1");
+    let got = handed(&mut world, app).remove(0);
+    world.pass(Duration::from_secs(6));
+    let request = AdminRequest::PurgeDeadLetter(letters(&mut world)[0].0);
+    world.give(Input::Admin { ticket: Ticket::new(900), request });
+    world.step();
+    (world, app, got)
+}
+
+// keeps: late-ack
+#[test]
+fn an_ack_of_a_purge_under_way_stands_though_its_batch_fails() {
+    for form in ["ack", "id", "upTo"] {
+        for fails in [false, true] {
+            let (mut world, app, got) = a_purge_under_way();
+            world.text(app, &word(form, &got));
+            assert!(world.said(app).iter().all(|frame| frame["type"] != "ERR"), "{form}");
+            if fails {
+                world.fail_commit(StoreFailure::Full("no room on the disk".into()));
+            }
+            world.pass(Duration::from_secs(12));
+            assert_eq!(letters(&mut world), [], "{form} {fails}");
+            let taken = world.status().counters.taken_back.get("app:pi-1").copied();
+            assert_eq!(taken.unwrap_or_default(), u64::from(fails), "{form}");
+            world.crash();
+            assert_eq!(letters(&mut world), [], "{form} {fails}");
+        }
+    }
+}
+
+// keeps: late-ack
+#[test]
+fn a_letter_whose_purge_failed_is_what_it_was() {
+    for silent in [true, false] {
+        let (mut world, app, got) = a_purge_under_way();
+        if !silent {
+            world.text(app, &word("reject", &got));
+            world.settle();
+            world.said(app);
+        } else {
+            world.fail_commit(StoreFailure::Full("no room on the disk".into()));
+        }
+        world.pass(Duration::from_secs(12));
+        assert_eq!(letters(&mut world).len(), usize::from(silent));
+        world.text(app, &word("ack", &got));
+        assert_eq!(errors(&mut world, app), Vec::<String>::new());
+        assert_eq!(letters(&mut world), []);
+    }
+}

@@ -122,7 +122,9 @@ impl Node {
     }
 
     fn leave_again(&mut self, leaving: Leaving) {
-        self.leaving.insert(leaving.id);
+        let purged = leaving.kept.as_ref().filter(|_| leaving.replay.is_none());
+        let purged = purged.map(|(position, _)| (leaving.session, *position));
+        self.leaving.insert(leaving.id, purged);
         self.log.growing.dead_letters_gone.push(leaving.id);
         self.log.marks.letters.push(leaving);
     }
@@ -131,7 +133,7 @@ impl Node {
     /// is refused, what an application has acknowledged stands.
     pub(super) fn stay(&mut self, letters: Vec<Leaving>) {
         for letter in letters {
-            if letter.stands || self.was_settled_as_replay(&letter) {
+            if letter.stands || self.was_settled_meanwhile(&letter) {
                 let (kept, replay) = (None, None);
                 self.leave_again(Leaving { kept, replay, stands: true, ..letter });
                 continue;
@@ -149,13 +151,21 @@ impl Node {
         }
     }
 
-    /// Whether an application has acknowledged a letter while its replay, which has failed now, was
-    /// under way: then that takes it back.
-    fn was_settled_as_replay(&mut self, leaving: &Leaving) -> bool {
+    /// Whether an application has acknowledged a letter while its replay or purge, which has failed
+    /// now, was under way: then that takes it back. So does a later letter of the same delivery.
+    fn was_settled_meanwhile(&mut self, leaving: &Leaving) -> bool {
         let Some(session) = self.sessions.get_mut(&leaving.session) else { return false };
-        let (Some((was, _)), Some(replay)) = (&leaving.kept, leaving.replay) else { return false };
-        session.letters.forget_replay(*was, replay);
-        let settled = session.known.contains(&replay);
+        let Some((was, _)) = &leaving.kept else { return false };
+        let settled = match leaving.replay {
+            Some(replay) => {
+                session.letters.forget_replay(*was, replay);
+                session.known.contains(&replay)
+            }
+            None => session.letters.end_purge(*was),
+        };
+        if session.letters.of(*was).is_some() {
+            return true;
+        }
         if settled {
             self.told_taken_back(leaving.session, leaving.id);
         }

@@ -163,7 +163,11 @@ impl Node {
             self.out.push_back(Output::Admin { ticket: order.ticket, answer: AdminAnswer::Done });
         }
         for letter in &batch.dead_letters_gone {
-            self.leaving.remove(letter);
+            if let Some((session, position)) = self.leaving.remove(letter).flatten()
+                && let Some(session) = self.sessions.get_mut(&session)
+            {
+                session.letters.end_purge(position);
+            }
         }
         self.reset_on();
         self.notice_room();

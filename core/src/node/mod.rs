@@ -164,7 +164,7 @@ pub struct Node {
     orders: Vec<Order>,
     resetting: Option<resetting::Resetting>,
     /// Dead letters that are being replayed or purged.
-    leaving: BTreeSet<DeadLetterId>,
+    leaving: BTreeMap<DeadLetterId, Option<(SessionId, Position)>>,
     searches: BTreeMap<FetchId, Search>,
     usage: Usage,
     /// No session needed anything at or below this when the last batch was sealed.
@@ -280,7 +280,7 @@ impl Node {
             commit_wanted: true,
             orders: Vec::new(),
             resetting: None,
-            leaving: BTreeSet::new(),
+            leaving: BTreeMap::new(),
             searches: BTreeMap::new(),
             usage: recovered.usage,
             floor: Position::default(),

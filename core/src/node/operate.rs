@@ -255,7 +255,7 @@ impl Node {
         replay: bool,
     ) {
         let letter = letters.into_iter().next().filter(|letter| letter.id == id);
-        let gone = self.leaving.contains(&id);
+        let gone = self.leaving.contains_key(&id);
         let Some(letter) = letter.filter(|_| !gone) else {
             let answer = AdminAnswer::NotFound;
             self.out.push_back(Output::Admin { ticket, answer });
@@ -273,6 +273,10 @@ impl Node {
                 session.letters.replayed(*was, kept, at);
             }
             again = Some(at);
+        } else if let (Some(session), Some((position, letter))) =
+            (self.sessions.get_mut(&session), &kept)
+        {
+            session.letters.purge(*position, letter.clone());
         }
         self.touch(session, Dirty::Now);
         let (replay, stands) = (again, false);

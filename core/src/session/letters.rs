@@ -29,6 +29,9 @@ pub struct Letters {
     forgotten: Position,
     /// Each leads to where its delivery lies now, however often it was replayed.
     replays: VecDeque<Replay>,
+    /// Letters whose purge is not durable yet, and whether they were acknowledged since: where it
+    /// fails they are letters again, or not.
+    purged: BTreeMap<Position, (Letter, bool)>,
 }
 
 /// A dead letter.
@@ -128,6 +131,24 @@ impl Letters {
         self.known.remove_entry(&position.clone())
     }
 
+    /// A letter leaves that is purged, once that is durable.
+    pub fn purge(&mut self, position: Position, letter: Letter) {
+        self.purged.insert(position, (letter, false));
+    }
+
+    /// A delivery is acknowledged that is about to be purged.
+    pub fn settle_purged(&mut self, delivery: Position) {
+        if let Some((letter, is_settled)) = self.purged.get_mut(&delivery) {
+            *is_settled |= !letter.is_refused();
+        }
+    }
+
+    /// The purge of a letter is durable, or has failed: answers whether it was acknowledged
+    /// meanwhile.
+    pub fn end_purge(&mut self, position: Position) -> bool {
+        self.purged.remove(&position).is_some_and(|(_, is_settled)| is_settled)
+    }
+
     /// A letter leaves, and is handed over again as the delivery `is`.
     pub fn replayed(&mut self, was: Position, letter: &Letter, is: Position) {
         let before = self.place(was);
@@ -174,14 +195,18 @@ impl Letters {
         let of_it = || self.known.iter().filter(|(_, letter)| letter.name == name);
         let open = of_it().find(|(_, letter)| !letter.is_refused()).or_else(|| of_it().next());
         let replayed = || self.replays.iter().rev().find(|replay| replay.name == name);
-        open.map(|(position, _)| *position).or_else(|| replayed().map(|replay| replay.was))
+        let purged = || self.purged.iter().find(|(_, (letter, _))| letter.name == name);
+        let purged = || purged().map(|(position, _)| *position);
+        let open = open.map(|(position, _)| *position);
+        open.or_else(|| replayed().map(|replay| replay.was)).or_else(purged)
     }
 
     /// The letters up to a delivery that its link had begun to carry before `last`, and that of the
-    /// delivery itself, where they had no word of their own.
+    /// delivery itself, where they had no word of their own; also what is about to be purged.
     pub fn carried_before(&self, delivery: Position, last: Option<u64>) -> Vec<Position> {
         let before = |letter: &Letter| letter.carried().is_some_and(|at| Some(at) <= last);
-        let letters = self.known.range(..=delivery);
+        let purged = self.purged.range(..=delivery).map(|(at, (letter, _))| (at, letter));
+        let letters = self.known.range(..=delivery).chain(purged);
         let open = letters.filter(|(position, letter)| {
             letter.is_open() && (**position == delivery || before(letter))
         });
@@ -207,7 +232,8 @@ impl Letters {
 
     /// The link is gone.
     pub fn disconnected(&mut self) {
-        self.known.values_mut().for_each(|letter| letter.carried = 0);
+        let purged = self.purged.values_mut().map(|(letter, _)| letter);
+        self.known.values_mut().chain(purged).for_each(|letter| letter.carried = 0);
     }
 
     /// For the store; `None`: there is nothing to say.

@@ -88,6 +88,7 @@ impl Session {
     pub fn acknowledge(&mut self, delivery: Position) -> Result<Heard, Unheard> {
         let place = self.place_of(delivery);
         let is_here = self.flights.contains_key(&place) || self.letters.of(place).is_some();
+        self.letters.settle_purged(place);
         if !is_here && place == delivery && self.letters.kin(place).is_empty() {
             return self.was_settled(place).map(|()| Heard::default());
         }
@@ -269,6 +270,7 @@ impl Session {
                 self.known.insert(*delivery);
             }
             for position in kin.into_iter().chain([*delivery]) {
+                self.letters.settle_purged(position);
                 heard.letters.extend(self.letters.take(position).map(|letter| (position, letter)));
             }
         }
