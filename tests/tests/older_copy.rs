@@ -143,3 +143,40 @@ fn it_is_marked_after_another_start_too() {
 fn the_loss_is_durable_before_the_peer_is_told_of_it() {
     is_marked_after_another_start(false);
 }
+
+// keeps: lost-life
+#[test]
+fn it_is_marked_where_the_clock_was_set_back_with_the_store() {
+    let (mut a, mut b) = (dialling("a"), World::new("b"));
+    let later = Duration::from_secs(3600);
+    let copy = b.store.clone();
+    b.pass(Duration::from_secs(1));
+    b.crash();
+    let wire = join(&mut a, &mut b);
+    carry(&mut a, &mut b, wire);
+    let app = b.connect("client=pi");
+    publish(&mut a, 0..20);
+    publish(&mut b, 20..25);
+    carry(&mut a, &mut b, wire);
+    assert_eq!(handed(&mut b, app).len(), 25);
+    let lost = b.status().incarnation;
+    b.now.wall = b.now.wall.minus(later);
+    let (app, wire) = restore(&mut a, &mut b, wire, copy);
+    assert!(b.status().incarnation < lost, "this start looks older than the one that was lost");
+    all_marked(&handed(&mut b, app), 0..25);
+    publish(&mut a, 25..30);
+    carry(&mut a, &mut b, wire);
+    let new = handed(&mut b, app);
+    assert_eq!(new.len(), 5, "{new:?}");
+    publish(&mut b, 30..31);
+    carry(&mut a, &mut b, wire);
+    let app = a.connect("client=pi");
+    assert_eq!(handed(&mut a, app).len(), 31, "each once");
+    // The mesh goes by what it says of itself now.
+    b.config.tags = slipstream_core::tags::TagSet::new(["new"]).expect("good tags");
+    b.give(Input::Reconfigure { peers: Vec::new(), tags: b.config.tags.clone() });
+    b.pass(Duration::from_secs(2));
+    carry(&mut a, &mut b, wire);
+    let known = a.status().topology.into_iter().find(|node| node.node.as_str() == "b");
+    assert!(known.is_some_and(|node| format!("{node:?}").contains("new")));
+}

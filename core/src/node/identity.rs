@@ -14,7 +14,7 @@ use crate::io::Close;
 use crate::link::Link;
 use crate::session::Dirty;
 use crate::starts::Told;
-use crate::time::Instant;
+use crate::time::{Instant, WallMs};
 use crate::timers::Timer;
 use crate::topology::Record;
 use crate::undelivered::NODE;
@@ -94,13 +94,13 @@ impl Node {
         match self.starts.judge(told, by) {
             Told::Known => {}
             Told::More(holds, first) => {
-                self.note_lost_life(first);
+                self.note_lost_life(first, hello.wall);
                 let peer = peer.clone();
                 self.event(Event::StoreWentBack { peer, told, holds });
             }
             Told::ByAnother => {
                 // Whatever its length: what that one was sent this one has not got.
-                self.note_lost_life(self.incarnation);
+                self.note_lost_life(self.incarnation, hello.wall);
                 let me = self.config.id.clone();
                 let heard = format!("{peer} was told of a log up to {told} by its start {by}");
                 self.met_another(me, &format!("{heard}, which this database knows nothing of"));
@@ -134,9 +134,11 @@ impl Node {
     }
 
     /// What comes again was made before this start, and may have been handed over (P3). The clock
-    /// of whoever made it may be ahead.
-    fn note_lost_life(&mut self, since: Incarnation) {
-        let upto = self.began_at.plus(self.config.limits.max_clock_drift);
+    /// of whoever made it may be ahead, and that of this node may have been set back with the
+    /// store: what the clock of the peer said then counts, too.
+    fn note_lost_life(&mut self, since: Incarnation, peers: WallMs) {
+        let began_at = self.began_at.max(peers.minus(self.now.instant.since(self.started)));
+        let upto = began_at.plus(self.config.limits.max_clock_drift);
         if self.starts.note_loss(since, upto) {
             self.touch(NODE, Dirty::Now);
             (self.identity.is_durable, self.identity.durable_with) = (false, self.log.growing_id());

@@ -204,6 +204,11 @@ impl Node {
     /// and must differ from start to start.
     pub fn new(config: Config, recovered: Recovered, seed: u64, now: Now) -> Self {
         let mut random = Random::new(seed);
+        // Never one that this store has seen. Where store and clock were set back together it may
+        // be lower than that of a life that was lost, and no promise goes by its order: numbers
+        // tell messages apart (P3), versions say which is newer (P6), and a peer that was told
+        // more by a start that this store does not know offers everything again (P2). What looks
+        // older costs a false alarm of two processes, and one revision of the record.
         let fresh = Incarnation::new((now.wall.0 << 16) | (random.next() & 0xffff));
         let incarnation = fresh.max(recovered.incarnation.next());
         let mut seen = Seen::recover(&recovered.seen);
