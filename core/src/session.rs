@@ -34,7 +34,7 @@ use crate::time::{Instant, WallMs};
 
 pub use self::flight::{Flight, Offer, Word};
 pub use self::letters::{Letter, Letters};
-pub use self::passed::Passed;
+pub use self::passed::{Passed, Stretch};
 pub use self::record::Used;
 use self::settling::Ended;
 pub use self::settling::{Heard, Unheard};

@@ -356,6 +356,12 @@ impl Undelivered {
         over.map(|part| part.first).min()
     }
 
+    /// Where events lie that end after `time`, delivered or not, as far as is known: the first of
+    /// those that end at about the same time, and when the last of them does.
+    pub fn ending_after(&self, time: WallMs) -> impl Iterator<Item = (Position, WallMs)> {
+        self.parts.range(time..).map(|(ends, part)| (part.first, *ends))
+    }
+
     /// Bytes of dead letters.
     pub fn dead_bytes(&self) -> u64 {
         self.dead.values().map(|(_, bytes)| bytes).sum()

@@ -11,7 +11,7 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::ids::{Hash128, Position};
-use crate::session::Passed;
+use crate::session::{Passed, Stretch};
 use crate::time::WallMs;
 
 /// The entries of the configuration, and what is kept for those that have led nowhere.
@@ -38,15 +38,33 @@ impl Unmet {
         postcard::to_extend(&stored, record).expect("a record can be encoded")
     }
 
-    /// These are the entries now. For a new one everything that is there is kept until `ends`.
-    pub fn configure(&mut self, urls: &[String], now: WallMs, ends: WallMs) {
+    /// These are the entries now. For a new one the events that are there are kept, all of them
+    /// until `ends`, and those of `longer` as long as that says.
+    pub fn configure(
+        &mut self,
+        urls: &[String],
+        now: WallMs,
+        (ends, longer): (WallMs, Vec<Stretch>),
+    ) {
         let hashes: BTreeSet<Hash128> = urls.iter().map(|url| hash(url)).collect();
         self.entries.retain(|url, _| hashes.contains(url));
+        let mut is_new = false;
         for url in hashes {
             if let Entry::Vacant(entry) = self.entries.entry(url) {
                 entry.insert(Some(now));
-                self.events.note_event(Position::new(1), ends);
+                is_new = true;
             }
+        }
+        if is_new {
+            let all = Stretch { first: Position::new(1), ends };
+            self.events.note_earlier(longer.into_iter().chain([all]));
+        }
+    }
+
+    /// Events were found of which it was not known when they end.
+    pub fn found(&mut self, events: impl IntoIterator<Item = Stretch>) {
+        if self.is_waiting() {
+            self.events.note_earlier(events);
         }
     }
 
@@ -111,7 +129,7 @@ mod tests {
         let mut unmet = Unmet::default();
         unmet.note(Position::new(3), WallMs(9_000_000));
         assert_eq!(unmet.kept(Some(WallMs(0))), None, "nobody is waited for");
-        unmet.configure(&urls(&["a", "b"]), WallMs(0), WallMs(1000));
+        unmet.configure(&urls(&["a", "b"]), WallMs(0), (WallMs(1000), Vec::new()));
         unmet.note(Position::new(7), WallMs(9_000_000));
         assert_eq!(unmet.kept(Some(WallMs(999))), at(1));
         assert_eq!(unmet.kept(Some(WallMs(1000))), at(7));
@@ -119,7 +137,7 @@ mod tests {
         let record = unmet.append_to(Vec::new());
         let (mut unmet, _) = Unmet::recover(&record);
         assert_eq!(unmet.kept(Some(WallMs(1000))), at(7), "for the other one");
-        unmet.configure(&urls(&["a"]), WallMs(1000), WallMs(2000));
+        unmet.configure(&urls(&["a"]), WallMs(1000), (WallMs(2000), Vec::new()));
         assert_eq!(unmet.kept(Some(WallMs(1000))), None);
     }
 
@@ -127,12 +145,12 @@ mod tests {
     #[test]
     fn an_entry_is_waited_for_as_long_as_a_session() {
         let mut unmet = Unmet::default();
-        unmet.configure(&urls(&["a"]), WallMs(10), WallMs(1000));
+        unmet.configure(&urls(&["a"]), WallMs(10), (WallMs(1000), Vec::new()));
         assert!(unmet.give_up(&urls(&["a"]), WallMs(9)).is_empty());
         unmet.begin_anew(WallMs(20));
         assert!(unmet.give_up(&urls(&["a"]), WallMs(19)).is_empty());
         assert_eq!(unmet.give_up(&urls(&["a"]), WallMs(20)), ["a"]);
-        unmet.configure(&urls(&["a"]), WallMs(30), WallMs(1000));
+        unmet.configure(&urls(&["a"]), WallMs(30), (WallMs(1000), Vec::new()));
         assert!(!unmet.is_waiting(), "it is given up until it is taken out");
     }
 }

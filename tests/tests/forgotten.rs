@@ -225,3 +225,97 @@ fn a_batch_that_fails_costs_no_letter() {
     assert_eq!(dead, ids(0..dead.len() as u32));
     assert!(dead.len() > 80 && left.len() < 20, "{dead:?} {left:?}");
 }
+
+// keeps: forgotten-events
+#[test]
+fn no_more_is_buried_than_history_has_no_room_for() {
+    let mut world = node(config(&[PEER]));
+    publish(&mut world, 0..100);
+    let till = world.connect("keys=");
+    world.settle();
+    let is_dead = |event: &Event| matches!(event, Event::DeadLetter { .. });
+    world.give(Input::Reconfigure { peers: Vec::new(), tags: world.config.tags.clone() });
+    world.config.peers.clear();
+    // A batch is always on its way, so that each burial waits for another one.
+    for number in 100..160 {
+        let frame = format!(r#"{{"type":"CMD","messageId":"c-{number}","key":"t","value":1}}"#);
+        world.text(till, &frame);
+        world.step();
+    }
+    assert!(world.events.iter().any(is_dead));
+    world.settle();
+    world.pass(10 * SECOND);
+    all_are_there(&mut world, 0..160);
+}
+
+/// A node with room for a long history, on which events live a minute unless they say otherwise.
+fn with_short_events(peers: &[&str]) -> World {
+    let mut config = config(peers);
+    config.store.history_max_bytes = 1 << 20;
+    config.store.event_ttl = 60 * SECOND;
+    node(config)
+}
+
+/// Publishes events with these numbers that live four hours.
+fn publish_long(world: &mut World, numbers: std::ops::Range<u32>) {
+    let till = world.connect("keys=");
+    world.publish(till, "m", "k", "1");
+    for number in numbers {
+        let rest = r#""key":"t","value":1,"ttlMs":14400000"#;
+        world.text(till, &format!(r#"{{"type":"CMD","messageId":"c-{number}",{rest}}}"#));
+    }
+    // They go with the second batch, and where they lie with the next one.
+    (0..2).for_each(|_| world.step());
+}
+
+/// Events 0 to 29, which live longer than others do and which an application may have had, reach a
+/// peer that comes when the others are over, though there is little room by then.
+fn they_wait_for_the_peer(mut a: World) {
+    a.pass(3600 * SECOND);
+    a.config.store.history_max_bytes = 2_000;
+    a.dials.clear();
+    a.crash();
+    publish(&mut a, 100..101);
+    assert_eq!(events(&a)[..30], ids(0..30), "they are kept until their own time is over");
+    let mut b = World::new("b");
+    b.now.wall = a.now.wall;
+    b.crash();
+    a.dials.retain(|(_, url)| url == PEER);
+    let wire = join(&mut a, &mut b);
+    carry(&mut a, &mut b, wire);
+    assert_eq!(events(&b)[..30], ids(0..30));
+    a.lose(wire.0);
+    a.pass(4 * 3600 * SECOND);
+    publish(&mut a, 101..102);
+    assert!(events(&a).len() < 30, "and no longer");
+}
+
+// keeps: peer-never-reached
+#[test]
+fn what_lives_longer_is_kept_longer_for_who_is_configured_later() {
+    for earlier in [&[][..], &["ws://another:7400"]] {
+        let mut a = with_short_events(earlier);
+        let app = a.connect("");
+        publish_long(&mut a, 0..30);
+        a.settle();
+        assert_eq!(handed(&mut a, app)[1..], ids(0..30));
+        a.lose(app);
+        publish(&mut a, 30..31);
+        reload(&mut a, &[earlier, &[PEER]].concat());
+        they_wait_for_the_peer(a);
+    }
+}
+
+// keeps: peer-never-reached
+#[test]
+fn what_lives_longer_is_kept_longer_after_a_crash_too() {
+    let mut a = with_short_events(&[PEER]);
+    publish_long(&mut a, 0..30);
+    a.crash();
+    let app = a.connect("replay=all");
+    a.settle();
+    assert_eq!(handed(&mut a, app)[1..], ids(0..30));
+    a.lose(app);
+    a.pass(SECOND);
+    they_wait_for_the_peer(a);
+}

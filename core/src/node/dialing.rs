@@ -8,7 +8,7 @@ use crate::event::Event;
 use crate::ids::{DialId, LinkId, NodeId};
 use crate::io::{Close, CloseCode, Output};
 use crate::link::Link;
-use crate::session::Dirty;
+use crate::session::{Dirty, Stretch};
 use crate::tags::TagSet;
 use crate::time::WallMs;
 use crate::timers::Timer;
@@ -170,11 +170,15 @@ impl Node {
     /// Who was never reached is waited for from now on, as long as it has an entry.
     pub(super) fn wait_for_peers(&mut self) {
         let now = self.clock.estimate();
-        self.unmet.configure(&self.config.peers, now, self.kept_until());
+        let ends = self.kept_until();
+        let longer = self.undelivered.ending_after(ends);
+        let longer = longer.map(|(first, ends)| Stretch { first, ends }).collect();
+        self.unmet.configure(&self.config.peers, now, (ends, longer));
         self.touch(NODE, Dirty::Now);
     }
 
-    /// Until then whatever is there now may be wanted by a peer that was never reached.
+    /// Until then whatever is there now may be wanted by a peer that was never reached, and what is
+    /// known to live longer for as long as that.
     pub(super) fn kept_until(&self) -> WallMs {
         self.lifetimes.time(self.now).plus(self.config.store.event_ttl)
     }
@@ -215,11 +219,11 @@ impl Node {
         for session in self.sessions.values_mut() {
             if session.follows_node_tags() {
                 session.rewind(head);
+                session.beginning.time = time;
                 rewound.push(session.id);
             }
         }
         for id in rewound {
-                session.beginning.time = time;
             self.tally.rewound("tags_changed");
             self.arrange_write(id);
             self.ready.insert(id);

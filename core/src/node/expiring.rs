@@ -12,7 +12,7 @@ use core::time::Duration;
 use crate::draft::MAX_TTL;
 use crate::ids::{Position, SessionId};
 use crate::lifetime::{Lifetimes, Moment};
-use crate::session::{Flight, Role, Session};
+use crate::session::{Flight, Role, Session, Stretch};
 use crate::starts::Starts;
 use crate::store::{DeadReason, Query, Recovered, Row, StoredRow};
 use crate::tags::TagSet;
@@ -147,6 +147,13 @@ impl Node {
         let Some(now) = lifetimes.trusted().filter(|_| !self.is_out_of_letters()) else { return };
         self.note_all_delivered();
         let (mut deaths, mut later) = (Vec::new(), Vec::new());
+        if at == WallMs(0) {
+            // They may have come after the last record: only now it is known when they end.
+            let ends = |row: &Row| lifetimes.ends(row).filter(|ends| *ends > now);
+            let found = rows.iter().map(|stored| &stored.row).filter(|row| row.only.is_none());
+            let found = found.filter_map(|row| ends(row).map(|ends| (row.position, ends)));
+            self.unmet.found(found.map(|(first, ends)| Stretch { first, ends }));
+        }
         for StoredRow { row, .. } in rows {
             let ends = lifetimes.ends(&row).filter(|_| row.only.is_none());
             let Some(ends) = ends.filter(|_| self.undelivered.contains(row.position)) else {

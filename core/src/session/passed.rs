@@ -84,6 +84,20 @@ impl Passed {
         }
     }
 
+    /// Events lie ahead of what was noted so far, too: stretches of the first of them, and when the
+    /// last one ends.
+    pub fn note_earlier(&mut self, events: impl IntoIterator<Item = Stretch>) {
+        let mut all: Vec<Stretch> = self.events.drain(..).chain(events).collect();
+        all.sort_by_key(|stretch| stretch.ends);
+        // What lies behind something that ends later stays with it.
+        let mut first = Position::new(u64::MAX);
+        for stretch in all.iter_mut().rev() {
+            first = first.min(stretch.first);
+            stretch.first = first;
+        }
+        all.into_iter().for_each(|Stretch { first, ends }| self.note_event(first, ends));
+    }
+
     /// The first event that must be kept, by what the wall clock says if it can be trusted; where
     /// only those are kept that somebody may want who has one of the tags `of`, the first of these.
     pub fn kept(&mut self, wall: Option<WallMs>, of: Option<&Reach>) -> Option<Position> {
@@ -255,6 +269,24 @@ mod tests {
         assert_eq!(kept(&mut passed, &["azure"]), Some(Position::new(3)), "any tag");
         assert_eq!(kept(&mut passed, &[]), None);
         assert_eq!(passed.kept(Some(WallMs(1000)), Some(&tags(&["aws"]))), None, "it is over");
+    }
+
+    #[test]
+    fn what_lies_ahead_is_kept_as_long_as_it_lives() {
+        const HOUR: u64 = 3_600_000;
+        let mut passed = Passed::default();
+        passed.note_event(Position::new(500), WallMs(10 * HOUR));
+        let stretch =
+            |first, hours| Stretch { first: Position::new(first), ends: WallMs(hours * HOUR) };
+        passed.note_earlier([stretch(1, 2), stretch(40, 24), stretch(7, 5), stretch(9, 4)]);
+        passed.note_event(Position::new(600), WallMs(48 * HOUR));
+        let kept = [1, 2, 4, 5, 9, 10, 24, 48].map(|hours| {
+            let kept = passed.kept(Some(WallMs(hours * HOUR)), None);
+            kept.map(Position::get)
+        });
+        let expected = [1, 7, 7, 40, 40, 40, 600].map(Some);
+        assert_eq!(kept[..7], expected);
+        assert_eq!(kept[7], None);
     }
 
     #[test]

@@ -627,7 +627,7 @@ fn starts(vectors: &Vectors) {
     let record = starts.append_to(Vec::new());
     vectors.hold_bytes("session.node.starts.since", &record);
     let mut unmet = Unmet::default();
-    unmet.configure(&["ws://peer:7400".into()], WallMs(1000), WallMs(2000));
+    unmet.configure(&["ws://peer:7400".into()], WallMs(1000), (WallMs(2000), Vec::new()));
     vectors.hold_bytes("session.node.unmet", &unmet.append_to(Vec::new()));
     let at = |wall| Now { instant: Instant::default(), wall: WallMs(wall) };
     let (mut lifetimes, _) = Lifetimes::recover(&[], Position::new(400), at(1_790_000_000_000));
