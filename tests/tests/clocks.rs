@@ -472,3 +472,71 @@ fn a_suspend_is_a_pause_and_no_jump() {
     assert_eq!(dead.get("expired"), Some(&1), "its time was over, and no attempt was lost");
     assert_eq!(dead.get("unacknowledged"), None);
 }
+
+/// What an application is handed that comes now.
+fn ids_at(node: &mut World) -> Vec<String> {
+    let app = node.connect("replay=all");
+    node.settle();
+    let said = node.said(app).into_iter();
+    let deliveries = said.filter(|frame| frame["deliveryId"].is_u64());
+    let ids = deliveries.map(|frame| frame["messageId"].as_str().expect("an id").to_owned());
+    let ids = ids.collect();
+    node.lose(app);
+    ids
+}
+
+const COMMAND: &str = r#"{"type":"CMD","messageId":"c-1","key":"k","value":1}"#;
+
+// keeps: event-any-version
+#[test]
+fn a_command_in_the_wrong_time_reaches_everybody_at_once() {
+    let mut line = Line::new();
+    assert_eq!(publish(&mut line.a, COMMAND)["type"], "ACK");
+    line.link_b();
+    line.pass(3);
+    assert_eq!(ids_at(&mut line.b), ["c-1"], "the clock is ahead still");
+    line.set_right();
+    line.to_b = None;
+    line.link_c();
+    line.pass(3);
+    assert_eq!(ids_at(&mut line.c), ["c-1"]);
+    // Who has it already says so, and nobody holds it back.
+    line.b.crash();
+    line.b.pass(Duration::ZERO);
+    line.link_b();
+    line.pass(3);
+    for peer in line.a.status().sessions {
+        assert_eq!((peer.in_flight, peer.behind), (0, 0), "{}", peer.name);
+    }
+}
+
+// keeps: event-any-version
+// keeps: clock-reset
+#[test]
+fn a_command_in_the_wrong_time_reaches_everybody_after_a_reset() {
+    for is_linked in [false, true] {
+        let mut line = Line::new();
+        assert_eq!(publish(&mut line.a, COMMAND)["type"], "ACK");
+        set(&mut line.a, "future", "k", "future");
+        line.set_right();
+        if is_linked {
+            line.link_b();
+            line.pass(3);
+        }
+        assert_eq!(reset(&mut line.a), 1, "a command is not stamped anew");
+        line.a.pass(Duration::ZERO);
+        if !is_linked {
+            line.link_b();
+        }
+        line.link_c();
+        line.pass(10);
+        for node in [&mut line.a, &mut line.b, &mut line.c] {
+            let ids = ids_at(node);
+            assert_eq!(ids.iter().filter(|id| *id == "c-1").count(), 1, "{ids:?}");
+        }
+        assert_eq!(line.reads("k"), ["future"; 3].map(Value::from));
+        for peer in line.a.status().sessions {
+            assert_eq!((peer.in_flight, peer.behind), (0, 0), "{}", peer.name);
+        }
+    }
+}
