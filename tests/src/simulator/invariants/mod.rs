@@ -16,6 +16,7 @@ mod p2_conservation;
 mod p2_custody;
 mod p2_nothing_invented;
 mod p2_nothing_lost;
+mod p2_sessions;
 mod p2_time_to_live;
 mod p2_undelivered;
 mod p3_once;
@@ -89,6 +90,7 @@ invariants! {
     p2_custody: "P2 custody",
     p2_nothing_lost: "P2 nothing lost",
     p2_conservation: "P2 conservation",
+    p2_sessions: "P2 sessions of peers",
     p2_undelivered: "P2 undelivered events are dead letters",
     p2_time_to_live: "P2 time to live",
     p3_once: "P3 once",
