@@ -4,8 +4,8 @@
 //! leaves such an end. So one flipped bit hides everything behind it. The two can be told apart:
 //! frames carry the salt of their log and a checksum that goes on from frame to frame, and a
 //! transaction is begun only when the one before it was synced. A frame that continues a commit
-//! behind the place where SQLite stops therefore proves damage: what was written before it was
-//! on the disk. Without that proof (damage in the last two transactions, a log that is cut off or
+//! at or behind the place where SQLite stops therefore proves damage: what was written before it
+//! was on the disk. Without that proof (damage in the last transaction, a log that is cut off or
 //! gone) nothing is said: a store that went back is noticed by its peers, who were told of more.
 //! Of a log in which commits are not synced it may also have been the power.
 //!
@@ -110,7 +110,7 @@ struct Frames {
     before: Checksum,
     /// ... and the one that it should carry.
     computed: Checksum,
-    /// Whether the last frame is sound and ends a transaction.
+    /// Whether the last frame is at or behind the stop, and says that it ends a transaction.
     was_commit: bool,
     /// The first frame that SQLite does not take.
     stopped_at: Option<u32>,
@@ -136,7 +136,8 @@ impl Frames {
         }
         let proves =
             self.stopped_at.is_some_and(|at| at < self.number) && is_sound && self.was_commit;
-        self.was_commit = is_sound && word(frame, 4) != 0 && self.stopped_at.is_some();
+        // A damaged one as well: what goes on from its checksum shows that it was written.
+        self.was_commit = word(frame, 4) != 0 && self.stopped_at.is_some();
         (self.before, self.computed) = (stored, computed);
         proves
     }
