@@ -5,12 +5,14 @@
 //! high-water mark is stored with every batch. What stays true: no two stamps of one node are
 //! equal, and a stamp is above every version the node had received when it was given (P6).
 
+use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::message::Message;
+use crate::store::Latest;
 use crate::time::{Instant, Now, WallMs};
 
 /// A reading of the hybrid clock. Orders first by time, then by counter.
@@ -85,8 +87,10 @@ pub struct OffFromPeers {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timely {
     upto: Hlc,
-    /// The same for whoever is heard, by the clock that says least.
-    for_both: Hlc,
+    /// The same by the clock that says least of all that may be right.
+    at_least: Hlc,
+    /// The same for whoever is heard, if its clock says less.
+    for_peer: Hlc,
     /// Whether the wall clock that says so can be believed.
     is_certain: bool,
 }
@@ -104,21 +108,26 @@ pub enum Standing {
 
 impl Timely {
     /// Every version is.
-    pub const ALL: Self = Self { upto: Hlc(u64::MAX), for_both: Hlc(u64::MAX), is_certain: true };
+    pub const ALL: Self = Self {
+        upto: Hlc(u64::MAX),
+        at_least: Hlc(u64::MAX),
+        for_peer: Hlc(u64::MAX),
+        is_certain: true,
+    };
 
     /// What is so at this wall clock: up to twice the limit ahead of it, as one node may be ahead
     /// by the limit, and have taken what was ahead of it by the limit.
     const fn at(wall: WallMs, drift_ms: u64) -> Self {
         let last = wall.0.saturating_add(drift_ms.saturating_mul(2));
         let upto = Hlc((last << 16) | 0xffff);
-        Self { upto, for_both: upto, is_certain: true }
+        Self { upto, at_least: upto, for_peer: upto, is_certain: true }
     }
 
     /// The same with regard to a peer, whose clock is so far ahead: what it refuses must not make
     /// it believe that something has come here which has not, and be it by the mistake of either.
     pub fn also_for(self, offset_ms: i64) -> Self {
         let wall = self.upto.wall().0.saturating_add_signed(offset_ms.min(0));
-        Self { for_both: self.upto.min(Hlc((wall << 16) | 0xffff)), ..self }
+        Self { for_peer: Hlc((wall << 16) | 0xffff), ..self }
     }
 
     /// Whether a version is timely by the wall clock, whatever that is worth.
@@ -128,26 +137,37 @@ impl Timely {
 
     /// How a version that is `there` stands to one that has `come`.
     pub fn standing(self, there: Hlc, come: Hlc) -> Standing {
-        if there <= self.for_both || come > self.for_both {
-            Standing::Ordered
-        } else if self.is_certain && there > self.upto {
+        let gives_way = |upto| there > upto && come <= upto;
+        if self.is_certain && gives_way(self.upto) {
             Standing::GivesWay
-        } else {
+        } else if [self.upto, self.at_least, self.for_peer].into_iter().any(gives_way) {
             Standing::Doubtful
+        } else {
+            Standing::Ordered
         }
     }
 
-    /// The last timely version, for a store; the last of all while nothing is certain.
-    pub const fn limit(self) -> Hlc {
-        if self.is_certain { self.upto } else { Hlc(u64::MAX) }
+    /// Whether a message has outdone another one, of the same key or for other tags: while nothing
+    /// is certain, only if it has whichever clock is right. What is passed over by mistake would be
+    /// lost (P2).
+    pub fn has_outdone(self, newer: &Message, older: &Message) -> bool {
+        let outdoes = |upto| newer.is_newer_within(older, upto);
+        outdoes(self.upto)
+            && (self.is_certain || (outdoes(self.at_least) && outdoes(Hlc(u64::MAX))))
     }
 
-    /// Whether a message has outdone another one, of the same key or for other tags: while nothing
-    /// is certain, only if it has in either case. What is passed over by mistake would be lost
-    /// (P2).
-    pub fn has_outdone(self, newer: &Message, older: &Message) -> bool {
-        newer.is_newer_within(older, self.limit())
-            && (self.is_certain || newer.is_newer_within(older, self.upto))
+    /// The newest of the values that a key has for several tag sets (P6); while nothing is certain,
+    /// of those that none has outdone the one that came last, as an application that is handed them
+    /// in the order of the log sees it.
+    pub fn newest(self, mut values: Vec<Latest>) -> Option<Latest> {
+        let has_outdone = |a: &Latest, b: &Latest| self.has_outdone(&a.message, &b.message);
+        if self.is_certain {
+            return values.into_iter().reduce(|a, b| if has_outdone(&b, &a) { b } else { a });
+        }
+        values.sort_unstable_by_key(|value| value.position);
+        let is_outdone = |value| values.iter().any(|other| has_outdone(other, value));
+        let newest = values.iter().rposition(|value| !is_outdone(value))?;
+        Some(values.swap_remove(newest))
     }
 }
 
@@ -167,7 +187,9 @@ pub struct Clock {
     strayed_ms: i64,
     /// Since when nothing was forgiven.
     forgiven_at: Instant,
-    ahead_of_peers: bool,
+    /// How far most peers were behind when they were asked last, by the one that was furthest;
+    /// 0 if most were not, or within the limit.
+    ahead_of_peers_ms: u64,
     /// It began further behind its own past than the limit, and has not come up to it yet.
     began_behind: bool,
     /// How far the wall clock was set forward since the start, and rightly so.
@@ -190,7 +212,7 @@ impl Clock {
             seen: now,
             strayed_ms: 0,
             forgiven_at,
-            ahead_of_peers: false,
+            ahead_of_peers_ms: 0,
             began_behind: false,
             set_forward_ms: 0,
             is_vouched_for: false,
@@ -242,13 +264,15 @@ impl Clock {
     /// Answers whether the jump turns out to have set the clock right: what was dated before it
     /// bears a wrong date.
     pub fn compare_with_peers(&mut self, offsets_ms: impl Iterator<Item = i64>) -> bool {
-        let (mut peers, mut behind, mut agree) = (0_usize, 0_usize, 0_usize);
+        let (mut peers, mut behind, mut agree, mut furthest) = (0_usize, 0_usize, 0_usize, 0);
         for offset in offsets_ms {
             peers += 1;
+            furthest = offset.min(furthest);
             behind += usize::from(offset < -(self.drift_ms() as i64));
             agree += usize::from(offset.unsigned_abs() <= self.drift_ms());
         }
-        self.ahead_of_peers = behind * 2 > peers;
+        let most_are_behind = behind * 2 > peers;
+        self.ahead_of_peers_ms = if most_are_behind { furthest.unsigned_abs() } else { 0 };
         let has_caught_up = self.began_behind && !self.is_behind();
         self.began_behind &= !has_caught_up;
         let most_agree = agree * 2 > peers;
@@ -300,7 +324,9 @@ impl Clock {
     /// store the mark stays where it is until [`Self::forget_lowering`]. Answers by how many
     /// milliseconds the mark went down.
     pub fn lower(&mut self, highest: Hlc) -> u64 {
-        let lowered = self.last.min(highest.max(self.received));
+        // An untimely version was taken by a clock that was wrong, too.
+        let received = Some(self.received).filter(|it| self.timely_by_wall().holds(*it));
+        let lowered = self.last.min(highest.max(received.unwrap_or_default()));
         if !self.is_behind() || lowered == self.last {
             return 0;
         }
@@ -319,7 +345,10 @@ impl Clock {
     /// was wrong.
     pub fn timely(&self) -> Timely {
         let is_certain = self.fault().is_none() || self.is_vouched_for;
-        Timely { is_certain, ..self.timely_by_wall() }
+        let ahead_ms = self.jumped_by_ms().max(0).cast_unsigned().max(self.ahead_of_peers_ms);
+        let least = WallMs(self.seen.wall.0.saturating_sub(ahead_ms));
+        let at_least = Timely::at(least, self.drift_ms()).upto;
+        Timely { is_certain, at_least, ..self.timely_by_wall() }
     }
 
     /// The same where the wall clock is known to be right.
@@ -333,7 +362,7 @@ impl Clock {
             Some(ClockFault::Jumped { by_ms: self.jumped_by_ms() })
         } else if self.is_behind() {
             Some(ClockFault::Behind { by_ms: self.behind_ms() })
-        } else if self.ahead_of_peers {
+        } else if self.ahead_of_peers_ms != 0 {
             Some(ClockFault::AheadOfPeers)
         } else {
             None
@@ -427,7 +456,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::ids::{Incarnation, Sequence};
+    use crate::ids::{Incarnation, Position, Sequence};
     use crate::message::{Fields, Kind};
 
     const DRIFT: Duration = Duration::from_secs(60);
@@ -556,7 +585,7 @@ mod tests {
         assert_eq!(timely.standing(last, Hlc(1)), Standing::Ordered);
         assert_eq!(timely.standing(first, Hlc(1)), Standing::GivesWay);
         assert_eq!(timely.standing(first, Hlc(first.0 + 1)), Standing::Ordered);
-        assert_eq!(timely.limit(), last);
+        assert!(timely.has_outdone(&message(last), &message(first)));
     }
 
     #[test]
@@ -564,7 +593,6 @@ mod tests {
         let behind = Hlc::at(WallMs(9_000_000));
         let mut clock = Clock::new(behind, DRIFT, now(0, 1_000_000));
         assert_eq!(clock.timely().standing(behind, Hlc(1)), Standing::Doubtful);
-        assert_eq!(clock.timely().limit(), Hlc(u64::MAX));
         clock.compare_with_peers([-70_000, 5].into_iter());
         assert_eq!(clock.timely().standing(behind, Hlc(1)), Standing::Doubtful);
         clock.compare_with_peers([5, 7].into_iter());
@@ -597,6 +625,36 @@ mod tests {
         assert!(!doubtful.has_outdone(&newer, &untimely), "or this clock may be behind");
         clock.compare_with_peers([5, 7].into_iter());
         assert!(clock.timely().has_outdone(&newer, &untimely));
+
+        let mut jumped = Clock::new(Hlc(0), DRIFT, now(0, 1_000_000));
+        jumped.observe(now(10, 9_000_000));
+        let mut ahead = Clock::new(Hlc(0), DRIFT, now(0, 9_000_000));
+        ahead.compare_with_peers([-8_000_000, -7_000_000, 5].into_iter());
+        for doubtful in [jumped.timely(), ahead.timely()] {
+            assert!(doubtful.has_outdone(&newer, &old));
+            assert!(!doubtful.has_outdone(&untimely, &newer), "it was right before");
+            assert!(!doubtful.has_outdone(&newer, &untimely), "or is right now");
+        }
+    }
+
+    // keeps: untimely-versions
+    #[test]
+    fn in_doubt_the_value_that_came_last_is_the_newest() {
+        let at = |position, ms| Latest {
+            position: Position::new(position),
+            message: message(Hlc::at(WallMs(ms))),
+        };
+        let (old, newer, untimely) = (at(3, 900_000), at(1, 1_000_000), at(2, 9_000_000));
+        let mut clock = Clock::new(Hlc::at(WallMs(9_000_000)), DRIFT, now(0, 1_000_000));
+        let newest = |clock: &Clock, values: &[&Latest]| {
+            let values = values.iter().map(|value| (*value).clone()).collect();
+            clock.timely().newest(values).map(|newest| newest.position.get())
+        };
+        assert_eq!(newest(&clock, &[&old, &newer, &untimely]), Some(2), "the old one is outdone");
+        assert_eq!(newest(&clock, &[&untimely, &old]), Some(3));
+        assert_eq!(newest(&clock, &[]), None);
+        clock.compare_with_peers([5, 7].into_iter());
+        assert_eq!(newest(&clock, &[&old, &newer, &untimely]), Some(1));
     }
 
     fn message(version: Hlc) -> Message {
@@ -624,6 +682,21 @@ mod tests {
         assert_eq!(clock.timely().also_for(5_000).standing(here, there), Standing::Ordered);
         let far_behind = clock.timely().also_for(-8_000_000);
         assert_eq!(far_behind.standing(here, there), Standing::Doubtful);
+        // Where both are untimely for the peer, this clock tells.
+        let clock = Clock::new(Hlc(0), DRIFT, now(0, 1_000_000));
+        let far_behind = clock.timely().also_for(-8_000_000);
+        assert_eq!(far_behind.standing(here, there), Standing::GivesWay);
+    }
+
+    // keeps: untimely-versions
+    #[test]
+    fn a_jump_makes_nothing_older_by_an_old_offset() {
+        let mut clock = Clock::new(Hlc::at(WallMs(9_000_000)), DRIFT, now(0, 1_000_000));
+        clock.compare_with_peers([5].into_iter());
+        let (here, there) = (Hlc::at(WallMs(9_000_000)), Hlc::at(WallMs(1_000_000)));
+        assert_eq!(clock.timely().also_for(5).standing(here, there), Standing::GivesWay);
+        clock.observe(now(10, 9_000_010));
+        assert_eq!(clock.timely().also_for(5).standing(here, there), Standing::Doubtful);
     }
 
     #[test]
@@ -637,6 +710,19 @@ mod tests {
         let refused = clock.believe_operator([60_001, 60_001, 0].into_iter());
         assert!(refused.is_err_and(|off| off.to_string().contains("behind most peers")));
         assert!(clock.believe_operator([60_000, -60_000].into_iter()).is_ok());
+    }
+
+    // keeps: clock-reset
+    #[test]
+    fn what_a_wrong_clock_took_does_not_hold_the_mark_up() {
+        let mut clock = Clock::new(Hlc(0), DRIFT, now(0, 1_000_000));
+        clock.receive(Hlc::at(WallMs(1_000_500))).expect("within the limit");
+        clock.observe(now(10, 9_000_000));
+        clock.receive(Hlc::at(WallMs(9_000_000))).expect("within the limit of a clock that jumped");
+        clock.observe(now(20, 1_000_020));
+        clock.believe_operator([].into_iter()).expect("nobody says otherwise");
+        assert!(clock.lower(Hlc::at(WallMs(1_000_700))) > 0);
+        assert_eq!(clock.stamp().map(Hlc::wall), Ok(WallMs(1_000_700)));
     }
 
     #[test]

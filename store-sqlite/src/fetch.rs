@@ -181,8 +181,10 @@ impl Reader<'_> {
         if self.state.pending.of_key(self.db, hash.same_key(), 1)?.len() < 2 {
             return Ok(false);
         }
-        let value = self.value(message.key(), tags, &mut 0)?;
-        Ok(matches!(value, Value::Newest(it) if self.timely.has_outdone(&it.message, message)))
+        // Any of them: in doubt, the newest may be one that has not outdone the row for certain.
+        let timely = self.timely;
+        let values = self.values_of(message.key(), tags, &mut 0)?.unwrap_or_default();
+        Ok(values.iter().any(|value| timely.has_outdone(&value.message, message)))
     }
 
     /// Rows for one session only compete with nobody: whether they are the newest of their key
@@ -250,26 +252,34 @@ impl Reader<'_> {
     }
 
     fn value(&mut self, key: &str, tags: &TagSet, looked_at: &mut u64) -> Result<Value> {
+        let Some(values) = self.values_of(key, tags, looked_at)? else {
+            return Ok(Value::TooMany);
+        };
+        Ok(self.timely.newest(values).map_or(Value::Absent, Value::Newest))
+    }
+
+    /// The newest value of a key in each tag set that matches; none if they are too many to look at.
+    fn values_of(
+        &mut self,
+        key: &str,
+        tags: &TagSet,
+        looked_at: &mut u64,
+    ) -> Result<Option<Vec<Latest>>> {
         let all = self.state.pending.of_key(self.db, Hash128::range_of_key(key), MAX_TAG_SETS)?;
-        let limit = self.timely.limit();
         let bytes: u64 = all.values().map(|newest| u64::from(newest.size)).sum();
         if all.len() > MAX_TAG_SETS || bytes > MAX_TAG_SETS_BYTES {
-            return Ok(Value::TooMany);
+            return Ok(None);
         }
         *looked_at += bytes;
-        let mut newest: Option<Latest> = None;
+        let mut values = Vec::with_capacity(all.len());
         for place in all.values() {
             let Some(row) = self.row_at(Position::new(place.position))? else { continue };
             let (position, message) = (row.position, row.message);
-            let older = |newest: &Latest| message.is_newer_within(&newest.message, limit);
-            if message.key() == key
-                && tags.matches(message.tags())
-                && newest.as_ref().is_none_or(older)
-            {
-                newest = Some(Latest { position, message });
+            if message.key() == key && tags.matches(message.tags()) {
+                values.push(Latest { position, message });
             }
         }
-        Ok(newest.map_or(Value::Absent, Value::Newest))
+        Ok(Some(values))
     }
 
     pub(crate) fn row_at(&mut self, position: Position) -> Result<Option<Row>> {

@@ -3,14 +3,17 @@
 
 mod common;
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use common::*;
-use slipstream_core::clock::{Hlc, Timely};
+use slipstream_core::clock::{Clock, Hlc, Timely};
 use slipstream_core::config::Durability;
 use slipstream_core::copies::GroupCopy;
 use slipstream_core::ids::*;
 use slipstream_core::store::*;
-use slipstream_core::time::WallMs;
+use slipstream_core::tags::TagSet;
+use slipstream_core::time::{Instant, Now, WallMs};
 use slipstream_store_sqlite::Options;
 
 fn session(id: u64, cursor: u64) -> SessionRecord {
@@ -332,4 +335,35 @@ fn of_a_group_what_is_the_newest_of_its_key_is_told_at_the_start() {
     let told = Harness::open(directory.path()).recovered.copies;
     let positions: Vec<_> = told.iter().map(|(_, position)| position.get()).collect();
     assert_eq!(positions, [6, 7]);
+}
+
+// keeps: untimely-versions
+#[test]
+fn in_doubt_any_certainly_newer_value_outdoes_a_row() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut harness = Harness::open(directory.path());
+    // Versions grow with positions: the first one is from far ahead, of now are those behind it.
+    let hour = 3_600_000;
+    let [first, second, third] =
+        [in_tags(3 * hour, "", "k", "1"), in_tags(1, "a", "k", "2"), in_tags(2, "b", "k", "3")];
+    let at = |row: Row, position| Row { position: Position::new(position), ..row };
+    harness.commit(batch(vec![at(first, 1), at(second, 2), at(third, 3)]));
+    let now = Now { instant: Instant::from_micros(0), wall: WallMs(1_000) };
+    let doubtful = Clock::new(Hlc::at(WallMs(3 * hour)), Duration::from_secs(60), now).timely();
+    let tags = TagSet::new(["a", "b"]).unwrap();
+    let query = Query::Rows {
+        after: Position::default(),
+        upto: Position::new(3),
+        newest_upto: Position::new(3),
+        tags: Some(tags.clone()),
+        timely: doubtful,
+        max_rows: 10,
+        max_bytes: 1 << 20,
+    };
+    let Answer::Rows { rows, superseded, .. } = harness.fetch(query) else { panic!("rows") };
+    assert_eq!(rows.iter().map(|row| row.row.position.get()).collect::<Vec<_>>(), [1, 3]);
+    assert_eq!(superseded, 1);
+    let query = Query::Values { keys: vec!["k".into()], tags, timely: doubtful };
+    let Answer::Values(values) = harness.fetch(query) else { panic!("values") };
+    assert!(matches!(&values[..], [Value::Newest(it)] if it.position.get() == 3), "{values:?}");
 }

@@ -126,19 +126,24 @@ impl Node {
         let (stage, timely) = (resetting.stage, resetting.timely);
         let newest = rows.iter().filter(|stored| !stored.superseded).map(|stored| &stored.row);
         for row in newest {
-            let (Some(key), version) = (row.key_hash, row.message.version()) else { continue };
+            let version = row.message.version();
             let Some(resetting) = &mut self.resetting else { return };
-            match (stage, timely.holds(version)) {
-                (Stage::Looking, true) => resetting.highest = resetting.highest.max(version),
-                (Stage::Looking, false) => {
+            if timely.holds(version) {
+                resetting.highest = resetting.highest.max(version);
+                continue;
+            }
+            // Events compete with nobody, whatever their version.
+            let Some(key) = row.key_hash else { continue };
+            match stage {
+                Stage::Looking => {
                     resetting.first.get_or_insert(row.position);
                 }
-                (Stage::Stamping, false) => {
+                Stage::Stamping => {
                     if let Err(refusal) = self.restamp(key, row) {
                         return self.refuse_reset(&refusal);
                     }
                 }
-                (Stage::Stamping, true) | (Stage::Ending, _) => {}
+                Stage::Ending => {}
             }
         }
         self.reset_on();

@@ -432,9 +432,9 @@ impl MemoryStore {
         let mut stored = self.stored_within(row, timely);
         if let Some(tags) = tags
             && row.message.kind().is_state()
-            && let Value::Newest(newest) = self.value(row.message.key(), tags, timely)
         {
-            stored.superseded |= timely.has_outdone(&newest.message, &row.message);
+            let mut values = self.values_of(row.message.key(), tags);
+            stored.superseded |= values.any(|it| timely.has_outdone(&it.message, &row.message));
         }
         stored
     }
@@ -474,13 +474,14 @@ impl MemoryStore {
     }
 
     fn value(&self, key: &str, tags: &TagSet, timely: Timely) -> Value {
+        let values = self.values_of(key, tags).map(latest_of).collect();
+        timely.newest(values).map_or(Value::Absent, Value::Newest)
+    }
+
+    /// The newest value of a key in each tag set that matches.
+    fn values_of<'a>(&'a self, key: &'a str, tags: &'a TagSet) -> impl Iterator<Item = &'a Row> {
         let newest = self.newest_of(key).map(|(_, row)| row);
-        let matching = newest.filter(|row| tags.matches(row.message.tags()));
-        matching
-            .reduce(
-                |a, b| if b.message.is_newer_within(&a.message, timely.limit()) { b } else { a },
-            )
-            .map_or(Value::Absent, |row| Value::Newest(latest_of(row)))
+        newest.filter(|row| tags.matches(row.message.tags()))
     }
 
     fn digests(&self, query: &DigestQuery) -> Digests {
