@@ -21,7 +21,7 @@ use super::application::Said;
 use super::counts::Fault;
 use super::frames::Delivery;
 use super::plan::{Micros, Plan};
-use super::wrong_clock::is_newer;
+use super::wrong_clock::{is_newer, is_untimely};
 
 /// An event may be over so much before its time: what clocks of milliseconds cannot tell apart.
 const EARLY: Micros = 20_000;
@@ -212,13 +212,28 @@ impl Ledger {
     /// An identity that was used before, or a message that is not what its identity stands for.
     pub fn sealed(&mut self, site: usize, batch: &Batch, now: Micros) -> Result<(), String> {
         for row in &batch.rows {
-            if row.only.is_none() && row.publisher.is_some() {
+            let is_own = row.publisher.is_some() || self.is_stamped_anew(&row.message);
+            if row.only.is_none() && is_own {
                 self.accept(&row.message, Some(site), now)?;
             } else {
                 self.find(&row.message)?;
             }
         }
         Ok(())
+    }
+
+    /// Whether a node publishes again, by an operator's order, what a wrong clock had stamped.
+    fn is_stamped_anew(&self, message: &Message) -> bool {
+        let is_new = || !self.by_identity.contains_key(&message.identity());
+        let was_untimely = |Known { message: known, .. }: &Known| {
+            let content = |it: &Message| {
+                let texts = [it.group(), Some(it.id()), Some(it.key()), Some(it.tags())];
+                (it.kind(), texts.map(|text| text.map(str::to_owned)), it.body().to_owned())
+            };
+            is_untimely(known) && content(known) == content(message)
+        };
+        let begins_here = !message.path().contains(',');
+        begins_here && is_new() && self.messages.iter().any(was_untimely)
     }
 
     /// A message comes into being.
@@ -358,10 +373,11 @@ impl Ledger {
     }
 
     /// A batch was rolled back: what it accepted never was.
-    pub fn rolled_back(&mut self, batch: &Batch) {
+    pub fn rolled_back(&mut self, site: usize, batch: &Batch) {
         for row in &batch.rows {
-            if row.publisher.is_some()
-                && let Some(number) = self.by_identity.get(&row.message.identity())
+            if let Some(number) = self.by_identity.get(&row.message.identity())
+                && self.undurable[site].contains(number)
+                && !self.places[site].durable.contains(number)
             {
                 self.messages[*number].rolled_back = true;
             }

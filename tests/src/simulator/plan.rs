@@ -184,9 +184,7 @@ impl Plan {
             settings,
         };
         let mut blurs = DESTRUCTIVE.iter().chain(&[Fault::NodeRemoved, Fault::Lie]);
-        // Nor may an event be stamped in the wrong time, as another node draws it for a group.
-        let is_plain = !plan.group && plan.cloning.is_none();
-        if is_plain && !blurs.any(|fault| plan.faults.contains_key(fault)) {
+        if plan.cloning.is_none() && !blurs.any(|fault| plan.faults.contains_key(fault)) {
             // What a node with a wrong clock holds alone must not be lost for another reason.
             plan.wrong_clock = WrongClock::draw(seed, nodes);
         }

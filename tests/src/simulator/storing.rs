@@ -51,7 +51,7 @@ impl World {
             Job::Commit(batch) if disk.full => {
                 self.counts.fault(Fault::DiskFull);
                 self.counts.sometimes(Sometimes::RolledBack);
-                self.ledger.rolled_back(&batch);
+                self.ledger.rolled_back(index, &batch);
                 self.say(|world| {
                     format!("{} has no room for batch {}", world.names[index], { batch.id })
                 });
