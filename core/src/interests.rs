@@ -1,8 +1,8 @@
-//! Index of interests: which connected applications a message may be for.
+//! Index of interests: which connected applications a message is for, by its key and its tags.
 //!
-//! An application that receives certain keys is found by its key prefixes, one that receives every
-//! key by its tags. What stays true: whoever a row is owed to is found. Whoever is found may still
-//! not be owed it, by its tags or as the publisher; that is for the session to judge.
+//! Applications are found by their key prefixes and by their tags; of those that either way leads
+//! to, the fewer are asked for the other. What stays true: whoever a row is owed to is found.
+//! Whoever is found may still not be owed it, as its publisher; that is for the session to judge.
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -21,54 +21,47 @@ pub struct Interests {
     prefixes: BTreeMap<Box<str>, BTreeSet<SessionId>>,
     /// Sessions that receive every key.
     every_key: BTreeSet<SessionId>,
-    /// The same sessions by each of their tags.
+    /// Sessions by each of their tags.
     tags: BTreeMap<Box<str>, BTreeSet<SessionId>>,
-    /// What each session is entered under, to take it out again.
+    /// What each session is entered under.
     entries: BTreeMap<SessionId, Entry>,
 }
 
 /// What a session is entered under.
 #[derive(Debug)]
-enum Entry {
-    Prefixes(Vec<String>),
-    Tags(TagSet),
+struct Entry {
+    /// Sorted key prefixes; `None`: all keys.
+    keys: Option<Vec<String>>,
+    tags: TagSet,
 }
 
 impl Interests {
     /// Enters a session, in place of what it was entered under before. `keys` are its key
-    /// prefixes, `None` all keys; `tags` are those that it receives by.
+    /// prefixes, sorted, `None` all keys; `tags` are those that it receives by.
     pub fn enter(&mut self, session: SessionId, keys: Option<&[String]>, tags: &TagSet) {
         self.leave(session);
-        let entry = match keys {
+        match keys {
             Some(keys) => {
                 for prefix in keys {
                     self.prefixes.entry(prefix.as_str().into()).or_default().insert(session);
                 }
-                Entry::Prefixes(keys.to_vec())
             }
-            None => {
-                self.every_key.insert(session);
-                for tag in tags.iter() {
-                    self.tags.entry(tag.into()).or_default().insert(session);
-                }
-                Entry::Tags(tags.clone())
-            }
-        };
+            None => drop(self.every_key.insert(session)),
+        }
+        for tag in tags.iter() {
+            self.tags.entry(tag.into()).or_default().insert(session);
+        }
+        let entry = Entry { keys: keys.map(<[String]>::to_vec), tags: tags.clone() };
         self.entries.insert(session, entry);
     }
 
     /// Takes a session out, if it is entered.
     pub fn leave(&mut self, session: SessionId) {
-        match self.entries.remove(&session) {
-            Some(Entry::Prefixes(keys)) => {
-                keys.iter().for_each(|prefix| take_out(&mut self.prefixes, prefix, session));
-            }
-            Some(Entry::Tags(tags)) => {
-                self.every_key.remove(&session);
-                tags.iter().for_each(|tag| take_out(&mut self.tags, tag, session));
-            }
-            None => {}
-        }
+        let Some(Entry { keys, tags }) = self.entries.remove(&session) else { return };
+        self.every_key.remove(&session);
+        let keys = keys.unwrap_or_default();
+        keys.iter().for_each(|prefix| take_out(&mut self.prefixes, prefix, session));
+        tags.iter().for_each(|tag| take_out(&mut self.tags, tag, session));
     }
 
     /// Whether the session is entered.
@@ -80,26 +73,42 @@ impl Interests {
     pub fn of(&self, rows: &[Row]) -> BTreeSet<SessionId> {
         let mut found = BTreeSet::new();
         for row in rows {
-            if let Some(only) = row.only {
-                found.insert(only);
-                continue;
-            }
-            let greatest = |upto: &str| {
-                let (prefix, _) =
-                    self.prefixes.range::<str, _>((Unbounded, Included(upto))).next_back()?;
-                Some(&**prefix)
-            };
-            for prefix in prefixes_of(row.message.key(), greatest) {
-                found.extend(self.prefixes.get(prefix).into_iter().flatten());
-            }
-            if row.message.tags().is_empty() {
-                found.extend(&self.every_key);
-            }
-            for tag in list(row.message.tags()) {
-                found.extend(self.tags.get(tag).into_iter().flatten());
+            match row.only {
+                Some(only) => drop(found.insert(only)),
+                None => self.find(row.message.key(), row.message.tags(), &mut found),
             }
         }
         found
+    }
+
+    fn find(&self, key: &str, tags: &str, found: &mut BTreeSet<SessionId>) {
+        let greatest = |upto: &str| {
+            let (prefix, _) =
+                self.prefixes.range::<str, _>((Unbounded, Included(upto))).next_back()?;
+            Some(&**prefix)
+        };
+        let by_key = || {
+            let prefixes = prefixes_of(key, greatest).filter_map(|it| self.prefixes.get(it));
+            prefixes.chain([&self.every_key])
+        };
+        if tags.is_empty() {
+            return found.extend(by_key().flatten());
+        }
+        let by_tag = || list(tags).filter_map(|tag| self.tags.get(tag));
+        let tagged: usize = by_tag().map(BTreeSet::len).sum();
+        if tagged <= by_key().map(BTreeSet::len).sum() {
+            let wants = |id: &&SessionId| self.entries.get(id).is_some_and(|it| it.wants(key));
+            found.extend(by_tag().flatten().filter(wants));
+        } else {
+            let is_tagged = |id: &&SessionId| by_tag().any(|tagged| tagged.contains(id));
+            found.extend(by_key().flatten().filter(is_tagged));
+        }
+    }
+}
+
+impl Entry {
+    fn wants(&self, key: &str) -> bool {
+        self.keys.as_ref().is_none_or(|keys| begins_with_any(keys, key))
     }
 }
 
@@ -184,9 +193,10 @@ mod tests {
         interests.enter(session, None, &tags);
         interests.enter(session, Some(&strings(&["order:"])), &tags);
         assert!(interests.knows(session) && interests.every_key.is_empty());
-        assert!(interests.tags.is_empty(), "its former entry is gone");
+        assert!(interests.knows(session) && interests.every_key.is_empty(), "its former entry");
         interests.leave(session);
         assert!(!interests.knows(session) && interests.prefixes.is_empty());
+        assert!(interests.tags.is_empty());
     }
 
     proptest! {
@@ -199,6 +209,44 @@ mod tests {
             let sorted: Vec<String> = prefixes.into_iter().collect();
             let each = sorted.iter().any(|prefix| key.starts_with(prefix.as_str()));
             prop_assert_eq!(begins_with_any(&sorted, &key), each);
+        }
+    }
+
+    prop_compose! {
+        fn some(all: &'static [&'static str])(
+            some in prop::sample::subsequence(all, 0..=all.len()),
+        ) -> Vec<String> {
+            strings(&some)
+        }
+    }
+
+    proptest! {
+        // keeps: interest-index
+        #[test]
+        fn who_is_found_is_who_a_message_is_for(
+            who in prop::collection::vec(
+                (prop::option::of(some(&["a", "ab", "b", "ba"])), some(&["eu", "gcp", "us"])),
+                0..8,
+            ),
+            key in "[abc]{1,3}",
+            targets in some(&["eu", "gcp", "us"]),
+        ) {
+            let (mut interests, mut expected) = (Interests::default(), BTreeSet::new());
+            let targets = TagSet::new(targets.iter().map(String::as_str)).expect("tags");
+            for (number, (keys, tags)) in (1..).zip(&who) {
+                let tags = TagSet::new(tags.iter().map(String::as_str)).expect("tags");
+                interests.enter(SessionId::new(number), keys.as_deref(), &tags);
+                let wants = keys.as_ref().is_none_or(|keys| begins_with_any(keys, &key));
+                if wants && tags.matches(targets.as_str()) {
+                    expected.insert(SessionId::new(number));
+                }
+            }
+            let mut found = BTreeSet::new();
+            interests.find(&key, targets.as_str(), &mut found);
+            prop_assert_eq!(found, expected);
+            (1..=who.len() as u64).for_each(|number| interests.leave(SessionId::new(number)));
+            prop_assert!(interests.prefixes.is_empty() && interests.every_key.is_empty());
+            prop_assert!(interests.tags.is_empty() && interests.entries.is_empty());
         }
     }
 

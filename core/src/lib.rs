@@ -112,6 +112,7 @@ pub mod refusal;
 pub mod runtime;
 mod seen;
 mod session;
+mod sessions;
 pub mod shared;
 pub mod slots;
 pub mod socket;

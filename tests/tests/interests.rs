@@ -101,6 +101,24 @@ fn nothing_is_skipped_where_tags_or_prefixes_fit() {
     assert_eq!(handed(&mut world, tagged), Vec::<String>::new());
 }
 
+// keeps: interest-index
+#[test]
+fn a_prefix_that_fits_is_no_interest_where_no_tag_does() {
+    let mut world = World::new("aws");
+    let till = world.connect("client=till&keys=");
+    let bank = world.connect("client=bank&keys=order:&tags=bank&replay=new");
+    world.pass(Duration::from_secs(1));
+    let before = writes(&world, "app:bank");
+    let frame =
+        r#"{"type":"SK","messageId":"m-1","key":"order:1","value":1,"targetedTags":["TAG"]}"#;
+    world.text(till, &frame.replace("TAG", "shop"));
+    world.pass(Duration::from_secs(1));
+    assert_eq!(writes(&world, "app:bank"), before, "it was passed over");
+    assert_eq!(handed(&mut world, bank), Vec::<String>::new());
+    world.text(till, &frame.replace("m-1", "m-2").replace("TAG", "bank"));
+    assert_eq!(handed(&mut world, bank), ["m-2"]);
+}
+
 #[test]
 fn a_long_skip_is_written_before_it_must_be_walked_again() {
     let mut world = World::new("aws");

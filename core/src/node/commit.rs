@@ -88,13 +88,19 @@ impl Node {
         let lets_go = self.is_short_of_room() && self.knows_who_is_missing();
         let missing = lets_go.then(|| self.topology.missing());
         let mut floors = (self.log.durable(), self.log.durable());
-        for session in self.sessions.values_mut().filter(|session| session.receives()) {
+        self.sessions.each_awake(|session| {
+            if !session.receives() {
+                return;
+            }
             // Events that led nowhere may still find their way.
             let of = missing.as_ref().filter(|_| session.back_at.is_none());
             let kept = session.passed.kept(trusted, of).map(Position::before);
             floors.0 = floors.0.min(session.cursor()).min(kept.unwrap_or(floors.0));
             floors.1 = floors.1.min(session.state_settled());
-        }
+        });
+        let (cursor, state) = self.sessions.resting_floors();
+        floors.0 = floors.0.min(cursor.unwrap_or(floors.0));
+        floors.1 = floors.1.min(state.unwrap_or(floors.1));
         // And who was never reached is somebody whom they may be for.
         floors.0 = floors.0.min(self.unmet.kept(trusted).map_or(floors.0, Position::before));
         // What is over is not forgotten before it is known whether it is a dead letter.
@@ -113,7 +119,7 @@ impl Node {
             // A peer tells of the mesh before it says where its log ends.
             link.and_then(|link| link.peer()).is_some_and(|peer| peer.has_reported)
         };
-        let mut peers = self.sessions.values().filter(|session| session.peer().is_some());
+        let mut peers = self.sessions.awake().filter(|session| session.peer().is_some());
         self.news.is_empty()
             && !self.unmet.is_waiting()
             && self.now.instant.since(self.started) >= 2 * self.config.reconnect.max
@@ -125,15 +131,19 @@ impl Node {
     fn conflate_outboxes(&mut self) {
         let durable = self.log.durable();
         let max = self.config.store.session_max_bytes;
-        let behind = |session: &Session| session.is_durable() && session.next <= durable;
         let mut begun = Vec::new();
-        for session in self.sessions.values_mut().filter(|session| behind(session)) {
-            let bytes = self.extent.from(session.next) + session.dead_bytes();
+        let extent = &self.extent;
+        self.sessions.wake_away(|next| extent.from(next) > max);
+        self.sessions.each_awake(|session| {
+            if !session.is_durable() || session.next > durable {
+                return;
+            }
+            let bytes = extent.from(session.next) + session.dead_bytes();
             let lags = session.link.is_none() && session.wants_conflation();
             if (bytes > max || lags) && session.receives() && session.conflate(durable) {
                 begun.push((session.id, session.name.clone(), bytes));
             }
-        }
+        });
         for (id, session, bytes) in begun {
             self.touch(id, Dirty::Soon);
             if bytes > max {
@@ -176,7 +186,8 @@ impl Node {
     }
 
     /// Wakes the sessions that new rows may be for. Connected applications without an interest in
-    /// any of them go past these rows at once, so that they cost the others next to nothing.
+    /// any of them go past these rows at once, and rest from then on, so that they cost the others
+    /// nothing.
     fn wake_sessions(&mut self, rows: &[Row]) {
         let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return };
         let (first, last) = (first.position, last.position);
@@ -186,15 +197,24 @@ impl Node {
         // A session that skips rows for long must not be left to walk past all of them again after
         // a restart; one that skips few of them is not worth a write.
         let writes = first.get() / SKIPPED_UNWRITTEN != last.next().get() / SKIPPED_UNWRITTEN;
-        let mut touched = Vec::new();
-        for session in self.sessions.values_mut().filter(|session| session.link.is_some()) {
+        if writes {
+            self.sessions.wake_all();
+        }
+        interested.iter().for_each(|id| self.sessions.wake(id));
+        let (mut touched, mut idle) = (Vec::new(), Vec::new());
+        self.sessions.each_awake(|session| {
             let indifferent = self.interests.knows(session.id) && !interested.contains(&session.id);
-            if indifferent && session.skip(first..=last, event) {
+            if session.link.is_none() {
+                idle.push(session.id);
+            } else if indifferent && session.skip(first..=last, event) {
                 touched.extend(writes.then_some(session.id));
+                idle.push(session.id);
             } else {
                 self.ready.insert(session.id);
             }
-        }
+        });
+        self.sessions.go_with(last, event);
+        idle.into_iter().for_each(|id| self.sessions.rest(id));
         touched.into_iter().for_each(|id| self.touch(id, Dirty::Soon));
         self.trim_wanted = true;
     }

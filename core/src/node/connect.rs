@@ -220,9 +220,9 @@ impl Node {
         node: NodeId,
         hello: Hello,
     ) -> Result<(), Close> {
-        let session = &self.sessions[&self.by_name[&format!("peer:{node}")]];
+        let session = self.sessions.get(&self.by_name[&format!("peer:{node}")]);
         let rival_link = &self.links[&rival];
-        let known = session.peer().zip(rival_link.peer());
+        let known = session.and_then(Session::peer).zip(rival_link.peer());
         let known = known.map(|(peer, link)| (peer.store, link.incarnation));
         let rival_dialed = rival_link.dialer.is_some();
         let replace = match known {
@@ -385,7 +385,7 @@ impl Node {
         let repeats = RateLimit::new(self.config.retry.max_rate, self.now.instant);
         let session = Session::new(id, role, next, repeats).offering_all(self.log.head());
         self.by_name.insert(session.name.clone(), id);
-        self.sessions.insert(id, session);
+        self.sessions.insert(session);
         self.touch(id, Dirty::Now);
         id
     }

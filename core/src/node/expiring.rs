@@ -112,9 +112,11 @@ impl Node {
     }
 
     pub(super) fn note_all_delivered(&mut self) {
-        for session in self.sessions.values_mut() {
-            session.answered.drain(..).for_each(|event| self.undelivered.delivered(event));
-        }
+        let undelivered = &mut self.undelivered;
+        // One that rests has answered none.
+        self.sessions.each_awake(|session| {
+            session.answered.drain(..).for_each(|event| undelivered.delivered(event));
+        });
     }
 
     /// Asks the store for events whose time is over, if the clock can be trusted.

@@ -66,6 +66,7 @@ use crate::rate::{Random, RateLimit};
 use crate::receipts::{Bounds, Receipts};
 use crate::seen::{Seen, Source};
 use crate::session::{Dirty, Session, UNNAMED};
+use crate::sessions::Sessions;
 use crate::starts::Starts;
 use crate::store::{Query, Recovered, StoreFailure, Usage};
 use crate::tally::Tally;
@@ -117,7 +118,7 @@ pub struct Node {
     /// Nodes whose records are to be told to the peers, but not to the one that told.
     news: BTreeMap<NodeId, Option<LinkId>>,
     wants: Wants,
-    sessions: BTreeMap<SessionId, Session>,
+    sessions: Sessions,
     by_name: BTreeMap<String, SessionId>,
     last_session: SessionId,
     last_unnamed: SessionId,
@@ -254,7 +255,7 @@ impl Node {
             identity: Identity::default(),
             news: BTreeMap::new(),
             wants: Wants::default(),
-            sessions: BTreeMap::new(),
+            sessions: Sessions::new(recovered.head),
             by_name: BTreeMap::new(),
             last_session: recovered.last_session,
             last_unnamed: SessionId::new(UNNAMED),
@@ -324,7 +325,7 @@ impl Node {
             session.recover_dying(self.config.retry.max_attempts, &mut self.last_dead_letter);
             self.burials.insert(id);
             self.by_name.insert(session.name.clone(), id);
-            self.sessions.insert(id, session);
+            self.sessions.insert(session);
             self.arrange_write(id);
         }
         // Between two starts, time that passed cannot be told from a clock that was set right.
@@ -469,7 +470,8 @@ impl Node {
     }
 
     fn trim_tail(&mut self) {
-        let connected = self.sessions.values().filter(|session| session.link.is_some());
+        // Those that rest need nothing of it.
+        let connected = self.sessions.awake().filter(|session| session.link.is_some());
         let keep = connected.map(|session| session.next).min();
         self.log.trim(keep.unwrap_or(self.log.durable().next()));
     }
@@ -483,3 +485,6 @@ fn transmit(out: &mut VecDeque<Output>, link: &mut Link, frame: Frame) {
     link.bytes.1 += (cost - 64) as u64;
     out.push_back(Output::Transmit { link: link.id, frame });
 }
+
+#[cfg(test)]
+mod tests;

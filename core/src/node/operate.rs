@@ -163,6 +163,7 @@ impl Node {
             return;
         }
         let Finding { rows, dead, next, .. } = finding;
+        self.sessions.wake_all();
         let found = rows.iter().map(|stored| self.whereabouts(stored, &dead)).collect();
         let mut found: Vec<Whereabouts> = found;
         if next.is_none() {
@@ -311,6 +312,7 @@ impl Node {
     }
 
     fn status(&mut self) -> Status {
+        self.sessions.wake_all();
         let refusing = match (&self.clock_fault, self.phase) {
             (_, Phase::ShuttingDown) => Some("shutting down".into()),
             (Some(fault), _) => Some(fault.to_string()),

@@ -319,7 +319,7 @@ impl Node {
                 // The node's want of memory is no attempt that has failed (P13).
                 application.settled = true;
             }
-            let session = link.session().and_then(|id| self.sessions.get(&id));
+            let session = link.session().and_then(|id| self.sessions.get_mut(&id));
             if let Some(session) = session.filter(|session| !session.is_durable()) {
                 self.tally.missed += self.log.durable().get() - session.next.before().get();
             }
