@@ -417,6 +417,9 @@ impl World {
             let what = format!("{node} has no place for a peer: {}", close.reason);
             self.fail("P8 bounded", what, vec![node]);
         }
+        if close.code == CloseCode::Duplicate {
+            self.note_surplus(conn, side);
+        }
         let Some(found) = self.network.conns.get(&conn) else { return };
         // The close travels behind what is on its way, where that moves at all.
         let pipe = &found.pipes[side];

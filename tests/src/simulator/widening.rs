@@ -2,12 +2,13 @@
 //! they were: addresses of peers that change, both ends of a link that dial at the same moment,
 //! applications beyond `limits.max_connections`, and tags in the hundreds.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::LazyLock;
 
 use super::application::{App, Consumer};
 use super::counts::Sometimes;
-use super::network::ConnId;
+use super::network::{Conn, ConnId};
 use super::plan::{Micros, SECOND};
 use super::random::Random;
 use super::world::{Event, World};
@@ -54,6 +55,8 @@ pub struct Widened {
     changing: Vec<((usize, usize), Change)>,
     /// When the last dial came to something, from where and to where.
     last_dial: (Micros, usize, usize),
+    /// Connections that an end has closed because there was another one, and which end.
+    surplus: BTreeMap<ConnId, usize>,
 }
 
 /// How the address of a peer changes.
@@ -87,7 +90,8 @@ impl Widened {
     /// Nothing has happened yet.
     pub fn new(seed: u64) -> Self {
         let random = Random::new(seed ^ MOVES ^ CROSSINGS);
-        Self { random, spellings: Vec::new(), changing: Vec::new(), last_dial: (0, 0, 0) }
+        let (spellings, changing) = (Vec::new(), Vec::new());
+        Self { random, spellings, changing, last_dial: (0, 0, 0), surplus: BTreeMap::new() }
     }
 }
 
@@ -262,6 +266,37 @@ impl World {
             self.counts.sometimes(Sometimes::DialsCrossed);
         }
         self.widened.last_dial = (self.now, from, to);
+    }
+
+    /// The end at this side closes a connection because there is another one between the two nodes:
+    /// that one is not closed by the other end for the same reason, or none would be left.
+    pub fn note_surplus(&mut self, conn: ConnId, side: usize) {
+        self.widened.surplus.entry(conn).or_insert(side);
+        let Some([Some(a), Some(b)]) = self.network.conns.get(&conn).map(Conn::sites) else {
+            return;
+        };
+        let are_twins = self.twins.is_some_and(|twins| {
+            [a, b].iter().any(|site| [twins.original, twins.twin].contains(site))
+        });
+        if are_twins {
+            return;
+        }
+        let me = if side == 0 { a } else { b };
+        let others = self.network.conns.iter().filter(|(number, other)| {
+            let is_between = [[Some(a), Some(b)], [Some(b), Some(a)]].contains(&other.sites());
+            let mine = usize::from(other.sites()[1] == Some(me));
+            *number != conn && is_between && other.alive[mine]
+        });
+        let is_surplus_there = others.map(|(number, other)| {
+            let theirs = usize::from(other.sites()[0] == Some(me));
+            self.widened.surplus.get(&number) == Some(&theirs)
+        });
+        // None: it is gone already.
+        if is_surplus_there.reduce(|a, b| a && b) == Some(true) {
+            let (a, b) = (self.names[a].clone(), self.names[b].clone());
+            let what = format!("{a} and {b} have each closed one of their links for the other one");
+            self.fail("P13 one of two links stays", what, vec![a, b]);
+        }
     }
 
     /// More applications than a node takes, besides its own.
