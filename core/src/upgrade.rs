@@ -150,6 +150,11 @@ fn items<'a>(lines: &[Option<&'a str>]) -> impl Iterator<Item = &'a str> {
     items.filter(|item| !item.is_empty())
 }
 
+/// Whether a header that is a list names anything, were it only what cannot be read.
+fn names_any(lines: &[Option<&str>]) -> bool {
+    lines.contains(&None) || items(lines).next().is_some()
+}
+
 /// The value of a header that is there once.
 fn only<'a>(lines: &[Option<&'a str>]) -> Option<&'a str> {
     match lines {
@@ -195,7 +200,7 @@ pub fn check<'a>(
         || only(&headers("Sec-WebSocket-Accept")) != Some(accept)
     {
         not_a_node("the answer is no WebSocket upgrade".into())
-    } else if items(&headers("Sec-WebSocket-Extensions")).next().is_some() {
+    } else if names_any(&headers("Sec-WebSocket-Extensions")) {
         not_a_node("it confirms a WebSocket extension that was not asked for".into())
     } else if only(&headers("Sec-WebSocket-Protocol")) != Some(protocol.name()) {
         not_a_node(format!("it does not speak {}", protocol.name()))
@@ -329,6 +334,13 @@ mod tests {
             let outcome = checked(&with(&response(), name, ways));
             assert!(matches!(outcome, Err(ConnectError::NotANode(_))), "{name}: {ways:?}");
         }
+        // One that cannot be read was not asked for either.
+        let headers = |name: &'static str| match name {
+            "Sec-WebSocket-Extensions" => vec![None],
+            _ => values(&response(), name),
+        };
+        let outcome = check(101, headers, ACCEPT, Protocol::Postcard, &[]);
+        assert!(matches!(outcome, Err(ConnectError::NotANode(_))));
         assert!([100, 102, 103, 199].into_iter().all(is_interim));
         assert!(![99, 101, 200, 426].into_iter().any(is_interim));
     }
