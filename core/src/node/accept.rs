@@ -276,10 +276,12 @@ impl Node {
             let newest = Newest { version, source, sequence, position };
             let (before, is_late) = self.newest.put(key, newest);
             late = is_late;
-            self.let_return(before.newest.filter(|gave_way| gave_way.version > version));
+            let gave_way = before.newest.filter(|newest| newest.version > version);
             if let Some(copy) = &mut copy {
-                copy.of = copy.of.filter(|of| self.is_repeated(*of, before));
+                // Whatever came for other tags since was newer than what gave way.
+                copy.of = copy.of.filter(|of| gave_way.is_none() && self.is_repeated(*of, before));
             }
+            self.let_return(gave_way);
             self.log.marks.newest.push((key, before));
         }
         let row = Row { position, message, key_hash, ends, publisher, only: None, late, copy };

@@ -8,7 +8,7 @@ use super::{Broken, Invariant, Verdict};
 use crate::simulator::facts::{Fact, Party, View};
 use crate::simulator::frames::{Delivery, Item};
 use crate::simulator::ledger::{Known, MessageNo};
-use crate::simulator::wrong_clock::is_newer;
+use crate::simulator::wrong_clock::{is_newer, is_untimely};
 
 /// Which copies each application was handed, the first hand-over of each.
 #[derive(Debug, Default)]
@@ -63,6 +63,8 @@ fn is_another_write_between(a: MessageNo, b: MessageNo, view: &View<'_>) -> bool
         is_newer(&known.message, first) && is_newer(last, &known.message)
             || known.key != messages[a].key
     };
+    // What gave way counts as replaced by whatever came since.
+    let gave_way = is_untimely(first) && !is_untimely(last);
     let of_key = |known: &&Known| known.key.is_some() && known.message.key() == first.key();
-    messages[a].key.is_some() && messages.iter().filter(of_key).any(is_between)
+    messages[a].key.is_some() && (gave_way || messages.iter().filter(of_key).any(is_between))
 }
