@@ -308,6 +308,38 @@ fn an_operator_ends_the_doubt_and_loses_nothing() {
     assert_eq!(line.a.status().refusing, None, "nor is there after a restart");
 }
 
+// keeps: clock-reset, group-once
+#[test]
+fn what_a_group_stamps_anew_is_news_to_who_has_had_another() {
+    let mut line = Line::new();
+    let mut config = Config::new(NodeId::new("a").expect("a name"));
+    config.cluster_group = Some("g".into());
+    line.a = World::with(config);
+    line.a.now.wall = line.a.now.wall.plus(AHEAD);
+    line.a.crash();
+    let values = |node: &mut World| {
+        let app = node.connect("client=till&tags=eu&ack=auto&replay=all");
+        node.settle();
+        let said = node.said(app);
+        node.lose(app);
+        let values = said.iter().filter(|it| it["type"] == "SK");
+        values.map(|it| it["value"].as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+    };
+    set(&mut line.a, "f", "k", "future");
+    assert_eq!(values(&mut line.a), ["future"]);
+    line.set_right();
+    line.link_b();
+    line.link_c();
+    line.pass(3);
+    let frame = r#"{"type":"SK","messageId":"n","key":"k","value":"new","targetedTags":["eu"]}"#;
+    assert_eq!(publish(&mut line.c, frame)["type"], "ACK");
+    line.pass(10);
+    assert_eq!(values(&mut line.a), ["new"]);
+    assert_eq!(reset(&mut line.a), 1);
+    assert_eq!(values(&mut line.a), ["future"], "it is the newest now");
+    assert_eq!(read(&mut line.a, "k", "tags=eu"), "future");
+}
+
 // keeps: clock-reset
 #[test]
 fn a_reset_that_is_killed_between_is_given_again() {
