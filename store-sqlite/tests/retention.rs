@@ -323,16 +323,23 @@ fn a_delete_is_forgotten_when_it_is_old_and_hides_nothing() {
 fn an_event_of_a_group_is_remembered_when_its_row_is_gone() {
     let directory = tempfile::tempdir().unwrap();
     let mut harness = Harness::open(directory.path());
-    let rows = vec![of_group(1, "a"), event(2, "e", "1", 9), of_group(3, "b"), of_group(4, "a")];
+    // What has a row still tells when it ends.
+    let last = Row { ends: WallMs(70_000), ..of_group(4, "a") };
+    let rows = vec![of_group(1, "a"), event(2, "e", "1", 9), of_group(3, "b"), last];
     harness.commit(batch(rows));
     harness.commit(trim(3, 0));
     assert_eq!(harness.positions(), [4]);
     let copies = [("a", 1), ("b", 3), ("a", 4)];
-    let copies = copies.map(|(id, at)| (Hash128::of(&[id.as_bytes()]), Position::new(at)));
-    for _ in 0..2 {
+    let copy = |(id, at): (&str, u64), ends| {
+        (Hash128::of(&[id.as_bytes()]), Position::new(at), WallMs(ends))
+    };
+    for left in [70_000, 0] {
         harness.store.close().unwrap();
         harness = Harness::open(directory.path());
-        assert_eq!(harness.recovered.copies, copies);
+        let ends = [0, 0, left];
+        let expected: Vec<_> =
+            copies.into_iter().zip(ends).map(|(it, ends)| copy(it, ends)).collect();
+        assert_eq!(harness.recovered.copies, expected);
         harness.commit(trim(4, 0));
     }
     assert!(harness.positions().is_empty());
@@ -350,7 +357,7 @@ fn what_is_remembered_of_groups_is_bounded_and_the_last_ones_stay() {
         rows = harness.commit(trim(all, 0)).rows;
     }
     let remembered = |harness: &Harness| {
-        let positions = harness.recovered.copies.iter().map(|(_, position)| position.get());
+        let positions = harness.recovered.copies.iter().map(|(_, position, _)| position.get());
         positions.collect::<Vec<_>>()
     };
     harness.store.close().unwrap();

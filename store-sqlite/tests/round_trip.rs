@@ -333,7 +333,7 @@ fn of_a_group_what_is_the_newest_of_its_key_is_told_at_the_start() {
     harness.commit(batch(rows));
     harness.store.close().unwrap();
     let told = Harness::open(directory.path()).recovered.copies;
-    let positions: Vec<_> = told.iter().map(|(_, position)| position.get()).collect();
+    let positions: Vec<_> = told.iter().map(|(_, position, _)| position.get()).collect();
     assert_eq!(positions, [6, 7]);
 }
 

@@ -112,7 +112,7 @@ pub struct Told {
     pub sessions: Vec<SessionRecord>,
     pub seen: Vec<SeenRecord>,
     pub receipts: Vec<ReceiptBlock>,
-    pub copies: Vec<(Hash128, Position)>,
+    pub copies: Vec<(Hash128, Position, WallMs)>,
     pub dead_letters: Vec<(SessionId, DeadReason, u64, u64)>,
 }
 
