@@ -212,6 +212,30 @@ fn a_clock_that_was_two_years_ahead_makes_no_event_live_so_long() {
 
 // keeps: time-to-live
 #[test]
+fn what_comes_while_the_clock_is_behind_is_no_older_when_it_is_right() {
+    let mut b = node("b", None, 0);
+    // It knows what time it was.
+    command(&mut b, "c-0", 1_000);
+    set_clock(&mut b, -3 * YEAR_MS);
+    b.crash();
+    b.pass(Duration::ZERO);
+    let mut a = node("a", Some("b"), 0);
+    command(&mut a, "c-1", 60_000);
+    let mut worlds = vec![a, b];
+    let (front, back) = worlds.split_at_mut(1);
+    let wires = [(0, 1, join(&mut front[0], &mut back[0]))];
+    pass(&mut worlds, &wires, 4 * SECOND);
+    let b = &mut worlds[1];
+    set_clock(b, 3 * YEAR_MS);
+    b.crash();
+    b.pass(50 * SECOND);
+    assert_eq!(handed(b), ["c-1"]);
+    b.pass(12 * SECOND);
+    assert!(handed(b).is_empty());
+}
+
+// keeps: time-to-live
+#[test]
 fn an_event_from_two_years_ahead_reaches_peers_with_its_time_to_live() {
     let mut a = node("a", Some("b"), 2 * YEAR_MS);
     command(&mut a, "c-1", 60_000);

@@ -16,7 +16,7 @@ use crate::session::{Flight, Role, Session, Stretch};
 use crate::starts::Starts;
 use crate::store::{DeadReason, Query, Recovered, Row, StoredRow};
 use crate::tags::TagSet;
-use crate::time::WallMs;
+use crate::time::{Now, WallMs};
 use crate::undelivered::{NODE, NODE_NAME, Undelivered};
 use crate::unmet::Unmet;
 
@@ -75,7 +75,10 @@ impl Node {
         let (starts, rest) = Starts::recover(own.map_or(&[], Undelivered::rest_of));
         let (unmet, rest) = Unmet::recover(rest);
         (self.starts, self.unmet) = (starts, unmet);
-        let (lifetimes, rest) = Lifetimes::recover(rest, head, self.now);
+        // A wall clock that is behind this node's own past may be right at the next start: what
+        // comes now must not seem to be years old then.
+        let wall = self.clock.fault().map_or(self.now.wall, |_| self.clock.estimate());
+        let (lifetimes, rest) = Lifetimes::recover(rest, head, Now { wall, ..self.now });
         self.lifetimes = lifetimes;
         self.starts.recover_loss(rest);
         self.starts.begin(self.incarnation, head);

@@ -13,6 +13,7 @@ use crate::simulator::counts::Fault;
 use crate::simulator::facts::{Fact, Party, View};
 use crate::simulator::frames::Item;
 use crate::simulator::ledger::MessageNo;
+use crate::simulator::liar;
 
 /// The owner of the node's own dead letters.
 const NODE: u64 = 0;
@@ -79,7 +80,9 @@ impl Rule {
             let is_bounded = settings.history.is_some() || settings.max_bytes.is_some();
             let is_history = is_bounded && rows.range(..=*floor).any(|(_, (of, _))| *of == number);
             let is_forgotten = letter.reason == DeadReason::Forgotten;
-            let is_expired = view.ledger.is_expired(site, number);
+            // A liar may say that it has nothing left.
+            let is_from_liar = letter.message.path().split(',').any(|node| node == liar::NAME);
+            let is_expired = view.ledger.is_expired(site, number) || is_from_liar;
             let may_die = if is_forgotten { is_history } else { is_expired };
             if !may_die {
                 let reason = letter.reason.as_str();
