@@ -327,6 +327,7 @@ fn what_a_group_stamps_anew_is_news_to_who_has_had_another() {
     };
     set(&mut line.a, "f", "k", "future");
     assert_eq!(values(&mut line.a), ["future"]);
+    line.pass(10);
     line.set_right();
     line.link_b();
     line.link_c();
