@@ -345,10 +345,14 @@ impl Clock {
     /// was wrong.
     pub fn timely(&self) -> Timely {
         let is_certain = self.fault().is_none() || self.is_vouched_for;
-        let ahead_ms = self.jumped_by_ms().max(0).cast_unsigned().max(self.ahead_of_peers_ms);
-        let least = WallMs(self.seen.wall.0.saturating_sub(ahead_ms));
-        let at_least = Timely::at(least, self.drift_ms()).upto;
+        let at_least = Timely::at(self.least_wall(), self.drift_ms()).upto;
         Timely { is_certain, at_least, ..self.timely_by_wall() }
+    }
+
+    /// What the clock says that says least of all that may be right.
+    fn least_wall(&self) -> WallMs {
+        let ahead_ms = self.jumped_by_ms().max(0).cast_unsigned().max(self.ahead_of_peers_ms);
+        WallMs(self.seen.wall.0.saturating_sub(ahead_ms))
     }
 
     /// The same where the wall clock is known to be right.
@@ -417,9 +421,10 @@ impl Clock {
     /// Takes note of a version from elsewhere.
     ///
     /// # Errors
-    /// [`TooFarAhead`] if it is beyond the limit: to be refused for now, never restamped.
+    /// [`TooFarAhead`] if it is beyond the limit, by any clock that may be right: to be refused for
+    /// now, never restamped.
     pub fn receive(&mut self, version: Hlc) -> Result<(), TooFarAhead> {
-        let ahead_ms = version.wall().0.saturating_sub(self.seen.wall.0);
+        let ahead_ms = version.wall().0.saturating_sub(self.least_wall().0);
         if ahead_ms > self.drift_ms() {
             return Err(TooFarAhead { ahead_ms });
         }
@@ -718,7 +723,10 @@ mod tests {
         let mut clock = Clock::new(Hlc(0), DRIFT, now(0, 1_000_000));
         clock.receive(Hlc::at(WallMs(1_000_500))).expect("within the limit");
         clock.observe(now(10, 9_000_000));
-        clock.receive(Hlc::at(WallMs(9_000_000))).expect("within the limit of a clock that jumped");
+        let ahead = Hlc::at(WallMs(9_000_000));
+        assert!(clock.receive(ahead).is_err(), "it was right before");
+        clock.compare_with_peers([5].into_iter());
+        clock.receive(ahead).expect("within the limit of peers that are wrong, too");
         clock.observe(now(20, 1_000_020));
         clock.believe_operator([].into_iter()).expect("nobody says otherwise");
         assert!(clock.lower(Hlc::at(WallMs(1_000_700))) > 0);
@@ -797,8 +805,12 @@ mod tests {
                     },
                     Step::Receive(ahead) => {
                         let version = Hlc::at(WallMs(wall_ms.saturating_add_signed(ahead)));
+                        let is_sound = clock.fault().is_none();
                         let received = clock.receive(version);
-                        prop_assert_eq!(received.is_ok(), ahead <= drift as i64);
+                        let is_within = ahead <= drift as i64;
+                        // In doubt it must be within the limit of other clocks as well.
+                        prop_assert!(received.is_err() || is_within);
+                        prop_assert!(received.is_ok() == is_within || !is_sound);
                         if received.is_ok() {
                             highest = highest.max(version);
                         }

@@ -63,6 +63,13 @@ impl Lifetimes {
         (Self { counted_from: now.instant, time_then, upto, since: time_then, stored }, rest)
     }
 
+    /// The same start, if it was this time already.
+    #[must_use]
+    pub fn not_before(self, past: WallMs) -> Self {
+        let time_then = self.time_then.max(past);
+        Self { time_then, since: time_then, ..self }
+    }
+
     /// Adds what is stored of them to `record`.
     pub fn append_to(&self, record: Vec<u8>) -> Vec<u8> {
         postcard::to_extend(&self.stored, record).expect("a record can be encoded")

@@ -158,7 +158,7 @@ impl Node {
             );
             return Err(Close { code: CloseCode::Limit, reason });
         }
-        let (durable, time) = (self.log.durable(), self.lifetimes.time(self.now));
+        let (durable, time) = (self.log.durable(), self.over_upto());
         let (from, replay) = match wishes.replay() {
             Replay::All => (Position::default(), durable),
             Replay::New => (durable.next(), Position::default()),
@@ -227,7 +227,7 @@ impl Node {
             let reason = "taken over by another connection of the same client name".into();
             self.finish(before, Some(Close { code: CloseCode::Duplicate, reason }), "");
         }
-        let (durable, time) = (self.log.durable(), self.lifetimes.time(self.now));
+        let (durable, time) = (self.log.durable(), self.over_upto());
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let Role::Application(application) = &mut session.role else { return };
         let changed = application.tags != wishes.tags || application.keys != wishes.keys;

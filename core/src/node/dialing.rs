@@ -214,7 +214,7 @@ impl Node {
             return;
         }
         self.config.tags = tags;
-        let (head, time) = (self.log.durable(), self.lifetimes.time(self.now));
+        let (head, time) = (self.log.durable(), self.over_upto());
         let mut rewound = Vec::new();
         for session in self.sessions.values_mut() {
             if session.follows_node_tags() {

@@ -16,7 +16,7 @@ use crate::session::{Flight, Role, Session, Stretch};
 use crate::starts::Starts;
 use crate::store::{DeadReason, Query, Recovered, Row, StoredRow};
 use crate::tags::TagSet;
-use crate::time::{Now, WallMs};
+use crate::time::WallMs;
 use crate::undelivered::{NODE, NODE_NAME, Undelivered};
 use crate::unmet::Unmet;
 
@@ -77,9 +77,9 @@ impl Node {
         (self.starts, self.unmet) = (starts, unmet);
         // A wall clock that is behind this node's own past may be right at the next start: what
         // comes now must not seem to be years old then.
-        let wall = self.clock.fault().map_or(self.now.wall, |_| self.clock.estimate());
-        let (lifetimes, rest) = Lifetimes::recover(rest, head, Now { wall, ..self.now });
-        self.lifetimes = lifetimes;
+        let past = self.clock.fault().map(|_| self.clock.estimate()).unwrap_or_default();
+        let (lifetimes, rest) = Lifetimes::recover(rest, head, self.now);
+        self.lifetimes = lifetimes.not_before(past);
         self.starts.recover_loss(rest);
         self.starts.begin(self.incarnation, head);
         let upto = Undelivered::noted_upto(own);
@@ -93,6 +93,12 @@ impl Node {
     /// What events live by now.
     pub(super) fn lifetimes(&self) -> Moment {
         self.lifetimes.at(self.now, self.clock.fault().is_none())
+    }
+
+    /// Events that ended by this time of the node are handed to nobody any more. While the clock is
+    /// in doubt they may be.
+    pub(super) fn over_upto(&self) -> WallMs {
+        self.lifetimes().trusted().unwrap_or_default()
     }
 
     /// Takes note of the events among rows that are durable now.

@@ -321,7 +321,7 @@ impl Node {
             let id = session.id;
             // One that has begun again for other tags has done so now.
             let beginning = &mut session.beginning;
-            beginning.time = beginning.time.min(self.lifetimes.time(now));
+            beginning.time = beginning.time.min(self.over_upto());
             session.recover_dying(self.config.retry.max_attempts, &mut self.last_dead_letter);
             self.burials.insert(id);
             self.by_name.insert(session.name.clone(), id);

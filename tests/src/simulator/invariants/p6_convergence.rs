@@ -13,7 +13,7 @@ use crate::simulator::application::{App, Consumer};
 use crate::simulator::facts::{Fact, View};
 use crate::simulator::frames::{Answer, Item};
 use crate::simulator::ledger::{MessageNo, Place};
-use crate::simulator::wrong_clock;
+use crate::simulator::wrong_clock::{self, is_untimely};
 
 /// The value of each key that each application has applied.
 #[derive(Debug, Default)]
@@ -63,7 +63,9 @@ impl Invariant for Rule {
             let before = &view.ledger.messages[before];
             // A node whose clock is wrong, and that does not know it, goes by its own.
             let (before_it, it) = (&before.message, &known.message);
-            if wrong_clock::is_newer(before_it, it) && before_it.is_newer_than(it) {
+            // What a wrong clock stamped comes back in doubt, and what it gave way to may be gone.
+            let comes_back = is_untimely(before_it) && is_untimely(it);
+            if !comes_back && wrong_clock::is_newer(before_it, it) && before_it.is_newer_than(it) {
                 let (name, key) = (view.apps[app].name(), known.message.key());
                 let what = format!("{name} sees {key} go back: {} after {}", known.name(), {
                     before.name()
