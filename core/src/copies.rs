@@ -107,13 +107,13 @@ impl Copies {
         before.filter(|before| *before != HANDED_TO_NOBODY)
     }
 
-    /// The copy in this row was handed on to nobody: if no other one came since, the next one is
-    /// news.
-    pub fn end(&mut self, content: &Hash128, position: Position) {
-        if let Some(last) = self.places.get_mut(content)
+    /// The copy in this row was handed on to nobody: if no other one came since, the next one is a
+    /// copy of the one before it, or news.
+    pub fn end(&mut self, copy: &GroupCopy, position: Position) {
+        if let Some(last) = self.places.get_mut(&copy.content)
             && *last == position
         {
-            *last = HANDED_TO_NOBODY;
+            *last = copy.of.unwrap_or(HANDED_TO_NOBODY);
         }
     }
 
@@ -250,6 +250,18 @@ mod tests {
         copies.undo(hash(1), Some(at(3)));
         assert_eq!((copies.find(&hash(1)), copies.find(&hash(2))), (Some(at(3)), None));
         assert_eq!(copies.order.len(), 1);
+    }
+
+    // keeps: group-once
+    #[test]
+    fn what_nobody_was_handed_leaves_the_copy_before_it() {
+        let mut copies = Copies::default();
+        copies.put(hash(1), at(3), WallMs(50));
+        let of = copies.put(hash(1), at(9), WallMs(60));
+        copies.end(&GroupCopy { content: hash(1), of }, at(9));
+        assert_eq!(copies.find(&hash(1)), Some(at(3)), "somebody may have been handed that one");
+        copies.end(&GroupCopy { content: hash(1), of: None }, at(3));
+        assert_eq!(copies.find(&hash(1)), None);
     }
 
     #[test]

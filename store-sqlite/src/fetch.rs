@@ -258,7 +258,7 @@ impl Reader<'_> {
         Ok(self.timely.newest(values).map_or(Value::Absent, Value::Newest))
     }
 
-    /// The newest value of a key in each tag set that matches; none if they are too many to look at.
+    /// The newest value of a key in each tag set that matches; `None` if they are too many.
     fn values_of(
         &mut self,
         key: &str,

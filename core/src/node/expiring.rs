@@ -183,7 +183,7 @@ impl Node {
                 Fate::Dead => {
                     self.tally.expired += 1;
                     if let Some(copy) = row.copy {
-                        self.copies.end(&copy.content, row.position);
+                        self.copies.end(&copy, row.position);
                     }
                     let flight = Flight::new(row.message.version().wall());
                     let (message, reason) = (row.message, DeadReason::Expired);
