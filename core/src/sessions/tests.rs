@@ -85,7 +85,7 @@ impl Lab {
             Step::Walk(_, rows) if session.link.is_some() => {
                 for _ in 0..*rows {
                     if session.next <= durable {
-                        if session.next.get() % 2 == 0 {
+                        if session.next.get().is_multiple_of(2) {
                             session.flights.insert(session.next, Flight::new(WALL));
                         }
                         session.came_to_event(session.next);
