@@ -24,10 +24,6 @@ const MOVING: u64 = SECOND / 5;
 impl World {
     /// A node has transmitted a frame.
     pub fn transmit(&mut self, index: usize, link: LinkId, frame: Frame) {
-        let (Frame::Text(bytes) | Frame::Binary(bytes) | Frame::Ping(bytes) | Frame::Pong(bytes)) =
-            &frame;
-        self.trace.mix(&[self.now, index as u64, 3, link.get()]);
-        self.trace.mix_bytes(bytes);
         self.counts.volume("frames", 1);
         let Some(process) = &self.sites[index].process else { return };
         let Some(conn) = process.links.get(&link).copied() else { return };
@@ -341,7 +337,6 @@ impl World {
 
     /// A node dials.
     pub fn dial(&mut self, index: usize, dial: DialId, url: &str) {
-        self.trace.mix(&[self.now, index as u64, 4, dial.get()]);
         self.tell(&Fact::Dialed { site: index, url });
         let life = self.sites[index].life;
         let target = self.site_of_url(url);
@@ -408,7 +403,6 @@ impl World {
 
     /// A node closes a link: what it has sent before still goes out, then the close frame.
     pub fn close(&mut self, index: usize, link: LinkId, close: &Close) {
-        self.trace.mix(&[self.now, index as u64, 5, link.get(), u64::from(close.code.number())]);
         let Some(process) = &mut self.sites[index].process else { return };
         let Some(conn) = process.links.get(&link).copied() else { return };
         let Some(side) = self.side_of_node(conn, index) else { return };

@@ -1,6 +1,6 @@
 //! The command `simulate`: many seeds, in parallel, with progress, counts and failures.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,9 @@ use super::{Counts, Depth, Fault, INVARIANTS, Outcome, Plan, Sometimes, run, run
         simulate --seed 42                         one seed, its plan in full\n  \
         simulate --seed 42 --trace trace.txt       and everything that happens in it\n  \
         simulate --seeds 10000 --start 1 --jobs 2  seeds 1 to 10000\n  \
-        simulate --replay tests/failing-seeds.txt  the seeds that failed once"
+        simulate --replay tests/failing-seeds.txt  the seeds that failed once\n  \
+        simulate --seeds 1000 --record hashes.txt  what a build puts out in 1,000 seeds\n  \
+        simulate --oracle hashes.txt               and whether another one does the same"
 )]
 struct Arguments {
     /// Run this one seed and print what it draws
@@ -47,6 +49,15 @@ struct Arguments {
     /// Run the seeds that stand in this file, one a line
     #[arg(long)]
     replay: Option<PathBuf>,
+    /// Write a hash of all that the nodes of each seed put out to this file
+    #[arg(long, conflicts_with_all = ["seed", "oracle"])]
+    record: Option<PathBuf>,
+    /// Run the seeds of such a file, and end with 1 if one does not do the same any more
+    #[arg(long, conflicts_with_all = ["seed", "replay", "seeds"])]
+    oracle: Option<PathBuf>,
+    /// Only each so-manieth of them
+    #[arg(long, default_value_t = 1, requires = "oracle")]
+    every: usize,
     /// Add seeds that fail to this file
     #[arg(long)]
     keep: Option<PathBuf>,
@@ -61,6 +72,9 @@ struct Arguments {
 impl Arguments {
     /// How thoroughly a seed is run.
     fn depth(&self, seed: u64) -> Depth {
+        if self.record.is_some() || self.oracle.is_some() {
+            return Depth::Quick;
+        }
         let all = self.complete || self.seed.is_some() || self.replay.is_some();
         if all { Depth::Thorough } else { Depth::of(seed) }
     }
@@ -74,7 +88,11 @@ struct Total {
     /// Runs of them: a seed may be run twice.
     runs: u64,
     failed: Vec<u64>,
+    hashes: BTreeMap<u64, u64>,
 }
+
+/// The seeds to run, and the hash that each is to have, if that is asked.
+type Seeds = Vec<(u64, Option<u64>)>;
 
 /// Runs the command.
 pub fn main() -> ExitCode {
@@ -119,20 +137,29 @@ fn one(seed: u64, trace: Option<&Path>) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn seeds(arguments: &Arguments) -> Result<Vec<u64>, String> {
-    let Some(file) = &arguments.replay else {
-        return Ok((arguments.start..arguments.start.saturating_add(arguments.seeds)).collect());
+fn seeds(arguments: &Arguments) -> Result<Seeds, String> {
+    let Some(file) = arguments.replay.as_ref().or(arguments.oracle.as_ref()) else {
+        let seeds = arguments.start..arguments.start.saturating_add(arguments.seeds);
+        return Ok(seeds.map(|seed| (seed, None)).collect());
     };
     let text = fs::read_to_string(file)
         .map_err(|error| format!("cannot read {}: {error}", file.display()))?;
     let lines = text.lines().map(|line| line.split('#').next().unwrap_or_default().trim());
+    let lines = lines.filter(|line| !line.is_empty()).step_by(arguments.every.max(1));
+    let seed = |line: &str| match (arguments.oracle.is_some(), line.split_once(' ')) {
+        (false, None) => Some((line.parse().ok()?, None)),
+        (true, Some((seed, hash))) => {
+            Some((seed.parse().ok()?, Some(u64::from_str_radix(hash, 16).ok()?)))
+        }
+        _ => None,
+    };
+    let what = if arguments.oracle.is_some() { "no seed with its hash" } else { "no seed" };
     lines
-        .filter(|line| !line.is_empty())
-        .map(|line| line.parse().map_err(|_| format!("{}: `{line}` is no seed", file.display())))
+        .map(|line| seed(line).ok_or_else(|| format!("{}: `{line}` is {what}", file.display())))
         .collect()
 }
 
-fn many(arguments: &Arguments, seeds: &[u64]) -> ExitCode {
+fn many(arguments: &Arguments, seeds: &Seeds) -> ExitCode {
     let (next, total) = (AtomicU64::new(0), Mutex::new(Total::default()));
     let started = Instant::now();
     let bar = ProgressBar::new(seeds.len() as u64).with_style(
@@ -142,8 +169,13 @@ fn many(arguments: &Arguments, seeds: &[u64]) -> ExitCode {
     std::thread::scope(|scope| {
         for _ in 0..arguments.jobs.max(1) {
             scope.spawn(|| {
-                while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
-                    let outcome = run(*seed, arguments.depth(*seed));
+                while let Some((seed, hash)) =
+                    seeds.get(next.fetch_add(1, Ordering::Relaxed) as usize)
+                {
+                    let mut outcome = run(*seed, arguments.depth(*seed));
+                    if let Some(hash) = hash.filter(|hash| *hash != outcome.hash) {
+                        outcome.differ(hash);
+                    }
                     let stop = outcome.failure.is_some() && arguments.fail_fast;
                     note(arguments, *seed, &outcome, &total, &bar);
                     if stop {
@@ -155,6 +187,12 @@ fn many(arguments: &Arguments, seeds: &[u64]) -> ExitCode {
     });
     bar.finish_and_clear();
     let total = total.into_inner().expect("no worker panics");
+    if let Some(file) = &arguments.record
+        && let Err(error) = record(file, &total.hashes)
+    {
+        eprintln!("simulate: cannot write {}: {error}", file.display());
+        return ExitCode::FAILURE;
+    }
     report(arguments, &total, seeds.len(), started.elapsed())
 }
 
@@ -170,6 +208,7 @@ fn note(
     let runs = arguments.depth(seed).runs();
     total.virtual_micros += runs * outcome.virtual_time;
     total.runs += runs;
+    total.hashes.insert(seed, outcome.hash);
     if let Some(failure) = &outcome.failure {
         total.failed.push(seed);
         bar.suspend(|| println!("seed {seed}: {failure}"));
@@ -192,6 +231,11 @@ fn keep(file: &PathBuf, seed: u64, invariant: &str) -> std::io::Result<()> {
     }
     let mut file = fs::OpenOptions::new().create(true).append(true).open(file)?;
     writeln!(file, "{seed} # {invariant}")
+}
+
+fn record(file: &Path, hashes: &BTreeMap<u64, u64>) -> std::io::Result<()> {
+    let lines = hashes.iter().map(|(seed, hash)| format!("{seed} {hash:016x}\n"));
+    fs::write(file, lines.collect::<String>())
 }
 
 fn report(arguments: &Arguments, total: &Total, seeds: usize, took: Duration) -> ExitCode {

@@ -22,6 +22,7 @@ mod ledger;
 mod liar;
 mod meshing;
 mod network;
+mod oracle;
 mod plan;
 mod processes;
 pub(crate) mod random;
@@ -59,6 +60,20 @@ pub struct Outcome {
     pub hash: u64,
     /// The rule that was broken, if one was.
     pub failure: Option<Failure>,
+}
+
+impl Outcome {
+    /// The run should have had this hash: that is its failure, if it has no other one.
+    fn differ(&mut self, expected: u64) {
+        let what = format!(
+            "it has hash {:016x}, and had {expected:016x}: compare `--seed {} --trace FILE` of both \
+             builds",
+            self.hash, self.plan.seed
+        );
+        let (invariant, at) = ("the same as recorded", self.virtual_time);
+        let (subjects, tail) = (Vec::new(), Vec::new());
+        self.failure.get_or_insert(Failure { invariant, at, what, subjects, tail });
+    }
 }
 
 /// A broken rule.

@@ -321,9 +321,10 @@ impl World {
     /// Carries out one output. Answers whether the node still runs.
     fn output(&mut self, index: usize, output: Output) -> bool {
         let (now, life) = (self.now, self.sites[index].life);
+        self.trace.mix(&[now, index as u64, 1]);
+        self.trace.mix_output(&output);
         match output {
             Output::Commit(batch) => {
-                self.trace.mix(&[now, index as u64, 1, batch.id.get(), batch.rows.len() as u64]);
                 self.say(|world| {
                     let rows: Vec<_> =
                         batch.rows.iter().map(|row| super::ledger::name_of(&row.message)).collect();
