@@ -112,7 +112,7 @@ pub struct Told {
     pub sessions: Vec<SessionRecord>,
     pub seen: Vec<SeenRecord>,
     pub receipts: Vec<ReceiptBlock>,
-    pub copies: Vec<(Hash128, Position, WallMs)>,
+    pub copies: Vec<(Hash128, Position)>,
     pub dead_letters: Vec<(SessionId, DeadReason, u64, u64)>,
 }
 
@@ -128,7 +128,8 @@ impl Told {
             sessions: recovered.sessions.clone(),
             seen: recovered.seen.clone(),
             receipts: recovered.receipts.clone(),
-            copies: recovered.copies.clone(),
+            // When they end is told while their rows are there.
+            copies: recovered.copies.iter().map(|(copy, at, _)| (*copy, *at)).collect(),
             dead_letters: recovered.dead_letters.clone(),
         }
     }
