@@ -66,8 +66,8 @@ impl Outcome {
     /// The run should have had this hash: that is its failure, if it has no other one.
     fn differ(&mut self, expected: u64) {
         let what = format!(
-            "it has hash {:016x}, and had {expected:016x}: compare `--seed {} --trace FILE` of both \
-             builds",
+            "it has hash {:016x}, and had {expected:016x}: compare what both builds write with \
+             `--seed {} --trace FILE`",
             self.hash, self.plan.seed
         );
         let (invariant, at) = ("the same as recorded", self.virtual_time);
