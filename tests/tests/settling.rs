@@ -166,6 +166,107 @@ fn a_nack_is_kept_when_a_later_ack_covers_it() {
 
 // keeps: refusals-kept
 #[test]
+fn a_rejection_without_a_name_is_final_too() {
+    for (by_id, in_one_write) in [(false, false), (false, true), (true, false), (true, true)] {
+        let mut world = world(|_| ());
+        let app = connect(&mut world, "ack=manual");
+        publish(&mut world, "CMD", &["m-0", "m-1"]);
+        let got = handed(&mut world, app);
+        let (refused, reject) = (&got[0], if by_id { nack_id } else { nack });
+        world.text(app, &reject(refused, "reject"));
+        world.text(app, &ack_upto(&got[1]));
+        if !in_one_write {
+            world.pass(Duration::from_secs(1));
+        }
+        for frame in
+            [ack(refused), ack_id(refused), nack(refused, "retry"), nack_id(refused, "retry")]
+        {
+            world.text(app, &frame);
+        }
+        let said = errors(&mut world, app);
+        let is_told = |text: &String| {
+            text.contains("UNKNOWN_DELIVERY") && text.contains("this delivery is settled")
+        };
+        assert!(said.len() == 4 && said.iter().all(is_told), "{by_id} {in_one_write}: {said:?}");
+        assert_eq!(world.status().counters.rejected["UNKNOWN_DELIVERY"], 4);
+        for frame in [nack(refused, "reject"), nack_id(refused, "reject"), ack_upto(refused)] {
+            world.text(app, &frame);
+        }
+        assert!(errors(&mut world, app).is_empty(), "the same word again is no error");
+        world.pass(LATER);
+        assert!(handed(&mut world, app).is_empty() && letters(&mut world).is_empty());
+    }
+}
+
+/// When a node is killed that has heard a NACK, and an ACK behind it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Killed {
+    BeforeItsCommit,
+    BetweenNackAndAck,
+    Later,
+}
+
+// keeps: refusals-kept
+#[test]
+fn a_retry_comes_again_marked_after_a_kill() {
+    for kind in ["CMD", "SK"] {
+        for which in 0..3 {
+            for killed in [Killed::BeforeItsCommit, Killed::BetweenNackAndAck, Killed::Later] {
+                let mut world = world(|_| ());
+                let app = connect(&mut world, "client=pi-1");
+                publish(&mut world, kind, &["m-0", "m-1", "m-2"]);
+                let got = handed(&mut world, app);
+                world.text(app, &nack(&got[which], "retry"));
+                if killed != Killed::BeforeItsCommit {
+                    world.pass(Duration::from_secs(1));
+                }
+                if killed != Killed::BetweenNackAndAck {
+                    world.text(app, &ack_upto(&got[2]));
+                }
+                if killed == Killed::Later {
+                    world.settle();
+                }
+                world.crash();
+                let app = connect(&mut world, "client=pi-1");
+                world.pass(LATER);
+                let again = handed(&mut world, app);
+                let case = format!("{kind} {which} {killed:?}: {again:?}");
+                let expected = match killed {
+                    Killed::Later => &["m-0", "m-1", "m-2"][which..=which],
+                    Killed::BeforeItsCommit | Killed::BetweenNackAndAck => &["m-0", "m-1", "m-2"],
+                };
+                let mut ids = ids(&again);
+                ids.sort_unstable();
+                ids.dedup();
+                assert_eq!(ids, expected, "{case}");
+                let is_marked = |frame: &Value| frame["redelivery"].as_u64() >= Some(1);
+                assert!(again.iter().all(is_marked), "{case}");
+            }
+        }
+    }
+}
+
+// keeps: refusals-kept
+#[test]
+fn a_reason_of_any_size_or_type_is_in_the_letter() {
+    let mut world = world(|_| ());
+    let app = connect(&mut world, "client=pi-1");
+    publish(&mut world, "CMD", &["long", "number", "none"]);
+    let got = handed(&mut world, app);
+    let long = format!("\"a{}\"", "\u{e9}".repeat(50_000));
+    for (delivery, reason) in got.iter().zip([&long[..], "7", "null"]) {
+        let id = &delivery["deliveryId"];
+        let rest = format!(r#""action":"reject","reason":{reason}"#);
+        world.text(app, &format!(r#"{{"type":"NACK","deliveryId":{id},{rest}}}"#));
+    }
+    assert!(errors(&mut world, app).is_empty());
+    let said: Vec<_> = letters(&mut world).into_iter().map(|letter| letter.last_error).collect();
+    let cut = format!("a{}", "\u{e9}".repeat(2_047));
+    assert_eq!(said, [&cut[..], "7", "NACK reject"]);
+}
+
+// keeps: refusals-kept
+#[test]
 fn an_ack_behind_a_first_hand_over_does_not_settle_the_second_one() {
     let mut world = world(|_| ());
     let app = connect(&mut world, "client=pi-1");

@@ -79,6 +79,9 @@ impl Node {
                         flight,
                     });
                 }
+                Some(_) if reason == DeadReason::Rejected => {
+                    session.note_rejected(*position, flight.id);
+                }
                 Some(_) => {}
                 None => self.tally.superseded += 1,
             }

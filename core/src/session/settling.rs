@@ -52,6 +52,8 @@ pub(super) struct Ended {
     ids: VecDeque<Box<str>>,
     /// What ended without a word, because something newer has taken its place.
     outdone: VecDeque<(Position, Option<Box<str>>)>,
+    /// What was rejected and is no dead letter, because the session has no name.
+    rejected: VecDeque<(Position, Option<Box<str>>)>,
 }
 
 impl Ended {
@@ -75,11 +77,19 @@ impl Ended {
     }
 
     fn is_outdone(&self, target: &Target<'_>) -> bool {
-        self.outdone.iter().any(|(position, id)| match target {
-            Target::Delivery(delivery) => position == delivery,
-            Target::Id(named) => id.as_deref() == Some(named),
-        })
+        is_among(&self.outdone, target)
     }
+
+    fn is_rejected(&self, target: &Target<'_>) -> bool {
+        is_among(&self.rejected, target)
+    }
+}
+
+fn is_among(ended: &VecDeque<(Position, Option<Box<str>>)>, target: &Target<'_>) -> bool {
+    ended.iter().any(|(position, id)| match target {
+        Target::Delivery(delivery) => position == delivery,
+        Target::Id(named) => id.as_deref() == Some(named),
+    })
 }
 
 impl Session {
@@ -191,13 +201,26 @@ impl Session {
         if position.is_none() && self.may_come_again() {
             return Ok(None);
         }
+        if self.ended.is_rejected(target) && !retry {
+            return Ok(None);
+        }
         self.was_settled_by(target).and(Err(Unheard::Settled))
+    }
+
+    /// Remembers that a delivery was rejected: without a name there is no dead letter to tell.
+    pub fn note_rejected(&mut self, delivery: Position, id: Option<Box<str>>) {
+        self.ended.rejected.push_back((delivery, id));
+        if self.ended.rejected.len() > REMEMBERED {
+            self.ended.rejected.pop_front();
+        }
     }
 
     /// Whether this delivery, which is not open, is settled.
     fn was_settled(&self, delivery: Position) -> Result<(), Unheard> {
         if !self.was_handed(delivery) {
             Err(Unheard::Never)
+        } else if self.ended.is_rejected(&Target::Delivery(delivery)) {
+            Err(Unheard::Settled)
         } else if self.has_forgotten_letters() && self.letters.may_have_forgotten(delivery) {
             Err(Unheard::Forgotten)
         } else {
@@ -212,6 +235,8 @@ impl Session {
                 let is_known = self.ended.is_settled(id) || self.ended.is_outdone(target);
                 if is_known || self.is_automatic() || self.letters.named(id).is_some() {
                     Ok(())
+                } else if self.ended.is_rejected(target) {
+                    Err(Unheard::Settled)
                 } else if self.has_forgotten_letters() {
                     Err(Unheard::Forgotten)
                 } else {
