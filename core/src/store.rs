@@ -416,7 +416,7 @@ pub enum Answer {
     Digests(Digests),
 }
 
-/// Bytes of dead letters (as [`Row::size`]) after which [`Query::DeadLetters`] and
+/// Bytes of dead letters, with their errors, after which [`Query::DeadLetters`] and
 /// [`Query::DeadLetterList`] end.
 pub const DEAD_LETTERS_BYTES: usize = 1 << 20;
 

@@ -310,7 +310,7 @@ impl Reader<'_> {
             let Some(columns) = found.next()? else { break };
             match records::read_dead_letter(columns) {
                 Ok(letter) => {
-                    bytes += records::letter_size(&letter) as usize;
+                    bytes += told_size(&letter);
                     letters.push(letter);
                 }
                 Err(damage) => self.damaged.push(damage),
@@ -349,7 +349,7 @@ impl Reader<'_> {
             });
             match if is_wanted { Some(records::read_listed_letter(columns)) } else { None } {
                 Some(Ok(letter)) => {
-                    bytes += records::letter_size(&letter.letter) as usize;
+                    bytes += told_size(&letter.letter);
                     listed.push(letter);
                 }
                 Some(Err(damage)) => self.damaged.push(damage),
@@ -385,6 +385,11 @@ impl Reader<'_> {
 /// A number as the tables hold it; one that no row can have lies behind all of them.
 fn stored_number(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// What a dead letter takes in an answer: beyond its message, its errors are told.
+fn told_size(letter: &DeadLetter) -> usize {
+    records::letter_size(letter) as usize + letter.first_error.len() + letter.last_error.len()
 }
 
 fn stored(state: &State, row: Row) -> StoredRow {

@@ -192,6 +192,56 @@ fn dead_letters_come_in_pages() {
 
 // keeps: admin-memory
 #[test]
+fn pages_of_dead_letters_end_when_they_are_large() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut harness = Harness::open(directory.path());
+    let long = format!("\"{}\"", "x".repeat(40_000));
+    // What a list says of a letter is long here, too: its errors.
+    let error = "e".repeat(4_000);
+    let letters = (1..=700).map(|number| DeadLetter {
+        first_error: error.clone(),
+        last_error: error.clone(),
+        message: state(number, "k", if number % 10 == 0 { &long } else { "1" }).message,
+        ..dead_letter(number, 4, DeadReason::Rejected)
+    });
+    let letters: Vec<_> = letters.collect();
+    harness.commit(Batch { dead_letters: letters.clone(), ..batch(Vec::new()) });
+    let largest = DEAD_LETTERS_BYTES / 8_000;
+
+    let (mut whole, mut pages) = (Vec::new(), 0);
+    loop {
+        let after = whole.last().map_or(DeadLetterId::default(), |it: &DeadLetter| it.id);
+        let query = Query::DeadLetters { after, limit: 10_000 };
+        let Answer::DeadLetters(page) = harness.fetch(query) else { panic!("another answer") };
+        if page.is_empty() {
+            break;
+        }
+        assert!(page.len() <= largest, "{} letters", page.len());
+        let all_but_last = &page[..page.len() - 1];
+        let bytes: usize = all_but_last.iter().map(|it| it.message.encoded().len()).sum();
+        assert!(bytes < DEAD_LETTERS_BYTES, "{bytes} bytes");
+        whole.extend(page);
+        pages += 1;
+    }
+    assert_eq!(whole, letters);
+    assert!(pages > 5, "{pages} pages");
+
+    let (mut listed, mut after) = (Vec::new(), Some(DeadLetterId::default()));
+    while let Some(behind) = after {
+        let query = Query::DeadLetterList { after: behind, limit: 10_000, id: None };
+        let Answer::DeadLetterList { listed: page, next } = harness.fetch(query) else {
+            panic!("another answer")
+        };
+        assert!(page.len() <= largest, "{} letters", page.len());
+        assert!(next.is_none_or(|next| Some(next) == page.last().map(|it| it.letter.id)));
+        listed.extend(page);
+        after = next;
+    }
+    assert_eq!(listed, letters.iter().map(ListedLetter::of).collect::<Vec<_>>());
+}
+
+// keeps: admin-memory
+#[test]
 fn dead_letter_list_leaves_long_values_out() {
     let directory = tempfile::tempdir().unwrap();
     let mut harness = Harness::open(directory.path());
