@@ -5,6 +5,7 @@ mod common;
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::*;
 use rusqlite::Connection;
@@ -69,6 +70,34 @@ fn a_shell_that_has_the_file_open_is_named() {
     shell.execute_batch("BEGIN; SELECT * FROM meta").unwrap();
     let refused = Harness::with(options(directory.path())).err().unwrap();
     assert!(matches!(refused, OpenError::InUse { .. }), "{refused:?}");
+}
+
+// keeps: files-in-place
+#[test]
+fn a_database_that_is_replaced_while_it_is_opened_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    Harness::open(directory.path()).store.close().unwrap();
+    let file = directory.path().join("slipstream.db");
+    let (whole, next) = (std::fs::read(&file).unwrap(), directory.path().join("next"));
+    let done = AtomicBool::new(false);
+    let refused = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                std::fs::write(&next, &whole).unwrap();
+                std::fs::rename(&next, &file).unwrap();
+            }
+        });
+        // Where the opening is quicker than the thread, or meets what is half done, it says so.
+        let tries = (0..500).filter_map(|_| Harness::with(options(directory.path())).err());
+        let refused = tries.into_iter().find(|it| matches!(it, OpenError::Replaced { .. }));
+        done.store(true, Ordering::Relaxed);
+        refused
+    });
+    let refused = refused.expect("one of them is noticed").to_string();
+    assert!(refused.contains("slipstream.db was replaced while it was opened"), "{refused}");
+
+    // Nothing was lost of what lies there, and it opens when nobody touches it.
+    Harness::open(directory.path());
 }
 
 #[test]

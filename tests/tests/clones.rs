@@ -6,7 +6,7 @@ use bytes::Bytes;
 use slipstream_core::config::Config;
 use slipstream_core::event::{Event, Level};
 use slipstream_core::ids::{LinkId, NodeId};
-use slipstream_core::io::Frame;
+use slipstream_core::io::{Frame, Input};
 use slipstream_core::store::StoreFailure;
 use slipstream_core::topology::Record;
 use slipstream_core::wire::{Hello, Wire, records};
@@ -109,6 +109,36 @@ fn what_a_twin_was_sent_is_offered_to_the_original() {
         carry(&mut a, &mut b, wire);
         assert_eq!((conflicts(&mut a), conflicts(&mut b)), (0, before));
     }
+}
+
+// keeps: twins
+#[test]
+fn a_twin_that_is_refused_dials_as_seldom_as_it_can() {
+    let mut b = World::new("b");
+    let (mut a, mut twin) = cloned(&mut b);
+    let wire = join(&mut twin, &mut b);
+    carry(&mut twin, &mut b, wire);
+    let mut dials = 0;
+    for tenth in 0..3000 {
+        a.pass(Duration::from_millis(100));
+        b.pass(Duration::from_millis(100));
+        twin.pass(Duration::from_millis(100));
+        carry(&mut twin, &mut b, wire);
+        if a.dials.is_empty() {
+            continue;
+        }
+        let refused = join(&mut a, &mut b);
+        a.dials.clear();
+        carry(&mut a, &mut b, refused);
+        let close = b.closed.get(&refused.1).unwrap_or_else(|| panic!("after {tenth} tenths"));
+        let (code, reason) = (Some(close.code.number()), close.reason.clone());
+        assert_eq!(code, Some(4409), "{reason}");
+        a.give(Input::LinkDown { link: refused.0, code, reason });
+        dials += 1;
+    }
+    // Its waits are drawn below `reconnect.max`, half a minute.
+    assert!((5..50).contains(&dials), "{dials} in five minutes");
+    assert!(b.status().links.iter().any(|link| link.state == "up"), "the other one stays");
 }
 
 /// Lets seconds pass at four nodes, with frames carried between them.

@@ -126,6 +126,75 @@ fn what_a_forgotten_session_was_owed_is_a_dead_letter() {
     assert_eq!([letters(&mut a), events(&a)].concat(), ids(50..150), "and nothing that `b` has");
 }
 
+// keeps: forgotten-events, peer-session-end
+#[test]
+fn what_a_peer_was_owed_when_its_time_ends_is_a_dead_letter() {
+    for entry_goes in [true, false] {
+        let mut config = config(&[PEER]);
+        config.store.session_ttl = 60 * SECOND;
+        let (mut a, mut b) = (node(config), World::new("b"));
+        let wire = join(&mut a, &mut b);
+        carry(&mut a, &mut b, wire);
+        publish(&mut a, 0..50);
+        carry(&mut a, &mut b, wire);
+        a.lose(wire.0);
+        publish(&mut a, 50..150);
+        if entry_goes {
+            reload(&mut a, &[]);
+        }
+        a.pass(50 * SECOND);
+        assert!(letters(&mut a).is_empty(), "its session keeps them");
+        a.pass(20 * SECOND);
+        let ended = a.events.iter().find_map(|event| match event {
+            Event::SessionEnded { session, owed, .. } => Some((session.clone(), *owed)),
+            _ => None,
+        });
+        let (session, owed) = ended.expect("it is told");
+        assert!(session == "peer:b" && owed >= 100, "{session}: {owed}");
+        assert!(a.status().sessions.is_empty());
+        publish(&mut a, 150..151);
+        assert_eq!([letters(&mut a), events(&a)].concat(), ids(50..151), "{entry_goes}");
+        assert!(letters(&mut a).len() > 50);
+    }
+}
+
+// keeps: peer-never-reached
+#[test]
+fn what_is_held_for_an_entry_stays_in_a_full_store() {
+    let mut config = config(&[PEER]);
+    config.store.max_bytes = 30_000;
+    let mut world = node(config);
+    let till = world.connect("keys=");
+    world.settle();
+    world.said(till);
+    let mut taken = 0;
+    let refused = loop {
+        let rest = r#""key":"t","value":1"#;
+        world.text(till, &format!(r#"{{"type":"CMD","messageId":"c-{taken}",{rest}}}"#));
+        world.settle();
+        let said = world.said(till).pop().expect("an answer");
+        if said["type"] == "ERR" {
+            break said;
+        }
+        taken += 1;
+        assert!(taken < 1_000, "nobody is refused");
+    };
+    assert_eq!(refused["code"], "STORE_FULL");
+    assert!(taken > 50, "{taken}");
+    // Also when this node has been up for long, and knows whoever it could know.
+    world.pass(600 * SECOND);
+    publish(&mut world, taken..taken + 1);
+    assert_eq!(events(&world), ids(0..taken), "nothing that is held has gone");
+    assert!(letters(&mut world).is_empty());
+    assert!(world.status().refusing.is_some());
+
+    reload(&mut world, &[]);
+    world.pass(5 * SECOND);
+    assert_eq!(world.status().refusing, None, "taking the entry out makes room");
+    publish(&mut world, taken..taken + 1);
+    assert_eq!(events(&world).last(), ids(taken..taken + 1).last());
+}
+
 // keeps: forgotten-events
 #[test]
 fn a_forgotten_event_is_offered_again_when_it_is_replayed() {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use slipstream_core::event::Event;
+use slipstream_core::event::{Event, Level};
 use slipstream_core::ids::LinkId;
 use slipstream_core::store::StoreFailure;
 use slipstream_tests::world::World;
@@ -83,6 +83,12 @@ fn a_disk_that_stays_full_is_told_once() {
     world.pass(Duration::from_secs(10));
     assert_eq!(said(&world), (1, 1));
     assert_eq!(world.status().refusing, None);
+    let is_of_room = |event: &&Event| {
+        matches!(event, Event::StoreFull { .. } | Event::StoreHasRoom)
+            || matches!(event.level(), Level::Error | Level::Warn)
+    };
+    let levels = world.events.iter().filter(is_of_room).map(Event::level);
+    assert_eq!(levels.collect::<Vec<_>>(), [Level::Error, Level::Info], "and nothing else is loud");
 }
 
 // keeps: full-disk

@@ -115,3 +115,42 @@ fn stalled_consumers_hold_a_bounded_number_of_bytes_together() {
     let ids = handed.iter().filter_map(|frame| frame["messageId"].as_str());
     assert_eq!(ids.collect::<Vec<_>>().len(), 12, "what it was owed is read again");
 }
+
+// keeps: unread-bytes
+#[test]
+fn of_stalled_consumers_the_one_that_holds_most_is_closed() {
+    for large_at in [0, 1, 4] {
+        let mut config = Config::new(NodeId::new("a").expect("a good name"));
+        config.limits.max_message_bytes = 64 << 10;
+        config.limits.connections_max_bytes = 1 << 20;
+        let mut world = World::with(config);
+        let till = world.connect("keys=");
+        // Together they may hold what the bound allows, and none has as much as the large one.
+        let consumers: Vec<_> = (0..5)
+            .map(|number| {
+                let keys = if number == large_at { "large:" } else { "small:" };
+                world.connect(&format!("client=pi-{number}&keys={keys}"))
+            })
+            .collect();
+        world.settle();
+        world.takes_frames = false;
+        let value = format!("\"{}\"", "x".repeat(25 << 10));
+        for number in 0..10 {
+            world.publish(till, &format!("l-{number}"), &format!("large:{number}"), &value);
+            world.settle();
+        }
+        for number in 0..9 {
+            let is_closed = consumers.iter().any(|link| world.closed.contains_key(link));
+            if is_closed {
+                break;
+            }
+            world.publish(till, &format!("s-{number}"), &format!("small:{number}"), &value);
+            world.settle();
+            world.pass(Duration::from_millis(100));
+        }
+        let closed: Vec<_> =
+            (0..5).filter(|it| world.closed.contains_key(&consumers[*it])).collect();
+        assert_eq!(closed, [large_at]);
+        assert_eq!(world.closed[&consumers[large_at]].code, CloseCode::Limit);
+    }
+}

@@ -180,6 +180,32 @@ fn an_event_that_ends_while_it_is_held_is_handed_once() {
 
 // keeps: node-letters
 #[test]
+fn what_an_unnamed_application_acknowledged_is_settled() {
+    for word in [r#""deliveryId":ID"#, r#""deliveryId":ID,"upTo":true"#, r#""messageId":"c-1""#] {
+        for leaves in [false, true] {
+            let mut world = World::new("a");
+            let till = world.connect("keys=");
+            let app = world.connect("ack=manual");
+            world.settle();
+            world.said(app);
+            command(&mut world, till, "c-1", "");
+            let got = world.said(app);
+            let word = word.replace("ID", &got[0]["deliveryId"].to_string());
+            world.text(app, &format!(r#"{{"type":"ACK",{word}}}"#));
+            world.settle();
+            if leaves {
+                world.lose(app);
+            }
+            world.pass(SECONDS);
+            assert!(letters(&mut world).is_empty(), "{word} {leaves}");
+            assert_eq!(world.status().dead_letters.values().sum::<u64>(), 0);
+            assert!(world.said(app).is_empty(), "{word}: nothing comes again, and no error");
+        }
+    }
+}
+
+// keeps: node-letters
+#[test]
 fn a_crash_makes_no_node_letter_of_what_a_session_settled() {
     let mut world = World::new("a");
     let till = world.connect("keys=");
