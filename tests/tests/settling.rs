@@ -227,7 +227,7 @@ fn a_retry_comes_again_marked_after_a_kill() {
                     world.settle();
                 }
                 world.crash();
-                let app = connect(&mut world, "client=pi-1");
+                let app = world.connect("client=pi-1");
                 world.pass(LATER);
                 let again = handed(&mut world, app);
                 let case = format!("{kind} {which} {killed:?}: {again:?}");
