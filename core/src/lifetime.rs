@@ -28,6 +28,8 @@ pub struct Lifetimes {
     upto: Position,
     /// ... and have at most their time to live from this time on.
     since: WallMs,
+    /// Whether they have that much, as nothing is known of what has passed.
+    is_anew: bool,
     stored: Stored,
 }
 
@@ -47,6 +49,7 @@ pub struct Moment {
     pub is_trusted: bool,
     upto: Position,
     since: WallMs,
+    is_anew: bool,
 }
 
 /// A clock that moves by less is not written down.
@@ -60,14 +63,17 @@ impl Lifetimes {
             postcard::take_from_bytes(record).unwrap_or((Stored::default(), &[]));
         let time_then = WallMs(now.wall.0.saturating_add_signed(stored.ahead_ms));
         let upto = head;
-        (Self { counted_from: now.instant, time_then, upto, since: time_then, stored }, rest)
+        let (counted_from, since, is_anew) = (now.instant, time_then, false);
+        (Self { counted_from, time_then, upto, since, is_anew, stored }, rest)
     }
 
-    /// The same start, if it was this time already.
+    /// The same start, if it was this time already. Which of the clocks was wrong nobody knows, so
+    /// what was written before has its time to live anew.
     #[must_use]
     pub fn not_before(self, past: WallMs) -> Self {
         let time_then = self.time_then.max(past);
-        Self { time_then, since: time_then, ..self }
+        let is_anew = past > self.time_then;
+        Self { time_then, since: time_then, is_anew, ..self }
     }
 
     /// Adds what is stored of them to `record`.
@@ -82,8 +88,8 @@ impl Lifetimes {
 
     /// What holds now; `is_trusted` says whether the wall clock can be trusted.
     pub fn at(&self, now: Now, is_trusted: bool) -> Moment {
-        let Self { upto, since, .. } = *self;
-        Moment { time: self.time(now), is_trusted, upto, since }
+        let Self { upto, since, is_anew, .. } = *self;
+        Moment { time: self.time(now), is_trusted, upto, since, is_anew }
     }
 
     /// The wall clock can be trusted, and says this: a later start goes on from there. Answers
@@ -103,6 +109,7 @@ impl Lifetimes {
     pub fn set_back(&mut self, by: Duration, head: Position, now: Now) {
         self.time_then = self.time(now).minus(by);
         (self.counted_from, self.since, self.upto) = (now.instant, self.time_then, head);
+        self.is_anew = false;
     }
 }
 
@@ -110,8 +117,11 @@ impl Moment {
     /// When an event ends by the time of this node; `None` for state.
     pub fn ends(&self, row: &Row) -> Option<WallMs> {
         let ttl = time_to_live(&row.message)?;
-        let latest = if row.position <= self.upto { self.since.plus(ttl) } else { row.ends };
-        Some(row.ends.min(latest))
+        if row.position > self.upto {
+            return Some(row.ends);
+        }
+        let latest = self.since.plus(ttl);
+        Some(if self.is_anew { latest } else { row.ends.min(latest) })
     }
 
     /// Whether the row is an event whose time is over. What a clock in doubt has been judging since

@@ -236,6 +236,25 @@ fn what_comes_while_the_clock_is_behind_is_no_older_when_it_is_right() {
 
 // keeps: time-to-live
 #[test]
+fn what_was_written_before_a_past_that_was_wrong_lives_on() {
+    let mut world = node("a", None, 0);
+    command(&mut world, "c-1", 60_000);
+    // A start by a clock that is ahead, and one by the right one again.
+    set_clock(&mut world, 90_000);
+    world.crash();
+    world.pass(Duration::ZERO);
+    command(&mut world, "c-2", 60_000);
+    set_clock(&mut world, -90_000);
+    world.crash();
+    world.pass(35 * SECOND);
+    assert_eq!(world.status().refusing, None, "it has come up to its past");
+    assert_eq!(handed(&mut world), ["c-1", "c-2"]);
+    world.pass(26 * SECOND);
+    assert!(handed(&mut world).is_empty());
+}
+
+// keeps: time-to-live
+#[test]
 fn an_event_from_two_years_ahead_reaches_peers_with_its_time_to_live() {
     let mut a = node("a", Some("b"), 2 * YEAR_MS);
     command(&mut a, "c-1", 60_000);

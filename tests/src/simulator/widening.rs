@@ -335,7 +335,7 @@ impl World {
         if number % 3 != 0 {
             return drawn.into();
         }
-        many_tags()[(number / 3 * 37) as usize % MANY].clone()
+        many_tags()[(number / 3).wrapping_mul(37) as usize % MANY].clone()
     }
 
     /// No more applications are taken than there is room for.
