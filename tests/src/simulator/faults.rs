@@ -10,6 +10,7 @@ use super::network::{ConnId, End};
 use super::plan::{Micros, SECOND};
 use super::site::{Disk, Site};
 use super::world::{Event, Over, World};
+use super::wrong_clock;
 use crate::world::MemoryStore;
 
 /// Why a connection ends that a proxy has limited; no longer once everything has healed.
@@ -177,7 +178,11 @@ impl World {
         if self.sites.iter().any(jumps) || self.is_ahead(site) {
             return;
         }
-        let (length, jump_ms) = (self.length(), self.random.pick(&JUMPS_MS));
+        let (length, mut jump_ms) = (self.length(), self.random.pick(&JUMPS_MS));
+        if self.plan.wrong_clock.is_some() && jump_ms > wrong_clock::AHEAD_MS {
+            // A clock that jumps beyond a past that was wrong seems to have been set right by it.
+            jump_ms = -jump_ms;
+        }
         self.sites[site].clock.jump_ms = jump_ms;
         self.say(|world| format!("{} is {jump_ms} ms off", world.names[site]));
         self.look_at_jump(site);
