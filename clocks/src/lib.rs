@@ -68,4 +68,33 @@ mod tests {
         let monotonic = monotonic().as_secs_f64();
         assert!((monotonic - seconds).abs() < 60.0, "{monotonic} and {seconds}");
     }
+
+    /// The same on a machine that was suspended for long: its clock is ahead of the one that stands
+    /// still meanwhile, as in a time namespace of its own.
+    // keeps: suspend
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn time_counts_while_the_machine_is_suspended() {
+        use std::io::Write as _;
+        use std::process::Command;
+
+        let apart = |program: &std::ffi::OsStr, args: &[&str]| {
+            let mut unshare = Command::new("unshare");
+            unshare.args(["--time", "--boottime", "1000000"]).arg(program).args(args).output()
+        };
+        if !apart("true".as_ref(), &[]).is_ok_and(|ended| ended.status.success()) {
+            let lacking = "unshare is missing or may not set clocks";
+            let story = "time_counts_while_the_machine_is_suspended";
+            // Not kept back by the harness; without standard error nobody reads it.
+            let _ = writeln!(std::io::stderr(), "SKIPPED {story}: {lacking}");
+            let required = std::env::var("SLIPSTREAM_TESTS_REQUIRE").is_ok_and(|it| it == "all");
+            assert!(!required, "{story} is required (SLIPSTREAM_TESTS_REQUIRE=all), but {lacking}");
+            return;
+        }
+        let this = std::env::current_exe().expect("this program has a path");
+        let again = ["--exact", "tests::time_counts_from_the_start_of_the_machine"];
+        let ended = apart(this.as_os_str(), &again).expect("it was possible a moment ago");
+        let said = String::from_utf8_lossy(&ended.stdout);
+        assert!(ended.status.success() && said.contains("1 passed"), "{said}");
+    }
 }

@@ -3,8 +3,8 @@
 
 use slipstream_tests::scenarios::faults::{hang, links};
 use slipstream_tests::scenarios::{
-    away, connecting, durability, frames, hostile, lagging, mesh, order, publishing, reading,
-    receiving, redundant, retry, storing,
+    addresses, away, connecting, durability, frames, hostile, lagging, mesh, order, publishing,
+    reading, receiving, redundant, retry, storing,
 };
 
 /// The example `daemon`, which Cargo built beside these tests.
@@ -30,6 +30,7 @@ macro_rules! stories {
 }
 
 stories! {
+    addresses { a_peer_whose_first_address_is_silent }
     away { a_hundred_thousand_messages }
     connecting {
         a_foreign_page_is_refused a_bad_query_is_closed_with_its_reason
@@ -62,6 +63,6 @@ stories! {
     reading { a_read_sees_what_was_published_before_it many_reads_of_large_values }
     receiving { replay_is_current_state every_way_to_acknowledge }
     redundant { either_of_two_may_be_killed }
-    retry { an_older_value_never_comes_again }
+    retry { an_older_value_never_comes_again a_message_that_kills_its_consumer }
     storing { history_is_bounded a_data_directory_has_one_daemon }
 }

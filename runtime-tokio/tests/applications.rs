@@ -123,3 +123,15 @@ fn an_older_value_never_comes_again() {
 fn an_event_expires() {
     retry::an_event_expires(SLIPSTREAM);
 }
+
+// keeps: refusals-kept
+#[test]
+fn refused_then_all_acknowledged_then_killed() {
+    retry::refused_then_all_acknowledged_then_killed(SLIPSTREAM);
+}
+
+// keeps: poison-message
+#[test]
+fn a_message_that_kills_its_consumer() {
+    retry::a_message_that_kills_its_consumer(SLIPSTREAM);
+}

@@ -157,3 +157,9 @@ fn a_wrong_byte_is_never_handed_over() {
 fn an_older_copy_comes_back() {
     faults::damage::an_older_copy_comes_back(SLIPSTREAM);
 }
+
+// keeps: twins
+#[test]
+fn two_nodes_on_copies_of_a_directory() {
+    faults::twins::on_a_copied_directory(SLIPSTREAM);
+}

@@ -1,6 +1,6 @@
 //! Configuration, command line, admin endpoint, metrics, logs and signals.
 
-use slipstream_tests::scenarios::{configuring, differing, operating, probing};
+use slipstream_tests::scenarios::{addresses, configuring, differing, operating, probing};
 
 /// The binary that Cargo built for these tests.
 const SLIPSTREAM: &str = env!("CARGO_BIN_EXE_slipstream");
@@ -75,6 +75,12 @@ fn a_reload_is_all_or_nothing() {
     operating::a_reload_is_all_or_nothing(SLIPSTREAM);
 }
 
+// keeps: peer-session-end
+#[test]
+fn a_peer_that_moves_while_it_is_away() {
+    operating::a_peer_that_moves_while_it_is_away(SLIPSTREAM);
+}
+
 // keeps: no-secrets
 #[test]
 fn the_log_level_changes_and_values_stay_out() {
@@ -99,6 +105,30 @@ fn nobody_reads_why_it_does_not_start() {
     operating::nobody_reads_why_it_does_not_start(SLIPSTREAM);
 }
 
+// keeps: happy-eyeballs
+#[test]
+fn a_peer_whose_first_address_is_silent() {
+    addresses::a_peer_whose_first_address_is_silent(SLIPSTREAM);
+}
+
+// keeps: happy-eyeballs
+#[test]
+fn commands_and_a_silent_first_address() {
+    addresses::commands_and_a_silent_first_address(SLIPSTREAM);
+}
+
+// keeps: happy-eyeballs
+#[test]
+fn an_operator_is_told_each_address() {
+    addresses::an_operator_is_told_each_address(SLIPSTREAM);
+}
+
+// keeps: own-address
+#[test]
+fn one_list_of_peers_for_three_nodes() {
+    operating::one_list_of_peers_for_three_nodes(SLIPSTREAM);
+}
+
 // keeps: unread-log
 #[test]
 fn silent_admin_connections() {
@@ -121,6 +151,18 @@ fn a_start_that_takes_long() {
 #[test]
 fn a_disk_that_hangs() {
     probing::a_disk_that_hangs(SLIPSTREAM);
+}
+
+// keeps: probes
+#[test]
+fn a_signal_during_a_long_start() {
+    probing::a_signal_during_a_long_start(SLIPSTREAM);
+}
+
+// keeps: admin-memory
+#[test]
+fn dead_letters_page_by_page() {
+    probing::dead_letters_page_by_page(SLIPSTREAM);
 }
 
 // keeps: admin-memory

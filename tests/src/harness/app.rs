@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use rustix::net::sockopt::set_socket_linger;
 use tungstenite::client::{ClientRequestBuilder, client};
 use tungstenite::http::Uri;
 use tungstenite::{Error, HandshakeError, WebSocket};
@@ -226,6 +227,15 @@ impl App {
                 Said::Nothing => panic!("the connection is still open after {patience:?}"),
             }
         }
+    }
+
+    /// Ends the connection by a reset (RFC 9293, 3.10.7), without a word.
+    ///
+    /// # Panics
+    /// If the system does not allow that.
+    pub fn reset(self) {
+        let stream = self.socket.get_ref();
+        set_socket_linger(stream, Some(Duration::ZERO)).expect("no time to linger is allowed");
     }
 
     /// Says goodbye and waits for the answer.

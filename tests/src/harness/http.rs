@@ -13,6 +13,8 @@ pub struct Response {
     pub status: u16,
     /// Body, chunks joined.
     pub body: String,
+    /// Where a list that was too long goes on, as the header `Link` tells (RFC 8288).
+    pub next: Option<String>,
 }
 
 impl Response {
@@ -73,7 +75,19 @@ fn parse(bytes: &[u8]) -> Option<Response> {
     let status = head.split(' ').nth(1)?.parse().ok()?;
     let chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
     let body = if chunked { joined(body)? } else { body.to_owned() };
-    Some(Response { status, body })
+    Some(Response { status, body, next: next_page(head) })
+}
+
+fn next_page(head: &str) -> Option<String> {
+    let links = head.lines().filter_map(|line| {
+        let (name, link) = line.split_once(':')?;
+        name.eq_ignore_ascii_case("link").then_some(link.trim())
+    });
+    let mut targets = links.filter_map(|link| {
+        let link = link.strip_suffix("; rel=\"next\"")?;
+        link.strip_prefix('<')?.strip_suffix('>')
+    });
+    targets.next().map(str::to_owned)
 }
 
 fn joined(mut rest: &str) -> Option<String> {
@@ -100,6 +114,13 @@ mod tests {
             4\r\n{\"a\"\r\n3\r\n:1}\r\n0\r\n\r\n";
         let answer = parse(bytes).unwrap();
         assert_eq!((answer.status, answer.body.as_str()), (200, "{\"a\":1}"));
+    }
+
+    #[test]
+    fn the_next_page_is_known() {
+        let bytes = b"HTTP/1.1 200 OK\r\nlink: </a?after=7>; rel=\"next\"\r\n\r\n[]";
+        assert_eq!(parse(bytes).unwrap().next.as_deref(), Some("/a?after=7"));
+        assert_eq!(parse(b"HTTP/1.1 200 OK\r\n\r\n[]").unwrap().next, None);
     }
 
     #[test]

@@ -6,11 +6,12 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Write};
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::{env, iter};
 
-use super::SmallDisk;
+use super::{SmallDisk, TwoAddresses};
 
 /// Something that not every machine has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +24,8 @@ pub enum Need {
     SmallDisk,
     /// The right to mount a folder where no other process sees it.
     OwnMounts,
+    /// The right to give a process a list of hosts of its own, and two families of addresses.
+    TwoAddresses,
     /// A system that lets as many connections wait as a node asks for.
     ListenQueue,
 }
@@ -67,6 +70,15 @@ impl Need {
                 let apart = Command::new("unshare").args(apart).stderr(Stdio::null()).status();
                 let works = apart.is_ok_and(|status| status.success());
                 works.then_some(()).ok_or("unshare is missing or may not mount".to_owned())
+            }
+            Self::TwoAddresses => {
+                TcpListener::bind("[::1]:0").map_err(|error| format!("no ::1: {error}"))?;
+                let names = TwoAddresses::of_localhost();
+                let program = names.program();
+                let mut apart = Command::new(&program[0]);
+                let apart = apart.args(&program[1..]).arg("true").stderr(Stdio::null()).status();
+                let works = apart.is_ok_and(|status| status.success());
+                works.then_some(()).ok_or("no process can have its own /etc/hosts".to_owned())
             }
         }
     }

@@ -5,6 +5,7 @@
 //! into the work, and the last into the end.
 
 use std::fs;
+use std::time::Duration;
 
 use super::Daemon;
 
@@ -38,7 +39,12 @@ impl Injection {
     /// These calls take twenty seconds more, and so does the end of a process that waits for one;
     /// `when` as in [`Injection::fail`].
     pub fn delay(calls: &str, when: &str) -> Self {
-        let effect = "delay_enter=20000000".to_owned();
+        Self::delay_by(Duration::from_secs(20), calls, when)
+    }
+
+    /// These calls take so much more; `when` as in [`Injection::fail`].
+    pub fn delay_by(more: Duration, calls: &str, when: &str) -> Self {
+        let effect = format!("delay_enter={}", more.as_micros());
         Self { effect, when: when.to_owned(), ..Self::kill(calls, 0) }
     }
 

@@ -1,5 +1,6 @@
 //! Stories of what users see, one function each. Every one is given the path of the binary.
 
+pub mod addresses;
 pub mod away;
 pub mod configuring;
 pub mod connecting;

@@ -3,12 +3,18 @@
 use std::io::{BufRead, BufReader};
 use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use crate::harness::{
-    App, Command, Daemon, Mesh, Message, NodeConfig, PATIENCE, RawSocket, Subscriber, until,
+    App, Command, Daemon, LONG, Mesh, Message, NodeConfig, PATIENCE, Publisher, RawSocket,
+    Subscriber, each_exactly_once, until,
 };
 
-use super::{dead_letters, nodes};
+use super::{dead_letters, filler, nodes};
+
+/// How soon a connection to the admin endpoint gives way: less than half the time that one may be
+/// silent or unread where nobody needs its place.
+const GIVES_WAY: Duration = Duration::from_secs(10);
 
 /// The names that dashboards rely on; all of section 5 of the interfaces.
 const METRICS: &[&str] = &[
@@ -146,6 +152,42 @@ pub fn probes_and_status(binary: &str) {
     assert!(!run(&["sessions", "list"]).contains("pi-1"));
 }
 
+/// Three nodes with one list of peers, in which each finds itself: all are healthy, and no link is
+/// told to be down for being the other side's.
+pub fn one_list_of_peers_for_three_nodes(binary: &str) {
+    let configs = nodes(&["aws", "azure", "gcp"]);
+    let addresses: Vec<_> = configs.iter().map(|config| config.address.clone()).collect();
+    let with_all = |config| addresses.iter().fold(config, |config: NodeConfig, it| config.peer(it));
+    let started: Vec<_> =
+        configs.into_iter().map(|config| Daemon::start(binary, with_all(config))).collect();
+    for node in &started {
+        let id = &node.config.id;
+        until(&format!("{id} to be healthy"), PATIENCE, || {
+            let health = node.get("/healthz").json();
+            health["status"] == "ok" && health["checks"]["peers"]["ok"] == true
+        });
+        until(&format!("{id} to have two links, and none at 0"), PATIENCE, || {
+            let metrics = node.get("/metrics").body;
+            let told = metrics.lines().filter(|line| line.starts_with("slipstream_link_up{"));
+            let values: Vec<_> = told.filter_map(|line| line.rsplit(' ').next()).collect();
+            values == ["1", "1"]
+        });
+        let status = node.get("/status").json();
+        let links = status["links"].as_array().cloned().unwrap_or_default();
+        let state_of = |address: &String| {
+            let of_it = links.iter().find(|link| link.to_string().contains(address.as_str()));
+            of_it.and_then(|link| link["state"].as_str()).unwrap_or_default()
+        };
+        for address in &addresses {
+            let state = state_of(address);
+            match *address == node.config.address {
+                true => assert_eq!(state, "this node itself", "{status}"),
+                false => assert!(matches!(state, "up" | "covered by its own link"), "{status}"),
+            }
+        }
+    }
+}
+
 /// Dead letters by the command line: listed, shown, replayed, purged.
 pub fn dead_letters_by_hand(binary: &str) {
     let node = Daemon::start(binary, NodeConfig::new("aws"));
@@ -200,6 +242,37 @@ pub fn a_reload_is_all_or_nothing(binary: &str) {
     until("the log to name the mistake", PATIENCE, || aws.log().contains("levle"));
     assert_eq!(tags(&aws), ["new"]);
     assert_eq!(aws.metric("slipstream_link_up", &["peer=\"azure\""]), 1.0);
+}
+
+/// The address of a peer changes by a reload while the peer is away, and history has room for
+/// little: the peer is sent all that it missed.
+pub fn a_peer_that_moves_while_it_is_away(binary: &str) {
+    const EVENTS: usize = 300;
+    let mut azure = Daemon::start(binary, NodeConfig::new("azure"));
+    App::connect(&azure, "client=watch").leave();
+    let alone = NodeConfig::new("aws").text("store.history_max_bytes", "64KiB");
+    let mut aws = Daemon::start(binary, alone.clone().peer(&azure.config.address));
+    aws.await_peer("azure");
+    azure.kill();
+    let events = |name: &'static str| {
+        let id = move |number| format!("{name}-{number}");
+        (0..EVENTS).map(move |number| Message::event(id(number), "terminal:9", filler(1024)))
+    };
+    let before = Publisher::publish_all(&aws, "till", events("before"));
+    azure.config.address = NodeConfig::new("elsewhere").address;
+    aws.config = alone.peer(&azure.config.address);
+    aws.write_config();
+    assert_eq!(aws.admin("POST", "/reload").status, 200);
+    let after = Publisher::publish_all(&aws, "till", events("after"));
+
+    azure.write_config();
+    azure.run();
+    let watcher = Subscriber::start(&azure, "client=watch");
+    watcher.wait_for("azure", 2 * EVENTS, LONG);
+    each_exactly_once("azure", &watcher.stop(), before.ids().chain(after.ids()));
+    for metric in ["slipstream_dead_letters", "slipstream_forgotten_total"] {
+        assert_eq!(aws.metric(metric, &[]), 0.0, "{metric}");
+    }
 }
 
 /// The log level changes while the node runs; values are in no log, whatever the level.
@@ -286,10 +359,11 @@ pub fn silent_admin_connections(binary: &str) {
     let node = Daemon::start(binary, NodeConfig::new("aws"));
     let mut silent: Vec<_> = (0..300).map(|_| RawSocket::connect(&node.config.admin)).collect();
     for path in ["/livez", "/readyz", "/status"] {
-        assert_eq!(node.get(path).status, 200);
+        // As soon as probes want it: long before any silent one has had its time.
+        assert_eq!(node.probe(path).expect("an answer in time").status, 200);
     }
     assert!(silent.last_mut().is_some_and(|last| !last.is_over()), "the last one may stay");
-    until("the first one to give way", PATIENCE, || silent[0].is_over());
+    until("the first one to give way", GIVES_WAY, || silent[0].is_over());
 }
 
 /// Readers that ask the admin endpoint for much and read nothing, more than it takes.
@@ -303,6 +377,6 @@ pub fn admin_readers_that_do_not_read(binary: &str) {
         reader
     });
     let readers: Vec<_> = readers.collect();
-    assert_eq!(node.get("/livez").status, 200);
+    assert_eq!(node.probe("/livez").expect("an answer in time").status, 200);
     drop(readers);
 }

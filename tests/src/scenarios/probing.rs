@@ -1,5 +1,7 @@
 //! Probes and operators while the node is held up, and answers that would be large (P8, P14).
 
+use std::time::{Duration, Instant};
+
 use crate::harness::{App, Command, Daemon, Injection, Message, Need, NodeConfig, PATIENCE, until};
 
 use super::dead_letters;
@@ -26,6 +28,52 @@ pub fn a_start_that_takes_long(binary: &str) {
     assert!(!node.log().contains("\"ready\""), "{}", node.log());
 }
 
+/// A signal ends a node that starts: soon, however much of the start is left.
+pub fn a_signal_during_a_long_start(binary: &str) {
+    if !Need::Strace.is_met("a_signal_during_a_long_start") {
+        return;
+    }
+    let mut node = Daemon::prepare(binary, NodeConfig::new("aws"));
+    // The end waits for the one call that is under way.
+    let more = Duration::from_millis(500);
+    Injection::delay_by(more, "fsync,fdatasync,pwrite64", "1+").in_data().start(&mut node);
+    until("the process to live", PATIENCE, || node.probe("/livez").is_some());
+    node.ask_to_end();
+    let asked = Instant::now();
+    assert_eq!(node.ended().code(), Some(0), "{}", node.log());
+    let taken = asked.elapsed();
+    assert!(taken < Duration::from_secs(3), "it took {taken:?}");
+    assert!(!node.log().contains("\"ready\""), "{}", node.log());
+}
+
+/// Dead letters that do not fit into one answer: each names where the next one begins.
+pub fn dead_letters_page_by_page(binary: &str) {
+    const COUNT: usize = 20;
+    let node = Daemon::start(binary, NodeConfig::new("aws"));
+    let mut till = App::connect(&node, "client=till&keys=");
+    let mut app = App::connect(&node, "client=pi-1");
+    for number in 0..COUNT {
+        till.publish(&Message::event(format!("m-{number}"), "terminal:9", "1"));
+        let handed = app.delivery();
+        app.nack(&handed, "reject");
+    }
+    until("the dead letters", PATIENCE, || dead_letters(&node).len() == COUNT);
+
+    let mut next = Some("/dead-letters?limit=7".to_owned());
+    let mut pages = Vec::new();
+    while let Some(path) = next {
+        let page = node.get(&path);
+        pages.push(page.json().as_array().cloned().unwrap_or_default());
+        assert!(pages.len() <= COUNT, "{path} leads on for ever");
+        next = page.next;
+    }
+    assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), [7, 7, 6]);
+    let listed = pages.iter().flatten().map(|letter| letter["messageId"].as_str());
+    let listed: Vec<_> = listed.flatten().map(str::to_owned).collect();
+    let made: Vec<_> = (0..COUNT).map(|number| format!("m-{number}")).collect();
+    assert_eq!(listed, made, "each once, in the order in which they came to be");
+}
+
 /// A disk that hangs: probes are answered, and say what is wrong.
 pub fn a_disk_that_hangs(binary: &str) {
     if !Need::Strace.is_met("a_disk_that_hangs") {
@@ -43,7 +91,16 @@ pub fn a_disk_that_hangs(binary: &str) {
         let ready = node.probe("/readyz").expect("an answer in time");
         ready.status == 503 && ready.body.contains("has not answered")
     });
-    assert!(node.probe("/livez").is_some(), "an answer in time");
+    // It may recover: that is better than to be ended, and started again on the same disk.
+    let lives = node.probe("/livez").expect("an answer in time");
+    assert_eq!(lives.status, 200, "{}", lives.body);
+    until("an answer within a second", Duration::from_secs(10), || {
+        let asked = Instant::now();
+        node.probe("/livez").is_some() && asked.elapsed() < Duration::from_secs(1)
+    });
+    until("the node to have been silent for too long", PATIENCE, || {
+        node.probe("/livez").expect("an answer in time").status == 503
+    });
     node.kill();
 }
 

@@ -104,6 +104,76 @@ pub fn an_application_refuses(binary: &str) {
     assert!(dead_letters(&node)[0].to_string().contains("as the test says"));
 }
 
+/// A refusal and an acknowledgement of all up to a later delivery come in one write, and the node
+/// is killed, at once or when it has said what it made of them: what was refused is not settled.
+pub fn refused_then_all_acknowledged_then_killed(binary: &str) {
+    for waits in [false, true] {
+        let mut node = Daemon::start(binary, NodeConfig::new("aws"));
+        let mut till = App::connect(&node, "client=till&keys=");
+        let mut app = App::connect(&node, "client=pi-1");
+        app.replay();
+        for id in ["m-1", "m-2", "m-3"] {
+            till.publish(&Message::event(id, "terminal:9", "1"));
+        }
+        let handed = [app.delivery(), app.delivery(), app.delivery()];
+        let (refused, last) = (handed[0].delivery(), handed[2].delivery());
+        let reject = format!(
+            r#"{{"type":"NACK","deliveryId":{refused},"action":"reject","reason":"locked"}}"#
+        );
+        let all = format!(r#"{{"type":"ACK","deliveryId":{last},"upTo":true}}"#);
+        app.send_together([reject.as_str(), &all]);
+        if waits {
+            until("the dead letter", PATIENCE, || dead_letters(&node).len() == 1);
+        }
+        node.kill();
+        node.run();
+
+        let mut app = App::connect(&node, "client=pi-1");
+        let again = app.replay();
+        let comes_again = again.iter().any(|frame| frame.id() == "m-1");
+        let letters = dead_letters(&node);
+        let is_dead = letters.iter().any(|it| it["messageId"] == "m-1");
+        assert_ne!(comes_again, is_dead, "m-1 is one of both: {again:?} {letters:?}");
+        assert!(is_dead || !waits, "what was told is kept: {again:?}");
+        assert!(letters.len() <= 1, "{letters:?}");
+        let marked = again.iter().all(|frame| frame.redelivery == Some(1));
+        assert!(marked, "{again:?}");
+    }
+}
+
+/// A message whose consumer dies of it, with or without a reset, is a dead letter after as many
+/// hand-overs as configured, and what waits behind it flows.
+pub fn a_message_that_kills_its_consumer(binary: &str) {
+    let config = NodeConfig::new("aws").number("retry.max_attempts", 3);
+    let node = Daemon::start(binary, config.number("limits.delivery_window", 1));
+    App::connect(&node, "client=worker").leave();
+    let mut till = App::connect(&node, "client=till&keys=");
+    for id in ["poison", "good"] {
+        till.publish(&Message::event(id, "terminal:9", "1"));
+    }
+    let dead =
+        || node.metric("slipstream_dead_letters", &["app:worker", "reason=\"unacknowledged\""]);
+    for attempt in 0..3 {
+        node.await_away("worker");
+        assert_eq!(dead(), 0.0, "before hand-over {attempt}");
+        let mut app = App::connect(&node, "client=worker");
+        let handed = app.delivery();
+        let expected = ("poison", (attempt > 0).then_some(attempt));
+        assert_eq!((handed.id(), handed.redelivery), expected);
+        match attempt {
+            1 => drop(app),
+            _ => app.reset(),
+        }
+    }
+    until("the dead letter", PATIENCE, || dead() == 1.0);
+    // A node that is embedded may show no letters.
+    let listed = node.admin("GET", "/dead-letters");
+    let says = "its connection was lost before anything was settled";
+    assert!(listed.status == 404 || listed.body.contains(says), "{}", listed.body);
+    let mut app = App::connect(&node, "client=worker");
+    assert_eq!(app.delivery().id(), "good");
+}
+
 /// With v1 unacknowledged and v2 of the same key acknowledged, v1 is never handed over again: by
 /// no retry, no reconnect and no restart.
 pub fn an_older_value_never_comes_again(binary: &str) {

@@ -139,6 +139,14 @@ pub fn gives_history_back(binary: &str) {
     let taken = fill_with_keys(&mut till);
     assert_eq!(node.get("/readyz").status, 200);
     assert_eq!(node.metric("slipstream_refusing_publishers", &[]), 1.0);
+    let health = node.get("/healthz").json();
+    let publish = &health["checks"]["publish"];
+    assert_eq!(
+        (&health["status"], &publish["ok"]),
+        (&"refusing".into(), &false.into()),
+        "{health}"
+    );
+    assert!(publish["detail"].as_str().is_some_and(|why| why.contains("full")), "{health}");
     for key in 0..taken / 2 {
         let id = format!("delete-{key}");
         goes_through(&mut till, &Message::delete(id, format!("stock:{key}")));

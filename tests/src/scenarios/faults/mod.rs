@@ -13,6 +13,7 @@ pub mod hang;
 pub mod links;
 pub mod storm;
 pub mod sync;
+pub mod twins;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
