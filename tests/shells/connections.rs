@@ -556,7 +556,9 @@ fn one_connection_too_many_is_told_so() {
         let mut options = options(data.path(), "127.0.0.1:0".parse().unwrap());
         options.config.limits.max_connections = 1;
         let node = soon(Node::start(options)).await.unwrap();
-        let (first, _) = upgraded_as("client=a", node.local_addr(), "").await;
+        const TEXT: u8 = 0x81;
+        let (mut first, _) = upgraded_as("client=a", node.local_addr(), "").await;
+        assert_eq!(byte(&mut first).await, TEXT, "it is welcome, and has the place");
         let (mut second, _) = upgraded_as("client=b", node.local_addr(), "").await;
         let (code, reason) = close_of(&mut second).await;
         assert_eq!(code, 4429);
@@ -564,7 +566,6 @@ fn one_connection_too_many_is_told_so() {
         drop(first);
         // That the first one has left is known a moment later.
         soon(async {
-            const TEXT: u8 = 0x81;
             while TEXT != byte(&mut upgraded_as("client=c", node.local_addr(), "").await.0).await {}
         })
         .await;
