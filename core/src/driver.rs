@@ -225,11 +225,9 @@ mod tests {
 
     use super::*;
     use crate::admin::AdminRequest;
-    use crate::clock::Hlc;
     use crate::config::Config;
-    use crate::extent::Extent;
     use crate::feed::{Feed, Watcher};
-    use crate::ids::{DeadLetterId, Incarnation, NodeId, Position, SessionId, StoreId};
+    use crate::ids::NodeId;
     use crate::io::{Frame, Protocol};
     use crate::line::{Flow, Line};
     use crate::shared::{Once, Shared, Source, share};
@@ -242,23 +240,8 @@ mod tests {
     }
 
     fn driver() -> Driver<Shared<Line>> {
-        let empty = Recovered {
-            store_id: StoreId(1),
-            head: Position::default(),
-            clock: Hlc::default(),
-            incarnation: Incarnation::default(),
-            last_session: SessionId::default(),
-            last_dead_letter: DeadLetterId::default(),
-            sessions: Vec::new(),
-            seen: Vec::new(),
-            receipts: Vec::new(),
-            copies: Vec::new(),
-            dead_letters: Vec::new(),
-            extent: Extent::default(),
-            usage: Usage::default(),
-        };
         let config = Config::new(NodeId::new("aws").expect("a name"));
-        Driver::new(Node::new(config, empty, 42, at(0)))
+        Driver::new(Node::new(config, Recovered::empty(), 42, at(0)))
     }
 
     /// Does what is asked, with a store that works or does not; answers with what was logged, and

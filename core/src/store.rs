@@ -246,6 +246,28 @@ pub struct Recovered {
     pub usage: Usage,
 }
 
+#[cfg(test)]
+impl Recovered {
+    /// What a store tells that was just made.
+    pub fn empty() -> Self {
+        Self {
+            store_id: StoreId(1),
+            head: Position::default(),
+            clock: Hlc::default(),
+            incarnation: Incarnation::default(),
+            last_session: SessionId::default(),
+            last_dead_letter: DeadLetterId::default(),
+            sessions: Vec::new(),
+            seen: Vec::new(),
+            receipts: Vec::new(),
+            copies: Vec::new(),
+            dead_letters: Vec::new(),
+            extent: Extent::default(),
+            usage: Usage::default(),
+        }
+    }
+}
+
 /// How much room the store takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Usage {

@@ -107,16 +107,22 @@ fn what_nobody_is_known_to_want_is_a_dead_letter_too() {
     all_are_there(&mut world, 0..100);
 }
 
-// keeps: forgotten-events
-#[test]
-fn what_a_forgotten_session_was_owed_is_a_dead_letter() {
-    let (mut a, mut b) = (node(config(&[PEER])), World::new("b"));
+/// A node whose peer got fifty events, and then went, and is owed a hundred.
+fn left_by_its_peer(config: Config) -> World {
+    let (mut a, mut b) = (node(config), World::new("b"));
     let wire = join(&mut a, &mut b);
     carry(&mut a, &mut b, wire);
     publish(&mut a, 0..50);
     carry(&mut a, &mut b, wire);
     a.lose(wire.0);
     publish(&mut a, 50..150);
+    a
+}
+
+// keeps: forgotten-events
+#[test]
+fn what_a_forgotten_session_was_owed_is_a_dead_letter() {
+    let mut a = left_by_its_peer(config(&[PEER]));
     assert_eq!(events(&a)[events(&a).len() - 100..], ids(50..150));
     reload(&mut a, &[]);
     assert!(letters(&mut a).is_empty(), "its session keeps them");
@@ -132,13 +138,7 @@ fn what_a_peer_was_owed_when_its_time_ends_is_a_dead_letter() {
     for entry_goes in [true, false] {
         let mut config = config(&[PEER]);
         config.store.session_ttl = 60 * SECOND;
-        let (mut a, mut b) = (node(config), World::new("b"));
-        let wire = join(&mut a, &mut b);
-        carry(&mut a, &mut b, wire);
-        publish(&mut a, 0..50);
-        carry(&mut a, &mut b, wire);
-        a.lose(wire.0);
-        publish(&mut a, 50..150);
+        let mut a = left_by_its_peer(config);
         if entry_goes {
             reload(&mut a, &[]);
         }

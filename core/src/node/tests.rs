@@ -5,7 +5,6 @@ use core::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use super::*;
-use crate::clock::Hlc;
 use crate::io::{LinkUp, Protocol};
 use crate::store::Committed;
 
@@ -20,23 +19,8 @@ struct Lab {
 impl Lab {
     fn new() -> Self {
         let now = Now { instant: Instant::from_micros(0), wall: WallMs(1_790_000_000_000) };
-        let empty = Recovered {
-            store_id: StoreId(1),
-            head: Position::default(),
-            clock: Hlc::default(),
-            incarnation: Incarnation::default(),
-            last_session: SessionId::default(),
-            last_dead_letter: DeadLetterId::default(),
-            sessions: Vec::new(),
-            seen: Vec::new(),
-            receipts: Vec::new(),
-            copies: Vec::new(),
-            dead_letters: Vec::new(),
-            extent: Extent::default(),
-            usage: Usage::default(),
-        };
         let config = Config::new(NodeId::new("aws").expect("a name"));
-        Self { node: Node::new(config, empty, 42, now), now, links: 0, batches: 0 }
+        Self { node: Node::new(config, Recovered::empty(), 42, now), now, links: 0, batches: 0 }
     }
 
     fn give(&mut self, input: Input) {
