@@ -1,7 +1,7 @@
 //! The stories of the built daemon that need no more than its WebSocket, its probes, its status
 //! and its metrics, told again of nodes on smol.
 
-use slipstream_tests::scenarios::faults::{hang, links};
+use slipstream_tests::scenarios::faults::{hang, links, slow};
 use slipstream_tests::scenarios::{
     addresses, away, connecting, durability, frames, hostile, lagging, mesh, order, publishing,
     reading, receiving, redundant, retry, storing,
@@ -38,6 +38,7 @@ stories! {
         ending_is_announced a_burst_waits_in_the_listen_queue
     }
     durability { killed_under_load killed_on_the_receipt without_syncing_the_receipt_says_so }
+    slow { that_carry_a_large_value }
     hang { longer_than_the_heartbeat }
     links { that_fail_in_every_way that_never_live_long }
     frames {

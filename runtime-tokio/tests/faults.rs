@@ -163,3 +163,9 @@ fn an_older_copy_comes_back() {
 fn two_nodes_on_copies_of_a_directory() {
     faults::twins::on_a_copied_directory(SLIPSTREAM);
 }
+
+// keeps: signs-of-life
+#[test]
+fn slow_links_that_carry_a_large_value() {
+    faults::slow::that_carry_a_large_value(SLIPSTREAM);
+}

@@ -166,6 +166,34 @@ fn a_nack_is_kept_when_a_later_ack_covers_it() {
 
 // keeps: refusals-kept
 #[test]
+fn a_nack_that_comes_late_is_kept_too() {
+    for action in ["retry", "reject"] {
+        for is_letter in [true, false] {
+            let case = format!("{action}, a letter already: {is_letter}");
+            let mut world = world(|config| config.retry.max_attempts = 1);
+            let app = connect(&mut world, "client=pi-1");
+            publish(&mut world, "CMD", &["m-0"]);
+            world.pass(Duration::from_secs(4));
+            publish(&mut world, "CMD", &["m-1", "m-2"]);
+            let got = handed(&mut world, app);
+            // The time of the first is over; the store has not found it yet.
+            world.now.instant = world.now.instant + Duration::from_secs(2);
+            world.give(Input::Timer);
+            if is_letter {
+                world.settle();
+            }
+            assert!(world.is_busy() != is_letter, "{case}");
+            world.text(app, &nack(&got[0], action));
+            world.text(app, &ack_upto(&got[2]));
+            world.settle();
+            assert_eq!(ids_of_letters(&mut world), ["m-0"], "{case}");
+            assert_eq!(in_flight(&mut world), 0, "{case}");
+        }
+    }
+}
+
+// keeps: refusals-kept
+#[test]
 fn a_rejection_without_a_name_is_final_too() {
     for (by_id, in_one_write) in [(false, false), (false, true), (true, false), (true, true)] {
         let mut world = world(|_| ());

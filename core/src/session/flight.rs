@@ -118,6 +118,10 @@ impl Flight {
     /// Takes note that the hand-over has failed, as the application has `said` or not. Of so many
     /// attempts that fail the last one is final.
     pub fn fail(&mut self, error: &str, said: bool, max_attempts: u32) {
+        if self.word == (Word::Exhausted { said: false }) && said {
+            self.note(error);
+            self.word = Word::Exhausted { said };
+        }
         if self.word.is_final() || self.word.is_said() || (self.word == Word::Missed && !said) {
             return;
         }

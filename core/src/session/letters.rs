@@ -183,6 +183,13 @@ impl Letters {
         self.known.get(&delivery)
     }
 
+    /// The application speaks of a delivery that is a letter, and not to acknowledge it: no
+    /// cumulative word speaks of it from now on.
+    pub fn note_said(&mut self, delivery: Position) {
+        let purged = self.purged.get_mut(&delivery).map(|(letter, _)| letter);
+        self.known.get_mut(&delivery).into_iter().chain(purged).for_each(|it| it.said = true);
+    }
+
     /// The letter that a delivery has become: it leaves.
     pub fn take(&mut self, delivery: Position) -> Option<Letter> {
         self.known.remove(&delivery)

@@ -173,7 +173,11 @@ impl Session {
     }
 
     /// The flight that a refusal speaks of. `None`: it is refused already, or ended without a word.
-    pub fn refusable(&self, target: &Target<'_>, retry: bool) -> Result<Option<Position>, Unheard> {
+    pub fn refusable(
+        &mut self,
+        target: &Target<'_>,
+        retry: bool,
+    ) -> Result<Option<Position>, Unheard> {
         let position = match target {
             Target::Delivery(delivery) => Some(self.place_of(*delivery)),
             Target::Id(id) => {
@@ -185,9 +189,13 @@ impl Session {
         match flight.map(|flight| flight.word) {
             Some(Word::Reject(letter)) if retry => return Err(refused(letter)),
             Some(Word::Reject(_)) => return Ok(None),
-            Some(Word::Exhausted { .. }) => return Ok(position.filter(|_| !retry)),
-            Some(Word::None | Word::Missed | Word::Retry) => return Ok(position),
+            Some(Word::None | Word::Missed | Word::Retry | Word::Exhausted { .. }) => {
+                return Ok(position);
+            }
             None => {}
+        }
+        if let Some(position) = position {
+            self.letters.note_said(position);
         }
         if let Some(letter) = position.and_then(|position| self.letters.of(position)) {
             return if retry { Err(Unheard::Letter(letter.id)) } else { Ok(None) };

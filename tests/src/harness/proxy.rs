@@ -1,14 +1,15 @@
-//! A link that can be cut, reset, stalled, made deaf one way and healed, without root: a TCP proxy
-//! between two nodes.
+//! A link that can be cut, reset, stalled, slowed, made deaf one way and healed, without root: a
+//! TCP proxy between two nodes.
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::net::sockopt::set_socket_linger;
+use rustix::net::sockopt::{set_socket_linger, set_socket_recv_buffer_size};
+use rustix::net::{AddressFamily, SocketType};
 
 const PASS: u8 = 0;
 const STALL: u8 = 1;
@@ -16,6 +17,8 @@ const CUT: u8 = 2;
 const LOSE_THERE: u8 = 3;
 const LOSE_BACK: u8 = 4;
 const TICK: Duration = Duration::from_millis(20);
+/// What the system holds for a slow proxy.
+const SLOW_BUFFER: usize = 32 << 10;
 
 /// A direction, seen from the node that dials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +45,8 @@ struct State {
     generation: AtomicU64,
     /// Whether a connection of an older generation ends without a goodbye.
     abrupt: AtomicBool,
+    /// Bytes that pass in a second, each way; 0 is any number.
+    rate: u64,
     /// How long a connection may live, in milliseconds; 0 is for ever.
     life_ms: AtomicU64,
     ended: AtomicBool,
@@ -53,7 +58,17 @@ struct State {
 impl Proxy {
     /// Passes connections on to `target`.
     pub fn to(target: &str) -> Self {
+        Self::slow(target, 0)
+    }
+
+    /// The same, and lets `rate` bytes a second pass each way; 0 is any number. A slow proxy holds
+    /// little of what waits.
+    pub fn slow(target: &str, rate: u64) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+        if rate > 0 {
+            // What it accepts inherits the size.
+            set_socket_recv_buffer_size(&listener, SLOW_BUFFER).expect("it can be small");
+        }
         let address = listener.local_addr().expect("a bound socket has an address").to_string();
         listener.set_nonblocking(true).expect("a listener can be non-blocking");
         let state = Arc::new(State {
@@ -61,6 +76,7 @@ impl Proxy {
             mode: AtomicU8::new(PASS),
             generation: AtomicU64::new(0),
             abrupt: AtomicBool::new(false),
+            rate,
             life_ms: AtomicU64::new(0),
             ended: AtomicBool::new(false),
             passed: AtomicU64::new(0),
@@ -155,13 +171,26 @@ fn connect(inbound: TcpStream, state: &Arc<State>) {
     if state.mode.load(Ordering::SeqCst) == CUT {
         return;
     }
-    let Ok(outbound) = TcpStream::connect(&state.target) else { return };
+    let Ok(outbound) = dial(state) else { return };
     state.accepted.fetch_add(1, Ordering::SeqCst);
     for (from, to, way) in [(&inbound, &outbound, Way::There), (&outbound, &inbound, Way::Back)] {
         let (Ok(from), Ok(to)) = (from.try_clone(), to.try_clone()) else { return };
         let state = Arc::clone(state);
         thread::spawn(move || pump(from, to, way, &state, generation));
     }
+}
+
+fn dial(state: &State) -> io::Result<TcpStream> {
+    if state.rate == 0 {
+        return TcpStream::connect(&state.target);
+    }
+    let target: SocketAddr = state.target.parse().expect("a node says where it listens");
+    let family = if target.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = rustix::net::socket(family, SocketType::STREAM, None)?;
+    // Once it is connected it has promised room for more, and what then comes is lost.
+    set_socket_recv_buffer_size(&socket, SLOW_BUFFER)?;
+    rustix::net::connect(&socket, &target)?;
+    Ok(socket.into())
 }
 
 fn pump(mut from: TcpStream, mut to: TcpStream, way: Way, state: &State, generation: u64) {
@@ -178,7 +207,14 @@ fn pump(mut from: TcpStream, mut to: TcpStream, way: Way, state: &State, generat
             thread::sleep(TICK);
             continue;
         }
-        match from.read(&mut buffer) {
+        let piece = match state.rate * TICK.as_millis() as u64 / 1000 {
+            0 => buffer.len(),
+            piece => {
+                thread::sleep(TICK);
+                buffer.len().min(piece as usize)
+            }
+        };
+        match from.read(&mut buffer[..piece]) {
             Ok(0) => break,
             Ok(read) if deaf => {
                 state.lost.fetch_add(read as u64, Ordering::SeqCst);

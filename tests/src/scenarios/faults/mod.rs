@@ -11,6 +11,7 @@ pub mod disk;
 pub mod files;
 pub mod hang;
 pub mod links;
+pub mod slow;
 pub mod storm;
 pub mod sync;
 pub mod twins;
