@@ -3,6 +3,9 @@
 //! A ring per session: the newest [`Bounds::ids`] ids of the last [`WINDOW`], and over all
 //! sessions a bound in bytes, to which the largest session gives way first. The store holds the
 //! same as append-only blocks, one per session and batch.
+//!
+//! What stays true: no clock that is corrected makes a receipt older. Ages are counted by a time of
+//! their own, which goes on with the monotonic clock, and at a start from the last block.
 
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::vec::Vec;
@@ -14,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Hlc;
 use crate::ids::{BatchId, Hash128, SessionId};
 use crate::store::ReceiptBlock;
-use crate::time::WallMs;
+use crate::time::{Instant, Now, WallMs};
 
 /// How long an id is remembered.
 pub const WINDOW: Duration = Duration::from_secs(24 * 60 * 60);
@@ -58,12 +61,17 @@ pub struct Receipts {
     bounds: Bounds,
     sessions: BTreeMap<SessionId, Ring>,
     total: usize,
+    /// At this point on the monotonic clock ...
+    counted_from: Instant,
+    /// ... it was this time.
+    time_then: WallMs,
 }
 
 #[derive(Debug, Default)]
 struct Ring {
-    by_id: HashMap<Hash128, Receipt>,
-    order: VecDeque<(Hash128, Hlc, WallMs)>,
+    by_id: HashMap<Hash128, (Receipt, WallMs)>,
+    /// By when they were given.
+    order: VecDeque<(Hash128, WallMs)>,
     /// Receipts since the last batch.
     fresh: Vec<Stored>,
     /// Blocks in the store: number, how many receipts.
@@ -80,9 +88,17 @@ struct Stored {
 }
 
 impl Receipts {
-    /// What the store remembers. A block that cannot be read is left out.
-    pub fn recover(blocks: &[ReceiptBlock], bounds: Bounds) -> Self {
-        let mut receipts = Self { bounds, sessions: BTreeMap::new(), total: 0 };
+    /// What the store remembers, at a start. A block that cannot be read is left out.
+    ///
+    /// `last` is what the wall clock had said before: the time since then counts, up to [`WINDOW`].
+    /// What seems to be longer cannot be told from a clock that was set right.
+    pub fn recover(blocks: &[ReceiptBlock], bounds: Bounds, last: WallMs, now: Now) -> Self {
+        let newest = blocks.iter().map(|block| block.wall).max();
+        let away = Some(Duration::from_millis(now.wall.0.saturating_sub(last.0)));
+        let away = away.filter(|away| *away <= WINDOW);
+        let time_then = newest.map_or(now.wall, |newest| newest.plus(away.unwrap_or_default()));
+        let (sessions, counted_from) = (BTreeMap::new(), now.instant);
+        let mut receipts = Self { bounds, sessions, total: 0, counted_from, time_then };
         for block in blocks {
             let ring = receipts.sessions.entry(block.session).or_default();
             ring.durable = true;
@@ -91,48 +107,53 @@ impl Receipts {
             ring.blocks.push_back((block.number, stored.len()));
             for Stored { id, content, version } in stored {
                 let receipt = Receipt { content, version, batch: BatchId::new(0) };
-                if ring.by_id.insert(id, receipt).is_none() {
+                if ring.by_id.insert(id, (receipt, block.wall)).is_none() {
                     receipts.total += 1;
                 }
-                ring.order.push_back((id, version, block.wall));
+                ring.order.push_back((id, block.wall));
             }
         }
         receipts
     }
 
-    /// What is known of the id in this session. `trusted` is the wall clock, if it can be trusted.
+    /// The time by which ages are counted.
+    pub fn time(&self, now: Instant) -> WallMs {
+        self.time_then.plus(now.since(self.counted_from))
+    }
+
+    /// What is known of the id in this session at this [`Self::time`].
     pub fn check(
         &self,
         session: SessionId,
         id: &Hash128,
         content: &Hash128,
-        trusted: Option<WallMs>,
+        time: WallMs,
     ) -> Known {
         let Some(ring) = self.sessions.get(&session) else { return Known::Fresh };
-        let oldest = oldest(trusted);
         match ring.by_id.get(id) {
-            Some(receipt) if receipt.version.wall() < oldest => Known::Fresh,
-            Some(receipt) if receipt.content == *content => Known::Same(*receipt),
+            Some((_, given)) if *given < time.minus(WINDOW) => Known::Fresh,
+            Some((receipt, _)) if receipt.content == *content => Known::Same(*receipt),
             Some(_) => Known::Other,
             None => Known::Fresh,
         }
     }
 
-    /// Remembers a receipt. `durable` sessions have theirs in the store too.
+    /// Remembers a receipt, given at this [`Self::time`]. `durable` sessions have theirs in the
+    /// store too.
     pub fn insert(
         &mut self,
         session: SessionId,
         durable: bool,
         id: Hash128,
         receipt: Receipt,
-        wall: WallMs,
+        time: WallMs,
     ) {
         let ring = self.sessions.entry(session).or_default();
         ring.durable = durable;
-        if ring.by_id.insert(id, receipt).is_none() {
+        if ring.by_id.insert(id, (receipt, time)).is_none() {
             self.total += 1;
         }
-        ring.order.push_back((id, receipt.version, wall));
+        ring.order.push_back((id, time));
         if durable {
             ring.fresh.push(Stored { id, content: receipt.content, version: receipt.version });
         }
@@ -169,19 +190,17 @@ impl Receipts {
     }
 
     /// The blocks for the next batch of these sessions, and the blocks to delete, after forgetting
-    /// what is beyond the bounds. `trusted` is the wall clock, if it can be trusted: nothing is
-    /// forgotten for its age by a clock that cannot.
+    /// what is beyond the bounds at this [`Self::time`].
     pub fn take_blocks(
         &mut self,
         touched: impl Iterator<Item = SessionId>,
-        wall: WallMs,
-        trusted: Option<WallMs>,
+        time: WallMs,
     ) -> (Vec<ReceiptBlock>, Vec<(SessionId, u64)>) {
         let (mut blocks, mut dropped) = (Vec::new(), Vec::new());
         for session in touched {
             let Some(ring) = self.sessions.get_mut(&session) else { continue };
-            blocks.extend(ring.take_block(session, wall));
-            self.total -= ring.forget(self.bounds.ids, oldest(trusted));
+            blocks.extend(ring.take_block(session, time));
+            self.total -= ring.forget(self.bounds.ids, time.minus(WINDOW));
             dropped.extend(ring.drop_blocks().map(|number| (session, number)));
         }
         while self.total * RECEIPT_BYTES > self.bounds.bytes {
@@ -201,11 +220,6 @@ impl Receipts {
     }
 }
 
-/// What is older than this is forgotten; nothing is while the clock cannot be trusted.
-fn oldest(trusted: Option<WallMs>) -> WallMs {
-    trusted.map_or(WallMs(0), |wall| wall.minus(WINDOW))
-}
-
 impl Ring {
     fn take_block(&mut self, session: SessionId, wall: WallMs) -> Option<ReceiptBlock> {
         if self.fresh.is_empty() {
@@ -222,12 +236,12 @@ impl Ring {
     /// Forgets all but the newest `keep`, and what is older than `oldest`. Answers how many ids.
     fn forget(&mut self, keep: usize, oldest: WallMs) -> usize {
         let before = self.by_id.len();
-        while let Some((id, version, wall)) = self.order.front() {
-            if self.order.len() <= keep && *wall >= oldest {
+        while let Some((id, given)) = self.order.front() {
+            if self.order.len() <= keep && *given >= oldest {
                 break;
             }
             // An id that was used again after its time is remembered by its later receipt.
-            if self.by_id.get(id).is_some_and(|receipt| receipt.version == *version) {
+            if self.by_id.get(id).is_some_and(|(_, last)| last == given) {
                 self.by_id.remove(id);
             }
             self.order.pop_front();
@@ -270,18 +284,28 @@ mod tests {
         Receipt { content: hash(n), version: Hlc::at(WallMs(n)), batch: BatchId::new(0) }
     }
 
+    /// What a start knows whose clocks stand still.
+    fn recovered(blocks: &[ReceiptBlock], bounds: Bounds) -> Receipts {
+        Receipts::recover(
+            blocks,
+            bounds,
+            WallMs(0),
+            Now { instant: Instant::default(), wall: WallMs(0) },
+        )
+    }
+
     fn receipts(ids: usize, bytes: usize) -> Receipts {
-        Receipts::recover(&[], Bounds { ids, bytes })
+        recovered(&[], Bounds { ids, bytes })
     }
 
     #[test]
     fn the_same_content_is_known_and_other_content_is_told_apart() {
         let mut receipts = receipts(10, 1 << 20);
         receipts.insert(SESSION, true, hash(1), receipt(5), WallMs(5));
-        let known = |content| receipts.check(SESSION, &hash(1), &hash(content), Some(WallMs(6)));
+        let known = |content| receipts.check(SESSION, &hash(1), &hash(content), WallMs(6));
         assert_eq!(known(5), Known::Same(receipt(5)));
         assert_eq!(known(6), Known::Other);
-        let elsewhere = receipts.check(SessionId::new(2), &hash(1), &hash(5), Some(WallMs(6)));
+        let elsewhere = receipts.check(SessionId::new(2), &hash(1), &hash(5), WallMs(6));
         assert_eq!(elsewhere, Known::Fresh);
     }
 
@@ -292,17 +316,16 @@ mod tests {
         let mut stored = Vec::new();
         for n in 1..=5 {
             before.insert(SESSION, true, hash(n), receipt(n), WallMs(n));
-            let (blocks, dropped) =
-                before.take_blocks([SESSION].into_iter(), WallMs(n), Some(WallMs(n)));
+            let (blocks, dropped) = before.take_blocks([SESSION].into_iter(), WallMs(n));
             stored.extend(blocks);
             stored.retain(|block| dropped.iter().all(|(_, upto)| block.number > *upto));
         }
         assert_eq!(stored.len(), 3);
-        let after = Receipts::recover(&stored, Bounds { ids: 3, bytes: 1 << 20 });
+        let after = recovered(&stored, Bounds { ids: 3, bytes: 1 << 20 });
         for n in 1..=5 {
             let expected = if n <= 2 { Known::Fresh } else { Known::Same(receipt(n)) };
-            assert_eq!(before.check(SESSION, &hash(n), &hash(n), Some(WallMs(9))), expected);
-            assert_eq!(after.check(SESSION, &hash(n), &hash(n), Some(WallMs(9))), expected);
+            assert_eq!(before.check(SESSION, &hash(n), &hash(n), WallMs(9)), expected);
+            assert_eq!(after.check(SESSION, &hash(n), &hash(n), WallMs(9)), expected);
         }
     }
 
@@ -312,14 +335,8 @@ mod tests {
         let mut receipts = receipts(10, 1 << 20);
         let day = 24 * 60 * 60 * 1000;
         receipts.insert(SESSION, true, hash(1), receipt(5), WallMs(5));
-        assert_ne!(
-            receipts.check(SESSION, &hash(1), &hash(5), Some(WallMs(5 + day))),
-            Known::Fresh
-        );
-        assert_eq!(
-            receipts.check(SESSION, &hash(1), &hash(5), Some(WallMs(6 + day))),
-            Known::Fresh
-        );
+        assert_ne!(receipts.check(SESSION, &hash(1), &hash(5), WallMs(5 + day)), Known::Fresh);
+        assert_eq!(receipts.check(SESSION, &hash(1), &hash(5), WallMs(6 + day)), Known::Fresh);
     }
 
     #[test]
@@ -327,10 +344,10 @@ mod tests {
         let mut receipts = receipts(10, 1 << 20);
         let later = 25 * 60 * 60 * 1000;
         receipts.insert(SESSION, true, hash(1), receipt(5), WallMs(5));
-        receipts.take_blocks([SESSION].into_iter(), WallMs(5), Some(WallMs(5)));
+        receipts.take_blocks([SESSION].into_iter(), WallMs(5));
         receipts.insert(SESSION, true, hash(1), receipt(later), WallMs(later));
-        receipts.take_blocks([SESSION].into_iter(), WallMs(later), Some(WallMs(later)));
-        let known = receipts.check(SESSION, &hash(1), &hash(later), Some(WallMs(later + 1)));
+        receipts.take_blocks([SESSION].into_iter(), WallMs(later));
+        let known = receipts.check(SESSION, &hash(1), &hash(later), WallMs(later + 1));
         assert_eq!(known, Known::Same(receipt(later)));
     }
 
@@ -343,10 +360,10 @@ mod tests {
         for n in 1..=200 {
             receipts.insert(SESSION, true, hash(n), receipt(n), WallMs(1));
         }
-        receipts.take_blocks([SESSION, quiet].into_iter(), WallMs(1), Some(WallMs(1)));
+        receipts.take_blocks([SESSION, quiet].into_iter(), WallMs(1));
         assert!(receipts.len() <= 100);
-        assert_ne!(receipts.check(quiet, &hash(0), &hash(0), Some(WallMs(1))), Known::Fresh);
-        assert_ne!(receipts.check(SESSION, &hash(200), &hash(200), Some(WallMs(1))), Known::Fresh);
+        assert_ne!(receipts.check(quiet, &hash(0), &hash(0), WallMs(1)), Known::Fresh);
+        assert_ne!(receipts.check(SESSION, &hash(200), &hash(200), WallMs(1)), Known::Fresh);
     }
 
     // keeps: memory-bounds
@@ -358,7 +375,7 @@ mod tests {
             for n in 1..=2 * IDS {
                 receipts.insert(SESSION, true, hash(n), receipt(n), WallMs(1));
                 if n % 1000 == 0 {
-                    receipts.take_blocks([SESSION].into_iter(), WallMs(1), Some(WallMs(1)));
+                    receipts.take_blocks([SESSION].into_iter(), WallMs(1));
                 }
             }
         });
@@ -372,10 +389,8 @@ mod tests {
         let mut receipts = receipts(10, 1 << 20);
         receipts.insert(SESSION, true, hash(1), receipt(1), WallMs(1));
         receipts.undo(SESSION, &hash(1));
-        assert_eq!(receipts.check(SESSION, &hash(1), &hash(1), Some(WallMs(1))), Known::Fresh);
-        assert!(
-            receipts.take_blocks([SESSION].into_iter(), WallMs(1), Some(WallMs(1))).0.is_empty()
-        );
+        assert_eq!(receipts.check(SESSION, &hash(1), &hash(1), WallMs(1)), Known::Fresh);
+        assert!(receipts.take_blocks([SESSION].into_iter(), WallMs(1)).0.is_empty());
     }
 
     /// What may happen to the receipts of two sessions.
@@ -424,7 +439,7 @@ mod tests {
                     Step::Publish(session, id, content) => {
                         let owner = SessionId::new(session);
                         let (id_hash, content_hash) = (hash(id), hash(content));
-                        let now_ms = Some(WallMs(now));
+                        let now_ms = WallMs(now);
                         let said = receipts.check(owner, &id_hash, &content_hash, now_ms);
                         let published = model.entry(session).or_default();
                         // The newest of this id, if it is within the window in time.
@@ -458,8 +473,7 @@ mod tests {
                     Step::Commit => {
                         let touched: BTreeSet<u64> = growing.drain(..).map(|(s, _)| s).collect();
                         let touched = touched.into_iter().map(SessionId::new);
-                        let now = WallMs(now);
-                        let (blocks, dropped) = receipts.take_blocks(touched, now, Some(now));
+                        let (blocks, dropped) = receipts.take_blocks(touched, WallMs(now));
                         stored.extend(blocks);
                         stored.retain(|block| {
                             let gone = |(session, upto): &(SessionId, u64)| {
@@ -474,13 +488,15 @@ mod tests {
                             model.entry(session).or_default().pop();
                         }
                     }
-                    Step::Pass(hours) => now += hours * HOUR,
+                    // No batch grows for so long.
+                    Step::Pass(hours) if growing.is_empty() => now += hours * HOUR,
+                    Step::Pass(_) => {}
                     Step::Restart => {
                         while let Some((session, _)) = growing.pop() {
                             model.entry(session).or_default().pop();
                         }
                         stored.sort_by_key(|block| (block.session, block.number));
-                        receipts = Receipts::recover(&stored, bounds);
+                        receipts = recovered(&stored, bounds);
                     }
                 }
             }
@@ -497,9 +513,9 @@ mod tests {
             let bounds = Bounds { ids: 10, bytes: 1 << 20 };
             // Serde reserves at most 1 MiB for a list on its word.
             let taken = allocation_counter::measure(|| {
-                let mut receipts = Receipts::recover(core::slice::from_ref(&block), bounds);
+                let mut receipts = recovered(core::slice::from_ref(&block), bounds);
                 receipts.insert(SESSION, true, hash(1), receipt(1), WallMs(1));
-                let _blocks = receipts.take_blocks([SESSION].into_iter(), WallMs(2), None);
+                let _blocks = receipts.take_blocks([SESSION].into_iter(), WallMs(2));
             });
             prop_assert!(taken.bytes_max <= 2 << 20, "{} bytes", taken.bytes_max);
         }
@@ -510,13 +526,13 @@ mod tests {
             for n in 1..=count {
                 receipts.insert(SESSION, true, hash(n), receipt(n), WallMs(n));
             }
-            let (blocks, _) = receipts.take_blocks([SESSION].into_iter(), WallMs(count), None);
+            let (blocks, _) = receipts.take_blocks([SESSION].into_iter(), WallMs(count));
             let bounds = Bounds { ids: 100, bytes: 1 << 20 };
-            prop_assert_eq!(Receipts::recover(&blocks, bounds).len() as u64, count);
+            prop_assert_eq!(recovered(&blocks, bounds).len() as u64, count);
             let whole = &blocks[0].receipts;
             for end in 0..whole.len() {
                 let cut = ReceiptBlock { receipts: whole.slice(..end), ..blocks[0].clone() };
-                prop_assert_eq!(Receipts::recover(&[cut], bounds).len(), 0, "cut at {}", end);
+                prop_assert_eq!(recovered(&[cut], bounds).len(), 0, "cut at {}", end);
             }
         }
     }

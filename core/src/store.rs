@@ -206,7 +206,7 @@ pub struct ReceiptBlock {
     pub session: SessionId,
     /// Number within the session, growing.
     pub number: u64,
-    /// When.
+    /// When, by the time of receipts.
     pub wall: WallMs,
     /// Encoded by the core.
     pub receipts: Bytes,

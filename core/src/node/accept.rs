@@ -42,7 +42,8 @@ impl Node {
         let known =
             draft.id.as_ref().map(|id| (Hash128::of(&[id.as_bytes()]), draft.content_hash()));
         if let Some((id, content)) = &known {
-            match self.receipts.check(session, id, content, self.clock.trusted_for_ages()) {
+            let time = self.receipts.time(self.now.instant);
+            match self.receipts.check(session, id, content, time) {
                 Known::Fresh => {}
                 Known::Same(receipt) => return Ok(self.published_before(draft, receipt, frame)),
                 Known::Other => {
@@ -87,7 +88,8 @@ impl Node {
         if let Some((id, content)) = known {
             let durable = self.sessions.get(&session).is_some_and(|session| session.is_durable());
             let receipt = Receipt { content, version, batch };
-            self.receipts.insert(session, durable, id, receipt, self.now.wall);
+            let time = self.receipts.time(self.now.instant);
+            self.receipts.insert(session, durable, id, receipt, time);
             self.log.marks.receipts.push((session, id));
             self.receipts_touched.insert(session);
         }

@@ -36,13 +36,13 @@ impl Node {
         }
         self.commit_wanted = false;
         self.conflate_outboxes();
-        let (wall, time) = (self.now.wall, self.lifetimes.time(self.now));
+        let time = self.lifetimes.time(self.now);
         let (floor, state_floor) = self.floors();
         self.floor = floor;
         let (held_from, history_max_bytes) = (self.held_from(), self.history_max_bytes());
         let touched = core::mem::take(&mut self.receipts_touched).into_iter();
-        let (blocks, dropped) =
-            self.receipts.take_blocks(touched, wall, self.clock.trusted_for_ages());
+        let given_at = self.receipts.time(self.now.instant);
+        let (blocks, dropped) = self.receipts.take_blocks(touched, given_at);
         let (seen, seen_dropped) = self.seen.take_changes();
         let mut ids = core::mem::take(&mut self.dirty_now);
         ids.append(&mut self.dirty_soon);

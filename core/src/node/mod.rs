@@ -244,7 +244,7 @@ impl Node {
             seen,
             newest: NewestOfKeys::new(recovered.clock),
             copies: Copies::recover(&recovered.copies),
-            receipts: Receipts::recover(&recovered.receipts, bounds),
+            receipts: Receipts::recover(&recovered.receipts, bounds, recovered.clock.wall(), now),
             topology: Topology::new(
                 config.id.clone(),
                 config.limits.max_nodes,

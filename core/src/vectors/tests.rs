@@ -684,10 +684,11 @@ fn receipts(vectors: &Vectors) {
     let bounds = Bounds { ids: 10, bytes: 1 << 20 };
     let (id, content) = (Hash128::of(&[b"m-1"]), Hash128::of(&[b"content"]));
     let receipt = Receipt { content, version: Hlc::at(wall), batch: BatchId::new(0) };
-    let mut receipts = Receipts::recover(&[], bounds);
+    let now = Now { instant: Instant::default(), wall };
+    let mut receipts = Receipts::recover(&[], bounds, wall, now);
     receipts.insert(session, true, id, receipt, wall);
-    let (blocks, _) = receipts.take_blocks([session].into_iter(), wall, Some(wall));
+    let (blocks, _) = receipts.take_blocks([session].into_iter(), wall);
     vectors.hold_bytes("receipts", &blocks[0].receipts);
-    let again = Receipts::recover(&blocks, bounds);
-    assert_eq!(again.check(session, &id, &content, Some(wall)), Known::Same(receipt));
+    let again = Receipts::recover(&blocks, bounds, wall, now);
+    assert_eq!(again.check(session, &id, &content, wall), Known::Same(receipt));
 }
