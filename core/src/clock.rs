@@ -261,7 +261,7 @@ impl Clock {
     /// this node. Most of them agreeing with this node ends doubt about a jump; most of them being
     /// behind by more than the limit begins doubt. A jump ends it as well if the clock was behind
     /// its own past ever since the start, and is so no longer: it is what a start would find now.
-    /// Answers whether the jump turns out to have set the clock right: what was dated before it
+    /// But most of the peers must not say otherwise in that moment. Answers whether the jump turns out to have set the clock right: what was dated before it
     /// bears a wrong date.
     pub fn compare_with_peers(&mut self, offsets_ms: impl Iterator<Item = i64>) -> bool {
         let (mut peers, mut behind, mut agree, mut furthest) = (0_usize, 0_usize, 0_usize, 0);
@@ -276,8 +276,8 @@ impl Clock {
         let has_caught_up = self.began_behind && !self.is_behind();
         self.began_behind &= !has_caught_up;
         let most_agree = agree * 2 > peers;
-        let was_set_right = (most_agree || has_caught_up) && self.believe();
         let most_disagree = (peers - agree) * 2 > peers;
+        let was_set_right = (most_agree || (has_caught_up && !most_disagree)) && self.believe();
         self.is_vouched_for = most_agree || (self.is_vouched_for && !most_disagree);
         was_set_right
     }
@@ -578,6 +578,28 @@ mod tests {
         assert_eq!(clock.fault(), Some(ClockFault::Behind { by_ms: 60_001 }));
         let clock = Clock::new(Hlc::at(WallMs(100_000)), DRIFT, now(0, 40_000));
         assert_eq!(clock.fault(), None);
+    }
+
+    // keeps: clock-doubt
+    #[test]
+    fn a_clock_behind_its_past_that_jumps_beyond_the_peers_is_not_believed() {
+        let past = Hlc::at(WallMs(9_000_000));
+        let set_to = |wall| {
+            let mut clock = Clock::new(past, DRIFT, now(0, 1_000_000));
+            clock.observe(now(1, wall));
+            clock
+        };
+        // A peer knows better, and nobody believes that it is right when the peer is gone.
+        let mut clock = set_to(900_000_000);
+        assert!(!clock.compare_with_peers([-891_000_000].into_iter()));
+        assert!(!clock.compare_with_peers([].into_iter()));
+        assert!(matches!(clock.fault(), Some(ClockFault::Jumped { .. })));
+        assert!(clock.compare_with_peers([5].into_iter()), "but peers that agree are believed");
+        assert_eq!(clock.fault(), None);
+        // Without peers, or with one that agrees, it is what a start would find.
+        for peers in [&[] as &[i64], &[5], &[5, -891_000_000]] {
+            assert!(set_to(9_000_000).compare_with_peers(peers.iter().copied()), "{peers:?}");
+        }
     }
 
     #[test]
