@@ -79,6 +79,8 @@ mod report;
 mod runtime;
 mod socket;
 mod stream;
+#[cfg(feature = "tools")]
+mod tools;
 mod turn;
 
 #[cfg(test)]

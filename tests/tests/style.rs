@@ -177,7 +177,7 @@ fn no_test_is_ignored() {
 fn shell(folder: &str) -> Vec<Source> {
     let is_library = |file: &Source| {
         let path = file.path.trim_start_matches(folder);
-        !path.starts_with("daemon/") && !path.starts_with("bin/")
+        !["daemon/", "tools/", "bin/"].iter().any(|part| path.starts_with(part))
     };
     sources(folder).into_iter().filter(is_library).collect()
 }

@@ -25,7 +25,7 @@ const MAX_ANSWER_BYTES: u64 = 1 << 30;
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// `text` as one segment of a path.
-pub(super) fn segment(text: &str) -> Cow<'_, str> {
+pub(crate) fn segment(text: &str) -> Cow<'_, str> {
     match text {
         // Unescaped, these two would be resolved.
         "." => Cow::Borrowed("%2E"),
@@ -36,7 +36,7 @@ pub(super) fn segment(text: &str) -> Cow<'_, str> {
 
 /// The admin endpoint of one node.
 #[derive(Debug)]
-pub(super) struct AdminClient {
+pub(crate) struct AdminClient {
     base: String,
     /// The argument that named it.
     flag: &'static str,
@@ -45,12 +45,12 @@ pub(super) struct AdminClient {
 
 impl AdminClient {
     /// A client of the endpoint with this URL, such as `http://127.0.0.1:7401`.
-    pub(super) fn new(url: &str) -> Result<Self, Failed> {
+    pub(crate) fn new(url: &str) -> Result<Self, Failed> {
         Self::named("--admin", url)
     }
 
     /// The same, where another argument names it.
-    pub(super) fn named(flag: &'static str, url: &str) -> Result<Self, Failed> {
+    pub(crate) fn named(flag: &'static str, url: &str) -> Result<Self, Failed> {
         let Some(host) = url.strip_prefix("http://").filter(|host| !host.is_empty()) else {
             let message = format!("{flag} {url}: needs a URL such as http://127.0.0.1:7401");
             return Err(Failed::usage(message));
@@ -67,25 +67,25 @@ impl AdminClient {
     }
 
     /// The body of the answer to `GET`.
-    pub(super) fn get(&self, path: &str) -> Result<String, Failed> {
+    pub(crate) fn get(&self, path: &str) -> Result<String, Failed> {
         let url = self.url(path);
         self.outcome("GET", &url, self.agent.get(&url).call())
     }
 
     /// The body of the answer to `POST`.
-    pub(super) fn post(&self, path: &str) -> Result<String, Failed> {
+    pub(crate) fn post(&self, path: &str) -> Result<String, Failed> {
         let url = self.url(path);
         self.outcome("POST", &url, self.agent.post(&url).send_empty())
     }
 
     /// The body of the answer to `DELETE`.
-    pub(super) fn delete(&self, path: &str) -> Result<String, Failed> {
+    pub(crate) fn delete(&self, path: &str) -> Result<String, Failed> {
         let url = self.url(path);
         self.outcome("DELETE", &url, self.agent.delete(&url).call())
     }
 
     /// Takes the JSON of an answer apart.
-    pub(super) fn parse<'a, T: Deserialize<'a>>(&self, body: &'a str) -> Result<T, Failed> {
+    pub(crate) fn parse<'a, T: Deserialize<'a>>(&self, body: &'a str) -> Result<T, Failed> {
         serde_json::from_str(body).map_err(|error| {
             let base = &self.base;
             Failed::general(format!(

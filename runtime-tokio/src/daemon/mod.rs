@@ -4,9 +4,9 @@
 //! knows how messages travel; it asks the node through [`crate::Node`].
 
 mod admin;
-mod admin_client;
+pub(crate) mod admin_client;
 mod cli;
-mod commands;
+pub(crate) mod commands;
 pub mod config;
 pub(crate) mod connection;
 pub mod logging;
@@ -38,12 +38,12 @@ pub struct Failed {
 
 impl Failed {
     /// Something failed.
-    fn general(message: impl Into<String>) -> Self {
+    pub(crate) fn general(message: impl Into<String>) -> Self {
         Self { code: EXIT_FAILED, message: message.into() }
     }
 
     /// It was called in a wrong way, or its configuration is wrong.
-    fn usage(message: impl Into<String>) -> Self {
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self { code: EXIT_USAGE, message: message.into() }
     }
 }

@@ -15,7 +15,7 @@ const WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 
 /// How a command speaks to a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Speak {
+pub(crate) enum Speak {
     /// Text frames, one JSON object each
     Json,
     /// Binary frames of many records
@@ -32,7 +32,7 @@ impl From<Speak> for Protocol {
 }
 
 /// `url` with more query parameters, each a list; an empty list is written as `name=`.
-pub(super) fn with_query(url: &str, parameters: &[(&str, &[&str])]) -> String {
+pub(crate) fn with_query(url: &str, parameters: &[(&str, &[&str])]) -> String {
     let (address, query) = url.split_once('?').unwrap_or((url, ""));
     let bare = address.split_once("://").is_some_and(|(_, rest)| !rest.contains('/'));
     let mut query = QueryString::behind(query);
@@ -46,13 +46,13 @@ pub(super) fn with_query(url: &str, parameters: &[(&str, &[&str])]) -> String {
 }
 
 /// A duration with its unit, as an argument.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error}; write 30s or 5m"))
 }
 
 /// Whether a connection that failed like this may come about at another time
 /// (`docs/src/protocol.md`, close codes).
-pub(super) fn may_pass(error: &ConnectionError) -> bool {
+pub(crate) fn may_pass(error: &ConnectionError) -> bool {
     match error {
         ConnectionError::Closed { code, .. } => CloseCode::may_come_back(*code),
         ConnectionError::Lost(_) => true,
@@ -62,7 +62,7 @@ pub(super) fn may_pass(error: &ConnectionError) -> bool {
 }
 
 /// What to tell of a connection to `url` that failed.
-pub(super) fn told(url: &str, error: &ConnectionError) -> Failed {
+pub(crate) fn told(url: &str, error: &ConnectionError) -> Failed {
     match error {
         ConnectionError::Connect { .. } => Failed::general(error.to_string()),
         ConnectionError::Closed { .. } | ConnectionError::Lost(_) | ConnectionError::Codec(_) => {
@@ -72,13 +72,13 @@ pub(super) fn told(url: &str, error: &ConnectionError) -> Failed {
 }
 
 /// A URL without its query string, which may hold a token.
-pub(super) fn bare(url: &str) -> &str {
+pub(crate) fn bare(url: &str) -> &str {
     url.split('?').next().unwrap_or_default()
 }
 
 /// Doubling waits, until there was no success for too long.
 #[derive(Debug)]
-pub(super) struct BackOff {
+pub(crate) struct BackOff {
     limit: Duration,
     end: Option<Instant>,
     next: Duration,
@@ -86,17 +86,17 @@ pub(super) struct BackOff {
 
 impl BackOff {
     /// Gives up when `limit` has passed since the first failure after a success.
-    pub(super) fn new(limit: Duration) -> Self {
+    pub(crate) fn new(limit: Duration) -> Self {
         Self { limit, end: None, next: WAITS.0 }
     }
 
     /// It works again.
-    pub(super) fn succeeded(&mut self) {
+    pub(crate) fn succeeded(&mut self) {
         *self = Self::new(self.limit);
     }
 
     /// How long to wait, at least as long as asked for; `None`: give up.
-    pub(super) fn wait(&mut self, asked: Option<Duration>) -> Option<Duration> {
+    pub(crate) fn wait(&mut self, asked: Option<Duration>) -> Option<Duration> {
         let now = Instant::now();
         // A limit beyond what the clock can tell is none.
         let end = self.end.or_else(|| now.checked_add(self.limit));

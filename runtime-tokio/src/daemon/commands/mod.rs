@@ -1,13 +1,13 @@
 //! The commands, one file each: its arguments, and what it does with them.
 //!
-//! A new command is a file, a variant of [`Command`] and an arm in [`execute`].
+//! A new command is a file, a variant of [`Command`] and an arm in [`execute`]. `bench` and `demo`
+//! lie in `crate::tools`, which builds on the daemon and not the daemon on it: only their two
+//! variants here know of them.
 
-mod bench;
 mod check;
 mod clock;
-mod connecting;
+pub(crate) mod connecting;
 mod dead_letters;
-mod demo;
 mod diff;
 mod get;
 mod publish;
@@ -15,7 +15,7 @@ mod run;
 mod sessions;
 mod status;
 mod subscribe;
-mod table;
+pub(crate) mod table;
 mod whereabouts;
 
 use std::process::ExitCode;
@@ -23,6 +23,8 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 use super::Failed;
+#[cfg(feature = "tools")]
+use crate::tools::{bench, demo};
 
 pub(super) use run::Once;
 
@@ -46,6 +48,7 @@ pub(super) enum Command {
     /// Name the keys on which two nodes differ
     Diff(diff::Diff),
     /// Measure throughput and latency
+    #[cfg(feature = "tools")]
     Bench(bench::Bench),
     /// Work on messages that a session could not be brought to acknowledge
     DeadLetters(dead_letters::DeadLetters),
@@ -54,6 +57,7 @@ pub(super) enum Command {
     /// Tell a node that its wall clock is right, after it was wrong
     Clock(clock::Clock),
     /// Mistreat a mesh of three nodes and check that nothing is lost or doubled
+    #[cfg(feature = "tools")]
     Demo(demo::Demo),
 }
 
@@ -68,10 +72,12 @@ pub(super) fn execute(command: Command) -> Result<ExitCode, Failed> {
         Command::Get(get) => get.execute(),
         Command::Sub(subscribe) => subscribe.execute(),
         Command::Diff(diff) => diff.execute(),
+        #[cfg(feature = "tools")]
         Command::Bench(bench) => bench.execute(),
         Command::DeadLetters(letters) => letters.execute(),
         Command::Sessions(sessions) => sessions.execute(),
         Command::Clock(clock) => clock.execute(),
+        #[cfg(feature = "tools")]
         Command::Demo(demo) => demo.execute(),
     }
 }

@@ -1,6 +1,7 @@
 //! `slipstream pub`: one message from the command line, or many from standard input.
 
 mod input;
+mod progress;
 mod publisher;
 
 use std::io::Write;
@@ -8,7 +9,6 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use slipstream_core::config::Durability;
 use slipstream_core::json::write;
@@ -16,6 +16,7 @@ use slipstream_core::message::Kind;
 use slipstream_core::value::{NO_VALUE, check_value};
 
 use self::input::{Batch, read_standard_input};
+use self::progress::Progress;
 use self::publisher::{Fate, Item, Publisher};
 use super::connecting::{Speak, bare, duration};
 use crate::daemon::Failed;
@@ -241,28 +242,23 @@ struct Count {
     duplicates: u64,
     superseded: u64,
     refused: u64,
-    progress: ProgressBar,
+    progress: Progress,
 }
 
 impl Count {
     fn new() -> Self {
-        // Shows itself on a terminal only.
-        let progress = ProgressBar::new_spinner();
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {pos} lines, {per_sec}") {
-            progress.set_style(style);
-        }
         Self {
             since: Instant::now(),
             published: 0,
             duplicates: 0,
             superseded: 0,
             refused: 0,
-            progress,
+            progress: Progress::new(),
         }
     }
 
     fn note(&mut self, line: u64, fate: &Fate) {
-        self.progress.set_position(line);
+        self.progress.advance(line);
         match fate {
             Fate::Answered(Outcome::Receipt { duplicate, .. }) => {
                 self.published += 1;
@@ -277,7 +273,7 @@ impl Count {
 
     fn refuse(&mut self, line: u64, code: &str, message: &str) {
         self.refused += 1;
-        self.progress.suspend(|| {
+        self.progress.interrupt(|| {
             // If even standard error is gone, there is nobody to tell.
             let _gone = writeln!(std::io::stderr(), "line {line}: {code}: {message}");
         });
@@ -285,7 +281,7 @@ impl Count {
 
     /// Says on standard error what came of it all.
     fn summary(&self) {
-        self.progress.finish_and_clear();
+        self.progress.finish();
         let mut text = format!("published {} messages", self.published);
         for (count, what) in [
             (self.duplicates, "there already"),

@@ -7,7 +7,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::Value;
 
 /// A table with this heading.
-pub(super) fn table(heading: &[&str]) -> Table {
+pub(crate) fn table(heading: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(heading.iter().map(|title| (*title).to_owned()));
@@ -15,7 +15,7 @@ pub(super) fn table(heading: &[&str]) -> Table {
 }
 
 /// A value as a cell: `-` for none, lists joined by commas.
-pub(super) fn cell(value: &Value) -> String {
+pub(crate) fn cell(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
         Value::String(text) if text.is_empty() => "-".to_owned(),
@@ -29,19 +29,19 @@ pub(super) fn cell(value: &Value) -> String {
 }
 
 /// A number of bytes as a cell.
-pub(super) fn bytes(value: &Value) -> String {
+pub(crate) fn bytes(value: &Value) -> String {
     value.as_u64().map_or("-".to_owned(), |bytes| ByteSize(bytes).display().iec().to_string())
 }
 
 /// Milliseconds as a cell; from a second on without the fraction.
-pub(super) fn duration(value: &Value) -> String {
+pub(crate) fn duration(value: &Value) -> String {
     let Some(ms) = value.as_u64() else { return "-".to_owned() };
     let ms = if ms < 1000 { ms } else { ms / 1000 * 1000 };
     humantime::format_duration(Duration::from_millis(ms)).to_string()
 }
 
 /// Milliseconds since the epoch as a cell.
-pub(super) fn time(ms: u64) -> String {
+pub(crate) fn time(ms: u64) -> String {
     match UNIX_EPOCH.checked_add(Duration::from_millis(ms)) {
         // The formatter knows the years up to 9999.
         Some(at) if ms < 253_402_300_800_000 => humantime::format_rfc3339_seconds(at).to_string(),

@@ -20,8 +20,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use self::load::{Load, Pace, Shape};
 use self::mesh::{Mesh, Sample};
 use self::report::{Cost, Report};
-use super::connecting::Speak;
 use crate::daemon::Failed;
+use crate::daemon::commands::connecting::Speak;
 
 /// Messages that are published one by one, each when the one before has arrived.
 const ALONE: u64 = 500;
@@ -85,7 +85,7 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    pub(super) fn execute(self) -> Result<ExitCode, Failed> {
+    pub(crate) fn execute(self) -> Result<ExitCode, Failed> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .enable_all()

@@ -1,7 +1,7 @@
 //! The checker fails on every kind of fault, and only then.
 
 use super::*;
-use crate::daemon::commands::demo::traffic::samples;
+use crate::tools::demo::traffic::samples;
 
 const EACH: usize = 100;
 

@@ -44,7 +44,7 @@ pub(crate) struct Demo {
 }
 
 impl Demo {
-    pub(super) fn execute(self) -> Result<ExitCode, Failed> {
+    pub(crate) fn execute(self) -> Result<ExitCode, Failed> {
         // One thread: the cores are for the nodes.
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
