@@ -10,6 +10,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::net::{Ipv4Addr, Ipv6Addr};
 
+use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Limits;
@@ -341,19 +342,16 @@ fn decoded(raw: &str) -> Option<Cow<'_, str>> {
         return Some(Cow::Borrowed(raw));
     }
     let spaced = raw.replace('+', " ");
-    let mut parts = spaced.split('%');
-    let mut bytes = Vec::with_capacity(raw.len());
-    bytes.extend_from_slice(parts.next()?.as_bytes());
-    for part in parts {
-        let (code, rest) = part.as_bytes().split_at_checked(2)?;
-        bytes.push(hex_digit(code[0])? << 4 | hex_digit(code[1])?);
-        bytes.extend_from_slice(rest);
+    // The library leaves a percent sign without two digits as it is; here it is a mistake.
+    let is_code = |part: &str| {
+        let digits = part.as_bytes().get(..2);
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    };
+    if !spaced.split('%').skip(1).all(is_code) {
+        return None;
     }
-    String::from_utf8(bytes).ok().map(Cow::Owned)
-}
-
-fn hex_digit(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
+    let text = percent_decode_str(&spaced).decode_utf8().ok()?;
+    Some(Cow::Owned(text.into_owned()))
 }
 
 /// Whether a web page from `origin` may connect (P11): if its origin is listed in `allowed`, or it
@@ -500,7 +498,7 @@ mod tests {
         for bad in ["keys=a,", "keys=,", "keys=%00%ff", "keys=%4", "keys=%zz", "keys=%+1"] {
             assert!(refusal(bad).contains("`keys`"), "{bad}");
         }
-        for bad in ["key=", "key", "key=%f", "keys=a&key="] {
+        for bad in ["key=", "key", "key=%f", "key=%ff", "key=%zz", "key=%2", "keys=a&key="] {
             assert!(refusal(bad).contains("`key`"), "{bad}");
         }
     }
