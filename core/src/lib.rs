@@ -101,7 +101,7 @@ pub mod links;
 mod log;
 pub mod memory;
 pub mod message;
-mod nearest;
+pub mod nearest;
 mod newest;
 mod node;
 pub mod offer;

@@ -25,8 +25,8 @@ fn is_part(part: &str, whole: &str) -> bool {
             || is_part(whole.len().checked_sub(part.len()).map(|at| &whole[at..])))
 }
 
-/// Levenshtein distance without regard to case.
-fn edits(from: &str, to: &str) -> usize {
+/// Levenshtein distance without regard to case: how many bytes are added, left out or replaced.
+pub fn edits(from: &str, to: &str) -> usize {
     let mut row: Vec<usize> = (0..=to.len()).collect();
     for (line, a) in from.bytes().enumerate() {
         let mut diagonal = core::mem::replace(&mut row[0], line + 1);

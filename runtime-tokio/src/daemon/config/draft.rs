@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use slipstream_core::nearest::edits;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
@@ -344,8 +345,8 @@ fn note_lines(
 fn nearest<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let bare = |name: &str| name.rsplit('.').next().unwrap_or_default().to_owned();
     candidates.min_by_key(|candidate| {
-        let whole = strsim::damerau_levenshtein(name, candidate);
-        let elsewhere = strsim::damerau_levenshtein(&bare(name), &bare(candidate));
+        let whole = edits(name, candidate);
+        let elsewhere = edits(&bare(name), &bare(candidate));
         (whole.min(2 * elsewhere + 2), whole)
     })
 }
