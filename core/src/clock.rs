@@ -261,8 +261,8 @@ impl Clock {
     /// this node. Most of them agreeing with this node ends doubt about a jump; most of them being
     /// behind by more than the limit begins doubt. A jump ends it as well if the clock was behind
     /// its own past ever since the start, and is so no longer: it is what a start would find now.
-    /// But most of the peers must not say otherwise in that moment. Answers whether the jump turns out to have set the clock right: what was dated before it
-    /// bears a wrong date.
+    /// But most of the peers must not say otherwise in that moment. Answers whether the jump turns
+    /// out to have set the clock right: what was dated before it bears a wrong date.
     pub fn compare_with_peers(&mut self, offsets_ms: impl Iterator<Item = i64>) -> bool {
         let (mut peers, mut behind, mut agree, mut furthest) = (0_usize, 0_usize, 0_usize, 0);
         for offset in offsets_ms {

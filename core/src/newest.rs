@@ -54,6 +54,8 @@ pub struct Before {
     pub newest: Option<Newest>,
     /// The newest version of the key in any tag set, if it is above the horizon.
     pub of_all: Option<Hlc>,
+    /// Whether another tag set had that very version too, and had it later.
+    pub is_shared: bool,
 }
 
 /// The keys above the horizon.
@@ -85,6 +87,14 @@ impl Key {
             return Some(newest);
         }
         self.others.as_ref()?.get(hash)
+    }
+
+    /// Whether another tag set has the version of `newest`, from a message that came later.
+    fn shares(&self, hash: &Hash128, newest: &Newest) -> bool {
+        let others = self.others.iter().flat_map(|others| others.iter());
+        let all = core::iter::once((&self.first.0, &self.first.1)).chain(others);
+        let shares = |it: &Newest| it.version == newest.version && it.position > newest.position;
+        all.into_iter().any(|(other, it)| other != hash && shares(it))
     }
 
     fn put(&mut self, hash: Hash128, newest: Newest) -> Option<Newest> {
@@ -168,12 +178,15 @@ impl NewestOfKeys {
                 let known = known.get_mut();
                 let of_all = known.of_all;
                 known.of_all = of_all.max(Some(version));
-                Before { newest: known.put(key, newest), of_all }
+                let newest = known.put(key, newest);
+                let last = newest.filter(|newest| Some(newest.version) == of_all);
+                let is_shared = last.is_some_and(|last| known.shares(&key, &last));
+                Before { newest, of_all, is_shared }
             }
             Entry::Vacant(place) => {
                 let of_all = Some(version);
                 place.insert(Key { of_all, first: (key, newest), others: None });
-                Before { newest: None, of_all: None }
+                Before { newest: None, of_all: None, is_shared: false }
             }
         };
         self.count += usize::from(before.newest.is_none());
@@ -331,11 +344,15 @@ mod tests {
         let source = seen.source(&NodeId::new("b").expect("a name"), Incarnation::new(1));
         let [a, b, c] = ["a", "b", "c"].map(|tags| Hash128::of_key("k", tags));
         let (first, late) = newest.put(a, entry(5, source, 1));
-        assert_eq!((first, late), (Before { newest: None, of_all: None }, false));
+        assert_eq!((first, late), (Before { newest: None, of_all: None, is_shared: false }, false));
         let (second, late) = newest.put(b, entry(4, source, 2));
-        assert_eq!((second, late), (Before { newest: None, of_all: Some(Hlc(5)) }, true));
+        assert_eq!(
+            (second, late),
+            (Before { newest: None, of_all: Some(Hlc(5)), is_shared: false }, true)
+        );
         let (third, late) = newest.put(b, entry(6, source, 3));
-        let before = Before { newest: Some(entry(4, source, 2)), of_all: Some(Hlc(5)) };
+        let before =
+            Before { newest: Some(entry(4, source, 2)), of_all: Some(Hlc(5)), is_shared: false };
         assert_eq!((third, late), (before, false));
         newest.learn_absent(c, source);
         assert_eq!((newest.count, newest.keys.len()), (3, 1));

@@ -184,6 +184,22 @@ fn another_write_between_two_copies_makes_the_second_one_news() {
     assert_eq!(read(&mut world, app)["value"], 1);
 }
 
+// keeps: group-once
+#[test]
+fn a_write_for_other_tags_makes_the_second_copy_news_too() {
+    // The second is stamped by another node in the same moment.
+    for after in [4, 3] {
+        let mut world = node();
+        let app = world.connect("client=pi-1");
+        world.settle();
+        let (x, y) = (peer(&mut world, "x"), peer(&mut world, "y"));
+        let between = Fields { tags: "aws", ..value(after, "z,x", "m-2", "2") };
+        send(&mut world, x, &[copy(3, "x", "m-1", "1"), between]);
+        send(&mut world, y, &[copy(5, "y", "m-1", "1")]);
+        assert_eq!(ids(&handed(&mut world, app)), ["m-1", "m-2", "m-1"], "{after}");
+    }
+}
+
 #[test]
 fn what_is_no_copy_is_handed_on() {
     let mut world = node();

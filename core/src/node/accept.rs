@@ -320,7 +320,9 @@ impl Node {
         // What the store remembered at the start was the newest value of its key then.
         let since_start = of <= self.began && self.newest.knows_all_since_start();
         match (before.newest, before.of_all) {
-            (Some(newest), Some(all)) => newest.position == of && all <= newest.version,
+            (Some(newest), Some(all)) => {
+                newest.position == of && all <= newest.version && !before.is_shared
+            }
             (Some(newest), None) => newest.position == of && since_start,
             (None, None) => since_start,
             (None, Some(_)) => false,

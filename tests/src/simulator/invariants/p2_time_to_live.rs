@@ -41,11 +41,14 @@ impl Invariant for Rule {
     }
 }
 
-/// How much later than its time an event may be handed over that took this path.
+/// How much later than its time an event may be handed over that took this path. A node that has
+/// lost what it published cuts the path of what comes back: it may have been at every other node.
 fn slack(plan: &Plan, path: &str) -> Micros {
-    let hops = path.split(',').count() as u64 - 1;
+    let cut = [Fault::Wipe, Fault::Restore].into_iter().any(|fault| plan.mean(fault).is_some());
+    let hops = path.split(',').count() as u64 - 1 + if cut { plan.nodes as u64 } else { 0 };
     let stalls = [Fault::Stall, Fault::Clog, Fault::Freeze];
     let stalls = stalls.into_iter().any(|fault| plan.mean(fault).is_some());
-    let stalled = if stalls { plan.fault_length } else { 0 };
+    // A way that is stalled may be stalled anew before anything moves on it.
+    let stalled = if stalls { 3 * plan.fault_length } else { 0 };
     TURN + hops * (plan.latency.1 + stalled + TURN)
 }
