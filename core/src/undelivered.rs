@@ -33,6 +33,8 @@ const MAX_PARTS: usize = 256;
 const LATE_PART: u64 = 64;
 /// ... or by less than this.
 const LEAST_STEP_MS: u64 = 256;
+/// When an event is looked at again that a peer was sent, and has not acknowledged.
+const UNDER_WAY: Duration = Duration::from_secs(1);
 /// Rows between two single events that are read for being asked of the store together.
 const NEAR_ROWS: u64 = 64;
 /// Events and stretches of which the record goes with every batch that they have changed since.
@@ -187,11 +189,16 @@ impl Undelivered {
 
     /// An event that is known ends then.
     fn expect(&mut self, position: Position, ends: WallMs, now: WallMs) {
-        let left = ends.0.saturating_sub(now.0);
+        self.expect_at(position, ends, ends, now);
+    }
+
+    /// An event that is known is looked at behind `again`, and may be over from `earliest` on.
+    fn expect_at(&mut self, position: Position, earliest: WallMs, again: WallMs, now: WallMs) {
+        let left = again.0.saturating_sub(now.0);
         // Steps are powers of two, so that many events have the same one.
         let step = (left / LATE_PART).max(LEAST_STEP_MS).next_power_of_two();
-        let at = WallMs(ends.0.saturating_add(step - 1) / step * step);
-        self.look_at(at, Part { earliest: ends, first: position, last: position });
+        let at = WallMs(again.0.saturating_add(step - 1) / step * step);
+        self.look_at(at, Part { earliest, first: position, last: position });
     }
 
     fn look_at(&mut self, at: WallMs, part: Part) {
@@ -314,7 +321,8 @@ impl Undelivered {
     }
 
     /// The rows up to `upto` of what is known under this time were looked at. The events `later`
-    /// among them end then, and are still known.
+    /// among them, which end then, are still known. One whose time is over is under way to a peer:
+    /// it is looked at again soon, and its row stays until then.
     pub fn looked(
         &mut self,
         at: WallMs,
@@ -330,7 +338,8 @@ impl Undelivered {
             self.parts.remove(&at);
         }
         for (position, ends) in later {
-            self.expect(*position, *ends, now);
+            let again = if *ends > now { *ends } else { now.plus(UNDER_WAY) };
+            self.expect_at(*position, *ends, again, now);
         }
         if is_over {
             self.forget_what_is_over();
@@ -406,6 +415,19 @@ mod tests {
         undelivered.touch();
         let record = undelivered.take_record(Instant::default());
         Undelivered::recover(record.as_ref(), at(head))
+    }
+
+    #[test]
+    fn what_is_over_and_under_way_stays_until_it_is_looked_at_again() {
+        let mut undelivered = Undelivered::recover(None, at(0));
+        undelivered.note(at(3), WallMs(1000), WallMs(0));
+        undelivered.noted(at(9));
+        let (time, _, last) = undelivered.due(WallMs(2000)).expect("its time is over");
+        undelivered.looked(time, last, &[(at(3), WallMs(1000))], WallMs(2000));
+        assert!(undelivered.contains(at(3)));
+        assert_eq!(undelivered.expired_from(WallMs(2000)), Some(at(3)));
+        assert_eq!(undelivered.due(WallMs(2999)), None);
+        assert!(undelivered.due(WallMs(3500)).is_some());
     }
 
     #[test]

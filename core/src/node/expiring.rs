@@ -7,7 +7,6 @@
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::time::Duration;
 
 use crate::draft::MAX_TTL;
 use crate::ids::{Position, SessionId};
@@ -27,8 +26,6 @@ use super::{Node, Phase, Purpose};
 const ROWS: usize = 1024;
 /// Bytes asked of the store at once.
 const BYTES: usize = 256 << 10;
-/// When an event is looked at again that a peer was sent, and has not acknowledged.
-const UNDER_WAY: Duration = Duration::from_secs(1);
 
 /// What becomes of an event that is about to go.
 #[derive(Debug, PartialEq, Eq)]
@@ -176,7 +173,7 @@ impl Node {
             }
             match self.fate(&row) {
                 Fate::UnderWay => {
-                    later.push((row.position, now.plus(UNDER_WAY)));
+                    later.push((row.position, ends));
                     continue;
                 }
                 Fate::Settled => {}
