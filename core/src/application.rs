@@ -15,25 +15,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::config::Limits;
 use crate::ids::is_name;
-use crate::io::Protocol;
 use crate::nearest::nearest;
+use crate::protocol::Protocol;
+pub use crate::protocol::{JSON_PROTOCOL, POSTCARD_PROTOCOL};
 use crate::tags::TagSet;
-
-/// Subprotocol of text frames.
-pub const JSON_PROTOCOL: &str = "slipstream.json.v1";
-
-/// Subprotocol of binary frames.
-pub const POSTCARD_PROTOCOL: &str = "slipstream.postcard.v1";
-
-impl Protocol {
-    /// Its name as a WebSocket subprotocol.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Json => JSON_PROTOCOL,
-            Self::Postcard => POSTCARD_PROTOCOL,
-        }
-    }
-}
 
 /// Most key prefixes that an application may name.
 pub const MAX_KEY_PREFIXES: usize = 1024;

@@ -5,14 +5,11 @@
 //! high-water mark is stored with every batch. What stays true: no two stamps of one node are
 //! equal, and a stamp is above every version the node had received when it was given (P6).
 
-use alloc::vec::Vec;
 use core::fmt;
 use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::message::Message;
-use crate::store::Latest;
 use crate::time::{Instant, Now, WallMs};
 
 /// A reading of the hybrid clock. Orders first by time, then by counter.
@@ -135,6 +132,17 @@ impl Timely {
         version <= self.upto
     }
 
+    /// Whether something is so of this limit: while nothing is certain, only if it is whichever
+    /// clock is right.
+    pub(crate) fn agrees(self, is_so: impl Fn(Hlc) -> bool) -> bool {
+        is_so(self.upto) && (self.is_certain || (is_so(self.at_least) && is_so(Hlc(u64::MAX))))
+    }
+
+    /// Whether what is so of its limit is so for certain.
+    pub(crate) fn is_certain(self) -> bool {
+        self.is_certain
+    }
+
     /// How a version that is `there` stands to one that has `come`.
     pub fn standing(self, there: Hlc, come: Hlc) -> Standing {
         let gives_way = |upto| there > upto && come <= upto;
@@ -145,29 +153,6 @@ impl Timely {
         } else {
             Standing::Ordered
         }
-    }
-
-    /// Whether a message has outdone another one, of the same key or for other tags: while nothing
-    /// is certain, only if it has whichever clock is right. What is passed over by mistake would be
-    /// lost (P2).
-    pub fn has_outdone(self, newer: &Message, older: &Message) -> bool {
-        let outdoes = |upto| newer.is_newer_within(older, upto);
-        outdoes(self.upto)
-            && (self.is_certain || (outdoes(self.at_least) && outdoes(Hlc(u64::MAX))))
-    }
-
-    /// The newest of the values that a key has for several tag sets (P6); while nothing is certain,
-    /// of those that none has outdone the one that came last, as an application that is handed them
-    /// in the order of the log sees it.
-    pub fn newest(self, mut values: Vec<Latest>) -> Option<Latest> {
-        let has_outdone = |a: &Latest, b: &Latest| self.has_outdone(&a.message, &b.message);
-        if self.is_certain {
-            return values.into_iter().reduce(|a, b| if has_outdone(&b, &a) { b } else { a });
-        }
-        values.sort_unstable_by_key(|value| value.position);
-        let is_outdone = |value| values.iter().any(|other| has_outdone(other, value));
-        let newest = values.iter().rposition(|value| !is_outdone(value))?;
-        Some(values.swap_remove(newest))
     }
 }
 
@@ -462,7 +447,8 @@ mod tests {
 
     use super::*;
     use crate::ids::{Incarnation, Position, Sequence};
-    use crate::message::{Fields, Kind};
+    use crate::message::{Fields, Kind, Message};
+    use crate::store::Latest;
 
     const DRIFT: Duration = Duration::from_secs(60);
 
@@ -612,7 +598,7 @@ mod tests {
         assert_eq!(timely.standing(last, Hlc(1)), Standing::Ordered);
         assert_eq!(timely.standing(first, Hlc(1)), Standing::GivesWay);
         assert_eq!(timely.standing(first, Hlc(first.0 + 1)), Standing::Ordered);
-        assert!(timely.has_outdone(&message(last), &message(first)));
+        assert!(message(last).has_outdone(&message(first), timely));
     }
 
     #[test]
@@ -647,20 +633,20 @@ mod tests {
         let (old, newer, untimely) = (at(900_000), at(1_000_000), at(9_000_000));
         let mut clock = Clock::new(Hlc::at(WallMs(9_000_000)), DRIFT, now(0, 1_000_000));
         let doubtful = clock.timely();
-        assert!(doubtful.has_outdone(&newer, &old));
-        assert!(!doubtful.has_outdone(&untimely, &newer), "it may be from a time that never was");
-        assert!(!doubtful.has_outdone(&newer, &untimely), "or this clock may be behind");
+        assert!(newer.has_outdone(&old, doubtful));
+        assert!(!untimely.has_outdone(&newer, doubtful), "it may be from a time that never was");
+        assert!(!newer.has_outdone(&untimely, doubtful), "or this clock may be behind");
         clock.compare_with_peers([5, 7].into_iter());
-        assert!(clock.timely().has_outdone(&newer, &untimely));
+        assert!(newer.has_outdone(&untimely, clock.timely()));
 
         let mut jumped = Clock::new(Hlc(0), DRIFT, now(0, 1_000_000));
         jumped.observe(now(10, 9_000_000));
         let mut ahead = Clock::new(Hlc(0), DRIFT, now(0, 9_000_000));
         ahead.compare_with_peers([-8_000_000, -7_000_000, 5].into_iter());
         for doubtful in [jumped.timely(), ahead.timely()] {
-            assert!(doubtful.has_outdone(&newer, &old));
-            assert!(!doubtful.has_outdone(&untimely, &newer), "it was right before");
-            assert!(!doubtful.has_outdone(&newer, &untimely), "or is right now");
+            assert!(newer.has_outdone(&old, doubtful));
+            assert!(!untimely.has_outdone(&newer, doubtful), "it was right before");
+            assert!(!newer.has_outdone(&untimely, doubtful), "or is right now");
         }
     }
 
@@ -675,7 +661,7 @@ mod tests {
         let mut clock = Clock::new(Hlc::at(WallMs(9_000_000)), DRIFT, now(0, 1_000_000));
         let newest = |clock: &Clock, values: &[&Latest]| {
             let values = values.iter().map(|value| (*value).clone()).collect();
-            clock.timely().newest(values).map(|newest| newest.position.get())
+            Latest::newest(values, clock.timely()).map(|newest| newest.position.get())
         };
         assert_eq!(newest(&clock, &[&old, &newer, &untimely]), Some(2), "the old one is outdone");
         assert_eq!(newest(&clock, &[&untimely, &old]), Some(3));

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::{Hash128, Position};
 use crate::message::Message;
+pub use crate::store::GroupCopy;
 use crate::time::WallMs;
 
 /// Messages of cluster groups that are remembered: about 10 MiB.
@@ -32,15 +33,6 @@ const MIN_KEPT: usize = 1024;
 pub fn kept(history_max_bytes: u64) -> usize {
     let kept = usize::try_from(history_max_bytes / 256).unwrap_or(MAX_COPIES);
     kept.clamp(MIN_KEPT, MAX_COPIES)
-}
-
-/// What a row of a cluster group is a copy of.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct GroupCopy {
-    /// Hash of group, id and content.
-    pub content: Hash128,
-    /// The row that it repeats: an event, or the value of its key that it replaced.
-    pub of: Option<Position>,
 }
 
 /// Hash of all that two copies have in common; `None` for a message of no group.

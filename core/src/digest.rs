@@ -9,13 +9,11 @@
 //! not. The value is not looked at: an identity names one value for ever.
 
 use alloc::vec::Vec;
-use core::fmt;
 use core::ops::RangeInclusive;
-
-use serde::{Deserialize, Serialize};
 
 use crate::ids::{Hash128, MAX_NAME_BYTES};
 use crate::message::{Kind, Message};
+pub use crate::print::Print;
 use crate::tags::TagSet;
 
 /// Buckets of a tag set.
@@ -26,80 +24,23 @@ const BUCKET_BITS: u32 = 10;
 /// Bytes of the hash of key and tag set, and of three numbers.
 const NUMBERS: usize = 16 + 3 * 8;
 
-/// What stands for a live message, or the sum of what stands for several, modulo 2^64. Zero stands
-/// for nothing: for no message, and for a delete.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize,
-)]
-pub struct Print(u64);
-
-impl Print {
-    /// What stands for nothing.
-    pub const NOTHING: Self = Self(0);
-
-    /// The print with this number.
-    pub const fn new(number: u64) -> Self {
-        Self(number)
+/// The print of the newest message of a key and tag set, whose hash is `key`.
+pub fn print_of(key: &Hash128, message: &Message) -> Print {
+    if message.kind() == Kind::Dk {
+        return Print::NOTHING;
     }
-
-    /// The number.
-    pub const fn get(self) -> u64 {
-        self.0
+    // One piece of memory, which is one block of the hash function for a name of 24 bytes: a
+    // store does this for every row. Only the name has no fixed length, and it comes last.
+    let mut bytes = [0; NUMBERS + MAX_NAME_BYTES];
+    let numbers = [message.incarnation().get(), message.sequence().get(), message.version().0];
+    bytes[..16].copy_from_slice(&key.0);
+    for (place, number) in bytes[16..NUMBERS].chunks_exact_mut(8).zip(numbers) {
+        place.copy_from_slice(&number.to_le_bytes());
     }
-
-    /// The print of the newest message of a key and tag set, whose hash is `key`.
-    pub fn of(key: &Hash128, message: &Message) -> Self {
-        if message.kind() == Kind::Dk {
-            return Self::NOTHING;
-        }
-        // One piece of memory, which is one block of the hash function for a name of 24 bytes: a
-        // store does this for every row. Only the name has no fixed length, and it comes last.
-        let mut bytes = [0; NUMBERS + MAX_NAME_BYTES];
-        let numbers = [message.incarnation().get(), message.sequence().get(), message.version().0];
-        bytes[..16].copy_from_slice(&key.0);
-        for (place, number) in bytes[16..NUMBERS].chunks_exact_mut(8).zip(numbers) {
-            place.copy_from_slice(&number.to_le_bytes());
-        }
-        let origin = message.origin().as_bytes();
-        let length = origin.len().min(MAX_NAME_BYTES);
-        bytes[NUMBERS..NUMBERS + length].copy_from_slice(&origin[..length]);
-        Self::short(blake3::hash(&bytes[..NUMBERS + length]).as_bytes()).or_one()
-    }
-
-    /// Names a tag set in eight bytes.
-    pub fn of_tags(tags: &str) -> u64 {
-        Self::short(&Hash128::of(&[tags.as_bytes()]).0).0
-    }
-
-    fn short(hash: &[u8]) -> Self {
-        let mut short = [0; 8];
-        short.copy_from_slice(&hash[..8]);
-        Self(u64::from_le_bytes(short))
-    }
-
-    /// Nothing but nothing is zero.
-    fn or_one(self) -> Self {
-        Self(self.0.max(1))
-    }
-
-    /// Both together.
-    #[must_use]
-    pub fn plus(self, other: Self) -> Self {
-        Self(self.0.wrapping_add(other.0))
-    }
-
-    /// This without the other one.
-    #[must_use]
-    pub fn minus(self, other: Self) -> Self {
-        Self(self.0.wrapping_sub(other.0))
-    }
-}
-
-impl fmt::Display for Print {
-    /// Sixteen hexadecimal digits.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:016x}", self.0)
-    }
+    let origin = message.origin().as_bytes();
+    let length = origin.len().min(MAX_NAME_BYTES);
+    bytes[NUMBERS..NUMBERS + length].copy_from_slice(&origin[..length]);
+    Print::of_hash(blake3::hash(&bytes[..NUMBERS + length]).as_bytes())
 }
 
 /// The bucket of a key and tag set, by their hash: all tag sets of a key share one.
@@ -211,7 +152,7 @@ mod tests {
     }
 
     fn print(message: &Message) -> Print {
-        Print::of(&message.key_hash().expect("state"), message)
+        print_of(&message.key_hash().expect("state"), message)
     }
 
     // keeps: digests-exact

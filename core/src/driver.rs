@@ -14,7 +14,6 @@ use alloc::vec::Vec;
 
 use hashbrown::HashMap;
 
-use crate::Node;
 use crate::admin::AdminAnswer;
 use crate::event::Event;
 use crate::exit::{Exit, NodeGone};
@@ -24,6 +23,7 @@ use crate::incoming::{Incoming, Request};
 use crate::io::{End, Input, LinkUp, Observation, Output};
 use crate::link::ANSWER_PATIENCE;
 use crate::links::{Link, Links};
+use crate::node::Node;
 use crate::shared::Promise;
 use crate::store::{Batch, Query};
 use crate::time::{Instant, Now};

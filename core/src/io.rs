@@ -11,6 +11,7 @@ use crate::admin::{AdminAnswer, AdminRequest};
 pub use crate::close::{Close, CloseCode, End};
 use crate::event::Event;
 use crate::ids::{DialId, FetchId, LinkId, Ticket};
+pub use crate::protocol::Protocol;
 use crate::store::{Answer, Batch, CommitFailed, Committed, Query, StoreFailure};
 use crate::tags::TagSet;
 
@@ -112,15 +113,6 @@ impl LinkUp {
         let (remote, query) = (String::new(), String::new());
         Self { link: LinkId::default(), dial: None, protocol, remote, query }
     }
-}
-
-/// What is spoken on a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Protocol {
-    /// `slipstream.json.v1`: text frames, applications only. Also without any subprotocol.
-    Json,
-    /// `slipstream.postcard.v1`: binary frames, nodes and Rust applications.
-    Postcard,
 }
 
 /// A WebSocket message.

@@ -18,10 +18,10 @@ use crate::ids::{BatchId, FetchId, Incarnation, LinkId, NodeId, Position, Sessio
 use crate::io::{Close, CloseCode, Protocol};
 use crate::lifetime::{Ends, Transit};
 use crate::message::Message;
-use crate::offer::Id;
 use crate::rate::RateLimit;
 use crate::read::Read;
 use crate::refusal::{Code, Refusal};
+use crate::seen::Id;
 use crate::time::{Instant, Now, WallMs};
 use crate::wire::{FEATURE_DIGESTS, FEATURE_ENDS, FrameWriter, Hello};
 

@@ -13,12 +13,11 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use hashbrown::HashMap;
 
-use crate::ids::{BatchId, DeadLetterId, Hash128, LinkId, Position, Sequence, SessionId};
+use crate::dead_letter::Leaving;
+use crate::ids::{BatchId, Hash128, LinkId, Position, Sequence, SessionId};
 use crate::newest::Before;
-use crate::offer::Id;
-use crate::seen::Source;
-use crate::session::Letter;
-use crate::store::{Batch, DeadReason, Row};
+use crate::seen::{Id, Source};
+use crate::store::{Batch, Row};
 
 /// Most bytes that the durable tail keeps in memory.
 pub const TAIL_MAX_BYTES: usize = 8 << 20;
@@ -42,25 +41,6 @@ pub struct Marks {
     pub receipts: Vec<(SessionId, Hash128)>,
     /// Dead letters that leave.
     pub letters: Vec<Leaving>,
-}
-
-/// A dead letter that leaves with a batch.
-#[derive(Debug)]
-pub struct Leaving {
-    /// Its number.
-    pub id: DeadLetterId,
-    /// Whose it is.
-    pub session: SessionId,
-    /// Why it was one.
-    pub reason: DeadReason,
-    /// What it counted for.
-    pub bytes: u64,
-    /// What its session knew of it.
-    pub kept: Option<(Position, Letter)>,
-    /// Where it comes again, if it is replayed for that session alone.
-    pub replay: Option<Position>,
-    /// Whether it leaves with a later batch if this one fails; else it stays.
-    pub stands: bool,
 }
 
 /// A durable row in memory.

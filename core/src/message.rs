@@ -8,7 +8,7 @@
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
-use crate::clock::Hlc;
+use crate::clock::{Hlc, Timely};
 use crate::ids::{Hash128, Identity, Incarnation, NodeId, Sequence, is_name};
 use crate::tags;
 use crate::time::WallMs;
@@ -394,10 +394,17 @@ impl Message {
     }
 
     /// Whether this is newer than `other` where versions above `limit` are older than all others
-    /// ([`crate::clock::Timely`]).
+    /// ([`Timely`]).
     pub fn is_newer_within(&self, other: &Self, limit: Hlc) -> bool {
         let is_timely = |message: &Self| message.version <= limit;
         (is_timely(self), self.order()) > (is_timely(other), other.order())
+    }
+
+    /// Whether this has outdone another one, of the same key or for other tags: while nothing is
+    /// certain, only if it has whichever clock is right. What is passed over by mistake would be
+    /// lost (P2).
+    pub fn has_outdone(&self, older: &Self, timely: Timely) -> bool {
+        timely.agrees(|upto| self.is_newer_within(older, upto))
     }
 
     fn text(&self, span: Span) -> &str {

@@ -17,7 +17,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{Incarnation, LinkId, NodeId, Position, Sequence};
-use crate::seen::{Seen, Source};
+use crate::seen::{Id, Seen};
 use crate::time::Instant;
 use crate::wire::{BatchKind, FrameWriter, WireError, records};
 
@@ -29,9 +29,6 @@ const PATIENCE: Duration = Duration::from_millis(500);
 pub const MAX_NAMED: u64 = 16_384;
 /// Messages that may be asked of one link and have not come.
 const MAX_ASKED: usize = 16_384;
-
-/// A message by its identity, as this run of the node knows it.
-pub(crate) type Id = (Source, Sequence);
 
 /// Identities that follow each other.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -300,6 +297,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::seen::Source;
 
     fn seen() -> (Seen, Vec<Source>) {
         let mut seen = Seen::default();

@@ -5,14 +5,12 @@
 //! newest write is a delete has none.
 
 use alloc::borrow::Cow;
-use alloc::format;
 use alloc::string::String;
 
 use crate::config::Limits;
 use crate::draft::{check_id, check_key, refusal};
-use crate::message::{Kind, Message};
+use crate::message::Kind;
 use crate::refusal::{Code, Refusal};
-use crate::store::Value;
 use crate::wire;
 
 /// A question for the converged value of a key.
@@ -75,42 +73,5 @@ impl<'a> Read<'a> {
     pub fn into_owned(self) -> Read<'static> {
         let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
         Read { kind: self.kind, id: self.id.map(owned), key: owned(self.key) }
-    }
-
-    /// What the application is told of what the store found: the newest message of the key, if
-    /// there is one.
-    ///
-    /// # Errors
-    /// The [`Refusal`] of a read of another kind, or of a key with more tag sets than a read looks
-    /// at.
-    pub fn judge(&self, found: Value) -> Result<Option<Message>, Refusal> {
-        let refused = |code, path, message: String| {
-            Err(Refusal {
-                re: self.id.as_deref().map(String::from),
-                ..refusal(code, path, message)
-            })
-        };
-        match found {
-            Value::Absent => Ok(None),
-            Value::TooMany => {
-                let message = "the key has more tag sets, or larger ones, than a read looks at";
-                refused(Code::TooLarge, "$.key", message.into())
-            }
-            Value::Newest(latest) => {
-                let there = latest.message.kind();
-                match self.kind {
-                    Some(kind) if kind != there && there != Kind::Dk => {
-                        let name = Read::name_of(there).unwrap_or_default();
-                        let message = format!(
-                            "the key holds {}, not {}; ask with {name}",
-                            there.as_str(),
-                            kind.as_str()
-                        );
-                        refused(Code::WrongKind, "$.type", message)
-                    }
-                    Some(_) | None => Ok(Some(latest.message)),
-                }
-            }
-        }
     }
 }

@@ -32,6 +32,9 @@ const WORDS: usize = (CHUNK / 64) as usize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Source(u32);
 
+/// A message by its identity, as this run of the node knows it.
+pub(crate) type Id = (Source, Sequence);
+
 /// What the seen-set says of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {

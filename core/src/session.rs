@@ -33,7 +33,7 @@ use crate::tags::TagSet;
 use crate::time::{Instant, WallMs};
 
 pub use self::flight::{Flight, Offer, Word};
-pub use self::letters::{Letter, Letters};
+pub use self::letters::Letters;
 pub use self::passed::{Passed, Stretch};
 pub use self::record::Used;
 use self::settling::Ended;

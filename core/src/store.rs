@@ -33,7 +33,6 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use crate::clock::{Hlc, Timely};
-use crate::copies::GroupCopy;
 use crate::digest::{DigestQuery, Digests};
 use crate::extent::Extent;
 use crate::ids::{
@@ -473,6 +472,15 @@ pub struct StoredRow {
     pub superseded: bool,
 }
 
+/// What a row of a cluster group is a copy of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct GroupCopy {
+    /// Hash of group, id and content.
+    pub content: Hash128,
+    /// The row that it repeats: an event, or the value of its key that it replaced.
+    pub of: Option<Position>,
+}
+
 /// The newest row of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Latest {
@@ -480,4 +488,20 @@ pub struct Latest {
     pub position: Position,
     /// The message.
     pub message: Message,
+}
+
+impl Latest {
+    /// The newest of the values that a key has for several tag sets (P6); while nothing is certain,
+    /// of those that none has outdone the one that came last, as an application that is handed them
+    /// in the order of the log sees it.
+    pub fn newest(mut values: Vec<Self>, timely: Timely) -> Option<Self> {
+        let has_outdone = |a: &Self, b: &Self| a.message.has_outdone(&b.message, timely);
+        if timely.is_certain() {
+            return values.into_iter().reduce(|a, b| if has_outdone(&b, &a) { b } else { a });
+        }
+        values.sort_unstable_by_key(|value| value.position);
+        let is_outdone = |value| values.iter().any(|other| has_outdone(other, value));
+        let newest = values.iter().rposition(|value| !is_outdone(value))?;
+        Some(values.swap_remove(newest))
+    }
 }

@@ -5,7 +5,7 @@
 //! leaves memory as it was.
 
 use rusqlite::{Connection, Result, params};
-use slipstream_core::digest::Print;
+use slipstream_core::digest::print_of;
 use slipstream_core::message::Kind;
 use slipstream_core::store::{Batch, Row};
 
@@ -134,7 +134,7 @@ impl State {
     /// Notes a row, if it is the newest of its key, which the table `latest` does not know.
     pub(crate) fn note_newest(&mut self, row: &Row, size: u32) {
         let Some(key) = row.key_hash else { return };
-        let print = Print::of(&key, &row.message);
+        let print = print_of(&key, &row.message);
         let newest = Newest { position: row.position.get(), size, print };
         if let Some(old) = self.pending.insert(key, newest, row.message.tags()) {
             self.index.supersede(old.position, old.size);

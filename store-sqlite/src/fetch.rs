@@ -184,7 +184,7 @@ impl Reader<'_> {
         // Any of them: in doubt, the newest may be one that has not outdone the row for certain.
         let timely = self.timely;
         let values = self.values_of(message.key(), tags, &mut 0)?.unwrap_or_default();
-        Ok(values.iter().any(|value| timely.has_outdone(&value.message, message)))
+        Ok(values.iter().any(|value| value.message.has_outdone(message, timely)))
     }
 
     /// Rows for one session only compete with nobody: whether they are the newest of their key
@@ -194,7 +194,7 @@ impl Reader<'_> {
             if let Some(key) = row.message.key_hash()
                 && let Some(newest) = self.latest(&key)?
             {
-                *superseded |= self.timely.has_outdone(&newest.message, &row.message);
+                *superseded |= newest.message.has_outdone(&row.message, self.timely);
             }
         }
         Ok(())
@@ -255,7 +255,7 @@ impl Reader<'_> {
         let Some(values) = self.values_of(key, tags, looked_at)? else {
             return Ok(Value::TooMany);
         };
-        Ok(self.timely.newest(values).map_or(Value::Absent, Value::Newest))
+        Ok(Latest::newest(values, self.timely).map_or(Value::Absent, Value::Newest))
     }
 
     /// The newest value of a key in each tag set that matches; `None` if they are too many.

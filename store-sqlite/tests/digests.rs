@@ -7,14 +7,14 @@ use std::collections::BTreeMap;
 
 use common::*;
 use slipstream_core::digest::{
-    BUCKETS, DigestQuery, Digests, MAX_ENTRIES, MAX_TAG_SETS, Print, Roots, bucket_of,
+    BUCKETS, DigestQuery, Digests, MAX_ENTRIES, MAX_TAG_SETS, Print, Roots, bucket_of, print_of,
 };
 use slipstream_core::ids::*;
 use slipstream_core::store::*;
 use slipstream_core::tags::TagSet;
 
 fn print(row: &Row) -> Print {
-    Print::of(&row.key_hash.unwrap(), &row.message)
+    print_of(&row.key_hash.unwrap(), &row.message)
 }
 
 fn sum<'a>(rows: impl IntoIterator<Item = &'a Row>) -> Print {

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use common::*;
 use proptest::prelude::*;
 use slipstream_core::clock::Timely;
-use slipstream_core::digest::{BUCKETS, Print, bucket_of};
+use slipstream_core::digest::{BUCKETS, Print, bucket_of, print_of};
 use slipstream_core::ids::*;
 use slipstream_core::message::Kind;
 use slipstream_core::store::*;
@@ -229,7 +229,7 @@ impl Model {
     fn live(&self, tags: &str) -> BTreeMap<Hash128, (Print, u64)> {
         let live = self.newest.iter().map(|(key, position)| (*key, &self.rows[position]));
         let live = live.filter(|(_, row)| row.message.tags() == tags);
-        let live = live.map(|(key, row)| (key, (Print::of(&key, &row.message), row)));
+        let live = live.map(|(key, row)| (key, (print_of(&key, &row.message), row)));
         live.filter(|(_, (print, _))| *print != Print::NOTHING)
             .map(|(key, (print, row))| (key, (print, row.position.get())))
             .collect()

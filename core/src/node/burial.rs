@@ -6,12 +6,12 @@
 
 use alloc::vec::Vec;
 
+use crate::dead_letter::{Leaving, Letter};
 use crate::event::Event;
 use crate::ids::{DeadLetterId, Position, SessionId};
 use crate::io::Output;
-use crate::log::Leaving;
 use crate::message::Message;
-use crate::session::{Dirty, Flight, Heard, Letter, Word};
+use crate::session::{Dirty, Flight, Heard, Word};
 use crate::store::{DeadLetter, DeadReason, Query, StoredRow};
 
 use super::fetched::MAX_FETCHES;
@@ -203,7 +203,7 @@ impl Node {
             let event = Event::DeadLetter { session, message: named, reason: reason.as_str() };
             self.out.push_back(Output::Event(event));
             let letter = self.letter_id(&flight);
-            let known = Letter::new(letter, reason, &message, &flight);
+            let known = flight.letter(letter, reason, &message);
             if let Some(session) = self.sessions.get_mut(&owner) {
                 session.letters.add(position, known);
             }

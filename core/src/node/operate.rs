@@ -9,13 +9,13 @@ use crate::admin::{
     AdminAnswer, AdminRefusal, AdminRequest, COVERED, LinkStatus, SELF, SessionFate, SessionStatus,
     Status, StoreStatus, Whereabouts,
 };
+use crate::dead_letter::Leaving;
 use crate::dial::{DialState, Dialer};
 use crate::digest::DigestQuery;
 use crate::ids::{DeadLetterId, FetchId, Position, Ticket};
 use crate::io::{Output, Protocol};
 use crate::json::write::version_text;
 use crate::link::{Link, State};
-use crate::log::Leaving;
 use crate::receipts::RECEIPT_BYTES;
 use crate::session::{Dirty, Role, Session, UNNAMED};
 use crate::store::{Answer, DeadLetter, DeadReason, Query, Row, StoredRow};

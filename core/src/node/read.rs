@@ -12,10 +12,12 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
+use crate::draft::refusal;
 use crate::event::Event;
 use crate::ids::{BatchId, FetchId, LinkId, Position, SessionId};
 use crate::io::{Close, Output};
 use crate::link::{Answer, Link, Pending};
+use crate::message::{Kind, Message};
 use crate::read::Read;
 use crate::refusal::{Code, Refusal};
 use crate::store::{Query, Value};
@@ -145,7 +147,7 @@ impl Desk<'_> {
             let Some(application) = self.link.application_mut() else { return };
             let Some(Pending { answer, .. }) = application.answers.pop_front() else { return };
             let Answer::Read { read, frame, errors } = answer else { return };
-            let answer = match read.judge(value) {
+            let answer = match judge(&read, value) {
                 Ok(newest) => Answer::Result { read, newest },
                 Err(refusal) => {
                     application.asked_in_vain(errors, refusal.code, self.carrier.now.instant);
@@ -156,6 +158,40 @@ impl Desk<'_> {
                 }
             };
             self.say(answer);
+        }
+    }
+}
+
+/// What the application is told of what the store found: the newest message of the key, if
+/// there is one.
+///
+/// # Errors
+/// The [`Refusal`] of a read of another kind, or of a key with more tag sets than a read looks
+/// at.
+fn judge(read: &Read<'_>, found: Value) -> Result<Option<Message>, Refusal> {
+    let refused = |code, path, message: String| {
+        Err(Refusal { re: read.id.as_deref().map(String::from), ..refusal(code, path, message) })
+    };
+    match found {
+        Value::Absent => Ok(None),
+        Value::TooMany => {
+            let message = "the key has more tag sets, or larger ones, than a read looks at";
+            refused(Code::TooLarge, "$.key", message.into())
+        }
+        Value::Newest(latest) => {
+            let there = latest.message.kind();
+            match read.kind {
+                Some(kind) if kind != there && there != Kind::Dk => {
+                    let name = Read::name_of(there).unwrap_or_default();
+                    let message = format!(
+                        "the key holds {}, not {}; ask with {name}",
+                        there.as_str(),
+                        kind.as_str()
+                    );
+                    refused(Code::WrongKind, "$.type", message)
+                }
+                Some(_) | None => Ok(Some(latest.message)),
+            }
         }
     }
 }

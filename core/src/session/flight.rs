@@ -6,8 +6,11 @@
 use alloc::boxed::Box;
 use alloc::string::String;
 
+use crate::dead_letter::Letter;
 use crate::ids::{DeadLetterId, Position};
-use crate::offer::Id;
+use crate::message::Message;
+use crate::seen::Id;
+use crate::store::DeadReason;
 use crate::time::{Instant, WallMs};
 
 /// Something handed over and not acknowledged.
@@ -90,6 +93,12 @@ pub enum Offer {
 }
 
 impl Flight {
+    /// The dead letter that it becomes.
+    pub fn letter(&self, id: DeadLetterId, reason: DeadReason, message: &Message) -> Letter {
+        let carried = if self.on_link { self.carried } else { 0 };
+        Letter { said: self.word.is_said(), carried, ..Letter::new(id, reason, message) }
+    }
+
     /// A flight that has not begun.
     pub fn new(first_at: WallMs) -> Self {
         Self {

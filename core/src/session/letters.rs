@@ -10,11 +10,9 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{DeadLetterId, Hash128, Position};
-use crate::message::Message;
+use crate::dead_letter::{Letter, name};
+use crate::ids::{DeadLetterId, Position};
 use crate::store::DeadReason;
-
-use super::Flight;
 
 /// Letters that a session knows by their deliveries, about 12 bytes each in its record.
 const MAX_LETTERS: usize = 1024;
@@ -32,23 +30,6 @@ pub struct Letters {
     /// Letters whose purge is not durable yet, and whether they were acknowledged since: where it
     /// fails they are letters again, or not.
     purged: BTreeMap<Position, (Letter, bool)>,
-}
-
-/// A dead letter.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Letter {
-    /// Its number.
-    pub id: DeadLetterId,
-    /// Why it is one.
-    pub reason: DeadReason,
-    /// What it counts for against limits.
-    pub bytes: u64,
-    /// Of its `messageId`.
-    name: u64,
-    /// Whether the application had spoken of its last hand-over.
-    said: bool,
-    /// As [`Flight::carried`], by the link that is up; 0: by none.
-    carried: u64,
 }
 
 /// A letter that was handed over again as another delivery.
@@ -75,31 +56,6 @@ struct LetterRecord {
     bytes: u64,
     name: u64,
     said: bool,
-}
-
-impl Letter {
-    /// The letter that a flight becomes.
-    pub fn new(id: DeadLetterId, reason: DeadReason, message: &Message, flight: &Flight) -> Self {
-        let carried = if flight.on_link { flight.carried } else { 0 };
-        let (name, said) = (name(message.id()), flight.word.is_said());
-        let bytes = (message.encoded().len() + 64) as u64;
-        Self { id, reason, bytes, name, said, carried }
-    }
-
-    /// Whether the application itself refused it: then no ACK takes it back.
-    pub fn is_refused(&self) -> bool {
-        self.reason == DeadReason::Rejected
-    }
-
-    /// Whether a cumulative acknowledgement may speak of it.
-    pub fn is_open(&self) -> bool {
-        !self.is_refused() && !self.said
-    }
-
-    /// When the link that is up carried it first.
-    pub fn carried(&self) -> Option<u64> {
-        (self.carried > 0).then_some(self.carried)
-    }
 }
 
 impl Letters {
@@ -279,9 +235,4 @@ impl Letters {
         }
         letters
     }
-}
-
-fn name(id: &str) -> u64 {
-    let Hash128(hash) = Hash128::of(&[id.as_bytes()]);
-    hash.iter().take(8).fold(0, |name, byte| name << 8 | u64::from(*byte))
 }

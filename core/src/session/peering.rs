@@ -8,7 +8,8 @@ use core::time::Duration;
 
 use super::{Dirty, Flight, Offer, Session};
 use crate::ids::Position;
-use crate::offer::{Closed, Id};
+use crate::offer::Closed;
+use crate::seen::Id;
 use crate::store::Row;
 use crate::tags::Reach;
 use crate::time::Instant;

@@ -11,7 +11,9 @@ use crate::application::AckMode;
 use crate::ids::{DeadLetterId, Position};
 use crate::json::Target;
 
-use super::{Dirty, Flight, Letter, Session, Word};
+use crate::dead_letter::Letter;
+
+use super::{Dirty, Flight, Session, Word};
 
 /// Deliveries of each kind that a session remembers after their end.
 const REMEMBERED: usize = 1024;

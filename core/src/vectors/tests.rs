@@ -17,7 +17,7 @@ use bytes::{Bytes, BytesMut};
 use crate::application::{AckMode, InForce, Replay};
 use crate::clock::Hlc;
 use crate::config::{Durability, Limits};
-use crate::digest::Print;
+use crate::digest::{Print, print_of};
 use crate::draft::Draft;
 use crate::ids::{
     BatchId, DeadLetterId, Hash128, Incarnation, NodeId, Position, Sequence, SessionId, StoreId,
@@ -31,7 +31,7 @@ use crate::read::Read as Asked;
 use crate::receipts::{Bounds, Known, Receipt, Receipts};
 use crate::refusal::{Code, Refusal};
 use crate::seen::{Seen, Verdict};
-use crate::session::{Application, Beginning, Flight, Letter, Peer, Role, Session};
+use crate::session::{Application, Beginning, Flight, Peer, Role, Session};
 use crate::starts::Starts;
 use crate::store::DeadReason;
 use crate::tags::TagSet;
@@ -559,7 +559,7 @@ fn sessions() -> Vec<(&'static str, Session)> {
     flight.reject("no such terminal", DeadLetterId::default());
     let silent = Flight::new(WallMs(1_790_000_000_000));
     let reason = DeadReason::Unacknowledged;
-    let letter = Letter::new(DeadLetterId::new(7), reason, &message(Kind::Cmd), &silent);
+    let letter = silent.letter(DeadLetterId::new(7), reason, &message(Kind::Cmd));
     refusing.letters.add(Position::new(240), letter.clone());
     refusing.letters.replayed(Position::new(230), &letter, Position::new(310));
     refusing.flights.insert(Position::new(250), flight);
@@ -601,7 +601,7 @@ fn what_rests_in_stores_is_what_was_written_down() {
     let Some(Hash128(hash)) = message.key_hash() else { panic!("state has one") };
     vectors.hold_bytes("hash.key", &hash);
     // Stores add prints up, and nodes compare them.
-    vectors.hold("hash.print", &format!("{}", Print::of(&Hash128(hash), &message)));
+    vectors.hold("hash.print", &format!("{}", print_of(&Hash128(hash), &message)));
     vectors.hold("hash.tags", &format!("{:016x}", Print::of_tags("aws,gcp")));
     vectors.hold_bytes("hash.id", &Hash128::of(&[b"m-1"]).0);
     for kind in Kind::ALL {

@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::WireError;
 use crate::config::Durability;
-use crate::digest::Print;
 use crate::ids::{Incarnation, Position, StoreId};
 use crate::message::Message;
+use crate::print::Print;
 use crate::tags::{self, TagSet};
 use crate::time::WallMs;
 

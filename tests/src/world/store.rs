@@ -5,7 +5,7 @@ use std::ops::Bound::{Excluded, Included};
 
 use slipstream_core::clock::{Hlc, Timely};
 use slipstream_core::copies;
-use slipstream_core::digest::{BUCKETS, DigestQuery, Digests, Print, Roots, bucket_of};
+use slipstream_core::digest::{BUCKETS, DigestQuery, Digests, Print, Roots, bucket_of, print_of};
 use slipstream_core::extent::Extent;
 use slipstream_core::ids::{DeadLetterId, Hash128, Incarnation, Position, SessionId, StoreId};
 use slipstream_core::message::{Kind, Message};
@@ -434,7 +434,7 @@ impl MemoryStore {
             && row.message.kind().is_state()
         {
             let mut values = self.values_of(row.message.key(), tags);
-            stored.superseded |= values.any(|it| timely.has_outdone(&it.message, &row.message));
+            stored.superseded |= values.any(|it| it.message.has_outdone(&row.message, timely));
         }
         stored
     }
@@ -449,7 +449,7 @@ impl MemoryStore {
         let superseded =
             latest.and_then(|position| self.rows.get(position)).is_some_and(|newest| {
                 // A row for one session competes with nobody: its version tells.
-                let is_newer = || timely.has_outdone(&newest.message, &row.message);
+                let is_newer = || newest.message.has_outdone(&row.message, timely);
                 if row.only.is_some() { is_newer() } else { newest.position > row.position }
             });
         let replaced = |gone: &Position| *gone > row.position && row.only.is_none();
@@ -475,7 +475,7 @@ impl MemoryStore {
 
     fn value(&self, key: &str, tags: &TagSet, timely: Timely) -> Value {
         let values = self.values_of(key, tags).map(latest_of).collect();
-        timely.newest(values).map_or(Value::Absent, Value::Newest)
+        Latest::newest(values, timely).map_or(Value::Absent, Value::Newest)
     }
 
     /// The newest value of a key in each tag set that matches.
@@ -497,7 +497,7 @@ impl MemoryStore {
                     self.live().filter(|(_, row)| row.message.tags() == tags.as_str())
                 {
                     let bucket = &mut buckets[usize::from(bucket_of(hash))];
-                    *bucket = bucket.plus(Print::of(hash, &row.message));
+                    *bucket = bucket.plus(print_of(hash, &row.message));
                 }
                 Digests::Buckets(buckets)
             }
@@ -508,7 +508,7 @@ impl MemoryStore {
                         && after.is_none_or(|after| **hash > after)
                 });
                 let entry = |(hash, row): (&Hash128, &Row)| {
-                    (Print::of(hash, &row.message), row.message.clone())
+                    (print_of(hash, &row.message), row.message.clone())
                 };
                 Digests::Entries { entries: entries.map(entry).collect(), next: None }
             }
@@ -520,7 +520,7 @@ impl MemoryStore {
         let mut roots = BTreeMap::<&str, Print>::new();
         for (hash, row) in self.live() {
             let root = roots.entry(row.message.tags()).or_default();
-            *root = root.plus(Print::of(hash, &row.message));
+            *root = root.plus(print_of(hash, &row.message));
         }
         let set = |tags| TagSet::new(list(tags)).expect("stored tags are good");
         let roots: BTreeMap<_, _> = roots.into_iter().map(|(tags, it)| (set(tags), it)).collect();
