@@ -9,11 +9,11 @@ use alloc::vec::Vec;
 
 use serde::Serialize;
 
-use crate::clock::{ClockFault, OffFromPeers};
 use crate::digest::{DigestQuery, Digests};
-use crate::ids::{DeadLetterId, NodeId, Position, SessionId, StoreId};
 use crate::store::{DeadLetter, ListedLetter, StoreFailure, Usage};
-use crate::tags::TagSet;
+use crate::types::clock::{ClockFault, OffFromPeers};
+use crate::types::ids::{DeadLetterId, NodeId, Position, SessionId, StoreId};
+use crate::types::tags::TagSet;
 
 /// A question or an order.
 #[derive(Debug, Clone, PartialEq, Eq)]

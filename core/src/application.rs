@@ -14,11 +14,11 @@ use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Limits;
-use crate::ids::is_name;
-use crate::nearest::nearest;
-use crate::protocol::Protocol;
-pub use crate::protocol::{JSON_PROTOCOL, POSTCARD_PROTOCOL};
-use crate::tags::TagSet;
+use crate::types::ids::is_name;
+use crate::types::nearest::nearest;
+use crate::types::protocol::Protocol;
+pub use crate::types::protocol::{JSON_PROTOCOL, POSTCARD_PROTOCOL};
+use crate::types::tags::TagSet;
 
 /// Most key prefixes that an application may name.
 pub const MAX_KEY_PREFIXES: usize = 1024;

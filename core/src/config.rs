@@ -7,8 +7,8 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use crate::ids::NodeId;
-use crate::tags::TagSet;
+use crate::types::ids::NodeId;
+use crate::types::tags::TagSet;
 
 /// Configuration of one node.
 #[derive(Debug, Clone)]

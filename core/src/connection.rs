@@ -21,7 +21,6 @@ use core::time::Duration;
 use crate::channel::Sender;
 use crate::client::ConnectError;
 use crate::config::Limits;
-use crate::ids::{DialId, LinkId};
 use crate::io::{End, Frame, Input, LinkUp, Protocol};
 use crate::line::{Flow, Gathered, Line};
 use crate::links::Link;
@@ -30,7 +29,8 @@ use crate::runtime::{Runtime, Task, first, rest, sleep, within};
 use crate::shared::Shared;
 use crate::slots::Slot;
 use crate::socket::{Frames, Motion, Opened, Reader, Socket, Writer};
-use crate::time::Instant;
+use crate::types::ids::{DialId, LinkId};
+use crate::types::time::Instant;
 
 /// For what was queued and the close frame to leave.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(2);

@@ -13,9 +13,9 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::digest::{Print, Roots};
-use crate::ids::{LinkId, NodeId, Position};
-use crate::tags::TagSet;
-use crate::time::Instant;
+use crate::types::ids::{LinkId, NodeId, Position};
+use crate::types::tags::TagSet;
+use crate::types::time::Instant;
 use crate::wire::TagSetDigest;
 
 /// Time between two claims to a peer.
@@ -231,7 +231,7 @@ mod tests {
     const LINK: LinkId = LinkId::new(1);
 
     fn set(tags: &str) -> TagSet {
-        TagSet::new(crate::tags::list(tags)).expect("good tags")
+        TagSet::new(crate::types::tags::list(tags)).expect("good tags")
     }
 
     fn own(digests: &[(&str, u64)]) -> Roots {

@@ -4,9 +4,9 @@ use alloc::string::String;
 use core::time::Duration;
 
 use crate::config::Reconnect;
-use crate::ids::{DialId, LinkId, NodeId};
-use crate::rate::{Random, backoff};
-use crate::time::Instant;
+use crate::types::ids::{DialId, LinkId, NodeId};
+use crate::types::rate::{Random, backoff};
+use crate::types::time::Instant;
 
 /// A configured peer.
 #[derive(Debug)]

@@ -11,11 +11,11 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::config::Limits;
-use crate::ids::{Hash128, is_name};
 use crate::json::scan;
 use crate::message::{Kind, MAX_MESSAGE_ID_BYTES};
-use crate::refusal::{Code, Refusal};
-use crate::value::{self, NO_VALUE, check_value};
+use crate::types::ids::{Hash128, is_name};
+use crate::types::refusal::{Code, Refusal};
+use crate::types::value::{self, NO_VALUE, check_value};
 use crate::wire;
 
 /// Longest time to live of an event.

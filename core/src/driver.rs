@@ -18,7 +18,6 @@ use crate::admin::AdminAnswer;
 use crate::event::Event;
 use crate::exit::{Exit, NodeGone};
 use crate::feed::Watchers;
-use crate::ids::{DialId, FetchId, LinkId, Ticket};
 use crate::incoming::{Incoming, Request};
 use crate::io::{End, Input, LinkUp, Observation, Output};
 use crate::link::ANSWER_PATIENCE;
@@ -26,7 +25,8 @@ use crate::links::{Link, Links};
 use crate::node::Node;
 use crate::shared::Promise;
 use crate::store::{Batch, Query};
-use crate::time::{Instant, Now};
+use crate::types::ids::{DialId, FetchId, LinkId, Ticket};
+use crate::types::time::{Instant, Now};
 
 /// How long shutting down may take.
 const STOP_DEADLINE: Duration = Duration::from_secs(5);
@@ -227,12 +227,12 @@ mod tests {
     use crate::admin::AdminRequest;
     use crate::config::Config;
     use crate::feed::{Feed, Watcher};
-    use crate::ids::NodeId;
     use crate::io::{Frame, Protocol};
     use crate::line::{Flow, Line};
     use crate::shared::{Once, Shared, Source, share};
     use crate::store::{Committed, Recovered, Usage};
-    use crate::time::WallMs;
+    use crate::types::ids::NodeId;
+    use crate::types::time::WallMs;
 
     fn at(seconds: u64) -> Now {
         let instant = Instant::from_micros(seconds * 1_000_000);

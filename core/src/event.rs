@@ -6,9 +6,9 @@ use alloc::string::String;
 use core::fmt;
 use core::time::Duration;
 
-use crate::clock::ClockFault;
-use crate::close::{Close, CloseCode};
-use crate::ids::{DeadLetterId, Incarnation, LinkId, NodeId, Position, StoreId};
+use crate::types::clock::ClockFault;
+use crate::types::close::{Close, CloseCode};
+use crate::types::ids::{DeadLetterId, Incarnation, LinkId, NodeId, Position, StoreId};
 
 /// How much an event matters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

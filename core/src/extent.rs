@@ -7,7 +7,7 @@
 
 use alloc::vec::Vec;
 
-use crate::ids::Position;
+use crate::types::ids::Position;
 
 /// Marks in memory.
 const MAX_MARKS: usize = 1024;

@@ -15,7 +15,7 @@ use crate::incoming::Request;
 use crate::io::Input;
 use crate::runtime::Runtime;
 use crate::shared::{Once, Promise, Shared};
-use crate::tags::TagSet;
+use crate::types::tags::TagSet;
 
 /// A running node, and a [`Client`] of it: what a program publishes and receives here goes through
 /// the same rules as that of an application behind a socket.

@@ -18,7 +18,7 @@ use core::time::Duration;
 
 use crate::config::Limits;
 use crate::runtime::{Runtime, first};
-use crate::time::Instant;
+use crate::types::time::Instant;
 
 /// How long an address has before the next one is tried beside it (RFC 8305 section 5).
 const HEAD_START: Duration = Duration::from_millis(250);

@@ -6,9 +6,9 @@ use crate::admin::{AdminAnswer, AdminRequest};
 use crate::client::ConnectError;
 use crate::exit::NodeGone;
 use crate::feed::Feed;
-use crate::ids::{DialId, LinkId};
 use crate::io::{End, Frame, Input};
 use crate::shared::{Promise, Shared};
+use crate::types::ids::{DialId, LinkId};
 
 /// One thing that has come. `O` is a connection as the shell opens it.
 #[derive(Debug)]

@@ -10,9 +10,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::ops::Bound::{Included, Unbounded};
 
-use crate::ids::SessionId;
 use crate::store::Row;
-use crate::tags::{TagSet, list};
+use crate::types::ids::SessionId;
+use crate::types::tags::{TagSet, list};
 
 /// Index of the interests of connected applications.
 #[derive(Debug, Default)]

@@ -8,12 +8,12 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use crate::admin::{AdminAnswer, AdminRequest};
-pub use crate::close::{Close, CloseCode, End};
 use crate::event::Event;
-use crate::ids::{DialId, FetchId, LinkId, Ticket};
-pub use crate::protocol::Protocol;
 use crate::store::{Answer, Batch, CommitFailed, Committed, Query, StoreFailure};
-use crate::tags::TagSet;
+pub use crate::types::close::{Close, CloseCode, End};
+use crate::types::ids::{DialId, FetchId, LinkId, Ticket};
+pub use crate::types::protocol::Protocol;
+use crate::types::tags::TagSet;
 
 /// What a shell tells the node.
 #[derive(Debug)]
@@ -220,7 +220,7 @@ pub enum Observation {
     /// From the origin's stamp to the commit here, by the wall clocks.
     Propagation {
         /// The origin.
-        origin: crate::ids::NodeId,
+        origin: crate::types::ids::NodeId,
         /// How long.
         took: Duration,
         /// For how many messages.

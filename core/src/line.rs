@@ -17,10 +17,10 @@ use core::task::{Context, Poll, Waker};
 
 use bytes::Bytes;
 
-use crate::ids::LinkId;
 use crate::incoming::Incoming;
 use crate::io::{CloseCode, End, Frame};
 use crate::shared::{Shared, Wakes, keep};
+use crate::types::ids::LinkId;
 
 /// Frames that a writer may be behind.
 const MAX_FRAMES: usize = 128 * 1024;

@@ -12,17 +12,17 @@ use core::time::Duration;
 
 use bytes::Bytes;
 
-use crate::clock::Hlc;
 use crate::config::Durability;
-use crate::ids::{BatchId, FetchId, Incarnation, LinkId, NodeId, Position, SessionId};
 use crate::io::{Close, CloseCode, Protocol};
 use crate::lifetime::{Ends, Transit};
 use crate::message::Message;
-use crate::rate::RateLimit;
 use crate::read::Read;
-use crate::refusal::{Code, Refusal};
 use crate::seen::Id;
-use crate::time::{Instant, Now, WallMs};
+use crate::types::clock::Hlc;
+use crate::types::ids::{BatchId, FetchId, Incarnation, LinkId, NodeId, Position, SessionId};
+use crate::types::rate::RateLimit;
+use crate::types::refusal::{Code, Refusal};
+use crate::types::time::{Instant, Now, WallMs};
 use crate::wire::{FEATURE_DIGESTS, FEATURE_ENDS, FrameWriter, Hello};
 
 /// Cost of the frames that an application's link may have in flight.
@@ -500,8 +500,8 @@ fn clock_reference(wall: WallMs, now: Now) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::Incarnation;
-    use crate::ids::StoreId;
+    use crate::types::ids::Incarnation;
+    use crate::types::ids::StoreId;
 
     fn peer_link() -> PeerLink {
         let now = Now { instant: Instant::from_micros(0), wall: WallMs(0) };

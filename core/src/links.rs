@@ -8,10 +8,10 @@ use alloc::vec::Vec;
 
 use hashbrown::HashMap;
 
-use crate::ids::LinkId;
 use crate::io::{Close, End, Frame};
 use crate::line::Line;
 use crate::shared::Shared;
+use crate::types::ids::LinkId;
 
 /// The loop's hold on one connection. Dropping it ends the connection without a close frame.
 #[derive(Debug)]

@@ -14,10 +14,10 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 
 use crate::dead_letter::Leaving;
-use crate::ids::{BatchId, Hash128, LinkId, Position, Sequence, SessionId};
 use crate::newest::Before;
 use crate::seen::{Id, Source};
 use crate::store::{Batch, Row};
+use crate::types::ids::{BatchId, Hash128, LinkId, Position, Sequence, SessionId};
 
 /// Most bytes that the durable tail keeps in memory.
 pub const TAIL_MAX_BYTES: usize = 8 << 20;

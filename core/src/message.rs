@@ -8,13 +8,13 @@
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
-use crate::clock::{Hlc, Timely};
-use crate::ids::{Hash128, Identity, Incarnation, NodeId, Sequence, is_name};
-use crate::tags;
-use crate::time::WallMs;
-use crate::value;
+use crate::types::clock::{Hlc, Timely};
+use crate::types::ids::{Hash128, Identity, Incarnation, NodeId, Sequence, is_name};
+use crate::types::tags;
+use crate::types::time::WallMs;
+use crate::types::value;
 
-pub use crate::kind::Kind;
+pub use crate::types::kind::Kind;
 
 /// Longest `messageId`, in bytes.
 pub const MAX_MESSAGE_ID_BYTES: usize = 128;

@@ -13,10 +13,10 @@ use alloc::vec::Vec;
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
 
-use crate::clock::{Hlc, Standing, Timely};
-use crate::ids::{Hash128, Incarnation, Position, Sequence};
 use crate::message::Message;
 use crate::seen::{Seen, Source};
+use crate::types::clock::{Hlc, Standing, Timely};
+use crate::types::ids::{Hash128, Incarnation, Position, Sequence};
 
 /// Keys whose newest version is kept in memory: about 24 MiB.
 pub const MAX_KEYS: usize = 200_000;
@@ -281,9 +281,9 @@ mod tests {
     use bytes::BytesMut;
 
     use super::*;
-    use crate::ids::NodeId;
     use crate::message::{Fields, Kind};
-    use crate::time::WallMs;
+    use crate::types::ids::NodeId;
+    use crate::types::time::WallMs;
 
     fn message(version: u64, origin: &str) -> Message {
         let fields = Fields {

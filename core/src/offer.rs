@@ -16,9 +16,9 @@ use core::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Incarnation, LinkId, NodeId, Position, Sequence};
 use crate::seen::{Id, Seen};
-use crate::time::Instant;
+use crate::types::ids::{Incarnation, LinkId, NodeId, Position, Sequence};
+use crate::types::time::Instant;
 use crate::wire::{BatchKind, FrameWriter, WireError, records};
 
 /// When an offer that was not answered is said again.

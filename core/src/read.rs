@@ -10,7 +10,7 @@ use alloc::string::String;
 use crate::config::Limits;
 use crate::draft::{check_id, check_key, refusal};
 use crate::message::Kind;
-use crate::refusal::{Code, Refusal};
+use crate::types::refusal::{Code, Refusal};
 use crate::wire;
 
 /// A question for the converged value of a key.

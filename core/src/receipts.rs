@@ -14,10 +14,10 @@ use core::time::Duration;
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
-use crate::clock::Hlc;
-use crate::ids::{BatchId, Hash128, SessionId};
 use crate::store::ReceiptBlock;
-use crate::time::{Instant, Now, WallMs};
+use crate::types::clock::Hlc;
+use crate::types::ids::{BatchId, Hash128, SessionId};
+use crate::types::time::{Instant, Now, WallMs};
 
 /// How long an id is remembered.
 pub const WINDOW: Duration = Duration::from_secs(24 * 60 * 60);

@@ -16,7 +16,7 @@ use crate::config::Limits;
 use crate::io::Protocol;
 use crate::shared::{Once, Promise, Shared, Source, Wakes};
 use crate::socket::{Opened, Socket};
-use crate::time::{Instant, Now};
+use crate::types::time::{Instant, Now};
 
 /// A runtime, with its sockets. Everything is said by its type, which is a part of those of clients
 /// and handles: therefore it can be cloned and printed.

@@ -24,13 +24,13 @@ use core::time::Duration;
 
 use crate::application::{AckMode, Replay};
 use crate::copies::Checked;
-use crate::ids::{FetchId, Incarnation, LinkId, NodeId, Position, SessionId, StoreId};
 use crate::interests::begins_with_any;
 use crate::offer::Offers;
-use crate::rate::{Random, RateLimit, backoff};
 use crate::store::{DeadReason, Row};
-use crate::tags::TagSet;
-use crate::time::{Instant, WallMs};
+use crate::types::ids::{FetchId, Incarnation, LinkId, NodeId, Position, SessionId, StoreId};
+use crate::types::rate::{Random, RateLimit, backoff};
+use crate::types::tags::TagSet;
+use crate::types::time::{Instant, WallMs};
 
 pub use self::flight::{Flight, Offer, Word};
 pub use self::letters::Letters;

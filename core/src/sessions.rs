@@ -8,8 +8,8 @@
 
 use alloc::collections::{BTreeMap, BTreeSet};
 
-use crate::ids::{Position, SessionId};
 use crate::session::{Beginning, Session};
+use crate::types::ids::{Position, SessionId};
 
 /// The sessions of a node.
 #[derive(Debug)]

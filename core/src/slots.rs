@@ -185,8 +185,8 @@ mod tests {
     use alloc::string::ToString;
 
     use super::*;
-    use crate::ids::NodeId;
     use crate::shared::share;
+    use crate::types::ids::NodeId;
 
     fn cx() -> Context<'static> {
         Context::from_waker(Waker::noop())

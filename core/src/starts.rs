@@ -9,9 +9,9 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Incarnation, Position};
 use crate::message::Message;
-use crate::time::WallMs;
+use crate::types::ids::{Incarnation, Position};
+use crate::types::time::WallMs;
 use crate::wire::Ack;
 
 /// Starts that are remembered.

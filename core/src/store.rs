@@ -21,6 +21,7 @@
 //! [`Row::key_hash`]: the core has made sure of it. A store keeps `latest` (key hash to position)
 //! from that alone. From the same order it keeps the digests of what is live ([`crate::digest`]).
 
+mod latest;
 mod listed;
 mod reason;
 
@@ -32,16 +33,17 @@ use core::time::Duration;
 use bytes::Bytes;
 use serde::Serialize;
 
-use crate::clock::{Hlc, Timely};
 use crate::digest::{DigestQuery, Digests};
 use crate::extent::Extent;
-use crate::ids::{
+use crate::message::Message;
+use crate::types::clock::{Hlc, Timely};
+use crate::types::ids::{
     BatchId, DeadLetterId, Hash128, Incarnation, NodeId, Position, SessionId, StoreId,
 };
-use crate::message::Message;
-use crate::tags::TagSet;
-use crate::time::WallMs;
+use crate::types::tags::TagSet;
+use crate::types::time::WallMs;
 
+pub use self::latest::Latest;
 pub use self::listed::{LISTED_VALUE_BYTES, ListedLetter};
 pub use self::reason::DeadReason;
 
@@ -479,29 +481,4 @@ pub struct GroupCopy {
     pub content: Hash128,
     /// The row that it repeats: an event, or the value of its key that it replaced.
     pub of: Option<Position>,
-}
-
-/// The newest row of a key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Latest {
-    /// Where it lies.
-    pub position: Position,
-    /// The message.
-    pub message: Message,
-}
-
-impl Latest {
-    /// The newest of the values that a key has for several tag sets (P6); while nothing is certain,
-    /// of those that none has outdone the one that came last, as an application that is handed them
-    /// in the order of the log sees it.
-    pub fn newest(mut values: Vec<Self>, timely: Timely) -> Option<Self> {
-        let has_outdone = |a: &Self, b: &Self| a.message.has_outdone(&b.message, timely);
-        if timely.is_certain() {
-            return values.into_iter().reduce(|a, b| if has_outdone(&b, &a) { b } else { a });
-        }
-        values.sort_unstable_by_key(|value| value.position);
-        let is_outdone = |value| values.iter().any(|other| has_outdone(other, value));
-        let newest = values.iter().rposition(|value| !is_outdone(value))?;
-        Some(values.swap_remove(newest))
-    }
 }

@@ -4,9 +4,9 @@ use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 
 use crate::admin::Counters;
-use crate::ids::NodeId;
 use crate::message::Kind;
-use crate::refusal::Code;
+use crate::types::ids::NodeId;
+use crate::types::refusal::Code;
 
 /// Sessions and origins that are counted by name; the others share one name.
 pub const MAX_NAMED: usize = 1000;

@@ -18,10 +18,10 @@ use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::admin::NodeStatus;
-use crate::ids::{Incarnation, NodeId, StoreId};
 use crate::message::{MAX_PATH, MAX_TAGS, Message};
-use crate::tags::{self, Reach, TagSet};
-use crate::time::Instant;
+use crate::types::ids::{Incarnation, NodeId, StoreId};
+use crate::types::tags::{self, Reach, TagSet};
+use crate::types::time::Instant;
 
 /// How long the record of a node that cannot be reached is kept.
 const FORGET_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
@@ -467,9 +467,9 @@ mod tests {
         let fields = crate::message::Fields {
             kind: crate::message::Kind::Sk,
             incarnation: Incarnation::new(1),
-            sequence: crate::ids::Sequence::new(1),
-            version: crate::clock::Hlc(1),
-            expires: crate::time::WallMs(0),
+            sequence: crate::types::ids::Sequence::new(1),
+            version: crate::types::clock::Hlc(1),
+            expires: crate::types::time::WallMs(0),
             group: "",
             tags,
             path,

@@ -14,9 +14,9 @@ use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{BatchId, Position, SessionId};
 use crate::store::{DeadReason, SessionRecord};
-use crate::time::{Instant, WallMs};
+use crate::types::ids::{BatchId, Position, SessionId};
+use crate::types::time::{Instant, WallMs};
 
 /// The owner of the node's own dead letters: no session has this number.
 pub const NODE: SessionId = SessionId::new(0);
@@ -382,7 +382,7 @@ mod tests {
     use alloc::collections::BTreeSet;
 
     use super::*;
-    use crate::rate::Random;
+    use crate::types::rate::Random;
 
     const HOUR: u64 = 60 * 60 * 1000;
 

@@ -10,9 +10,9 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::ids::{Hash128, Position};
 use crate::session::{Passed, Stretch};
-use crate::time::WallMs;
+use crate::types::ids::{Hash128, Position};
+use crate::types::time::WallMs;
 
 /// The entries of the configuration, and what is kept for those that have led nowhere.
 #[derive(Debug, Default)]

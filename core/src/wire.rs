@@ -18,10 +18,10 @@ use alloc::vec::Vec;
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
-use crate::clock::Hlc;
 use crate::config::Durability;
-use crate::ids::Position;
 use crate::message::{Appender, Kind, Message};
+use crate::types::clock::Hlc;
+use crate::types::ids::Position;
 pub use peer::{
     Ack, DigestsHead, FEATURE_DIGESTS, FEATURE_ENDS, Hello, Left, NotNow, NotNowReason,
     TagSetDigest, TimedHead, digests, timed,
@@ -487,8 +487,8 @@ mod tests {
     use alloc::vec;
 
     use super::*;
-    use crate::ids::{Incarnation, StoreId};
-    use crate::time::WallMs;
+    use crate::types::ids::{Incarnation, StoreId};
+    use crate::types::time::WallMs;
 
     fn hello() -> Hello {
         Hello {

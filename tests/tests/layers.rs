@@ -13,8 +13,7 @@ const LAYERS: [&str; 12] = [
 ];
 
 /// Modules that still lie beside the folders, with the layer that each is of.
-const UNMOVED: [(&str, &str); 9] = [
-    ("types", "ids time timers clock tags kind value rate nearest refusal close protocol print"),
+const UNMOVED: [(&str, &str); 8] = [
     ("wire", "message draft read application json vectors"),
     ("store", "digest extent"),
     ("admin", "event tally"),

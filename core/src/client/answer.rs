@@ -6,8 +6,8 @@ use core::time::Duration;
 
 use super::Ended;
 use super::delivery::{Delivery, Text, Version};
-use crate::clock::Hlc;
 use crate::config::Durability;
+use crate::types::clock::Hlc;
 
 /// What became of something that was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -31,7 +31,7 @@ use crate::application::InForce;
 use crate::io::Frame;
 use crate::message::Kind;
 use crate::shared::{Wakes, keep};
-use crate::time::Instant;
+use crate::types::time::Instant;
 use crate::wire::Welcome;
 
 /// What a subscription is handed.

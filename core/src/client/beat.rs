@@ -3,7 +3,7 @@
 use core::time::Duration;
 
 use crate::config::Heartbeat;
-use crate::time::Instant;
+use crate::types::time::Instant;
 
 /// Pings are at least this far apart.
 const SHORTEST: Duration = Duration::from_millis(10);

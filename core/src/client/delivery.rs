@@ -8,10 +8,10 @@ use core::ops::Deref;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::clock::Hlc;
-use crate::ids::{Incarnation, Position, Sequence};
 use crate::json::write;
 use crate::message::Message;
+use crate::types::clock::Hlc;
+use crate::types::ids::{Incarnation, Position, Sequence};
 
 /// A message that was handed over.
 #[derive(Debug, Clone)]

@@ -13,7 +13,7 @@ use alloc::collections::{BTreeMap, VecDeque};
 
 use super::answer::Verdict;
 use super::delivery::Mark;
-use crate::ids::Position;
+use crate::types::ids::Position;
 
 /// Windows of settled deliveries that are remembered. The node repeats at most one window of
 /// them; the others are room for those whose repeat is late.

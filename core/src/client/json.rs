@@ -12,13 +12,13 @@ use core::time::Duration;
 
 use crate::application::{AckMode, InForce, Replay};
 use crate::config::Durability;
-use crate::ids::Position;
 use crate::io::Frame;
 use crate::json::number::whole;
 use crate::message::Kind;
 use crate::read::Read as Asked;
-use crate::tags;
-use crate::value::NO_VALUE;
+use crate::types::ids::Position;
+use crate::types::tags;
+use crate::types::value::NO_VALUE;
 use crate::wire::{APPLICATION_PROTOCOL_VERSION, Publish, Read, Settle, Welcome};
 use bytes::Bytes;
 use serde::de::{Error, Visitor};

@@ -10,11 +10,11 @@ use super::Ended;
 use super::service::{Service, Step};
 use crate::channel;
 use crate::connection::{self, Incoming, Inputs, Transport};
-use crate::ids::DialId;
 use crate::io::Protocol;
 use crate::memory::Memory;
 use crate::runtime::{Alarm, Runtime, first};
 use crate::socket::Opened;
+use crate::types::ids::DialId;
 
 /// Reports of its connection that may wait for the task of an application.
 const INPUTS: usize = 4;

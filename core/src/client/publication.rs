@@ -7,8 +7,8 @@ use core::time::Duration;
 
 use crate::application::{AckMode, Replay};
 use crate::message::Kind;
-use crate::tags;
-use crate::value::NO_VALUE;
+use crate::types::tags;
+use crate::types::value::NO_VALUE;
 use crate::wire::Publish;
 
 /// A message to publish.

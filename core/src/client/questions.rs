@@ -18,8 +18,8 @@ use crate::draft::check_id;
 use crate::io::Frame;
 use crate::message::Kind;
 use crate::receipts::WINDOW;
-use crate::refusal::Code;
-use crate::time::Instant;
+use crate::types::refusal::Code;
+use crate::types::time::Instant;
 use crate::wire::{BatchKind, Read};
 
 /// Publications are said again only while the node remembers their ids for certain (P9).

@@ -14,12 +14,12 @@ use alloc::string::String;
 use core::time::Duration;
 
 use super::{Application, ClientOptions, ConnectError, Ended, Filter, Turn, connect, welcome};
-use crate::ids::LinkId;
 use crate::incoming::Incoming;
 use crate::io::{End, Frame, Input};
 use crate::links::Link;
 use crate::shared::{Promise, Shared};
-use crate::time::Instant;
+use crate::types::ids::LinkId;
+use crate::types::time::Instant;
 
 /// How long a connection may take to close.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(5);

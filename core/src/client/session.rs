@@ -25,12 +25,12 @@ use super::hands::{Hands, Step};
 use super::questions::Questions;
 use super::{CodecError, Ended, Publication, Received};
 use crate::config::{Heartbeat, Reconnect};
-use crate::ids::Position;
 use crate::io::Frame;
 use crate::json::MAX_REASON_BYTES;
 use crate::message::Kind;
-use crate::rate::{Random, backoff};
-use crate::time::Instant;
+use crate::types::ids::Position;
+use crate::types::rate::{Random, backoff};
+use crate::types::time::Instant;
 use crate::wire::{BatchKind, Settle, Welcome};
 
 /// How a session behaves.

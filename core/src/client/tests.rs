@@ -11,12 +11,12 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::application::{AckMode, Replay, Wishes};
-use crate::clock::Hlc;
 use crate::config::{Durability, Heartbeat, Limits, Reconnect};
-use crate::ids::{Incarnation, Position, Sequence};
 use crate::io::{End, Frame};
 use crate::message::{Fields, Kind, Message};
-use crate::time::{Instant, WallMs};
+use crate::types::clock::Hlc;
+use crate::types::ids::{Incarnation, Position, Sequence};
+use crate::types::time::{Instant, WallMs};
 use crate::wire::{self, BatchKind, DeliveryHead, FrameWriter, Publish, Settle, Welcome, Wire};
 
 mod handles;

@@ -14,9 +14,9 @@ use serde::de::{Deserialize, Deserializer, Visitor};
 
 use super::scan::{self, BadString};
 use crate::draft::refusal;
-use crate::ids::is_name;
-use crate::nearest::nearest;
-use crate::refusal::{Code, Refusal};
+use crate::types::ids::is_name;
+use crate::types::nearest::nearest;
+use crate::types::refusal::{Code, Refusal};
 
 /// How the names of fields begin that are nobody's affair but the application's.
 const FREE: &str = "x-";

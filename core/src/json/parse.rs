@@ -21,11 +21,11 @@ use super::scan;
 use super::settle::{Settle, Target, reason_of};
 use crate::config::Limits;
 use crate::draft::{Draft, bad_tag, canonical_tags, check_id, too_deep};
-use crate::ids::{Position, is_name};
 use crate::message::Kind;
 use crate::read::Read;
-use crate::refusal::{Code, Refusal};
-use crate::value::NO_VALUE;
+use crate::types::ids::{Position, is_name};
+use crate::types::refusal::{Code, Refusal};
+use crate::types::value::NO_VALUE;
 
 /// What an application asks with one frame.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,8 +7,8 @@ use alloc::borrow::Cow;
 
 use super::scan;
 use crate::draft::check_id;
-use crate::ids::Position;
-use crate::refusal::Refusal;
+use crate::types::ids::Position;
+use crate::types::refusal::Refusal;
 use crate::wire;
 
 /// Longest reason in a NACK, in bytes: dead letters keep it.

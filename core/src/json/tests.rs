@@ -12,15 +12,15 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::application::{AckMode, InForce, Replay};
-use crate::clock::Hlc;
 use crate::config::{Durability, Limits};
 use crate::draft::Draft;
-use crate::ids::{Incarnation, Position, Sequence};
 use crate::message::{Fields, Kind, Message};
 use crate::read::Read;
-use crate::refusal::{Code, Refusal};
-use crate::time::WallMs;
-use crate::value::{BadValue, check_value};
+use crate::types::clock::Hlc;
+use crate::types::ids::{Incarnation, Position, Sequence};
+use crate::types::refusal::{Code, Refusal};
+use crate::types::time::WallMs;
+use crate::types::value::{BadValue, check_value};
 use crate::wire::{self, Welcome};
 
 fn draft(frame: &str) -> Draft<'_> {

@@ -9,12 +9,12 @@ use core::fmt::Write;
 
 use bytes::BytesMut;
 
-use crate::clock::Hlc;
 use crate::config::Durability;
-use crate::ids::Position;
 use crate::message::{Kind, Message};
-use crate::refusal::Refusal;
-use crate::tags;
+use crate::types::clock::Hlc;
+use crate::types::ids::Position;
+use crate::types::refusal::Refusal;
+use crate::types::tags;
 use crate::wire::Welcome;
 
 /// Appends what a delivery of `message` by `node` holds before its `deliveryId`: an object that

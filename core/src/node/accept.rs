@@ -1,21 +1,21 @@
 //! Messages come in: published here, or sent by a peer. Each gets its place in the log, or the
 //! reason why it gets none.
 
-use crate::clock::Timely;
 use crate::copies::{self, GroupCopy};
 use crate::draft::Draft;
 use crate::event::Event;
-use crate::ids::{BatchId, Hash128, LinkId, Position, SessionId};
 use crate::lifetime::{Ends, time_to_live};
 use crate::link::Answer;
 use crate::message::{Fields, Kind, Message};
 use crate::newest::{Before, Comparison, Newest};
 use crate::receipts::{Known, Receipt};
-use crate::refusal::{Code, Refusal};
 use crate::seen::{Source, Verdict};
 use crate::store::Row;
-use crate::time::WallMs;
-use crate::timers::Timer;
+use crate::types::clock::Timely;
+use crate::types::ids::{BatchId, Hash128, LinkId, Position, SessionId};
+use crate::types::refusal::{Code, Refusal};
+use crate::types::time::WallMs;
+use crate::types::timers::Timer;
 use crate::wire::NotNowReason;
 use alloc::borrow::Cow;
 use alloc::format;
@@ -120,7 +120,7 @@ impl Node {
         self.refuses_for_room(kind)
     }
 
-    fn clock_refusal(&mut self, fault: crate::clock::ClockFault) -> Refusal {
+    fn clock_refusal(&mut self, fault: crate::types::clock::ClockFault) -> Refusal {
         self.notice_clock();
         Refusal::new(Code::Clock, format!("{fault}"))
     }

@@ -9,13 +9,13 @@ use bytes::Bytes;
 use crate::application::{InForce, Replay, Wishes};
 use crate::draft::Draft;
 use crate::event::Event;
-use crate::ids::{BatchId, Position, SessionId};
 use crate::io::{Close, CloseCode, Output, Protocol};
 use crate::json::{self, Request, Settle};
 use crate::link::{Answer, AppLink, Link, Pending, Row, State};
-use crate::rate::RateLimit;
-use crate::refusal::{Code, Refusal};
 use crate::session::{Application, Beginning, Dirty, Role, Session, Used};
+use crate::types::ids::{BatchId, Position, SessionId};
+use crate::types::rate::RateLimit;
+use crate::types::refusal::{Code, Refusal};
 use crate::wire::{self, APPLICATION_PROTOCOL_VERSION, Welcome, Wire, records};
 
 use super::Node;
@@ -88,7 +88,7 @@ impl Node {
         self.out.push_back(Output::Admit(link.id));
         self.awaiting.insert(link.id);
         self.ready.insert(session);
-        self.timers.set(crate::timers::Timer::Link(link.id), link.ping_at);
+        self.timers.set(crate::types::timers::Timer::Link(link.id), link.ping_at);
         let (client, remote) = (wishes.client, link.remote.clone());
         self.event(Event::ApplicationUp { link: link.id, client, remote });
         Ok(())

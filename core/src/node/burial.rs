@@ -8,11 +8,11 @@ use alloc::vec::Vec;
 
 use crate::dead_letter::{Leaving, Letter};
 use crate::event::Event;
-use crate::ids::{DeadLetterId, Position, SessionId};
 use crate::io::Output;
 use crate::message::Message;
 use crate::session::{Dirty, Flight, Heard, Word};
 use crate::store::{DeadLetter, DeadReason, Query, StoredRow};
+use crate::types::ids::{DeadLetterId, Position, SessionId};
 
 use super::fetched::MAX_FETCHES;
 use super::{Node, Purpose};

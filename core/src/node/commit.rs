@@ -6,16 +6,16 @@ use alloc::vec::Vec;
 
 use crate::admin::{AdminAnswer, AdminRefusal};
 use crate::event::Event;
-use crate::ids::{BatchId, Position};
 use crate::io::{Close, CloseCode, Frame, Observation, Output};
 use crate::lifetime::Lifetimes;
 use crate::link::{Answer, Link, State};
-use crate::refusal::{Code, Refusal};
 use crate::session::{Dirty, Session};
 use crate::starts::Starts;
 use crate::store::{Batch, CommitFailed, Committed, Row, SessionRecord, StoreFailure};
-use crate::time::{Instant, WallMs};
-use crate::timers::Timer;
+use crate::types::ids::{BatchId, Position};
+use crate::types::refusal::{Code, Refusal};
+use crate::types::time::{Instant, WallMs};
+use crate::types::timers::Timer;
 use crate::undelivered::Undelivered;
 use crate::unmet::Unmet;
 use crate::wire::{BatchKind, NotNow, NotNowReason, Wire};
@@ -220,7 +220,7 @@ impl Node {
     }
 
     /// What waited on this link for the batch may leave.
-    fn release(&mut self, id: crate::ids::LinkId, batch: BatchId) {
+    fn release(&mut self, id: crate::types::ids::LinkId, batch: BatchId) {
         let Some(link) = self.links.get_mut(&id) else { return };
         match &mut link.state {
             State::Handshake | State::Candidate { .. } => {}
@@ -434,6 +434,6 @@ fn own_record(
 
 fn propagation((row, ms, count): (&Row, u64, usize)) -> Option<Output> {
     let took = core::time::Duration::from_millis(ms);
-    let origin = crate::ids::NodeId::new(row.message.origin()).ok()?;
+    let origin = crate::types::ids::NodeId::new(row.message.origin()).ok()?;
     Some(Output::Observe(Observation::Propagation { origin, took, count }))
 }

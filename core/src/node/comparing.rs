@@ -14,12 +14,12 @@ use crate::admin::{AdminAnswer, DigestsHere};
 use crate::convergence::{Claim, Convergence};
 use crate::digest::{self, DigestQuery, Digests, Print, Roots};
 use crate::event::Event;
-use crate::ids::{LinkId, NodeId, SessionId, Ticket};
 use crate::io::{Close, Frame, Output};
 use crate::link::Link;
 use crate::session::Session;
 use crate::store::Query;
-use crate::tags::{self, TagSet};
+use crate::types::ids::{LinkId, NodeId, SessionId, Ticket};
+use crate::types::tags::{self, TagSet};
 use crate::wire::{BatchKind, DigestsHead, FrameWriter, TagSetDigest, digests};
 
 use super::connect::protocol;

@@ -7,17 +7,17 @@ use core::time::Duration;
 
 use bytes::Bytes;
 
-use crate::close::MAX_REASON;
 use crate::dial::DialState;
 use crate::event::Event;
-use crate::ids::{Incarnation, LinkId, NodeId, Position, SessionId};
 use crate::io::{Close, CloseCode, Frame, LinkUp, Output, Protocol};
 use crate::link::{Link, PeerLink, State};
 use crate::message::{MAX_TAGS, MAX_WALL};
-use crate::rate::RateLimit;
 use crate::session::{Dirty, Peer, Role, Session};
-use crate::tags;
-use crate::timers::Timer;
+use crate::types::close::MAX_REASON;
+use crate::types::ids::{Incarnation, LinkId, NodeId, Position, SessionId};
+use crate::types::rate::RateLimit;
+use crate::types::tags;
+use crate::types::timers::Timer;
 use crate::wire::{
     APPLICATION_PROTOCOL_VERSION, FEATURE_DIGESTS, FEATURE_ENDS, Hello, PROTOCOL_VERSION, Wire,
 };

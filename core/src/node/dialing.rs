@@ -5,13 +5,13 @@ use alloc::vec::Vec;
 
 use crate::dial::{DialState, Dialer};
 use crate::event::Event;
-use crate::ids::{DialId, LinkId, NodeId};
 use crate::io::{Close, CloseCode, Output};
 use crate::link::Link;
 use crate::session::{Dirty, Stretch};
-use crate::tags::TagSet;
-use crate::time::WallMs;
-use crate::timers::Timer;
+use crate::types::ids::{DialId, LinkId, NodeId};
+use crate::types::tags::TagSet;
+use crate::types::time::WallMs;
+use crate::types::timers::Timer;
 use crate::undelivered::NODE;
 
 use super::Node;

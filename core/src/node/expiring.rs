@@ -9,13 +9,13 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::draft::MAX_TTL;
-use crate::ids::{Position, SessionId};
 use crate::lifetime::{Lifetimes, Moment};
 use crate::session::{Flight, Role, Session, Stretch};
 use crate::starts::Starts;
 use crate::store::{DeadReason, Query, Recovered, Row, StoredRow};
-use crate::tags::TagSet;
-use crate::time::WallMs;
+use crate::types::ids::{Position, SessionId};
+use crate::types::tags::TagSet;
+use crate::types::time::WallMs;
 use crate::undelivered::{NODE, NODE_NAME, Undelivered};
 use crate::unmet::Unmet;
 

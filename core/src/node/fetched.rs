@@ -2,10 +2,10 @@
 
 use alloc::vec::Vec;
 
-use crate::ids::{FetchId, Hash128, LinkId, Position, SessionId, Ticket};
 use crate::newest::Newest;
 use crate::store::{Answer, Latest, Query, StoreFailure};
-use crate::time::WallMs;
+use crate::types::ids::{FetchId, Hash128, LinkId, Position, SessionId, Ticket};
+use crate::types::time::WallMs;
 
 use super::Node;
 

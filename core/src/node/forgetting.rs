@@ -8,9 +8,9 @@
 
 use alloc::vec::Vec;
 
-use crate::ids::Position;
 use crate::session::Flight;
 use crate::store::{DeadReason, Row, StoredRow};
+use crate::types::ids::Position;
 use crate::undelivered::NODE;
 
 use super::burial::Death;

@@ -11,10 +11,8 @@ use alloc::vec::Vec;
 use bytes::{Bytes, BytesMut};
 
 use crate::application::AckMode;
-use crate::clock::Clock;
 use crate::config::Config;
 use crate::copies::Copies;
-use crate::ids::Position;
 use crate::io::{Frame, Output, Protocol};
 use crate::json;
 use crate::lifetime::Moment;
@@ -24,8 +22,10 @@ use crate::seen::Seen;
 use crate::session::{Flight, Had, Offer, Role, Session, Word};
 use crate::store::{DeadReason, Query, Row, StoredRow};
 use crate::tally::Tally;
-use crate::time::Now;
 use crate::topology::{Route, Topology};
+use crate::types::clock::Clock;
+use crate::types::ids::Position;
+use crate::types::time::Now;
 use crate::wire::{BatchKind, DeliveryHead, FRAME_OVERHEAD, FrameWriter, Left, Wire};
 
 use super::burial::Death;

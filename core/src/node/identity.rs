@@ -9,14 +9,14 @@ use alloc::format;
 use core::time::Duration;
 
 use crate::event::Event;
-use crate::ids::{BatchId, Incarnation, LinkId, NodeId, Position, SessionId};
 use crate::io::Close;
 use crate::link::Link;
 use crate::session::Dirty;
 use crate::starts::Told;
-use crate::time::{Instant, WallMs};
-use crate::timers::Timer;
 use crate::topology::Record;
+use crate::types::ids::{BatchId, Incarnation, LinkId, NodeId, Position, SessionId};
+use crate::types::time::{Instant, WallMs};
+use crate::types::timers::Timer;
 use crate::undelivered::NODE;
 use crate::wire::Hello;
 

@@ -9,13 +9,13 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use crate::event::Event;
-use crate::ids::{LinkId, NodeId, SessionId};
 use crate::io::{Close, Frame};
 use crate::link::Link;
 use crate::message::{MAX_PATH, MAX_TAGS};
-use crate::tags::{self, Reach, TagSet};
-use crate::timers::Timer;
 use crate::topology::{News, Record};
+use crate::types::ids::{LinkId, NodeId, SessionId};
+use crate::types::tags::{self, Reach, TagSet};
+use crate::types::timers::Timer;
 use crate::wire::{BatchKind, FrameWriter, records};
 
 use super::connect::protocol;

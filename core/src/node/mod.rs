@@ -44,17 +44,12 @@ use core::time::Duration;
 
 use bytes::BytesMut;
 
-use crate::clock::{Clock, ClockFault};
 use crate::config::{Config, Durability};
 use crate::convergence::Comparing;
 use crate::copies::Copies;
 use crate::dial::Dialer;
 use crate::event::Event;
 use crate::extent::Extent;
-use crate::ids::{
-    BatchId, DeadLetterId, DialId, FetchId, Incarnation, LinkId, NodeId, Position, Sequence,
-    SessionId, StoreId, Ticket,
-};
 use crate::interests::Interests;
 use crate::io::{Frame, Input, Output};
 use crate::lifetime::Lifetimes;
@@ -62,7 +57,6 @@ use crate::link::Link;
 use crate::log::Log;
 use crate::newest::NewestOfKeys;
 use crate::offer::Wants;
-use crate::rate::{Random, RateLimit};
 use crate::receipts::{Bounds, Receipts};
 use crate::seen::{Seen, Source};
 use crate::session::{Dirty, Session, UNNAMED};
@@ -70,9 +64,15 @@ use crate::sessions::Sessions;
 use crate::starts::Starts;
 use crate::store::{Query, Recovered, StoreFailure, Usage};
 use crate::tally::Tally;
-use crate::time::{Instant, Now, WallMs};
-use crate::timers::{Timer, Timers};
 use crate::topology::{Record, Topology};
+use crate::types::clock::{Clock, ClockFault};
+use crate::types::ids::{
+    BatchId, DeadLetterId, DialId, FetchId, Incarnation, LinkId, NodeId, Position, Sequence,
+    SessionId, StoreId, Ticket,
+};
+use crate::types::rate::{Random, RateLimit};
+use crate::types::time::{Instant, Now, WallMs};
+use crate::types::timers::{Timer, Timers};
 use crate::undelivered::{NODE, Undelivered};
 use crate::unmet::Unmet;
 

@@ -6,7 +6,6 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use crate::ids::BatchId;
 use crate::io::{Close, Frame, Output};
 use crate::link::{Link, PEER_WINDOW};
 use crate::offer;
@@ -14,8 +13,9 @@ use crate::seen::Id;
 use crate::seen::{Seen, Verdict};
 use crate::session::{Dirty, Session};
 use crate::store::Row;
-use crate::time::Instant;
 use crate::topology::Route;
+use crate::types::ids::BatchId;
+use crate::types::time::Instant;
 use crate::wire::BatchKind;
 
 use super::connect::protocol;

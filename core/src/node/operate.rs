@@ -12,14 +12,14 @@ use crate::admin::{
 use crate::dead_letter::Leaving;
 use crate::dial::{DialState, Dialer};
 use crate::digest::DigestQuery;
-use crate::ids::{DeadLetterId, FetchId, Position, Ticket};
 use crate::io::{Output, Protocol};
 use crate::json::write::version_text;
 use crate::link::{Link, State};
 use crate::receipts::RECEIPT_BYTES;
 use crate::session::{Dirty, Role, Session, UNNAMED};
 use crate::store::{Answer, DeadLetter, DeadReason, Query, Row, StoredRow};
-use crate::tags;
+use crate::types::ids::{DeadLetterId, FetchId, Position, Ticket};
+use crate::types::tags;
 use crate::undelivered::NODE;
 
 use super::{Node, Order, Phase, Purpose};

@@ -5,20 +5,20 @@ use core::time::Duration;
 
 use bytes::Bytes;
 
-use crate::clock::Timely;
 use crate::copies;
 use crate::event::Event;
-use crate::ids::Hash128;
 use crate::io::{Close, Frame};
 use crate::lifetime::Ends;
 use crate::link::Link;
 use crate::message::{MAX_WALL, Message};
 use crate::newest::Comparison;
-use crate::rate::backoff;
 use crate::seen::Verdict;
 use crate::session::Dirty;
 use crate::store::{Query, Row};
-use crate::time::WallMs;
+use crate::types::clock::Timely;
+use crate::types::ids::Hash128;
+use crate::types::rate::backoff;
+use crate::types::time::WallMs;
 use crate::wire::{
     Ack, BatchKind, FrameWriter, Left, NotNow, NotNowReason, TimedHead, Wire, messages, timed,
 };

@@ -14,13 +14,13 @@ use bytes::Bytes;
 
 use crate::draft::refusal;
 use crate::event::Event;
-use crate::ids::{BatchId, FetchId, LinkId, Position, SessionId};
 use crate::io::{Close, Output};
 use crate::link::{Answer, Link, Pending};
 use crate::message::{Kind, Message};
 use crate::read::Read;
-use crate::refusal::{Code, Refusal};
 use crate::store::{Query, Value};
+use crate::types::ids::{BatchId, FetchId, LinkId, Position, SessionId};
+use crate::types::refusal::{Code, Refusal};
 use crate::wire::{self, records};
 
 use super::connect::protocol;

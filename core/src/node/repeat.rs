@@ -7,14 +7,14 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use crate::application::AckMode;
-use crate::clock::ClockFault;
 use crate::draft::MAX_TTL;
 use crate::event::Event;
-use crate::ids::{LinkId, SessionId};
 use crate::io::{Close, CloseCode, Frame, Output};
 use crate::link::{Link, State};
 use crate::session::{Dirty, Session, Used, retry_wait};
-use crate::timers::Timer;
+use crate::types::clock::ClockFault;
+use crate::types::ids::{LinkId, SessionId};
+use crate::types::timers::Timer;
 use crate::undelivered::NODE;
 
 use super::{Node, UPKEEP_INTERVAL};
@@ -85,7 +85,7 @@ impl Node {
 
     pub(super) fn pong(&mut self, link: &mut Link, payload: &[u8]) {
         if let Ok(sent) = <[u8; 8]>::try_from(payload) {
-            let sent = crate::time::Instant::from_micros(u64::from_be_bytes(sent));
+            let sent = crate::types::time::Instant::from_micros(u64::from_be_bytes(sent));
             link.rtt = Some(self.now.instant.since(sent));
             self.dialer_succeeded(link);
         }

@@ -11,14 +11,14 @@
 use alloc::vec::Vec;
 
 use crate::admin::{AdminAnswer, AdminRefusal};
-use crate::clock::{Hlc, Timely};
 use crate::event::Event;
-use crate::ids::{BatchId, Hash128, Position, Ticket};
 use crate::io::Output;
 use crate::message::{Fields, Message};
 use crate::newest::Newest;
 use crate::store::{Query, Row, StoreFailure, StoredRow};
-use crate::time::WallMs;
+use crate::types::clock::{Hlc, Timely};
+use crate::types::ids::{BatchId, Hash128, Position, Ticket};
+use crate::types::time::WallMs;
 
 use super::{Node, Purpose};
 

@@ -13,10 +13,10 @@ use alloc::string::String;
 
 use crate::event::Event;
 use crate::message::Kind;
-use crate::refusal::{Code, Refusal};
 use crate::store::Usage;
-use crate::time::Instant;
-use crate::timers::Timer;
+use crate::types::refusal::{Code, Refusal};
+use crate::types::time::Instant;
+use crate::types::timers::Timer;
 
 use super::Node;
 

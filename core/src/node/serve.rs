@@ -6,7 +6,6 @@ use core::time::Duration;
 
 use bytes::Bytes;
 
-use crate::ids::{FetchId, LinkId, Position, SessionId};
 use crate::io::{Close, Frame, Observation, Output, Protocol};
 use crate::json;
 use crate::link::{APPLICATION_CREDIT, Answer, Link, PeerLink, Pending};
@@ -14,8 +13,9 @@ use crate::message::Message;
 use crate::read::Read;
 use crate::session::{Dirty, Used};
 use crate::store::{Query, StoredRow};
-use crate::time::Instant;
-use crate::timers::Timer;
+use crate::types::ids::{FetchId, LinkId, Position, SessionId};
+use crate::types::time::Instant;
+use crate::types::timers::Timer;
 use crate::wire::{Ack, BatchKind, Outcome, ReadResult, ReadValue, Wire};
 
 use super::handover::{Carrier, Desk, Stop};
@@ -50,7 +50,7 @@ impl Node {
     pub(super) fn visit<T>(
         &mut self,
         id: SessionId,
-        work: impl FnOnce(&mut Desk<'_>, Position, crate::ids::BatchId) -> T,
+        work: impl FnOnce(&mut Desk<'_>, Position, crate::types::ids::BatchId) -> T,
     ) -> Option<T> {
         let lifetimes = self.lifetimes();
         let session = self.sessions.get_mut(&id)?;
@@ -337,7 +337,7 @@ impl Desk<'_> {
     /// Lets answers leave whose batch is durable, each behind the deliveries of its place. Where
     /// those cannot leave now, the answer overtakes them, and they are handed over only while
     /// they are the newest: the application never sees a key go back behind its own write (P6).
-    fn answer(&mut self, durable: Position, committed: crate::ids::BatchId) {
+    fn answer(&mut self, durable: Position, committed: crate::types::ids::BatchId) {
         let mut receipts: Option<(Instant, usize)> = None;
         while let Some(application) = self.link.application() {
             let Some(pending) = application.answers.front() else { break };

@@ -3,11 +3,11 @@
 use alloc::borrow::Cow;
 use alloc::string::{String, ToString};
 
-use crate::ids::{DeadLetterId, SessionId};
 use crate::json::{Settle, Target};
 use crate::link::Link;
-use crate::refusal::{Code, Refusal};
 use crate::session::{Dirty, Unheard, Used, Word, retry_wait};
+use crate::types::ids::{DeadLetterId, SessionId};
+use crate::types::refusal::{Code, Refusal};
 
 use super::{Node, Phase};
 

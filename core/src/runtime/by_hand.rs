@@ -15,7 +15,7 @@ use crate::io::{End, Frame};
 use crate::memory::{Memory, MemoryReader, MemoryWriter};
 use crate::shared::share;
 use crate::socket::{Reader, Writer};
-use crate::time::WallMs;
+use crate::types::time::WallMs;
 
 /// A task, and its one waker: states tell tasks apart by their wakers.
 type Work = (Pin<Box<dyn Future<Output = ()> + Send>>, Waker);

@@ -5,7 +5,7 @@
 //! what the session was handed when it began to lag, it ends where the log ended when it was last
 //! found to lag, and each row of it that is passed over is counted once.
 
-use crate::ids::Position;
+use crate::types::ids::Position;
 
 use super::{Role, Session};
 

@@ -13,9 +13,9 @@
 //! marked.
 
 use crate::copies::Copies;
-use crate::ids::Position;
 use crate::store::Row;
-use crate::time::WallMs;
+use crate::types::ids::Position;
+use crate::types::time::WallMs;
 
 use super::{Flight, Session};
 

@@ -5,8 +5,8 @@
 
 use alloc::vec::Vec;
 
-use crate::ids::Position;
-use crate::time::Instant;
+use crate::types::ids::Position;
+use crate::types::time::Instant;
 
 use super::{Flight, Session, Word};
 
@@ -86,7 +86,7 @@ impl Session {
 
     /// After a restart: what had failed as often as it may, or was refused, ends. Refusals get
     /// numbers of dead letters behind `last`.
-    pub fn recover_dying(&mut self, max_attempts: u32, last: &mut crate::ids::DeadLetterId) {
+    pub fn recover_dying(&mut self, max_attempts: u32, last: &mut crate::types::ids::DeadLetterId) {
         let is_application = self.application().is_some();
         for flight in self.flights.values_mut().filter(|_| is_application) {
             if let Word::Reject(letter) = &mut flight.word {

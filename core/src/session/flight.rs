@@ -7,11 +7,11 @@ use alloc::boxed::Box;
 use alloc::string::String;
 
 use crate::dead_letter::Letter;
-use crate::ids::{DeadLetterId, Position};
 use crate::message::Message;
 use crate::seen::Id;
 use crate::store::DeadReason;
-use crate::time::{Instant, WallMs};
+use crate::types::ids::{DeadLetterId, Position};
+use crate::types::time::{Instant, WallMs};
 
 /// Something handed over and not acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -11,8 +11,8 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use crate::dead_letter::{Letter, name};
-use crate::ids::{DeadLetterId, Position};
 use crate::store::DeadReason;
+use crate::types::ids::{DeadLetterId, Position};
 
 /// Letters that a session knows by their deliveries, about 12 bytes each in its record.
 const MAX_LETTERS: usize = 1024;

@@ -16,10 +16,10 @@ use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::Position;
 use crate::store::Row;
-use crate::tags::{self, Reach};
-use crate::time::WallMs;
+use crate::types::ids::Position;
+use crate::types::tags::{self, Reach};
+use crate::types::time::WallMs;
 
 /// Tags that are remembered one by one; above it any tag may have been among them.
 const MAX_TAGS: usize = 1024;
@@ -163,10 +163,10 @@ pub struct PassedRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Hlc;
-    use crate::ids::{Incarnation, Sequence};
     use crate::message::{Fields, Kind, Message};
-    use crate::tags::TagSet;
+    use crate::types::clock::Hlc;
+    use crate::types::ids::{Incarnation, Sequence};
+    use crate::types::tags::TagSet;
 
     fn row(position: Position, tags: &str, expires: u64) -> Row {
         let fields = Fields {

@@ -7,12 +7,12 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::{Dirty, Flight, Offer, Session};
-use crate::ids::Position;
 use crate::offer::Closed;
 use crate::seen::Id;
 use crate::store::Row;
-use crate::tags::Reach;
-use crate::time::Instant;
+use crate::types::ids::Position;
+use crate::types::tags::Reach;
+use crate::types::time::Instant;
 
 /// Shortest time between two returns to what was passed over.
 const BACK_INTERVAL: Duration = Duration::from_secs(1);

@@ -9,11 +9,11 @@ use super::letters::{Letters, LettersRecord};
 use super::passed::{Passed, PassedRecord};
 use super::{Application, Beginning, Conflation, Dirty, Flight, Peer, Role, Session, Word};
 use crate::application::AckMode;
-use crate::ids::{DeadLetterId, Incarnation, NodeId, Position, StoreId, is_name};
-use crate::rate::RateLimit;
 use crate::store::SessionRecord;
-use crate::tags::TagSet;
-use crate::time::WallMs;
+use crate::types::ids::{DeadLetterId, Incarnation, NodeId, Position, StoreId, is_name};
+use crate::types::rate::RateLimit;
+use crate::types::tags::TagSet;
+use crate::types::time::WallMs;
 
 #[derive(Serialize, Deserialize)]
 struct Record {
@@ -119,7 +119,7 @@ impl Session {
                 Role::Peer(Peer { node, store, incarnation, reported })
             }
             RoleRecord::Application { tags, keys, auto, conflate, from, replay } => {
-                let tags = tags.map(|tags| TagSet::new(crate::tags::list(&tags)));
+                let tags = tags.map(|tags| TagSet::new(crate::types::tags::list(&tags)));
                 if kind != "app" || !is_name(name) {
                     return None;
                 }

@@ -8,8 +8,8 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 use crate::application::AckMode;
-use crate::ids::{DeadLetterId, Position};
 use crate::json::Target;
+use crate::types::ids::{DeadLetterId, Position};
 
 use crate::dead_letter::Letter;
 

@@ -10,12 +10,12 @@ use allocation_counter::measure;
 use proptest::prelude::*;
 
 use super::*;
-use crate::clock::Hlc;
 use crate::config::Retry;
-use crate::ids::Sequence;
 use crate::message::{Fields, Kind, Message};
 use crate::seen::Seen;
 use crate::store::SessionRecord;
+use crate::types::clock::Hlc;
+use crate::types::ids::Sequence;
 use bytes::BytesMut;
 
 const WALL: WallMs = WallMs(1_790_000_000_000);
@@ -407,7 +407,7 @@ proptest! {
     ) {
         // Whoever connects has them sorted.
         let prefixes: Option<Vec<String>> = prefixes.map(|all| all.into_iter().collect());
-        let joined = crate::tags::join(targets.iter().map(String::as_str));
+        let joined = crate::types::tags::join(targets.iter().map(String::as_str));
         let mut row = row(9, &path, &joined, &key);
         row.publisher = mine.then_some(SessionId::new(1));
         let node_tags = TagSet::new(["p"]).expect("a tag");

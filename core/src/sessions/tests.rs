@@ -6,10 +6,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::application::AckMode;
-use crate::ids::LinkId;
-use crate::rate::RateLimit;
 use crate::session::{Application, Dirty, Flight, Role};
-use crate::time::{Instant, WallMs};
+use crate::types::ids::LinkId;
+use crate::types::rate::RateLimit;
+use crate::types::time::{Instant, WallMs};
 
 const WALL: WallMs = WallMs(1_790_000_000_000);
 

@@ -15,28 +15,28 @@ use core::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use crate::application::{AckMode, InForce, Replay};
-use crate::clock::Hlc;
 use crate::config::{Durability, Limits};
 use crate::digest::{Print, print_of};
 use crate::draft::Draft;
-use crate::ids::{
-    BatchId, DeadLetterId, Hash128, Incarnation, NodeId, Position, Sequence, SessionId, StoreId,
-};
 use crate::json::{self, Request, Settle as Said, Target, write};
 use crate::lifetime::Lifetimes;
 use crate::message::{Fields, Kind, Message};
 use crate::offer;
-use crate::rate::RateLimit;
 use crate::read::Read as Asked;
 use crate::receipts::{Bounds, Known, Receipt, Receipts};
-use crate::refusal::{Code, Refusal};
 use crate::seen::{Seen, Verdict};
 use crate::session::{Application, Beginning, Flight, Peer, Role, Session};
 use crate::starts::Starts;
 use crate::store::DeadReason;
-use crate::tags::TagSet;
-use crate::time::{Instant, Now, WallMs};
 use crate::topology::Record;
+use crate::types::clock::Hlc;
+use crate::types::ids::{
+    BatchId, DeadLetterId, Hash128, Incarnation, NodeId, Position, Sequence, SessionId, StoreId,
+};
+use crate::types::rate::RateLimit;
+use crate::types::refusal::{Code, Refusal};
+use crate::types::tags::TagSet;
+use crate::types::time::{Instant, Now, WallMs};
 use crate::undelivered::Undelivered;
 use crate::unmet::Unmet;
 use crate::wire::{
@@ -525,7 +525,7 @@ fn repeats() -> RateLimit {
 fn application(tags: Option<&str>, keys: Option<Vec<String>>, ack: AckMode) -> Role {
     Role::Application(Application {
         client: Some("pi-1".into()),
-        tags: tags.map(|tags| TagSet::new(crate::tags::list(tags)).expect("good tags")),
+        tags: tags.map(|tags| TagSet::new(crate::types::tags::list(tags)).expect("good tags")),
         keys,
         ack,
         conflate: ack == AckMode::Auto,

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::clock::Hlc;
 use crate::message::Kind;
+use crate::types::clock::Hlc;
 
 /// A question for the converged value of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

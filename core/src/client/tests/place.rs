@@ -6,12 +6,12 @@ use core::time::Duration;
 use super::*;
 use crate::channel::{self, Receiver};
 use crate::connection::{self, Incoming, Inputs};
-use crate::ids::LinkId;
 use crate::io::Protocol;
 use crate::links::Link;
 use crate::memory::Memory;
 use crate::runtime::by_hand::{self, ByHand, start, taken};
 use crate::socket::Opened;
+use crate::types::ids::LinkId;
 
 /// The loop of a node that greets and gives receipts.
 struct Host {

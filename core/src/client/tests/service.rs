@@ -7,12 +7,12 @@ use core::task::{Context, Poll, Waker};
 use super::super::handles::{Pending, Publisher};
 use super::super::service::{Service, Step};
 use super::*;
-use crate::ids::{DialId, LinkId};
 use crate::incoming::Incoming;
 use crate::io::Input;
 use crate::line::Line;
 use crate::links::Link;
 use crate::shared::{Once, Promise, Shared, share};
+use crate::types::ids::{DialId, LinkId};
 
 fn at(seconds: u64) -> Instant {
     Instant::from_micros(seconds * 1_000_000)

@@ -13,7 +13,7 @@ use core::fmt;
 
 use serde::Serialize;
 
-use crate::ids::{BadName, is_name};
+use crate::types::ids::{BadName, is_name};
 
 /// A set of tags in canonical form. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -4,7 +4,7 @@ use core::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::Hash128;
+use crate::types::ids::Hash128;
 
 /// What stands for a live message, or the sum of what stands for several, modulo 2^64. Zero stands
 /// for nothing: for no message, and for a delete.

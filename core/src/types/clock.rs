@@ -10,7 +10,7 @@ use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::time::{Instant, Now, WallMs};
+use crate::types::time::{Instant, Now, WallMs};
 
 /// A reading of the hybrid clock. Orders first by time, then by counter.
 #[derive(
@@ -446,9 +446,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::ids::{Incarnation, Position, Sequence};
     use crate::message::{Fields, Kind, Message};
     use crate::store::Latest;
+    use crate::types::ids::{Incarnation, Position, Sequence};
 
     const DRIFT: Duration = Duration::from_secs(60);
 

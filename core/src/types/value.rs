@@ -11,7 +11,7 @@ use core::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::kind::Kind;
+use crate::types::kind::Kind;
 
 /// The body of what has no value: a delete.
 pub const NO_VALUE: &str = "null";

@@ -2,8 +2,8 @@
 
 use alloc::collections::{BTreeMap, BTreeSet};
 
-use crate::ids::{LinkId, SessionId};
-use crate::time::Instant;
+use crate::types::ids::{LinkId, SessionId};
+use crate::types::time::Instant;
 
 /// A part of the node that waits for a time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

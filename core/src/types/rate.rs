@@ -3,7 +3,7 @@
 
 use core::time::Duration;
 
-use crate::time::Instant;
+use crate::types::time::Instant;
 
 /// A token bucket: so many a second, and at most one second's worth at once.
 #[derive(Debug, Clone)]
