@@ -52,10 +52,9 @@ pub enum Comparison {
 pub struct Before {
     /// Of the key and its tag set.
     pub newest: Option<Newest>,
-    /// The newest version of the key in any tag set, if it is above the horizon.
-    pub of_all: Option<Hlc>,
-    /// Whether another tag set had that very version too, and had it later.
-    pub is_shared: bool,
+    /// The newest version of the key in any tag set, if it is above the horizon, and the last row
+    /// that has it: two origins may have given the same one.
+    pub of_all: Option<(Hlc, Position)>,
 }
 
 /// The keys above the horizon.
@@ -73,8 +72,8 @@ pub struct NewestOfKeys {
 /// What is known of a key. It lies in one place, as each message looks for all of it.
 #[derive(Debug)]
 struct Key {
-    /// The newest version that was written, whatever its tag set.
-    of_all: Option<Hlc>,
+    /// The newest version that was written, whatever its tag set, and the last row that has it.
+    of_all: Option<(Hlc, Position)>,
     /// Of nearly all keys this is the only tag set.
     first: (Hash128, Newest),
     others: Option<Box<HashMap<Hash128, Newest>>>,
@@ -87,14 +86,6 @@ impl Key {
             return Some(newest);
         }
         self.others.as_ref()?.get(hash)
-    }
-
-    /// Whether another tag set has the version of `newest`, from a message that came later.
-    fn shares(&self, hash: &Hash128, newest: &Newest) -> bool {
-        let others = self.others.iter().flat_map(|others| others.iter());
-        let all = core::iter::once((&self.first.0, &self.first.1)).chain(others);
-        let shares = |it: &Newest| it.version == newest.version && it.position > newest.position;
-        all.into_iter().any(|(other, it)| other != hash && shares(it))
     }
 
     fn put(&mut self, hash: Hash128, newest: Newest) -> Option<Newest> {
@@ -173,25 +164,22 @@ impl NewestOfKeys {
     /// may have a newer value.
     pub fn put(&mut self, key: Hash128, newest: Newest) -> (Before, bool) {
         let version = newest.version;
+        let last = Some((version, newest.position));
         let before = match self.keys.entry(key.key_part()) {
             Entry::Occupied(mut known) => {
                 let known = known.get_mut();
                 let of_all = known.of_all;
-                known.of_all = of_all.max(Some(version));
-                let newest = known.put(key, newest);
-                let last = newest.filter(|newest| Some(newest.version) == of_all);
-                let is_shared = last.is_some_and(|last| known.shares(&key, &last));
-                Before { newest, of_all, is_shared }
+                known.of_all = of_all.max(last);
+                Before { newest: known.put(key, newest), of_all }
             }
             Entry::Vacant(place) => {
-                let of_all = Some(version);
-                place.insert(Key { of_all, first: (key, newest), others: None });
-                Before { newest: None, of_all: None, is_shared: false }
+                place.insert(Key { of_all: last, first: (key, newest), others: None });
+                Before { newest: None, of_all: None }
             }
         };
         self.count += usize::from(before.newest.is_none());
         let of_all = before.of_all;
-        let late = version <= self.horizon || of_all.is_some_and(|of_all| of_all >= version);
+        let late = version <= self.horizon || of_all.is_some_and(|(of_all, _)| of_all >= version);
         (before, late)
     }
 
@@ -261,7 +249,7 @@ impl NewestOfKeys {
         self.keys.retain(|_, key| {
             let stays = |newest: &Newest| newest.version > horizon || newest.position > durable;
             let left = key.retain(|_, newest| stays(newest));
-            key.of_all.take_if(|version| *version <= horizon);
+            key.of_all.take_if(|(version, _)| *version <= horizon);
             self.count += left;
             left > 0
         });
@@ -313,6 +301,20 @@ mod tests {
 
     // keeps: key-forward
     #[test]
+    fn of_equal_clocks_in_two_tag_sets_the_last_row_is_known() {
+        let mut newest = NewestOfKeys::new(Hlc(0));
+        let mut seen = Seen::default();
+        let source = seen.source(&NodeId::new("b").expect("a name"), Incarnation::new(1));
+        let [a, b] = ["a", "b"].map(|tags| Hash128::of_key("k", tags));
+        newest.put(a, entry(4, source, 1));
+        newest.put(b, entry(4, source, 2));
+        let (before, late) = newest.put(a, entry(5, source, 3));
+        assert_eq!(before.of_all, Some((Hlc(4), Position::new(2))));
+        assert!(!late);
+    }
+
+    // keeps: key-forward
+    #[test]
     fn above_the_horizon_an_unknown_key_has_nothing_newer() {
         let newest = NewestOfKeys::new(Hlc(10));
         let key = Hash128::of(&[b"k"]);
@@ -344,15 +346,12 @@ mod tests {
         let source = seen.source(&NodeId::new("b").expect("a name"), Incarnation::new(1));
         let [a, b, c] = ["a", "b", "c"].map(|tags| Hash128::of_key("k", tags));
         let (first, late) = newest.put(a, entry(5, source, 1));
-        assert_eq!((first, late), (Before { newest: None, of_all: None, is_shared: false }, false));
+        assert_eq!((first, late), (Before { newest: None, of_all: None }, false));
+        let first_of_all = Some((Hlc(5), Position::new(1)));
         let (second, late) = newest.put(b, entry(4, source, 2));
-        assert_eq!(
-            (second, late),
-            (Before { newest: None, of_all: Some(Hlc(5)), is_shared: false }, true)
-        );
+        assert_eq!((second, late), (Before { newest: None, of_all: first_of_all }, true));
         let (third, late) = newest.put(b, entry(6, source, 3));
-        let before =
-            Before { newest: Some(entry(4, source, 2)), of_all: Some(Hlc(5)), is_shared: false };
+        let before = Before { newest: Some(entry(4, source, 2)), of_all: first_of_all };
         assert_eq!((third, late), (before, false));
         newest.learn_absent(c, source);
         assert_eq!((newest.count, newest.keys.len()), (3, 1));

@@ -320,8 +320,9 @@ impl Node {
         // What the store remembered at the start was the newest value of its key then.
         let since_start = of <= self.began && self.newest.knows_all_since_start();
         match (before.newest, before.of_all) {
-            (Some(newest), Some(all)) => {
-                newest.position == of && all <= newest.version && !before.is_shared
+            // Of equal clocks of two tag sets the origin decides: what came last may be newer.
+            (Some(newest), Some((all, last))) => {
+                newest.position == of && (all < newest.version || last == of)
             }
             (Some(newest), None) => newest.position == of && since_start,
             (None, None) => since_start,

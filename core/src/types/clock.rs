@@ -84,8 +84,10 @@ pub struct OffFromPeers {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timely {
     upto: Hlc,
-    /// The same by the clock that says least of all that may be right.
+    /// The same by the clock that says least of all that may be right, ...
     at_least: Hlc,
+    /// ... and by the one that says most, but for one that is as far ahead as anything.
+    at_most: Hlc,
     /// The same for whoever is heard, if its clock says less.
     for_peer: Hlc,
     /// Whether the wall clock that says so can be believed.
@@ -108,6 +110,7 @@ impl Timely {
     pub const ALL: Self = Self {
         upto: Hlc(u64::MAX),
         at_least: Hlc(u64::MAX),
+        at_most: Hlc(u64::MAX),
         for_peer: Hlc(u64::MAX),
         is_certain: true,
     };
@@ -117,7 +120,7 @@ impl Timely {
     const fn at(wall: WallMs, drift_ms: u64) -> Self {
         let last = wall.0.saturating_add(drift_ms.saturating_mul(2));
         let upto = Hlc((last << 16) | 0xffff);
-        Self { upto, at_least: upto, for_peer: upto, is_certain: true }
+        Self { upto, at_least: upto, at_most: upto, for_peer: upto, is_certain: true }
     }
 
     /// The same with regard to a peer, whose clock is so far ahead: what it refuses must not make
@@ -135,7 +138,8 @@ impl Timely {
     /// Whether something is so of this limit: while nothing is certain, only if it is whichever
     /// clock is right.
     pub(crate) fn agrees(self, is_so: impl Fn(Hlc) -> bool) -> bool {
-        is_so(self.upto) && (self.is_certain || (is_so(self.at_least) && is_so(Hlc(u64::MAX))))
+        let others = [self.at_least, self.at_most, Hlc(u64::MAX)];
+        is_so(self.upto) && (self.is_certain || others.into_iter().all(is_so))
     }
 
     /// Whether what is so of its limit is so for certain.
@@ -148,7 +152,8 @@ impl Timely {
         let gives_way = |upto| there > upto && come <= upto;
         if self.is_certain && gives_way(self.upto) {
             Standing::GivesWay
-        } else if [self.upto, self.at_least, self.for_peer].into_iter().any(gives_way) {
+        } else if [self.upto, self.at_least, self.at_most, self.for_peer].into_iter().any(gives_way)
+        {
             Standing::Doubtful
         } else {
             Standing::Ordered
@@ -330,14 +335,21 @@ impl Clock {
     /// was wrong.
     pub fn timely(&self) -> Timely {
         let is_certain = self.fault().is_none() || self.is_vouched_for;
-        let at_least = Timely::at(self.least_wall(), self.drift_ms()).upto;
-        Timely { is_certain, at_least, ..self.timely_by_wall() }
+        let [at_least, at_most] = [self.least_wall(), self.most_wall()]
+            .map(|wall| Timely::at(wall, self.drift_ms()).upto);
+        Timely { is_certain, at_least, at_most, ..self.timely_by_wall() }
     }
 
     /// What the clock says that says least of all that may be right.
     fn least_wall(&self) -> WallMs {
         let ahead_ms = self.jumped_by_ms().max(0).cast_unsigned().max(self.ahead_of_peers_ms);
         WallMs(self.seen.wall.0.saturating_sub(ahead_ms))
+    }
+
+    /// What it says, or said before it was set back.
+    fn most_wall(&self) -> WallMs {
+        let back_ms = self.jumped_by_ms().min(0).unsigned_abs();
+        WallMs(self.seen.wall.0.saturating_add(back_ms))
     }
 
     /// The same where the wall clock is known to be right.
@@ -638,6 +650,11 @@ mod tests {
         assert!(!newer.has_outdone(&untimely, doubtful), "or this clock may be behind");
         clock.compare_with_peers([5, 7].into_iter());
         assert!(newer.has_outdone(&untimely, clock.timely()));
+
+        // Set back, both are from a time to come; it was right before.
+        clock.observe(now(10, 500_000));
+        assert!(!untimely.has_outdone(&newer, clock.timely()), "that gave way");
+        assert!(!newer.has_outdone(&untimely, clock.timely()));
 
         let mut jumped = Clock::new(Hlc(0), DRIFT, now(0, 1_000_000));
         jumped.observe(now(10, 9_000_000));
