@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use core::fmt;
 use core::net::{Ipv4Addr, Ipv6Addr};
 
-use percent_encoding::percent_decode_str;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Limits;
@@ -19,6 +19,10 @@ use crate::types::nearest::nearest;
 use crate::types::protocol::Protocol;
 pub use crate::types::protocol::{JSON_PROTOCOL, POSTCARD_PROTOCOL};
 use crate::types::tags::TagSet;
+
+/// All but the unreserved characters of a URL (RFC 3986, section 2.3): what is to be encoded.
+pub const RESERVED: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Most key prefixes that an application may name.
 pub const MAX_KEY_PREFIXES: usize = 1024;

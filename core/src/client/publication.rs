@@ -2,10 +2,12 @@
 
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::fmt::{self, Write};
+use core::fmt;
 use core::time::Duration;
 
-use crate::application::{AckMode, Replay};
+use percent_encoding::utf8_percent_encode;
+
+use crate::application::{AckMode, RESERVED, Replay};
 use crate::message::Kind;
 use crate::types::tags;
 use crate::types::value::NO_VALUE;
@@ -278,7 +280,7 @@ impl QueryString {
             if index > 0 {
                 self.0.push(',');
             }
-            percent_encode(item, &mut self.0);
+            self.0.extend(utf8_percent_encode(item, RESERVED));
         }
     }
 
@@ -297,16 +299,5 @@ impl QueryString {
     /// The query string, without the question mark.
     pub fn as_str(&self) -> &str {
         &self.0
-    }
-}
-
-/// Appends text with all but the unreserved characters of RFC 3986 section 2.3 encoded.
-fn percent_encode(text: &str, out: &mut String) {
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            out.push(char::from(byte));
-        } else {
-            write!(out, "%{byte:02X}").expect("writing to a string");
-        }
     }
 }

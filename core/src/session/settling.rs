@@ -175,6 +175,7 @@ impl Session {
     }
 
     /// The flight that a refusal speaks of. `None`: it is refused already, or ended without a word.
+    /// A dead letter that it speaks of instead has had its own word from now on.
     pub fn refusable(
         &mut self,
         target: &Target<'_>,

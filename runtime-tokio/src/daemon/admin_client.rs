@@ -5,8 +5,9 @@ mod transport;
 use std::borrow::Cow;
 use std::time::Duration;
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::utf8_percent_encode;
 use serde::Deserialize;
+use slipstream_core::application::RESERVED;
 use ureq::http::{Response, StatusCode};
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::{Agent, Body};
@@ -21,16 +22,13 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// session.
 const MAX_ANSWER_BYTES: u64 = 1 << 30;
 
-/// What stands for itself in a segment of a path (RFC 3986 section 2.3).
-const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-
 /// `text` as one segment of a path.
 pub(crate) fn segment(text: &str) -> Cow<'_, str> {
     match text {
         // Unescaped, these two would be resolved.
         "." => Cow::Borrowed("%2E"),
         ".." => Cow::Borrowed("%2E%2E"),
-        _ => utf8_percent_encode(text, UNRESERVED).into(),
+        _ => utf8_percent_encode(text, RESERVED).into(),
     }
 }
 
