@@ -14,10 +14,10 @@ use alloc::vec::Vec;
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
-use crate::message::Message;
 pub use crate::store::GroupCopy;
 use crate::types::ids::{Hash128, Position};
 use crate::types::time::WallMs;
+use crate::wire::message::Message;
 
 /// Messages of cluster groups that are remembered: about 10 MiB.
 pub const MAX_COPIES: usize = 131_072;

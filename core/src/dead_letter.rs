@@ -1,8 +1,8 @@
 //! A dead letter as the node knows it, and one that leaves with a batch (P12).
 
-use crate::message::Message;
 use crate::store::DeadReason;
 use crate::types::ids::{DeadLetterId, Hash128, Position, SessionId};
+use crate::wire::message::Message;
 
 /// A dead letter.
 #[derive(Debug, Clone, PartialEq, Eq)]

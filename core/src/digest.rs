@@ -11,10 +11,10 @@
 use alloc::vec::Vec;
 use core::ops::RangeInclusive;
 
-use crate::message::{Kind, Message};
 use crate::types::ids::{Hash128, MAX_NAME_BYTES};
 pub use crate::types::print::Print;
 use crate::types::tags::TagSet;
+use crate::wire::message::{Kind, Message};
 
 /// Buckets of a tag set.
 pub const BUCKETS: u16 = 1 << BUCKET_BITS;
@@ -129,10 +129,10 @@ mod tests {
     use bytes::BytesMut;
 
     use super::*;
-    use crate::message::Fields;
     use crate::types::clock::Hlc;
     use crate::types::ids::{Incarnation, Sequence};
     use crate::types::time::WallMs;
+    use crate::wire::message::Fields;
 
     fn message(kind: Kind, key: &str, sequence: u64, path: &str) -> Message {
         let fields = Fields {

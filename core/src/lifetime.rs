@@ -12,10 +12,10 @@ use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::message::Message;
 use crate::store::Row;
 use crate::types::ids::Position;
 use crate::types::time::{Instant, Now, WallMs};
+use crate::wire::message::Message;
 
 /// The time of a node, and what it was when the clock was found to be another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -211,9 +211,9 @@ mod tests {
     use bytes::BytesMut;
 
     use super::*;
-    use crate::message::{Fields, Kind};
     use crate::types::clock::Hlc;
     use crate::types::ids::{Incarnation, Sequence};
+    use crate::wire::message::{Fields, Kind};
 
     const WALL: u64 = 1_790_000_000_000;
     const DAY: u64 = 86_400_000;

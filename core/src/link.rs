@@ -15,14 +15,14 @@ use bytes::Bytes;
 use crate::config::Durability;
 use crate::io::{Close, CloseCode, Protocol};
 use crate::lifetime::{Ends, Transit};
-use crate::message::Message;
-use crate::read::Read;
 use crate::seen::Id;
 use crate::types::clock::Hlc;
 use crate::types::ids::{BatchId, FetchId, Incarnation, LinkId, NodeId, Position, SessionId};
 use crate::types::rate::RateLimit;
 use crate::types::refusal::{Code, Refusal};
 use crate::types::time::{Instant, Now, WallMs};
+use crate::wire::message::Message;
+use crate::wire::read::Read;
 use crate::wire::{FEATURE_DIGESTS, FEATURE_ENDS, FrameWriter, Hello};
 
 /// Cost of the frames that an application's link may have in flight.

@@ -13,10 +13,10 @@ use alloc::vec::Vec;
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
 
-use crate::message::Message;
 use crate::seen::{Seen, Source};
 use crate::types::clock::{Hlc, Standing, Timely};
 use crate::types::ids::{Hash128, Incarnation, Position, Sequence};
+use crate::wire::message::Message;
 
 /// Keys whose newest version is kept in memory: about 24 MiB.
 pub const MAX_KEYS: usize = 200_000;
@@ -269,9 +269,9 @@ mod tests {
     use bytes::BytesMut;
 
     use super::*;
-    use crate::message::{Fields, Kind};
     use crate::types::ids::NodeId;
     use crate::types::time::WallMs;
+    use crate::wire::message::{Fields, Kind};
 
     fn message(version: u64, origin: &str) -> Message {
         let fields = Fields {

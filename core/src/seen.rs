@@ -14,9 +14,9 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::message::Message;
 use crate::store::{SeenKey, SeenRecord};
 use crate::types::ids::{Incarnation, NodeId, Sequence};
+use crate::wire::message::Message;
 
 /// Bitmaps kept over all tracks: 64 MiB.
 pub const MAX_CHUNKS: usize = 8192;

@@ -22,7 +22,6 @@ use alloc::vec::Vec;
 use core::ops::RangeInclusive;
 use core::time::Duration;
 
-use crate::application::{AckMode, Replay};
 use crate::copies::Checked;
 use crate::interests::begins_with_any;
 use crate::offer::Offers;
@@ -31,6 +30,7 @@ use crate::types::ids::{FetchId, Incarnation, LinkId, NodeId, Position, SessionI
 use crate::types::rate::{Random, RateLimit, backoff};
 use crate::types::tags::TagSet;
 use crate::types::time::{Instant, WallMs};
+use crate::wire::application::{AckMode, Replay};
 
 pub use self::flight::{Flight, Offer, Word};
 pub use self::letters::Letters;
@@ -476,7 +476,7 @@ impl Application {
     }
 
     /// Whether a message is for this application, by tags and keys (P5).
-    pub fn wants(&self, message: &crate::message::Message, node_tags: &TagSet) -> bool {
+    pub fn wants(&self, message: &crate::wire::message::Message, node_tags: &TagSet) -> bool {
         self.tags.as_ref().unwrap_or(node_tags).matches(message.tags())
             && self.keys.as_ref().is_none_or(|keys| begins_with_any(keys, message.key()))
     }

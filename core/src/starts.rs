@@ -9,10 +9,10 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use crate::message::Message;
 use crate::types::ids::{Incarnation, Position};
 use crate::types::time::WallMs;
 use crate::wire::Ack;
+use crate::wire::message::Message;
 
 /// Starts that are remembered.
 const MAX_STARTS: usize = 64;

@@ -35,13 +35,13 @@ use serde::Serialize;
 
 use crate::digest::{DigestQuery, Digests};
 use crate::extent::Extent;
-use crate::message::Message;
 use crate::types::clock::{Hlc, Timely};
 use crate::types::ids::{
     BatchId, DeadLetterId, Hash128, Incarnation, NodeId, Position, SessionId, StoreId,
 };
 use crate::types::tags::TagSet;
 use crate::types::time::WallMs;
+use crate::wire::message::Message;
 
 pub use self::latest::Latest;
 pub use self::listed::{LISTED_VALUE_BYTES, ListedLetter};

@@ -4,9 +4,9 @@ use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 
 use crate::admin::Counters;
-use crate::message::Kind;
 use crate::types::ids::NodeId;
 use crate::types::refusal::Code;
+use crate::wire::message::Kind;
 
 /// Sessions and origins that are counted by name; the others share one name.
 pub const MAX_NAMED: usize = 1000;

@@ -18,10 +18,10 @@ use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::admin::NodeStatus;
-use crate::message::{MAX_PATH, MAX_TAGS, Message};
 use crate::types::ids::{Incarnation, NodeId, StoreId};
 use crate::types::tags::{self, Reach, TagSet};
 use crate::types::time::Instant;
+use crate::wire::message::{MAX_PATH, MAX_TAGS, Message};
 
 /// How long the record of a node that cannot be reached is kept.
 const FORGET_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
@@ -464,8 +464,8 @@ mod tests {
     }
 
     fn message(path: &str, tags: &str) -> Message {
-        let fields = crate::message::Fields {
-            kind: crate::message::Kind::Sk,
+        let fields = crate::wire::message::Fields {
+            kind: crate::wire::message::Kind::Sk,
             incarnation: Incarnation::new(1),
             sequence: crate::types::ids::Sequence::new(1),
             version: crate::types::clock::Hlc(1),

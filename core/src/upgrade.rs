@@ -8,10 +8,10 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
-use crate::application::{negotiate, origin_allowed};
 use crate::client::ConnectError;
 use crate::config::Limits;
 use crate::io::Protocol;
+use crate::wire::application::{negotiate, origin_allowed};
 
 /// What connections are accepted by.
 #[derive(Debug)]

@@ -13,8 +13,7 @@ const LAYERS: [&str; 12] = [
 ];
 
 /// Modules that still lie beside the folders, with the layer that each is of.
-const UNMOVED: [(&str, &str); 8] = [
-    ("wire", "message draft read application json vectors"),
+const UNMOVED: [(&str, &str); 7] = [
     ("store", "digest extent"),
     ("admin", "event tally"),
     ("log", "seen newest receipts starts copies undelivered lifetime dead_letter"),

@@ -27,12 +27,12 @@ use super::delivery::Delivery;
 use super::session::{Session, Settings, Settlement};
 use super::waiting::{Answers, Queue};
 use super::{Ended, Publication, Value};
-use crate::application::InForce;
 use crate::io::Frame;
-use crate::message::Kind;
 use crate::shared::{Wakes, keep};
 use crate::types::time::Instant;
 use crate::wire::Welcome;
+use crate::wire::application::InForce;
+use crate::wire::message::Kind;
 
 /// What a subscription is handed.
 #[derive(Debug)]

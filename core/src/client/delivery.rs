@@ -8,10 +8,10 @@ use core::ops::Deref;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::json::write;
-use crate::message::Message;
 use crate::types::clock::Hlc;
 use crate::types::ids::{Incarnation, Position, Sequence};
+use crate::wire::json::write;
+use crate::wire::message::Message;
 
 /// A message that was handed over.
 #[derive(Debug, Clone)]

@@ -17,8 +17,8 @@ use super::answer::{Outcome, Refused, Value};
 use super::delivery::{Content, Delivery, Text, Version};
 use super::{CodecError, Received, json};
 use crate::io::{Frame, Protocol};
-use crate::json::write::version_text;
-use crate::message::Kind;
+use crate::wire::json::write::version_text;
+use crate::wire::message::Kind;
 use crate::wire::{
     self, APPLICATION_PROTOCOL_VERSION, BatchKind, Connect, FrameWriter, Publish, Read, ReadResult,
     Settle, Welcome, Wire, WireError,

@@ -13,9 +13,9 @@ use super::application::{Application, Item};
 use super::{
     Ended, Publication, PublishError, ReadError, Receipt, Settlement, Value, Verdict, delivery,
 };
-use crate::application::InForce;
-use crate::message::Kind;
 use crate::shared::{Shared, Source};
+use crate::wire::application::InForce;
+use crate::wire::message::Kind;
 use alloc::string::String;
 
 /// Publishes and reads as one application. Clones are the same application, which is gone when

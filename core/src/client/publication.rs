@@ -7,11 +7,11 @@ use core::time::Duration;
 
 use percent_encoding::utf8_percent_encode;
 
-use crate::application::{AckMode, RESERVED, Replay};
-use crate::message::Kind;
 use crate::types::tags;
 use crate::types::value::NO_VALUE;
 use crate::wire::Publish;
+use crate::wire::application::{AckMode, RESERVED, Replay};
+use crate::wire::message::Kind;
 
 /// A message to publish.
 ///
@@ -262,7 +262,7 @@ impl Filter {
     }
 }
 
-/// QueryString parameters, as [`Wishes`](crate::application::Wishes) reads them.
+/// QueryString parameters, as [`Wishes`](crate::wire::application::Wishes) reads them.
 #[derive(Debug, Default)]
 pub struct QueryString(String);
 

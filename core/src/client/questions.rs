@@ -14,12 +14,12 @@ use super::answer::{Heard, Outcome, PublishError, ReadError, Receipt, Refused, V
 use super::delivery::{Text, Version};
 use super::frames::batches;
 use super::{CodecError, Ended, Publication};
-use crate::draft::check_id;
 use crate::io::Frame;
-use crate::message::Kind;
 use crate::receipts::WINDOW;
 use crate::types::refusal::Code;
 use crate::types::time::Instant;
+use crate::wire::draft::check_id;
+use crate::wire::message::Kind;
 use crate::wire::{BatchKind, Read};
 
 /// Publications are said again only while the node remembers their ids for certain (P9).

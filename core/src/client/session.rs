@@ -26,11 +26,11 @@ use super::questions::Questions;
 use super::{CodecError, Ended, Publication, Received};
 use crate::config::{Heartbeat, Reconnect};
 use crate::io::Frame;
-use crate::json::MAX_REASON_BYTES;
-use crate::message::Kind;
 use crate::types::ids::Position;
 use crate::types::rate::{Random, backoff};
 use crate::types::time::Instant;
+use crate::wire::json::MAX_REASON_BYTES;
+use crate::wire::message::Kind;
 use crate::wire::{BatchKind, Settle, Welcome};
 
 /// How a session behaves.

@@ -10,13 +10,13 @@ use bytes::{Bytes, BytesMut};
 use proptest::prelude::*;
 
 use super::*;
-use crate::application::{AckMode, Replay, Wishes};
 use crate::config::{Durability, Heartbeat, Limits, Reconnect};
 use crate::io::{End, Frame};
-use crate::message::{Fields, Kind, Message};
 use crate::types::clock::Hlc;
 use crate::types::ids::{Incarnation, Position, Sequence};
 use crate::types::time::{Instant, WallMs};
+use crate::wire::application::{AckMode, Replay, Wishes};
+use crate::wire::message::{Fields, Kind, Message};
 use crate::wire::{self, BatchKind, DeliveryHead, FrameWriter, Publish, Settle, Welcome, Wire};
 
 mod handles;

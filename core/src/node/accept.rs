@@ -2,11 +2,9 @@
 //! reason why it gets none.
 
 use crate::copies::{self, GroupCopy};
-use crate::draft::Draft;
 use crate::event::Event;
 use crate::lifetime::{Ends, time_to_live};
 use crate::link::Answer;
-use crate::message::{Fields, Kind, Message};
 use crate::newest::{Before, Comparison, Newest};
 use crate::receipts::{Known, Receipt};
 use crate::seen::{Source, Verdict};
@@ -17,6 +15,8 @@ use crate::types::refusal::{Code, Refusal};
 use crate::types::time::WallMs;
 use crate::types::timers::Timer;
 use crate::wire::NotNowReason;
+use crate::wire::draft::Draft;
+use crate::wire::message::{Fields, Kind, Message};
 use alloc::borrow::Cow;
 use alloc::format;
 

@@ -6,16 +6,16 @@ use alloc::string::String;
 
 use bytes::Bytes;
 
-use crate::application::{InForce, Replay, Wishes};
-use crate::draft::Draft;
 use crate::event::Event;
 use crate::io::{Close, CloseCode, Output, Protocol};
-use crate::json::{self, Request, Settle};
 use crate::link::{Answer, AppLink, Link, Pending, Row, State};
 use crate::session::{Application, Beginning, Dirty, Role, Session, Used};
 use crate::types::ids::{BatchId, Position, SessionId};
 use crate::types::rate::RateLimit;
 use crate::types::refusal::{Code, Refusal};
+use crate::wire::application::{InForce, Replay, Wishes};
+use crate::wire::draft::Draft;
+use crate::wire::json::{self, Request, Settle};
 use crate::wire::{self, APPLICATION_PROTOCOL_VERSION, Welcome, Wire, records};
 
 use super::Node;

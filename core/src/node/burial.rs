@@ -9,10 +9,10 @@ use alloc::vec::Vec;
 use crate::dead_letter::{Leaving, Letter};
 use crate::event::Event;
 use crate::io::Output;
-use crate::message::Message;
 use crate::session::{Dirty, Flight, Heard, Word};
 use crate::store::{DeadLetter, DeadReason, Query, StoredRow};
 use crate::types::ids::{DeadLetterId, Position, SessionId};
+use crate::wire::message::Message;
 
 use super::fetched::MAX_FETCHES;
 use super::{Node, Purpose};

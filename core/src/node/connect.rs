@@ -11,13 +11,13 @@ use crate::dial::DialState;
 use crate::event::Event;
 use crate::io::{Close, CloseCode, Frame, LinkUp, Output, Protocol};
 use crate::link::{Link, PeerLink, State};
-use crate::message::{MAX_TAGS, MAX_WALL};
 use crate::session::{Dirty, Peer, Role, Session};
 use crate::types::close::MAX_REASON;
 use crate::types::ids::{Incarnation, LinkId, NodeId, Position, SessionId};
 use crate::types::rate::RateLimit;
 use crate::types::tags;
 use crate::types::timers::Timer;
+use crate::wire::message::{MAX_TAGS, MAX_WALL};
 use crate::wire::{
     APPLICATION_PROTOCOL_VERSION, FEATURE_DIGESTS, FEATURE_ENDS, Hello, PROTOCOL_VERSION, Wire,
 };

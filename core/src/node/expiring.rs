@@ -8,7 +8,6 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::draft::MAX_TTL;
 use crate::lifetime::{Lifetimes, Moment};
 use crate::session::{Flight, Role, Session, Stretch};
 use crate::starts::Starts;
@@ -18,6 +17,7 @@ use crate::types::tags::TagSet;
 use crate::types::time::WallMs;
 use crate::undelivered::{NODE, NODE_NAME, Undelivered};
 use crate::unmet::Unmet;
+use crate::wire::draft::MAX_TTL;
 
 use super::burial::Death;
 use super::{Node, Phase, Purpose};

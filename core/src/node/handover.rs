@@ -10,11 +10,9 @@ use alloc::vec::Vec;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::application::AckMode;
 use crate::config::Config;
 use crate::copies::Copies;
 use crate::io::{Frame, Output, Protocol};
-use crate::json;
 use crate::lifetime::Moment;
 use crate::link::{Link, PEER_WINDOW, State};
 use crate::log::Log;
@@ -26,6 +24,8 @@ use crate::topology::{Route, Topology};
 use crate::types::clock::Clock;
 use crate::types::ids::Position;
 use crate::types::time::Now;
+use crate::wire::application::AckMode;
+use crate::wire::json;
 use crate::wire::{BatchKind, DeliveryHead, FRAME_OVERHEAD, FrameWriter, Left, Wire};
 
 use super::burial::Death;

@@ -11,11 +11,11 @@ use bytes::Bytes;
 use crate::event::Event;
 use crate::io::{Close, Frame};
 use crate::link::Link;
-use crate::message::{MAX_PATH, MAX_TAGS};
 use crate::topology::{News, Record};
 use crate::types::ids::{LinkId, NodeId, SessionId};
 use crate::types::tags::{self, Reach, TagSet};
 use crate::types::timers::Timer;
+use crate::wire::message::{MAX_PATH, MAX_TAGS};
 use crate::wire::{BatchKind, FrameWriter, records};
 
 use super::connect::protocol;

@@ -13,7 +13,6 @@ use crate::dead_letter::Leaving;
 use crate::dial::{DialState, Dialer};
 use crate::digest::DigestQuery;
 use crate::io::{Output, Protocol};
-use crate::json::write::version_text;
 use crate::link::{Link, State};
 use crate::receipts::RECEIPT_BYTES;
 use crate::session::{Dirty, Role, Session, UNNAMED};
@@ -21,6 +20,7 @@ use crate::store::{Answer, DeadLetter, DeadReason, Query, Row, StoredRow};
 use crate::types::ids::{DeadLetterId, FetchId, Position, Ticket};
 use crate::types::tags;
 use crate::undelivered::NODE;
+use crate::wire::json::write::version_text;
 
 use super::{Node, Order, Phase, Purpose};
 
@@ -229,7 +229,7 @@ impl Node {
 
     fn described(
         &self,
-        message: &crate::message::Message,
+        message: &crate::wire::message::Message,
         position: Position,
         sessions: Vec<SessionFate>,
     ) -> Whereabouts {

@@ -10,7 +10,6 @@ use crate::event::Event;
 use crate::io::{Close, Frame};
 use crate::lifetime::Ends;
 use crate::link::Link;
-use crate::message::{MAX_WALL, Message};
 use crate::newest::Comparison;
 use crate::seen::Verdict;
 use crate::session::Dirty;
@@ -19,6 +18,7 @@ use crate::types::clock::Timely;
 use crate::types::ids::Hash128;
 use crate::types::rate::backoff;
 use crate::types::time::WallMs;
+use crate::wire::message::{MAX_WALL, Message};
 use crate::wire::{
     Ack, BatchKind, FrameWriter, Left, NotNow, NotNowReason, TimedHead, Wire, messages, timed,
 };

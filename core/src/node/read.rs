@@ -12,15 +12,15 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use crate::draft::refusal;
 use crate::event::Event;
 use crate::io::{Close, Output};
 use crate::link::{Answer, Link, Pending};
-use crate::message::{Kind, Message};
-use crate::read::Read;
 use crate::store::{Query, Value};
 use crate::types::ids::{BatchId, FetchId, LinkId, Position, SessionId};
 use crate::types::refusal::{Code, Refusal};
+use crate::wire::draft::refusal;
+use crate::wire::message::{Kind, Message};
+use crate::wire::read::Read;
 use crate::wire::{self, records};
 
 use super::connect::protocol;

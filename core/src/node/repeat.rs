@@ -6,8 +6,6 @@ use core::time::Duration;
 
 use bytes::Bytes;
 
-use crate::application::AckMode;
-use crate::draft::MAX_TTL;
 use crate::event::Event;
 use crate::io::{Close, CloseCode, Frame, Output};
 use crate::link::{Link, State};
@@ -16,6 +14,8 @@ use crate::types::clock::ClockFault;
 use crate::types::ids::{LinkId, SessionId};
 use crate::types::timers::Timer;
 use crate::undelivered::NODE;
+use crate::wire::application::AckMode;
+use crate::wire::draft::MAX_TTL;
 
 use super::{Node, UPKEEP_INTERVAL};
 

@@ -13,12 +13,12 @@ use alloc::vec::Vec;
 use crate::admin::{AdminAnswer, AdminRefusal};
 use crate::event::Event;
 use crate::io::Output;
-use crate::message::{Fields, Message};
 use crate::newest::Newest;
 use crate::store::{Query, Row, StoreFailure, StoredRow};
 use crate::types::clock::{Hlc, Timely};
 use crate::types::ids::{BatchId, Hash128, Position, Ticket};
 use crate::types::time::WallMs;
+use crate::wire::message::{Fields, Message};
 
 use super::{Node, Purpose};
 

@@ -12,11 +12,11 @@ use alloc::format;
 use alloc::string::String;
 
 use crate::event::Event;
-use crate::message::Kind;
 use crate::store::Usage;
 use crate::types::refusal::{Code, Refusal};
 use crate::types::time::Instant;
 use crate::types::timers::Timer;
+use crate::wire::message::Kind;
 
 use super::Node;
 

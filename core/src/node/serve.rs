@@ -7,15 +7,15 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use crate::io::{Close, Frame, Observation, Output, Protocol};
-use crate::json;
 use crate::link::{APPLICATION_CREDIT, Answer, Link, PeerLink, Pending};
-use crate::message::Message;
-use crate::read::Read;
 use crate::session::{Dirty, Used};
 use crate::store::{Query, StoredRow};
 use crate::types::ids::{FetchId, LinkId, Position, SessionId};
 use crate::types::time::Instant;
 use crate::types::timers::Timer;
+use crate::wire::json;
+use crate::wire::message::Message;
+use crate::wire::read::Read;
 use crate::wire::{Ack, BatchKind, Outcome, ReadResult, ReadValue, Wire};
 
 use super::handover::{Carrier, Desk, Stop};

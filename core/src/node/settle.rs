@@ -3,11 +3,11 @@
 use alloc::borrow::Cow;
 use alloc::string::{String, ToString};
 
-use crate::json::{Settle, Target};
 use crate::link::Link;
 use crate::session::{Dirty, Unheard, Used, Word, retry_wait};
 use crate::types::ids::{DeadLetterId, SessionId};
 use crate::types::refusal::{Code, Refusal};
+use crate::wire::json::{Settle, Target};
 
 use super::{Node, Phase};
 

@@ -7,11 +7,11 @@ use alloc::boxed::Box;
 use alloc::string::String;
 
 use crate::dead_letter::Letter;
-use crate::message::Message;
 use crate::seen::Id;
 use crate::store::DeadReason;
 use crate::types::ids::{DeadLetterId, Position};
 use crate::types::time::{Instant, WallMs};
+use crate::wire::message::Message;
 
 /// Something handed over and not acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq)]

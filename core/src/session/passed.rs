@@ -163,10 +163,10 @@ pub struct PassedRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{Fields, Kind, Message};
     use crate::types::clock::Hlc;
     use crate::types::ids::{Incarnation, Sequence};
     use crate::types::tags::TagSet;
+    use crate::wire::message::{Fields, Kind, Message};
 
     fn row(position: Position, tags: &str, expires: u64) -> Row {
         let fields = Fields {

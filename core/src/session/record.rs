@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 use super::letters::{Letters, LettersRecord};
 use super::passed::{Passed, PassedRecord};
 use super::{Application, Beginning, Conflation, Dirty, Flight, Peer, Role, Session, Word};
-use crate::application::AckMode;
 use crate::store::SessionRecord;
 use crate::types::ids::{DeadLetterId, Incarnation, NodeId, Position, StoreId, is_name};
 use crate::types::rate::RateLimit;
 use crate::types::tags::TagSet;
 use crate::types::time::WallMs;
+use crate::wire::application::AckMode;
 
 #[derive(Serialize, Deserialize)]
 struct Record {

@@ -7,9 +7,9 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use crate::application::AckMode;
-use crate::json::Target;
 use crate::types::ids::{DeadLetterId, Position};
+use crate::wire::application::AckMode;
+use crate::wire::json::Target;
 
 use crate::dead_letter::Letter;
 

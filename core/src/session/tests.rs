@@ -11,11 +11,11 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::Retry;
-use crate::message::{Fields, Kind, Message};
 use crate::seen::Seen;
 use crate::store::SessionRecord;
 use crate::types::clock::Hlc;
 use crate::types::ids::Sequence;
+use crate::wire::message::{Fields, Kind, Message};
 use bytes::BytesMut;
 
 const WALL: WallMs = WallMs(1_790_000_000_000);

@@ -5,11 +5,11 @@ use alloc::vec::Vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::application::AckMode;
 use crate::session::{Application, Dirty, Flight, Role};
 use crate::types::ids::LinkId;
 use crate::types::rate::RateLimit;
 use crate::types::time::{Instant, WallMs};
+use crate::wire::application::AckMode;
 
 const WALL: WallMs = WallMs(1_790_000_000_000);
 

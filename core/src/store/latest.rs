@@ -2,9 +2,9 @@
 
 use alloc::vec::Vec;
 
-use crate::message::Message;
 use crate::types::clock::Timely;
 use crate::types::ids::Position;
+use crate::wire::message::Message;
 
 /// The newest row of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,7 +4,7 @@ use super::DeadLetter;
 #[cfg(doc)]
 use super::Query;
 #[cfg(doc)]
-use crate::message::Message;
+use crate::wire::message::Message;
 
 /// Longest value that [`Query::DeadLetterList`] reads.
 pub const LISTED_VALUE_BYTES: usize = 4096;

@@ -458,9 +458,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::message::{Fields, Kind, Message};
     use crate::store::Latest;
     use crate::types::ids::{Incarnation, Position, Sequence};
+    use crate::wire::message::{Fields, Kind, Message};
 
     const DRIFT: Duration = Duration::from_secs(60);
 

@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use serde::{Deserialize, Serialize};
 
 use super::append;
-use crate::application::InForce;
+use crate::wire::application::InForce;
 
 /// Greeting for an application; the same as WELCOME in JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -9,7 +9,6 @@
 mod field;
 pub(crate) mod number;
 mod parse;
-pub(crate) mod scan;
 mod settle;
 pub mod write;
 

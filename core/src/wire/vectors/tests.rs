@@ -14,15 +14,10 @@ use core::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
-use crate::application::{AckMode, InForce, Replay};
 use crate::config::{Durability, Limits};
 use crate::digest::{Print, print_of};
-use crate::draft::Draft;
-use crate::json::{self, Request, Settle as Said, Target, write};
 use crate::lifetime::Lifetimes;
-use crate::message::{Fields, Kind, Message};
 use crate::offer;
-use crate::read::Read as Asked;
 use crate::receipts::{Bounds, Known, Receipt, Receipts};
 use crate::seen::{Seen, Verdict};
 use crate::session::{Application, Beginning, Flight, Peer, Role, Session};
@@ -39,6 +34,11 @@ use crate::types::tags::TagSet;
 use crate::types::time::{Instant, Now, WallMs};
 use crate::undelivered::Undelivered;
 use crate::unmet::Unmet;
+use crate::wire::application::{AckMode, InForce, Replay};
+use crate::wire::draft::Draft;
+use crate::wire::json::{self, Request, Settle as Said, Target, write};
+use crate::wire::message::{Fields, Kind, Message};
+use crate::wire::read::Read as Asked;
 use crate::wire::{
     self, Ack, BatchKind, Connect, DeliveryHead, DigestsHead, FrameWriter, Hello, Left, NotNow,
     NotNowReason, Outcome, Publish, Read, ReadResult, ReadValue, Settle, TagSetDigest, TimedHead,

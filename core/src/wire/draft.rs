@@ -11,12 +11,12 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::config::Limits;
-use crate::json::scan;
-use crate::message::{Kind, MAX_MESSAGE_ID_BYTES};
 use crate::types::ids::{Hash128, is_name};
 use crate::types::refusal::{Code, Refusal};
 use crate::types::value::{self, NO_VALUE, check_value};
 use crate::wire;
+use crate::wire::message::{Kind, MAX_MESSAGE_ID_BYTES};
+use crate::wire::scan;
 
 /// Longest time to live of an event.
 pub const MAX_TTL: Duration = Duration::from_secs(30 * 24 * 60 * 60);

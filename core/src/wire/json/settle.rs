@@ -5,11 +5,11 @@
 
 use alloc::borrow::Cow;
 
-use super::scan;
-use crate::draft::check_id;
 use crate::types::ids::Position;
 use crate::types::refusal::Refusal;
 use crate::wire;
+use crate::wire::draft::check_id;
+use crate::wire::scan;
 
 /// Longest reason in a NACK, in bytes: dead letters keep it.
 pub const MAX_REASON_BYTES: usize = 4096;

@@ -12,11 +12,11 @@ use core::fmt;
 
 use serde::de::{Deserialize, Deserializer, Visitor};
 
-use super::scan::{self, BadString};
-use crate::draft::refusal;
 use crate::types::ids::is_name;
 use crate::types::nearest::nearest;
 use crate::types::refusal::{Code, Refusal};
+use crate::wire::draft::refusal;
+use crate::wire::scan::{self, BadString};
 
 /// How the names of fields begin that are nobody's affair but the application's.
 const FREE: &str = "x-";

@@ -10,12 +10,12 @@ use core::fmt::Write;
 use bytes::BytesMut;
 
 use crate::config::Durability;
-use crate::message::{Kind, Message};
 use crate::types::clock::Hlc;
 use crate::types::ids::Position;
 use crate::types::refusal::Refusal;
 use crate::types::tags;
 use crate::wire::Welcome;
+use crate::wire::message::{Kind, Message};
 
 /// Appends what a delivery of `message` by `node` holds before its `deliveryId`: an object that
 /// [`delivery_suffix`] ends.

@@ -17,15 +17,15 @@ use serde_json::value::RawValue;
 
 use super::field::{Field, Name, OF_MESSAGES, OF_READS, OF_SETTLEMENTS, Unknown};
 use super::number::whole;
-use super::scan;
 use super::settle::{Settle, Target, reason_of};
 use crate::config::Limits;
-use crate::draft::{Draft, bad_tag, canonical_tags, check_id, too_deep};
-use crate::message::Kind;
-use crate::read::Read;
 use crate::types::ids::{Position, is_name};
 use crate::types::refusal::{Code, Refusal};
 use crate::types::value::NO_VALUE;
+use crate::wire::draft::{Draft, bad_tag, canonical_tags, check_id, too_deep};
+use crate::wire::message::Kind;
+use crate::wire::read::Read;
+use crate::wire::scan;
 
 /// What an application asks with one frame.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,11 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use super::WireError;
 use crate::config::Durability;
-use crate::message::Message;
 use crate::types::ids::{Incarnation, Position, StoreId};
 use crate::types::print::Print;
 use crate::types::tags::{self, TagSet};
 use crate::types::time::WallMs;
+use crate::wire::message::Message;
 
 /// What a node says of itself when a link opens.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

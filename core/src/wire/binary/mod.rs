@@ -19,9 +19,9 @@ use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
 use crate::config::Durability;
-use crate::message::{Appender, Kind, Message};
 use crate::types::clock::Hlc;
 use crate::types::ids::Position;
+use crate::wire::message::{Appender, Kind, Message};
 pub use peer::{
     Ack, DigestsHead, FEATURE_DIGESTS, FEATURE_ENDS, Hello, Left, NotNow, NotNowReason,
     TagSetDigest, TimedHead, digests, timed,

@@ -11,16 +11,16 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::application::{AckMode, InForce, Replay};
 use crate::config::{Durability, Limits};
-use crate::draft::Draft;
-use crate::message::{Fields, Kind, Message};
-use crate::read::Read;
 use crate::types::clock::Hlc;
 use crate::types::ids::{Incarnation, Position, Sequence};
 use crate::types::refusal::{Code, Refusal};
 use crate::types::time::WallMs;
 use crate::types::value::{BadValue, check_value};
+use crate::wire::application::{AckMode, InForce, Replay};
+use crate::wire::draft::Draft;
+use crate::wire::message::{Fields, Kind, Message};
+use crate::wire::read::Read;
 use crate::wire::{self, Welcome};
 
 fn draft(frame: &str) -> Draft<'_> {
@@ -488,7 +488,7 @@ fn a_time_to_live_is_an_integer_on_a_command_only() {
         format!(r#"{{"type":"{kind}","messageId":"m-1","key":"k","value":[],"ttlMs":{ttl}}}"#)
     };
     assert_eq!(draft(&frame("CMD", "1")).ttl, Some(Duration::from_millis(1)));
-    assert_eq!(draft(&frame("CMD", "2592000000")).ttl, Some(crate::draft::MAX_TTL));
+    assert_eq!(draft(&frame("CMD", "2592000000")).ttl, Some(crate::wire::draft::MAX_TTL));
     for ttl in ["0", "0.0", "0e9", "2592000001", "2592000001.0"].into_iter().chain(NO_WHOLE_NUMBERS)
     {
         let frame = frame("CMD", ttl);

@@ -7,7 +7,7 @@
 use alloc::borrow::Cow;
 use alloc::string::String;
 
-use crate::message::MAX_MESSAGE_ID_BYTES;
+use crate::wire::message::MAX_MESSAGE_ID_BYTES;
 
 /// White space of JSON (RFC 8259 section 2); `str::trim` would take more.
 pub(crate) const WHITE_SPACE: [char; 4] = [' ', '\t', '\n', '\r'];
