@@ -12,7 +12,7 @@ use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use crate::digest::{Print, Roots};
+use crate::store::digest::{Print, Roots};
 use crate::types::ids::{LinkId, NodeId, Position};
 use crate::types::tags::TagSet;
 use crate::types::time::Instant;

@@ -15,7 +15,7 @@ use alloc::vec::Vec;
 use hashbrown::HashMap;
 
 use crate::admin::AdminAnswer;
-use crate::event::Event;
+use crate::admin::event::Event;
 use crate::exit::{Exit, NodeGone};
 use crate::feed::Watchers;
 use crate::incoming::{Incoming, Request};

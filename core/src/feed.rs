@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use core::future::poll_fn;
 use core::task::{Context, Poll, Waker};
 
-use crate::event::Event;
+use crate::admin::event::Event;
 use crate::shared::{Shared, Source, Wakes, keep};
 
 /// Events that a watcher may be behind.

@@ -7,8 +7,8 @@ use core::time::Duration;
 
 use bytes::Bytes;
 
+use crate::admin::event::Event;
 use crate::admin::{AdminAnswer, AdminRequest};
-use crate::event::Event;
 use crate::store::{Answer, Batch, CommitFailed, Committed, Query, StoreFailure};
 pub use crate::types::close::{Close, CloseCode, End};
 use crate::types::ids::{DialId, FetchId, LinkId, Ticket};

@@ -164,7 +164,7 @@ fn every_metric_stands_in_the_runbook() {
 fn every_log_line_in_the_runbook_is_one_of_the_program() {
     let runbook = read("docs/src/operations.md");
     let logs = |(path, _): &(String, String)| {
-        path == "core/src/event.rs" || path.starts_with("runtime-tokio/src/")
+        path == "core/src/admin/event.rs" || path.starts_with("runtime-tokio/src/")
     };
     let code: String = sources().into_iter().filter(logs).map(|(_, text)| text).collect();
     let table = section(&runbook, "## Log lines that want somebody");
@@ -211,7 +211,7 @@ fn every_warning_stands_in_the_runbook() {
     let shell = |(path, _): &(String, String)| path.starts_with("runtime-tokio/src/");
     let mut said: Vec<String> =
         sources().iter().filter(|it| shell(it)).flat_map(|(_, text)| warnings(text)).collect();
-    said.extend(events(&read("core/src/event.rs")));
+    said.extend(events(&read("core/src/admin/event.rs")));
     assert!(said.len() > 20, "only {} warnings were found", said.len());
     let is_silent = |text: &String| !lines.iter().any(|line| text.contains(line));
     let silent: Vec<String> = said.into_iter().filter(is_silent).collect();

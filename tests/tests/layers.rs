@@ -13,9 +13,7 @@ const LAYERS: [&str; 12] = [
 ];
 
 /// Modules that still lie beside the folders, with the layer that each is of.
-const UNMOVED: [(&str, &str); 7] = [
-    ("store", "digest extent"),
-    ("admin", "event tally"),
+const UNMOVED: [(&str, &str); 5] = [
     ("log", "seen newest receipts starts copies undelivered lifetime dead_letter"),
     ("session", "link offer interests"),
     ("mesh", "topology dial unmet convergence"),

@@ -1,8 +1,8 @@
 //! Messages come in: published here, or sent by a peer. Each gets its place in the log, or the
 //! reason why it gets none.
 
+use crate::admin::event::Event;
 use crate::copies::{self, GroupCopy};
-use crate::event::Event;
 use crate::lifetime::{Ends, time_to_live};
 use crate::link::Answer;
 use crate::newest::{Before, Comparison, Newest};

@@ -6,7 +6,7 @@ use alloc::string::String;
 
 use bytes::Bytes;
 
-use crate::event::Event;
+use crate::admin::event::Event;
 use crate::io::{Close, CloseCode, Output, Protocol};
 use crate::link::{Answer, AppLink, Link, Pending, Row, State};
 use crate::session::{Application, Beginning, Dirty, Role, Session, Used};

@@ -6,8 +6,8 @@
 
 use alloc::vec::Vec;
 
+use crate::admin::event::Event;
 use crate::dead_letter::{Leaving, Letter};
-use crate::event::Event;
 use crate::io::Output;
 use crate::session::{Dirty, Flight, Heard, Word};
 use crate::store::{DeadLetter, DeadReason, Query, StoredRow};

@@ -4,8 +4,8 @@ use alloc::boxed::Box;
 use alloc::string::ToString;
 use alloc::vec::Vec;
 
+use crate::admin::event::Event;
 use crate::admin::{AdminAnswer, AdminRefusal};
-use crate::event::Event;
 use crate::io::{Close, CloseCode, Frame, Observation, Output};
 use crate::lifetime::Lifetimes;
 use crate::link::{Answer, Link, State};

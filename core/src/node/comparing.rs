@@ -10,14 +10,14 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
+use crate::admin::event::Event;
 use crate::admin::{AdminAnswer, DigestsHere};
 use crate::convergence::{Claim, Convergence};
-use crate::digest::{self, DigestQuery, Digests, Print, Roots};
-use crate::event::Event;
 use crate::io::{Close, Frame, Output};
 use crate::link::Link;
 use crate::session::Session;
 use crate::store::Query;
+use crate::store::digest::{self, DigestQuery, Digests, Print, Roots};
 use crate::types::ids::{LinkId, NodeId, SessionId, Ticket};
 use crate::types::tags::{self, TagSet};
 use crate::wire::{BatchKind, DigestsHead, FrameWriter, TagSetDigest, digests};

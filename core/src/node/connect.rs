@@ -7,8 +7,8 @@ use core::time::Duration;
 
 use bytes::Bytes;
 
+use crate::admin::event::Event;
 use crate::dial::DialState;
-use crate::event::Event;
 use crate::io::{Close, CloseCode, Frame, LinkUp, Output, Protocol};
 use crate::link::{Link, PeerLink, State};
 use crate::session::{Dirty, Peer, Role, Session};

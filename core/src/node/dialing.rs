@@ -3,8 +3,8 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use crate::admin::event::Event;
 use crate::dial::{DialState, Dialer};
-use crate::event::Event;
 use crate::io::{Close, CloseCode, Output};
 use crate::link::Link;
 use crate::session::{Dirty, Stretch};

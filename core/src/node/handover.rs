@@ -10,6 +10,7 @@ use alloc::vec::Vec;
 
 use bytes::{Bytes, BytesMut};
 
+use crate::admin::tally::Tally;
 use crate::config::Config;
 use crate::copies::Copies;
 use crate::io::{Frame, Output, Protocol};
@@ -19,7 +20,6 @@ use crate::log::Log;
 use crate::seen::Seen;
 use crate::session::{Flight, Had, Offer, Role, Session, Word};
 use crate::store::{DeadReason, Query, Row, StoredRow};
-use crate::tally::Tally;
 use crate::topology::{Route, Topology};
 use crate::types::clock::Clock;
 use crate::types::ids::Position;

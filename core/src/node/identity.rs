@@ -8,7 +8,7 @@ use alloc::collections::BTreeMap;
 use alloc::format;
 use core::time::Duration;
 
-use crate::event::Event;
+use crate::admin::event::Event;
 use crate::io::Close;
 use crate::link::Link;
 use crate::session::Dirty;

@@ -8,7 +8,7 @@ use core::time::Duration;
 
 use bytes::Bytes;
 
-use crate::event::Event;
+use crate::admin::event::Event;
 use crate::io::{Close, Frame};
 use crate::link::Link;
 use crate::topology::{News, Record};

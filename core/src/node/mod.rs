@@ -44,12 +44,12 @@ use core::time::Duration;
 
 use bytes::BytesMut;
 
+use crate::admin::event::Event;
+use crate::admin::tally::Tally;
 use crate::config::{Config, Durability};
 use crate::convergence::Comparing;
 use crate::copies::Copies;
 use crate::dial::Dialer;
-use crate::event::Event;
-use crate::extent::Extent;
 use crate::interests::Interests;
 use crate::io::{Frame, Input, Output};
 use crate::lifetime::Lifetimes;
@@ -62,8 +62,8 @@ use crate::seen::{Seen, Source};
 use crate::session::{Dirty, Session, UNNAMED};
 use crate::sessions::Sessions;
 use crate::starts::Starts;
+use crate::store::extent::Extent;
 use crate::store::{Query, Recovered, StoreFailure, Usage};
-use crate::tally::Tally;
 use crate::topology::{Record, Topology};
 use crate::types::clock::{Clock, ClockFault};
 use crate::types::ids::{

@@ -11,11 +11,11 @@ use crate::admin::{
 };
 use crate::dead_letter::Leaving;
 use crate::dial::{DialState, Dialer};
-use crate::digest::DigestQuery;
 use crate::io::{Output, Protocol};
 use crate::link::{Link, State};
 use crate::receipts::RECEIPT_BYTES;
 use crate::session::{Dirty, Role, Session, UNNAMED};
+use crate::store::digest::DigestQuery;
 use crate::store::{Answer, DeadLetter, DeadReason, Query, Row, StoredRow};
 use crate::types::ids::{DeadLetterId, FetchId, Position, Ticket};
 use crate::types::tags;

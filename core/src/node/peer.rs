@@ -5,8 +5,8 @@ use core::time::Duration;
 
 use bytes::Bytes;
 
+use crate::admin::event::Event;
 use crate::copies;
-use crate::event::Event;
 use crate::io::{Close, Frame};
 use crate::lifetime::Ends;
 use crate::link::Link;

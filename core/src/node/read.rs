@@ -12,7 +12,7 @@ use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use crate::event::Event;
+use crate::admin::event::Event;
 use crate::io::{Close, Output};
 use crate::link::{Answer, Link, Pending};
 use crate::store::{Query, Value};

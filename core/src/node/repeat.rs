@@ -6,7 +6,7 @@ use core::time::Duration;
 
 use bytes::Bytes;
 
-use crate::event::Event;
+use crate::admin::event::Event;
 use crate::io::{Close, CloseCode, Frame, Output};
 use crate::link::{Link, State};
 use crate::session::{Dirty, Session, Used, retry_wait};

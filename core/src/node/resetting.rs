@@ -10,8 +10,8 @@
 
 use alloc::vec::Vec;
 
+use crate::admin::event::Event;
 use crate::admin::{AdminAnswer, AdminRefusal};
-use crate::event::Event;
 use crate::io::Output;
 use crate::newest::Newest;
 use crate::store::{Query, Row, StoreFailure, StoredRow};

@@ -11,7 +11,7 @@ use core::time::Duration;
 use alloc::format;
 use alloc::string::String;
 
-use crate::event::Event;
+use crate::admin::event::Event;
 use crate::store::Usage;
 use crate::types::refusal::{Code, Refusal};
 use crate::types::time::Instant;

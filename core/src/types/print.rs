@@ -1,4 +1,4 @@
-//! Sums that stand for what a node holds; how they are made is for [`crate::digest`].
+//! Sums that stand for what a node holds; how they are made is for [`crate::store::digest`].
 
 use core::fmt;
 

@@ -15,7 +15,6 @@ use core::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use crate::config::{Durability, Limits};
-use crate::digest::{Print, print_of};
 use crate::lifetime::Lifetimes;
 use crate::offer;
 use crate::receipts::{Bounds, Known, Receipt, Receipts};
@@ -23,6 +22,7 @@ use crate::seen::{Seen, Verdict};
 use crate::session::{Application, Beginning, Flight, Peer, Role, Session};
 use crate::starts::Starts;
 use crate::store::DeadReason;
+use crate::store::digest::{Print, print_of};
 use crate::topology::Record;
 use crate::types::clock::Hlc;
 use crate::types::ids::{

@@ -2,6 +2,9 @@
 //!
 //! The types serialise to the JSON that the endpoint shows; field names are fixed once released.
 
+pub mod event;
+pub(crate) mod tally;
+
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
@@ -9,7 +12,7 @@ use alloc::vec::Vec;
 
 use serde::Serialize;
 
-use crate::digest::{DigestQuery, Digests};
+use crate::store::digest::{DigestQuery, Digests};
 use crate::store::{DeadLetter, ListedLetter, StoreFailure, Usage};
 use crate::types::clock::{ClockFault, OffFromPeers};
 use crate::types::ids::{DeadLetterId, NodeId, Position, SessionId, StoreId};

@@ -19,8 +19,10 @@
 //!
 //! **Who is newest.** A state row in a batch is newer than every earlier row with the same
 //! [`Row::key_hash`]: the core has made sure of it. A store keeps `latest` (key hash to position)
-//! from that alone. From the same order it keeps the digests of what is live ([`crate::digest`]).
+//! from that alone. From the same order it keeps the digests of what is live ([`digest`]).
 
+pub mod digest;
+pub mod extent;
 mod latest;
 mod listed;
 mod reason;
@@ -33,8 +35,8 @@ use core::time::Duration;
 use bytes::Bytes;
 use serde::Serialize;
 
-use crate::digest::{DigestQuery, Digests};
-use crate::extent::Extent;
+use crate::store::digest::{DigestQuery, Digests};
+use crate::store::extent::Extent;
 use crate::types::clock::{Hlc, Timely};
 use crate::types::ids::{
     BatchId, DeadLetterId, Hash128, Incarnation, NodeId, Position, SessionId, StoreId,
