@@ -14,8 +14,8 @@ use bytes::Bytes;
 
 use crate::config::Durability;
 use crate::io::{Close, CloseCode, Protocol};
-use crate::lifetime::{Ends, Transit};
-use crate::seen::Id;
+use crate::log::lifetime::{Ends, Transit};
+use crate::log::seen::Id;
 use crate::types::clock::Hlc;
 use crate::types::ids::{BatchId, FetchId, Incarnation, LinkId, NodeId, Position, SessionId};
 use crate::types::rate::RateLimit;

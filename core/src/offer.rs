@@ -16,7 +16,7 @@ use core::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::seen::{Id, Seen};
+use crate::log::seen::{Id, Seen};
 use crate::types::ids::{Incarnation, LinkId, NodeId, Position, Sequence};
 use crate::types::time::Instant;
 use crate::wire::{BatchKind, FrameWriter, WireError, records};
@@ -297,7 +297,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::seen::Source;
+    use crate::log::seen::Source;
 
     fn seen() -> (Seen, Vec<Source>) {
         let mut seen = Seen::default();

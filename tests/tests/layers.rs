@@ -13,8 +13,7 @@ const LAYERS: [&str; 12] = [
 ];
 
 /// Modules that still lie beside the folders, with the layer that each is of.
-const UNMOVED: [(&str, &str); 5] = [
-    ("log", "seen newest receipts starts copies undelivered lifetime dead_letter"),
+const UNMOVED: [(&str, &str); 4] = [
     ("session", "link offer interests"),
     ("mesh", "topology dial unmet convergence"),
     ("node", "sessions"),

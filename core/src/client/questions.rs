@@ -15,7 +15,7 @@ use super::delivery::{Text, Version};
 use super::frames::batches;
 use super::{CodecError, Ended, Publication};
 use crate::io::Frame;
-use crate::receipts::WINDOW;
+use crate::log::receipts::WINDOW;
 use crate::types::refusal::Code;
 use crate::types::time::Instant;
 use crate::wire::draft::check_id;

@@ -2,12 +2,12 @@
 //! reason why it gets none.
 
 use crate::admin::event::Event;
-use crate::copies::{self, GroupCopy};
-use crate::lifetime::{Ends, time_to_live};
 use crate::link::Answer;
-use crate::newest::{Before, Comparison, Newest};
-use crate::receipts::{Known, Receipt};
-use crate::seen::{Source, Verdict};
+use crate::log::copies::{self, GroupCopy};
+use crate::log::lifetime::{Ends, time_to_live};
+use crate::log::newest::{Before, Comparison, Newest};
+use crate::log::receipts::{Known, Receipt};
+use crate::log::seen::{Source, Verdict};
 use crate::store::Row;
 use crate::types::clock::Timely;
 use crate::types::ids::{BatchId, Hash128, LinkId, Position, SessionId};

@@ -7,8 +7,8 @@
 use alloc::vec::Vec;
 
 use crate::admin::event::Event;
-use crate::dead_letter::{Leaving, Letter};
 use crate::io::Output;
+use crate::log::dead_letter::{Leaving, Letter};
 use crate::session::{Dirty, Flight, Heard, Word};
 use crate::store::{DeadLetter, DeadReason, Query, StoredRow};
 use crate::types::ids::{DeadLetterId, Position, SessionId};

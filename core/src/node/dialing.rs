@@ -7,12 +7,12 @@ use crate::admin::event::Event;
 use crate::dial::{DialState, Dialer};
 use crate::io::{Close, CloseCode, Output};
 use crate::link::Link;
+use crate::log::undelivered::NODE;
 use crate::session::{Dirty, Stretch};
 use crate::types::ids::{DialId, LinkId, NodeId};
 use crate::types::tags::TagSet;
 use crate::types::time::WallMs;
 use crate::types::timers::Timer;
-use crate::undelivered::NODE;
 
 use super::Node;
 

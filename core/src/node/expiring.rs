@@ -8,14 +8,14 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::lifetime::{Lifetimes, Moment};
+use crate::log::lifetime::{Lifetimes, Moment};
+use crate::log::starts::Starts;
+use crate::log::undelivered::{NODE, NODE_NAME, Undelivered};
 use crate::session::{Flight, Role, Session, Stretch};
-use crate::starts::Starts;
 use crate::store::{DeadReason, Query, Recovered, Row, StoredRow};
 use crate::types::ids::{Position, SessionId};
 use crate::types::tags::TagSet;
 use crate::types::time::WallMs;
-use crate::undelivered::{NODE, NODE_NAME, Undelivered};
 use crate::unmet::Unmet;
 use crate::wire::draft::MAX_TTL;
 

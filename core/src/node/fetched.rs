@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use crate::newest::Newest;
+use crate::log::newest::Newest;
 use crate::store::{Answer, Latest, Query, StoreFailure};
 use crate::types::ids::{FetchId, Hash128, LinkId, Position, SessionId, Ticket};
 use crate::types::time::WallMs;

@@ -8,10 +8,10 @@
 
 use alloc::vec::Vec;
 
+use crate::log::undelivered::NODE;
 use crate::session::Flight;
 use crate::store::{DeadReason, Row, StoredRow};
 use crate::types::ids::Position;
-use crate::undelivered::NODE;
 
 use super::burial::Death;
 use super::expiring::Fate;

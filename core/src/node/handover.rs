@@ -12,12 +12,12 @@ use bytes::{Bytes, BytesMut};
 
 use crate::admin::tally::Tally;
 use crate::config::Config;
-use crate::copies::Copies;
 use crate::io::{Frame, Output, Protocol};
-use crate::lifetime::Moment;
 use crate::link::{Link, PEER_WINDOW, State};
-use crate::log::Log;
-use crate::seen::Seen;
+use crate::log::copies::Copies;
+use crate::log::lifetime::Moment;
+use crate::log::seen::Seen;
+use crate::log::tail::Log;
 use crate::session::{Flight, Had, Offer, Role, Session, Word};
 use crate::store::{DeadReason, Query, Row, StoredRow};
 use crate::topology::{Route, Topology};
@@ -58,7 +58,7 @@ pub(super) struct Carrier<'a> {
     /// Which time can be trusted, and what events live by.
     pub(super) clock: (&'a Clock, Moment),
     /// What a lost life of the store may have handed over, and when copies have ended.
-    pub(super) past: (crate::starts::LostLife<'a>, &'a Copies),
+    pub(super) past: (crate::log::starts::LostLife<'a>, &'a Copies),
     pub(super) deaths: Vec<Death>,
     pub(super) first: u64,
     pub(super) again: u64,

@@ -11,13 +11,13 @@ use core::time::Duration;
 use crate::admin::event::Event;
 use crate::io::Close;
 use crate::link::Link;
+use crate::log::starts::Told;
+use crate::log::undelivered::NODE;
 use crate::session::Dirty;
-use crate::starts::Told;
 use crate::topology::Record;
 use crate::types::ids::{BatchId, Incarnation, LinkId, NodeId, Position, SessionId};
 use crate::types::time::{Instant, WallMs};
 use crate::types::timers::Timer;
-use crate::undelivered::NODE;
 use crate::wire::Hello;
 
 use super::Node;

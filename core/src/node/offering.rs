@@ -8,9 +8,9 @@ use bytes::Bytes;
 
 use crate::io::{Close, Frame, Output};
 use crate::link::{Link, PEER_WINDOW};
+use crate::log::seen::Id;
+use crate::log::seen::{Seen, Verdict};
 use crate::offer;
-use crate::seen::Id;
-use crate::seen::{Seen, Verdict};
 use crate::session::{Dirty, Session};
 use crate::store::Row;
 use crate::topology::Route;

@@ -9,17 +9,17 @@ use crate::admin::{
     AdminAnswer, AdminRefusal, AdminRequest, COVERED, LinkStatus, SELF, SessionFate, SessionStatus,
     Status, StoreStatus, Whereabouts,
 };
-use crate::dead_letter::Leaving;
 use crate::dial::{DialState, Dialer};
 use crate::io::{Output, Protocol};
 use crate::link::{Link, State};
-use crate::receipts::RECEIPT_BYTES;
+use crate::log::dead_letter::Leaving;
+use crate::log::receipts::RECEIPT_BYTES;
+use crate::log::undelivered::NODE;
 use crate::session::{Dirty, Role, Session, UNNAMED};
 use crate::store::digest::DigestQuery;
 use crate::store::{Answer, DeadLetter, DeadReason, Query, Row, StoredRow};
 use crate::types::ids::{DeadLetterId, FetchId, Position, Ticket};
 use crate::types::tags;
-use crate::undelivered::NODE;
 use crate::wire::json::write::version_text;
 
 use super::{Node, Order, Phase, Purpose};

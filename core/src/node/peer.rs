@@ -6,12 +6,12 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use crate::admin::event::Event;
-use crate::copies;
 use crate::io::{Close, Frame};
-use crate::lifetime::Ends;
 use crate::link::Link;
-use crate::newest::Comparison;
-use crate::seen::Verdict;
+use crate::log::copies;
+use crate::log::lifetime::Ends;
+use crate::log::newest::Comparison;
+use crate::log::seen::Verdict;
 use crate::session::Dirty;
 use crate::store::{Query, Row};
 use crate::types::clock::Timely;

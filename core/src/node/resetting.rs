@@ -13,7 +13,7 @@ use alloc::vec::Vec;
 use crate::admin::event::Event;
 use crate::admin::{AdminAnswer, AdminRefusal};
 use crate::io::Output;
-use crate::newest::Newest;
+use crate::log::newest::Newest;
 use crate::store::{Query, Row, StoreFailure, StoredRow};
 use crate::types::clock::{Hlc, Timely};
 use crate::types::ids::{BatchId, Hash128, Position, Ticket};

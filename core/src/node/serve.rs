@@ -277,7 +277,7 @@ const STALLED: Duration = Duration::from_secs(1);
 impl Node {
     /// Reads on, or not, from links that have taken or given something.
     pub(super) fn pause_or_resume(&mut self) {
-        let full = self.log.undurable_bytes() > crate::log::UNDURABLE_MAX_BYTES;
+        let full = self.log.undurable_bytes() > crate::log::tail::UNDURABLE_MAX_BYTES;
         if full != self.paused {
             self.paused = full;
             self.moved.extend(self.links.keys());

@@ -12,7 +12,7 @@
 //! started that is not known, and it counts as over: that costs a second hand-over, which is
 //! marked.
 
-use crate::copies::Copies;
+use crate::log::copies::Copies;
 use crate::store::Row;
 use crate::types::ids::Position;
 use crate::types::time::WallMs;

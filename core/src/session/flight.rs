@@ -6,8 +6,8 @@
 use alloc::boxed::Box;
 use alloc::string::String;
 
-use crate::dead_letter::Letter;
-use crate::seen::Id;
+use crate::log::dead_letter::Letter;
+use crate::log::seen::Id;
 use crate::store::DeadReason;
 use crate::types::ids::{DeadLetterId, Position};
 use crate::types::time::{Instant, WallMs};

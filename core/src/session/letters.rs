@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use crate::dead_letter::{Letter, name};
+use crate::log::dead_letter::{Letter, name};
 use crate::store::DeadReason;
 use crate::types::ids::{DeadLetterId, Position};
 

@@ -7,8 +7,8 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::{Dirty, Flight, Offer, Session};
+use crate::log::seen::Id;
 use crate::offer::Closed;
-use crate::seen::Id;
 use crate::store::Row;
 use crate::types::ids::Position;
 use crate::types::tags::Reach;

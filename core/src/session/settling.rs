@@ -11,7 +11,7 @@ use crate::types::ids::{DeadLetterId, Position};
 use crate::wire::application::AckMode;
 use crate::wire::json::Target;
 
-use crate::dead_letter::Letter;
+use crate::log::dead_letter::Letter;
 
 use super::{Dirty, Flight, Session, Word};
 

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::Retry;
-use crate::seen::Seen;
+use crate::log::seen::Seen;
 use crate::store::SessionRecord;
 use crate::types::clock::Hlc;
 use crate::types::ids::Sequence;

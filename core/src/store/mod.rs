@@ -13,7 +13,7 @@
 //! than [`Batch::tombstones_before`], at or below the floor, and no other tag set of its key has a
 //! value. What it had replaced stays superseded. It deletes nothing else on its own. Of a deleted
 //! event of a cluster group it keeps what it is a copy of ([`Recovered::copies`]), for as many as
-//! [`crate::copies::kept`] says, the ones with the highest positions. So a
+//! [`crate::log::copies::kept`] says, the ones with the highest positions. So a
 //! session that is far behind, and of which only the newest of each key is still handed over, holds
 //! events and nothing that was replaced.
 //!
@@ -118,7 +118,7 @@ pub struct Row {
     /// Hash of key and tag set, if the row competes for being the newest: `None` for events and
     /// for what was appended for one session only.
     pub key_hash: Option<Hash128>,
-    /// When an event ends by the time of this node ([`crate::lifetime`]); 0 for state.
+    /// When an event ends by the time of this node ([`crate::log::lifetime`]); 0 for state.
     pub ends: WallMs,
     /// The session at this node that published it.
     pub publisher: Option<SessionId>,
@@ -238,10 +238,10 @@ pub struct Recovered {
     pub receipts: Vec<ReceiptBlock>,
     /// The bytes of the rows that are there, along the log.
     pub extent: Extent,
-    /// Of the last [`crate::copies::MAX_COPIES`] rows of cluster groups, in order: events, also
-    /// those that the store has deleted, and state that is the newest value of its key, whatever
-    /// the tag set. And when each event ends by the time of this node; 0 for state, and for what
-    /// has been deleted.
+    /// Of the last [`MAX_COPIES`](crate::copies::MAX_COPIES) rows of cluster groups, in order:
+    /// events, also those that the store has deleted, and state that is the newest value of its
+    /// key, whatever the tag set. And when each event ends by the time of this node; 0 for state,
+    /// and for what has been deleted.
     pub copies: Vec<(Hash128, Position, WallMs)>,
     /// Number and bytes (as [`Row::size`]) of the dead letters, per session and reason.
     pub dead_letters: Vec<(SessionId, DeadReason, u64, u64)>,

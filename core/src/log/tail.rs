@@ -13,9 +13,9 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 use hashbrown::HashMap;
 
-use crate::dead_letter::Leaving;
-use crate::newest::Before;
-use crate::seen::{Id, Source};
+use crate::log::dead_letter::Leaving;
+use crate::log::newest::Before;
+use crate::log::seen::{Id, Source};
 use crate::store::{Batch, Row};
 use crate::types::ids::{BatchId, Hash128, LinkId, Position, Sequence, SessionId};
 

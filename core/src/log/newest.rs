@@ -13,7 +13,7 @@ use alloc::vec::Vec;
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
 
-use crate::seen::{Seen, Source};
+use crate::log::seen::{Seen, Source};
 use crate::types::clock::{Hlc, Standing, Timely};
 use crate::types::ids::{Hash128, Incarnation, Position, Sequence};
 use crate::wire::message::Message;
