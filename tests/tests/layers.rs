@@ -13,12 +13,7 @@ const LAYERS: [&str; 12] = [
 ];
 
 /// Modules that still lie beside the folders, with the layer that each is of.
-const UNMOVED: [(&str, &str); 4] = [
-    ("session", "link offer interests"),
-    ("mesh", "topology dial unmet convergence"),
-    ("node", "sessions"),
-    ("host", HOST),
-];
+const UNMOVED: [(&str, &str); 1] = [("host", HOST)];
 const HOST: &str = "runtime shared channel socket upgrade happy_eyeballs slots connection memory \
                     line links incoming driver handle feed exit client";
 

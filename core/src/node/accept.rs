@@ -2,12 +2,12 @@
 //! reason why it gets none.
 
 use crate::admin::event::Event;
-use crate::link::Answer;
 use crate::log::copies::{self, GroupCopy};
 use crate::log::lifetime::{Ends, time_to_live};
 use crate::log::newest::{Before, Comparison, Newest};
 use crate::log::receipts::{Known, Receipt};
 use crate::log::seen::{Source, Verdict};
+use crate::session::link::Answer;
 use crate::store::Row;
 use crate::types::clock::Timely;
 use crate::types::ids::{BatchId, Hash128, LinkId, Position, SessionId};

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::admin::event::Event;
 use crate::io::{Close, CloseCode, Output, Protocol};
-use crate::link::{Answer, AppLink, Link, Pending, Row, State};
+use crate::session::link::{Answer, AppLink, Link, Pending, Row, State};
 use crate::session::{Application, Beginning, Dirty, Role, Session, Used};
 use crate::types::ids::{BatchId, Position, SessionId};
 use crate::types::rate::RateLimit;

@@ -12,10 +12,10 @@ use bytes::Bytes;
 
 use crate::admin::event::Event;
 use crate::admin::{AdminAnswer, DigestsHere};
-use crate::convergence::{Claim, Convergence};
 use crate::io::{Close, Frame, Output};
-use crate::link::Link;
+use crate::mesh::convergence::{Claim, Convergence};
 use crate::session::Session;
+use crate::session::link::Link;
 use crate::store::Query;
 use crate::store::digest::{self, DigestQuery, Digests, Print, Roots};
 use crate::types::ids::{LinkId, NodeId, SessionId, Ticket};

@@ -8,9 +8,9 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use crate::admin::event::Event;
-use crate::dial::DialState;
 use crate::io::{Close, CloseCode, Frame, LinkUp, Output, Protocol};
-use crate::link::{Link, PeerLink, State};
+use crate::mesh::dial::DialState;
+use crate::session::link::{Link, PeerLink, State};
 use crate::session::{Dirty, Peer, Role, Session};
 use crate::types::close::MAX_REASON;
 use crate::types::ids::{Incarnation, LinkId, NodeId, Position, SessionId};

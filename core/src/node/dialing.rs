@@ -4,10 +4,10 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::admin::event::Event;
-use crate::dial::{DialState, Dialer};
 use crate::io::{Close, CloseCode, Output};
-use crate::link::Link;
 use crate::log::undelivered::NODE;
+use crate::mesh::dial::{DialState, Dialer};
+use crate::session::link::Link;
 use crate::session::{Dirty, Stretch};
 use crate::types::ids::{DialId, LinkId, NodeId};
 use crate::types::tags::TagSet;

@@ -11,12 +11,12 @@ use alloc::vec::Vec;
 use crate::log::lifetime::{Lifetimes, Moment};
 use crate::log::starts::Starts;
 use crate::log::undelivered::{NODE, NODE_NAME, Undelivered};
+use crate::mesh::unmet::Unmet;
 use crate::session::{Flight, Role, Session, Stretch};
 use crate::store::{DeadReason, Query, Recovered, Row, StoredRow};
 use crate::types::ids::{Position, SessionId};
 use crate::types::tags::TagSet;
 use crate::types::time::WallMs;
-use crate::unmet::Unmet;
 use crate::wire::draft::MAX_TTL;
 
 use super::burial::Death;

@@ -10,11 +10,11 @@ use core::time::Duration;
 
 use crate::admin::event::Event;
 use crate::io::Close;
-use crate::link::Link;
 use crate::log::starts::Told;
 use crate::log::undelivered::NODE;
+use crate::mesh::topology::Record;
 use crate::session::Dirty;
-use crate::topology::Record;
+use crate::session::link::Link;
 use crate::types::ids::{BatchId, Incarnation, LinkId, NodeId, Position, SessionId};
 use crate::types::time::{Instant, WallMs};
 use crate::types::timers::Timer;

@@ -10,8 +10,8 @@ use bytes::Bytes;
 
 use crate::admin::event::Event;
 use crate::io::{Close, Frame};
-use crate::link::Link;
-use crate::topology::{News, Record};
+use crate::mesh::topology::{News, Record};
+use crate::session::link::Link;
 use crate::types::ids::{LinkId, NodeId, SessionId};
 use crate::types::tags::{self, Reach, TagSet};
 use crate::types::timers::Timer;

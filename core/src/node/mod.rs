@@ -34,6 +34,7 @@ mod repeat;
 mod resetting;
 mod room;
 mod serve;
+mod sessions;
 mod settle;
 
 use alloc::boxed::Box;
@@ -47,11 +48,7 @@ use bytes::BytesMut;
 use crate::admin::event::Event;
 use crate::admin::tally::Tally;
 use crate::config::{Config, Durability};
-use crate::convergence::Comparing;
-use crate::dial::Dialer;
-use crate::interests::Interests;
 use crate::io::{Frame, Input, Output};
-use crate::link::Link;
 use crate::log::copies::Copies;
 use crate::log::lifetime::Lifetimes;
 use crate::log::newest::NewestOfKeys;
@@ -60,12 +57,17 @@ use crate::log::seen::{Seen, Source};
 use crate::log::starts::Starts;
 use crate::log::tail::Log;
 use crate::log::undelivered::{NODE, Undelivered};
-use crate::offer::Wants;
+use crate::mesh::convergence::Comparing;
+use crate::mesh::dial::Dialer;
+use crate::mesh::topology::{Record, Topology};
+use crate::mesh::unmet::Unmet;
+use crate::node::sessions::Sessions;
+use crate::session::interests::Interests;
+use crate::session::link::Link;
+use crate::session::offer::Wants;
 use crate::session::{Dirty, Session, UNNAMED};
-use crate::sessions::Sessions;
 use crate::store::extent::Extent;
 use crate::store::{Query, Recovered, StoreFailure, Usage};
-use crate::topology::{Record, Topology};
 use crate::types::clock::{Clock, ClockFault};
 use crate::types::ids::{
     BatchId, DeadLetterId, DialId, FetchId, Incarnation, LinkId, NodeId, Position, Sequence,
@@ -74,7 +76,6 @@ use crate::types::ids::{
 use crate::types::rate::{Random, RateLimit};
 use crate::types::time::{Instant, Now, WallMs};
 use crate::types::timers::{Timer, Timers};
-use crate::unmet::Unmet;
 
 use self::fetched::Purpose;
 use self::identity::Identity;

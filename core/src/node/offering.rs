@@ -7,13 +7,13 @@ use alloc::vec::Vec;
 use bytes::Bytes;
 
 use crate::io::{Close, Frame, Output};
-use crate::link::{Link, PEER_WINDOW};
 use crate::log::seen::Id;
 use crate::log::seen::{Seen, Verdict};
-use crate::offer;
+use crate::mesh::topology::Route;
+use crate::session::link::{Link, PEER_WINDOW};
+use crate::session::offer;
 use crate::session::{Dirty, Session};
 use crate::store::Row;
-use crate::topology::Route;
 use crate::types::ids::BatchId;
 use crate::types::time::Instant;
 use crate::wire::BatchKind;

@@ -9,12 +9,12 @@ use crate::admin::{
     AdminAnswer, AdminRefusal, AdminRequest, COVERED, LinkStatus, SELF, SessionFate, SessionStatus,
     Status, StoreStatus, Whereabouts,
 };
-use crate::dial::{DialState, Dialer};
 use crate::io::{Output, Protocol};
-use crate::link::{Link, State};
 use crate::log::dead_letter::Leaving;
 use crate::log::receipts::RECEIPT_BYTES;
 use crate::log::undelivered::NODE;
+use crate::mesh::dial::{DialState, Dialer};
+use crate::session::link::{Link, State};
 use crate::session::{Dirty, Role, Session, UNNAMED};
 use crate::store::digest::DigestQuery;
 use crate::store::{Answer, DeadLetter, DeadReason, Query, Row, StoredRow};

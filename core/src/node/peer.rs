@@ -7,12 +7,12 @@ use bytes::Bytes;
 
 use crate::admin::event::Event;
 use crate::io::{Close, Frame};
-use crate::link::Link;
 use crate::log::copies;
 use crate::log::lifetime::Ends;
 use crate::log::newest::Comparison;
 use crate::log::seen::Verdict;
 use crate::session::Dirty;
+use crate::session::link::Link;
 use crate::store::{Query, Row};
 use crate::types::clock::Timely;
 use crate::types::ids::Hash128;

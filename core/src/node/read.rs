@@ -14,7 +14,7 @@ use bytes::Bytes;
 
 use crate::admin::event::Event;
 use crate::io::{Close, Output};
-use crate::link::{Answer, Link, Pending};
+use crate::session::link::{Answer, Link, Pending};
 use crate::store::{Query, Value};
 use crate::types::ids::{BatchId, FetchId, LinkId, Position, SessionId};
 use crate::types::refusal::{Code, Refusal};
@@ -136,7 +136,7 @@ impl Node {
         self.fetches.values().filter(|purpose| matches!(purpose, Purpose::Read(_))).count()
     }
 
-    fn application_of(&mut self, link: LinkId) -> Option<&mut crate::link::AppLink> {
+    fn application_of(&mut self, link: LinkId) -> Option<&mut crate::session::link::AppLink> {
         self.links.get_mut(&link)?.application_mut()
     }
 }

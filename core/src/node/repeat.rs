@@ -8,8 +8,8 @@ use bytes::Bytes;
 
 use crate::admin::event::Event;
 use crate::io::{Close, CloseCode, Frame, Output};
-use crate::link::{Link, State};
 use crate::log::undelivered::NODE;
+use crate::session::link::{Link, State};
 use crate::session::{Dirty, Session, Used, retry_wait};
 use crate::types::clock::ClockFault;
 use crate::types::ids::{LinkId, SessionId};

@@ -7,7 +7,7 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use crate::io::{Close, Frame, Observation, Output, Protocol};
-use crate::link::{APPLICATION_CREDIT, Answer, Link, PeerLink, Pending};
+use crate::session::link::{APPLICATION_CREDIT, Answer, Link, PeerLink, Pending};
 use crate::session::{Dirty, Used};
 use crate::store::{Query, StoredRow};
 use crate::types::ids::{FetchId, LinkId, Position, SessionId};

@@ -3,7 +3,7 @@
 use alloc::borrow::Cow;
 use alloc::string::{String, ToString};
 
-use crate::link::Link;
+use crate::session::link::Link;
 use crate::session::{Dirty, Unheard, Used, Word, retry_wait};
 use crate::types::ids::{DeadLetterId, SessionId};
 use crate::types::refusal::{Code, Refusal};

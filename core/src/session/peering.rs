@@ -8,7 +8,7 @@ use core::time::Duration;
 
 use super::{Dirty, Flight, Offer, Session};
 use crate::log::seen::Id;
-use crate::offer::Closed;
+use crate::session::offer::Closed;
 use crate::store::Row;
 use crate::types::ids::Position;
 use crate::types::tags::Reach;

@@ -69,9 +69,9 @@ pub enum Wire {
     /// Node to application: before the next delivery so many values were left out, because newer
     /// ones of their keys have taken their place (P8).
     Conflated(u64),
-    /// Node to node: [`Record`](crate::topology::Record)s, each of some node of the mesh.
+    /// Node to node: [`Record`](crate::mesh::topology::Record)s, each of some node of the mesh.
     Topology(Bytes),
-    /// Node to node: identities ([`crate::offer`]) of messages that are durable here.
+    /// Node to node: identities ([`crate::session::offer`]) of messages that are durable here.
     Have(Bytes),
     /// Node to node: these of the messages that were offered are asked for.
     Want(Bytes),

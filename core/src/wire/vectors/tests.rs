@@ -20,11 +20,12 @@ use crate::log::receipts::{Bounds, Known, Receipt, Receipts};
 use crate::log::seen::{Seen, Verdict};
 use crate::log::starts::Starts;
 use crate::log::undelivered::Undelivered;
-use crate::offer;
+use crate::mesh::topology::Record;
+use crate::mesh::unmet::Unmet;
+use crate::session::offer;
 use crate::session::{Application, Beginning, Flight, Peer, Role, Session};
 use crate::store::DeadReason;
 use crate::store::digest::{Print, print_of};
-use crate::topology::Record;
 use crate::types::clock::Hlc;
 use crate::types::ids::{
     BatchId, DeadLetterId, Hash128, Incarnation, NodeId, Position, Sequence, SessionId, StoreId,
@@ -33,7 +34,6 @@ use crate::types::rate::RateLimit;
 use crate::types::refusal::{Code, Refusal};
 use crate::types::tags::TagSet;
 use crate::types::time::{Instant, Now, WallMs};
-use crate::unmet::Unmet;
 use crate::wire::application::{AckMode, InForce, Replay};
 use crate::wire::draft::Draft;
 use crate::wire::json::{self, Request, Settle as Said, Target, write};

@@ -4,8 +4,8 @@
 //! compute the same spanning tree per origin: the fewest links, ties to the smallest id. A node
 //! sends a message at once to its children in that tree, so that in steady state each payload
 //! crosses one link less than there are nodes. What stays true: records decide only what is sent
-//! *first*. Everybody else who is owed is offered the identity ([`crate::offer`]), so records that
-//! are wrong, forged or late cost copies or a little time, and nothing else.
+//! *first*. Everybody else who is owed is offered the identity ([`crate::session::offer`]), so
+//! records that are wrong, forged or late cost copies or a little time, and nothing else.
 
 use alloc::borrow::{Cow, ToOwned};
 use alloc::boxed::Box;
