@@ -179,7 +179,7 @@ pub enum Output {
         url: String,
     },
     /// The node counts this connection among its applications or peers: it is not one of the
-    /// unfinished ones any more ([`crate::slots`]).
+    /// unfinished ones any more ([`crate::host::slots`]).
     Admit(LinkId),
     /// Send what was transmitted before, then a close frame, and end the connection; report
     /// [`Input::LinkDown`]. Nothing else from this link is looked at.

@@ -68,40 +68,35 @@ extern crate alloc;
 extern crate std;
 
 pub mod admin;
-pub mod channel;
-pub mod client;
+mod app;
 pub mod config;
-pub mod connection;
 pub mod docs;
-pub mod driver;
-pub mod exit;
-pub mod feed;
-pub mod handle;
-pub mod happy_eyeballs;
-pub mod incoming;
+mod host;
 pub mod io;
-pub mod line;
-pub mod links;
 mod log;
-pub mod memory;
 mod mesh;
 mod node;
-pub mod runtime;
 mod session;
-pub mod shared;
-pub mod slots;
-pub mod socket;
 pub mod store;
 mod types;
-pub mod upgrade;
 pub mod wire;
 
 pub use admin::event;
+pub use host::connection::{line, links, memory};
+pub use host::{
+    channel, connection, driver, exit, feed, handle, happy_eyeballs, incoming, runtime, shared,
+    slots, socket, upgrade,
+};
 pub use log::{copies, lifetime};
 pub use mesh::topology;
-pub use session::{interests, offer};
-
 pub use node::Node;
+pub use session::{interests, offer};
 pub use store::{digest, extent};
 pub use types::{clock, ids, nearest, refusal, tags, time, value};
 pub use wire::{application, draft, json, message, read};
+
+/// An application of a node: the state machine of its connection, and handles and tasks around it.
+pub mod client {
+    pub use crate::app::*;
+    pub use crate::host::client::{Application, Client, Turn, handles, service};
+}

@@ -1,0 +1,292 @@
+//! What serves an application: it wants a connection, greets the node, carries frames between the
+//! two, and wants another connection when that one is lost.
+//!
+//! A task (`place`) gives it what comes ([`Service::take`]), does what [`Service::turn`] says, and
+//! waits: for what comes, for [`Service::changed`], and for the time that it was told. What stays
+//! true:
+//!
+//! - A connection is given frames only when it has sent what it was given before: meanwhile they
+//!   grow, as many messages fit into one.
+//! - A first attempt that fails is told to whoever waits for it, and is the last one.
+//! - Whatever ends the service ends the application: nobody waits for what cannot come.
+
+use alloc::string::String;
+use core::time::Duration;
+
+use super::{Application, Turn};
+use crate::app::{ClientOptions, ConnectError, Ended, Filter, connect, welcome};
+use crate::host::connection::links::Link;
+use crate::host::incoming::Incoming;
+use crate::host::shared::{Promise, Shared};
+use crate::io::{End, Frame, Input};
+use crate::types::ids::LinkId;
+use crate::types::time::Instant;
+
+/// How long a connection may take to close.
+const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// What the task is to do next.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Open a connection that asks for [`Service::filter`], and give it to [`Service::take`], or
+    /// why there is none.
+    Open {
+        /// Why the one before is no more, if there was one.
+        lost: Option<Ended>,
+    },
+    /// Wait, until this time at most.
+    Wait(Instant),
+    /// Go on with nothing.
+    Done,
+}
+
+/// Where it stands.
+#[derive(Debug)]
+enum State {
+    /// There is no connection, and none is wanted before this time.
+    Resting(Instant, Option<Ended>),
+    /// One is being opened; it must be there, and greet, before this time.
+    Opening(Instant),
+    /// It is there and has not greeted.
+    Open(Link, Instant),
+    /// It has greeted. So many frames are not sent yet.
+    Connected(Link, usize),
+    /// It is closed when all is sent, or at this time.
+    Closing(#[expect(dead_code, reason = "dropping it ends the connection")] Link, Instant),
+    /// The session is over.
+    Over,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Service {
+    application: Shared<Application>,
+    /// What came of the first attempt, for whoever waits for it.
+    first: Option<Promise<Result<(), ConnectError>>>,
+    filter: Filter,
+    options: ClientOptions,
+    state: State,
+    /// The last connection: what comes from another one is not heard.
+    link: LinkId,
+}
+
+impl Service {
+    /// Of an application that is not connected.
+    pub fn new(
+        application: Shared<Application>,
+        first: Promise<Result<(), ConnectError>>,
+        filter: Filter,
+        options: ClientOptions,
+        now: Instant,
+    ) -> Self {
+        let state = State::Resting(now, None);
+        let (first, link) = (Some(first), LinkId::default());
+        Self { application, first, filter, options, state, link }
+    }
+
+    /// What the application asks for.
+    pub fn filter(&self) -> &Filter {
+        &self.filter
+    }
+
+    /// How it connects.
+    pub fn options(&self) -> &ClientOptions {
+        &self.options
+    }
+
+    /// What to do next.
+    pub fn turn(&mut self, now: Instant) -> Step {
+        loop {
+            match &mut self.state {
+                State::Over => return Step::Done,
+                State::Closing(_, until) => {
+                    return if now < *until { Step::Wait(*until) } else { Step::Done };
+                }
+                State::Connected(link, unsent) => {
+                    match carry(&self.application, link, unsent, now) {
+                        Ok(Some(until)) => return Step::Wait(until),
+                        Ok(None) => self.close(now),
+                        Err(why) => self.failed(why.into(), now),
+                    }
+                }
+                State::Resting(..) | State::Opening(_) | State::Open(..)
+                    if self.application.with(|it| it.is_done()) =>
+                {
+                    return Step::Done;
+                }
+                State::Resting(until, lost) if *until <= now => {
+                    let lost = lost.take();
+                    self.state = State::Opening(now + self.options.timeout);
+                    return Step::Open { lost };
+                }
+                State::Opening(until) | State::Open(_, until) if *until <= now => {
+                    self.failed(ConnectError::TimedOut(self.options.timeout), now);
+                }
+                State::Resting(until, _) | State::Opening(until) | State::Open(_, until) => {
+                    return Step::Wait(*until);
+                }
+            }
+        }
+    }
+
+    /// Returns when there may be something new for [`Service::turn`]. Can be given up.
+    pub async fn changed(&self) {
+        self.application.wait(Application::poll_changed).await;
+    }
+
+    /// Takes what has come. Answers with a connection whose tasks are to be started, and which is
+    /// then given to [`Service::opened`].
+    pub fn take<O>(&mut self, incoming: Incoming<O>, now: Instant) -> Option<O> {
+        match incoming {
+            Incoming::Opened(opened) => return Some(opened),
+            Incoming::NotOpened(_, error) => {
+                if matches!(self.state, State::Opening(_)) {
+                    self.failed(error, now);
+                }
+            }
+            Incoming::Received(link, frames, end) if link == self.link => {
+                self.received(&frames, end, now);
+            }
+            Incoming::Input(Input::Sent { link, frames, .. }) if link == self.link => {
+                if let State::Connected(_, unsent) = &mut self.state {
+                    *unsent = unsent.saturating_sub(frames);
+                }
+            }
+            Incoming::Input(Input::Moved { link }) if link == self.link => {
+                self.application.with(|it| it.moved(now));
+            }
+            Incoming::Input(Input::LinkDown { link, reason, .. }) if link == self.link => {
+                match self.state {
+                    State::Closing(..) => self.state = State::Over,
+                    State::Open(..) | State::Connected(..) => {
+                        self.failed(Ended::Lost(reason).into(), now);
+                    }
+                    State::Resting(..) | State::Opening(_) | State::Over => {}
+                }
+            }
+            // Of a connection that is given up, or not for an application.
+            Incoming::Received(..) | Incoming::Input(_) | Incoming::Asked(_) => {}
+        }
+        None
+    }
+
+    /// A number for a connection whose tasks are about to be started.
+    pub fn next_link(&mut self) -> LinkId {
+        self.link = self.link.next();
+        self.link
+    }
+
+    /// Takes a connection. One that comes too late ends.
+    pub fn opened(&mut self, mut link: Link) {
+        if let State::Opening(until) = self.state {
+            link.transmit(connect());
+            link.flush();
+            self.state = State::Open(link, until);
+        }
+    }
+
+    fn received(&mut self, frames: &[Frame], end: Option<End>, now: Instant) {
+        if let Err(why) = self.hear(frames, now) {
+            self.failed(why.into(), now);
+        }
+        let Some(end) = end else { return };
+        match &self.state {
+            State::Open(link, _) | State::Connected(link, _) => {
+                link.end(end.clone());
+                self.failed(end.into(), now);
+            }
+            State::Closing(..) | State::Resting(..) | State::Opening(_) | State::Over => {}
+        }
+    }
+
+    fn hear(&mut self, frames: &[Frame], now: Instant) -> Result<(), Ended> {
+        let mut frames = frames.iter();
+        while let State::Open(..) = self.state
+            && let Some(frame) = frames.next()
+        {
+            self.greeted(frame, now)?;
+        }
+        if let State::Connected(..) = self.state {
+            self.application.with(|it| frames.try_for_each(|frame| it.received(frame, now)))?;
+        }
+        Ok(())
+    }
+
+    fn greeted(&mut self, frame: &Frame, now: Instant) -> Result<(), Ended> {
+        if let Frame::Ping(_) | Frame::Pong(_) = frame {
+            return Ok(());
+        }
+        let welcome = welcome(frame)?;
+        self.application.with(|it| it.connected(&welcome, now));
+        if let Some(first) = self.first.take() {
+            first.keep(Ok(()));
+        }
+        if let State::Open(link, _) = core::mem::replace(&mut self.state, State::Over) {
+            self.state = State::Connected(link, 0);
+        }
+        Ok(())
+    }
+
+    /// There is no connection, or not any more.
+    fn failed(&mut self, error: ConnectError, now: Instant) {
+        let before = core::mem::replace(&mut self.state, State::Over);
+        if let State::Open(link, _) | State::Connected(link, _) = before {
+            link.end(farewell());
+        }
+        if let Some(first) = self.first.take() {
+            first.keep(Err(error.clone()));
+            self.application.with(|it| it.finish(error.into()));
+            return;
+        }
+        let why = Ended::from(error);
+        if let Some(wait) = self.application.with(|it| it.lost(&why)) {
+            self.state = State::Resting(now + wait, Some(why));
+        }
+    }
+
+    /// Nobody wants anything any more.
+    fn close(&mut self, now: Instant) {
+        if let State::Connected(link, _) = core::mem::replace(&mut self.state, State::Over) {
+            link.end(farewell());
+            self.state = State::Closing(link, now + CLOSE_DEADLINE);
+        }
+    }
+}
+
+/// Gives the connection what is to be said. Answers until when nothing else is; `None`: it is to
+/// be closed, nobody wants anything any more.
+fn carry(
+    application: &Shared<Application>,
+    link: &mut Link,
+    unsent: &mut usize,
+    now: Instant,
+) -> Result<Option<Instant>, Ended> {
+    loop {
+        let is_sending = *unsent > 0;
+        match application.with(|it| if is_sending { it.beat(now) } else { it.turn(now) })? {
+            Turn::Send(frames) => {
+                *unsent += frames.iter().filter(|frame| !frame.is_control()).count();
+                for frame in frames {
+                    link.transmit(frame);
+                }
+                link.flush();
+            }
+            Turn::Wait { reads, until } => {
+                link.pause(!reads);
+                return Ok(Some(until));
+            }
+            Turn::Done => return Ok(None),
+        }
+    }
+}
+
+fn farewell() -> End {
+    End::here(1000, String::new())
+}
+
+impl Drop for Service {
+    /// Also with a runtime that ends, or by a panic.
+    fn drop(&mut self) {
+        self.application.with(|it| it.finish(Ended::Here));
+    }
+}

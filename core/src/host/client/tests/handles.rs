@@ -1,0 +1,344 @@
+//! Handles and their futures, on an executor that polls only what was woken: whoever is forgotten
+//! waits for ever, and is found. What is dropped half-way is dropped at any point of the way.
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::task::Wake;
+use alloc::vec::Vec;
+use core::future::{Future, poll_fn};
+use core::pin::{Pin, pin};
+use core::sync::atomic::{AtomicBool, Ordering};
+use core::task::{Context, Poll, Waker};
+use std::sync::Mutex;
+
+use proptest::prelude::*;
+
+use super::super::handles::{Delivery as Handed, Publisher, Receiver};
+use crate::app::tests::{NOW, Node, lost, settings, welcome};
+use crate::app::*;
+use crate::host::client::*;
+use crate::host::shared::{Shared, share};
+
+fn application(named: bool, receives: bool, window: usize) -> Shared<Application> {
+    let settings = Settings { window, ..settings(named) };
+    share(Application::new(settings, receives, 42, NOW))
+}
+
+/// A waker that remembers, and looks at the application while it wakes and when it is dropped.
+struct Woken {
+    flag: AtomicBool,
+    application: Shared<Application>,
+}
+
+impl Woken {
+    fn new(application: &Shared<Application>) -> Arc<Self> {
+        let application = application.clone();
+        Arc::new(Self { flag: AtomicBool::new(true), application })
+    }
+
+    fn take(&self) -> bool {
+        self.flag.swap(false, Ordering::Relaxed)
+    }
+}
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.application.with(|_| ());
+        self.flag.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Woken {
+    fn drop(&mut self) {
+        self.application.with(|_| ());
+    }
+}
+
+type Task = Pin<Box<dyn Future<Output = ()>>>;
+
+/// An application, those who use it, and its node.
+struct Mesh {
+    application: Shared<Application>,
+    publisher: Option<Publisher>,
+    tasks: Vec<(Arc<Woken>, Task)>,
+    /// What carries frames, and whether it has closed.
+    carrier: Arc<Woken>,
+    closed: bool,
+    node: Node,
+    /// What became of publications, and what was handed over.
+    answered: Arc<Mutex<Vec<Result<Receipt, PublishError>>>>,
+    handed: Arc<Mutex<Vec<Handed>>>,
+}
+
+impl Mesh {
+    fn new(named: bool, receives: bool, window: usize) -> Self {
+        let application = application(named, receives, window);
+        let mut mesh = Self {
+            carrier: Woken::new(&application),
+            publisher: Some(Publisher::of(application.clone())),
+            application,
+            tasks: Vec::new(),
+            closed: false,
+            node: Node::default(),
+            answered: Arc::default(),
+            handed: Arc::default(),
+        };
+        mesh.connect();
+        mesh
+    }
+
+    fn connect(&mut self) {
+        self.node.cut();
+        self.node.told.clear();
+        self.application.with(|it| it.connected(&welcome(), NOW));
+        self.node.repeat();
+        self.carrier.flag.store(true, Ordering::Relaxed);
+    }
+
+    fn spawn(&mut self, task: impl Future<Output = ()> + 'static) {
+        self.tasks.push((Woken::new(&self.application), Box::pin(task)));
+        self.run();
+    }
+
+    /// Polls whoever was woken, until nobody is.
+    fn run(&mut self) {
+        let mut woken = true;
+        while woken {
+            woken = false;
+            self.tasks.retain_mut(|(flag, task)| {
+                if !flag.take() {
+                    return true;
+                }
+                woken = true;
+                let waker = Waker::from(flag.clone());
+                task.as_mut().poll(&mut Context::from_waker(&waker)).is_pending()
+            });
+        }
+    }
+
+    fn publish(&mut self) {
+        let Some(publisher) = self.publisher.clone() else { return };
+        let answered = self.answered.clone();
+        self.spawn(async move {
+            let receipt = publisher.publish(Publication::set("k", "1")).await;
+            answered.lock().expect("one thread").push(receipt);
+        });
+    }
+
+    fn subscribe(&mut self) {
+        let publisher = Publisher::of(self.application.clone());
+        let (handed, mut receiver) = (self.handed.clone(), Receiver::of(publisher, false));
+        self.spawn(async move {
+            while let Some(Ok(delivery)) = receiver.next().await {
+                handed.lock().expect("one thread").push(delivery);
+            }
+        });
+    }
+
+    /// Carries frames as a shell's task does: only when it was woken, or a frame has come.
+    fn carry(&mut self) {
+        if let Some(frame) = self.node.to_app.pop_front() {
+            let received = self.application.with(|it| it.received(&frame, NOW));
+            received.expect("it is understood");
+            self.carrier.flag.store(true, Ordering::Relaxed);
+        }
+        while !self.closed && self.carrier.take() {
+            match self.application.with(|it| it.turn(NOW)).expect("it beats") {
+                Turn::Send(frames) => {
+                    self.node.from_app.extend(frames);
+                    self.carrier.flag.store(true, Ordering::Relaxed);
+                }
+                Turn::Wait { .. } => {
+                    let waker = Waker::from(self.carrier.clone());
+                    let mut cx = Context::from_waker(&waker);
+                    if self.application.with(|it| it.poll_changed(&mut cx)).is_ready() {
+                        self.carrier.flag.store(true, Ordering::Relaxed);
+                    }
+                }
+                Turn::Done => {
+                    self.closed = true;
+                    assert!(self.application.with(|it| it.lost(&Ended::Here)).is_none());
+                }
+            }
+        }
+        self.run();
+    }
+
+    fn settle_down(&mut self) {
+        for _ in 0..500 {
+            self.carry();
+            self.node.read();
+            let delivery = self.handed.lock().expect("one thread").pop();
+            if let Some(delivery) = delivery {
+                delivery.ack();
+            }
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Act {
+    Publish,
+    Carry,
+    NodeReads,
+    NodeDelivers,
+    Settle(usize, bool),
+    DropTask(usize),
+    Cut,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        6 => Just(Act::Publish),
+        8 => Just(Act::Carry),
+        6 => Just(Act::NodeReads),
+        3 => Just(Act::NodeDelivers),
+        3 => (any::<usize>(), any::<bool>()).prop_map(|(which, ack)| Act::Settle(which, ack)),
+        2 => any::<usize>().prop_map(Act::DropTask),
+        1 => Just(Act::Cut),
+    ]
+}
+
+proptest! {
+    /// Whoever still waits when the mesh is quiet was forgotten. A publisher with a name hears of
+    /// everything, and the application is done when all have let go.
+    // keeps: wakers
+    #[test]
+    fn whoever_waits_is_woken(
+        acts in proptest::collection::vec(act(), 0..120),
+        window in 1_usize..4,
+        receives: bool,
+    ) {
+        let mut mesh = Mesh::new(true, receives, window);
+        if receives {
+            mesh.subscribe();
+        }
+        let mut asked = 0;
+        for act in acts {
+            match act {
+                Act::Publish => {
+                    mesh.publish();
+                    asked += 1;
+                }
+                Act::Carry => mesh.carry(),
+                Act::NodeReads => mesh.node.read(),
+                Act::NodeDelivers if receives => mesh.node.publish(),
+                Act::NodeDelivers => {}
+                Act::Settle(which, ack) => {
+                    let mut handed = mesh.handed.lock().expect("one thread");
+                    if !handed.is_empty() {
+                        let which = which % handed.len();
+                        let delivery = handed.swap_remove(which);
+                        drop(handed);
+                        if ack { delivery.ack() } else { drop(delivery) }
+                    }
+                }
+                // The first is the subscription, which goes with the session.
+                Act::DropTask(which) if mesh.tasks.len() > usize::from(receives) => {
+                    let first = usize::from(receives);
+                    let which = first + which % (mesh.tasks.len() - first);
+                    drop(mesh.tasks.remove(which));
+                    asked -= 1;
+                    mesh.run();
+                }
+                Act::DropTask(_) => {}
+                Act::Cut => {
+                    prop_assert!(mesh.application.with(|it| it.lost(&lost())).is_some());
+                    mesh.run();
+                    mesh.connect();
+                }
+            }
+        }
+        mesh.settle_down();
+        prop_assert_eq!(mesh.tasks.len(), usize::from(receives), "somebody waits for ever");
+        let answered = mesh.answered.lock().expect("one thread");
+        prop_assert_eq!(answered.len(), asked);
+        prop_assert!(answered.iter().all(Result::is_ok));
+        drop(answered);
+
+        prop_assert!(!mesh.closed);
+        mesh.publisher = None;
+        mesh.tasks.clear();
+        mesh.settle_down();
+        prop_assert!(mesh.closed, "nobody wants anything any more");
+    }
+}
+
+/// What waits for room is served in the order in which it came, and who gives up makes room.
+// keeps: wakers
+#[test]
+fn room_goes_to_those_who_came_first() {
+    let mut mesh = Mesh::new(true, false, 1);
+    for _ in 0..4 {
+        mesh.publish();
+    }
+    mesh.carry();
+    assert_eq!(mesh.node.from_app.len(), 1, "one may be unanswered");
+    // The second in the queue has room, and gives up before it has come to use it.
+    mesh.node.read();
+    let frame = mesh.node.to_app.pop_front().expect("a receipt");
+    mesh.application.with(|it| it.received(&frame, NOW)).expect("it is understood");
+    let woken: Vec<_> =
+        mesh.tasks.iter().map(|(flag, _)| flag.flag.load(Ordering::Relaxed)).collect();
+    assert_eq!(woken, [true, true, false, false], "the first is answered, the second has room");
+    drop(mesh.tasks.remove(1));
+    mesh.run();
+    mesh.settle_down();
+    assert_eq!(mesh.node.accepted.len(), 3);
+    assert!(mesh.tasks.is_empty());
+}
+
+/// A task that ends without a word, as with its runtime, leaves nobody waiting.
+// keeps: wakers
+#[test]
+fn a_task_that_is_given_up_leaves_nobody_waiting() {
+    let mut mesh = Mesh::new(true, true, 1);
+    mesh.subscribe();
+    mesh.publish();
+    mesh.carry();
+    mesh.publish();
+    let publisher = mesh.publisher.clone().expect("a publisher");
+    mesh.spawn(async move { publisher.close().await });
+    let publisher = mesh.publisher.clone().expect("a publisher");
+    mesh.spawn(async move {
+        assert_eq!(publisher.get("k").await, Err(ReadError::Ended(Ended::Here)));
+    });
+    mesh.application.with(|it| it.finish(Ended::Here));
+    mesh.run();
+    assert!(mesh.tasks.is_empty(), "somebody waits for ever");
+    let answered = core::mem::take(&mut *mesh.answered.lock().expect("one thread"));
+    let why = Ended::Here;
+    assert_eq!(
+        answered,
+        [Err(PublishError::NotSent(why.clone())), Err(PublishError::Unanswered(why))]
+    );
+    mesh.publish();
+    let late = mesh.answered.lock().expect("one thread").pop();
+    assert_eq!(late, Some(Err(PublishError::NotSent(Ended::Here))), "and for ever");
+}
+
+/// Whoever polls a future from another task than before is woken there.
+// keeps: wakers
+#[test]
+fn a_future_may_move_between_tasks() {
+    let mesh = &mut Mesh::new(true, false, 1);
+    let publisher = mesh.publisher.clone().expect("a publisher");
+    let mut publishing = pin!(publisher.publish(Publication::set("k", "1")));
+    let second = Woken::new(&mesh.application);
+    for flag in [Woken::new(&mesh.application), second.clone()] {
+        flag.take();
+        let waker = Waker::from(flag);
+        assert!(publishing.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    }
+    mesh.carry();
+    mesh.node.read();
+    mesh.carry();
+    assert!(second.take(), "the one that waits now");
+    let waker = Waker::from(second.clone());
+    assert!(matches!(
+        publishing.as_mut().poll(&mut Context::from_waker(&waker)),
+        Poll::Ready(Ok(_))
+    ));
+    let mut again = pin!(poll_fn(|cx| mesh.application.with(|it| it.poll_changed(cx))));
+    assert!(again.as_mut().poll(&mut Context::from_waker(&waker)).is_pending(), "nothing is new");
+}
