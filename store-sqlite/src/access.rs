@@ -6,9 +6,12 @@
 
 use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::database::OpenError;
+use rusqlite::ErrorCode;
+
+use crate::error::OpenError;
+use crate::files::wal_path;
 
 /// Makes the directory and whatever is missing above it, each entry synced.
 pub(crate) fn make_directory(directory: &Path) -> Result<(), OpenError> {
@@ -56,6 +59,20 @@ pub(crate) fn check(database: &Path, wal: &Path) -> Result<(), OpenError> {
         }
     }
     Ok(())
+}
+
+/// What an error of SQLite means while opening.
+pub(crate) fn refusal(path: &Path, source: rusqlite::Error) -> OpenError {
+    let path: PathBuf = path.into();
+    match source.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => OpenError::InUse { path },
+        Some(ErrorCode::NotADatabase) => OpenError::Foreign { path },
+        Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
+            let denied = check(&path, &wal_path(&path)).err();
+            denied.unwrap_or(OpenError::Sqlite { path, source })
+        }
+        _ => OpenError::Sqlite { path, source },
+    }
 }
 
 /// Lets nobody else read or write a database and its log, and makes the database if it is not

@@ -4,19 +4,20 @@
 //! What stays true afterwards: the settings were read back and are the ones asked for, no other
 //! process can open the file, and the directory entry of a new file is on disk.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use slipstream_core::config::Durability;
-use slipstream_core::ids::{NodeId, StoreId};
+use slipstream_core::ids::StoreId;
 
-use crate::access::{self, make_directory, sync_directory};
+use crate::access::{self, make_directory, refusal, sync_directory};
 use crate::commit::Meta;
-use crate::files::{self, Files};
+use crate::error::OpenError;
+use crate::files::{self, FILE_NAME, Files, wal_path};
+use crate::options::Options;
 use crate::owner::{Alone, Owner};
 use crate::room::Room;
 use crate::{schema, wal};
@@ -24,229 +25,11 @@ use crate::{schema, wal};
 /// The oldest SQLite without the bug that loses commits when the WAL is reset.
 pub const MIN_SQLITE_VERSION: i32 = 3_051_003;
 
-/// Name of the database within the data directory.
-pub(crate) const FILE_NAME: &str = "slipstream.db";
-
 /// Page cache, in KiB.
 const CACHE_KIB: i32 = 16 * 1024;
 
 /// A WAL that one large batch made longer is cut back to this when it starts over.
 const WAL_KEPT_BYTES: i64 = 32 << 20;
-
-/// Where and how a store is opened.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// The directory that holds the database; made if it is not there.
-    pub data_dir: PathBuf,
-    /// Whether commits wait for the disk (P1).
-    pub durability: Durability,
-    /// Random; the identity of the database if it is made now.
-    pub new_store_id: StoreId,
-    /// Most pages (of 4 KiB) that the database may have; beyond it commits fail as on a full
-    /// disk. `None`: no bound but the disk.
-    pub max_pages: Option<u32>,
-    /// The node that it is for, which the database remembers. `None`: whatever it remembers.
-    pub node: Option<NodeId>,
-    /// Whether a database of another node becomes this one's.
-    pub rename_node: bool,
-    /// Whether a database that has lost its write-ahead log is taken as it is.
-    pub accept_missing_log: bool,
-}
-
-impl Options {
-    /// A store in `data_dir` without a bound on its pages.
-    pub fn new(data_dir: PathBuf, durability: Durability, new_store_id: StoreId) -> Self {
-        Self {
-            data_dir,
-            durability,
-            new_store_id,
-            max_pages: None,
-            node: None,
-            rename_node: false,
-            accept_missing_log: false,
-        }
-    }
-}
-
-/// Why a store could not be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// Another node, or a shell, has the file open.
-    #[error("{path} is in use by another process: stop it, or use another data directory")]
-    InUse {
-        /// The database.
-        path: PathBuf,
-    },
-    /// The file is not a database of Slipstream.
-    #[error("{path} is not a database of Slipstream: move it away, or use another data directory")]
-    Foreign {
-        /// The file.
-        path: PathBuf,
-    },
-    /// The file was written by a newer version.
-    #[error(
-        "{path} has schema version {found}, this program knows up to {known}: \
-         start the newer program, or restore a backup from before the update"
-    )]
-    Newer {
-        /// The database.
-        path: PathBuf,
-        /// Version of the file.
-        found: i32,
-        /// Highest version known here.
-        known: i32,
-    },
-    /// The file was written before the first release, in a way that is no longer read.
-    #[error(
-        "{path} has schema version {found}, which was never released: use the program that wrote \
-         it, or move the file away to begin with an empty store"
-    )]
-    Older {
-        /// The database.
-        path: PathBuf,
-        /// Version of the file.
-        found: i32,
-    },
-    /// The program was built with an SQLite that can lose commits.
-    #[error("SQLite {found} can lose commits: build with 3.51.3 or later (feature `bundled`)")]
-    OldSqlite {
-        /// Version of the library.
-        found: &'static str,
-    },
-    /// The directory cannot be synced.
-    #[error("{path}: cannot sync the directory: {source}; nothing stored there would be durable")]
-    Sync {
-        /// The directory.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// The directory cannot be made or used.
-    #[error("{path}: cannot {action}: {source}; nothing stored there would be durable")]
-    Directory {
-        /// The directory.
-        path: PathBuf,
-        /// What was tried.
-        action: &'static str,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// This process may not use a file or directory.
-    #[error(
-        "{path} may not be read and written: it belongs to {owner}, mode {mode:04o}, and this \
-         process runs as {user}: give it to that user, or run the process as its owner"
-    )]
-    Permission {
-        /// The file or directory.
-        path: PathBuf,
-        /// Whose it is.
-        owner: String,
-        /// Its mode.
-        mode: u32,
-        /// Who this process runs as.
-        user: String,
-    },
-    /// Nobody may write there.
-    #[error(
-        "{path} cannot be written, its file system is mounted read-only (it belongs to {owner}, \
-         this process runs as {user}): mount it for writing, or use another data directory"
-    )]
-    ReadOnly {
-        /// The file or directory.
-        path: PathBuf,
-        /// Whose it is.
-        owner: String,
-        /// Who this process runs as.
-        user: String,
-    },
-    /// A symbolic link leads nowhere.
-    #[error(
-        "{path} is a link to {target}, and there is nothing: mount what it leads to, or remove it"
-    )]
-    Dangling {
-        /// The link.
-        path: PathBuf,
-        /// What it leads to.
-        target: PathBuf,
-    },
-    /// The database remembers another node.
-    #[error(
-        "{path} is the database of node {found}, and node.id is {wanted}: set node.id to {found}, \
-         use another data directory, or start once with `slipstream run --rename-node` to make it \
-         the database of {wanted}"
-    )]
-    OtherNode {
-        /// The database.
-        path: PathBuf,
-        /// The node that it is of.
-        found: String,
-        /// The node that opens it.
-        wanted: NodeId,
-    },
-    /// The node that had the database open did not close it, and its log is gone.
-    #[error(
-        "{path}-wal is missing: the node was not stopped, and the last messages that it \
-         acknowledged are in that file. Put it back, restore a backup into an empty data \
-         directory, or go on without them: `slipstream run --accept-missing-log`, once"
-    )]
-    MissingLog {
-        /// The database.
-        path: PathBuf,
-    },
-    /// The log is not that of the database.
-    #[error(
-        "{path}-wal is left over from another database, or from an earlier time of this one, and \
-         would undo what is in {path}: stop, move {path}-wal away, and start the node again; \
-         restore a backup only into an empty data directory"
-    )]
-    LeftOverLog {
-        /// The database.
-        path: PathBuf,
-    },
-    /// A setting was not accepted.
-    #[error("{path}: {setting} is {found}, not {wanted}: the file system does not support it")]
-    Setting {
-        /// The database.
-        path: PathBuf,
-        /// The pragma.
-        setting: &'static str,
-        /// What it is.
-        found: String,
-        /// What it must be.
-        wanted: String,
-    },
-    /// What this node must know for certain to keep its promises is not what was written.
-    #[error(
-        "{path}: {what} is damaged, and without it messages would be lost or handed over twice: \
-         check the disk and restore a backup, or use an empty data directory"
-    )]
-    Damaged {
-        /// The database.
-        path: PathBuf,
-        /// What in it.
-        what: &'static str,
-    },
-    /// The file is not the one that was locked.
-    #[error("{path} was replaced while it was opened: start the node again")]
-    Replaced {
-        /// The database.
-        path: PathBuf,
-    },
-    /// What was committed before could not be brought from the write-ahead log into the database.
-    #[error("{reason}; check the disk: what is in the write-ahead log stays there")]
-    Checkpoint {
-        /// What SQLite said, with the path.
-        reason: String,
-    },
-    /// SQLite failed.
-    #[error("{path}: {source}; check the disk and the file's permissions, or restore a backup")]
-    Sqlite {
-        /// The database.
-        path: PathBuf,
-        /// What it said.
-        source: rusqlite::Error,
-    },
-}
 
 /// An open database that belongs to this process alone.
 #[derive(Debug)]
@@ -354,11 +137,6 @@ impl Database {
     }
 }
 
-/// The write-ahead log of a database.
-fn wal_path(database: &Path) -> PathBuf {
-    database.with_file_name(format!("{FILE_NAME}-wal"))
-}
-
 /// Version of the schema, 0 in a new file.
 fn inspect(db: &Connection, path: &Path) -> Result<i32, OpenError> {
     let failed = |source| refusal(path, source);
@@ -447,18 +225,4 @@ fn check(
         return Ok(());
     }
     Err(OpenError::Setting { path: path.into(), setting: pragma, found, wanted: wanted.into() })
-}
-
-/// What an error of SQLite means while opening.
-pub(crate) fn refusal(path: &Path, source: rusqlite::Error) -> OpenError {
-    let path: PathBuf = path.into();
-    match source.sqlite_error_code() {
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => OpenError::InUse { path },
-        Some(ErrorCode::NotADatabase) => OpenError::Foreign { path },
-        Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
-            let denied = access::check(&path, &wal_path(&path)).err();
-            denied.unwrap_or(OpenError::Sqlite { path, source })
-        }
-        _ => OpenError::Sqlite { path, source },
-    }
 }

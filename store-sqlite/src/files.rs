@@ -11,6 +11,9 @@ use std::io::{ErrorKind, Result};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+/// Name of the database within the data directory.
+pub(crate) const FILE_NAME: &str = "slipstream.db";
+
 /// The time between two comparisons while nothing is committed.
 pub(crate) const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -121,6 +124,11 @@ impl File {
         }
         Ok(found.len())
     }
+}
+
+/// The write-ahead log of a database.
+pub(crate) fn wal_path(database: &Path) -> PathBuf {
+    database.with_file_name(format!("{FILE_NAME}-wal"))
 }
 
 /// What the path leads to; `None` if there is nothing.

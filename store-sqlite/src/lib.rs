@@ -47,6 +47,7 @@ mod commit;
 mod copies;
 mod database;
 mod digest;
+mod error;
 mod fetch;
 mod files;
 mod history;
@@ -54,6 +55,7 @@ mod index;
 mod latest;
 mod live;
 mod log;
+mod options;
 mod owner;
 #[cfg(feature = "readback")]
 #[doc(hidden)]
@@ -67,6 +69,8 @@ mod tombstones;
 mod wal;
 mod writer;
 
-pub use database::{MIN_SQLITE_VERSION, OpenError, Options};
+pub use database::MIN_SQLITE_VERSION;
+pub use error::OpenError;
 pub use log::Damaged;
+pub use options::Options;
 pub use store::{Completion, MAX_JOBS, Notify, Stopped, Store};

@@ -11,9 +11,11 @@ use std::path::Path;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 
-use crate::database::{OpenError, Options, refusal};
+use crate::access::refusal;
 use crate::digest::checksum_of;
+use crate::error::OpenError;
 use crate::files::{FRAME_HEADER, PAGE_BYTES, WAL_HEADER};
+use crate::options::Options;
 use crate::recover;
 
 /// Is not in every database of this version: the first ones were made without it.

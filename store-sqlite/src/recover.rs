@@ -22,11 +22,13 @@ use slipstream_core::store::{
 };
 use slipstream_core::time::WallMs;
 
+use crate::access::refusal;
 use crate::bits::{Bits, CHUNK};
 use crate::commit::{Meta, Pages, State};
 use crate::copies;
-use crate::database::{Database, OpenError, refusal};
+use crate::database::Database;
 use crate::digest::Digest;
+use crate::error::OpenError;
 use crate::history;
 use crate::index::Class;
 use crate::latest::{self, Pending};

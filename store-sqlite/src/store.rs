@@ -12,8 +12,9 @@ use slipstream_core::store::{
     Answer, Batch, CommitFailed, Committed, Query, Recovered, StoreFailure,
 };
 
-use crate::database::{OpenError, Options};
+use crate::error::OpenError;
 use crate::log::Damaged;
+use crate::options::Options;
 use crate::writer::Writer;
 
 /// Jobs that may wait for the thread; a caller with one more waits itself.
