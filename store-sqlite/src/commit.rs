@@ -4,16 +4,15 @@
 //! back as [`Effects`] and applied once it is committed. So a transaction that is rolled back
 //! leaves memory as it was.
 
-use rusqlite::{Connection, Result, params};
-use slipstream_core::digest::print_of;
+use rusqlite::{Connection, Result};
 use slipstream_core::message::Kind;
-use slipstream_core::store::{Batch, Row};
+use slipstream_core::store::Batch;
 
 use crate::copies::{self, Remembered};
-use crate::digest::{Digest, checksum_of};
 use crate::history::{self, Trimmed};
-use crate::index::Index;
-use crate::latest::{Merged, Newest, Pending};
+use crate::latest::Merged;
+use crate::meta::Meta;
+use crate::state::{Pages, State};
 use crate::tombstones::{self, Forgotten};
 use crate::{log, records};
 
@@ -22,45 +21,6 @@ const FREE_PAGES_KEPT: u64 = 1024;
 
 /// Pages given back to the file system with a commit.
 const VACUUM_PAGES: u32 = 64;
-
-/// What is known in memory about what is committed.
-#[derive(Debug, Default)]
-pub(crate) struct State {
-    pub(crate) index: Index,
-    pub(crate) pending: Pending,
-    pub(crate) meta: Meta,
-    pub(crate) pages: Pages,
-    /// Rows of table `copies`.
-    pub(crate) copies: u64,
-    pub(crate) dropped_total: u64,
-    pub(crate) forgotten_total: u64,
-    /// Bytes of history above its bound that were held with the last batch.
-    pub(crate) held_bytes: u64,
-}
-
-/// The row of table `meta`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Meta {
-    pub(crate) store_id: u128,
-    pub(crate) head: u64,
-    pub(crate) clock: u64,
-    pub(crate) incarnation: u64,
-    pub(crate) last_session: u64,
-    pub(crate) last_dead_letter: u64,
-    pub(crate) floor: u64,
-    pub(crate) merged: u64,
-    /// Of table `log`.
-    pub(crate) log_digest: Digest,
-    /// Of all other tables but this one.
-    pub(crate) records_digest: Digest,
-}
-
-/// Pages of the database.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Pages {
-    pub(crate) all: u64,
-    pub(crate) free: u64,
-}
 
 /// What a transaction changes in memory once it is committed.
 #[derive(Debug)]
@@ -129,83 +89,6 @@ impl State {
         self.dropped_total += effects.trimmed.dropped;
         self.forgotten_total += effects.trimmed.forgotten;
         self.held_bytes = effects.trimmed.held_bytes;
-    }
-
-    /// Notes a row, if it is the newest of its key, which the table `latest` does not know.
-    pub(crate) fn note_newest(&mut self, row: &Row, size: u32) {
-        let Some(key) = row.key_hash else { return };
-        let print = print_of(&key, &row.message);
-        let newest = Newest { position: row.position.get(), size, print };
-        if let Some(old) = self.pending.insert(key, newest, row.message.tags()) {
-            self.index.supersede(old.position, old.size);
-        }
-    }
-}
-
-impl Meta {
-    fn after(self, batch: &Batch, merged: u64) -> Self {
-        let rows = batch.rows.iter().map(|row| row.position.get());
-        let sessions = batch.sessions.iter().map(|session| session.id.get());
-        let letters = batch.dead_letters.iter().map(|letter| letter.id.get());
-        Self {
-            head: rows.fold(self.head, u64::max),
-            clock: batch.clock.0,
-            incarnation: self.incarnation.max(batch.incarnation.get()),
-            last_session: sessions.fold(self.last_session, u64::max),
-            last_dead_letter: letters.fold(self.last_dead_letter, u64::max),
-            floor: batch.floor.get(),
-            merged,
-            ..self
-        }
-    }
-
-    /// CRC-32 of the row.
-    pub(crate) fn checksum(&self) -> u32 {
-        let numbers = [
-            self.head,
-            self.clock,
-            self.incarnation,
-            self.last_session,
-            self.last_dead_letter,
-            self.floor,
-            self.merged,
-            self.log_digest.0.into(),
-            self.records_digest.0.into(),
-        ];
-        checksum_of(numbers, &[&self.store_id.to_be_bytes()])
-    }
-
-    /// Puts the row into the table, in place of the one that is there.
-    pub(crate) fn write(&self, db: &Connection) -> Result<()> {
-        let mut statement = db.prepare_cached(
-            "INSERT OR REPLACE INTO meta (id, store_id, head, clock, incarnation, last_session,
-                 last_dead_letter, floor, merged, log_digest, records_digest, checksum)
-             VALUES (0, ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
-        )?;
-        statement.execute(params![
-            self.store_id.to_be_bytes(),
-            self.head.cast_signed(),
-            self.clock.cast_signed(),
-            self.incarnation.cast_signed(),
-            self.last_session.cast_signed(),
-            self.last_dead_letter.cast_signed(),
-            self.floor.cast_signed(),
-            self.merged.cast_signed(),
-            self.log_digest,
-            self.records_digest,
-            self.checksum(),
-        ])?;
-        Ok(())
-    }
-}
-
-impl Pages {
-    pub(crate) fn read(db: &Connection) -> Result<Self> {
-        let number = |sql| -> Result<u64> {
-            let pages: i64 = db.prepare_cached(sql)?.query_row([], |row| row.get(0))?;
-            Ok(pages.cast_unsigned())
-        };
-        Ok(Self { all: number("PRAGMA page_count")?, free: number("PRAGMA freelist_count")? })
     }
 }
 

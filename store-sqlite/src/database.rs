@@ -14,9 +14,9 @@ use slipstream_core::config::Durability;
 use slipstream_core::ids::StoreId;
 
 use crate::access::{self, make_directory, refusal, sync_directory};
-use crate::commit::Meta;
 use crate::error::OpenError;
 use crate::files::{self, FILE_NAME, Files, wal_path};
+use crate::meta::Meta;
 use crate::options::Options;
 use crate::owner::{Alone, Owner};
 use crate::room::Room;

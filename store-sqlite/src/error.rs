@@ -184,3 +184,17 @@ pub enum OpenError {
         source: rusqlite::Error,
     },
 }
+
+/// Why the store cannot be read.
+#[derive(Debug)]
+pub(crate) enum Unreadable {
+    Sqlite(rusqlite::Error),
+    /// This is not what was written, and nothing makes up for it.
+    Damaged(&'static str),
+}
+
+impl From<rusqlite::Error> for Unreadable {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}

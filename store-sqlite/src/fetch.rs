@@ -12,9 +12,9 @@ use slipstream_core::store::{
 };
 use slipstream_core::tags::TagSet;
 
-use crate::commit::State;
 use crate::log::{self, Damaged, row_columns};
 use crate::records::{self, dead_letter_columns, listed_letter_columns};
+use crate::state::State;
 use crate::writer::Writer;
 use crate::{latest, live};
 

@@ -55,6 +55,7 @@ mod index;
 mod latest;
 mod live;
 mod log;
+mod meta;
 mod options;
 mod owner;
 #[cfg(feature = "readback")]
@@ -64,6 +65,7 @@ mod records;
 mod recover;
 mod room;
 mod schema;
+mod state;
 mod store;
 mod tombstones;
 mod wal;

@@ -17,9 +17,9 @@ use slipstream_core::digest::{
 use slipstream_core::ids::{Hash128, Position};
 use slipstream_core::tags::{self, TagSet};
 
-use crate::commit::State;
 use crate::digest::{Digest, checksum_of};
 use crate::fetch::Reader;
+use crate::state::State;
 
 /// The bucket of the row that speaks of all buckets of a tag set.
 const ALL: i64 = -1;

@@ -15,8 +15,8 @@ use crate::access::refusal;
 use crate::digest::checksum_of;
 use crate::error::OpenError;
 use crate::files::{FRAME_HEADER, PAGE_BYTES, WAL_HEADER};
+use crate::meta::Meta;
 use crate::options::Options;
-use crate::recover;
 
 /// Is not in every database of this version: the first ones were made without it.
 const TABLE: &str = "
@@ -149,7 +149,7 @@ impl Alone {
 
 impl Life {
     fn of(db: &Connection) -> Option<Self> {
-        let meta = recover::read_meta(db).ok()?;
+        let meta = Meta::read(db).ok()?;
         Some(Self { store: meta.store_id, head: meta.head })
     }
 }

@@ -24,34 +24,21 @@ use slipstream_core::time::WallMs;
 
 use crate::access::refusal;
 use crate::bits::{Bits, CHUNK};
-use crate::commit::{Meta, Pages, State};
 use crate::copies;
 use crate::database::Database;
 use crate::digest::Digest;
-use crate::error::OpenError;
+use crate::error::{OpenError, Unreadable};
 use crate::history;
 use crate::index::Class;
 use crate::latest::{self, Pending};
 use crate::live;
 use crate::log::{self, Damaged, row_columns};
+use crate::meta::Meta;
 use crate::records::{self, dead_letter_columns};
+use crate::state::{Pages, State};
 
 /// Positions that the table `latest` holds, by chunk.
 type Newest = HashMap<u64, Bits>;
-
-/// Why the store cannot be read.
-#[derive(Debug)]
-pub(crate) enum Unreadable {
-    Sqlite(rusqlite::Error),
-    /// This is not what was written, and nothing makes up for it.
-    Damaged(&'static str),
-}
-
-impl From<rusqlite::Error> for Unreadable {
-    fn from(error: rusqlite::Error) -> Self {
-        Self::Sqlite(error)
-    }
-}
 
 impl Unreadable {
     /// What is said of it at the start.
@@ -91,7 +78,7 @@ type Result<T, E = Unreadable> = std::result::Result<T, E>;
 /// Reads the state of the store and what the core is told; [`Recovered::usage`] is left to the
 /// caller. Damaged messages that it meets go into `damaged`.
 pub(crate) fn recover(db: &Connection, damaged: &mut Vec<Damaged>) -> Result<(State, Recovered)> {
-    let mut meta = read_meta(db)?;
+    let mut meta = Meta::read(db)?;
     let (floor, merged) = (meta.floor, meta.merged);
     let mut digests = Digests::default();
     let mut state = State { pending: Pending::new(merged), ..State::default() };
@@ -140,28 +127,6 @@ pub(crate) fn recover(db: &Connection, damaged: &mut Vec<Damaged>) -> Result<(St
         damaged.push(Damaged::Log);
     }
     Ok((state, recovered))
-}
-
-pub(crate) fn read_meta(db: &Connection) -> Result<Meta> {
-    let sql = "SELECT store_id, head, clock, incarnation, last_session, last_dead_letter, floor,
-                      merged, log_digest, records_digest, checksum FROM meta";
-    let (meta, stored) = db.query_row(sql, [], |row| {
-        let number = |column| row.get::<_, i64>(column).map(i64::cast_unsigned);
-        let meta = Meta {
-            store_id: u128::from_be_bytes(row.get(0)?),
-            head: number(1)?,
-            clock: number(2)?,
-            incarnation: number(3)?,
-            last_session: number(4)?,
-            last_dead_letter: number(5)?,
-            floor: number(6)?,
-            merged: number(7)?,
-            log_digest: Digest(row.get(8)?),
-            records_digest: Digest(row.get(9)?),
-        };
-        Ok((meta, row.get::<_, u32>(10)?))
-    })?;
-    if stored == meta.checksum() { Ok(meta) } else { Err(Unreadable::Damaged("table meta")) }
 }
 
 fn read_newest(db: &Connection, digests: &mut Digests) -> Result<Newest> {

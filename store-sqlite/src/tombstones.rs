@@ -13,11 +13,11 @@ use slipstream_core::message::Kind;
 use slipstream_core::store::{Batch, MAX_TAG_SETS, Row};
 
 use crate::bits::CHUNK;
-use crate::commit::State;
 use crate::digest::Digest;
 use crate::index::{Class, Index, NEVER};
 use crate::latest::{self, Newest};
 use crate::log::{self, row_columns};
+use crate::state::State;
 
 /// Tombstones looked at with a commit.
 const LOOKED_AT: usize = 64;

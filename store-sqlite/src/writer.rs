@@ -13,13 +13,14 @@ use rusqlite::{Connection, ErrorCode};
 use slipstream_core::ids::Position;
 use slipstream_core::store::{Batch, CommitFailed, Committed, Recovered, StoreFailure, Usage};
 
-use crate::commit::{self, State};
+use crate::commit;
 use crate::database::Database;
 use crate::error::OpenError;
 use crate::files::{INTERVAL, PAGE_BYTES};
 use crate::index::Class;
 use crate::log::Damaged;
 use crate::options::Options;
+use crate::state::State;
 use crate::{history, recover};
 
 /// Pages in the WAL (16 MiB) above which it is copied into the database.
