@@ -1,22 +1,23 @@
 //! Answers questions. Each is one short read; damaged rows are left out and reported.
 
+mod digests;
+
 use std::ops::ControlFlow;
 
-use rusqlite::{Connection, OptionalExtension, Params, Result, params};
-use slipstream_core::clock::Timely;
+use rusqlite::{Connection, OptionalExtension, Result, params};
 use slipstream_core::digest::{DigestQuery, Digests};
 use slipstream_core::ids::{DeadLetterId, Hash128, Position};
 use slipstream_core::store::{
     Answer, DEAD_LETTERS_BYTES, DeadLetter, LISTED_VALUE_BYTES, Latest, ListedLetter, MAX_TAG_SETS,
-    MAX_TAG_SETS_BYTES, Query, Row, StoreFailure, StoredRow, VALUES_BYTES, Value,
+    MAX_TAG_SETS_BYTES, Query, Row, StoredRow, VALUES_BYTES, Value,
 };
 use slipstream_core::tags::TagSet;
 
-use crate::log::{self, Damaged, row_columns};
+use crate::latest;
+use crate::log::{self, Damaged};
+use crate::reader::{Reader, select_rows, stored_number};
 use crate::records::{self, dead_letter_columns, listed_letter_columns};
 use crate::state::State;
-use crate::writer::Writer;
-use crate::{latest, live};
 
 /// Rows that one [`Query::Find`] looks at.
 const FIND_ROWS: u32 = 20_000;
@@ -27,33 +28,14 @@ const ROWS_LOOKED_AT: usize = 8192;
 /// Rows that one [`Query::Find`] answers, at most.
 const FOUND_ROWS: usize = 64;
 
-macro_rules! select_rows {
-    ($rest:literal) => {
-        concat!("SELECT ", row_columns!(), " FROM log ", $rest)
-    };
-}
-
-impl Writer {
-    /// Looks `query` up.
-    pub(crate) fn fetch(&mut self, query: &Query) -> Result<Answer, StoreFailure> {
-        let mut damaged = Vec::new();
-        let head = self.head();
-        let (db, state, timely) = (self.connection(), &self.state, Timely::ALL);
-        let reader = Reader { db, state, head, timely, damaged: &mut damaged };
-        let answer = reader.answer(query);
-        self.damaged.append(&mut damaged);
-        answer.map_err(|error| StoreFailure::Unknown(format!("cannot read the store: {error}")))
-    }
-}
-
-/// Answers one question.
-pub(crate) struct Reader<'a> {
-    pub(crate) db: &'a Connection,
-    pub(crate) state: &'a State,
-    head: Position,
-    /// Which versions are older than all others, by the word of the question.
-    timely: Timely,
-    damaged: &'a mut Vec<Damaged>,
+/// Looks `query` up; what is damaged goes into `damaged`.
+pub(crate) fn answer(
+    db: &Connection,
+    state: &State,
+    query: &Query,
+    damaged: &mut Vec<Damaged>,
+) -> Result<Answer> {
+    Reader::new(db, state, damaged).answer(query)
 }
 
 impl Reader<'_> {
@@ -96,9 +78,13 @@ impl Reader<'_> {
 
     fn digests(&mut self, query: &DigestQuery) -> Result<Digests> {
         match query {
-            DigestQuery::TagSets { after } => live::tag_sets(self.db, self.state, after.as_ref()),
-            DigestQuery::Buckets { tags } => live::buckets(self.db, self.state, tags),
-            DigestQuery::Entries { tags, bucket, after } => self.entries(tags, *bucket, *after),
+            DigestQuery::TagSets { after } => {
+                digests::tag_sets(self.db, self.state, after.as_ref())
+            }
+            DigestQuery::Buckets { tags } => digests::buckets(self.db, self.state, tags),
+            DigestQuery::Entries { tags, bucket, after } => {
+                digests::entries(self, tags, *bucket, *after)
+            }
         }
     }
 
@@ -282,21 +268,6 @@ impl Reader<'_> {
         Ok(Some(values))
     }
 
-    pub(crate) fn row_at(&mut self, position: Position) -> Result<Option<Row>> {
-        let mut found = None;
-        let reported = self.damaged.len();
-        let sql = select_rows!("WHERE position = ?1");
-        self.each(sql, [stored_number(position.get())], |row| {
-            found = Some(row);
-            ControlFlow::Break(())
-        })?;
-        let is_missing = found.is_none() && self.damaged.len() == reported;
-        if is_missing && self.state.index.contains(position.get()) {
-            self.damaged.push(Damaged::Row(position));
-        }
-        Ok(found)
-    }
-
     fn dead_letters(&mut self, after: DeadLetterId, limit: usize) -> Result<Vec<DeadLetter>> {
         let sql = concat!(
             "SELECT ",
@@ -358,33 +329,6 @@ impl Reader<'_> {
         }
         Ok(Answer::DeadLetterList { listed, next: None })
     }
-
-    /// Hands each sound row that `sql` finds to `take`.
-    fn each(
-        &mut self,
-        sql: &str,
-        params: impl Params,
-        mut take: impl FnMut(Row) -> ControlFlow<()>,
-    ) -> Result<()> {
-        let mut statement = self.db.prepare_cached(sql)?;
-        let mut found = statement.query(params)?;
-        while let Some(columns) = found.next()? {
-            match log::read(columns) {
-                Ok(row) => {
-                    if take(row).is_break() {
-                        break;
-                    }
-                }
-                Err(damage) => self.damaged.push(damage),
-            }
-        }
-        Ok(())
-    }
-}
-
-/// A number as the tables hold it; one that no row can have lies behind all of them.
-fn stored_number(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
 }
 
 /// What a dead letter takes in an answer: beyond its message, its errors are told.

@@ -31,9 +31,11 @@
 //! | module | owns |
 //! | --- | --- |
 //! | `store`, `writer` | the handle and the thread; commits and checkpoints |
+//! | `options`, `error` | what is asked for when a store is opened; why it cannot be |
 //! | `database`, `schema` | opening the file and reading its settings back; the tables |
 //! | `commit`, `log`, `records`, `latest` | one batch as one transaction |
-//! | `fetch`, `recover` | answers; what is read at the start |
+//! | `state`, `meta` | what is known in memory of what is committed; the row of the whole |
+//! | `fetch`, `reader`, `recover` | answers; the rows for them; what is read at the start |
 //! | `access`, `owner`, `files` | who may use the files, whose they are, if they are in place |
 //! | `room` | room on the disk that is taken before it is needed |
 //! | `index`, `history`, `tombstones`, `bits` | which rows there are, and which of them go |
@@ -61,6 +63,7 @@ mod owner;
 #[cfg(feature = "readback")]
 #[doc(hidden)]
 pub mod readback;
+mod reader;
 mod records;
 mod recover;
 mod room;

@@ -9,9 +9,10 @@ use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, ErrorCode};
-use slipstream_core::ids::Position;
-use slipstream_core::store::{Batch, CommitFailed, Committed, Recovered, StoreFailure, Usage};
+use rusqlite::ErrorCode;
+use slipstream_core::store::{
+    Answer, Batch, CommitFailed, Committed, Query, Recovered, StoreFailure, Usage,
+};
 
 use crate::commit;
 use crate::database::Database;
@@ -21,7 +22,7 @@ use crate::index::Class;
 use crate::log::Damaged;
 use crate::options::Options;
 use crate::state::State;
-use crate::{history, recover};
+use crate::{fetch, history, recover};
 
 /// Pages in the WAL (16 MiB) above which it is copied into the database.
 const CHECKPOINT_PAGES: u32 = 4096;
@@ -37,7 +38,7 @@ const MOST_WAL_PAGES: u32 = 16_384;
 #[derive(Debug)]
 pub(crate) struct Writer {
     database: Database,
-    pub(crate) state: State,
+    state: State,
     usage: Usage,
     /// A checkpoint is due when the WAL has more pages.
     checkpoint_above: u32,
@@ -73,13 +74,11 @@ impl Writer {
         Ok((writer, recovered))
     }
 
-    pub(crate) fn connection(&self) -> &Connection {
-        &self.database.connection
-    }
-
-    /// The end of what is committed.
-    pub(crate) fn head(&self) -> Position {
-        Position::new(self.state.meta.head)
+    /// Looks `query` up.
+    pub(crate) fn fetch(&mut self, query: &Query) -> Result<Answer, StoreFailure> {
+        let db = &self.database.connection;
+        let answer = fetch::answer(db, &self.state, query, &mut self.damaged);
+        answer.map_err(|error| StoreFailure::Unknown(format!("cannot read the store: {error}")))
     }
 
     /// Commits a batch: all of it is durable, or nothing of it is there.
