@@ -5,6 +5,7 @@ mod transport;
 use std::borrow::Cow;
 use std::time::Duration;
 
+use clap::Args;
 use percent_encoding::utf8_percent_encode;
 use serde::Deserialize;
 use slipstream_core::application::RESERVED;
@@ -30,6 +31,14 @@ pub(crate) fn segment(text: &str) -> Cow<'_, str> {
         ".." => Cow::Borrowed("%2E%2E"),
         _ => utf8_percent_encode(text, RESERVED).into(),
     }
+}
+
+/// Where to find the admin endpoint of a node.
+#[derive(Debug, Args)]
+pub(crate) struct AdminArgs {
+    /// Admin endpoint of the node
+    #[arg(long = "admin", value_name = "URL", default_value = "http://127.0.0.1:7401")]
+    pub(crate) url: String,
 }
 
 /// The admin endpoint of one node.

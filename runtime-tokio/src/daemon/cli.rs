@@ -1,6 +1,6 @@
 //! The command line as a whole; each command's own arguments are with the command.
 
-use clap::{Args, Parser};
+use clap::Parser;
 
 use super::commands::Command;
 
@@ -16,14 +16,6 @@ use super::commands::Command;
 struct Cli {
     #[command(subcommand)]
     command: Command,
-}
-
-/// Where to find the admin endpoint of a node.
-#[derive(Debug, Args)]
-pub(super) struct AdminArgs {
-    /// Admin endpoint of the node
-    #[arg(long = "admin", value_name = "URL", default_value = "http://127.0.0.1:7401")]
-    pub(super) url: String,
 }
 
 /// The command that was given. Wrong usage ends the process here, with code 2.

@@ -5,6 +5,7 @@
 
 mod check;
 mod draft;
+mod filter;
 mod settings;
 mod units;
 
@@ -12,6 +13,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 pub use draft::Place;
+pub(crate) use filter::{BadFilter, parse_filter};
 pub use settings::{ListenSettings, LogFormat, LogSettings, Settings};
 use toml::Table;
 pub(crate) use units::masked;

@@ -16,38 +16,13 @@ use tracing_subscriber::reload;
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{EnvFilter, Layer, Registry};
 
-use super::config::{LogFormat, LogSettings};
+use super::config::{BadFilter, LogFormat, LogSettings, parse_filter};
 
 /// Lines that wait to be written, at most: a few megabytes.
 const MAX_LINES: usize = 8192;
 
 /// How long the last lines of a process may take.
 const LAST_LINES: Duration = Duration::from_millis(1500);
-
-/// Why a text is no log level or filter.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{filter}` is not a log level or filter: {reason}")]
-pub(super) struct BadFilter {
-    filter: String,
-    reason: String,
-}
-
-/// Reads a level (`debug`) or a filter (`info,slipstream_core=debug`).
-///
-/// # Errors
-/// [`BadFilter`] if it is neither; also for a bare word that is no level, which the filter
-/// language takes for the name of a module.
-pub(super) fn parse_filter(filter: &str) -> Result<EnvFilter, BadFilter> {
-    let bad = |reason: String| BadFilter { filter: filter.to_owned(), reason };
-    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
-    for part in filter.split(',').map(str::trim) {
-        let is_level = LEVELS.iter().any(|level| level.eq_ignore_ascii_case(part));
-        if !is_level && !part.contains(['=', '[', ']', '}']) {
-            return Err(bad(format!("`{part}` is none of {}", LEVELS.join(", "))));
-        }
-    }
-    EnvFilter::try_new(filter).map_err(|error| bad(error.to_string()))
-}
 
 /// Changes the level of this process's log, and ends it.
 #[derive(Clone)]
@@ -76,9 +51,7 @@ impl LogHandle {
     /// [`BadFilter`] leaves the old one in force.
     pub(super) fn set(&self, filter: &str) -> Result<(), BadFilter> {
         let parsed = parse_filter(filter)?;
-        self.reload
-            .reload(parsed)
-            .map_err(|error| BadFilter { filter: filter.to_owned(), reason: error.to_string() })
+        self.reload.reload(parsed).map_err(|error| BadFilter::new(filter, error.to_string()))
     }
 
     /// Lines dropped since the start, because nobody read those before them.
@@ -147,19 +120,4 @@ pub fn init(settings: &LogSettings) -> Result<LogHandle, TryInitError> {
     tracing_subscriber::registry().with(filter).with(lines).try_init()?;
     log_panics();
     Ok(LogHandle { reload, dropped, writer: Arc::new(Mutex::new(Some(guard))) })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn levels_and_filters_pass_and_typing_errors_do_not() {
-        for good in ["info", "DEBUG", "off", "warn,slipstream_core=debug", "a::b=trace"] {
-            assert!(parse_filter(good).is_ok(), "{good}");
-        }
-        for bad in ["", "debgu", "info,debgu", "a=debgu", "info,"] {
-            assert!(parse_filter(bad).is_err(), "{bad}");
-        }
-    }
 }

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use tokio::sync::Mutex;
 
-use super::config::{self, ConfigError, Settings};
-use super::logging::{BadFilter, LogHandle};
+use super::config::{self, BadFilter, ConfigError, Settings};
+use super::logging::LogHandle;
 use crate::{Node, NodeGone};
 
 /// Why the old configuration stays in force.

@@ -6,12 +6,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::Args;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use slipstream_store_sqlite::OpenError;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::admin::{self, Admin};
-use super::commands::Once;
 use super::config::Settings;
 use super::logging::LogHandle;
 use super::metrics::Metrics;
@@ -25,6 +25,17 @@ const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 
 /// Exit code: storage that can no longer be trusted.
 const EXIT_STORAGE: u8 = 3;
+
+/// What an operator decides for one start.
+#[derive(Debug, Clone, Copy, Args)]
+pub(crate) struct Once {
+    /// Make the database of another node.id this node's
+    #[arg(long)]
+    pub(crate) rename_node: bool,
+    /// Take a database that was not closed without its write-ahead log, and lose what is missing
+    #[arg(long)]
+    pub(crate) accept_missing_log: bool,
+}
 
 /// Runs a node with these settings, read from `file`, until it is told to stop. `once` counts for
 /// this start.

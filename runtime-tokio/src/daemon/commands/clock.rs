@@ -7,8 +7,7 @@ use clap::{Args, Subcommand};
 use serde::Deserialize;
 
 use crate::daemon::Failed;
-use crate::daemon::admin_client::AdminClient;
-use crate::daemon::cli::AdminArgs;
+use crate::daemon::admin_client::{AdminArgs, AdminClient};
 
 /// Arguments of `clock`.
 #[derive(Debug, Args)]

@@ -9,8 +9,7 @@ use serde_json::value::RawValue;
 
 use super::table::{table, time};
 use crate::daemon::Failed;
-use crate::daemon::admin_client::AdminClient;
-use crate::daemon::cli::AdminArgs;
+use crate::daemon::admin_client::{AdminArgs, AdminClient};
 
 /// Dead letters that are listed at once, if no other number is named.
 const PAGE: usize = 100;

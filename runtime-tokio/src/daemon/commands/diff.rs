@@ -13,8 +13,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::table::{cell, table};
-use crate::daemon::admin_client::{AdminClient, segment};
-use crate::daemon::cli::AdminArgs;
+use crate::daemon::admin_client::{AdminArgs, AdminClient, segment};
 use crate::daemon::{DIGITS, EXIT_FAILED, Failed};
 
 /// Messages asked for at once; each takes some bytes of a URL.

@@ -26,8 +26,6 @@ use super::Failed;
 #[cfg(feature = "tools")]
 use crate::tools::{bench, demo};
 
-pub(super) use run::Once;
-
 /// A command with its arguments.
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {

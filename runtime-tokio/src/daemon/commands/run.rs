@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use crate::daemon::run::Once;
 use crate::daemon::{Failed, config};
 
 /// Arguments of `run`.
@@ -22,17 +23,6 @@ pub(crate) struct Run {
     config: PathBuf,
     #[command(flatten)]
     once: Once,
-}
-
-/// What an operator decides for one start.
-#[derive(Debug, Clone, Copy, Args)]
-pub(crate) struct Once {
-    /// Make the database of another node.id this node's
-    #[arg(long)]
-    pub(crate) rename_node: bool,
-    /// Take a database that was not closed without its write-ahead log, and lose what is missing
-    #[arg(long)]
-    pub(crate) accept_missing_log: bool,
 }
 
 impl Run {

@@ -6,8 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 
 use crate::daemon::Failed;
-use crate::daemon::admin_client::{AdminClient, segment};
-use crate::daemon::cli::AdminArgs;
+use crate::daemon::admin_client::{AdminArgs, AdminClient, segment};
 
 /// Arguments of `sessions`.
 #[derive(Debug, Args)]

@@ -10,8 +10,7 @@ use serde_json::Value;
 
 use super::table::{bytes, cell, duration, table};
 use crate::daemon::Failed;
-use crate::daemon::admin_client::AdminClient;
-use crate::daemon::cli::AdminArgs;
+use crate::daemon::admin_client::{AdminArgs, AdminClient};
 
 /// Between two looks with `--watch`.
 const WATCH_EVERY: Duration = Duration::from_secs(2);

@@ -8,8 +8,7 @@ use serde_json::Value;
 
 use super::table::{cell, table};
 use crate::daemon::Failed;
-use crate::daemon::admin_client::{AdminClient, segment};
-use crate::daemon::cli::AdminArgs;
+use crate::daemon::admin_client::{AdminArgs, AdminClient, segment};
 
 /// Arguments of `where`.
 #[derive(Debug, Args)]

@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize, Serializer};
 use slipstream_core::ids::NodeId;
 use tracing_subscriber::EnvFilter;
 
+use super::filter::parse_filter;
+
 /// Reads a string with `parse`; `expected` completes "expected ..." where it is no string.
 pub(super) fn text<'de, D, T>(
     deserializer: D,
@@ -175,9 +177,7 @@ pub(super) fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Sock
 /// Reads a log level or filter.
 pub(super) fn log_filter<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
     text(deserializer, "a level (error, warn, info, debug, trace, off) or a filter", |text| {
-        crate::daemon::logging::parse_filter(text)
-            .map(|_: EnvFilter| text.to_owned())
-            .map_err(|error| error.to_string())
+        parse_filter(text).map(|_: EnvFilter| text.to_owned()).map_err(|error| error.to_string())
     })
 }
 
