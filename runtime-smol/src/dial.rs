@@ -17,32 +17,32 @@ use slipstream_core::client::ConnectError;
 use slipstream_core::config::Limits;
 use slipstream_core::happy_eyeballs::{connect_first, deadline};
 use slipstream_core::io::Protocol;
+use slipstream_core::runtime::Runtime;
 use slipstream_core::socket::Opened;
 use slipstream_core::upgrade::{check, is_interim};
 use smol::io::{AsyncReadExt, AsyncWriteExt};
 use smol::net::TcpStream;
 
-use crate::runtime::Smol;
 use crate::socket::Socket;
 
 /// Opens a connection that speaks `protocol`.
 ///
 /// # Errors
 /// [`ConnectError`] says what failed and what to look at.
-pub(crate) async fn open(
+pub(crate) async fn open<R: Runtime>(
     url: &str,
     protocol: Protocol,
     token: Option<&str>,
     limits: &Limits,
 ) -> Result<Opened<Socket>, ConnectError> {
-    let until = deadline::<Smol>(limits);
+    let until = deadline::<R>(limits);
     let (uri, host, port) = parse(url)?;
     let query = uri.query().unwrap_or_default().to_owned();
     let request = request(uri, protocol, token).map_err(|_| bad(url))?;
     let address = (host.trim_start_matches('[').trim_end_matches(']'), port);
     let addresses = smol::net::resolve(address).await.map_err(unreachable)?;
     let mut stream =
-        connect_first::<Smol, _, _, _>(addresses, until, TcpStream::connect::<SocketAddr>)
+        connect_first::<R, _, _, _>(addresses, until, TcpStream::connect::<SocketAddr>)
             .await
             .map_err(ConnectError::Unreachable)?;
     let (request, key) = generate_request(request).map_err(not_a_node)?;

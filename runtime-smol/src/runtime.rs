@@ -65,7 +65,7 @@ impl Runtime for Smol {
         token: Option<&str>,
         limits: &Limits,
     ) -> Result<Opened<Socket>, ConnectError> {
-        dial::open(url, protocol, token, limits).await
+        dial::open::<Self>(url, protocol, token, limits).await
     }
 
     fn lost(why: &Ended) {

@@ -67,7 +67,7 @@ impl Runtime for Tokio {
         token: Option<&str>,
         limits: &Limits,
     ) -> Result<Opened<Socket>, ConnectError> {
-        dial::open(url, protocol, token, limits).await
+        dial::open::<Self>(url, protocol, token, limits).await
     }
 
     fn lost(why: &Ended) {
