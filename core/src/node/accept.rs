@@ -80,7 +80,7 @@ impl Node {
             key: &draft.key,
             body: draft.body,
         };
-        let message = Message::encode(&fields, &mut self.buffer);
+        let message = Message::encode(&fields, &mut self.out.buffer);
         let id = message.id_bytes();
         let key_hash = message.key_hash();
         self.append((message, ends), key_hash, self.me, Some(session));
@@ -102,7 +102,7 @@ impl Node {
         receipt: Receipt,
         frame: u64,
     ) -> (BatchId, Answer) {
-        self.tally.idempotent += 1;
+        self.out.metrics.idempotent += 1;
         let id = draft.id.as_deref().unwrap_or_default();
         let id = bytes::Bytes::copy_from_slice(id.as_bytes());
         let answer = Answer::Receipt { id, version: receipt.version, duplicate: true, frame };
@@ -137,7 +137,7 @@ impl Node {
         let id = (source, message.sequence());
         let asked = self.wants.is_asked(id, link);
         if !asked && message.visited(&self.config.id) {
-            self.tally.loops += 1;
+            self.out.metrics.loops += 1;
             return Accepted::With(None);
         }
         let accepted = self.accept_new((message, ends), source, from, timely);
@@ -162,7 +162,7 @@ impl Node {
         match verdict {
             Verdict::Seen => return self.seen_before(source, message, from),
             Verdict::Below if !message.kind().is_state() => {
-                self.tally.expired += 1;
+                self.out.metrics.expired += 1;
                 return Accepted::With(None);
             }
             Verdict::Below | Verdict::New => {}
@@ -182,26 +182,26 @@ impl Node {
         let compare = |key| self.newest.compare(key, message, &self.seen, timely);
         match key_hash.as_ref().map(compare) {
             Some(Comparison::Superseded(by)) => {
-                self.tally.superseded += 1;
+                self.out.metrics.superseded += 1;
                 self.mark(source, message);
                 return Accepted::With(self.log.batch_of(by));
             }
             Some(Comparison::Doubtful) => return Accepted::NotNow(NotNowReason::Clock),
             Some(Comparison::Newer | Comparison::Unknown) | None => {}
         }
-        self.path.clear();
+        self.out.path.clear();
         let cut = message.visited(&self.config.id);
         let me = self.config.id.as_str();
         // What was asked for may have been here before: this node is on the path once, at its end.
         // Where it is the origin, it is the whole path.
         let others = message.path().split(',').filter(|node| *node != me);
         for node in others.take_while(|_| message.origin() != me) {
-            self.path.push_str(node);
-            self.path.push(',');
+            self.out.path.push_str(node);
+            self.out.path.push(',');
         }
-        self.path.push_str(me);
-        let fields = Fields { path: &self.path, ..message.fields() };
-        let ours = Message::encode(&fields, &mut self.buffer);
+        self.out.path.push_str(me);
+        let fields = Fields { path: &self.out.path, ..message.fields() };
+        let ours = Message::encode(&fields, &mut self.out.buffer);
         let ends = self.ends_here(message, ends);
         let position = self.append((ours, ends), key_hash, source, None);
         if cut && let Some(session) = self.sessions.get_mut(&from) {
@@ -239,7 +239,7 @@ impl Node {
     }
 
     fn seen_before(&mut self, source: Source, message: &Message, from: SessionId) -> Accepted {
-        self.tally.seen += 1;
+        self.out.metrics.seen += 1;
         if let Some(position) = self.log.locate(source, message.sequence())
             && let Some(session) = self.sessions.get_mut(&from)
         {
@@ -268,7 +268,7 @@ impl Node {
         source: Source,
         publisher: Option<SessionId>,
     ) -> Position {
-        self.tally.processed(message.origin(), message.kind());
+        self.out.metrics.processed(message.origin(), message.kind());
         self.mark(source, &message);
         let position = self.log.head().next();
         let mut copy = self.note_copy(&message, position, ends);
@@ -346,7 +346,7 @@ impl Node {
         let expires = self.clock.estimate().plus(ttl).max(message.version().wall().plus(ttl));
         let ends = self.lifetimes.time(self.now).plus(ttl);
         let fields = Fields { expires, ..message.fields() };
-        let message = Message::encode(&fields, &mut self.buffer);
+        let message = Message::encode(&fields, &mut self.out.buffer);
         let source = self.source_of(&message);
         let position = self.log.head().next();
         let copy = self.note_copy(&message, position, ends);
@@ -357,7 +357,7 @@ impl Node {
     pub(super) fn notice_clock(&mut self) {
         let fault = self.clock.fault();
         if fault.is_some() != self.clock_fault.is_some() {
-            self.event(fault.map_or(Event::ClockSound, Event::ClockFault));
+            self.out.event(fault.map_or(Event::ClockSound, Event::ClockFault));
         }
         self.clock_fault = fault;
     }

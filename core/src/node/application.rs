@@ -54,8 +54,8 @@ impl Node {
         };
         let frame = match link.protocol {
             Protocol::Json => {
-                json::write::welcome(&welcome, &mut self.buffer);
-                self.buffer.split().freeze()
+                json::write::welcome(&welcome, &mut self.out.buffer);
+                self.out.buffer.split().freeze()
             }
             Protocol::Postcard => Wire::Welcome(welcome).encode(),
         };
@@ -85,12 +85,12 @@ impl Node {
             ending: None,
         });
         self.applications += 1;
-        self.out.push_back(Output::Admit(link.id));
+        self.out.push(Output::Admit(link.id));
         self.awaiting.insert(link.id);
         self.ready.insert(session);
         self.timers.set(crate::types::timers::Timer::Link(link.id), link.ping_at);
         let (client, remote) = (wishes.client, link.remote.clone());
-        self.event(Event::ApplicationUp { link: link.id, client, remote });
+        self.out.event(Event::ApplicationUp { link: link.id, client, remote });
         Ok(())
     }
 
@@ -238,7 +238,7 @@ impl Node {
         if changed {
             session.rewind(durable);
             session.beginning.time = time;
-            self.tally.rewound("filter_changed");
+            self.out.metrics.rewound("filter_changed");
             self.arrange_write(id);
         }
     }
@@ -348,9 +348,9 @@ impl Node {
 
     /// Answers a frame with an error. A client that errs too often in a row is closed.
     pub(super) fn reject(&mut self, link: &mut Link, refusal: Refusal, frame: u64) {
-        self.tally.rejected(refusal.code);
+        self.out.metrics.rejected(refusal.code);
         let code = refusal.code.as_str();
-        self.out.push_back(crate::io::Output::Event(Event::Rejected { link: link.id, code }));
+        self.out.push(crate::io::Output::Event(Event::Rejected { link: link.id, code }));
         let Some(application) = link.application_mut() else { return };
         application.erred(refusal.code, self.now.instant);
         // It leaves with the answer before it, and must not hide what that waits for.

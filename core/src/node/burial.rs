@@ -66,7 +66,7 @@ impl Node {
             let is_outdone = found.as_ref().is_none_or(|stored| stored.superseded);
             if is_outdone && reason != DeadReason::Rejected {
                 session.outdo(*position, row, durable);
-                self.tally.superseded += 1;
+                self.out.metrics.superseded += 1;
                 continue;
             }
             let Some(flight) = session.end_flight(*position) else { continue };
@@ -83,7 +83,7 @@ impl Node {
                     session.note_rejected(*position, flight.id);
                 }
                 Some(_) => {}
-                None => self.tally.superseded += 1,
+                None => self.out.metrics.superseded += 1,
             }
         }
         session.touch(Dirty::Now);
@@ -177,8 +177,8 @@ impl Node {
 
     fn told_taken_back(&mut self, owner: SessionId, letter: DeadLetterId) {
         let session = self.name_of(owner);
-        self.tally.taken_back(&session);
-        self.event(Event::DeadLetterTakenBack { session, letter });
+        self.out.metrics.taken_back(&session);
+        self.out.event(Event::DeadLetterTakenBack { session, letter });
     }
 
     /// Writes down what will not be handed over again.
@@ -201,7 +201,7 @@ impl Node {
             counts.1 += (message.encoded().len() + 64) as u64;
             let named = message.id().into();
             let event = Event::DeadLetter { session, message: named, reason: reason.as_str() };
-            self.out.push_back(Output::Event(event));
+            self.out.push(Output::Event(event));
             let letter = self.letter_id(&flight);
             let known = flight.letter(letter, reason, &message);
             if let Some(session) = self.sessions.get_mut(&owner) {

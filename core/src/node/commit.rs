@@ -20,9 +20,8 @@ use crate::types::time::{Instant, WallMs};
 use crate::types::timers::Timer;
 use crate::wire::{BatchKind, NotNow, NotNowReason, Wire};
 
-use super::offering::name;
 use super::room::REST_AFTER_FULL;
-use super::{Node, Order, Phase, transmit};
+use super::{Node, Order, Phase};
 
 /// Rows that sessions without an interest may skip before their records are written.
 const SKIPPED_UNWRITTEN: u64 = 16_384;
@@ -78,7 +77,7 @@ impl Node {
         growing.tombstones_before =
             trusted.map_or(WallMs(0), |wall| wall.minus(self.config.store.tombstone_ttl));
         let batch = self.log.seal();
-        self.out.push_back(Output::Commit(batch));
+        self.out.push(Output::Commit(batch));
     }
 
     /// No session needs anything at or below the first of these positions, nor superseded state
@@ -147,7 +146,7 @@ impl Node {
         for (id, session, bytes) in begun {
             self.touch(id, Dirty::Soon);
             if bytes > max {
-                self.event(Event::Conflating { session, bytes });
+                self.out.event(Event::Conflating { session, bytes });
             }
         }
     }
@@ -170,7 +169,7 @@ impl Node {
             self.release(link, id);
         }
         for order in self.orders.extract_if(.., |order| order.batch <= id) {
-            self.out.push_back(Output::Admin { ticket: order.ticket, answer: AdminAnswer::Done });
+            self.out.push(Output::Admin { ticket: order.ticket, answer: AdminAnswer::Done });
         }
         for letter in &batch.dead_letters_gone {
             if let Some((session, position)) = self.leaving.remove(letter).flatten()
@@ -231,7 +230,7 @@ impl Node {
                     self.awaiting.insert(id);
                 }
                 self.unflushed.insert(id);
-                name(&mut self.out, link, BatchKind::Seen, seen, &self.seen);
+                self.out.name(link, BatchKind::Seen, seen, &self.seen);
             }
             State::Application(application) => {
                 // The last one may be a repeated receipt, which waits for nothing itself.
@@ -245,7 +244,7 @@ impl Node {
 
     fn observe_commit(&mut self, batch: &Batch, took: core::time::Duration) {
         let messages = batch.rows.len();
-        self.out.push_back(Output::Observe(Observation::Commit { took, messages }));
+        self.out.push(Output::Observe(Observation::Commit { took, messages }));
         let mut run: Option<(&Row, u64, usize)> = None;
         for row in batch.rows.iter().filter(|row| row.publisher.is_none() && row.only.is_none()) {
             let ms = self.now.wall.0.saturating_sub(row.message.version().wall().0);
@@ -288,7 +287,7 @@ impl Node {
             }
             let refusal = AdminRefusal::Store(StoreFailure::Full(reason.clone()));
             let answer = AdminAnswer::Refused(refusal);
-            self.out.push_back(Output::Admin { ticket, answer });
+            self.out.push(Output::Admin { ticket, answer });
         }
         self.refuse_reset(&StoreFailure::Full(reason.clone()).into());
         self.room.note_failure(self.now.instant, &self.usage, reason);
@@ -355,7 +354,7 @@ impl Node {
                 if let Some((first, last)) = peer.failed() {
                     let reason = NotNowReason::StoreFull;
                     let not_now = Wire::NotNow(NotNow { first, last, reason });
-                    transmit(&mut self.out, link, Frame::Binary(not_now.encode()));
+                    self.out.transmit(link, Frame::Binary(not_now.encode()));
                     self.unflushed.insert(link.id);
                 }
             }
@@ -379,7 +378,7 @@ impl Node {
                         );
                         refusal.re = core::str::from_utf8(id).ok().map(ToString::to_string);
                         refusal.retry_after = Some(REST_AFTER_FULL);
-                        self.tally.rejected(refusal.code);
+                        self.out.metrics.rejected(refusal.code);
                         pending.answer = Answer::Error { refusal, frame: *frame };
                     }
                 }
@@ -392,7 +391,7 @@ impl Node {
         if self.phase != Phase::Running {
             return;
         }
-        self.event(Event::ShuttingDown);
+        self.out.event(Event::ShuttingDown);
         self.refuse_reset(&AdminRefusal::ShuttingDown);
         self.phase = Phase::ShuttingDown;
         self.room.rest_until = None;
@@ -412,10 +411,10 @@ impl Node {
         for (_, link) in core::mem::take(&mut self.links) {
             let reason = "this node is shutting down".into();
             let close = Close { code: CloseCode::GoingAway, reason };
-            self.out.push_back(Output::Close { link: link.id, close });
+            self.out.push(Output::Close { link: link.id, close });
         }
         self.phase = Phase::Stopped;
-        self.out.push_back(Output::Stopped);
+        self.out.push(Output::Stopped);
     }
 }
 

@@ -24,7 +24,7 @@ use crate::wire::{BatchKind, DigestsHead, FrameWriter, TagSetDigest, digests};
 
 use super::connect::protocol;
 use super::operate::Search;
-use super::{Node, Phase, Purpose, transmit};
+use super::{Node, Phase, Purpose};
 
 impl Node {
     /// A peer claims its digests.
@@ -142,15 +142,15 @@ impl Node {
             let tags = Print::of_tags(tags.as_str());
             writer.push(&TagSetDigest { tags, print: *print });
         }
-        transmit(&mut self.out, link, Frame::Binary(writer.finish()));
+        self.out.transmit(link, Frame::Binary(writer.finish()));
     }
 
     /// The peer holds something else than this node: doubt means rewind.
     fn offer_again(&mut self, id: SessionId, peer: NodeId, tag_sets: usize) {
         let (head, now) = (self.log.durable(), self.now.instant);
         if self.sessions.get_mut(&id).is_some_and(|session| session.lose(head, now)) {
-            self.tally.rewound("digests_differ");
-            self.event(Event::DigestsDiffer { peer, tag_sets });
+            self.out.metrics.rewound("digests_differ");
+            self.out.event(Event::DigestsDiffer { peer, tag_sets });
             self.arrange_write(id);
             self.ready.insert(id);
         }
@@ -185,7 +185,7 @@ impl Node {
             digests: found,
         };
         let answer = AdminAnswer::Digests(Box::new(here));
-        self.out.push_back(Output::Admin { ticket, answer });
+        self.out.push(Output::Admin { ticket, answer });
     }
 }
 

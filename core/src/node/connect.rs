@@ -22,7 +22,7 @@ use crate::wire::{
     APPLICATION_PROTOCOL_VERSION, FEATURE_DIGESTS, FEATURE_ENDS, Hello, PROTOCOL_VERSION, Wire,
 };
 
-use super::{Node, Phase, transmit};
+use super::{Node, Phase};
 
 /// How long a link in doubt has to answer a ping.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -98,7 +98,7 @@ impl Node {
 
     pub(super) fn received(&mut self, id: LinkId, frame: Frame) {
         let Some(mut link) = self.links.remove(&id) else {
-            self.tally.stale += 1;
+            self.out.metrics.stale += 1;
             return;
         };
         link.heard = self.now.instant;
@@ -178,7 +178,7 @@ impl Node {
             reported_incarnation: peer.map_or(Incarnation::default(), |peer| peer.incarnation),
         };
         link.reminded = node.cloned();
-        transmit(&mut self.out, link, Frame::Binary(Wire::Hello(hello).encode()));
+        self.out.transmit(link, Frame::Binary(Wire::Hello(hello).encode()));
     }
 
     pub(super) fn hello(&mut self, link: &mut Link, hello: Hello) -> Result<(), Close> {
@@ -327,8 +327,8 @@ impl Node {
             session.link = Some(link.id);
             session.away_since = None;
         }
-        self.tally.peer_known(node.as_str());
-        self.out.push_back(Output::Admit(link.id));
+        self.out.metrics.peer_known(node.as_str());
+        self.out.push(Output::Admit(link.id));
         self.ready.insert(session);
         self.ping(link);
         self.timers.set(Timer::Link(link.id), link.ping_at);
@@ -337,7 +337,7 @@ impl Node {
         self.say_where_the_log_ends(link, &node, hello);
         let synced = hello.durability == crate::config::Durability::Full;
         let remote = link.remote.clone();
-        self.event(Event::PeerUp { peer: node, link: link.id, remote, synced });
+        self.out.event(Event::PeerUp { peer: node, link: link.id, remote, synced });
         Ok(())
     }
 
@@ -359,8 +359,8 @@ impl Node {
             if lost {
                 session.role = Role::Peer(peer);
                 session.rewind_for_lost(self.log.durable());
-                self.tally.rewound("store_lost");
-                self.event(Event::PeerLostStore { peer: node.clone() });
+                self.out.metrics.rewound("store_lost");
+                self.out.event(Event::PeerLostStore { peer: node.clone() });
             }
             self.touch(id, Dirty::Now);
             return Ok(id);
@@ -370,7 +370,7 @@ impl Node {
             let reason = "this node has as many peers as it takes (limits.max_nodes)".into();
             return Err(Close { code: CloseCode::Limit, reason });
         }
-        self.tally.rewound("new_session");
+        self.out.metrics.rewound("new_session");
         Ok(self.new_session(Role::Peer(peer), Position::new(1)))
     }
 
@@ -392,7 +392,7 @@ impl Node {
 
     pub(super) fn link_down(&mut self, id: LinkId, code: Option<u16>, reason: &str) {
         let Some(link) = self.links.remove(&id) else {
-            self.tally.stale += 1;
+            self.out.metrics.stale += 1;
             return;
         };
         let slowest = code.is_some_and(|code| (4400..4500).contains(&code) && code != 4408);
@@ -407,8 +407,8 @@ impl Node {
         let slowest = close.as_ref().is_some_and(|close| close.code == CloseCode::Duplicate);
         self.note_lost(&link, close.as_ref().is_none_or(|it| it.code != CloseCode::GoingAway));
         if let Some(close) = close {
-            self.event(Event::Closing { link: link.id, close: close.clone() });
-            self.out.push_back(Output::Close { link: link.id, close });
+            self.out.event(Event::Closing { link: link.id, close: close.clone() });
+            self.out.push(Output::Close { link: link.id, close });
         }
         self.detach(link, &reason, slowest);
     }
@@ -424,17 +424,17 @@ impl Node {
         match &link.state {
             State::Handshake | State::Candidate { .. } => {}
             State::Peer(peer) => {
-                self.tally.peer_bytes(peer.node.as_str(), link.bytes);
-                self.tally.reconnect(peer.node.as_str(), reason_label(&reason));
+                self.out.metrics.peer_bytes(peer.node.as_str(), link.bytes);
+                self.out.metrics.reconnect(peer.node.as_str(), reason_label(&reason));
                 let peer = peer.node.clone();
-                self.event(Event::PeerDown { peer, link: link.id, reason: reason.clone() });
+                self.out.event(Event::PeerDown { peer, link: link.id, reason: reason.clone() });
                 self.wants.ended(link.id);
                 self.mesh_changed();
             }
             State::Application(application) => {
                 self.applications -= 1;
                 let (client, reason) = (application.client.clone(), reason.clone());
-                self.event(Event::ApplicationDown { link: link.id, client, reason });
+                self.out.event(Event::ApplicationDown { link: link.id, client, reason });
             }
         }
         if let Some(id) = link.session()

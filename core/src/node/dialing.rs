@@ -42,13 +42,13 @@ impl Node {
         let Some(dialer) = self.dialers.get_mut(&index) else { return };
         self.last_dial = self.last_dial.next();
         dialer.state = DialState::Dialing(self.last_dial);
-        self.out.push_back(Output::Dial { dial: self.last_dial, url: dialer.url.clone() });
+        self.out.push(Output::Dial { dial: self.last_dial, url: dialer.url.clone() });
     }
 
     pub(super) fn dial_failed(&mut self, dial: DialId, reason: &str) {
         match self.dialer_of(dial) {
             Some(index) => self.dial_again(index, reason, false),
-            None => self.tally.stale += 1,
+            None => self.out.metrics.stale += 1,
         }
     }
 
@@ -60,7 +60,7 @@ impl Node {
             self.timers.set(Timer::Dial(index), self.now.instant + wait);
         }
         let url = dialer.url.clone();
-        self.event(Event::DialFailed { url, reason: reason.into(), retry_in });
+        self.out.event(Event::DialFailed { url, reason: reason.into(), retry_in });
     }
 
     /// The link of a dialler is gone.
@@ -82,7 +82,7 @@ impl Node {
         dialer.succeed();
         dialer.state = DialState::Covered(node.clone());
         let url = dialer.url.clone();
-        self.event(Event::DialCovered { url, peer: node });
+        self.out.event(Event::DialCovered { url, peer: node });
     }
 
     /// The link of a dialler gives way to another one to the same node.
@@ -224,7 +224,7 @@ impl Node {
             }
         }
         for id in rewound {
-            self.tally.rewound("tags_changed");
+            self.out.metrics.rewound("tags_changed");
             self.arrange_write(id);
             self.ready.insert(id);
             if self.interests.knows(id) {

@@ -178,7 +178,7 @@ impl Node {
                 }
                 Fate::Settled => {}
                 Fate::Dead => {
-                    self.tally.expired += 1;
+                    self.out.metrics.expired += 1;
                     if let Some(copy) = row.copy {
                         self.copies.end(&copy, row.position);
                     }

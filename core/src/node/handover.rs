@@ -5,14 +5,12 @@
 //! becomes a flight before the desk moves on. Dead letters are returned as facts, not written
 //! here.
 
-use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 
-use crate::admin::tally::Tally;
 use crate::config::Config;
-use crate::io::{Frame, Output, Protocol};
+use crate::io::{Frame, Protocol};
 use crate::log::copies::Copies;
 use crate::log::lifetime::Moment;
 use crate::log::seen::Seen;
@@ -29,7 +27,7 @@ use crate::wire::json;
 use crate::wire::{BatchKind, DeliveryHead, FRAME_OVERHEAD, FrameWriter, Left, Wire};
 
 use super::burial::Death;
-use super::transmit;
+use super::outbox::Outbox;
 
 /// A binary frame is sent when it has grown to this.
 pub(super) const FRAME_TARGET: usize = 64 << 10;
@@ -49,9 +47,7 @@ pub(super) struct Desk<'a> {
 /// What carries a row: everything but session, link and log.
 pub(super) struct Carrier<'a> {
     pub(super) config: &'a Config,
-    pub(super) out: &'a mut VecDeque<Output>,
-    pub(super) tally: &'a mut Tally,
-    pub(super) buffer: &'a mut BytesMut,
+    pub(super) out: &'a mut Outbox,
     pub(super) seen: &'a mut Seen,
     pub(super) topology: &'a mut Topology,
     pub(super) now: Now,
@@ -178,7 +174,7 @@ impl Desk<'_> {
             if !is_left_out {
                 self.carrier.offer(self.session, self.link, row, None);
             } else if self.session.is_owed(row, &self.carrier.config.tags) {
-                self.carrier.tally.superseded += 1;
+                self.carrier.out.metrics.superseded += 1;
                 if row.copy.is_some() {
                     self.session.checked.note_row(row.position, None, 0);
                 }
@@ -229,7 +225,7 @@ impl Desk<'_> {
                     if is_limited {
                         self.session.repeats.give_back();
                     }
-                    self.carrier.tally.superseded += 1;
+                    self.carrier.out.metrics.superseded += 1;
                     if let Some(Flight { offer: Offer::Wanted(id), .. }) = flight {
                         gone.push(id);
                     }
@@ -275,7 +271,7 @@ impl Carrier<'_> {
             Had::Flight(first) => return session.wait_for(first, row.position, flight),
             Had::All => {
                 session.answered.extend(is_event.then_some(row.position));
-                self.tally.copies += 1;
+                self.out.metrics.copies += 1;
                 return;
             }
         }
@@ -342,7 +338,7 @@ impl Carrier<'_> {
     /// The obligation ends without an acknowledgement.
     fn end(&mut self, session: &mut Session, row: &Row, flight: Flight, reason: DeadReason) {
         if reason == DeadReason::Expired {
-            self.tally.expired += 1;
+            self.out.metrics.expired += 1;
         }
         // An event that expires on its way to a node is settled; an unnamed session keeps nothing.
         let settled = reason == DeadReason::Expired && session.peer().is_some();
@@ -419,7 +415,7 @@ impl Carrier<'_> {
             if conflated > 0 {
                 self.send_filled(link);
                 let told = Wire::Conflated(conflated).encode();
-                transmit(self.out, link, Frame::Binary(told));
+                self.out.transmit(link, Frame::Binary(told));
             }
             let head = DeliveryHead { delivery: row.position, redelivery };
             let length = row.message.encoded().len() + 16;
@@ -432,16 +428,16 @@ impl Carrier<'_> {
         match json {
             Some(cache) => {
                 let prefix = cache.get_or_insert_with(|| {
-                    json::write::delivery_prefix(&row.message, node, self.buffer);
-                    self.buffer.split().freeze()
+                    json::write::delivery_prefix(&row.message, node, &mut self.out.buffer);
+                    self.out.buffer.split().freeze()
                 });
-                self.buffer.extend_from_slice(prefix);
+                self.out.buffer.extend_from_slice(prefix);
             }
-            None => json::write::delivery_prefix(&row.message, node, self.buffer),
+            None => json::write::delivery_prefix(&row.message, node, &mut self.out.buffer),
         }
-        json::write::delivery_suffix(row.position, redelivery, conflated, self.buffer);
-        let frame = Frame::Text(self.buffer.split().freeze());
-        transmit(self.out, link, frame);
+        json::write::delivery_suffix(row.position, redelivery, conflated, &mut self.out.buffer);
+        let frame = Frame::Text(self.out.buffer.split().freeze());
+        self.out.transmit(link, frame);
     }
 
     /// The frame that is being filled, with room for `length` more bytes.
@@ -464,7 +460,7 @@ impl Carrier<'_> {
     /// Sends the frame that is being filled.
     pub(super) fn send_filled(&mut self, link: &mut Link) {
         if let Some(writer) = link.writer.take() {
-            transmit(self.out, link, Frame::Binary(writer.finish()));
+            self.out.transmit(link, Frame::Binary(writer.finish()));
         }
     }
 
@@ -475,20 +471,20 @@ impl Carrier<'_> {
         if self.conflated > 0 {
             let unnamed = !session.is_durable();
             let name = if unnamed { "app:other" } else { &session.name };
-            self.tally.conflated(name, self.conflated);
+            self.out.metrics.conflated(name, self.conflated);
         }
         if self.first + self.again + self.pulled == 0 {
             return;
         }
         match &link.state {
             State::Peer(peer) => {
-                self.tally.sent(peer.node.as_str(), self.first, self.again, self.pulled);
+                self.out.metrics.sent(peer.node.as_str(), self.first, self.again, self.pulled);
             }
             State::Application(_) if !session.is_durable() => {
-                self.tally.delivered("app:other", self.first, self.again);
+                self.out.metrics.delivered("app:other", self.first, self.again);
             }
             State::Application(_) => {
-                self.tally.delivered(&session.name, self.first, self.again);
+                self.out.metrics.delivered(&session.name, self.first, self.again);
             }
             State::Handshake | State::Candidate { .. } => {}
         }

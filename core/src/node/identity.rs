@@ -75,7 +75,7 @@ impl Node {
                 && dialer.met_itself()
             {
                 let url = dialer.url.clone();
-                self.event(Event::SelfDial { url });
+                self.out.event(Event::SelfDial { url });
             }
         } else {
             let heard = format!("{} calls itself so, with another database", link.remote);
@@ -96,7 +96,7 @@ impl Node {
             Told::More(holds, first) => {
                 self.note_lost_life(first, hello.wall);
                 let peer = peer.clone();
-                self.event(Event::StoreWentBack { peer, told, holds });
+                self.out.event(Event::StoreWentBack { peer, told, holds });
             }
             Told::ByAnother => {
                 // Whatever its length: what that one was sent this one has not got.
@@ -160,7 +160,7 @@ impl Node {
             if let Some(peer) = session.peer_mut() {
                 (peer.reported, peer.incarnation) = (Position::default(), hello.incarnation);
             }
-            self.tally.rewound("identity_conflict");
+            self.out.metrics.rewound("identity_conflict");
             self.arrange_write(id);
             self.met_older_start(node, hello.incarnation, later);
             return;
@@ -168,7 +168,7 @@ impl Node {
         let reminded = link.reminded.as_ref() == Some(&known.node);
         if has_reported && !reminded && known.incarnation != hello.incarnation {
             session.rewind_for_lost(head);
-            self.tally.rewound("store_in_doubt");
+            self.out.metrics.rewound("store_in_doubt");
             self.arrange_write(id);
         }
     }
@@ -188,7 +188,7 @@ impl Node {
 
     /// Two processes run, or have run, under one id: said once a minute, counted each time.
     pub(super) fn met_another(&mut self, node: NodeId, heard: &str) {
-        self.tally.identity_conflicts += 1;
+        self.out.metrics.identity_conflicts += 1;
         let (said, now) = (self.identity.conflicts.get(&node), self.now.instant);
         if said.is_some_and(|said| now.since(*said) < SAY_INTERVAL) {
             return;
@@ -197,6 +197,6 @@ impl Node {
             self.identity.conflicts.clear();
         }
         self.identity.conflicts.insert(node.clone(), now);
-        self.event(Event::IdentityConflict { node, heard: heard.into() });
+        self.out.event(Event::IdentityConflict { node, heard: heard.into() });
     }
 }

@@ -18,9 +18,9 @@ use crate::types::timers::Timer;
 use crate::wire::message::{MAX_PATH, MAX_TAGS};
 use crate::wire::{BatchKind, FrameWriter, records};
 
+use super::Node;
 use super::connect::protocol;
 use super::handover::FRAME_TARGET;
-use super::{Node, transmit};
 
 /// The record of a node changes at most this often.
 const TELL_INTERVAL: Duration = Duration::from_secs(1);
@@ -92,12 +92,12 @@ impl Node {
             let length = record.frame_bytes();
             if !writer.is_empty() && writer.len() + length > limit {
                 let full = core::mem::replace(&mut writer, FrameWriter::new(BatchKind::Topology));
-                transmit(&mut self.out, link, Frame::Binary(full.finish()));
+                self.out.transmit(link, Frame::Binary(full.finish()));
             }
             writer.push(&*record);
         }
         if !writer.is_empty() {
-            transmit(&mut self.out, link, Frame::Binary(writer.finish()));
+            self.out.transmit(link, Frame::Binary(writer.finish()));
         }
     }
 
@@ -140,8 +140,8 @@ impl Node {
         }
         let news: BTreeMap<NodeId, Option<LinkId>> = core::mem::take(&mut self.news);
         let (reached, lost) = self.topology.changes();
-        reached.into_iter().for_each(|node| self.event(Event::NodeReached { node }));
-        lost.into_iter().for_each(|node| self.event(Event::NodeLost { node }));
+        reached.into_iter().for_each(|node| self.out.event(Event::NodeReached { node }));
+        lost.into_iter().for_each(|node| self.out.event(Event::NodeLost { node }));
         let ids: Vec<LinkId> = self.links.keys().copied().collect();
         for id in ids {
             let Some(mut link) = self.links.remove(&id) else { continue };
@@ -174,7 +174,7 @@ impl Node {
         let behind = session.peer().and_then(|peer| self.topology.behind(&peer.node));
         let nobody = Reach::nobody();
         if session.go_back(behind.unwrap_or(&nobody), now) {
-            self.tally.rewound("destination");
+            self.out.metrics.rewound("destination");
             self.arrange_write(id);
         }
     }

@@ -28,6 +28,7 @@ mod identity;
 mod mesh;
 mod offering;
 mod operate;
+mod outbox;
 mod peer;
 mod read;
 mod repeat;
@@ -43,12 +44,9 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use bytes::BytesMut;
-
 use crate::admin::event::Event;
-use crate::admin::tally::Tally;
 use crate::config::{Config, Durability};
-use crate::io::{Frame, Input, Output};
+use crate::io::{Input, Output};
 use crate::log::copies::Copies;
 use crate::log::lifetime::Lifetimes;
 use crate::log::newest::NewestOfKeys;
@@ -80,6 +78,7 @@ use crate::types::timers::{Timer, Timers};
 use self::fetched::Purpose;
 use self::identity::Identity;
 use self::operate::Search;
+use self::outbox::Outbox;
 
 /// How long a cursor that moved may wait for a batch.
 const CURSOR_DELAY: Duration = Duration::from_millis(250);
@@ -177,10 +176,7 @@ pub struct Node {
     /// What the outboxes of sessions hold.
     extent: Extent,
     comparing: Comparing,
-    tally: Tally,
-    buffer: BytesMut,
-    path: String,
-    out: VecDeque<Output>,
+    out: Outbox,
 }
 
 /// Where the life of a node stands.
@@ -296,10 +292,7 @@ impl Node {
             phase: Phase::Running,
             extent: recovered.extent.clone(),
             comparing: Comparing::default(),
-            tally: Tally::default(),
-            buffer: BytesMut::with_capacity(64 << 10),
-            path: String::new(),
-            out: VecDeque::new(),
+            out: Outbox::default(),
             config,
         };
         node.recover_sessions(&recovered, now);
@@ -316,7 +309,7 @@ impl Node {
             let Some(mut session) = session else {
                 let reason = "its record in the store cannot be read".into();
                 let (session, owed) = (record.name.clone(), recovered.head.get());
-                self.out.push_back(Output::Event(Event::SessionEnded { session, reason, owed }));
+                self.out.push(Output::Event(Event::SessionEnded { session, reason, owed }));
                 continue;
             };
             let id = session.id;
@@ -346,14 +339,14 @@ impl Node {
     }
 
     fn begin(&mut self) {
-        self.event(Event::Started {
+        self.out.event(Event::Started {
             node: self.config.id.clone(),
             incarnation: self.incarnation,
             store: self.store_id,
             head: self.log.durable(),
         });
         if self.config.store.durability == Durability::Normal {
-            self.event(Event::NotSynced);
+            self.out.event(Event::NotSynced);
         }
         self.look_after_itself();
         self.wait_for_peers();
@@ -392,7 +385,7 @@ impl Node {
         if self.out.is_empty() && !matches!(self.phase, Phase::Halted | Phase::Stopped) {
             self.gather();
         }
-        self.out.pop_front()
+        self.out.pop()
     }
 
     /// When [`Input::Timer`] is due. To be asked only when the outputs are drained.
@@ -426,22 +419,18 @@ impl Node {
         }
     }
 
-    fn event(&mut self, event: Event) {
-        self.out.push_back(Output::Event(event));
-    }
-
     fn halt(&mut self, failure: StoreFailure) {
         self.phase = Phase::Halted;
         // Nothing may be acknowledged any more, also not what was about to be.
         self.out.clear();
-        self.out.push_back(Output::Halt(failure));
+        self.out.push(Output::Halt(failure));
     }
 
     /// Asks the store, or queues the question of a session until another one is answered.
     fn fetch(&mut self, purpose: Purpose, query: Query) -> FetchId {
         self.last_fetch = self.last_fetch.next();
         self.fetches.insert(self.last_fetch, purpose);
-        self.out.push_back(Output::Fetch { fetch: self.last_fetch, query });
+        self.out.push(Output::Fetch { fetch: self.last_fetch, query });
         self.last_fetch
     }
 
@@ -476,15 +465,6 @@ impl Node {
         let keep = connected.map(|session| session.next).min();
         self.log.trim(keep.unwrap_or(self.log.durable().next()));
     }
-}
-
-/// Queues a frame and charges it to the link.
-fn transmit(out: &mut VecDeque<Output>, link: &mut Link, frame: Frame) {
-    let cost = frame.cost();
-    link.cost_in_flight += cost;
-    link.frames_out += 1;
-    link.bytes.1 += (cost - 64) as u64;
-    out.push_back(Output::Transmit { link: link.id, frame });
 }
 
 #[cfg(test)]

@@ -1,14 +1,14 @@
 //! Frames of peers that name messages: what they have, ask for, have too, and have no more.
 
-use alloc::collections::{BTreeSet, VecDeque};
+use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::vec::Vec;
 
 use bytes::Bytes;
 
-use crate::io::{Close, Frame, Output};
+use crate::io::Close;
 use crate::log::seen::Id;
-use crate::log::seen::{Seen, Verdict};
+use crate::log::seen::Verdict;
 use crate::mesh::topology::Route;
 use crate::session::link::{Link, PEER_WINDOW};
 use crate::session::offer;
@@ -18,9 +18,9 @@ use crate::types::ids::BatchId;
 use crate::types::time::Instant;
 use crate::wire::BatchKind;
 
+use super::Node;
 use super::connect::protocol;
-use super::handover::{Carrier, Desk, FRAME_TARGET};
-use super::{Node, transmit};
+use super::handover::{Carrier, Desk};
 
 impl Node {
     /// A peer has these durable: what this node owes it of them is settled, what this node has
@@ -46,8 +46,8 @@ impl Node {
                 Some(batch) => self.say_seen_with(link, batch, id),
             }
         }
-        name(&mut self.out, link, BatchKind::Seen, seen, &self.seen);
-        name(&mut self.out, link, BatchKind::Want, wanted, &self.seen);
+        self.out.name(link, BatchKind::Seen, seen, &self.seen);
+        self.out.name(link, BatchKind::Want, wanted, &self.seen);
         Ok(())
     }
 
@@ -104,7 +104,7 @@ impl Node {
         let Some(id) = link.session() else { return Ok(()) };
         let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
         let gone = ids.into_iter().filter(|id| !session.want(*id)).collect();
-        name(&mut self.out, link, BatchKind::Gone, gone, &self.seen);
+        self.out.name(link, BatchKind::Gone, gone, &self.seen);
         self.ready.insert(id);
         Ok(())
     }
@@ -138,7 +138,7 @@ impl Desk<'_> {
         }
         let ahead = self.carrier.config.routing.offer_delay / 2;
         let ids = self.session.take_offers(now, ahead);
-        self.carrier.tally.offered(&self.session.name, ids.len() as u64);
+        self.carrier.out.metrics.offered(&self.session.name, ids.len() as u64);
         self.carrier.name(self.link, BatchKind::Have, ids);
     }
 }
@@ -178,24 +178,6 @@ impl Carrier<'_> {
     /// Names messages to a peer.
     pub(super) fn name(&mut self, link: &mut Link, kind: BatchKind, ids: Vec<Id>) {
         self.send_filled(link);
-        name(self.out, link, kind, ids, self.seen);
-    }
-}
-
-/// Names messages to a peer, behind what its link is being filled with.
-pub(super) fn name(
-    out: &mut VecDeque<Output>,
-    link: &mut Link,
-    kind: BatchKind,
-    ids: Vec<Id>,
-    seen: &Seen,
-) {
-    let Some(peer) = link.peer() else { return };
-    let limit = peer.max_frame_bytes.min(FRAME_TARGET);
-    if ids.is_empty() {
-        return;
-    }
-    for frame in offer::write(kind, ids, seen, limit) {
-        transmit(out, link, Frame::Binary(frame));
+        self.out.name(link, kind, ids, self.seen);
     }
 }

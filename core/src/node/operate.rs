@@ -61,14 +61,14 @@ impl Node {
     pub(super) fn operate(&mut self, ticket: Ticket, request: AdminRequest) {
         if self.phase != Phase::Running && request != AdminRequest::Status {
             let answer = AdminAnswer::Refused(AdminRefusal::ShuttingDown);
-            self.out.push_back(Output::Admin { ticket, answer });
+            self.out.push(Output::Admin { ticket, answer });
             return;
         }
         let one = |id: DeadLetterId| Query::DeadLetters { after: id.before(), limit: 1 };
         match request {
             AdminRequest::Status => {
                 let answer = AdminAnswer::Status(Box::new(self.status()));
-                self.out.push_back(Output::Admin { ticket, answer });
+                self.out.push(Output::Admin { ticket, answer });
             }
             AdminRequest::Where { id, after } => {
                 let query = Query::Find { id: id.clone(), after };
@@ -107,13 +107,13 @@ impl Node {
                 let listed = listed.into_iter();
                 let named = listed.map(|listed| (self.name_of(listed.letter.session), listed));
                 let answer = AdminAnswer::DeadLetterList(named.collect(), next);
-                self.out.push_back(Output::Admin { ticket, answer });
+                self.out.push(Output::Admin { ticket, answer });
             }
             (Search::DeadLetters, Answer::DeadLetters(letters)) => {
                 let letters = letters.into_iter();
                 let named = letters.map(|letter| (self.name_of(letter.session), letter));
                 let answer = AdminAnswer::DeadLetters(named.collect());
-                self.out.push_back(Output::Admin { ticket, answer });
+                self.out.push(Output::Admin { ticket, answer });
             }
             (Search::Replay(id), Answer::DeadLetters(letters)) => {
                 self.end_dead_letter(ticket, id, letters, true);
@@ -173,7 +173,7 @@ impl Node {
             found.extend(only_dead.map(|letter| self.only_dead(letter)));
         }
         let answer = AdminAnswer::Where { found, next };
-        self.out.push_back(Output::Admin { ticket, answer });
+        self.out.push(Output::Admin { ticket, answer });
     }
 
     fn whereabouts(&self, stored: &StoredRow, dead: &[DeadLetter]) -> Whereabouts {
@@ -259,7 +259,7 @@ impl Node {
         let gone = self.leaving.contains_key(&id);
         let Some(letter) = letter.filter(|_| !gone) else {
             let answer = AdminAnswer::NotFound;
-            self.out.push_back(Output::Admin { ticket, answer });
+            self.out.push(Output::Admin { ticket, answer });
             return;
         };
         let bytes = (letter.message.encoded().len() + 64) as u64;
@@ -297,13 +297,13 @@ impl Node {
         let id = candidates.iter().find_map(|name| self.by_name.get(name)).copied();
         let Some(session) = id.and_then(|id| self.sessions.get(&id)) else {
             let answer = AdminAnswer::NotFound;
-            self.out.push_back(Output::Admin { ticket, answer });
+            self.out.push(Output::Admin { ticket, answer });
             return;
         };
         if session.link.is_some() {
             let refusal = AdminRefusal::Connected(session.name.clone());
             let answer = AdminAnswer::Refused(refusal);
-            self.out.push_back(Output::Admin { ticket, answer });
+            self.out.push(Output::Admin { ticket, answer });
             return;
         }
         let id = session.id;
@@ -318,7 +318,7 @@ impl Node {
             (Some(fault), _) => Some(fault.to_string()),
             (None, _) => self.full_reason(),
         };
-        let mut counters = self.tally.counters();
+        let mut counters = self.out.metrics.counters();
         for link in self.links.values() {
             if let Some(peer) = link.peer() {
                 let bytes = counters.peer_bytes.entry(peer.node.as_str().into()).or_default();

@@ -26,7 +26,7 @@ use crate::wire::{
 use super::accept::Accepted;
 use super::connect::protocol;
 use super::handover::{Carrier, FRAME_TARGET};
-use super::{Node, Purpose, transmit};
+use super::{Node, Purpose};
 
 impl Node {
     pub(super) fn peer_messages(&mut self, link: &mut Link, batch: &Bytes) -> Result<(), Close> {
@@ -60,7 +60,7 @@ impl Node {
         if link.peer().is_some_and(|peer| peer.transit.is_some()) {
             let mut frame = FrameWriter::new(BatchKind::Timed);
             frame.push(&TimedHead { sent_ms: self.now.instant.as_millis() });
-            transmit(&mut self.out, link, Frame::Binary(frame.finish()));
+            self.out.transmit(link, Frame::Binary(frame.finish()));
         }
     }
 
@@ -173,13 +173,13 @@ impl Node {
             let is_ahead = u128::from(ahead_ms) > self.config.limits.max_clock_drift.as_millis();
             let first = is_ahead && !core::mem::replace(&mut peer.warned_of_clock, true);
             let peer = peer.node.clone();
-            self.tally.clock_refused(peer.as_str());
+            self.out.metrics.clock_refused(peer.as_str());
             if first {
-                self.event(Event::VersionAhead { peer, ahead_ms });
+                self.out.event(Event::VersionAhead { peer, ahead_ms });
             }
         }
         let not_now = Wire::NotNow(NotNow { first: number, last: number, reason });
-        transmit(&mut self.out, link, Frame::Binary(not_now.encode()));
+        self.out.transmit(link, Frame::Binary(not_now.encode()));
     }
 
     pub(super) fn peer_acknowledged(&mut self, link: &mut Link, ack: Ack) -> Result<(), Close> {
@@ -204,7 +204,7 @@ impl Node {
         let rewound = went_back && is_first;
         if rewound {
             session.rewind_for_lost(head);
-            self.tally.rewound("store_went_back");
+            self.out.metrics.rewound("store_went_back");
         }
         if let Some(peer) = session.peer_mut()
             && went_back == rewound
@@ -223,7 +223,7 @@ impl Node {
                 let heard = "its database knows nothing of what it had told before";
                 self.met_another(peer, heard);
             } else {
-                self.event(Event::PeerStoreWentBack { peer });
+                self.out.event(Event::PeerStoreWentBack { peer });
             }
         }
         Ok(())

@@ -151,9 +151,9 @@ impl Desk<'_> {
                 Ok(newest) => Answer::Result { read, newest },
                 Err(refusal) => {
                     application.asked_in_vain(errors, refusal.code, self.carrier.now.instant);
-                    self.carrier.tally.rejected(refusal.code);
+                    self.carrier.out.metrics.rejected(refusal.code);
                     let event = Event::Rejected { link: self.link.id, code: refusal.code.as_str() };
-                    self.carrier.out.push_back(Output::Event(event));
+                    self.carrier.out.push(Output::Event(event));
                     Answer::Error { refusal, frame }
                 }
             };

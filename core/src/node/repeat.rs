@@ -94,7 +94,7 @@ impl Node {
     pub(super) fn ping(&mut self, link: &mut Link) {
         let payload = self.now.instant.as_micros().to_be_bytes();
         let frame = Frame::Ping(Bytes::copy_from_slice(&payload));
-        self.out.push_back(Output::Transmit { link: link.id, frame });
+        self.out.push(Output::Transmit { link: link.id, frame });
         link.ping_at = self.now.instant + self.config.heartbeat.interval;
     }
 
@@ -102,7 +102,7 @@ impl Node {
     pub(super) fn moved(&mut self, id: LinkId) {
         match self.links.get_mut(&id) {
             Some(link) => link.heard = self.now.instant,
-            None => self.tally.stale += 1,
+            None => self.out.metrics.stale += 1,
         }
         if let Some(candidate) = self.candidates.remove(&id) {
             self.refuse_candidate(candidate);
@@ -112,7 +112,7 @@ impl Node {
     /// The socket has taken frames of a link.
     pub(super) fn sent(&mut self, id: LinkId, frames: usize, cost: usize) {
         let Some(link) = self.links.get_mut(&id) else {
-            self.tally.stale += 1;
+            self.out.metrics.stale += 1;
             return;
         };
         link.cost_in_flight = link.cost_in_flight.saturating_sub(cost);
@@ -233,7 +233,7 @@ impl Node {
         for url in self.unmet.give_up(&self.config.peers, before) {
             let reason = "never reached for longer than store.session_ttl".into();
             let owed = self.log.durable().get().min(self.usage.rows);
-            self.event(Event::SessionEnded { session: format!("peer {url}"), reason, owed });
+            self.out.event(Event::SessionEnded { session: format!("peer {url}"), reason, owed });
             self.touch(NODE, Dirty::Now);
         }
     }
@@ -271,7 +271,7 @@ impl Node {
         self.commit_wanted = true;
         let owed = self.owed_to(&session) + session.dead_count();
         let (session, reason) = (session.name, reason.into());
-        self.event(Event::SessionEnded { session, reason, owed });
+        self.out.event(Event::SessionEnded { session, reason, owed });
     }
 
     /// How much a session has still to be handed, or to settle; letters not counted.

@@ -73,7 +73,7 @@ impl Node {
             Ok(false) => {}
             Err(off) => {
                 let answer = AdminAnswer::Refused(off.into());
-                return self.out.push_back(Output::Admin { ticket, answer });
+                return self.out.push(Output::Admin { ticket, answer });
             }
         }
         self.resetting = Some(Resetting {
@@ -186,7 +186,7 @@ impl Node {
             path: self.config.id.as_str(),
             ..row.message.fields()
         };
-        let message = Message::encode(&fields, &mut self.buffer);
+        let message = Message::encode(&fields, &mut self.out.buffer);
         self.append((message, WallMs(0)), Some(key), self.me, row.publisher);
         let batch = self.log.growing_id();
         if let Some(resetting) = &mut self.resetting {
@@ -210,12 +210,12 @@ impl Node {
     fn end_reset(&mut self) {
         let Some(resetting) = self.resetting.take() else { return };
         let Resetting { tickets, restamped, lowered_ms, .. } = resetting;
-        self.event(Event::ClockReset { restamped, lowered_ms });
+        self.out.event(Event::ClockReset { restamped, lowered_ms });
         self.notice_clock();
         let fault = self.clock.fault();
         for ticket in tickets {
             let answer = AdminAnswer::ClockReset { restamped, lowered_ms, fault };
-            self.out.push_back(Output::Admin { ticket, answer });
+            self.out.push(Output::Admin { ticket, answer });
         }
     }
 
@@ -224,7 +224,7 @@ impl Node {
         let Some(resetting) = self.resetting.take() else { return };
         for ticket in resetting.tickets {
             let answer = AdminAnswer::Refused(refusal.clone());
-            self.out.push_back(Output::Admin { ticket, answer });
+            self.out.push(Output::Admin { ticket, answer });
         }
     }
 }

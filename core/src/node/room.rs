@@ -178,13 +178,13 @@ impl Node {
         let now = self.now.instant;
         if let Some(reason) = self.full_reason() {
             if self.room.none_at.replace(now).is_none() {
-                self.event(Event::StoreFull { reason });
+                self.out.event(Event::StoreFull { reason });
             }
             // What is in the way may go without a commit of anybody.
             self.timers.set_earlier(Timer::Upkeep, now + REST_AFTER_FULL);
         } else if self.room.none_at.is_some_and(|at| at + CALM <= now) {
             self.room.none_at = None;
-            self.event(Event::StoreHasRoom);
+            self.out.event(Event::StoreHasRoom);
         }
     }
 

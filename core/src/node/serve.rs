@@ -18,8 +18,8 @@ use crate::wire::message::Message;
 use crate::wire::read::Read;
 use crate::wire::{Ack, BatchKind, Outcome, ReadResult, ReadValue, Wire};
 
+use super::Node;
 use super::handover::{Carrier, Desk, Stop};
-use super::{Node, transmit};
 
 /// Flights that are handed over again at once.
 const REPEATS: usize = 256;
@@ -60,8 +60,6 @@ impl Node {
         let carrier = Carrier {
             config: &self.config,
             out: &mut self.out,
-            tally: &mut self.tally,
-            buffer: &mut self.buffer,
             seen: &mut self.seen,
             topology: &mut self.topology,
             now: self.now,
@@ -153,7 +151,7 @@ impl Node {
                 desk.carrier.conflated
             });
             // What is counted as conflated is not counted as superseded, too.
-            self.tally.superseded += superseded.saturating_sub(conflated.unwrap_or(0));
+            self.out.metrics.superseded += superseded.saturating_sub(conflated.unwrap_or(0));
         }
     }
 
@@ -182,12 +180,12 @@ impl Node {
         application.synced_at = None;
         let frame = match protocol {
             Protocol::Json => {
-                json::write::synced(&mut self.buffer);
-                Frame::Text(self.buffer.split().freeze())
+                json::write::synced(&mut self.out.buffer);
+                Frame::Text(self.out.buffer.split().freeze())
             }
             Protocol::Postcard => Frame::Binary(Wire::Synced.encode()),
         };
-        transmit(&mut self.out, link, frame);
+        self.out.transmit(link, frame);
     }
 
     /// Tells a peer what is durable, if that is news.
@@ -211,7 +209,7 @@ impl Node {
         peer.told = peer.settled;
         peer.told_position = position;
         let ack = Wire::Ack(Ack { upto: peer.told, position, wall });
-        transmit(&mut self.out, link, Frame::Binary(ack.encode()));
+        self.out.transmit(link, Frame::Binary(ack.encode()));
     }
 
     fn close_if_ending(&mut self, id: SessionId) {
@@ -264,7 +262,7 @@ impl Node {
         }
         let missed = self.log.durable().get() - session.next.before().get();
         let Some(link) = session.link.and_then(|link| self.links.remove(&link)) else { return };
-        self.tally.missed += missed;
+        self.out.metrics.missed += missed;
         let reason = alloc::format!("lagging {lag} bytes behind: too slow for what it receives");
         let code = crate::io::CloseCode::Limit;
         self.finish(link, Some(Close { code, reason }), "");
@@ -295,7 +293,7 @@ impl Node {
             if pause != link.paused {
                 link.paused = pause;
                 let output = if pause { Output::Pause(link.id) } else { Output::Resume(link.id) };
-                self.out.push_back(output);
+                self.out.push(output);
             }
         }
     }
@@ -321,7 +319,7 @@ impl Node {
             }
             let session = link.session().and_then(|id| self.sessions.get_mut(&id));
             if let Some(session) = session.filter(|session| !session.is_durable()) {
-                self.tally.missed += self.log.durable().get() - session.next.before().get();
+                self.out.metrics.missed += self.log.durable().get() - session.next.before().get();
             }
             let reason = alloc::format!(
                 "{} bytes wait for it to read, and memory is short (limits.connections_max_bytes)",
@@ -376,7 +374,7 @@ impl Desk<'_> {
         if let Some((received, count)) = receipts {
             let took = self.carrier.now.instant.since(received);
             let observation = Observation::PublishAck { took, count };
-            self.carrier.out.push_back(Output::Observe(observation));
+            self.carrier.out.push(Output::Observe(observation));
         }
     }
 
@@ -388,7 +386,8 @@ impl Desk<'_> {
     }
 
     fn say_in_json(&mut self, answer: &Answer) {
-        let Carrier { config, buffer, .. } = &mut self.carrier;
+        let Carrier { config, out, .. } = &mut self.carrier;
+        let buffer = &mut out.buffer;
         let frame = match answer {
             Answer::Welcome(frame) => frame.clone(),
             Answer::Receipt { id, version, duplicate, .. } => {
@@ -408,14 +407,14 @@ impl Desk<'_> {
             Answer::Read { .. } => return,
         };
         self.greet_with(answer);
-        transmit(self.carrier.out, self.link, Frame::Text(frame));
+        self.carrier.out.transmit(self.link, Frame::Text(frame));
     }
 
     fn say_in_binary(&mut self, answer: &Answer) {
         let outcome = match answer {
             Answer::Welcome(frame) => {
                 self.greet_with(answer);
-                transmit(self.carrier.out, self.link, Frame::Binary(frame.clone()));
+                self.carrier.out.transmit(self.link, Frame::Binary(frame.clone()));
                 return;
             }
             Answer::Receipt { id, version, duplicate, .. } => Outcome::Receipt {

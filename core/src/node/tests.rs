@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use super::*;
-use crate::io::{LinkUp, Protocol};
+use crate::io::{Frame, LinkUp, Protocol};
 use crate::store::Committed;
 
 /// A node with a store that works, and sockets that take everything.
