@@ -42,7 +42,7 @@ impl Node {
         let known =
             draft.id.as_ref().map(|id| (Hash128::of(&[id.as_bytes()]), draft.content_hash()));
         if let Some((id, content)) = &known {
-            let time = self.receipts.time(self.now.instant);
+            let time = self.receipts.time(self.time.now.instant);
             match self.receipts.check(session, id, content, time) {
                 Known::Fresh => {}
                 Known::Same(receipt) => return Ok(self.published_before(draft, receipt, frame)),
@@ -55,7 +55,7 @@ impl Node {
             }
         }
         self.may_publish(draft.kind)?;
-        let version = self.clock.stamp().map_err(|fault| self.clock_refusal(fault))?;
+        let version = self.time.clock.stamp().map_err(|fault| self.clock_refusal(fault))?;
         self.sequence = self.sequence.next();
         let given =
             format_args!("{}-{:x}-{}", self.config.id, self.incarnation.get(), self.sequence);
@@ -65,7 +65,7 @@ impl Node {
         let (expires, ends) = if draft.kind.is_state() {
             (WallMs(0), WallMs(0))
         } else {
-            (version.wall().plus(ttl), self.lifetimes.time(self.now).plus(ttl))
+            (version.wall().plus(ttl), self.time.lifetimes.time(self.time.now).plus(ttl))
         };
         let fields = Fields {
             kind: draft.kind,
@@ -88,7 +88,7 @@ impl Node {
         if let Some((id, content)) = known {
             let durable = self.sessions.get(&session).is_some_and(|session| session.is_durable());
             let receipt = Receipt { content, version, batch };
-            let time = self.receipts.time(self.now.instant);
+            let time = self.receipts.time(self.time.now.instant);
             self.receipts.insert(session, durable, id, receipt, time);
             self.log.marks.receipts.push((session, id));
             self.receipts_touched.insert(session);
@@ -170,8 +170,8 @@ impl Node {
         // An event whose time is over is handed on to nobody, but has its place in the log: it may
         // be a dead letter here.
         if let Ends::ByWall(at) = ends
-            && at <= self.now.wall
-            && self.clock.fault().is_some()
+            && at <= self.time.now.wall
+            && self.time.clock.fault().is_some()
         {
             return Accepted::NotNow(NotNowReason::Clock);
         }
@@ -218,7 +218,7 @@ impl Node {
         if self.refuses_peers() {
             return Some(NotNowReason::StoreFull);
         }
-        let received = self.clock.receive(message.version());
+        let received = self.time.clock.receive(message.version());
         // That of an event only dates it: nothing is outdone by it.
         received.err().filter(|_| message.kind().is_state()).map(|_| NotNowReason::Clock)
     }
@@ -226,11 +226,11 @@ impl Node {
     /// When a message of a peer ends by the time of this node; 0 for state.
     fn ends_here(&self, message: &Message, ends: Ends) -> WallMs {
         let Some(ttl) = time_to_live(message) else { return WallMs(0) };
-        let time = self.lifetimes.time(self.now);
+        let time = self.time.lifetimes.time(self.time.now);
         let ends = match ends {
             Ends::Here(ends) => ends,
             Ends::ByWall(at) => {
-                let ahead = time.0.cast_signed().saturating_sub_unsigned(self.now.wall.0);
+                let ahead = time.0.cast_signed().saturating_sub_unsigned(self.time.now.wall.0);
                 WallMs(at.0.saturating_add_signed(ahead))
             }
         };
@@ -257,7 +257,7 @@ impl Node {
         if self.seen.mark(source, message.sequence()) {
             self.log.marks.seen.push((source, message.sequence()));
             // A mark without a row is written before long, too.
-            self.timers.set_earlier(Timer::Cursors, self.now.instant + CURSOR_DELAY);
+            self.time.timers.set_earlier(Timer::Cursors, self.time.now.instant + CURSOR_DELAY);
         }
     }
 
@@ -296,7 +296,7 @@ impl Node {
         let Some(Newest { source, sequence, .. }) = gave_way else { return };
         if self.seen.forget(source, sequence) {
             self.log.marks.forgotten.push((source, sequence));
-            self.timers.set_earlier(Timer::Cursors, self.now.instant + CURSOR_DELAY);
+            self.time.timers.set_earlier(Timer::Cursors, self.time.now.instant + CURSOR_DELAY);
         }
     }
 
@@ -343,8 +343,8 @@ impl Node {
     pub(super) fn append_again(&mut self, message: &Message) -> Position {
         // A clock that has jumped would give it a time that is over everywhere else.
         let ttl = self.config.store.event_ttl;
-        let expires = self.clock.estimate().plus(ttl).max(message.version().wall().plus(ttl));
-        let ends = self.lifetimes.time(self.now).plus(ttl);
+        let expires = self.time.clock.estimate().plus(ttl).max(message.version().wall().plus(ttl));
+        let ends = self.time.lifetimes.time(self.time.now).plus(ttl);
         let fields = Fields { expires, ..message.fields() };
         let message = Message::encode(&fields, &mut self.out.buffer);
         let source = self.source_of(&message);
@@ -355,10 +355,10 @@ impl Node {
 
     /// Says once when the clock becomes doubtful, and once when it is sound again.
     pub(super) fn notice_clock(&mut self) {
-        let fault = self.clock.fault();
-        if fault.is_some() != self.clock_fault.is_some() {
+        let fault = self.time.clock.fault();
+        if fault.is_some() != self.time.fault.is_some() {
             self.out.event(fault.map_or(Event::ClockSound, Event::ClockFault));
         }
-        self.clock_fault = fault;
+        self.time.fault = fault;
     }
 }

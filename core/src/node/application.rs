@@ -68,7 +68,7 @@ impl Node {
         let greeting = Pending {
             place: Position::default(),
             batch,
-            received: self.now.instant,
+            received: self.time.now.instant,
             answer: Answer::Welcome(frame),
         };
         link.state = State::Application(AppLink {
@@ -78,7 +78,7 @@ impl Node {
             reading: None,
             errors: Row::default(),
             synced_at: Some(self.log.durable()),
-            publish_rate: RateLimit::new(self.config.limits.publish_rate, self.now.instant),
+            publish_rate: RateLimit::new(self.config.limits.publish_rate, self.time.now.instant),
             unsent: VecDeque::new(),
             greeted: false,
             settled: false,
@@ -88,7 +88,7 @@ impl Node {
         self.out.push(Output::Admit(link.id));
         self.awaiting.insert(link.id);
         self.ready.insert(session);
-        self.timers.set(crate::types::timers::Timer::Link(link.id), link.ping_at);
+        self.time.timers.set(crate::types::timers::Timer::Link(link.id), link.ping_at);
         let (client, remote) = (wishes.client, link.remote.clone());
         self.out.event(Event::ApplicationUp { link: link.id, client, remote });
         Ok(())
@@ -193,7 +193,7 @@ impl Node {
     /// else one that has said nothing for an hour; first one that nothing is kept for, then the one
     /// that is away for longest. Answers whether there was one.
     fn end_least_used_session(&mut self) -> bool {
-        let now = self.clock.trusted_for_ages();
+        let now = self.time.clock.trusted_for_ages();
         let may_go = |session: &&Session| match (session.used, session.away_since) {
             (Used::Never, Some(_)) => true,
             (Used::Handed, Some(since)) => {
@@ -311,7 +311,7 @@ impl Node {
     fn publish_on(&mut self, link: &mut Link, draft: &Draft<'_>, frame: u64) {
         let Some(application) = link.application_mut() else { return };
         let session = application.session;
-        let published = match application.publish_rate.take(self.now.instant) {
+        let published = match application.publish_rate.take(self.time.now.instant) {
             Ok(()) => self.publish(session, draft, frame),
             Err(wait) => {
                 let message = format!(
@@ -332,7 +332,7 @@ impl Node {
                 self.arrange_write(session);
                 let duplicate = matches!(answer, Answer::Receipt { duplicate: true, .. });
                 let place = if duplicate { Position::default() } else { self.log.head() };
-                let received = self.now.instant;
+                let received = self.time.now.instant;
                 application.answers.push_back(Pending { place, batch, received, answer });
                 self.awaiting.insert(link.id);
                 if batch <= self.log.committed_id() {
@@ -352,13 +352,13 @@ impl Node {
         let code = refusal.code.as_str();
         self.out.push(crate::io::Output::Event(Event::Rejected { link: link.id, code }));
         let Some(application) = link.application_mut() else { return };
-        application.erred(refusal.code, self.now.instant);
+        application.erred(refusal.code, self.time.now.instant);
         // It leaves with the answer before it, and must not hide what that waits for.
         let batch = application.answers.back().map_or(BatchId::default(), |last| last.batch);
         application.answers.push_back(Pending {
             place: Position::default(),
             batch,
-            received: self.now.instant,
+            received: self.time.now.instant,
             answer: Answer::Error { refusal, frame },
         });
         self.ready.insert(application.session);

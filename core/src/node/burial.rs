@@ -36,7 +36,7 @@ impl Node {
             }
             session.is_burying = true;
             let tags = session.tags(&self.config.tags).cloned();
-            let timely = self.clock.timely();
+            let timely = self.time.clock.timely();
             let query = Query::RowsAt { positions: positions.clone(), tags, timely };
             self.fetch(Purpose::Bury(id, positions), query);
         }
@@ -217,7 +217,7 @@ impl Node {
                 first_error,
                 last_error,
                 first_at: flight.first_at,
-                died_at: self.now.wall,
+                died_at: self.time.now.wall,
                 message,
             });
         }

@@ -35,19 +35,19 @@ impl Node {
         }
         self.commit_wanted = false;
         self.conflate_outboxes();
-        let time = self.lifetimes.time(self.now);
+        let time = self.time.lifetimes.time(self.time.now);
         let (floor, state_floor) = self.floors();
         self.floor = floor;
         let (held_from, history_max_bytes) = (self.held_from(), self.history_max_bytes());
         let touched = core::mem::take(&mut self.receipts_touched).into_iter();
-        let given_at = self.receipts.time(self.now.instant);
+        let given_at = self.receipts.time(self.time.now.instant);
         let (blocks, dropped) = self.receipts.take_blocks(touched, given_at);
         let (seen, seen_dropped) = self.seen.take_changes();
         let mut ids = core::mem::take(&mut self.dirty_now);
         ids.append(&mut self.dirty_soon);
-        self.timers.clear(Timer::Cursors);
+        self.time.timers.clear(Timer::Cursors);
         let growing = &mut self.log.growing;
-        let away_since = self.clock.estimate();
+        let away_since = self.time.clock.estimate();
         for id in ids {
             if let Some(session) = self.sessions.get_mut(&id) {
                 session.dirty = Dirty::Clean;
@@ -59,21 +59,21 @@ impl Node {
         growing.sessions.extend(own_record(
             &mut self.undelivered,
             &self.starts,
-            (&self.unmet, &self.lifetimes),
-            self.now.instant,
+            (&self.unmet, &self.time.lifetimes),
+            self.time.now.instant,
         ));
         growing.receipts.extend(blocks);
         growing.receipts_dropped.extend(dropped);
         growing.seen = seen;
         growing.seen_dropped = seen_dropped;
-        growing.clock = self.clock.stored_high_water();
+        growing.clock = self.time.clock.stored_high_water();
         growing.incarnation = self.incarnation;
         growing.floor = floor;
         growing.state_floor = state_floor;
         growing.held_from = held_from;
         growing.history_max_bytes = history_max_bytes;
         growing.wall = time;
-        let trusted = self.clock.trusted();
+        let trusted = self.time.clock.trusted();
         growing.tombstones_before =
             trusted.map_or(WallMs(0), |wall| wall.minus(self.config.store.tombstone_ttl));
         let batch = self.log.seal();
@@ -103,7 +103,7 @@ impl Node {
         // And who was never reached is somebody whom they may be for.
         floors.0 = floors.0.min(self.unmet.kept(trusted).map_or(floors.0, Position::before));
         // What is over is not forgotten before it is known whether it is a dead letter.
-        let expired = self.undelivered.expired_from(self.lifetimes.time(self.now));
+        let expired = self.undelivered.expired_from(self.time.lifetimes.time(self.time.now));
         let expired = expired.filter(|_| !self.is_out_of_letters());
         floors.0 = floors.0.min(expired.map_or(floors.0, Position::before));
         floors
@@ -121,7 +121,7 @@ impl Node {
         let mut peers = self.sessions.awake().filter(|session| session.peer().is_some());
         self.news.is_empty()
             && !self.unmet.is_waiting()
-            && self.now.instant.since(self.started) >= 2 * self.config.reconnect.max
+            && self.time.now.instant.since(self.time.started) >= 2 * self.config.reconnect.max
             && peers.all(has_told)
     }
 
@@ -247,7 +247,7 @@ impl Node {
         self.out.push(Output::Observe(Observation::Commit { took, messages }));
         let mut run: Option<(&Row, u64, usize)> = None;
         for row in batch.rows.iter().filter(|row| row.publisher.is_none() && row.only.is_none()) {
-            let ms = self.now.wall.0.saturating_sub(row.message.version().wall().0);
+            let ms = self.time.now.wall.0.saturating_sub(row.message.version().wall().0);
             match &mut run {
                 Some((first, took, count))
                     if *took == ms && first.message.origin() == row.message.origin() =>
@@ -290,7 +290,7 @@ impl Node {
             self.out.push(Output::Admin { ticket, answer });
         }
         self.refuse_reset(&StoreFailure::Full(reason.clone()).into());
-        self.room.note_failure(self.now.instant, &self.usage, reason);
+        self.room.note_failure(self.time.now.instant, &self.usage, reason);
         self.notice_room();
         self.begin_to_talk();
     }
@@ -317,7 +317,7 @@ impl Node {
             }
             for (id, link) in marks.asked {
                 if self.links.contains_key(&link) {
-                    self.wants.note(id, link, self.now.instant);
+                    self.wants.note(id, link, self.time.now.instant);
                 }
             }
             for (session, id) in marks.receipts.into_iter().rev() {

@@ -36,17 +36,17 @@ impl Node {
             dialer,
             protocol: up.protocol,
             query: up.query,
-            opened: self.now.instant,
+            opened: self.time.now.instant,
             state: State::Handshake,
             frames_in: 0,
             cost_in_flight: 0,
             counted: 0,
-            taken_at: self.now.instant,
+            taken_at: self.time.now.instant,
             frames_out: 0,
             frames_taken: 0,
             paused: false,
-            heard: self.now.instant,
-            ping_at: self.now.instant + self.config.heartbeat.interval,
+            heard: self.time.now.instant,
+            ping_at: self.time.now.instant + self.config.heartbeat.interval,
             rtt: None,
             bytes: (0, 0),
             writer: None,
@@ -68,8 +68,8 @@ impl Node {
             let reason = "this node is shutting down".into();
             return Err(Close { code: CloseCode::GoingAway, reason });
         }
-        let deadline = self.now.instant + self.config.limits.handshake_timeout;
-        self.timers.set(Timer::Link(link.id), deadline);
+        let deadline = self.time.now.instant + self.config.limits.handshake_timeout;
+        self.time.timers.set(Timer::Link(link.id), deadline);
         match (link.protocol, link.dialer) {
             (Protocol::Json, _) => self.welcome(link, APPLICATION_PROTOCOL_VERSION),
             (Protocol::Postcard, Some(index)) => {
@@ -101,7 +101,7 @@ impl Node {
             self.out.metrics.stale += 1;
             return;
         };
-        link.heard = self.now.instant;
+        link.heard = self.time.now.instant;
         link.bytes.0 += (frame.cost() - 64) as u64;
         self.with_link(link, |node, link| match frame {
             Frame::Ping(_) => Ok(()),
@@ -169,7 +169,7 @@ impl Node {
             incarnation: self.incarnation,
             group: self.config.cluster_group.clone().unwrap_or_default(),
             tags: Hello::told_tags(&self.config.tags),
-            wall: self.now.wall,
+            wall: self.time.now.wall,
             durability: self.config.store.durability,
             features: FEATURE_DIGESTS | FEATURE_ENDS,
             max_message_bytes: self.config.limits.max_message_bytes as u64,
@@ -277,8 +277,8 @@ impl Node {
         if let Some(before) = self.candidates.insert(rival, link.id) {
             self.refuse_candidate(before);
         }
-        let deadline = self.now.instant + PROBE_TIMEOUT;
-        self.timers.set(Timer::Link(link.id), deadline);
+        let deadline = self.time.now.instant + PROBE_TIMEOUT;
+        self.time.timers.set(Timer::Link(link.id), deadline);
         link.state = State::Candidate { hello: Box::new(hello), rival };
     }
 
@@ -320,7 +320,7 @@ impl Node {
             self.send_hello(link, Some(&node));
         }
         self.doubt_its_store(link, session, hello);
-        let mut peer = PeerLink::new(session, node.clone(), hello, self.now);
+        let mut peer = PeerLink::new(session, node.clone(), hello, self.time.now);
         peer.began = self.log.durable();
         link.state = State::Peer(peer);
         if let Some(session) = self.sessions.get_mut(&session) {
@@ -331,7 +331,7 @@ impl Node {
         self.out.push(Output::Admit(link.id));
         self.ready.insert(session);
         self.ping(link);
-        self.timers.set(Timer::Link(link.id), link.ping_at);
+        self.time.timers.set(Timer::Link(link.id), link.ping_at);
         self.tell_clock(link);
         self.introduce(link);
         self.say_where_the_log_ends(link, &node, hello);
@@ -382,7 +382,7 @@ impl Node {
         if matches!(&role, Role::Application(application) if application.tags.is_some()) {
             self.mesh_changed();
         }
-        let repeats = RateLimit::new(self.config.retry.max_rate, self.now.instant);
+        let repeats = RateLimit::new(self.config.retry.max_rate, self.time.now.instant);
         let session = Session::new(id, role, next, repeats).offering_all(self.log.head());
         self.by_name.insert(session.name.clone(), id);
         self.sessions.insert(session);
@@ -415,7 +415,7 @@ impl Node {
 
     fn detach(&mut self, link: Box<Link>, reason: &str, slowest: bool) {
         self.unsent -= link.counted;
-        self.timers.clear(Timer::Link(link.id));
+        self.time.timers.clear(Timer::Link(link.id));
         self.awaiting.remove(&link.id);
         self.unflushed.remove(&link.id);
         self.identity.early.remove(&link.id);
@@ -441,10 +441,10 @@ impl Node {
             && let Some(session) = self.sessions.get_mut(&id)
             && session.link == Some(link.id)
         {
-            session.disconnected(self.clock.estimate());
+            session.disconnected(self.time.clock.estimate());
             self.interests.leave(id);
             self.ready.remove(&id);
-            self.timers.clear(Timer::Session(id));
+            self.time.timers.clear(Timer::Session(id));
             if session.is_durable() {
                 self.touch(id, Dirty::Soon);
             } else {

@@ -19,8 +19,8 @@ use super::Node;
 impl Node {
     pub(super) fn add_dialer(&mut self, url: String) {
         let index = self.dialers.last_key_value().map_or(0, |(last, _)| last + 1);
-        self.dialers.insert(index, Dialer::new(url, self.now.instant));
-        self.timers.set(Timer::Dial(index), self.now.instant);
+        self.dialers.insert(index, Dialer::new(url, self.time.now.instant));
+        self.time.timers.set(Timer::Dial(index), self.time.now.instant);
     }
 
     pub(super) fn dialer_of(&self, dial: DialId) -> Option<usize> {
@@ -54,10 +54,10 @@ impl Node {
 
     fn dial_again(&mut self, index: usize, reason: &str, slowest: bool) {
         let Some(dialer) = self.dialers.get_mut(&index) else { return };
-        let (reconnect, random) = (&self.config.reconnect, &mut self.random);
-        let retry_in = dialer.fail(reason, slowest, reconnect, random, self.now.instant);
+        let (reconnect, random) = (&self.config.reconnect, &mut self.time.random);
+        let retry_in = dialer.fail(reason, slowest, reconnect, random, self.time.now.instant);
         if let Some(wait) = retry_in {
-            self.timers.set(Timer::Dial(index), self.now.instant + wait);
+            self.time.timers.set(Timer::Dial(index), self.time.now.instant + wait);
         }
         let url = dialer.url.clone();
         self.out.event(Event::DialFailed { url, reason: reason.into(), retry_in });
@@ -100,9 +100,9 @@ impl Node {
         let initial = self.config.reconnect.initial;
         for (index, dialer) in &mut self.dialers {
             if dialer.state == DialState::Covered(node.clone()) {
-                let at = self.now.instant + self.random.below(initial);
+                let at = self.time.now.instant + self.time.random.below(initial);
                 dialer.state = DialState::Waiting(at);
-                self.timers.set(Timer::Dial(*index), at);
+                self.time.timers.set(Timer::Dial(*index), at);
             }
         }
     }
@@ -138,9 +138,11 @@ impl Node {
             if let Some(dialer) =
                 self.dialers.values_mut().filter(|dialer| dialer.url == *url).find(stopped)
             {
-                dialer.restart(self.now.instant);
+                dialer.restart(self.time.now.instant);
                 let index = self.dialers.iter().find(|(_, d)| d.url == *url).map(|(i, _)| *i);
-                index.into_iter().for_each(|i| self.timers.set(Timer::Dial(i), self.now.instant));
+                index
+                    .into_iter()
+                    .for_each(|i| self.time.timers.set(Timer::Dial(i), self.time.now.instant));
             } else if !known {
                 self.add_dialer(url.clone());
             }
@@ -152,7 +154,7 @@ impl Node {
 
     fn remove_dialer(&mut self, index: usize) {
         let Some(dialer) = self.dialers.remove(&index) else { return };
-        self.timers.clear(Timer::Dial(index));
+        self.time.timers.clear(Timer::Dial(index));
         if let DialState::Linked(link) = dialer.state
             && let Some(mut link) = self.links.remove(&link)
         {
@@ -169,7 +171,7 @@ impl Node {
 
     /// Who was never reached is waited for from now on, as long as it has an entry.
     pub(super) fn wait_for_peers(&mut self) {
-        let now = self.clock.estimate();
+        let now = self.time.clock.estimate();
         let ends = self.kept_until();
         let longer = self.undelivered.ending_after(ends);
         let longer = longer.map(|(first, ends)| Stretch { first, ends }).collect();
@@ -180,7 +182,7 @@ impl Node {
     /// Until then whatever is there now may be wanted by a peer that was never reached, and what is
     /// known to live longer for as long as that.
     pub(super) fn kept_until(&self) -> WallMs {
-        self.lifetimes.time(self.now).plus(self.config.store.event_ttl)
+        self.time.lifetimes.time(self.time.now).plus(self.config.store.event_ttl)
     }
 
     /// The entry of a link has led to a node.

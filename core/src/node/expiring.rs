@@ -74,9 +74,9 @@ impl Node {
         (self.starts, self.unmet) = (starts, unmet);
         // A wall clock that is behind this node's own past may be right at the next start: what
         // comes now must not seem to be years old then.
-        let past = self.clock.fault().map(|_| self.clock.estimate()).unwrap_or_default();
-        let (lifetimes, rest) = Lifetimes::recover(rest, head, self.now);
-        self.lifetimes = lifetimes.not_before(past);
+        let past = self.time.clock.fault().map(|_| self.time.clock.estimate()).unwrap_or_default();
+        let (lifetimes, rest) = Lifetimes::recover(rest, head, self.time.now);
+        self.time.lifetimes = lifetimes.not_before(past);
         self.starts.recover_loss(rest);
         self.starts.begin(self.incarnation, head);
         let upto = Undelivered::noted_upto(own);
@@ -84,12 +84,12 @@ impl Node {
             // Events that came after the record was written.
             self.unmet.note(upto.next(), self.kept_until());
         }
-        self.undelivered.look_beyond(self.lifetimes.time(self.now).plus(MAX_TTL));
+        self.undelivered.look_beyond(self.time.lifetimes.time(self.time.now).plus(MAX_TTL));
     }
 
     /// What events live by now.
     pub(super) fn lifetimes(&self) -> Moment {
-        self.lifetimes.at(self.now, self.clock.fault().is_none())
+        self.time.lifetimes.at(self.time.now, self.time.clock.fault().is_none())
     }
 
     /// Events that ended by this time of the node are handed to nobody any more. While the clock is
@@ -100,7 +100,7 @@ impl Node {
 
     /// Takes note of the events among rows that are durable now.
     pub(super) fn note_events(&mut self, rows: &[Row]) {
-        let now = self.lifetimes.time(self.now);
+        let now = self.time.lifetimes.time(self.time.now);
         for row in rows.iter().filter(|row| row.only.is_none() && !row.message.kind().is_state()) {
             self.undelivered.note(row.position, row.ends, now);
             self.unmet.note(row.position, row.ends);
@@ -141,7 +141,7 @@ impl Node {
     /// Asks the store for a part of the log in which undelivered events lie.
     pub(super) fn look_at(&mut self, purpose: Purpose, first: Position, upto: Position) {
         let (after, newest_upto) = (first.before(), Position::default());
-        let (timely, max_rows, max_bytes) = (self.clock.timely(), ROWS, BYTES);
+        let (timely, max_rows, max_bytes) = (self.time.clock.timely(), ROWS, BYTES);
         let query =
             Query::Rows { after, upto, newest_upto, tags: None, timely, max_rows, max_bytes };
         self.undelivered.is_looking = true;

@@ -56,7 +56,7 @@ impl Node {
             return;
         }
         for (index, _) in self.dialers.iter().filter(|(_, dialer)| dialer.is_waiting()) {
-            self.timers.set(Timer::Dial(*index), self.now.instant);
+            self.time.timers.set(Timer::Dial(*index), self.time.now.instant);
         }
         for (id, hello) in core::mem::take(&mut self.identity.early) {
             if let Some(link) = self.links.remove(&id) {
@@ -137,7 +137,8 @@ impl Node {
     /// of whoever made it may be ahead, and that of this node may have been set back with the
     /// store: what the clock of the peer said then counts, too.
     fn note_lost_life(&mut self, since: Incarnation, peers: WallMs) {
-        let began_at = self.began_at.max(peers.minus(self.now.instant.since(self.started)));
+        let began_at =
+            self.began_at.max(peers.minus(self.time.now.instant.since(self.time.started)));
         let upto = began_at.plus(self.config.limits.max_clock_drift);
         if self.starts.note_loss(since, upto) {
             self.touch(NODE, Dirty::Now);
@@ -189,7 +190,7 @@ impl Node {
     /// Two processes run, or have run, under one id: said once a minute, counted each time.
     pub(super) fn met_another(&mut self, node: NodeId, heard: &str) {
         self.out.metrics.identity_conflicts += 1;
-        let (said, now) = (self.identity.conflicts.get(&node), self.now.instant);
+        let (said, now) = (self.identity.conflicts.get(&node), self.time.now.instant);
         if said.is_some_and(|said| now.since(*said) < SAY_INTERVAL) {
             return;
         }

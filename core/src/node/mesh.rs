@@ -28,8 +28,8 @@ const TELL_INTERVAL: Duration = Duration::from_secs(1);
 impl Node {
     /// Links or tags of this node have changed: the mesh is told, now or soon.
     pub(super) fn mesh_changed(&mut self) {
-        let at = self.told_mesh.map_or(self.now.instant, |told| told + TELL_INTERVAL);
-        self.timers.set_earlier(Timer::Topology, at.max(self.now.instant));
+        let at = self.told_mesh.map_or(self.time.now.instant, |told| told + TELL_INTERVAL);
+        self.time.timers.set_earlier(Timer::Topology, at.max(self.time.now.instant));
     }
 
     /// Brings the record of this node up to date, and has it told if it is another one.
@@ -48,7 +48,7 @@ impl Node {
         let links = tags::join(links.into_iter());
         let is_outdone = core::mem::take(&mut self.identity.is_outdone);
         if self.topology.set_mine(&tags, &links) || is_outdone {
-            self.told_mesh = Some(self.now.instant);
+            self.told_mesh = Some(self.time.now.instant);
             self.news.insert(self.config.id.clone(), None);
         }
     }
@@ -109,7 +109,7 @@ impl Node {
             let start = record.incarnation;
             let another = node == self.config.id && self.is_of_another(&record);
             let known = self.topology.record(&node).map(|known| known.incarnation);
-            match self.topology.learn(&node, record, self.now.instant) {
+            match self.topology.learn(&node, record, self.time.now.instant) {
                 News::Fresh => {
                     if let Some(later) = known.filter(|known| *known > start) {
                         self.met_older_start(node.clone(), start, later);
@@ -161,14 +161,14 @@ impl Node {
         if let Some(behind) = behind
             && let Some(session) = self.sessions.get_mut(&peer.session)
         {
-            session.reconsider(behind, self.now.instant);
+            session.reconsider(behind, self.time.now.instant);
             self.ready.insert(peer.session);
         }
     }
 
     /// A session goes back to what it passed over, if it is time.
     pub(super) fn go_back_if_due(&mut self, id: SessionId) {
-        let now = self.now.instant;
+        let now = self.time.now.instant;
         let due = self.sessions.get_mut(&id).filter(|session| session.may_go_back(now));
         let Some(session) = due else { return };
         let behind = session.peer().and_then(|peer| self.topology.behind(&peer.node));

@@ -37,6 +37,7 @@ mod room;
 mod serve;
 mod sessions;
 mod settle;
+mod time;
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -48,7 +49,6 @@ use crate::admin::event::Event;
 use crate::config::{Config, Durability};
 use crate::io::{Input, Output};
 use crate::log::copies::Copies;
-use crate::log::lifetime::Lifetimes;
 use crate::log::newest::NewestOfKeys;
 use crate::log::receipts::{Bounds, Receipts};
 use crate::log::seen::{Seen, Source};
@@ -66,19 +66,20 @@ use crate::session::offer::Wants;
 use crate::session::{Dirty, Session, UNNAMED};
 use crate::store::extent::Extent;
 use crate::store::{Query, Recovered, StoreFailure, Usage};
-use crate::types::clock::{Clock, ClockFault};
+use crate::types::clock::Clock;
 use crate::types::ids::{
     BatchId, DeadLetterId, DialId, FetchId, Incarnation, LinkId, NodeId, Position, Sequence,
     SessionId, StoreId, Ticket,
 };
-use crate::types::rate::{Random, RateLimit};
+use crate::types::rate::RateLimit;
 use crate::types::time::{Instant, Now, WallMs};
-use crate::types::timers::{Timer, Timers};
+use crate::types::timers::Timer;
 
 use self::fetched::Purpose;
 use self::identity::Identity;
 use self::operate::Search;
 use self::outbox::Outbox;
+use self::time::Time;
 
 /// How long a cursor that moved may wait for a batch.
 const CURSOR_DELAY: Duration = Duration::from_millis(250);
@@ -100,11 +101,6 @@ pub struct Node {
     /// And at those before.
     starts: Starts,
     unmet: Unmet,
-    started: Instant,
-    now: Now,
-    random: Random,
-    clock: Clock,
-    clock_fault: Option<ClockFault>,
     sequence: Sequence,
     log: Log,
     seen: Seen,
@@ -125,7 +121,6 @@ pub struct Node {
     last_dead_letter: DeadLetterId,
     /// Events that were handed on to nobody yet, and the node's own dead letters.
     undelivered: Undelivered,
-    lifetimes: Lifetimes,
     /// Boxed: a link is taken out and put back with each frame.
     links: BTreeMap<LinkId, Box<Link>>,
     /// How many of them are applications.
@@ -136,7 +131,6 @@ pub struct Node {
     candidates: BTreeMap<LinkId, LinkId>,
     dialers: BTreeMap<usize, Dialer>,
     last_dial: DialId,
-    timers: Timers,
     fetches: BTreeMap<FetchId, Purpose>,
     last_fetch: FetchId,
     /// Sessions that wait for a free question.
@@ -177,6 +171,7 @@ pub struct Node {
     extent: Extent,
     comparing: Comparing,
     out: Outbox,
+    time: Time,
 }
 
 /// Where the life of a node stands.
@@ -201,13 +196,14 @@ impl Node {
     /// A node that goes on where its store says. `seed` is the source of all randomness in it
     /// and must differ from start to start.
     pub fn new(config: Config, recovered: Recovered, seed: u64, now: Now) -> Self {
-        let mut random = Random::new(seed);
+        let clock = Clock::new(recovered.clock, config.limits.max_clock_drift, now);
+        let mut time = Time::new(clock, seed, now);
         // Never one that this store has seen. Where store and clock were set back together it may
         // be lower than that of a life that was lost, and no promise goes by its order: numbers
         // tell messages apart (P3), versions say which is newer (P6), and a peer that was told
         // more by a start that this store does not know offers everything again (P2). What looks
         // older costs a false alarm of two processes, and one revision of the record.
-        let fresh = Incarnation::new((now.wall.0 << 16) | (random.next() & 0xffff));
+        let fresh = Incarnation::new((now.wall.0 << 16) | (time.random.next() & 0xffff));
         let incarnation = fresh.max(recovered.incarnation.next());
         let mut seen = Seen::recover(&recovered.seen);
         let me = seen.source(&config.id, incarnation);
@@ -231,11 +227,6 @@ impl Node {
             began_at: now.wall,
             starts: Starts::default(),
             unmet: Unmet::default(),
-            started: now.instant,
-            now,
-            random,
-            clock: Clock::new(recovered.clock, config.limits.max_clock_drift, now),
-            clock_fault: None,
             sequence: Sequence::default(),
             log: Log::new(recovered.head),
             seen,
@@ -258,14 +249,12 @@ impl Node {
             last_unnamed: SessionId::new(UNNAMED),
             last_dead_letter: recovered.last_dead_letter,
             undelivered: Undelivered::default(),
-            lifetimes: Lifetimes::default(),
             links: BTreeMap::new(),
             applications: 0,
             unsent: 0,
             candidates: BTreeMap::new(),
             dialers: BTreeMap::new(),
             last_dial: DialId::default(),
-            timers: Timers::default(),
             fetches: BTreeMap::new(),
             last_fetch: FetchId::default(),
             fetch_queue: VecDeque::new(),
@@ -293,6 +282,7 @@ impl Node {
             extent: recovered.extent.clone(),
             comparing: Comparing::default(),
             out: Outbox::default(),
+            time,
             config,
         };
         node.recover_sessions(&recovered, now);
@@ -360,8 +350,7 @@ impl Node {
         if matches!(self.phase, Phase::Halted | Phase::Stopped) {
             return;
         }
-        self.now = now;
-        self.clock.observe(now);
+        self.time.observe(now);
         match input {
             Input::LinkUp(up) => self.link_up(up),
             Input::LinkDown { link, code, reason } => self.link_down(link, code, &reason),
@@ -390,7 +379,7 @@ impl Node {
 
     /// When [`Input::Timer`] is due. To be asked only when the outputs are drained.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.timers.next()
+        self.time.timers.next()
     }
 
     /// Turns what has changed into outputs. A commit comes first, so that the store works while
@@ -407,7 +396,7 @@ impl Node {
             self.flush(link);
         }
         if self.undelivered.is_dirty() {
-            self.timers.set_earlier(Timer::Cursors, self.now.instant + CURSOR_DELAY);
+            self.time.timers.set_earlier(Timer::Cursors, self.time.now.instant + CURSOR_DELAY);
         }
         self.pause_or_resume();
         self.close_stalled();
@@ -453,7 +442,7 @@ impl Node {
             }
             Some(Dirty::Soon) => {
                 self.dirty_soon.insert(id);
-                self.timers.set_earlier(Timer::Cursors, self.now.instant + CURSOR_DELAY);
+                self.time.timers.set_earlier(Timer::Cursors, self.time.now.instant + CURSOR_DELAY);
             }
             Some(Dirty::Clean) | None => {}
         }

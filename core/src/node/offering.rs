@@ -36,7 +36,7 @@ impl Node {
                 continue;
             }
             if self.seen.check(id.0, id.1) != Verdict::Seen {
-                if self.wants.ask(id, link.id, self.now.instant) {
+                if self.wants.ask(id, link.id, self.time.now.instant) {
                     wanted.push(id);
                 }
                 continue;

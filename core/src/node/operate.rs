@@ -215,7 +215,7 @@ impl Node {
     fn only_dead(&self, letter: &DeadLetter) -> Whereabouts {
         let fates = Vec::from([self.dead_fate(letter)]);
         let found = self.described(&letter.message, Position::default(), fates);
-        Whereabouts { expired: letter.message.is_expired(self.now.wall), ..found }
+        Whereabouts { expired: letter.message.is_expired(self.time.now.wall), ..found }
     }
 
     fn dead_fate(&self, letter: &DeadLetter) -> SessionFate {
@@ -313,7 +313,7 @@ impl Node {
 
     fn status(&mut self) -> Status {
         self.sessions.wake_all();
-        let refusing = match (&self.clock_fault, self.phase) {
+        let refusing = match (&self.time.fault, self.phase) {
             (_, Phase::ShuttingDown) => Some("shutting down".into()),
             (Some(fault), _) => Some(fault.to_string()),
             (None, _) => self.full_reason(),
@@ -332,7 +332,7 @@ impl Node {
             tags: self.config.tags.clone(),
             cluster_group: self.config.cluster_group.clone(),
             incarnation: self.incarnation.get(),
-            uptime_ms: self.now.instant.since(self.started).as_millis() as u64,
+            uptime_ms: self.time.now.instant.since(self.time.started).as_millis() as u64,
             durability: self.config.store.durability,
             refusing,
             shutting_down: self.phase != Phase::Running,
@@ -423,10 +423,10 @@ impl Node {
                 Protocol::Postcard => "postcard",
             },
             rtt_ms: link.rtt.map(|rtt| rtt.as_secs_f64() * 1000.0),
-            clock_offset_ms: peer.map(|peer| peer.clock_offset_ms(self.now)),
+            clock_offset_ms: peer.map(|peer| peer.clock_offset_ms(self.time.now)),
             received_bytes: link.bytes.0,
             sent_bytes: link.bytes.1,
-            up_ms: Some(self.now.instant.since(link.opened).as_millis() as u64),
+            up_ms: Some(self.time.now.instant.since(link.opened).as_millis() as u64),
             last_error: None,
             durability: peer.map(|peer| peer.durability),
         }
@@ -463,13 +463,13 @@ impl Node {
             // What was conflated is gone: there is no more than the store holds.
             behind: behind.min(self.usage.rows),
             behind_bytes: behind_bytes.min(self.usage.used_bytes),
-            oldest_ms: oldest.map_or(0, |at| self.now.wall.0.saturating_sub(at.0)),
+            oldest_ms: oldest.map_or(0, |at| self.time.now.wall.0.saturating_sub(at.0)),
             delivered_total: session.delivered,
             retransmits_total: session.retransmits,
             conflated_total: session.conflation.total,
             conflating: session.is_conflating(),
             dead_letters: by_reason(&session.dead),
-            away_ms: session.away_since.map_or(0, |at| self.now.wall.0.saturating_sub(at.0)),
+            away_ms: session.away_since.map_or(0, |at| self.time.now.wall.0.saturating_sub(at.0)),
             lag_ms,
             digests,
         }

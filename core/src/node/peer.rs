@@ -47,8 +47,8 @@ impl Node {
         }
         let transit = link.peer_mut().and_then(|peer| peer.transit.as_mut());
         let Some(transit) = transit else { return Err(protocol("it did not say that it would")) };
-        let late = transit.came(head.sent_ms, self.now.instant);
-        let time = self.lifetimes.time(self.now).minus(late);
+        let late = transit.came(head.sent_ms, self.time.now.instant);
+        let time = self.time.lifetimes.time(self.time.now).minus(late);
         let here = |(left, message): (Left, Message)| {
             (message, Ends::Here(time.plus(Duration::from_millis(left.ms))))
         };
@@ -59,7 +59,7 @@ impl Node {
     pub(super) fn tell_clock(&mut self, link: &mut Link) {
         if link.peer().is_some_and(|peer| peer.transit.is_some()) {
             let mut frame = FrameWriter::new(BatchKind::Timed);
-            frame.push(&TimedHead { sent_ms: self.now.instant.as_millis() });
+            frame.push(&TimedHead { sent_ms: self.time.now.instant.as_millis() });
             self.out.transmit(link, Frame::Binary(frame.finish()));
         }
     }
@@ -99,7 +99,7 @@ impl Node {
             return Ok(());
         }
         let mut messages = core::mem::take(&mut peer.parked);
-        let timely = self.clock.timely().also_for(peer.clock_offset_ms(self.now));
+        let timely = self.time.clock.timely().also_for(peer.clock_offset_ms(self.time.now));
         let unknown = self.unknown_keys(messages.make_contiguous(), timely);
         let session = peer.session;
         let ready = match unknown {
@@ -162,7 +162,7 @@ impl Node {
     }
 
     fn say_not_now(&mut self, link: &mut Link, reason: NotNowReason, message: &Message) {
-        let wall = self.now.wall.0;
+        let wall = self.time.now.wall.0;
         let Some(peer) = link.peer_mut() else { return };
         let number = peer.received;
         // Its obligation is the sender's; the number counts as answered.
@@ -188,7 +188,7 @@ impl Node {
         if !peer.may_acknowledge(ack.upto) || ack.wall > MAX_WALL {
             return Err(protocol("an acknowledgement of what was not sent"));
         }
-        peer.hear_clock(ack.wall, self.now);
+        peer.hear_clock(ack.wall, self.time.now);
         let (id, incarnation) = (peer.session, peer.incarnation);
         let is_first = !core::mem::replace(&mut peer.has_reported, true);
         let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
@@ -240,7 +240,7 @@ impl Node {
         let id = peer.session;
         let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
         let retry = &self.config.retry;
-        let now = self.now.instant;
+        let now = self.time.now.instant;
         if session.next_wake(now).is_none() {
             // The first refusal since the last wait was over.
             session.refusals = session.refusals.saturating_add(1);
@@ -249,7 +249,7 @@ impl Node {
         // All that is refused during one wait comes again when that is over, and so in the order of
         // the log: a peer with little room takes what the cursor waits for.
         let held = session.hold_until.filter(|until| *until > now);
-        let at = held.unwrap_or(now + self.random.upper_half(limit));
+        let at = held.unwrap_or(now + self.time.random.upper_half(limit));
         for position in peer.refuse(not_now.first, not_now.last) {
             session.schedule_at(position, at);
         }

@@ -67,7 +67,7 @@ impl Node {
         application.answers.push_back(Pending {
             place: Position::default(),
             batch,
-            received: self.now.instant,
+            received: self.time.now.instant,
             answer: Answer::Read { read: read.clone().into_owned(), frame, errors },
         });
         self.ready.insert(application.session);
@@ -99,7 +99,7 @@ impl Node {
         let keys: Vec<String> = turns.take(READS_AT_ONCE).map(String::from).collect();
         let tags = session.application().and_then(|application| application.tags.clone());
         let tags = tags.unwrap_or_else(|| self.config.tags.clone());
-        let timely = self.clock.timely();
+        let timely = self.time.clock.timely();
         let fetch = self.fetch(Purpose::Read(number), Query::Values { keys, tags, timely });
         if let Some(application) = self.application_of(number) {
             application.reading = Some(fetch);

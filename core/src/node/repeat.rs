@@ -26,7 +26,7 @@ const MAX_PRESENCE_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
 impl Node {
     pub(super) fn timers_due(&mut self) {
-        while let Some(timer) = self.timers.take_due(self.now.instant) {
+        while let Some(timer) = self.time.timers.take_due(self.time.now.instant) {
             match timer {
                 Timer::Link(link) => self.link_timer(link),
                 Timer::Session(session) => drop(self.ready.insert(session)),
@@ -40,7 +40,7 @@ impl Node {
 
     fn link_timer(&mut self, id: LinkId) {
         let Some(mut link) = self.links.remove(&id) else { return };
-        let now = self.now.instant;
+        let now = self.time.now.instant;
         match &link.state {
             State::Handshake => {
                 let reason = "no greeting within limits.handshake_timeout".into();
@@ -77,7 +77,7 @@ impl Node {
                     self.acknowledge(&mut link, self.log.durable());
                 }
                 let deadline = link.heard + self.config.heartbeat.timeout;
-                self.timers.set(Timer::Link(id), link.ping_at.min(deadline));
+                self.time.timers.set(Timer::Link(id), link.ping_at.min(deadline));
                 self.links.insert(id, link);
             }
         }
@@ -86,22 +86,22 @@ impl Node {
     pub(super) fn pong(&mut self, link: &mut Link, payload: &[u8]) {
         if let Ok(sent) = <[u8; 8]>::try_from(payload) {
             let sent = crate::types::time::Instant::from_micros(u64::from_be_bytes(sent));
-            link.rtt = Some(self.now.instant.since(sent));
+            link.rtt = Some(self.time.now.instant.since(sent));
             self.dialer_succeeded(link);
         }
     }
 
     pub(super) fn ping(&mut self, link: &mut Link) {
-        let payload = self.now.instant.as_micros().to_be_bytes();
+        let payload = self.time.now.instant.as_micros().to_be_bytes();
         let frame = Frame::Ping(Bytes::copy_from_slice(&payload));
         self.out.push(Output::Transmit { link: link.id, frame });
-        link.ping_at = self.now.instant + self.config.heartbeat.interval;
+        link.ping_at = self.time.now.instant + self.config.heartbeat.interval;
     }
 
     /// Bytes have moved on a link, if not a whole frame: it is alive, however slow.
     pub(super) fn moved(&mut self, id: LinkId) {
         match self.links.get_mut(&id) {
-            Some(link) => link.heard = self.now.instant,
+            Some(link) => link.heard = self.time.now.instant,
             None => self.out.metrics.stale += 1,
         }
         if let Some(candidate) = self.candidates.remove(&id) {
@@ -117,7 +117,7 @@ impl Node {
         };
         link.cost_in_flight = link.cost_in_flight.saturating_sub(cost);
         link.frames_taken += frames as u64;
-        link.taken_at = self.now.instant;
+        link.taken_at = self.time.now.instant;
         let taken = link.frames_taken;
         let Some(session) = link.session() else { return };
         let mut done = Vec::new();
@@ -135,8 +135,8 @@ impl Node {
                     done.push(position);
                 } else if let Some(handed) = session.awaits_word(position) {
                     // The time for a word begins now: on a slow link, a large value takes long.
-                    let wait = retry_wait(&self.config.retry, handed, &mut self.random);
-                    session.schedule_at(position, self.now.instant + wait);
+                    let wait = retry_wait(&self.config.retry, handed, &mut self.time.random);
+                    session.schedule_at(position, self.time.now.instant + wait);
                 }
             }
         }
@@ -156,7 +156,7 @@ impl Node {
     /// tells since when they have been away, and nothing else may have changed it for long.
     fn note_presence(&mut self) {
         let period = (self.config.store.session_ttl / 8).min(MAX_PRESENCE_INTERVAL).as_micros();
-        let now = u128::from(self.now.instant.as_micros());
+        let now = u128::from(self.time.now.instant.as_micros());
         if now / period.max(1) == now.saturating_sub(UPKEEP_INTERVAL.as_micros()) / period.max(1) {
             return;
         }
@@ -167,17 +167,17 @@ impl Node {
 
     /// Looks at the clock, ends sessions whose time is over, and lets the store make room.
     pub(super) fn look_after_itself(&mut self) {
-        let now = self.now.instant;
-        self.timers.set_earlier(Timer::Upkeep, now + UPKEEP_INTERVAL);
+        let now = self.time.now.instant;
+        self.time.timers.set_earlier(Timer::Upkeep, now + UPKEEP_INTERVAL);
         let peers = self.links.values().filter_map(|link| link.peer());
-        let at = self.now;
-        let fault = self.clock.fault();
-        if self.clock.compare_with_peers(peers.map(|peer| peer.clock_offset_ms(at))) {
+        let at = self.time.now;
+        let fault = self.time.clock.fault();
+        if self.time.clock.compare_with_peers(peers.map(|peer| peer.clock_offset_ms(at))) {
             self.begin_absences_anew();
             self.note_set_right(fault);
         }
         self.notice_clock();
-        if self.clock_fault.is_none() && self.lifetimes.compare(self.now) {
+        if self.time.fault.is_none() && self.time.lifetimes.compare(self.time.now) {
             self.touch(NODE, Dirty::Now);
         }
         self.tell_mesh();
@@ -185,14 +185,14 @@ impl Node {
         self.topology.forget_lost(now);
         self.look_for_room();
         // Nothing ends by a clock that cannot be trusted.
-        let sound = self.clock_fault.is_none();
+        let sound = self.time.fault.is_none();
         let ended: Vec<SessionId> = self
             .sessions
             .values()
             .filter(|session| {
                 sound
                     && session.away_since.is_some_and(|since| {
-                        since.plus(self.config.store.session_ttl) <= self.now.wall
+                        since.plus(self.config.store.session_ttl) <= self.time.now.wall
                     })
             })
             .map(|session| session.id)
@@ -200,7 +200,7 @@ impl Node {
         if sound {
             self.give_up_unmet();
             self.note_presence();
-            self.starts.forget_loss(self.now.wall.minus(self.config.store.session_ttl));
+            self.starts.forget_loss(self.time.now.wall.minus(self.config.store.session_ttl));
         }
         for id in ended {
             self.end_session_by_id(id, "away for longer than store.session_ttl");
@@ -211,7 +211,7 @@ impl Node {
         let may_spare = self.is_short_of_room() && self.floors().0 > self.floor;
         if (history || may_spare) && !self.log.is_committing() {
             self.commit_wanted = true;
-            self.timers.set_earlier(Timer::Upkeep, now + MAKE_ROOM_INTERVAL);
+            self.time.timers.set_earlier(Timer::Upkeep, now + MAKE_ROOM_INTERVAL);
         }
     }
 
@@ -222,14 +222,14 @@ impl Node {
             && by_ms < 0
         {
             let by = Duration::from_millis(by_ms.unsigned_abs());
-            self.lifetimes.set_back(by, self.log.head(), self.now);
-            self.undelivered.look_beyond(self.lifetimes.time(self.now).plus(MAX_TTL));
+            self.time.lifetimes.set_back(by, self.log.head(), self.time.now);
+            self.undelivered.look_beyond(self.time.lifetimes.time(self.time.now).plus(MAX_TTL));
         }
     }
 
     /// Gives up who was never reached for as long as a session is kept.
     fn give_up_unmet(&mut self) {
-        let before = self.now.wall.minus(self.config.store.session_ttl);
+        let before = self.time.now.wall.minus(self.config.store.session_ttl);
         for url in self.unmet.give_up(&self.config.peers, before) {
             let reason = "never reached for longer than store.session_ttl".into();
             let owed = self.log.durable().get().min(self.usage.rows);
@@ -241,7 +241,7 @@ impl Node {
     /// Counts every absence from now on: the clock by which it was dated may have been wrong. All
     /// records are written: once the node is killed, those of sessions with a link count as well.
     pub(super) fn begin_absences_anew(&mut self) {
-        let wall = self.clock.estimate();
+        let wall = self.time.clock.estimate();
         self.unmet.begin_anew(wall);
         for session in self.sessions.values_mut().filter(|session| session.is_durable()) {
             session.away_since = session.away_since.map(|_| wall);
@@ -262,7 +262,7 @@ impl Node {
         self.dirty_soon.remove(&id);
         self.ready.remove(&id);
         self.interests.leave(id);
-        self.timers.clear(Timer::Session(id));
+        self.time.timers.clear(Timer::Session(id));
         if let Some(link) = session.link.and_then(|link| self.links.remove(&link)) {
             let reason = format!("session ended: {reason}");
             self.finish(link, Some(Close { code: CloseCode::GoingAway, reason }), "");

@@ -67,8 +67,8 @@ impl Node {
             resetting.tickets.push(ticket);
             return;
         }
-        let (at, peers) = (self.now, self.links.values().filter_map(|link| link.peer()));
-        match self.clock.believe_operator(peers.map(|peer| peer.clock_offset_ms(at))) {
+        let (at, peers) = (self.time.now, self.links.values().filter_map(|link| link.peer()));
+        match self.time.clock.believe_operator(peers.map(|peer| peer.clock_offset_ms(at))) {
             Ok(true) => self.begin_absences_anew(),
             Ok(false) => {}
             Err(off) => {
@@ -80,7 +80,7 @@ impl Node {
             tickets: Vec::from([ticket]),
             stage: Stage::Looking,
             waits_for: self.log.undurable(),
-            timely: self.clock.timely_by_wall(),
+            timely: self.time.clock.timely_by_wall(),
             upto: self.log.head(),
             after: Position::default(),
             first: None,
@@ -152,7 +152,7 @@ impl Node {
     /// What is untimely is known: the clock goes back to what is not.
     fn lower_clock(&mut self) {
         let Some(resetting) = &mut self.resetting else { return };
-        resetting.lowered_ms = self.clock.lower(resetting.highest);
+        resetting.lowered_ms = self.time.clock.lower(resetting.highest);
         resetting.stage = Stage::Stamping;
         resetting.after = resetting.first.map_or(resetting.upto, Position::before);
         if resetting.lowered_ms > 0 {
@@ -172,7 +172,7 @@ impl Node {
             let full = self.full_reason().unwrap_or_default();
             return Err(StoreFailure::Full(full).into());
         }
-        let version = self.clock.stamp_by_order()?;
+        let version = self.time.clock.stamp_by_order()?;
         let source = self.source_of(&row.message);
         let (was, sequence) = (row.message.version(), row.message.sequence());
         // So it is known what gives way.
@@ -198,8 +198,8 @@ impl Node {
 
     /// Nothing in the store is above the clock's mark any more.
     fn reset_is_done(&mut self) {
-        self.clock.forget_lowering();
-        self.newest.lower_horizon(self.clock.high_water());
+        self.time.clock.forget_lowering();
+        self.newest.lower_horizon(self.time.clock.high_water());
         self.commit_wanted = true;
         let batch = self.log.growing_id();
         if let Some(resetting) = &mut self.resetting {
@@ -212,7 +212,7 @@ impl Node {
         let Resetting { tickets, restamped, lowered_ms, .. } = resetting;
         self.out.event(Event::ClockReset { restamped, lowered_ms });
         self.notice_clock();
-        let fault = self.clock.fault();
+        let fault = self.time.clock.fault();
         for ticket in tickets {
             let answer = AdminAnswer::ClockReset { restamped, lowered_ms, fault };
             self.out.push(Output::Admin { ticket, answer });

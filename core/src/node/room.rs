@@ -125,7 +125,7 @@ impl Node {
 
     /// The bytes in use when a commit found no room, not long ago.
     fn failed_at(&self) -> Option<u64> {
-        let recent = |at: Instant| self.now.instant < at + FULL_FOR;
+        let recent = |at: Instant| self.time.now.instant < at + FULL_FOR;
         self.room.failed.filter(|(at, _)| recent(*at)).map(|(_, used)| used)
     }
 
@@ -175,13 +175,13 @@ impl Node {
 
     /// Says once that publishers are refused, and once that they are not any more.
     pub(super) fn notice_room(&mut self) {
-        let now = self.now.instant;
+        let now = self.time.now.instant;
         if let Some(reason) = self.full_reason() {
             if self.room.none_at.replace(now).is_none() {
                 self.out.event(Event::StoreFull { reason });
             }
             // What is in the way may go without a commit of anybody.
-            self.timers.set_earlier(Timer::Upkeep, now + REST_AFTER_FULL);
+            self.time.timers.set_earlier(Timer::Upkeep, now + REST_AFTER_FULL);
         } else if self.room.none_at.is_some_and(|at| at + CALM <= now) {
             self.room.none_at = None;
             self.out.event(Event::StoreHasRoom);
@@ -191,10 +191,10 @@ impl Node {
     /// Ends the rest after a failure in time. While there is no room it is looked for it each
     /// second, with a commit.
     pub(super) fn look_for_room(&mut self) {
-        let now = self.now.instant;
+        let now = self.time.now.instant;
         match self.room.rest_until {
             // Upkeep came for another reason; the end of the rest is not to wait for the next.
-            Some(until) if until > now => self.timers.set_earlier(Timer::Upkeep, until),
+            Some(until) if until > now => self.time.timers.set_earlier(Timer::Upkeep, until),
             Some(_) => {
                 self.room.rest_until = None;
                 self.commit_wanted = true;

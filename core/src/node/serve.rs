@@ -62,8 +62,8 @@ impl Node {
             out: &mut self.out,
             seen: &mut self.seen,
             topology: &mut self.topology,
-            now: self.now,
-            clock: (&self.clock, lifetimes),
+            now: self.time.now,
+            clock: (&self.time.clock, lifetimes),
             past: (self.starts.lost_life(), &self.copies),
             deaths: Vec::new(),
             first: 0,
@@ -90,9 +90,9 @@ impl Node {
         }
         self.trim_wanted = true;
         self.moved.insert(link.id);
-        match session.next_wake(self.now.instant) {
-            Some(at) => self.timers.set(Timer::Session(id), at),
-            None => self.timers.clear(Timer::Session(id)),
+        match session.next_wake(self.time.now.instant) {
+            Some(at) => self.time.timers.set(Timer::Session(id), at),
+            None => self.time.timers.clear(Timer::Session(id)),
         }
         self.arrange_write(id);
         self.note_delivered(id);
@@ -102,7 +102,7 @@ impl Node {
 
     /// Asks the store for the flights whose time has come.
     fn repeat_due(&mut self, id: SessionId) {
-        let now = self.now.instant;
+        let now = self.time.now.instant;
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let greeted = session.link.and_then(|link| self.links.get(&link));
         let may = greeted.is_some_and(|link| link.is_greeted() && link.has_credit());
@@ -116,10 +116,10 @@ impl Node {
         }
         let tags = session.tags(&self.config.tags).cloned();
         if let Some(at) = session.next_wake(now) {
-            self.timers.set(Timer::Session(id), at);
+            self.time.timers.set(Timer::Session(id), at);
         }
         if !due.is_empty() {
-            let timely = self.clock.timely();
+            let timely = self.time.clock.timely();
             self.fetch_for(id, Query::RowsAt { positions: due, tags, timely });
         }
     }
@@ -201,7 +201,7 @@ impl Node {
 
     /// Tells a peer what is durable, where the log ends, and what the wall clock says.
     pub(super) fn acknowledge(&mut self, link: &mut Link, position: Position) {
-        let wall = self.now.wall;
+        let wall = self.time.now.wall;
         if self.identity.unsaid.contains_key(&link.id) {
             return;
         }
@@ -219,7 +219,7 @@ impl Node {
         };
         let Some((_, until)) = application.ending else { return };
         if !application.answers.is_empty() {
-            self.timers.set(Timer::Link(link), until);
+            self.time.timers.set(Timer::Link(link), until);
         } else if let Some(link) = self.links.remove(&link) {
             self.finish_as_told(link);
         }
@@ -235,7 +235,7 @@ impl Node {
     pub(super) fn finish_when_answered(&mut self, mut link: Box<Link>, close: Close) {
         match link.application_mut().filter(|application| !application.answers.is_empty()) {
             Some(application) => {
-                application.end(close, self.now.instant);
+                application.end(close, self.time.now.instant);
                 self.ready.insert(application.session);
                 self.links.insert(link.id, link);
             }
@@ -284,7 +284,7 @@ impl Node {
             let Some(link) = self.links.get_mut(&id) else { continue };
             if link.application().is_some() {
                 if link.counted == 0 {
-                    link.taken_at = self.now.instant;
+                    link.taken_at = self.time.now.instant;
                 }
                 self.unsent = self.unsent - link.counted + link.cost_in_flight;
                 link.counted = link.cost_in_flight;
@@ -306,7 +306,7 @@ impl Node {
         // One connection must always be able to take the largest delivery.
         let max = limits.connections_max_bytes.max(limits.max_frame_bytes() + APPLICATION_CREDIT);
         while self.unsent > max {
-            let now = self.now.instant;
+            let now = self.time.now.instant;
             let applications = self.links.values().filter(|link| link.application().is_some());
             let stalled =
                 |link: &Link| link.cost_in_flight > 0 && now.since(link.taken_at) >= STALLED;

@@ -71,8 +71,8 @@ impl Node {
             session.has_dying = true;
             self.burials.insert(id);
         } else {
-            let wait = retry_wait(&self.config.retry, flight.handed, &mut self.random);
-            session.schedule_at(position, self.now.instant + wait);
+            let wait = retry_wait(&self.config.retry, flight.handed, &mut self.time.random);
+            session.schedule_at(position, self.time.now.instant + wait);
         }
         session.touch(Dirty::Soon);
         Ok(())
