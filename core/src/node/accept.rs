@@ -56,9 +56,9 @@ impl Node {
         }
         self.may_publish(draft.kind)?;
         let version = self.time.clock.stamp().map_err(|fault| self.clock_refusal(fault))?;
-        self.sequence = self.sequence.next();
+        self.id.sequence = self.id.sequence.next();
         let given =
-            format_args!("{}-{:x}-{}", self.config.id, self.incarnation.get(), self.sequence);
+            format_args!("{}-{:x}-{}", self.config.id, self.id.incarnation.get(), self.id.sequence);
         let id = draft.id.clone().unwrap_or_else(|| Cow::Owned(format!("{given}")));
         let ttl = draft.ttl.unwrap_or(self.config.store.event_ttl);
         // Its version and its end tell every node what its time to live is.
@@ -69,8 +69,8 @@ impl Node {
         };
         let fields = Fields {
             kind: draft.kind,
-            incarnation: self.incarnation,
-            sequence: self.sequence,
+            incarnation: self.id.incarnation,
+            sequence: self.id.sequence,
             version,
             expires,
             group: self.config.cluster_group.as_deref().unwrap_or(""),
@@ -83,7 +83,7 @@ impl Node {
         let message = Message::encode(&fields, &mut self.out.buffer);
         let id = message.id_bytes();
         let key_hash = message.key_hash();
-        self.append((message, ends), key_hash, self.me, Some(session));
+        self.append((message, ends), key_hash, self.id.source, Some(session));
         let batch = self.log.growing_id();
         if let Some((id, content)) = known {
             let durable = self.sessions.get(&session).is_some_and(|session| session.is_durable());
@@ -111,7 +111,7 @@ impl Node {
 
     /// Whether publishers are taken now (P8).
     fn may_publish(&self, kind: Kind) -> Result<(), Refusal> {
-        if self.phase != Phase::Running {
+        if self.id.phase != Phase::Running {
             return Err(Refusal::new(
                 Code::ShuttingDown,
                 "this node is shutting down; publish through another one, or when it is back",
@@ -212,7 +212,7 @@ impl Node {
 
     /// Why this message cannot be taken now, though it may be later.
     fn not_now(&mut self, message: &Message) -> Option<NotNowReason> {
-        if self.phase != Phase::Running {
+        if self.id.phase != Phase::Running {
             return Some(NotNowReason::ShuttingDown);
         }
         if self.refuses_peers() {

@@ -67,7 +67,7 @@ impl Node {
         growing.seen = seen;
         growing.seen_dropped = seen_dropped;
         growing.clock = self.time.clock.stored_high_water();
-        growing.incarnation = self.incarnation;
+        growing.incarnation = self.id.incarnation;
         growing.floor = floor;
         growing.state_floor = state_floor;
         growing.held_from = held_from;
@@ -305,8 +305,8 @@ impl Node {
             }
             for (source, sequence) in marks.seen.into_iter().rev() {
                 self.seen.unmark(source, sequence);
-                if source == self.me {
-                    self.sequence = self.sequence.min(sequence.before());
+                if source == self.id.source {
+                    self.id.sequence = self.id.sequence.min(sequence.before());
                 }
             }
             for (key, before) in marks.newest.into_iter().rev() {
@@ -388,12 +388,12 @@ impl Node {
     }
 
     pub(super) fn shut_down(&mut self) {
-        if self.phase != Phase::Running {
+        if self.id.phase != Phase::Running {
             return;
         }
         self.out.event(Event::ShuttingDown);
         self.refuse_reset(&AdminRefusal::ShuttingDown);
-        self.phase = Phase::ShuttingDown;
+        self.id.phase = Phase::ShuttingDown;
         self.room.rest_until = None;
         let stored = self.sessions.values_mut().filter(|session| session.is_durable());
         let touched: Vec<_> =
@@ -413,7 +413,7 @@ impl Node {
             let close = Close { code: CloseCode::GoingAway, reason };
             self.out.push(Output::Close { link: link.id, close });
         }
-        self.phase = Phase::Stopped;
+        self.id.phase = Phase::Stopped;
         self.out.push(Output::Stopped);
     }
 }

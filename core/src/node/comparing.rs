@@ -43,7 +43,7 @@ impl Node {
 
     /// Sees how far the peers are, and whether it is time to claim or to compare digests.
     pub(super) fn compare_with_peers(&mut self) {
-        if self.phase != Phase::Running {
+        if self.id.phase != Phase::Running {
             return;
         }
         let (head, now) = (self.log.durable(), self.time.now.instant);

@@ -64,7 +64,7 @@ impl Node {
     }
 
     fn greet(&mut self, link: &mut Link) -> Result<(), Close> {
-        if self.phase != Phase::Running {
+        if self.id.phase != Phase::Running {
             let reason = "this node is shutting down".into();
             return Err(Close { code: CloseCode::GoingAway, reason });
         }
@@ -165,8 +165,8 @@ impl Node {
         let hello = Hello {
             protocol: PROTOCOL_VERSION,
             node: self.config.id.as_str().into(),
-            store: self.store_id,
-            incarnation: self.incarnation,
+            store: self.id.store,
+            incarnation: self.id.incarnation,
             group: self.config.cluster_group.clone().unwrap_or_default(),
             tags: Hello::told_tags(&self.config.tags),
             wall: self.time.now.wall,
@@ -182,8 +182,8 @@ impl Node {
     }
 
     pub(super) fn hello(&mut self, link: &mut Link, hello: Hello) -> Result<(), Close> {
-        if !self.identity.has_begun {
-            let is_second = self.identity.early.insert(link.id, hello).is_some();
+        if !self.id.has_begun {
+            let is_second = self.id.early.insert(link.id, hello).is_some();
             return if is_second { Err(protocol("a second Hello")) } else { Ok(()) };
         }
         let node = NodeId::new(&hello.node).map_err(|error| protocol(&format!("{error}")))?;
@@ -418,8 +418,8 @@ impl Node {
         self.time.timers.clear(Timer::Link(link.id));
         self.awaiting.remove(&link.id);
         self.unflushed.remove(&link.id);
-        self.identity.early.remove(&link.id);
-        self.identity.unsaid.remove(&link.id);
+        self.id.early.remove(&link.id);
+        self.id.unsaid.remove(&link.id);
         let reason: String = reason.into();
         match &link.state {
             State::Handshake | State::Candidate { .. } => {}

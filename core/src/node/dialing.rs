@@ -31,7 +31,7 @@ impl Node {
     /// The time to dial has come.
     pub(super) fn dial(&mut self, index: usize) {
         let Some(dialer) = self.dialers.get(&index) else { return };
-        if !dialer.is_waiting() || !self.identity.has_begun {
+        if !dialer.is_waiting() || !self.id.has_begun {
             return;
         }
         let linked = dialer.node.clone().filter(|node| self.is_linked(node));

@@ -78,7 +78,7 @@ impl Node {
         let (lifetimes, rest) = Lifetimes::recover(rest, head, self.time.now);
         self.time.lifetimes = lifetimes.not_before(past);
         self.starts.recover_loss(rest);
-        self.starts.begin(self.incarnation, head);
+        self.starts.begin(self.id.incarnation, head);
         let upto = Undelivered::noted_upto(own);
         if upto < head {
             // Events that came after the record was written.
@@ -127,7 +127,10 @@ impl Node {
 
     /// Asks the store for events whose time is over, if the clock can be trusted.
     pub(super) fn look_for_expired(&mut self) {
-        if self.phase != Phase::Running || self.undelivered.is_looking || self.is_out_of_letters() {
+        if self.id.phase != Phase::Running
+            || self.undelivered.is_looking
+            || self.is_out_of_letters()
+        {
             return;
         }
         let Some((at, first, upto)) =

@@ -131,7 +131,7 @@ impl Node {
                     let (version, sequence) = (message.version(), message.sequence());
                     self.newest.learn(key, Newest { version, source, sequence, position });
                 }
-                None => self.newest.learn_absent(key, self.me),
+                None => self.newest.learn_absent(key, self.id.source),
             }
         }
         let Some(mut link) = self.links.remove(&link) else { return };

@@ -38,7 +38,7 @@ impl Node {
     pub(super) fn look_for_held(&mut self) {
         let is_known = self.log.committed_id() >= self.undelivered.forgotten_with;
         let is_wanted = is_known && self.usage.held_bytes > 0 && self.may_bury_history();
-        if self.phase == Phase::Running && is_wanted && !self.undelivered.is_looking {
+        if self.id.phase == Phase::Running && is_wanted && !self.undelivered.is_looking {
             self.look_further(0);
         }
     }

@@ -10,12 +10,15 @@ use core::time::Duration;
 
 use crate::admin::event::Event;
 use crate::io::Close;
+use crate::log::seen::Source;
 use crate::log::starts::Told;
 use crate::log::undelivered::NODE;
 use crate::mesh::topology::Record;
 use crate::session::Dirty;
 use crate::session::link::Link;
-use crate::types::ids::{BatchId, Incarnation, LinkId, NodeId, Position, SessionId};
+use crate::types::ids::{
+    BatchId, Incarnation, LinkId, NodeId, Position, Sequence, SessionId, StoreId,
+};
 use crate::types::time::{Instant, WallMs};
 use crate::types::timers::Timer;
 use crate::wire::Hello;
@@ -26,9 +29,19 @@ use super::connect::duplicate;
 /// It is said at most this often that a node is there twice.
 const SAY_INTERVAL: Duration = Duration::from_secs(60);
 
-/// What a node does about its own start, and about others of its id.
-#[derive(Debug, Default)]
+/// Who a node is, and what it knows of others of its id.
+#[derive(Debug)]
 pub(super) struct Identity {
+    /// The database.
+    pub(super) store: StoreId,
+    /// The start of this process.
+    pub(super) incarnation: Incarnation,
+    /// This node as an origin.
+    pub(super) source: Source,
+    /// Of the last message of this start.
+    pub(super) sequence: Sequence,
+    pub(super) began_at: WallMs,
+    pub(super) phase: Phase,
     /// Whether this start is durable, or could not be made so: nobody is told anything before.
     pub(super) has_begun: bool,
     /// Peers that said Hello before that.
@@ -47,18 +60,53 @@ pub(super) struct Identity {
     conflicts: BTreeMap<NodeId, Instant>,
 }
 
+/// Where the life of a node stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    Running,
+    ShuttingDown,
+    Stopped,
+    Halted,
+}
+
+impl Identity {
+    /// A start of which nobody knows yet.
+    pub(super) fn new(
+        store: StoreId,
+        incarnation: Incarnation,
+        source: Source,
+        began_at: WallMs,
+    ) -> Self {
+        Self {
+            store,
+            incarnation,
+            source,
+            sequence: Sequence::default(),
+            began_at,
+            phase: Phase::Running,
+            has_begun: false,
+            early: BTreeMap::new(),
+            durable_with: BatchId::default(),
+            is_durable: false,
+            unsaid: BTreeMap::new(),
+            is_outdone: false,
+            conflicts: BTreeMap::new(),
+        }
+    }
+}
+
 impl Node {
     /// This start is durable, so that a later one will know of it: peers may be told of it now. So
     /// they may where there is no room for it, but not where the log ends: a later start that knows
     /// nothing of this one would take it for one of another copy.
     pub(super) fn begin_to_talk(&mut self) {
-        if core::mem::replace(&mut self.identity.has_begun, true) {
+        if core::mem::replace(&mut self.id.has_begun, true) {
             return;
         }
         for (index, _) in self.dialers.iter().filter(|(_, dialer)| dialer.is_waiting()) {
             self.time.timers.set(Timer::Dial(*index), self.time.now.instant);
         }
-        for (id, hello) in core::mem::take(&mut self.identity.early) {
+        for (id, hello) in core::mem::take(&mut self.id.early) {
             if let Some(link) = self.links.remove(&id) {
                 self.with_link(link, |node, link| node.hello(link, hello));
             }
@@ -66,7 +114,7 @@ impl Node {
     }
 
     pub(super) fn met_itself(&mut self, link: &mut Link, hello: &Hello) -> Close {
-        if hello.store == self.store_id {
+        if hello.store == self.id.store {
             if link.dialer.is_none() {
                 // The dialling end learns from this that it has met itself.
                 self.send_hello(link, None);
@@ -100,16 +148,16 @@ impl Node {
             }
             Told::ByAnother => {
                 // Whatever its length: what that one was sent this one has not got.
-                self.note_lost_life(self.incarnation, hello.wall);
+                self.note_lost_life(self.id.incarnation, hello.wall);
                 let me = self.config.id.clone();
                 let heard = format!("{peer} was told of a log up to {told} by its start {by}");
                 self.met_another(me, &format!("{heard}, which this database knows nothing of"));
             }
         }
-        if self.identity.is_durable {
+        if self.id.is_durable {
             self.say_as_judged(link, told, by);
         } else {
-            self.identity.unsaid.insert(link.id, (told, by));
+            self.id.unsaid.insert(link.id, (told, by));
         }
     }
 
@@ -120,12 +168,12 @@ impl Node {
 
     /// A batch is durable: what waited for it is said to the peers.
     pub(super) fn say_what_is_durable(&mut self, batch: BatchId) {
-        let identity = &mut self.identity;
-        if identity.is_durable || batch < identity.durable_with {
+        let id = &mut self.id;
+        if id.is_durable || batch < id.durable_with {
             return;
         }
-        identity.is_durable = true;
-        for (id, (told, by)) in core::mem::take(&mut identity.unsaid) {
+        id.is_durable = true;
+        for (id, (told, by)) in core::mem::take(&mut id.unsaid) {
             if let Some(mut link) = self.links.remove(&id) {
                 self.say_as_judged(&mut link, told, by);
                 self.links.insert(id, link);
@@ -138,11 +186,11 @@ impl Node {
     /// store: what the clock of the peer said then counts, too.
     fn note_lost_life(&mut self, since: Incarnation, peers: WallMs) {
         let began_at =
-            self.began_at.max(peers.minus(self.time.now.instant.since(self.time.started)));
+            self.id.began_at.max(peers.minus(self.time.now.instant.since(self.time.started)));
         let upto = began_at.plus(self.config.limits.max_clock_drift);
         if self.starts.note_loss(since, upto) {
             self.touch(NODE, Dirty::Now);
-            (self.identity.is_durable, self.identity.durable_with) = (false, self.log.growing_id());
+            (self.id.is_durable, self.id.durable_with) = (false, self.log.growing_id());
         }
     }
 
@@ -177,8 +225,8 @@ impl Node {
     /// Whether a record of this node is one of another process, which runs or has run on a copy of
     /// its database, or under its id.
     pub(super) fn is_of_another(&self, record: &Record) -> bool {
-        let is_copy = record.store == self.store_id && !self.starts.knows(record.incarnation);
-        is_copy || record.incarnation > self.incarnation
+        let is_copy = record.store == self.id.store && !self.starts.knows(record.incarnation);
+        is_copy || record.incarnation > self.id.incarnation
     }
 
     /// An earlier start of a node speaks after a later one.
@@ -190,14 +238,14 @@ impl Node {
     /// Two processes run, or have run, under one id: said once a minute, counted each time.
     pub(super) fn met_another(&mut self, node: NodeId, heard: &str) {
         self.out.metrics.identity_conflicts += 1;
-        let (said, now) = (self.identity.conflicts.get(&node), self.time.now.instant);
+        let (said, now) = (self.id.conflicts.get(&node), self.time.now.instant);
         if said.is_some_and(|said| now.since(*said) < SAY_INTERVAL) {
             return;
         }
-        if self.identity.conflicts.len() >= self.config.limits.max_nodes {
-            self.identity.conflicts.clear();
+        if self.id.conflicts.len() >= self.config.limits.max_nodes {
+            self.id.conflicts.clear();
         }
-        self.identity.conflicts.insert(node.clone(), now);
+        self.id.conflicts.insert(node.clone(), now);
         self.out.event(Event::IdentityConflict { node, heard: heard.into() });
     }
 }

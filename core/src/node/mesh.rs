@@ -46,7 +46,7 @@ impl Node {
             links.insert(self.config.id.as_str());
         }
         let links = tags::join(links.into_iter());
-        let is_outdone = core::mem::take(&mut self.identity.is_outdone);
+        let is_outdone = core::mem::take(&mut self.id.is_outdone);
         if self.topology.set_mine(&tags, &links) || is_outdone {
             self.told_mesh = Some(self.time.now.instant);
             self.news.insert(self.config.id.clone(), None);
@@ -118,12 +118,12 @@ impl Node {
                 }
                 News::OfMyself if another => {
                     // It will go above this one, too: each a second after the other.
-                    self.identity.is_outdone = true;
+                    self.id.is_outdone = true;
                     self.mesh_changed();
                     let heard = format!("its start {start} tells the mesh of itself");
                     self.met_another(
                         node,
-                        &format!("{heard}, and this one is {}", self.incarnation),
+                        &format!("{heard}, and this one is {}", self.id.incarnation),
                     );
                 }
                 News::OfMyself => drop(self.news.insert(node, None)),

@@ -51,7 +51,7 @@ use crate::io::{Input, Output};
 use crate::log::copies::Copies;
 use crate::log::newest::NewestOfKeys;
 use crate::log::receipts::{Bounds, Receipts};
-use crate::log::seen::{Seen, Source};
+use crate::log::seen::Seen;
 use crate::log::starts::Starts;
 use crate::log::tail::Log;
 use crate::log::undelivered::{NODE, Undelivered};
@@ -68,15 +68,15 @@ use crate::store::extent::Extent;
 use crate::store::{Query, Recovered, StoreFailure, Usage};
 use crate::types::clock::Clock;
 use crate::types::ids::{
-    BatchId, DeadLetterId, DialId, FetchId, Incarnation, LinkId, NodeId, Position, Sequence,
-    SessionId, StoreId, Ticket,
+    BatchId, DeadLetterId, DialId, FetchId, Incarnation, LinkId, NodeId, Position, SessionId,
+    Ticket,
 };
 use crate::types::rate::RateLimit;
-use crate::types::time::{Instant, Now, WallMs};
+use crate::types::time::{Instant, Now};
 use crate::types::timers::Timer;
 
 use self::fetched::Purpose;
-use self::identity::Identity;
+use self::identity::{Identity, Phase};
 use self::operate::Search;
 use self::outbox::Outbox;
 use self::time::Time;
@@ -91,17 +91,11 @@ const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Node {
     config: Config,
-    store_id: StoreId,
-    incarnation: Incarnation,
-    /// This node as an origin.
-    me: Source,
     /// End of the log at the start.
     began: Position,
-    began_at: WallMs,
     /// And at those before.
     starts: Starts,
     unmet: Unmet,
-    sequence: Sequence,
     log: Log,
     seen: Seen,
     newest: NewestOfKeys,
@@ -110,7 +104,6 @@ pub struct Node {
     topology: Topology,
     /// When the mesh was told last what has changed here.
     told_mesh: Option<Instant>,
-    identity: Identity,
     /// Nodes whose records are to be told to the peers, but not to the one that told.
     news: BTreeMap<NodeId, Option<LinkId>>,
     wants: Wants,
@@ -166,21 +159,12 @@ pub struct Node {
     floor: Position,
     room: room::Room,
     paused: bool,
-    phase: Phase,
     /// What the outboxes of sessions hold.
     extent: Extent,
     comparing: Comparing,
     out: Outbox,
     time: Time,
-}
-
-/// Where the life of a node stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    Running,
-    ShuttingDown,
-    Stopped,
-    Halted,
+    id: Identity,
 }
 
 /// An order that is answered when its batch is durable.
@@ -220,14 +204,9 @@ impl Node {
             links: String::new(),
         };
         let mut node = Self {
-            store_id: recovered.store_id,
-            incarnation,
-            me,
             began: recovered.head,
-            began_at: now.wall,
             starts: Starts::default(),
             unmet: Unmet::default(),
-            sequence: Sequence::default(),
             log: Log::new(recovered.head),
             seen,
             newest: NewestOfKeys::new(recovered.clock),
@@ -240,7 +219,6 @@ impl Node {
                 now.instant,
             ),
             told_mesh: None,
-            identity: Identity::default(),
             news: BTreeMap::new(),
             wants: Wants::default(),
             sessions: Sessions::new(recovered.head),
@@ -278,11 +256,11 @@ impl Node {
             floor: Position::default(),
             room: room::Room::default(),
             paused: false,
-            phase: Phase::Running,
             extent: recovered.extent.clone(),
             comparing: Comparing::default(),
             out: Outbox::default(),
             time,
+            id: Identity::new(recovered.store_id, incarnation, me, now.wall),
             config,
         };
         node.recover_sessions(&recovered, now);
@@ -331,8 +309,8 @@ impl Node {
     fn begin(&mut self) {
         self.out.event(Event::Started {
             node: self.config.id.clone(),
-            incarnation: self.incarnation,
-            store: self.store_id,
+            incarnation: self.id.incarnation,
+            store: self.id.store,
             head: self.log.durable(),
         });
         if self.config.store.durability == Durability::Normal {
@@ -347,7 +325,7 @@ impl Node {
 
     /// Takes one input. Infallible; any number of calls between drains. `now` must not go back.
     pub fn handle(&mut self, input: Input, now: Now) {
-        if matches!(self.phase, Phase::Halted | Phase::Stopped) {
+        if matches!(self.id.phase, Phase::Halted | Phase::Stopped) {
             return;
         }
         self.time.observe(now);
@@ -371,7 +349,7 @@ impl Node {
 
     /// The next output; `None`: drained.
     pub fn poll_output(&mut self) -> Option<Output> {
-        if self.out.is_empty() && !matches!(self.phase, Phase::Halted | Phase::Stopped) {
+        if self.out.is_empty() && !matches!(self.id.phase, Phase::Halted | Phase::Stopped) {
             self.gather();
         }
         self.out.pop()
@@ -403,13 +381,13 @@ impl Node {
         if core::mem::take(&mut self.trim_wanted) {
             self.trim_tail();
         }
-        if self.phase == Phase::ShuttingDown && self.out.is_empty() {
+        if self.id.phase == Phase::ShuttingDown && self.out.is_empty() {
             self.stop_if_done();
         }
     }
 
     fn halt(&mut self, failure: StoreFailure) {
-        self.phase = Phase::Halted;
+        self.id.phase = Phase::Halted;
         // Nothing may be acknowledged any more, also not what was about to be.
         self.out.clear();
         self.out.push(Output::Halt(failure));

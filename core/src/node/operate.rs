@@ -59,7 +59,7 @@ pub(super) struct Finding {
 
 impl Node {
     pub(super) fn operate(&mut self, ticket: Ticket, request: AdminRequest) {
-        if self.phase != Phase::Running && request != AdminRequest::Status {
+        if self.id.phase != Phase::Running && request != AdminRequest::Status {
             let answer = AdminAnswer::Refused(AdminRefusal::ShuttingDown);
             self.out.push(Output::Admin { ticket, answer });
             return;
@@ -313,7 +313,7 @@ impl Node {
 
     fn status(&mut self) -> Status {
         self.sessions.wake_all();
-        let refusing = match (&self.time.fault, self.phase) {
+        let refusing = match (&self.time.fault, self.id.phase) {
             (_, Phase::ShuttingDown) => Some("shutting down".into()),
             (Some(fault), _) => Some(fault.to_string()),
             (None, _) => self.full_reason(),
@@ -331,17 +331,17 @@ impl Node {
             version: self.config.version,
             tags: self.config.tags.clone(),
             cluster_group: self.config.cluster_group.clone(),
-            incarnation: self.incarnation.get(),
+            incarnation: self.id.incarnation.get(),
             uptime_ms: self.time.now.instant.since(self.time.started).as_millis() as u64,
             durability: self.config.store.durability,
             refusing,
-            shutting_down: self.phase != Phase::Running,
+            shutting_down: self.id.phase != Phase::Running,
             links: self.link_statuses(),
             sessions: self.sessions.values().map(|session| self.session_status(session)).collect(),
             dead_letters: by_reason(&self.undelivered.dead),
             topology: self.topology.statuses(),
             store: StoreStatus {
-                store_id: self.store_id,
+                store_id: self.id.store,
                 head: self.log.durable(),
                 usage: self.usage,
                 max_bytes: self.config.store.max_bytes,

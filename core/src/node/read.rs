@@ -54,7 +54,7 @@ impl Node {
     }
 
     pub(super) fn read_on(&mut self, link: &mut Link, read: &Read<'_>, frame: u64) {
-        if self.phase != Phase::Running {
+        if self.id.phase != Phase::Running {
             let message = "this node is shutting down; ask another one, or when it is back";
             let re = read.id.as_deref().map(String::from);
             let refusal = Refusal { re, ..Refusal::new(Code::ShuttingDown, message) };

@@ -178,16 +178,16 @@ impl Node {
         // So it is known what gives way.
         let newest = Newest { version: was, source, sequence, position: row.position };
         self.newest.learn(key, newest);
-        self.sequence = self.sequence.next();
+        self.id.sequence = self.id.sequence.next();
         let fields = Fields {
-            incarnation: self.incarnation,
-            sequence: self.sequence,
+            incarnation: self.id.incarnation,
+            sequence: self.id.sequence,
             version,
             path: self.config.id.as_str(),
             ..row.message.fields()
         };
         let message = Message::encode(&fields, &mut self.out.buffer);
-        self.append((message, WallMs(0)), Some(key), self.me, row.publisher);
+        self.append((message, WallMs(0)), Some(key), self.id.source, row.publisher);
         let batch = self.log.growing_id();
         if let Some(resetting) = &mut self.resetting {
             resetting.restamped += 1;

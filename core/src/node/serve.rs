@@ -202,7 +202,7 @@ impl Node {
     /// Tells a peer what is durable, where the log ends, and what the wall clock says.
     pub(super) fn acknowledge(&mut self, link: &mut Link, position: Position) {
         let wall = self.time.now.wall;
-        if self.identity.unsaid.contains_key(&link.id) {
+        if self.id.unsaid.contains_key(&link.id) {
             return;
         }
         let Some(peer) = link.peer_mut() else { return };

@@ -82,7 +82,7 @@ impl Node {
     /// settled nothing on it may have died of what it was handed (P13).
     pub(super) fn note_lost(&mut self, link: &Link, is_lost: bool) {
         let Some(application) = link.application() else { return };
-        if !is_lost || application.settled || self.phase != Phase::Running {
+        if !is_lost || application.settled || self.id.phase != Phase::Running {
             return;
         }
         if let Some(session) = self.sessions.get_mut(&application.session)

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::*;
 use crate::io::{Frame, LinkUp, Protocol};
 use crate::store::Committed;
+use crate::types::time::WallMs;
 
 /// A node with a store that works, and sockets that take everything.
 struct Lab {
