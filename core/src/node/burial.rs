@@ -14,7 +14,6 @@ use crate::store::{DeadLetter, DeadReason, Query, StoredRow};
 use crate::types::ids::{DeadLetterId, Position, SessionId};
 use crate::wire::message::Message;
 
-use super::fetched::MAX_FETCHES;
 use super::{Node, Purpose};
 
 /// Messages that the store is asked for at once.
@@ -23,7 +22,7 @@ const BURIED_AT_ONCE: usize = 256;
 impl Node {
     /// Asks the store for what is to be dead letters, as far as it may be asked.
     pub(super) fn ask_burials(&mut self) {
-        while self.session_fetches() < MAX_FETCHES
+        while self.queries.may_ask_for_session()
             && let Some(id) = self.burials.pop_first()
         {
             let Some(session) = self.sessions.get_mut(&id) else { continue };
@@ -38,7 +37,7 @@ impl Node {
             let tags = session.tags(&self.config.tags).cloned();
             let timely = self.time.clock.timely();
             let query = Query::RowsAt { positions: positions.clone(), tags, timely };
-            self.fetch(Purpose::Bury(id, positions), query);
+            self.queries.ask(&mut self.out, Purpose::Bury(id, positions), query);
         }
     }
 

@@ -20,8 +20,9 @@ use crate::types::time::{Instant, WallMs};
 use crate::types::timers::Timer;
 use crate::wire::{BatchKind, NotNow, NotNowReason, Wire};
 
+use super::queries::Order;
 use super::room::REST_AFTER_FULL;
-use super::{Node, Order, Phase};
+use super::{Node, Phase};
 
 /// Rows that sessions without an interest may skip before their records are written.
 const SKIPPED_UNWRITTEN: u64 = 16_384;
@@ -168,7 +169,7 @@ impl Node {
         for link in core::mem::take(&mut self.awaiting) {
             self.release(link, id);
         }
-        for order in self.orders.extract_if(.., |order| order.batch <= id) {
+        for order in self.queries.orders.extract_if(.., |order| order.batch <= id) {
             self.out.push(Output::Admin { ticket: order.ticket, answer: AdminAnswer::Done });
         }
         for letter in &batch.dead_letters_gone {
@@ -280,9 +281,9 @@ impl Node {
             }
         }
         let next = self.log.growing_id();
-        for Order { ticket, stands, .. } in core::mem::take(&mut self.orders) {
+        for Order { ticket, stands, .. } in core::mem::take(&mut self.queries.orders) {
             if stands {
-                self.orders.push(Order { batch: next, ticket, stands });
+                self.queries.orders.push(Order { batch: next, ticket, stands });
                 continue;
             }
             let refusal = AdminRefusal::Store(StoreFailure::Full(reason.clone()));

@@ -71,7 +71,7 @@ impl Node {
         } else {
             self.comparing.asked = true;
             let query = Query::Digests(DigestQuery::TagSets { after: None });
-            self.fetch(Purpose::Compare, query);
+            self.queries.ask(&mut self.out, Purpose::Compare, query);
         }
     }
 

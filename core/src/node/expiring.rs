@@ -148,7 +148,7 @@ impl Node {
         let query =
             Query::Rows { after, upto, newest_upto, tags: None, timely, max_rows, max_bytes };
         self.undelivered.is_looking = true;
-        self.fetch(purpose, query);
+        self.queries.ask(&mut self.out, purpose, query);
     }
 
     pub(super) fn expired_fetched(&mut self, at: WallMs, rows: Vec<StoredRow>, upto: Position) {

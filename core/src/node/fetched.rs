@@ -4,42 +4,14 @@ use alloc::vec::Vec;
 
 use crate::log::newest::Newest;
 use crate::store::{Answer, Latest, Query, StoreFailure};
-use crate::types::ids::{FetchId, Hash128, LinkId, Position, SessionId, Ticket};
-use crate::types::time::WallMs;
+use crate::types::ids::{FetchId, Hash128, LinkId, SessionId};
 
 use super::Node;
-
-/// Questions to the store for sessions that may be open at once.
-pub(super) const MAX_FETCHES: usize = 16;
-
-/// What a question to the store is for.
-#[derive(Debug, Clone)]
-pub(super) enum Purpose {
-    /// The rows of a session behind the first position, up to the second only the newest.
-    Walk(SessionId, (Position, Position)),
-    /// Flights of a session to hand over again.
-    Repeat(SessionId, Vec<Position>),
-    /// What is the newest of the keys of parked messages.
-    Lookup(LinkId, Vec<Hash128>),
-    /// Reads at the front of the answers of an application's link.
-    Read(LinkId),
-    /// An operator's question or order.
-    Operator(Ticket),
-    /// The digests of this node, to compare them with those of peers.
-    Compare,
-    /// Flights of a session that are to be dead letters.
-    Bury(SessionId, Vec<Position>),
-    /// Events whose time may be over, known under this time.
-    Expired(WallMs),
-    /// What is to be stamped anew.
-    Reset,
-    /// Events that history has no room for; behind so many bytes that were looked at.
-    Held(u64),
-}
+use super::queries::Purpose;
 
 impl Node {
     pub(super) fn fetched(&mut self, fetch: FetchId, answer: Result<Answer, StoreFailure>) {
-        let Some(purpose) = self.fetches.remove(&fetch) else { return };
+        let Some(purpose) = self.queries.open.remove(&fetch) else { return };
         let answer = match answer {
             Ok(answer) => answer,
             Err(failure) => return self.halt(failure),
@@ -73,8 +45,8 @@ impl Node {
                 debug_assert!(false, "{purpose:?} was answered with {answer:?}");
             }
         }
-        while self.session_fetches() < MAX_FETCHES
-            && let Some((session, query)) = self.fetch_queue.pop_front()
+        while self.queries.may_ask_for_session()
+            && let Some((session, query)) = self.queries.waiting_sessions.pop_front()
         {
             self.fetch_now(session, query);
         }
@@ -83,22 +55,13 @@ impl Node {
 
     /// Asks the store for rows of a session, now or when another question is answered.
     pub(super) fn fetch_for(&mut self, session: SessionId, query: Query) {
-        if self.session_fetches() < MAX_FETCHES {
+        if self.queries.may_ask_for_session() {
             self.fetch_now(session, query);
         } else if let Some(waiting) = self.sessions.get_mut(&session) {
             // Any number that is never given: the session waits.
             waiting.fetch = Some(FetchId::default());
-            self.fetch_queue.push_back((session, query));
+            self.queries.waiting_sessions.push_back((session, query));
         }
-    }
-
-    pub(super) fn session_fetches(&self) -> usize {
-        let of_sessions = |purpose: &&Purpose| match purpose {
-            Purpose::Walk(..) | Purpose::Repeat(..) | Purpose::Bury(..) => true,
-            Purpose::Lookup(..) | Purpose::Read(_) | Purpose::Operator(_) => false,
-            Purpose::Compare | Purpose::Expired(_) | Purpose::Reset | Purpose::Held(_) => false,
-        };
-        self.fetches.values().filter(of_sessions).count()
     }
 
     fn fetch_now(&mut self, id: SessionId, query: Query) {
@@ -116,7 +79,7 @@ impl Node {
             | Query::DeadLetterList { .. }
             | Query::Digests(_) => return,
         };
-        let fetch = self.fetch(purpose, query);
+        let fetch = self.queries.ask(&mut self.out, purpose, query);
         if let Some(session) = self.sessions.get_mut(&id) {
             session.fetch = Some(fetch);
         }

@@ -30,6 +30,7 @@ mod offering;
 mod operate;
 mod outbox;
 mod peer;
+mod queries;
 mod read;
 mod repeat;
 mod resetting;
@@ -40,9 +41,8 @@ mod settle;
 mod time;
 
 use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
-use alloc::vec::Vec;
 use core::time::Duration;
 
 use crate::admin::event::Event;
@@ -65,20 +65,16 @@ use crate::session::link::Link;
 use crate::session::offer::Wants;
 use crate::session::{Dirty, Session, UNNAMED};
 use crate::store::extent::Extent;
-use crate::store::{Query, Recovered, StoreFailure, Usage};
+use crate::store::{Recovered, StoreFailure, Usage};
 use crate::types::clock::Clock;
-use crate::types::ids::{
-    BatchId, DeadLetterId, DialId, FetchId, Incarnation, LinkId, NodeId, Position, SessionId,
-    Ticket,
-};
+use crate::types::ids::{DeadLetterId, DialId, Incarnation, LinkId, NodeId, Position, SessionId};
 use crate::types::rate::RateLimit;
 use crate::types::time::{Instant, Now};
 use crate::types::timers::Timer;
 
-use self::fetched::Purpose;
 use self::identity::{Identity, Phase};
-use self::operate::Search;
 use self::outbox::Outbox;
+use self::queries::{Purpose, Queries};
 use self::time::Time;
 
 /// How long a cursor that moved may wait for a batch.
@@ -124,12 +120,6 @@ pub struct Node {
     candidates: BTreeMap<LinkId, LinkId>,
     dialers: BTreeMap<usize, Dialer>,
     last_dial: DialId,
-    fetches: BTreeMap<FetchId, Purpose>,
-    last_fetch: FetchId,
-    /// Sessions that wait for a free question.
-    fetch_queue: VecDeque<(SessionId, Query)>,
-    /// Links whose reads wait for a free question.
-    read_queue: VecDeque<LinkId>,
     /// Sessions with flights that are to be dead letters.
     burials: BTreeSet<SessionId>,
     /// Sessions to hand over to.
@@ -149,11 +139,8 @@ pub struct Node {
     moved: BTreeSet<LinkId>,
     /// Something waits for a commit, though no row does.
     commit_wanted: bool,
-    orders: Vec<Order>,
-    resetting: Option<resetting::Resetting>,
     /// Dead letters that are being replayed or purged.
     leaving: BTreeMap<DeadLetterId, Option<(SessionId, Position)>>,
-    searches: BTreeMap<FetchId, Search>,
     usage: Usage,
     /// No session needed anything at or below this when the last batch was sealed.
     floor: Position,
@@ -165,15 +152,7 @@ pub struct Node {
     out: Outbox,
     time: Time,
     id: Identity,
-}
-
-/// An order that is answered when its batch is durable.
-#[derive(Debug, Clone, Copy)]
-struct Order {
-    batch: BatchId,
-    ticket: Ticket,
-    /// Whether it is carried out by a later batch if this one fails; else it is taken back.
-    stands: bool,
+    queries: Queries,
 }
 
 impl Node {
@@ -233,10 +212,6 @@ impl Node {
             candidates: BTreeMap::new(),
             dialers: BTreeMap::new(),
             last_dial: DialId::default(),
-            fetches: BTreeMap::new(),
-            last_fetch: FetchId::default(),
-            fetch_queue: VecDeque::new(),
-            read_queue: VecDeque::new(),
             burials: BTreeSet::new(),
             ready: BTreeSet::new(),
             interests: Interests::default(),
@@ -248,10 +223,7 @@ impl Node {
             trim_wanted: false,
             moved: BTreeSet::new(),
             commit_wanted: true,
-            orders: Vec::new(),
-            resetting: None,
             leaving: BTreeMap::new(),
-            searches: BTreeMap::new(),
             usage: recovered.usage,
             floor: Position::default(),
             room: room::Room::default(),
@@ -261,6 +233,7 @@ impl Node {
             out: Outbox::default(),
             time,
             id: Identity::new(recovered.store_id, incarnation, me, now.wall),
+            queries: Queries::default(),
             config,
         };
         node.recover_sessions(&recovered, now);
@@ -391,14 +364,6 @@ impl Node {
         // Nothing may be acknowledged any more, also not what was about to be.
         self.out.clear();
         self.out.push(Output::Halt(failure));
-    }
-
-    /// Asks the store, or queues the question of a session until another one is answered.
-    fn fetch(&mut self, purpose: Purpose, query: Query) -> FetchId {
-        self.last_fetch = self.last_fetch.next();
-        self.fetches.insert(self.last_fetch, purpose);
-        self.out.push(Output::Fetch { fetch: self.last_fetch, query });
-        self.last_fetch
     }
 
     /// Notes that the record of a session must be written, and arranges for it.

@@ -22,7 +22,8 @@ use crate::types::ids::{DeadLetterId, FetchId, Position, Ticket};
 use crate::types::tags;
 use crate::wire::json::write::version_text;
 
-use super::{Node, Order, Phase, Purpose};
+use super::queries::{Order, Purpose};
+use super::{Node, Phase};
 
 /// Dead letters of one message that are looked at, at most.
 const MAX_DEAD_OF_ID: usize = 4096;
@@ -95,12 +96,12 @@ impl Node {
     }
 
     pub(super) fn search(&mut self, ticket: Ticket, search: Search, query: Query) {
-        let fetch = self.fetch(Purpose::Operator(ticket), query);
-        self.searches.insert(fetch, search);
+        let fetch = self.queries.ask(&mut self.out, Purpose::Operator(ticket), query);
+        self.queries.searches.insert(fetch, search);
     }
 
     pub(super) fn operator_fetched(&mut self, fetch: FetchId, ticket: Ticket, answer: Answer) {
-        let Some(search) = self.searches.remove(&fetch) else { return };
+        let Some(search) = self.queries.searches.remove(&fetch) else { return };
         match (search, answer) {
             (Search::Where(finding), answer) => self.search_on(ticket, finding, answer),
             (Search::DeadLetterList, Answer::DeadLetterList { listed, next }) => {
@@ -288,7 +289,7 @@ impl Node {
     /// Answers when the growing batch is durable.
     fn order(&mut self, ticket: Ticket, stands: bool) {
         self.commit_wanted = true;
-        self.orders.push(Order { batch: self.log.growing_id(), ticket, stands });
+        self.queries.orders.push(Order { batch: self.log.growing_id(), ticket, stands });
     }
 
     fn forget(&mut self, ticket: Ticket, name: &str) {

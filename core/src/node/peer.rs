@@ -105,7 +105,8 @@ impl Node {
         let ready = match unknown {
             Some((first, keys)) => {
                 let query = Query::Latest(keys.clone());
-                peer.lookup = Some(self.fetch(Purpose::Lookup(id, keys), query));
+                peer.lookup =
+                    Some(self.queries.ask(&mut self.out, Purpose::Lookup(id, keys), query));
                 first
             }
             None => messages.len(),

@@ -93,14 +93,18 @@ impl Node {
         if open >= MAX_QUESTIONS {
             // Any number that is never given: the link waits.
             application.reading = Some(FetchId::default());
-            self.read_queue.push_back(number);
+            self.queries.waiting_reads.push_back(number);
             return;
         }
         let keys: Vec<String> = turns.take(READS_AT_ONCE).map(String::from).collect();
         let tags = session.application().and_then(|application| application.tags.clone());
         let tags = tags.unwrap_or_else(|| self.config.tags.clone());
         let timely = self.time.clock.timely();
-        let fetch = self.fetch(Purpose::Read(number), Query::Values { keys, tags, timely });
+        let fetch = self.queries.ask(
+            &mut self.out,
+            Purpose::Read(number),
+            Query::Values { keys, tags, timely },
+        );
         if let Some(application) = self.application_of(number) {
             application.reading = Some(fetch);
         }
@@ -121,7 +125,7 @@ impl Node {
     /// Lets the next link ask that waits for a free question.
     pub(super) fn ask_waiting_reads(&mut self) {
         while self.questions() < MAX_QUESTIONS
-            && let Some(link) = self.read_queue.pop_front()
+            && let Some(link) = self.queries.waiting_reads.pop_front()
         {
             if let Some(application) = self.application_of(link) {
                 application.reading = None;
@@ -133,7 +137,7 @@ impl Node {
 
     /// Open questions for reads.
     pub(super) fn questions(&self) -> usize {
-        self.fetches.values().filter(|purpose| matches!(purpose, Purpose::Read(_))).count()
+        self.queries.open.values().filter(|purpose| matches!(purpose, Purpose::Read(_))).count()
     }
 
     fn application_of(&mut self, link: LinkId) -> Option<&mut crate::session::link::AppLink> {

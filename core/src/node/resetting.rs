@@ -63,7 +63,7 @@ enum Stage {
 impl Node {
     /// An operator says that the wall clock is right.
     pub(super) fn reset_clock(&mut self, ticket: Ticket) {
-        if let Some(resetting) = &mut self.resetting {
+        if let Some(resetting) = &mut self.queries.clock_reset {
             resetting.tickets.push(ticket);
             return;
         }
@@ -76,7 +76,7 @@ impl Node {
                 return self.out.push(Output::Admin { ticket, answer });
             }
         }
-        self.resetting = Some(Resetting {
+        self.queries.clock_reset = Some(Resetting {
             tickets: Vec::from([ticket]),
             stage: Stage::Looking,
             waits_for: self.log.undurable(),
@@ -94,7 +94,7 @@ impl Node {
     /// Goes on with a reset, once what it waits for is durable.
     pub(super) fn reset_on(&mut self) {
         let committed = self.log.committed_id();
-        let Some(resetting) = &mut self.resetting else { return };
+        let Some(resetting) = &mut self.queries.clock_reset else { return };
         if resetting.waits_for.is_some_and(|batch| batch > committed) {
             return;
         }
@@ -113,7 +113,7 @@ impl Node {
                     max_rows: ROWS,
                     max_bytes: BYTES,
                 };
-                self.fetch(Purpose::Reset, query);
+                self.queries.ask(&mut self.out, Purpose::Reset, query);
             }
             Stage::Ending => self.end_reset(),
         }
@@ -121,13 +121,13 @@ impl Node {
 
     /// The store has found the next rows that are the newest of their keys.
     pub(super) fn reset_fetched(&mut self, rows: &[StoredRow], upto: Position) {
-        let Some(resetting) = &mut self.resetting else { return };
+        let Some(resetting) = &mut self.queries.clock_reset else { return };
         resetting.after = upto;
         let (stage, timely) = (resetting.stage, resetting.timely);
         let newest = rows.iter().filter(|stored| !stored.superseded).map(|stored| &stored.row);
         for row in newest {
             let version = row.message.version();
-            let Some(resetting) = &mut self.resetting else { return };
+            let Some(resetting) = &mut self.queries.clock_reset else { return };
             if timely.holds(version) {
                 resetting.highest = resetting.highest.max(version);
                 continue;
@@ -151,7 +151,7 @@ impl Node {
 
     /// What is untimely is known: the clock goes back to what is not.
     fn lower_clock(&mut self) {
-        let Some(resetting) = &mut self.resetting else { return };
+        let Some(resetting) = &mut self.queries.clock_reset else { return };
         resetting.lowered_ms = self.time.clock.lower(resetting.highest);
         resetting.stage = Stage::Stamping;
         resetting.after = resetting.first.map_or(resetting.upto, Position::before);
@@ -189,7 +189,7 @@ impl Node {
         let message = Message::encode(&fields, &mut self.out.buffer);
         self.append((message, WallMs(0)), Some(key), self.id.source, row.publisher);
         let batch = self.log.growing_id();
-        if let Some(resetting) = &mut self.resetting {
+        if let Some(resetting) = &mut self.queries.clock_reset {
             resetting.restamped += 1;
             resetting.waits_for = Some(batch);
         }
@@ -202,13 +202,13 @@ impl Node {
         self.newest.lower_horizon(self.time.clock.high_water());
         self.commit_wanted = true;
         let batch = self.log.growing_id();
-        if let Some(resetting) = &mut self.resetting {
+        if let Some(resetting) = &mut self.queries.clock_reset {
             (resetting.stage, resetting.waits_for) = (Stage::Ending, Some(batch));
         }
     }
 
     fn end_reset(&mut self) {
-        let Some(resetting) = self.resetting.take() else { return };
+        let Some(resetting) = self.queries.clock_reset.take() else { return };
         let Resetting { tickets, restamped, lowered_ms, .. } = resetting;
         self.out.event(Event::ClockReset { restamped, lowered_ms });
         self.notice_clock();
@@ -221,7 +221,7 @@ impl Node {
 
     /// The reset goes no further; the order may be given again.
     pub(super) fn refuse_reset(&mut self, refusal: &AdminRefusal) {
-        let Some(resetting) = self.resetting.take() else { return };
+        let Some(resetting) = self.queries.clock_reset.take() else { return };
         for ticket in resetting.tickets {
             let answer = AdminAnswer::Refused(refusal.clone());
             self.out.push(Output::Admin { ticket, answer });

@@ -1,0 +1,90 @@
+//! What a node has asked of its store, what waits to be asked, and orders that wait for a batch.
+//!
+//! What stays true: a bounded number of questions is open, for sessions and for reads each, and
+//! whoever waits is asked for in the order of coming.
+
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
+
+use crate::io::Output;
+use crate::store::Query;
+use crate::types::ids::{BatchId, FetchId, Hash128, LinkId, Position, SessionId, Ticket};
+use crate::types::time::WallMs;
+
+use super::operate::Search;
+use super::outbox::Outbox;
+use super::resetting::Resetting;
+
+/// Questions to the store for sessions that may be open at once.
+const MAX_FETCHES: usize = 16;
+
+/// What a question to the store is for.
+#[derive(Debug, Clone)]
+pub(super) enum Purpose {
+    /// The rows of a session behind the first position, up to the second only the newest.
+    Walk(SessionId, (Position, Position)),
+    /// Flights of a session to hand over again.
+    Repeat(SessionId, Vec<Position>),
+    /// What is the newest of the keys of parked messages.
+    Lookup(LinkId, Vec<Hash128>),
+    /// Reads at the front of the answers of an application's link.
+    Read(LinkId),
+    /// An operator's question or order.
+    Operator(Ticket),
+    /// The digests of this node, to compare them with those of peers.
+    Compare,
+    /// Flights of a session that are to be dead letters.
+    Bury(SessionId, Vec<Position>),
+    /// Events whose time may be over, known under this time.
+    Expired(WallMs),
+    /// What is to be stamped anew.
+    Reset,
+    /// Events that history has no room for; behind so many bytes that were looked at.
+    Held(u64),
+}
+
+/// Questions to the store that are open or wait, and orders of operators.
+#[derive(Debug, Default)]
+pub(super) struct Queries {
+    pub(super) open: BTreeMap<FetchId, Purpose>,
+    last: FetchId,
+    /// Sessions that wait for a free question.
+    pub(super) waiting_sessions: VecDeque<(SessionId, Query)>,
+    /// Links whose reads wait for a free question.
+    pub(super) waiting_reads: VecDeque<LinkId>,
+    /// What operators look for.
+    pub(super) searches: BTreeMap<FetchId, Search>,
+    /// Orders that are answered when their batch is durable.
+    pub(super) orders: Vec<Order>,
+    /// A reset of the clock that is under way.
+    pub(super) clock_reset: Option<Resetting>,
+}
+
+/// An order that is answered when its batch is durable.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Order {
+    pub(super) batch: BatchId,
+    pub(super) ticket: Ticket,
+    /// Whether it is carried out by a later batch if this one fails; else it is taken back.
+    pub(super) stands: bool,
+}
+
+impl Queries {
+    /// Asks the store.
+    pub(super) fn ask(&mut self, out: &mut Outbox, purpose: Purpose, query: Query) -> FetchId {
+        self.last = self.last.next();
+        self.open.insert(self.last, purpose);
+        out.push(Output::Fetch { fetch: self.last, query });
+        self.last
+    }
+
+    /// Whether one more question may be asked for a session.
+    pub(super) fn may_ask_for_session(&self) -> bool {
+        let of_sessions = |purpose: &&Purpose| match purpose {
+            Purpose::Walk(..) | Purpose::Repeat(..) | Purpose::Bury(..) => true,
+            Purpose::Lookup(..) | Purpose::Read(_) | Purpose::Operator(_) => false,
+            Purpose::Compare | Purpose::Expired(_) | Purpose::Reset | Purpose::Held(_) => false,
+        };
+        self.open.values().filter(of_sessions).count() < MAX_FETCHES
+    }
+}
