@@ -20,8 +20,8 @@ use crate::types::time::{Instant, WallMs};
 use crate::types::timers::Timer;
 use crate::wire::{BatchKind, NotNow, NotNowReason, Wire};
 
+use super::capacity::REST_AFTER_FULL;
 use super::queries::Order;
-use super::room::REST_AFTER_FULL;
 use super::{Node, Phase};
 
 /// Rows that sessions without an interest may skip before their records are written.
@@ -31,7 +31,7 @@ impl Node {
     /// Seals the growing batch if it has something to say and none is in flight.
     pub(super) fn seal_if_wanted(&mut self) {
         let wanted = self.commit_wanted || !self.log.growing.rows.is_empty();
-        if self.log.is_committing() || !wanted || self.room.rest_until.is_some() {
+        if self.log.is_committing() || !wanted || self.capacity.rest_until.is_some() {
             return;
         }
         self.commit_wanted = false;
@@ -155,7 +155,7 @@ impl Node {
     pub(super) fn committed(&mut self, committed: Committed) {
         let Committed { batch, usage, took } = committed;
         let id = batch.id;
-        self.usage = usage;
+        self.capacity.usage = usage;
         self.observe_commit(&batch, took);
         if let Some(last) = batch.rows.last() {
             let bytes = batch.rows.iter().map(|row| row.size() as u64).sum();
@@ -291,7 +291,7 @@ impl Node {
             self.out.push(Output::Admin { ticket, answer });
         }
         self.refuse_reset(&StoreFailure::Full(reason.clone()).into());
-        self.room.note_failure(self.time.now.instant, &self.usage, reason);
+        self.capacity.note_failure(self.time.now.instant, reason);
         self.notice_room();
         self.begin_to_talk();
     }
@@ -395,7 +395,7 @@ impl Node {
         self.out.event(Event::ShuttingDown);
         self.refuse_reset(&AdminRefusal::ShuttingDown);
         self.id.phase = Phase::ShuttingDown;
-        self.room.rest_until = None;
+        self.capacity.rest_until = None;
         let stored = self.sessions.values_mut().filter(|session| session.is_durable());
         let touched: Vec<_> =
             stored.map(|session| (session.touch(Dirty::Now), session.id)).collect();

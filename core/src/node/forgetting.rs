@@ -37,7 +37,7 @@ impl Node {
     /// Looks at the oldest events above the bound of the history, if they are held.
     pub(super) fn look_for_held(&mut self) {
         let is_known = self.log.committed_id() >= self.undelivered.forgotten_with;
-        let is_wanted = is_known && self.usage.held_bytes > 0 && self.may_bury_history();
+        let is_wanted = is_known && self.capacity.usage.held_bytes > 0 && self.may_bury_history();
         if self.id.phase == Phase::Running && is_wanted && !self.undelivered.is_looking {
             self.look_further(0);
         }
@@ -49,7 +49,7 @@ impl Node {
         let upto = self.floor;
         let Some(first) = self.undelivered.first().filter(|first| *first <= upto) else {
             // What was in the way has been handed on meanwhile.
-            self.commit_wanted |= self.usage.history_bytes > self.history_max_bytes();
+            self.commit_wanted |= self.capacity.usage.history_bytes > self.history_max_bytes();
             return;
         };
         self.look_at(Purpose::Held(looked), first, upto);
@@ -63,7 +63,7 @@ impl Node {
         let upto = upto.min(self.floors().0);
         let (mut deaths, mut judged, mut looked) = (Vec::new(), upto, looked);
         for StoredRow { row, .. } in rows {
-            let is_enough = row.position > upto || looked >= self.usage.held_bytes;
+            let is_enough = row.position > upto || looked >= self.capacity.usage.held_bytes;
             let fate = if is_enough { Some(Fate::UnderWay) } else { self.fate_of_held(&row) };
             match fate {
                 Some(Fate::UnderWay) => {
@@ -93,7 +93,7 @@ impl Node {
         self.undelivered.forgotten_with = self.log.growing_id();
         let letters = self.log.growing.dead_letters.iter();
         let letters: usize = letters.map(|letter| letter.message.encoded().len()).sum();
-        if judged == upto && looked < self.usage.held_bytes && letters < LETTERS_BYTES {
+        if judged == upto && looked < self.capacity.usage.held_bytes && letters < LETTERS_BYTES {
             self.look_further(looked);
         }
     }

@@ -16,6 +16,7 @@
 mod accept;
 mod application;
 mod burial;
+mod capacity;
 mod commit;
 mod comparing;
 mod connect;
@@ -34,7 +35,6 @@ mod queries;
 mod read;
 mod repeat;
 mod resetting;
-mod room;
 mod serve;
 mod sessions;
 mod settle;
@@ -65,13 +65,14 @@ use crate::session::link::Link;
 use crate::session::offer::Wants;
 use crate::session::{Dirty, Session, UNNAMED};
 use crate::store::extent::Extent;
-use crate::store::{Recovered, StoreFailure, Usage};
+use crate::store::{Recovered, StoreFailure};
 use crate::types::clock::Clock;
 use crate::types::ids::{DeadLetterId, DialId, Incarnation, LinkId, NodeId, Position, SessionId};
 use crate::types::rate::RateLimit;
 use crate::types::time::{Instant, Now};
 use crate::types::timers::Timer;
 
+use self::capacity::Capacity;
 use self::identity::{Identity, Phase};
 use self::outbox::Outbox;
 use self::queries::{Purpose, Queries};
@@ -141,10 +142,8 @@ pub struct Node {
     commit_wanted: bool,
     /// Dead letters that are being replayed or purged.
     leaving: BTreeMap<DeadLetterId, Option<(SessionId, Position)>>,
-    usage: Usage,
     /// No session needed anything at or below this when the last batch was sealed.
     floor: Position,
-    room: room::Room,
     paused: bool,
     /// What the outboxes of sessions hold.
     extent: Extent,
@@ -153,6 +152,7 @@ pub struct Node {
     time: Time,
     id: Identity,
     queries: Queries,
+    capacity: Capacity,
 }
 
 impl Node {
@@ -224,9 +224,7 @@ impl Node {
             moved: BTreeSet::new(),
             commit_wanted: true,
             leaving: BTreeMap::new(),
-            usage: recovered.usage,
             floor: Position::default(),
-            room: room::Room::default(),
             paused: false,
             extent: recovered.extent.clone(),
             comparing: Comparing::default(),
@@ -234,6 +232,7 @@ impl Node {
             time,
             id: Identity::new(recovered.store_id, incarnation, me, now.wall),
             queries: Queries::default(),
+            capacity: Capacity::new(recovered.usage),
             config,
         };
         node.recover_sessions(&recovered, now);

@@ -344,7 +344,7 @@ impl Node {
             store: StoreStatus {
                 store_id: self.id.store,
                 head: self.log.durable(),
-                usage: self.usage,
+                usage: self.capacity.usage,
                 max_bytes: self.config.store.max_bytes,
                 seen_bytes: self.seen.bytes(),
                 idempotency_ids: self.receipts.len(),
@@ -462,8 +462,8 @@ impl Node {
             cursor: session.cursor().get().min(head),
             in_flight: session.flights.len(),
             // What was conflated is gone: there is no more than the store holds.
-            behind: behind.min(self.usage.rows),
-            behind_bytes: behind_bytes.min(self.usage.used_bytes),
+            behind: behind.min(self.capacity.usage.rows),
+            behind_bytes: behind_bytes.min(self.capacity.usage.used_bytes),
             oldest_ms: oldest.map_or(0, |at| self.time.now.wall.0.saturating_sub(at.0)),
             delivered_total: session.delivered,
             retransmits_total: session.retransmits,

@@ -207,7 +207,7 @@ impl Node {
         }
         self.look_for_expired();
         // Room is made by commits, also when nothing is published.
-        let history = self.usage.history_bytes > self.history_max_bytes();
+        let history = self.capacity.usage.history_bytes > self.history_max_bytes();
         let may_spare = self.is_short_of_room() && self.floors().0 > self.floor;
         if (history || may_spare) && !self.log.is_committing() {
             self.commit_wanted = true;
@@ -232,7 +232,7 @@ impl Node {
         let before = self.time.now.wall.minus(self.config.store.session_ttl);
         for url in self.unmet.give_up(&self.config.peers, before) {
             let reason = "never reached for longer than store.session_ttl".into();
-            let owed = self.log.durable().get().min(self.usage.rows);
+            let owed = self.log.durable().get().min(self.capacity.usage.rows);
             self.out.event(Event::SessionEnded { session: format!("peer {url}"), reason, owed });
             self.touch(NODE, Dirty::Now);
         }
@@ -277,7 +277,7 @@ impl Node {
     /// How much a session has still to be handed, or to settle; letters not counted.
     pub(super) fn owed_to(&self, session: &Session) -> u64 {
         let behind = self.log.durable().get().saturating_sub(session.next.before().get());
-        let behind = if session.receives() { behind.min(self.usage.rows) } else { 0 };
+        let behind = if session.receives() { behind.min(self.capacity.usage.rows) } else { 0 };
         behind + session.flights.len() as u64
     }
 }

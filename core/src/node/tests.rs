@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use super::*;
 use crate::io::{Frame, LinkUp, Protocol};
-use crate::store::Committed;
+use crate::store::{Committed, Usage};
 use crate::types::time::WallMs;
 
 /// A node with a store that works, and sockets that take everything.

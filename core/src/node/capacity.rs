@@ -34,9 +34,11 @@ const DISK_SPARE: u64 = 8 << 20;
 /// How long nothing may have been refused until it is said that there is room again.
 const CALM: Duration = Duration::from_secs(10);
 
-/// What is known of the room in the store, besides its [`Usage`].
-#[derive(Debug, Default)]
-pub(super) struct Room {
+/// What is known of the room in the store.
+#[derive(Debug)]
+pub(super) struct Capacity {
+    /// What the store said with the last batch.
+    pub(super) usage: Usage,
     /// Nothing is committed before this time.
     pub(super) rest_until: Option<Instant>,
     /// When a commit last found no room, with so many bytes in use.
@@ -49,10 +51,22 @@ pub(super) struct Room {
     peers_refused: bool,
 }
 
-impl Room {
+impl Capacity {
+    /// Room of a store that holds so much.
+    pub(super) fn new(usage: Usage) -> Self {
+        Self {
+            usage,
+            rest_until: None,
+            failed: None,
+            said: String::new(),
+            none_at: None,
+            peers_refused: false,
+        }
+    }
+
     /// A commit has found no room.
-    pub(super) fn note_failure(&mut self, now: Instant, usage: &Usage, said: String) {
-        self.failed = Some((now, usage.used_bytes));
+    pub(super) fn note_failure(&mut self, now: Instant, said: String) {
+        self.failed = Some((now, self.usage.used_bytes));
         self.said = said;
         self.rest_until = Some(now + REST_AFTER_FULL);
     }
@@ -90,8 +104,8 @@ impl Node {
             Full::Store(used, limit) => {
                 format!("{used} bytes are in use, store.max_bytes is {limit}")
             }
-            Full::Disk => match (self.usage.room_bytes, self.failed_at()) {
-                (_, Some(_)) => format!("the disk is full ({})", self.room.said),
+            Full::Disk => match (self.capacity.usage.room_bytes, self.failed_at()) {
+                (_, Some(_)) => format!("the disk is full ({})", self.capacity.said),
                 (Some(room), None) => format!("the disk is full ({room} bytes may be added)"),
                 (None, None) => "the disk is full".into(),
             },
@@ -108,25 +122,25 @@ impl Node {
     }
 
     fn used_bytes(&self) -> u64 {
-        self.usage.used_bytes + self.log.undurable_bytes() as u64
+        self.capacity.usage.used_bytes + self.log.undurable_bytes() as u64
     }
 
     fn is_disk_full(&self) -> bool {
         let undurable = self.log.undurable_bytes() as u64;
-        self.room.rest_until.is_some()
-            || self.usage.room_bytes.is_some_and(|room| undurable >= room)
+        self.capacity.rest_until.is_some()
+            || self.capacity.usage.room_bytes.is_some_and(|room| undurable >= room)
             || (self.failed_at().is_some() && self.has_history_to_spare())
     }
 
     /// Whether history has still to give way.
     fn has_history_to_spare(&self) -> bool {
-        self.usage.history_bytes > self.history_max_bytes()
+        self.capacity.usage.history_bytes > self.history_max_bytes()
     }
 
     /// The bytes in use when a commit found no room, not long ago.
     fn failed_at(&self) -> Option<u64> {
         let recent = |at: Instant| self.time.now.instant < at + FULL_FOR;
-        self.room.failed.filter(|(at, _)| recent(*at)).map(|(_, used)| used)
+        self.capacity.failed.filter(|(at, _)| recent(*at)).map(|(_, used)| used)
     }
 
     /// Whether peers are refused, at 5/4 of what publishers may fill, or when the disk is full.
@@ -136,9 +150,9 @@ impl Node {
     pub(super) fn refuses_peers(&mut self) -> bool {
         let max = self.config.store.max_bytes;
         let limit = max.saturating_add(max / 4);
-        let room = if self.room.peers_refused { max / 16 } else { 0 };
-        self.room.peers_refused = self.is_disk_full() || self.over(limit - room).is_some();
-        self.room.peers_refused
+        let room = if self.capacity.peers_refused { max / 16 } else { 0 };
+        self.capacity.peers_refused = self.is_disk_full() || self.over(limit - room).is_some();
+        self.capacity.peers_refused
     }
 
     /// The bound of the history. It gives way to what is owed: it is at most half of the store, and
@@ -146,27 +160,31 @@ impl Node {
     pub(super) fn history_max_bytes(&self) -> u64 {
         let store = &self.config.store;
         let most = store.history_max_bytes.min(store.max_bytes / 2);
-        match self.usage.used_bytes.saturating_sub(self.spared_above()) {
+        match self.capacity.usage.used_bytes.saturating_sub(self.spared_above()) {
             0 => most,
-            excess => most.min(self.usage.history_bytes.saturating_sub(excess)),
+            excess => most.min(self.capacity.usage.history_bytes.saturating_sub(excess)),
         }
     }
 
     /// Whether history gives way to what is owed.
     pub(super) fn gives_way(&self) -> bool {
-        self.usage.used_bytes > self.spared_above()
+        self.capacity.usage.used_bytes > self.spared_above()
     }
 
     /// Whether events that led nowhere go, too. Not for a full disk, which may be over in a moment:
     /// whoever wants one of them may be out of reach, and known to nobody near.
     pub(super) fn is_short_of_room(&self) -> bool {
         let max = self.config.store.max_bytes;
-        self.usage.used_bytes > max - max / 16
+        self.capacity.usage.used_bytes > max - max / 16
     }
 
     /// Above so many bytes in use what can be spared goes, before publishers are refused.
     fn spared_above(&self) -> u64 {
-        let disk = self.usage.room_bytes.map_or(u64::MAX, |room| self.usage.used_bytes + room);
+        let disk = self
+            .capacity
+            .usage
+            .room_bytes
+            .map_or(u64::MAX, |room| self.capacity.usage.used_bytes + room);
         let spared = (disk / 16).max(DISK_SPARE.min(disk / 4));
         let failed = self.failed_at().unwrap_or(u64::MAX);
         let fits = failed.min(self.config.store.max_bytes);
@@ -177,13 +195,13 @@ impl Node {
     pub(super) fn notice_room(&mut self) {
         let now = self.time.now.instant;
         if let Some(reason) = self.full_reason() {
-            if self.room.none_at.replace(now).is_none() {
+            if self.capacity.none_at.replace(now).is_none() {
                 self.out.event(Event::StoreFull { reason });
             }
             // What is in the way may go without a commit of anybody.
             self.time.timers.set_earlier(Timer::Upkeep, now + REST_AFTER_FULL);
-        } else if self.room.none_at.is_some_and(|at| at + CALM <= now) {
-            self.room.none_at = None;
+        } else if self.capacity.none_at.is_some_and(|at| at + CALM <= now) {
+            self.capacity.none_at = None;
             self.out.event(Event::StoreHasRoom);
         }
     }
@@ -192,11 +210,11 @@ impl Node {
     /// second, with a commit.
     pub(super) fn look_for_room(&mut self) {
         let now = self.time.now.instant;
-        match self.room.rest_until {
+        match self.capacity.rest_until {
             // Upkeep came for another reason; the end of the rest is not to wait for the next.
             Some(until) if until > now => self.time.timers.set_earlier(Timer::Upkeep, until),
             Some(_) => {
-                self.room.rest_until = None;
+                self.capacity.rest_until = None;
                 self.commit_wanted = true;
             }
             None => self.commit_wanted |= self.is_disk_full(),
