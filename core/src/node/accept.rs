@@ -117,7 +117,7 @@ impl Node {
                 "this node is shutting down; publish through another one, or when it is back",
             ));
         }
-        self.refuses_for_room(kind)
+        self.capacity.check_publish(kind, self.load())
     }
 
     fn clock_refusal(&mut self, fault: crate::types::clock::ClockFault) -> Refusal {
@@ -215,7 +215,8 @@ impl Node {
         if self.id.phase != Phase::Running {
             return Some(NotNowReason::ShuttingDown);
         }
-        if self.refuses_peers() {
+        let load = self.load();
+        if self.capacity.refuses_peers(load) {
             return Some(NotNowReason::StoreFull);
         }
         let received = self.time.clock.receive(message.version());

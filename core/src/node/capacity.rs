@@ -12,6 +12,7 @@ use alloc::format;
 use alloc::string::String;
 
 use crate::admin::event::Event;
+use crate::config::StoreLimits;
 use crate::store::Usage;
 use crate::types::refusal::{Code, Refusal};
 use crate::types::time::Instant;
@@ -49,11 +50,21 @@ pub(super) struct Capacity {
     none_at: Option<Instant>,
     /// The store was full for peers, and has not enough room again.
     peers_refused: bool,
+    /// `store.max_bytes` and `store.history_max_bytes`.
+    max_bytes: u64,
+    history_max_bytes: u64,
+}
+
+/// What is on its way to the store, and the time at which room is judged.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Load {
+    pub(super) undurable: u64,
+    pub(super) now: Instant,
 }
 
 impl Capacity {
     /// Room of a store that holds so much.
-    pub(super) fn new(usage: Usage) -> Self {
+    pub(super) fn new(usage: Usage, limits: &StoreLimits) -> Self {
         Self {
             usage,
             rest_until: None,
@@ -61,6 +72,8 @@ impl Capacity {
             said: String::new(),
             none_at: None,
             peers_refused: false,
+            max_bytes: limits.max_bytes,
+            history_max_bytes: limits.history_max_bytes,
         }
     }
 
@@ -70,22 +83,16 @@ impl Capacity {
         self.said = said;
         self.rest_until = Some(now + REST_AFTER_FULL);
     }
-}
 
-/// What is in the way of a message.
-enum Full {
-    /// Bytes are in use, or are about to be; and so many may be.
-    Store(u64, u64),
-    Disk,
-}
-
-impl Node {
     /// Whether a publisher's message of this kind is refused for want of room (P8). A delete makes
     /// room in the end, and may take some for that.
-    pub(super) fn refuses_for_room(&self, kind: Kind) -> Result<(), Refusal> {
-        let max = self.config.store.max_bytes;
-        let full =
-            if kind == Kind::Dk { self.over(max.saturating_add(max / 4)) } else { self.full() };
+    pub(super) fn check_publish(&self, kind: Kind, load: Load) -> Result<(), Refusal> {
+        let max = self.max_bytes;
+        let full = if kind == Kind::Dk {
+            self.over(max.saturating_add(max / 4), load)
+        } else {
+            self.full(load)
+        };
         let Some(full) = full else { return Ok(()) };
         let reason = match full {
             Full::Store(used, limit) => {
@@ -99,102 +106,107 @@ impl Node {
     }
 
     /// Why publishers are refused now, if they are.
-    pub(super) fn full_reason(&self) -> Option<String> {
-        Some(match self.full()? {
+    pub(super) fn full_reason(&self, load: Load) -> Option<String> {
+        Some(match self.full(load)? {
             Full::Store(used, limit) => {
                 format!("{used} bytes are in use, store.max_bytes is {limit}")
             }
-            Full::Disk => match (self.capacity.usage.room_bytes, self.failed_at()) {
-                (_, Some(_)) => format!("the disk is full ({})", self.capacity.said),
+            Full::Disk => match (self.usage.room_bytes, self.failed_at(load)) {
+                (_, Some(_)) => format!("the disk is full ({})", self.said),
                 (Some(room), None) => format!("the disk is full ({room} bytes may be added)"),
                 (None, None) => "the disk is full".into(),
             },
         })
     }
 
-    fn full(&self) -> Option<Full> {
-        if self.is_disk_full() { Some(Full::Disk) } else { self.over(self.config.store.max_bytes) }
+    fn full(&self, load: Load) -> Option<Full> {
+        if self.is_disk_full(load) { Some(Full::Disk) } else { self.over(self.max_bytes, load) }
     }
 
-    fn over(&self, limit: u64) -> Option<Full> {
-        let used = self.used_bytes();
+    fn over(&self, limit: u64, load: Load) -> Option<Full> {
+        let used = self.usage.used_bytes + load.undurable;
         (used > limit).then_some(Full::Store(used, limit))
     }
 
-    fn used_bytes(&self) -> u64 {
-        self.capacity.usage.used_bytes + self.log.undurable_bytes() as u64
-    }
-
-    fn is_disk_full(&self) -> bool {
-        let undurable = self.log.undurable_bytes() as u64;
-        self.capacity.rest_until.is_some()
-            || self.capacity.usage.room_bytes.is_some_and(|room| undurable >= room)
-            || (self.failed_at().is_some() && self.has_history_to_spare())
+    /// Whether nothing may be added, whatever the limit says.
+    pub(super) fn is_disk_full(&self, load: Load) -> bool {
+        self.rest_until.is_some()
+            || self.usage.room_bytes.is_some_and(|room| load.undurable >= room)
+            || (self.failed_at(load).is_some() && self.has_history_to_spare(load))
     }
 
     /// Whether history has still to give way.
-    fn has_history_to_spare(&self) -> bool {
-        self.capacity.usage.history_bytes > self.history_max_bytes()
+    pub(super) fn has_history_to_spare(&self, load: Load) -> bool {
+        self.usage.history_bytes > self.history_bound(load)
     }
 
     /// The bytes in use when a commit found no room, not long ago.
-    fn failed_at(&self) -> Option<u64> {
-        let recent = |at: Instant| self.time.now.instant < at + FULL_FOR;
-        self.capacity.failed.filter(|(at, _)| recent(*at)).map(|(_, used)| used)
+    fn failed_at(&self, load: Load) -> Option<u64> {
+        let recent = |at: Instant| load.now < at + FULL_FOR;
+        self.failed.filter(|(at, _)| recent(*at)).map(|(_, used)| used)
     }
 
     /// Whether peers are refused, at 5/4 of what publishers may fill, or when the disk is full.
     /// Once begun, it goes on until a sixteenth is free: a peer that is refused one message and
     /// taken the next could never forget what it was acknowledged, and two full nodes would wait
     /// for each other (P8).
-    pub(super) fn refuses_peers(&mut self) -> bool {
-        let max = self.config.store.max_bytes;
+    pub(super) fn refuses_peers(&mut self, load: Load) -> bool {
+        let max = self.max_bytes;
         let limit = max.saturating_add(max / 4);
-        let room = if self.capacity.peers_refused { max / 16 } else { 0 };
-        self.capacity.peers_refused = self.is_disk_full() || self.over(limit - room).is_some();
-        self.capacity.peers_refused
+        let room = if self.peers_refused { max / 16 } else { 0 };
+        self.peers_refused = self.is_disk_full(load) || self.over(limit - room, load).is_some();
+        self.peers_refused
     }
 
     /// The bound of the history. It gives way to what is owed: it is at most half of the store, and
     /// goes before publishers are refused.
-    pub(super) fn history_max_bytes(&self) -> u64 {
-        let store = &self.config.store;
-        let most = store.history_max_bytes.min(store.max_bytes / 2);
-        match self.capacity.usage.used_bytes.saturating_sub(self.spared_above()) {
+    pub(super) fn history_bound(&self, load: Load) -> u64 {
+        let most = self.history_max_bytes.min(self.max_bytes / 2);
+        match self.usage.used_bytes.saturating_sub(self.spared_above(load)) {
             0 => most,
-            excess => most.min(self.capacity.usage.history_bytes.saturating_sub(excess)),
+            excess => most.min(self.usage.history_bytes.saturating_sub(excess)),
         }
     }
 
     /// Whether history gives way to what is owed.
-    pub(super) fn gives_way(&self) -> bool {
-        self.capacity.usage.used_bytes > self.spared_above()
+    pub(super) fn gives_way(&self, load: Load) -> bool {
+        self.usage.used_bytes > self.spared_above(load)
     }
 
     /// Whether events that led nowhere go, too. Not for a full disk, which may be over in a moment:
     /// whoever wants one of them may be out of reach, and known to nobody near.
     pub(super) fn is_short_of_room(&self) -> bool {
-        let max = self.config.store.max_bytes;
-        self.capacity.usage.used_bytes > max - max / 16
+        let max = self.max_bytes;
+        self.usage.used_bytes > max - max / 16
     }
 
     /// Above so many bytes in use what can be spared goes, before publishers are refused.
-    fn spared_above(&self) -> u64 {
-        let disk = self
-            .capacity
-            .usage
-            .room_bytes
-            .map_or(u64::MAX, |room| self.capacity.usage.used_bytes + room);
+    fn spared_above(&self, load: Load) -> u64 {
+        let disk = self.usage.room_bytes.map_or(u64::MAX, |room| self.usage.used_bytes + room);
         let spared = (disk / 16).max(DISK_SPARE.min(disk / 4));
-        let failed = self.failed_at().unwrap_or(u64::MAX);
-        let fits = failed.min(self.config.store.max_bytes);
+        let failed = self.failed_at(load).unwrap_or(u64::MAX);
+        let fits = failed.min(self.max_bytes);
         (fits - fits / 16).min(disk - spared)
+    }
+}
+
+/// What is in the way of a message.
+enum Full {
+    /// Bytes are in use, or are about to be; and so many may be.
+    Store(u64, u64),
+    Disk,
+}
+
+impl Node {
+    pub(super) fn load(&self) -> Load {
+        let undurable = self.log.undurable_bytes() as u64;
+        Load { undurable, now: self.time.now.instant }
     }
 
     /// Says once that publishers are refused, and once that they are not any more.
     pub(super) fn notice_room(&mut self) {
         let now = self.time.now.instant;
-        if let Some(reason) = self.full_reason() {
+        if let Some(reason) = self.capacity.full_reason(self.load()) {
             if self.capacity.none_at.replace(now).is_none() {
                 self.out.event(Event::StoreFull { reason });
             }
@@ -217,8 +229,90 @@ impl Node {
                 self.capacity.rest_until = None;
                 self.commit_wanted = true;
             }
-            None => self.commit_wanted |= self.is_disk_full(),
+            None => self.commit_wanted |= self.capacity.is_disk_full(self.load()),
         }
         self.notice_room();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAX: u64 = 64 << 20;
+    const HISTORY: u64 = 16 << 20;
+    const IDLE: Load = Load { undurable: 0, now: Instant::from_micros(1) };
+
+    fn holding(usage: Usage) -> Capacity {
+        let mut limits = StoreLimits::default();
+        (limits.max_bytes, limits.history_max_bytes) = (MAX, HISTORY);
+        Capacity::new(usage, &limits)
+    }
+
+    fn used(used_bytes: u64) -> Capacity {
+        holding(Usage { used_bytes, ..Usage::default() })
+    }
+
+    #[test]
+    fn publishers_are_refused_one_byte_above_the_limit() {
+        assert_eq!(used(MAX).check_publish(Kind::Sk, IDLE), Ok(()));
+        let refused = used(MAX + 1).check_publish(Kind::Sk, IDLE).expect_err("it is full");
+        assert_eq!((refused.code, refused.retry_after), (Code::StoreFull, Some(REST_AFTER_FULL)));
+    }
+
+    #[test]
+    fn what_is_on_its_way_counts_as_used() {
+        let load = Load { undurable: 1, ..IDLE };
+        assert!(used(MAX).check_publish(Kind::Sk, load).is_err());
+    }
+
+    #[test]
+    fn a_delete_is_taken_until_a_quarter_above_the_limit() {
+        assert_eq!(used(MAX + MAX / 4).check_publish(Kind::Dk, IDLE), Ok(()));
+        assert!(used(MAX + MAX / 4 + 1).check_publish(Kind::Dk, IDLE).is_err());
+    }
+
+    #[test]
+    fn peers_are_refused_until_a_sixteenth_is_free_again() {
+        let mut capacity = used(MAX + MAX / 4);
+        assert!(!capacity.refuses_peers(IDLE));
+        capacity.usage.used_bytes += 1;
+        assert!(capacity.refuses_peers(IDLE));
+        capacity.usage.used_bytes = MAX + MAX / 4 - MAX / 16 + 1;
+        assert!(capacity.refuses_peers(IDLE), "too little is free");
+        capacity.usage.used_bytes -= 1;
+        assert!(!capacity.refuses_peers(IDLE));
+    }
+
+    #[test]
+    fn history_gives_way_before_publishers_are_refused() {
+        let at = |used_bytes| {
+            let usage = Usage { used_bytes, history_bytes: HISTORY, ..Usage::default() };
+            holding(usage).history_bound(IDLE)
+        };
+        assert_eq!(at(MAX - MAX / 16), HISTORY);
+        assert_eq!(at(MAX - MAX / 16 + 1), HISTORY - 1);
+        assert_eq!(at(MAX), HISTORY - MAX / 16);
+    }
+
+    #[test]
+    fn a_disk_with_no_room_is_full_below_the_limit() {
+        let usage = Usage { used_bytes: 1 << 20, room_bytes: Some(0), ..Usage::default() };
+        let reason = holding(usage).full_reason(IDLE).expect("it is full");
+        assert_eq!(reason, "the disk is full (0 bytes may be added)");
+    }
+
+    #[test]
+    fn after_a_failed_commit_the_disk_is_full_for_the_rest() {
+        let mut capacity = used(1 << 20);
+        capacity.note_failure(IDLE.now, "no space left".into());
+        assert_eq!(capacity.full_reason(IDLE).as_deref(), Some("the disk is full (no space left)"));
+        // The rest is over, and there is no history that could still give way.
+        capacity.rest_until = None;
+        assert_eq!(capacity.full_reason(IDLE), None);
+        capacity.usage.history_bytes = 1 << 20;
+        assert!(capacity.full_reason(IDLE).is_some(), "history gives way first");
+        let later = Load { now: IDLE.now + FULL_FOR, ..IDLE };
+        assert_eq!(capacity.full_reason(later), None);
     }
 }

@@ -39,7 +39,8 @@ impl Node {
         let time = self.time.lifetimes.time(self.time.now);
         let (floor, state_floor) = self.floors();
         self.floor = floor;
-        let (held_from, history_max_bytes) = (self.held_from(), self.history_max_bytes());
+        let (held_from, history_max_bytes) =
+            (self.held_from(), self.capacity.history_bound(self.load()));
         let touched = core::mem::take(&mut self.receipts_touched).into_iter();
         let given_at = self.receipts.time(self.time.now.instant);
         let (blocks, dropped) = self.receipts.take_blocks(touched, given_at);
@@ -85,7 +86,7 @@ impl Node {
     /// at or below the second.
     pub(super) fn floors(&mut self) -> (Position, Position) {
         let trusted = self.lifetimes().trusted();
-        let lets_go = self.is_short_of_room() && self.knows_who_is_missing();
+        let lets_go = self.capacity.is_short_of_room() && self.knows_who_is_missing();
         let missing = lets_go.then(|| self.topology.missing());
         let mut floors = (self.log.durable(), self.log.durable());
         self.sessions.each_awake(|session| {

@@ -31,7 +31,7 @@ impl Node {
     fn may_bury_history(&self) -> bool {
         let store = &self.config.store;
         let most = store.session_max_bytes.min(store.max_bytes / 4);
-        !self.gives_way() && self.undelivered.dead_bytes() <= most
+        !self.capacity.gives_way(self.load()) && self.undelivered.dead_bytes() <= most
     }
 
     /// Looks at the oldest events above the bound of the history, if they are held.
@@ -49,7 +49,7 @@ impl Node {
         let upto = self.floor;
         let Some(first) = self.undelivered.first().filter(|first| *first <= upto) else {
             // What was in the way has been handed on meanwhile.
-            self.commit_wanted |= self.capacity.usage.history_bytes > self.history_max_bytes();
+            self.commit_wanted |= self.capacity.has_history_to_spare(self.load());
             return;
         };
         self.look_at(Purpose::Held(looked), first, upto);

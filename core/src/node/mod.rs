@@ -232,7 +232,7 @@ impl Node {
             time,
             id: Identity::new(recovered.store_id, incarnation, me, now.wall),
             queries: Queries::default(),
-            capacity: Capacity::new(recovered.usage),
+            capacity: Capacity::new(recovered.usage, &config.store),
             config,
         };
         node.recover_sessions(&recovered, now);

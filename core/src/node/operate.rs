@@ -317,7 +317,7 @@ impl Node {
         let refusing = match (&self.time.fault, self.id.phase) {
             (_, Phase::ShuttingDown) => Some("shutting down".into()),
             (Some(fault), _) => Some(fault.to_string()),
-            (None, _) => self.full_reason(),
+            (None, _) => self.capacity.full_reason(self.load()),
         };
         let mut counters = self.out.metrics.counters();
         for link in self.links.values() {

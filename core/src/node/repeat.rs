@@ -207,8 +207,8 @@ impl Node {
         }
         self.look_for_expired();
         // Room is made by commits, also when nothing is published.
-        let history = self.capacity.usage.history_bytes > self.history_max_bytes();
-        let may_spare = self.is_short_of_room() && self.floors().0 > self.floor;
+        let history = self.capacity.has_history_to_spare(self.load());
+        let may_spare = self.capacity.is_short_of_room() && self.floors().0 > self.floor;
         if (history || may_spare) && !self.log.is_committing() {
             self.commit_wanted = true;
             self.time.timers.set_earlier(Timer::Upkeep, now + MAKE_ROOM_INTERVAL);

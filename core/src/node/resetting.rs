@@ -168,8 +168,9 @@ impl Node {
         if self.newest.newest(&key).is_some_and(|newest| newest.position != row.position) {
             return Ok(());
         }
-        if self.refuses_peers() {
-            let full = self.full_reason().unwrap_or_default();
+        let load = self.load();
+        if self.capacity.refuses_peers(load) {
+            let full = self.capacity.full_reason(load).unwrap_or_default();
             return Err(StoreFailure::Full(full).into());
         }
         let version = self.time.clock.stamp_by_order()?;
