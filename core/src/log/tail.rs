@@ -57,7 +57,7 @@ pub struct TailRow {
 
 /// The log in memory.
 #[derive(Debug)]
-pub struct Log {
+pub struct Tail {
     durable: Position,
     head: Position,
     next_batch: BatchId,
@@ -81,7 +81,7 @@ struct InFlight {
     marks: Marks,
 }
 
-impl Log {
+impl Tail {
     /// The log that ends at `head` in the store.
     pub fn new(head: Position) -> Self {
         Self {

@@ -42,8 +42,8 @@ impl Node {
         let known =
             draft.id.as_ref().map(|id| (Hash128::of(&[id.as_bytes()]), draft.content_hash()));
         if let Some((id, content)) = &known {
-            let time = self.receipts.time(self.time.now.instant);
-            match self.receipts.check(session, id, content, time) {
+            let time = self.log.receipts.time(self.time.now.instant);
+            match self.log.receipts.check(session, id, content, time) {
                 Known::Fresh => {}
                 Known::Same(receipt) => return Ok(self.published_before(draft, receipt, frame)),
                 Known::Other => {
@@ -84,14 +84,14 @@ impl Node {
         let id = message.id_bytes();
         let key_hash = message.key_hash();
         self.append((message, ends), key_hash, self.id.source, Some(session));
-        let batch = self.log.growing_id();
+        let batch = self.log.tail.growing_id();
         if let Some((id, content)) = known {
             let durable = self.sessions.get(&session).is_some_and(|session| session.is_durable());
             let receipt = Receipt { content, version, batch };
-            let time = self.receipts.time(self.time.now.instant);
-            self.receipts.insert(session, durable, id, receipt, time);
-            self.log.marks.receipts.push((session, id));
-            self.receipts_touched.insert(session);
+            let time = self.log.receipts.time(self.time.now.instant);
+            self.log.receipts.insert(session, durable, id, receipt, time);
+            self.log.tail.marks.receipts.push((session, id));
+            self.log.receipts_touched.insert(session);
         }
         Ok((batch, Answer::Receipt { id, version, duplicate: false, frame }))
     }
@@ -144,7 +144,7 @@ impl Node {
         if let Accepted::With(_) = accepted {
             if asked && message.visited(&self.config.id) {
                 // If the batch fails it comes again, and is to be taken again.
-                self.log.marks.asked.push((id, link));
+                self.log.tail.marks.asked.push((id, link));
             }
             self.wants.got(id);
         }
@@ -158,7 +158,7 @@ impl Node {
         from: SessionId,
         timely: Timely,
     ) -> Accepted {
-        let verdict = self.seen.check(source, message.sequence());
+        let verdict = self.log.seen.check(source, message.sequence());
         match verdict {
             Verdict::Seen => return self.seen_before(source, message, from),
             Verdict::Below if !message.kind().is_state() => {
@@ -179,12 +179,12 @@ impl Node {
             return Accepted::NotNow(reason);
         }
         let key_hash = message.key_hash();
-        let compare = |key| self.newest.compare(key, message, &self.seen, timely);
+        let compare = |key| self.log.newest.compare(key, message, &self.log.seen, timely);
         match key_hash.as_ref().map(compare) {
             Some(Comparison::Superseded(by)) => {
                 self.out.metrics.superseded += 1;
                 self.mark(source, message);
-                return Accepted::With(self.log.batch_of(by));
+                return Accepted::With(self.log.tail.batch_of(by));
             }
             Some(Comparison::Doubtful) => return Accepted::NotNow(NotNowReason::Clock),
             Some(Comparison::Newer | Comparison::Unknown) | None => {}
@@ -207,7 +207,7 @@ impl Node {
         if cut && let Some(session) = self.sessions.get_mut(&from) {
             session.note_known(position);
         }
-        Accepted::With(Some(self.log.growing_id()))
+        Accepted::With(Some(self.log.tail.growing_id()))
     }
 
     /// Why this message cannot be taken now, though it may be later.
@@ -241,7 +241,7 @@ impl Node {
 
     fn seen_before(&mut self, source: Source, message: &Message, from: SessionId) -> Accepted {
         self.out.metrics.seen += 1;
-        if let Some(position) = self.log.locate(source, message.sequence())
+        if let Some(position) = self.log.tail.locate(source, message.sequence())
             && let Some(session) = self.sessions.get_mut(&from)
         {
             // Who sends it has it: nothing leaves a node before it is durable there.
@@ -251,12 +251,12 @@ impl Node {
     }
 
     pub(super) fn source_of(&mut self, message: &Message) -> Source {
-        self.seen.source_of(message)
+        self.log.seen.source_of(message)
     }
 
     fn mark(&mut self, source: Source, message: &Message) {
-        if self.seen.mark(source, message.sequence()) {
-            self.log.marks.seen.push((source, message.sequence()));
+        if self.log.seen.mark(source, message.sequence()) {
+            self.log.tail.marks.seen.push((source, message.sequence()));
             // A mark without a row is written before long, too.
             self.time.timers.set_earlier(Timer::Cursors, self.time.now.instant + CURSOR_DELAY);
         }
@@ -271,13 +271,13 @@ impl Node {
     ) -> Position {
         self.out.metrics.processed(message.origin(), message.kind());
         self.mark(source, &message);
-        let position = self.log.head().next();
+        let position = self.log.tail.head().next();
         let mut copy = self.note_copy(&message, position, ends);
         let mut late = false;
         if let Some(key) = key_hash {
             let (version, sequence) = (message.version(), message.sequence());
             let newest = Newest { version, source, sequence, position };
-            let (before, is_late) = self.newest.put(key, newest);
+            let (before, is_late) = self.log.newest.put(key, newest);
             late = is_late;
             let gave_way = before.newest.filter(|newest| newest.version > version);
             if let Some(copy) = &mut copy {
@@ -285,18 +285,18 @@ impl Node {
                 copy.of = copy.of.filter(|of| gave_way.is_none() && self.is_repeated(*of, before));
             }
             self.let_return(gave_way);
-            self.log.marks.newest.push((key, before));
+            self.log.tail.marks.newest.push((key, before));
         }
         let row = Row { position, message, key_hash, ends, publisher, only: None, late, copy };
-        self.log.append(row, source)
+        self.log.tail.append(row, source)
     }
 
     /// An untimely value that gave way may come back: where it became timely before a node heard of
     /// what it gave way to here, it is the newest there, and so it must be here (P6).
     fn let_return(&mut self, gave_way: Option<Newest>) {
         let Some(Newest { source, sequence, .. }) = gave_way else { return };
-        if self.seen.forget(source, sequence) {
-            self.log.marks.forgotten.push((source, sequence));
+        if self.log.seen.forget(source, sequence) {
+            self.log.tail.marks.forgotten.push((source, sequence));
             self.time.timers.set_earlier(Timer::Cursors, self.time.now.instant + CURSOR_DELAY);
         }
     }
@@ -310,8 +310,8 @@ impl Node {
         ends: WallMs,
     ) -> Option<GroupCopy> {
         let content = copies::content(message)?;
-        let of = self.copies.put(content, position, ends);
-        self.log.marks.copies.push((content, of));
+        let of = self.log.copies.put(content, position, ends);
+        self.log.tail.marks.copies.push((content, of));
         Some(GroupCopy { content, of })
     }
 
@@ -319,7 +319,7 @@ impl Node {
     /// in between, for whatever tag set, makes that one news.
     fn is_repeated(&self, of: Position, before: Before) -> bool {
         // What the store remembered at the start was the newest value of its key then.
-        let since_start = of <= self.began && self.newest.knows_all_since_start();
+        let since_start = of <= self.log.began && self.log.newest.knows_all_since_start();
         match (before.newest, before.of_all) {
             // Of equal clocks of two tag sets the origin decides: what came last may be newer.
             (Some(newest), Some((all, last))) => {
@@ -334,8 +334,8 @@ impl Node {
     /// Appends a message for one session only: a dead letter that is replayed.
     pub(super) fn append_only_for(&mut self, session: SessionId, message: Message) -> Position {
         let source = self.source_of(&message);
-        let row = Row::new(self.log.head().next(), message);
-        self.log.append(Row { key_hash: None, only: Some(session), ..row }, source)
+        let row = Row::new(self.log.tail.head().next(), message);
+        self.log.tail.append(Row { key_hash: None, only: Some(session), ..row }, source)
     }
 
     /// Appends an event once more, for everybody whom it targets, with a time to live from now on:
@@ -349,9 +349,9 @@ impl Node {
         let fields = Fields { expires, ..message.fields() };
         let message = Message::encode(&fields, &mut self.out.buffer);
         let source = self.source_of(&message);
-        let position = self.log.head().next();
+        let position = self.log.tail.head().next();
         let copy = self.note_copy(&message, position, ends);
-        self.log.append(Row { copy, ..Row::new(position, message).ending(ends) }, source)
+        self.log.tail.append(Row { copy, ..Row::new(position, message).ending(ends) }, source)
     }
 
     /// Says once when the clock becomes doubtful, and once when it is sound again.

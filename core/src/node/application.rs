@@ -63,7 +63,7 @@ impl Node {
         let batch = if resumed || wishes.client.is_none() {
             BatchId::default()
         } else {
-            self.log.growing_id()
+            self.log.tail.growing_id()
         };
         let greeting = Pending {
             place: Position::default(),
@@ -77,7 +77,7 @@ impl Node {
             answers: VecDeque::from([greeting]),
             reading: None,
             errors: Row::default(),
-            synced_at: Some(self.log.durable()),
+            synced_at: Some(self.log.tail.durable()),
             publish_rate: RateLimit::new(self.config.limits.publish_rate, self.time.now.instant),
             unsent: VecDeque::new(),
             greeted: false,
@@ -125,7 +125,7 @@ impl Node {
             }
             None => self.begin_session(wishes)?,
         };
-        let durable = self.log.durable();
+        let durable = self.log.tail.durable();
         if let Some(session) = self.sessions.get_mut(&id) {
             session.link = Some(link.id);
             session.away_since = None;
@@ -158,7 +158,7 @@ impl Node {
             );
             return Err(Close { code: CloseCode::Limit, reason });
         }
-        let (durable, time) = (self.log.durable(), self.over_upto());
+        let (durable, time) = (self.log.tail.durable(), self.over_upto());
         let (from, replay) = match wishes.replay() {
             Replay::All => (Position::default(), durable),
             Replay::New => (durable.next(), Position::default()),
@@ -227,7 +227,7 @@ impl Node {
             let reason = "taken over by another connection of the same client name".into();
             self.finish(before, Some(Close { code: CloseCode::Duplicate, reason }), "");
         }
-        let (durable, time) = (self.log.durable(), self.over_upto());
+        let (durable, time) = (self.log.tail.durable(), self.over_upto());
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let Role::Application(application) = &mut session.role else { return };
         let changed = application.tags != wishes.tags || application.keys != wishes.keys;
@@ -331,11 +331,11 @@ impl Node {
                 }
                 self.arrange_write(session);
                 let duplicate = matches!(answer, Answer::Receipt { duplicate: true, .. });
-                let place = if duplicate { Position::default() } else { self.log.head() };
+                let place = if duplicate { Position::default() } else { self.log.tail.head() };
                 let received = self.time.now.instant;
                 application.answers.push_back(Pending { place, batch, received, answer });
                 self.awaiting.insert(link.id);
-                if batch <= self.log.committed_id() {
+                if batch <= self.log.tail.committed_id() {
                     self.ready.insert(session);
                 }
             }

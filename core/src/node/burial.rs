@@ -48,7 +48,7 @@ impl Node {
         asked: &[Position],
         rows: Vec<StoredRow>,
     ) {
-        let durable = self.log.durable();
+        let durable = self.log.tail.durable();
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.is_burying = false;
         let mut rows = rows.into_iter().peekable();
@@ -114,7 +114,7 @@ impl Node {
             self.ready.insert(leaving.session);
         }
         self.leave_again(leaving);
-        self.commit_wanted = true;
+        self.log.commit_wanted = true;
     }
 
     fn leave_for_good(&mut self, session: SessionId, letter: Letter) {
@@ -127,8 +127,8 @@ impl Node {
         let purged = leaving.kept.as_ref().filter(|_| leaving.replay.is_none());
         let purged = purged.map(|(position, _)| (leaving.session, *position));
         self.leaving.insert(leaving.id, purged);
-        self.log.growing.dead_letters_gone.push(leaving.id);
-        self.log.marks.letters.push(leaving);
+        self.log.tail.growing.dead_letters_gone.push(leaving.id);
+        self.log.tail.marks.letters.push(leaving);
     }
 
     /// A batch was rolled back with which dead letters were to leave. What an operator has ordered
@@ -208,7 +208,7 @@ impl Node {
             }
             let said = || reason.describe().into();
             let (first_error, last_error) = flight.errors.unwrap_or_else(|| (said(), said()));
-            self.log.growing.dead_letters.push(DeadLetter {
+            self.log.tail.growing.dead_letters.push(DeadLetter {
                 id: letter,
                 session: owner,
                 reason,

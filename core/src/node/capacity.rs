@@ -199,7 +199,7 @@ enum Full {
 
 impl Node {
     pub(super) fn load(&self) -> Load {
-        let undurable = self.log.undurable_bytes() as u64;
+        let undurable = self.log.tail.undurable_bytes() as u64;
         Load { undurable, now: self.time.now.instant }
     }
 
@@ -227,9 +227,9 @@ impl Node {
             Some(until) if until > now => self.time.timers.set_earlier(Timer::Upkeep, until),
             Some(_) => {
                 self.capacity.rest_until = None;
-                self.commit_wanted = true;
+                self.log.commit_wanted = true;
             }
-            None => self.commit_wanted |= self.capacity.is_disk_full(self.load()),
+            None => self.log.commit_wanted |= self.capacity.is_disk_full(self.load()),
         }
         self.notice_room();
     }

@@ -30,37 +30,37 @@ const SKIPPED_UNWRITTEN: u64 = 16_384;
 impl Node {
     /// Seals the growing batch if it has something to say and none is in flight.
     pub(super) fn seal_if_wanted(&mut self) {
-        let wanted = self.commit_wanted || !self.log.growing.rows.is_empty();
-        if self.log.is_committing() || !wanted || self.capacity.rest_until.is_some() {
+        let wanted = self.log.commit_wanted || !self.log.tail.growing.rows.is_empty();
+        if self.log.tail.is_committing() || !wanted || self.capacity.rest_until.is_some() {
             return;
         }
-        self.commit_wanted = false;
+        self.log.commit_wanted = false;
         self.conflate_outboxes();
         let time = self.time.lifetimes.time(self.time.now);
         let (floor, state_floor) = self.floors();
-        self.floor = floor;
+        self.log.floor = floor;
         let (held_from, history_max_bytes) =
             (self.held_from(), self.capacity.history_bound(self.load()));
-        let touched = core::mem::take(&mut self.receipts_touched).into_iter();
-        let given_at = self.receipts.time(self.time.now.instant);
-        let (blocks, dropped) = self.receipts.take_blocks(touched, given_at);
-        let (seen, seen_dropped) = self.seen.take_changes();
+        let touched = core::mem::take(&mut self.log.receipts_touched).into_iter();
+        let given_at = self.log.receipts.time(self.time.now.instant);
+        let (blocks, dropped) = self.log.receipts.take_blocks(touched, given_at);
+        let (seen, seen_dropped) = self.log.seen.take_changes();
         let mut ids = core::mem::take(&mut self.dirty_now);
         ids.append(&mut self.dirty_soon);
         self.time.timers.clear(Timer::Cursors);
-        let growing = &mut self.log.growing;
+        let growing = &mut self.log.tail.growing;
         let away_since = self.time.clock.estimate();
         for id in ids {
             if let Some(session) = self.sessions.get_mut(&id) {
                 session.dirty = Dirty::Clean;
                 growing.sessions.extend(session.record(away_since, &self.config.tags));
                 // What a session has acknowledged, and who has had it, is durable together.
-                session.answered.drain(..).for_each(|event| self.undelivered.delivered(event));
+                session.answered.drain(..).for_each(|event| self.log.undelivered.delivered(event));
             }
         }
         growing.sessions.extend(own_record(
-            &mut self.undelivered,
-            &self.starts,
+            &mut self.log.undelivered,
+            &self.log.starts,
             (&self.unmet, &self.time.lifetimes),
             self.time.now.instant,
         ));
@@ -78,7 +78,7 @@ impl Node {
         let trusted = self.time.clock.trusted();
         growing.tombstones_before =
             trusted.map_or(WallMs(0), |wall| wall.minus(self.config.store.tombstone_ttl));
-        let batch = self.log.seal();
+        let batch = self.log.tail.seal();
         self.out.push(Output::Commit(batch));
     }
 
@@ -88,7 +88,7 @@ impl Node {
         let trusted = self.lifetimes().trusted();
         let lets_go = self.capacity.is_short_of_room() && self.knows_who_is_missing();
         let missing = lets_go.then(|| self.topology.missing());
-        let mut floors = (self.log.durable(), self.log.durable());
+        let mut floors = (self.log.tail.durable(), self.log.tail.durable());
         self.sessions.each_awake(|session| {
             if !session.receives() {
                 return;
@@ -105,7 +105,7 @@ impl Node {
         // And who was never reached is somebody whom they may be for.
         floors.0 = floors.0.min(self.unmet.kept(trusted).map_or(floors.0, Position::before));
         // What is over is not forgotten before it is known whether it is a dead letter.
-        let expired = self.undelivered.expired_from(self.time.lifetimes.time(self.time.now));
+        let expired = self.log.undelivered.expired_from(self.time.lifetimes.time(self.time.now));
         let expired = expired.filter(|_| !self.is_out_of_letters());
         floors.0 = floors.0.min(expired.map_or(floors.0, Position::before));
         floors
@@ -130,10 +130,10 @@ impl Node {
     /// A session whose outbox is above its bound, dead letters included, is handed only the newest
     /// value of each key of it (P8); and so is one whose application asked for that and is away.
     fn conflate_outboxes(&mut self) {
-        let durable = self.log.durable();
+        let durable = self.log.tail.durable();
         let max = self.config.store.session_max_bytes;
         let mut begun = Vec::new();
-        let extent = &self.extent;
+        let extent = &self.log.extent;
         self.sessions.wake_away(|next| extent.from(next) > max);
         self.sessions.each_awake(|session| {
             if !session.is_durable() || session.next > durable {
@@ -160,12 +160,12 @@ impl Node {
         self.observe_commit(&batch, took);
         if let Some(last) = batch.rows.last() {
             let bytes = batch.rows.iter().map(|row| row.size() as u64).sum();
-            self.extent.grow(last.position, bytes);
+            self.log.extent.grow(last.position, bytes);
         }
         self.note_events(&batch.rows);
         self.wake_sessions(&batch.rows);
-        self.log.committed(batch.rows);
-        self.newest.trim(self.log.durable());
+        self.log.tail.committed(batch.rows);
+        self.log.newest.trim(self.log.tail.durable());
         self.look_for_held();
         for link in core::mem::take(&mut self.awaiting) {
             self.release(link, id);
@@ -217,7 +217,7 @@ impl Node {
         self.sessions.go_with(last, event);
         idle.into_iter().for_each(|id| self.sessions.rest(id));
         touched.into_iter().for_each(|id| self.touch(id, Dirty::Soon));
-        self.trim_wanted = true;
+        self.log.trim_wanted = true;
     }
 
     /// What waited on this link for the batch may leave.
@@ -232,7 +232,7 @@ impl Node {
                     self.awaiting.insert(id);
                 }
                 self.unflushed.insert(id);
-                self.out.name(link, BatchKind::Seen, seen, &self.seen);
+                self.out.name(link, BatchKind::Seen, seen, &self.log.seen);
             }
             State::Application(application) => {
                 // The last one may be a repeated receipt, which waits for nothing itself.
@@ -281,7 +281,7 @@ impl Node {
                 self.links.insert(id, link);
             }
         }
-        let next = self.log.growing_id();
+        let next = self.log.tail.growing_id();
         for Order { ticket, stands, .. } in core::mem::take(&mut self.queries.orders) {
             if stands {
                 self.queries.orders.push(Order { batch: next, ticket, stands });
@@ -301,21 +301,21 @@ impl Node {
     /// it.
     fn undo(&mut self, batch: &Batch) {
         let mut letters = Vec::new();
-        for marks in self.log.failed() {
+        for marks in self.log.tail.failed() {
             for (source, sequence) in marks.forgotten.into_iter().rev() {
-                self.seen.mark(source, sequence);
+                self.log.seen.mark(source, sequence);
             }
             for (source, sequence) in marks.seen.into_iter().rev() {
-                self.seen.unmark(source, sequence);
+                self.log.seen.unmark(source, sequence);
                 if source == self.id.source {
                     self.id.sequence = self.id.sequence.min(sequence.before());
                 }
             }
             for (key, before) in marks.newest.into_iter().rev() {
-                self.newest.undo(key, before);
+                self.log.newest.undo(key, before);
             }
             for (content, before) in marks.copies.into_iter().rev() {
-                self.copies.undo(content, before);
+                self.log.copies.undo(content, before);
             }
             for (id, link) in marks.asked {
                 if self.links.contains_key(&link) {
@@ -323,14 +323,14 @@ impl Node {
                 }
             }
             for (session, id) in marks.receipts.into_iter().rev() {
-                self.receipts.undo(session, &id);
+                self.log.receipts.undo(session, &id);
             }
             letters.extend(marks.letters);
         }
         self.stay(letters);
-        self.seen.restore_changes(&batch.seen, batch.seen_dropped.clone());
-        self.receipts.undo_blocks(&batch.receipts);
-        let after = self.log.durable().next();
+        self.log.seen.restore_changes(&batch.seen, batch.seen_dropped.clone());
+        self.log.receipts.undo_blocks(&batch.receipts);
+        let after = self.log.tail.durable().next();
         for session in self.sessions.values_mut() {
             drop(session.known.split_off(&after));
         }
@@ -341,11 +341,11 @@ impl Node {
         for record in &batch.sessions {
             self.touch(record.id, Dirty::Now);
         }
-        let growing = &mut self.log.growing;
+        let growing = &mut self.log.tail.growing;
         growing.sessions_ended.extend(batch.sessions_ended);
         growing.dead_letters.extend(batch.dead_letters);
         growing.receipts_dropped.extend(batch.receipts_dropped);
-        self.commit_wanted = true;
+        self.log.commit_wanted = true;
     }
 
     /// Publishers that waited are refused; peers are told to send again later.
@@ -367,12 +367,12 @@ impl Node {
                     }
                     if let Answer::Welcome(_) = pending.answer {
                         // The record of the new session goes with the next batch.
-                        pending.batch = self.log.growing_id();
+                        pending.batch = self.log.tail.growing_id();
                         self.awaiting.insert(link.id);
                         continue;
                     }
                     pending.batch = BatchId::default();
-                    pending.place = pending.place.min(self.log.durable());
+                    pending.place = pending.place.min(self.log.tail.durable());
                     if let Answer::Receipt { id, frame, .. } = &pending.answer {
                         let mut refusal = Refusal::new(
                             Code::StoreFull,
@@ -401,13 +401,13 @@ impl Node {
         let touched: Vec<_> =
             stored.map(|session| (session.touch(Dirty::Now), session.id)).collect();
         touched.into_iter().for_each(|(_, id)| self.arrange_write(id));
-        self.undelivered.touch();
-        self.commit_wanted = true;
+        self.log.undelivered.touch();
+        self.log.commit_wanted = true;
     }
 
     /// The last batch is durable and every answer has left: says 1001 to everyone.
     pub(super) fn stop_if_done(&mut self) {
-        if self.log.is_committing() || self.commit_wanted || self.questions() > 0 {
+        if self.log.tail.is_committing() || self.log.commit_wanted || self.questions() > 0 {
             return;
         }
         for (_, link) in core::mem::take(&mut self.links) {

@@ -46,7 +46,7 @@ impl Node {
         if self.id.phase != Phase::Running {
             return;
         }
-        let (head, now) = (self.log.durable(), self.time.now.instant);
+        let (head, now) = (self.log.tail.durable(), self.time.now.instant);
         let mut wanted = false;
         for link in self.links.values() {
             let Some(peer) = link.peer() else { continue };
@@ -81,7 +81,7 @@ impl Node {
         self.comparing.asked = false;
         match found {
             Digests::TagSets(roots) => {
-                self.comparing.own = Some((self.log.durable(), roots));
+                self.comparing.own = Some((self.log.tail.durable(), roots));
                 self.compare_now();
             }
             // It goes on looking when it is asked again.
@@ -104,7 +104,7 @@ impl Node {
         let Some(peer) = link.peer() else { return };
         let (node, id, compares) = (peer.node.clone(), peer.session, peer.compares);
         let limit = peer.max_frame_bytes;
-        let (head, now) = (self.log.durable(), self.time.now.instant);
+        let (head, now) = (self.log.tail.durable(), self.time.now.instant);
         let Some(cursor) = self.sessions.get(&id).map(Session::cursor) else { return };
         let Some(theirs) = self.topology.record(&node).map(|record| tag_set(&record.tags)) else {
             return;
@@ -147,7 +147,7 @@ impl Node {
 
     /// The peer holds something else than this node: doubt means rewind.
     fn offer_again(&mut self, id: SessionId, peer: NodeId, tag_sets: usize) {
-        let (head, now) = (self.log.durable(), self.time.now.instant);
+        let (head, now) = (self.log.tail.durable(), self.time.now.instant);
         if self.sessions.get_mut(&id).is_some_and(|session| session.lose(head, now)) {
             self.out.metrics.rewound("digests_differ");
             self.out.event(Event::DigestsDiffer { peer, tag_sets });
@@ -160,7 +160,7 @@ impl Node {
     /// comparing digests.
     pub(super) fn convergence_of(&self, session: &Session) -> (Option<u64>, Option<&'static str>) {
         let Some(peer) = session.peer() else { return (None, None) };
-        let (head, now) = (self.log.durable(), self.time.now.instant);
+        let (head, now) = (self.log.tail.durable(), self.time.now.instant);
         let settled = session.link.is_some() && session.cursor() >= head;
         let (lag, verdict) = match self.comparing.peers.get(&peer.node) {
             Some(known) if session.link.is_some() => (known.lag(settled, now), known.verdict(head)),
@@ -181,7 +181,7 @@ impl Node {
         let here = DigestsHere {
             node: self.config.id.clone(),
             tags: tag_set(&self.topology.mine().tags),
-            head: self.log.durable(),
+            head: self.log.tail.durable(),
             digests: found,
         };
         let answer = AdminAnswer::Digests(Box::new(here));

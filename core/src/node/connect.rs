@@ -321,7 +321,7 @@ impl Node {
         }
         self.doubt_its_store(link, session, hello);
         let mut peer = PeerLink::new(session, node.clone(), hello, self.time.now);
-        peer.began = self.log.durable();
+        peer.began = self.log.tail.durable();
         link.state = State::Peer(peer);
         if let Some(session) = self.sessions.get_mut(&session) {
             session.link = Some(link.id);
@@ -358,7 +358,7 @@ impl Node {
             let lost = session.peer().is_some_and(|known| known.store != hello.store);
             if lost {
                 session.role = Role::Peer(peer);
-                session.rewind_for_lost(self.log.durable());
+                session.rewind_for_lost(self.log.tail.durable());
                 self.out.metrics.rewound("store_lost");
                 self.out.event(Event::PeerLostStore { peer: node.clone() });
             }
@@ -383,7 +383,7 @@ impl Node {
             self.mesh_changed();
         }
         let repeats = RateLimit::new(self.config.retry.max_rate, self.time.now.instant);
-        let session = Session::new(id, role, next, repeats).offering_all(self.log.head());
+        let session = Session::new(id, role, next, repeats).offering_all(self.log.tail.head());
         self.by_name.insert(session.name.clone(), id);
         self.sessions.insert(session);
         self.touch(id, Dirty::Now);
@@ -466,8 +466,8 @@ impl Node {
         if let Some(session) = self.sessions.remove(&id) {
             self.by_name.remove(&session.name);
         }
-        self.receipts.end(id);
-        self.receipts_touched.remove(&id);
+        self.log.receipts.end(id);
+        self.log.receipts_touched.remove(&id);
     }
 }
 

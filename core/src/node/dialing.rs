@@ -173,7 +173,7 @@ impl Node {
     pub(super) fn wait_for_peers(&mut self) {
         let now = self.time.clock.estimate();
         let ends = self.kept_until();
-        let longer = self.undelivered.ending_after(ends);
+        let longer = self.log.undelivered.ending_after(ends);
         let longer = longer.map(|(first, ends)| Stretch { first, ends }).collect();
         self.unmet.configure(&self.config.peers, now, (ends, longer));
         self.touch(NODE, Dirty::Now);
@@ -216,7 +216,7 @@ impl Node {
             return;
         }
         self.config.tags = tags;
-        let (head, time) = (self.log.durable(), self.over_upto());
+        let (head, time) = (self.log.tail.durable(), self.over_upto());
         let mut rewound = Vec::new();
         for session in self.sessions.values_mut() {
             if session.follows_node_tags() {

@@ -53,7 +53,7 @@ impl Node {
         owner: SessionId,
     ) -> Option<&mut BTreeMap<DeadReason, (u64, u64)>> {
         if owner == NODE {
-            return Some(&mut self.undelivered.dead);
+            return Some(&mut self.log.undelivered.dead);
         }
         self.sessions.get_mut(&owner).map(|session| &mut session.dead)
     }
@@ -61,30 +61,30 @@ impl Node {
     /// Whether the node has as many dead letters as a session may: it takes no more until some are
     /// purged (P8).
     pub(super) fn is_out_of_letters(&self) -> bool {
-        self.undelivered.dead_bytes() > self.config.store.session_max_bytes
+        self.log.undelivered.dead_bytes() > self.config.store.session_max_bytes
     }
 
     /// What an earlier start has stored of the node itself.
     pub(super) fn recover_own_record(&mut self, recovered: &Recovered) {
         let head = recovered.head;
         let own = recovered.sessions.iter().find(|record| record.id == NODE);
-        self.undelivered = Undelivered::recover(own, head);
+        self.log.undelivered = Undelivered::recover(own, head);
         let (starts, rest) = Starts::recover(own.map_or(&[], Undelivered::rest_of));
         let (unmet, rest) = Unmet::recover(rest);
-        (self.starts, self.unmet) = (starts, unmet);
+        (self.log.starts, self.unmet) = (starts, unmet);
         // A wall clock that is behind this node's own past may be right at the next start: what
         // comes now must not seem to be years old then.
         let past = self.time.clock.fault().map(|_| self.time.clock.estimate()).unwrap_or_default();
         let (lifetimes, rest) = Lifetimes::recover(rest, head, self.time.now);
         self.time.lifetimes = lifetimes.not_before(past);
-        self.starts.recover_loss(rest);
-        self.starts.begin(self.id.incarnation, head);
+        self.log.starts.recover_loss(rest);
+        self.log.starts.begin(self.id.incarnation, head);
         let upto = Undelivered::noted_upto(own);
         if upto < head {
             // Events that came after the record was written.
             self.unmet.note(upto.next(), self.kept_until());
         }
-        self.undelivered.look_beyond(self.time.lifetimes.time(self.time.now).plus(MAX_TTL));
+        self.log.undelivered.look_beyond(self.time.lifetimes.time(self.time.now).plus(MAX_TTL));
     }
 
     /// What events live by now.
@@ -102,23 +102,23 @@ impl Node {
     pub(super) fn note_events(&mut self, rows: &[Row]) {
         let now = self.time.lifetimes.time(self.time.now);
         for row in rows.iter().filter(|row| row.only.is_none() && !row.message.kind().is_state()) {
-            self.undelivered.note(row.position, row.ends, now);
+            self.log.undelivered.note(row.position, row.ends, now);
             self.unmet.note(row.position, row.ends);
         }
         if let Some(last) = rows.last() {
-            self.undelivered.noted(last.position);
+            self.log.undelivered.noted(last.position);
         }
     }
 
     /// What a session has settled with its application or peer is not undelivered.
     pub(super) fn note_delivered(&mut self, id: SessionId) {
         if let Some(session) = self.sessions.get_mut(&id) {
-            session.answered.drain(..).for_each(|event| self.undelivered.delivered(event));
+            session.answered.drain(..).for_each(|event| self.log.undelivered.delivered(event));
         }
     }
 
     pub(super) fn note_all_delivered(&mut self) {
-        let undelivered = &mut self.undelivered;
+        let undelivered = &mut self.log.undelivered;
         // One that rests has answered none.
         self.sessions.each_awake(|session| {
             session.answered.drain(..).for_each(|event| undelivered.delivered(event));
@@ -128,13 +128,13 @@ impl Node {
     /// Asks the store for events whose time is over, if the clock can be trusted.
     pub(super) fn look_for_expired(&mut self) {
         if self.id.phase != Phase::Running
-            || self.undelivered.is_looking
+            || self.log.undelivered.is_looking
             || self.is_out_of_letters()
         {
             return;
         }
         let Some((at, first, upto)) =
-            self.lifetimes().trusted().and_then(|now| self.undelivered.due(now))
+            self.lifetimes().trusted().and_then(|now| self.log.undelivered.due(now))
         else {
             return;
         };
@@ -147,12 +147,12 @@ impl Node {
         let (timely, max_rows, max_bytes) = (self.time.clock.timely(), ROWS, BYTES);
         let query =
             Query::Rows { after, upto, newest_upto, tags: None, timely, max_rows, max_bytes };
-        self.undelivered.is_looking = true;
+        self.log.undelivered.is_looking = true;
         self.queries.ask(&mut self.out, purpose, query);
     }
 
     pub(super) fn expired_fetched(&mut self, at: WallMs, rows: Vec<StoredRow>, upto: Position) {
-        self.undelivered.is_looking = false;
+        self.log.undelivered.is_looking = false;
         // Nothing ends by a clock that came into doubt meanwhile, nor where letters find no room.
         let lifetimes = self.lifetimes();
         let Some(now) = lifetimes.trusted().filter(|_| !self.is_out_of_letters()) else { return };
@@ -167,7 +167,7 @@ impl Node {
         }
         for StoredRow { row, .. } in rows {
             let ends = lifetimes.ends(&row).filter(|_| row.only.is_none());
-            let Some(ends) = ends.filter(|_| self.undelivered.contains(row.position)) else {
+            let Some(ends) = ends.filter(|_| self.log.undelivered.contains(row.position)) else {
                 continue;
             };
             if ends > now {
@@ -183,16 +183,16 @@ impl Node {
                 Fate::Dead => {
                     self.out.metrics.expired += 1;
                     if let Some(copy) = row.copy {
-                        self.copies.end(&copy, row.position);
+                        self.log.copies.end(&copy, row.position);
                     }
                     let flight = Flight::new(row.message.version().wall());
                     let (message, reason) = (row.message, DeadReason::Expired);
                     deaths.push(Death { position: row.position, message, reason, flight });
                 }
             }
-            self.undelivered.delivered(row.position);
+            self.log.undelivered.delivered(row.position);
         }
-        self.undelivered.looked(at, upto, &later, now);
+        self.log.undelivered.looked(at, upto, &later, now);
         self.bury(NODE, deaths);
         self.look_for_expired();
         self.look_for_held();

@@ -92,9 +92,9 @@ impl Node {
                 Some(Latest { position, message }) => {
                     let source = self.source_of(&message);
                     let (version, sequence) = (message.version(), message.sequence());
-                    self.newest.learn(key, Newest { version, source, sequence, position });
+                    self.log.newest.learn(key, Newest { version, source, sequence, position });
                 }
-                None => self.newest.learn_absent(key, self.id.source),
+                None => self.log.newest.learn_absent(key, self.id.source),
             }
         }
         let Some(mut link) = self.links.remove(&link) else { return };

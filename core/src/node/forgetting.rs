@@ -24,21 +24,21 @@ impl Node {
     /// Events from here on stay although history has no room for them: the first one that nobody
     /// was handed, as far as is known.
     pub(super) fn held_from(&self) -> Option<Position> {
-        self.undelivered.first().filter(|_| self.may_bury_history())
+        self.log.undelivered.first().filter(|_| self.may_bury_history())
     }
 
     /// Whether what history has no room for may become dead letters.
     fn may_bury_history(&self) -> bool {
         let store = &self.config.store;
         let most = store.session_max_bytes.min(store.max_bytes / 4);
-        !self.capacity.gives_way(self.load()) && self.undelivered.dead_bytes() <= most
+        !self.capacity.gives_way(self.load()) && self.log.undelivered.dead_bytes() <= most
     }
 
     /// Looks at the oldest events above the bound of the history, if they are held.
     pub(super) fn look_for_held(&mut self) {
-        let is_known = self.log.committed_id() >= self.undelivered.forgotten_with;
+        let is_known = self.log.tail.committed_id() >= self.log.undelivered.forgotten_with;
         let is_wanted = is_known && self.capacity.usage.held_bytes > 0 && self.may_bury_history();
-        if self.id.phase == Phase::Running && is_wanted && !self.undelivered.is_looking {
+        if self.id.phase == Phase::Running && is_wanted && !self.log.undelivered.is_looking {
             self.look_further(0);
         }
     }
@@ -46,10 +46,10 @@ impl Node {
     /// Asks the store for those behind which so many bytes of them were looked at.
     fn look_further(&mut self, looked: u64) {
         self.note_all_delivered();
-        let upto = self.floor;
-        let Some(first) = self.undelivered.first().filter(|first| *first <= upto) else {
+        let upto = self.log.floor;
+        let Some(first) = self.log.undelivered.first().filter(|first| *first <= upto) else {
             // What was in the way has been handed on meanwhile.
-            self.commit_wanted |= self.capacity.has_history_to_spare(self.load());
+            self.log.commit_wanted |= self.capacity.has_history_to_spare(self.load());
             return;
         };
         self.look_at(Purpose::Held(looked), first, upto);
@@ -57,7 +57,7 @@ impl Node {
 
     /// The store has found events that it holds: as many bytes of them as are to go are judged.
     pub(super) fn held_fetched(&mut self, looked: u64, rows: Vec<StoredRow>, upto: Position) {
-        self.undelivered.is_looking = false;
+        self.log.undelivered.is_looking = false;
         self.note_all_delivered();
         // Somebody may need again what nobody needed when it was asked for.
         let upto = upto.min(self.floors().0);
@@ -72,7 +72,7 @@ impl Node {
                 }
                 Some(Fate::Dead) => {
                     if let Some(copy) = row.copy {
-                        self.copies.end(&copy, row.position);
+                        self.log.copies.end(&copy, row.position);
                     }
                     looked += row.size() as u64;
                     let flight = Flight::new(row.message.version().wall());
@@ -83,15 +83,15 @@ impl Node {
                 None => {}
             }
         }
-        let before = self.undelivered.first();
-        self.undelivered.settle_upto(judged);
+        let before = self.log.undelivered.first();
+        self.log.undelivered.settle_upto(judged);
         self.bury(NODE, deaths);
-        if self.undelivered.first() == before {
+        if self.log.undelivered.first() == before {
             return;
         }
-        self.commit_wanted = true;
-        self.undelivered.forgotten_with = self.log.growing_id();
-        let letters = self.log.growing.dead_letters.iter();
+        self.log.commit_wanted = true;
+        self.log.undelivered.forgotten_with = self.log.tail.growing_id();
+        let letters = self.log.tail.growing.dead_letters.iter();
         let letters: usize = letters.map(|letter| letter.message.encoded().len()).sum();
         if judged == upto && looked < self.capacity.usage.held_bytes && letters < LETTERS_BYTES {
             self.look_further(looked);
@@ -104,7 +104,7 @@ impl Node {
             return None;
         }
         let is_event = row.only.is_none() && row.message.expires().is_some();
-        let is_known = is_event && self.undelivered.contains(row.position);
+        let is_known = is_event && self.log.undelivered.contains(row.position);
         Some(if is_known { self.fate(row) } else { Fate::Settled })
     }
 }

@@ -14,7 +14,7 @@ use crate::io::{Frame, Protocol};
 use crate::log::copies::Copies;
 use crate::log::lifetime::Moment;
 use crate::log::seen::Seen;
-use crate::log::tail::Log;
+use crate::log::tail::Tail;
 use crate::mesh::topology::{Route, Topology};
 use crate::session::link::{Link, PEER_WINDOW, State};
 use crate::session::{Flight, Had, Offer, Role, Session, Word};
@@ -40,7 +40,7 @@ const FETCH_BYTES: usize = 256 << 10;
 pub(super) struct Desk<'a> {
     pub(super) session: &'a mut Session,
     pub(super) link: &'a mut Link,
-    pub(super) log: &'a mut Log,
+    pub(super) log: &'a mut Tail,
     pub(super) carrier: Carrier<'a>,
 }
 

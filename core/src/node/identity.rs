@@ -139,7 +139,7 @@ impl Node {
     /// is durable before.
     pub(super) fn say_where_the_log_ends(&mut self, link: &mut Link, peer: &NodeId, hello: &Hello) {
         let (told, by) = (hello.reported, hello.reported_incarnation);
-        match self.starts.judge(told, by) {
+        match self.log.starts.judge(told, by) {
             Told::Known => {}
             Told::More(holds, first) => {
                 self.note_lost_life(first, hello.wall);
@@ -162,7 +162,7 @@ impl Node {
     }
 
     fn say_as_judged(&mut self, link: &mut Link, told: Position, by: Incarnation) {
-        let position = self.starts.judge(told, by).said(self.log.durable());
+        let position = self.log.starts.judge(told, by).said(self.log.tail.durable());
         self.acknowledge(link, position);
     }
 
@@ -188,9 +188,9 @@ impl Node {
         let began_at =
             self.id.began_at.max(peers.minus(self.time.now.instant.since(self.time.started)));
         let upto = began_at.plus(self.config.limits.max_clock_drift);
-        if self.starts.note_loss(since, upto) {
+        if self.log.starts.note_loss(since, upto) {
             self.touch(NODE, Dirty::Now);
-            (self.id.is_durable, self.id.durable_with) = (false, self.log.growing_id());
+            (self.id.is_durable, self.id.durable_with) = (false, self.log.tail.growing_id());
         }
     }
 
@@ -198,7 +198,7 @@ impl Node {
     /// Hello there reminds nobody of what was reported. A peer that has started again, too, may
     /// hold an older copy and cannot tell: doubt means rewind (P2).
     pub(super) fn doubt_its_store(&mut self, link: &Link, id: SessionId, hello: &Hello) {
-        let head = self.log.durable();
+        let head = self.log.tail.durable();
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let Some(known) = session.peer() else { return };
         let has_reported = known.reported > Position::default();
@@ -225,7 +225,7 @@ impl Node {
     /// Whether a record of this node is one of another process, which runs or has run on a copy of
     /// its database, or under its id.
     pub(super) fn is_of_another(&self, record: &Record) -> bool {
-        let is_copy = record.store == self.id.store && !self.starts.knows(record.incarnation);
+        let is_copy = record.store == self.id.store && !self.log.starts.knows(record.incarnation);
         is_copy || record.incarnation > self.id.incarnation
     }
 

@@ -48,13 +48,8 @@ use core::time::Duration;
 use crate::admin::event::Event;
 use crate::config::{Config, Durability};
 use crate::io::{Input, Output};
-use crate::log::copies::Copies;
-use crate::log::newest::NewestOfKeys;
-use crate::log::receipts::{Bounds, Receipts};
-use crate::log::seen::Seen;
-use crate::log::starts::Starts;
-use crate::log::tail::Log;
-use crate::log::undelivered::{NODE, Undelivered};
+use crate::log::Log;
+use crate::log::undelivered::NODE;
 use crate::mesh::convergence::Comparing;
 use crate::mesh::dial::Dialer;
 use crate::mesh::topology::{Record, Topology};
@@ -64,7 +59,6 @@ use crate::session::interests::Interests;
 use crate::session::link::Link;
 use crate::session::offer::Wants;
 use crate::session::{Dirty, Session, UNNAMED};
-use crate::store::extent::Extent;
 use crate::store::{Recovered, StoreFailure};
 use crate::types::clock::Clock;
 use crate::types::ids::{DeadLetterId, DialId, Incarnation, LinkId, NodeId, Position, SessionId};
@@ -88,16 +82,7 @@ const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Node {
     config: Config,
-    /// End of the log at the start.
-    began: Position,
-    /// And at those before.
-    starts: Starts,
     unmet: Unmet,
-    log: Log,
-    seen: Seen,
-    newest: NewestOfKeys,
-    copies: Copies,
-    receipts: Receipts,
     topology: Topology,
     /// When the mesh was told last what has changed here.
     told_mesh: Option<Instant>,
@@ -109,8 +94,6 @@ pub struct Node {
     last_session: SessionId,
     last_unnamed: SessionId,
     last_dead_letter: DeadLetterId,
-    /// Events that were handed on to nobody yet, and the node's own dead letters.
-    undelivered: Undelivered,
     /// Boxed: a link is taken out and put back with each frame.
     links: BTreeMap<LinkId, Box<Link>>,
     /// How many of them are applications.
@@ -133,26 +116,18 @@ pub struct Node {
     unflushed: BTreeSet<LinkId>,
     dirty_now: BTreeSet<SessionId>,
     dirty_soon: BTreeSet<SessionId>,
-    receipts_touched: BTreeSet<SessionId>,
-    /// Rows have come to the tail, or a session has moved on in it.
-    trim_wanted: bool,
     /// Links that have taken or given something: whether to read on is decided anew.
     moved: BTreeSet<LinkId>,
-    /// Something waits for a commit, though no row does.
-    commit_wanted: bool,
     /// Dead letters that are being replayed or purged.
     leaving: BTreeMap<DeadLetterId, Option<(SessionId, Position)>>,
-    /// No session needed anything at or below this when the last batch was sealed.
-    floor: Position,
     paused: bool,
-    /// What the outboxes of sessions hold.
-    extent: Extent,
     comparing: Comparing,
     out: Outbox,
     time: Time,
     id: Identity,
     queries: Queries,
     capacity: Capacity,
+    log: Log,
 }
 
 impl Node {
@@ -168,12 +143,8 @@ impl Node {
         // older costs a false alarm of two processes, and one revision of the record.
         let fresh = Incarnation::new((now.wall.0 << 16) | (time.random.next() & 0xffff));
         let incarnation = fresh.max(recovered.incarnation.next());
-        let mut seen = Seen::recover(&recovered.seen);
-        let me = seen.source(&config.id, incarnation);
-        let bounds = Bounds {
-            ids: config.limits.idempotency_ids,
-            bytes: config.limits.idempotency_max_bytes,
-        };
+        let mut log = Log::recover(&recovered, &config.limits, now);
+        let source = log.seen.source(&config.id, incarnation);
         let record = Record {
             node: config.id.as_str().into(),
             store: recovered.store_id,
@@ -183,14 +154,7 @@ impl Node {
             links: String::new(),
         };
         let mut node = Self {
-            began: recovered.head,
-            starts: Starts::default(),
             unmet: Unmet::default(),
-            log: Log::new(recovered.head),
-            seen,
-            newest: NewestOfKeys::new(recovered.clock),
-            copies: Copies::recover(&recovered.copies),
-            receipts: Receipts::recover(&recovered.receipts, bounds, recovered.clock.wall(), now),
             topology: Topology::new(
                 config.id.clone(),
                 config.limits.max_nodes,
@@ -205,7 +169,6 @@ impl Node {
             last_session: recovered.last_session,
             last_unnamed: SessionId::new(UNNAMED),
             last_dead_letter: recovered.last_dead_letter,
-            undelivered: Undelivered::default(),
             links: BTreeMap::new(),
             applications: 0,
             unsent: 0,
@@ -219,20 +182,16 @@ impl Node {
             unflushed: BTreeSet::new(),
             dirty_now: BTreeSet::new(),
             dirty_soon: BTreeSet::new(),
-            receipts_touched: BTreeSet::new(),
-            trim_wanted: false,
             moved: BTreeSet::new(),
-            commit_wanted: true,
             leaving: BTreeMap::new(),
-            floor: Position::default(),
             paused: false,
-            extent: recovered.extent.clone(),
             comparing: Comparing::default(),
             out: Outbox::default(),
             time,
-            id: Identity::new(recovered.store_id, incarnation, me, now.wall),
+            id: Identity::new(recovered.store_id, incarnation, source, now.wall),
             queries: Queries::default(),
             capacity: Capacity::new(recovered.usage, &config.store),
+            log,
             config,
         };
         node.recover_sessions(&recovered, now);
@@ -283,7 +242,7 @@ impl Node {
             node: self.config.id.clone(),
             incarnation: self.id.incarnation,
             store: self.id.store,
-            head: self.log.durable(),
+            head: self.log.tail.durable(),
         });
         if self.config.store.durability == Durability::Normal {
             self.out.event(Event::NotSynced);
@@ -345,12 +304,12 @@ impl Node {
         for link in core::mem::take(&mut self.unflushed) {
             self.flush(link);
         }
-        if self.undelivered.is_dirty() {
+        if self.log.undelivered.is_dirty() {
             self.time.timers.set_earlier(Timer::Cursors, self.time.now.instant + CURSOR_DELAY);
         }
         self.pause_or_resume();
         self.close_stalled();
-        if core::mem::take(&mut self.trim_wanted) {
+        if core::mem::take(&mut self.log.trim_wanted) {
             self.trim_tail();
         }
         if self.id.phase == Phase::ShuttingDown && self.out.is_empty() {
@@ -368,8 +327,8 @@ impl Node {
     /// Notes that the record of a session must be written, and arranges for it.
     fn touch(&mut self, id: SessionId, dirty: Dirty) {
         if id == NODE {
-            self.undelivered.touch();
-            self.commit_wanted = true;
+            self.log.undelivered.touch();
+            self.log.commit_wanted = true;
         }
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.touch(dirty);
@@ -380,7 +339,7 @@ impl Node {
         match self.sessions.get(&id).map(|session| session.dirty) {
             Some(Dirty::Now) => {
                 self.dirty_now.insert(id);
-                self.commit_wanted = true;
+                self.log.commit_wanted = true;
             }
             Some(Dirty::Soon) => {
                 self.dirty_soon.insert(id);
@@ -394,7 +353,7 @@ impl Node {
         // Those that rest need nothing of it.
         let connected = self.sessions.awake().filter(|session| session.link.is_some());
         let keep = connected.map(|session| session.next).min();
-        self.log.trim(keep.unwrap_or(self.log.durable().next()));
+        self.log.tail.trim(keep.unwrap_or(self.log.tail.durable().next()));
     }
 }
 

@@ -35,7 +35,7 @@ impl Node {
                 // Both have offered it to each other: each offer answers the other one.
                 continue;
             }
-            if self.seen.check(id.0, id.1) != Verdict::Seen {
+            if self.log.seen.check(id.0, id.1) != Verdict::Seen {
                 if self.wants.ask(id, link.id, self.time.now.instant) {
                     wanted.push(id);
                 }
@@ -46,21 +46,21 @@ impl Node {
                 Some(batch) => self.say_seen_with(link, batch, id),
             }
         }
-        self.out.name(link, BatchKind::Seen, seen, &self.seen);
-        self.out.name(link, BatchKind::Want, wanted, &self.seen);
+        self.out.name(link, BatchKind::Seen, seen, &self.log.seen);
+        self.out.name(link, BatchKind::Want, wanted, &self.log.seen);
         Ok(())
     }
 
     fn named(&mut self, batch: &Bytes) -> Result<Vec<Id>, Close> {
-        offer::ids(batch, &mut self.seen).map_err(|error| protocol(&format!("{error}")))
+        offer::ids(batch, &mut self.log.seen).map_err(|error| protocol(&format!("{error}")))
     }
 
     /// The batch that makes a message durable that was processed; `None`: it is.
     pub(super) fn batch_of(&self, id: Id) -> Option<BatchId> {
         // What was superseded on arrival has no place: it waits for whatever is under way.
-        match self.log.locate(id.0, id.1) {
-            Some(position) => self.log.batch_of(position),
-            None => self.log.undurable(),
+        match self.log.tail.locate(id.0, id.1) {
+            Some(position) => self.log.tail.batch_of(position),
+            None => self.log.tail.undurable(),
         }
     }
 
@@ -86,7 +86,7 @@ impl Node {
                 if closed.said {
                     told.insert(*id);
                 }
-            } else if let Some(position) = self.log.locate(id.0, id.1) {
+            } else if let Some(position) = self.log.tail.locate(id.0, id.1) {
                 moved |= position < found.next;
                 found.note_known(position);
             }
@@ -104,7 +104,7 @@ impl Node {
         let Some(id) = link.session() else { return Ok(()) };
         let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
         let gone = ids.into_iter().filter(|id| !session.want(*id)).collect();
-        self.out.name(link, BatchKind::Gone, gone, &self.seen);
+        self.out.name(link, BatchKind::Gone, gone, &self.log.seen);
         self.ready.insert(id);
         Ok(())
     }

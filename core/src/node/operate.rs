@@ -288,8 +288,8 @@ impl Node {
 
     /// Answers when the growing batch is durable.
     fn order(&mut self, ticket: Ticket, stands: bool) {
-        self.commit_wanted = true;
-        self.queries.orders.push(Order { batch: self.log.growing_id(), ticket, stands });
+        self.log.commit_wanted = true;
+        self.queries.orders.push(Order { batch: self.log.tail.growing_id(), ticket, stands });
     }
 
     fn forget(&mut self, ticket: Ticket, name: &str) {
@@ -339,16 +339,16 @@ impl Node {
             shutting_down: self.id.phase != Phase::Running,
             links: self.link_statuses(),
             sessions: self.sessions.values().map(|session| self.session_status(session)).collect(),
-            dead_letters: by_reason(&self.undelivered.dead),
+            dead_letters: by_reason(&self.log.undelivered.dead),
             topology: self.topology.statuses(),
             store: StoreStatus {
                 store_id: self.id.store,
-                head: self.log.durable(),
+                head: self.log.tail.durable(),
                 usage: self.capacity.usage,
                 max_bytes: self.config.store.max_bytes,
-                seen_bytes: self.seen.bytes(),
-                idempotency_ids: self.receipts.len(),
-                idempotency_bytes: self.receipts.len() * RECEIPT_BYTES,
+                seen_bytes: self.log.seen.bytes(),
+                idempotency_ids: self.log.receipts.len(),
+                idempotency_bytes: self.log.receipts.len() * RECEIPT_BYTES,
             },
             counters,
         }
@@ -443,12 +443,12 @@ impl Node {
     }
 
     fn session_status(&self, session: &Session) -> SessionStatus {
-        let head = self.log.durable().get();
+        let head = self.log.tail.durable().get();
         let oldest = session.flights.values().map(|flight| flight.first_at).min();
         let (lag_ms, digests) = self.convergence_of(session);
         let (behind, behind_bytes) = if session.receives() {
             let behind = head.saturating_sub(session.next.before().get());
-            (behind, self.extent.from(session.next))
+            (behind, self.log.extent.from(session.next))
         } else {
             (0, 0)
         };

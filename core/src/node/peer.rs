@@ -141,7 +141,7 @@ impl Node {
         let mut keys = Vec::new();
         for (index, (message, _)) in messages.iter().enumerate() {
             // Nearly all are so.
-            if message.group().is_none() && self.newest.knows_all_of(message.version()) {
+            if message.group().is_none() && self.log.newest.knows_all_of(message.version()) {
                 continue;
             }
             let Some(key) = message.key_hash() else { continue };
@@ -149,11 +149,12 @@ impl Node {
             // Whether a copy replaces the one before it, the newest of its key tells.
             let is_copy = || {
                 let content = copies::content(message);
-                content.is_some_and(|content| self.copies.find(&content).is_some())
+                content.is_some_and(|content| self.log.copies.find(&content).is_some())
             };
-            if self.seen.check(source, message.sequence()) != Verdict::Seen
-                && (self.newest.compare(&key, message, &self.seen, timely) == Comparison::Unknown
-                    || (!self.newest.knows(&key) && is_copy()))
+            if self.log.seen.check(source, message.sequence()) != Verdict::Seen
+                && (self.log.newest.compare(&key, message, &self.log.seen, timely)
+                    == Comparison::Unknown
+                    || (!self.log.newest.knows(&key) && is_copy()))
             {
                 first.get_or_insert(index);
                 keys.push(key);
@@ -197,7 +198,7 @@ impl Node {
         for position in peer.acknowledge(ack.upto) {
             moved |= session.settle(position);
         }
-        let head = self.log.durable();
+        let head = self.log.tail.durable();
         let (position, by_another) = ack.log_end();
         let went_back = session.peer().is_some_and(|peer| position < peer.reported);
         // An older copy of its store: it may lack anything that it had (P2). It says so as the link

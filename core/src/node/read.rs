@@ -75,7 +75,7 @@ impl Node {
 
     /// Asks for the reads whose turn has come.
     pub(super) fn ask_reads(&mut self, id: SessionId) {
-        let (committed, open) = (self.log.committed_id(), self.questions());
+        let (committed, open) = (self.log.tail.committed_id(), self.questions());
         let Some(session) = self.sessions.get(&id) else { return };
         let Some(link) = session.link.and_then(|link| self.links.get_mut(&link)) else { return };
         let (number, has_credit) = (link.id, link.has_credit());

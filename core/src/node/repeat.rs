@@ -31,7 +31,7 @@ impl Node {
                 Timer::Link(link) => self.link_timer(link),
                 Timer::Session(session) => drop(self.ready.insert(session)),
                 Timer::Dial(index) => self.dial(index),
-                Timer::Cursors => self.commit_wanted = true,
+                Timer::Cursors => self.log.commit_wanted = true,
                 Timer::Topology => self.tell_mesh(),
                 Timer::Upkeep => self.look_after_itself(),
             }
@@ -74,7 +74,7 @@ impl Node {
                     self.ping(&mut link);
                     // A peer that is sent nothing must hear all the same when a clock is right
                     // again: the last acknowledgement, said once more, tells it.
-                    self.acknowledge(&mut link, self.log.durable());
+                    self.acknowledge(&mut link, self.log.tail.durable());
                 }
                 let deadline = link.heard + self.config.heartbeat.timeout;
                 self.time.timers.set(Timer::Link(id), link.ping_at.min(deadline));
@@ -200,7 +200,7 @@ impl Node {
         if sound {
             self.give_up_unmet();
             self.note_presence();
-            self.starts.forget_loss(self.time.now.wall.minus(self.config.store.session_ttl));
+            self.log.starts.forget_loss(self.time.now.wall.minus(self.config.store.session_ttl));
         }
         for id in ended {
             self.end_session_by_id(id, "away for longer than store.session_ttl");
@@ -208,9 +208,9 @@ impl Node {
         self.look_for_expired();
         // Room is made by commits, also when nothing is published.
         let history = self.capacity.has_history_to_spare(self.load());
-        let may_spare = self.capacity.is_short_of_room() && self.floors().0 > self.floor;
-        if (history || may_spare) && !self.log.is_committing() {
-            self.commit_wanted = true;
+        let may_spare = self.capacity.is_short_of_room() && self.floors().0 > self.log.floor;
+        if (history || may_spare) && !self.log.tail.is_committing() {
+            self.log.commit_wanted = true;
             self.time.timers.set_earlier(Timer::Upkeep, now + MAKE_ROOM_INTERVAL);
         }
     }
@@ -222,8 +222,8 @@ impl Node {
             && by_ms < 0
         {
             let by = Duration::from_millis(by_ms.unsigned_abs());
-            self.time.lifetimes.set_back(by, self.log.head(), self.time.now);
-            self.undelivered.look_beyond(self.time.lifetimes.time(self.time.now).plus(MAX_TTL));
+            self.time.lifetimes.set_back(by, self.log.tail.head(), self.time.now);
+            self.log.undelivered.look_beyond(self.time.lifetimes.time(self.time.now).plus(MAX_TTL));
         }
     }
 
@@ -232,7 +232,7 @@ impl Node {
         let before = self.time.now.wall.minus(self.config.store.session_ttl);
         for url in self.unmet.give_up(&self.config.peers, before) {
             let reason = "never reached for longer than store.session_ttl".into();
-            let owed = self.log.durable().get().min(self.capacity.usage.rows);
+            let owed = self.log.tail.durable().get().min(self.capacity.usage.rows);
             self.out.event(Event::SessionEnded { session: format!("peer {url}"), reason, owed });
             self.touch(NODE, Dirty::Now);
         }
@@ -247,7 +247,7 @@ impl Node {
             session.away_since = session.away_since.map(|_| wall);
             session.touch(Dirty::Now);
             self.dirty_now.insert(session.id);
-            self.commit_wanted = true;
+            self.log.commit_wanted = true;
         }
     }
 
@@ -256,8 +256,8 @@ impl Node {
         self.note_delivered(id);
         let Some(session) = self.sessions.remove(&id) else { return };
         self.by_name.remove(&session.name);
-        self.receipts.end(id);
-        self.receipts_touched.remove(&id);
+        self.log.receipts.end(id);
+        self.log.receipts_touched.remove(&id);
         self.dirty_now.remove(&id);
         self.dirty_soon.remove(&id);
         self.ready.remove(&id);
@@ -267,8 +267,8 @@ impl Node {
             let reason = format!("session ended: {reason}");
             self.finish(link, Some(Close { code: CloseCode::GoingAway, reason }), "");
         }
-        self.log.growing.sessions_ended.push(id);
-        self.commit_wanted = true;
+        self.log.tail.growing.sessions_ended.push(id);
+        self.log.commit_wanted = true;
         let owed = self.owed_to(&session) + session.dead_count();
         let (session, reason) = (session.name, reason.into());
         self.out.event(Event::SessionEnded { session, reason, owed });
@@ -276,7 +276,7 @@ impl Node {
 
     /// How much a session has still to be handed, or to settle; letters not counted.
     pub(super) fn owed_to(&self, session: &Session) -> u64 {
-        let behind = self.log.durable().get().saturating_sub(session.next.before().get());
+        let behind = self.log.tail.durable().get().saturating_sub(session.next.before().get());
         let behind = if session.receives() { behind.min(self.capacity.usage.rows) } else { 0 };
         behind + session.flights.len() as u64
     }

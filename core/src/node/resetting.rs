@@ -79,9 +79,9 @@ impl Node {
         self.queries.clock_reset = Some(Resetting {
             tickets: Vec::from([ticket]),
             stage: Stage::Looking,
-            waits_for: self.log.undurable(),
+            waits_for: self.log.tail.undurable(),
             timely: self.time.clock.timely_by_wall(),
-            upto: self.log.head(),
+            upto: self.log.tail.head(),
             after: Position::default(),
             first: None,
             highest: Hlc::default(),
@@ -93,7 +93,7 @@ impl Node {
 
     /// Goes on with a reset, once what it waits for is durable.
     pub(super) fn reset_on(&mut self) {
-        let committed = self.log.committed_id();
+        let committed = self.log.tail.committed_id();
         let Some(resetting) = &mut self.queries.clock_reset else { return };
         if resetting.waits_for.is_some_and(|batch| batch > committed) {
             return;
@@ -165,7 +165,7 @@ impl Node {
 
     /// Publishes a value again with a version of now, unless something newer has come meanwhile.
     fn restamp(&mut self, key: Hash128, row: &Row) -> Result<(), AdminRefusal> {
-        if self.newest.newest(&key).is_some_and(|newest| newest.position != row.position) {
+        if self.log.newest.newest(&key).is_some_and(|newest| newest.position != row.position) {
             return Ok(());
         }
         let load = self.load();
@@ -178,7 +178,7 @@ impl Node {
         let (was, sequence) = (row.message.version(), row.message.sequence());
         // So it is known what gives way.
         let newest = Newest { version: was, source, sequence, position: row.position };
-        self.newest.learn(key, newest);
+        self.log.newest.learn(key, newest);
         self.id.sequence = self.id.sequence.next();
         let fields = Fields {
             incarnation: self.id.incarnation,
@@ -189,7 +189,7 @@ impl Node {
         };
         let message = Message::encode(&fields, &mut self.out.buffer);
         self.append((message, WallMs(0)), Some(key), self.id.source, row.publisher);
-        let batch = self.log.growing_id();
+        let batch = self.log.tail.growing_id();
         if let Some(resetting) = &mut self.queries.clock_reset {
             resetting.restamped += 1;
             resetting.waits_for = Some(batch);
@@ -200,9 +200,9 @@ impl Node {
     /// Nothing in the store is above the clock's mark any more.
     fn reset_is_done(&mut self) {
         self.time.clock.forget_lowering();
-        self.newest.lower_horizon(self.time.clock.high_water());
-        self.commit_wanted = true;
-        let batch = self.log.growing_id();
+        self.log.newest.lower_horizon(self.time.clock.high_water());
+        self.log.commit_wanted = true;
+        let batch = self.log.tail.growing_id();
         if let Some(resetting) = &mut self.queries.clock_reset {
             (resetting.stage, resetting.waits_for) = (Stage::Ending, Some(batch));
         }

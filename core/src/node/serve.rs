@@ -55,23 +55,23 @@ impl Node {
         let lifetimes = self.lifetimes();
         let session = self.sessions.get_mut(&id)?;
         let link = self.links.get_mut(&session.link?)?;
-        let (durable, committed) = (self.log.durable(), self.log.committed_id());
+        let (durable, committed) = (self.log.tail.durable(), self.log.tail.committed_id());
         let before = session.cursor();
         let carrier = Carrier {
             config: &self.config,
             out: &mut self.out,
-            seen: &mut self.seen,
+            seen: &mut self.log.seen,
             topology: &mut self.topology,
             now: self.time.now,
             clock: (&self.time.clock, lifetimes),
-            past: (self.starts.lost_life(), &self.copies),
+            past: (self.log.starts.lost_life(), &self.log.copies),
             deaths: Vec::new(),
             first: 0,
             again: 0,
             pulled: 0,
             conflated: 0,
         };
-        let mut desk = Desk { session, link, log: &mut self.log, carrier };
+        let mut desk = Desk { session, link, log: &mut self.log.tail, carrier };
         let result = work(&mut desk, durable, committed);
         desk.offer_due();
         let Desk { session, link, mut carrier, .. } = desk;
@@ -88,7 +88,7 @@ impl Node {
         if session.cursor() != before {
             session.touch(Dirty::Soon);
         }
-        self.trim_wanted = true;
+        self.log.trim_wanted = true;
         self.moved.insert(link.id);
         match session.next_wake(self.time.now.instant) {
             Some(at) => self.time.timers.set(Timer::Session(id), at),
@@ -191,10 +191,10 @@ impl Node {
     /// Tells a peer what is durable, if that is news.
     pub(super) fn flush(&mut self, id: LinkId) {
         let Some(mut link) = self.links.remove(&id) else { return };
-        let durable = self.log.durable();
+        let durable = self.log.tail.durable();
         let news = |peer: &PeerLink| peer.settled != peer.told || peer.told_position < durable;
         if link.peer().is_some_and(news) {
-            self.acknowledge(&mut link, self.log.durable());
+            self.acknowledge(&mut link, self.log.tail.durable());
         }
         self.links.insert(id, link);
     }
@@ -256,11 +256,11 @@ impl Node {
             return;
         };
         let Some(application) = session.application().filter(|app| !app.conflate) else { return };
-        let lag = self.extent.from(session.next.max(application.replay.next()));
+        let lag = self.log.extent.from(session.next.max(application.replay.next()));
         if lag <= self.config.store.session_max_bytes {
             return;
         }
-        let missed = self.log.durable().get() - session.next.before().get();
+        let missed = self.log.tail.durable().get() - session.next.before().get();
         let Some(link) = session.link.and_then(|link| self.links.remove(&link)) else { return };
         self.out.metrics.missed += missed;
         let reason = alloc::format!("lagging {lag} bytes behind: too slow for what it receives");
@@ -275,7 +275,7 @@ const STALLED: Duration = Duration::from_secs(1);
 impl Node {
     /// Reads on, or not, from links that have taken or given something.
     pub(super) fn pause_or_resume(&mut self) {
-        let full = self.log.undurable_bytes() > crate::log::tail::UNDURABLE_MAX_BYTES;
+        let full = self.log.tail.undurable_bytes() > crate::log::tail::UNDURABLE_MAX_BYTES;
         if full != self.paused {
             self.paused = full;
             self.moved.extend(self.links.keys());
@@ -319,7 +319,8 @@ impl Node {
             }
             let session = link.session().and_then(|id| self.sessions.get_mut(&id));
             if let Some(session) = session.filter(|session| !session.is_durable()) {
-                self.out.metrics.missed += self.log.durable().get() - session.next.before().get();
+                self.out.metrics.missed +=
+                    self.log.tail.durable().get() - session.next.before().get();
             }
             let reason = alloc::format!(
                 "{} bytes wait for it to read, and memory is short (limits.connections_max_bytes)",
