@@ -86,7 +86,8 @@ impl Node {
         self.append((message, ends), key_hash, self.id.source, Some(session));
         let batch = self.log.tail.growing_id();
         if let Some((id, content)) = known {
-            let durable = self.sessions.get(&session).is_some_and(|session| session.is_durable());
+            let durable =
+                self.sessions.table.get(&session).is_some_and(|session| session.is_durable());
             let receipt = Receipt { content, version, batch };
             let time = self.log.receipts.time(self.time.now.instant);
             self.log.receipts.insert(session, durable, id, receipt, time);
@@ -204,7 +205,7 @@ impl Node {
         let ours = Message::encode(&fields, &mut self.out.buffer);
         let ends = self.ends_here(message, ends);
         let position = self.append((ours, ends), key_hash, source, None);
-        if cut && let Some(session) = self.sessions.get_mut(&from) {
+        if cut && let Some(session) = self.sessions.table.get_mut(&from) {
             session.note_known(position);
         }
         Accepted::With(Some(self.log.tail.growing_id()))
@@ -242,7 +243,7 @@ impl Node {
     fn seen_before(&mut self, source: Source, message: &Message, from: SessionId) -> Accepted {
         self.out.metrics.seen += 1;
         if let Some(position) = self.log.tail.locate(source, message.sequence())
-            && let Some(session) = self.sessions.get_mut(&from)
+            && let Some(session) = self.sessions.table.get_mut(&from)
         {
             // Who sends it has it: nothing leaves a node before it is durable there.
             session.note_known(position);

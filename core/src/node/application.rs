@@ -33,7 +33,7 @@ impl Node {
         self.check_room(&wishes)?;
         let (session, resumed) = self.application_session(link, &wishes)?;
         let tags = wishes.tags.as_ref().unwrap_or(&self.config.tags);
-        let began = self.sessions.get(&session).and_then(Session::application);
+        let began = self.sessions.table.get(&session).and_then(Session::application);
         let in_force = InForce {
             keys: wishes.keys.clone(),
             replay: began.map_or(wishes.replay(), Application::replay),
@@ -87,7 +87,7 @@ impl Node {
         self.applications += 1;
         self.out.push(Output::Admit(link.id));
         self.awaiting.insert(link.id);
-        self.ready.insert(session);
+        self.sessions.ready.insert(session);
         self.time.timers.set(crate::types::timers::Timer::Link(link.id), link.ping_at);
         let (client, remote) = (wishes.client, link.remote.clone());
         self.out.event(Event::ApplicationUp { link: link.id, client, remote });
@@ -99,8 +99,10 @@ impl Node {
     fn check_room(&self, wishes: &Wishes) -> Result<(), Close> {
         let max = self.config.limits.max_connections;
         let takes_over = wishes.client.as_ref().is_some_and(|client| {
-            let known = self.by_name.get(&format!("app:{client}"));
-            known.and_then(|id| self.sessions.get(id)).is_some_and(|known| known.link.is_some())
+            let known = self.sessions.by_name.get(&format!("app:{client}"));
+            known
+                .and_then(|id| self.sessions.table.get(id))
+                .is_some_and(|known| known.link.is_some())
         });
         if self.applications < max || takes_over {
             return Ok(());
@@ -117,7 +119,7 @@ impl Node {
         let known = wishes
             .client
             .as_ref()
-            .and_then(|client| self.by_name.get(&format!("app:{client}")).copied());
+            .and_then(|client| self.sessions.by_name.get(&format!("app:{client}")).copied());
         let id = match known {
             Some(id) => {
                 self.resume(id, wishes);
@@ -126,7 +128,7 @@ impl Node {
             None => self.begin_session(wishes)?,
         };
         let durable = self.log.tail.durable();
-        if let Some(session) = self.sessions.get_mut(&id) {
+        if let Some(session) = self.sessions.table.get_mut(&id) {
             session.link = Some(link.id);
             session.away_since = None;
             if wishes.conflate {
@@ -141,10 +143,10 @@ impl Node {
 
     /// Enters what a connected application receives into the index of interests.
     pub(super) fn enter_interests(&mut self, id: SessionId) {
-        let Some(session) = self.sessions.get(&id) else { return };
+        let Some(session) = self.sessions.table.get(&id) else { return };
         if let Some(application) = session.application() {
             let tags = application.tags.as_ref().unwrap_or(&self.config.tags);
-            self.interests.enter(id, application.keys.as_deref(), tags);
+            self.sessions.interests.enter(id, application.keys.as_deref(), tags);
         }
     }
 
@@ -173,7 +175,7 @@ impl Node {
             replay,
         };
         let id = self.new_session(Role::Application(application), from.max(Position::new(1)));
-        if let Some(session) = self.sessions.get_mut(&id) {
+        if let Some(session) = self.sessions.table.get_mut(&id) {
             // Of what lies before, `replay=new` wants nothing.
             session.beginning = Beginning::at(replay, time);
             session.used = Used::Never;
@@ -183,7 +185,7 @@ impl Node {
 
     /// Whether there are as many named applications as may be. Peers have places of their own.
     fn sessions_are_full(&self) -> bool {
-        let stored = self.sessions.values().filter(|session| session.is_durable());
+        let stored = self.sessions.table.values().filter(|session| session.is_durable());
         let named = stored.filter(|session| session.application().is_some()).count();
         named >= self.config.limits.max_sessions
     }
@@ -201,7 +203,7 @@ impl Node {
             }
             (Used::Answered, _) | (_, None) => false,
         };
-        let stored = self.sessions.values().filter(|session| session.is_durable());
+        let stored = self.sessions.table.values().filter(|session| session.is_durable());
         let applications = stored.filter(|session| session.application().is_some());
         let least = applications
             .filter(|session| session.link.is_none())
@@ -222,13 +224,13 @@ impl Node {
 
     /// A named session goes on. Other tags or keys than before: it begins again.
     fn resume(&mut self, id: SessionId, wishes: &Wishes) {
-        let before = self.sessions.get(&id).and_then(|session| session.link);
+        let before = self.sessions.table.get(&id).and_then(|session| session.link);
         if let Some(before) = before.and_then(|link| self.links.remove(&link)) {
             let reason = "taken over by another connection of the same client name".into();
             self.finish(before, Some(Close { code: CloseCode::Duplicate, reason }), "");
         }
         let (durable, time) = (self.log.tail.durable(), self.over_upto());
-        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let Some(session) = self.sessions.table.get_mut(&id) else { return };
         let Role::Application(application) = &mut session.role else { return };
         let changed = application.tags != wishes.tags || application.keys != wishes.keys;
         application.tags = wishes.tags.clone();
@@ -326,7 +328,7 @@ impl Node {
             Ok((batch, answer)) => {
                 let Some(application) = link.application_mut() else { return };
                 application.went_well();
-                if let Some(session) = self.sessions.get_mut(&session) {
+                if let Some(session) = self.sessions.table.get_mut(&session) {
                     session.note_use(Used::Answered);
                 }
                 self.arrange_write(session);
@@ -336,7 +338,7 @@ impl Node {
                 application.answers.push_back(Pending { place, batch, received, answer });
                 self.awaiting.insert(link.id);
                 if batch <= self.log.tail.committed_id() {
-                    self.ready.insert(session);
+                    self.sessions.ready.insert(session);
                 }
             }
             Err(refusal) => {
@@ -361,6 +363,6 @@ impl Node {
             received: self.time.now.instant,
             answer: Answer::Error { refusal, frame },
         });
-        self.ready.insert(application.session);
+        self.sessions.ready.insert(application.session);
     }
 }

@@ -23,9 +23,9 @@ impl Node {
     /// Asks the store for what is to be dead letters, as far as it may be asked.
     pub(super) fn ask_burials(&mut self) {
         while self.queries.may_ask_for_session()
-            && let Some(id) = self.burials.pop_first()
+            && let Some(id) = self.sessions.to_bury.pop_first()
         {
-            let Some(session) = self.sessions.get_mut(&id) else { continue };
+            let Some(session) = self.sessions.table.get_mut(&id) else { continue };
             if session.is_burying {
                 continue;
             }
@@ -49,7 +49,7 @@ impl Node {
         rows: Vec<StoredRow>,
     ) {
         let durable = self.log.tail.durable();
-        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let Some(session) = self.sessions.table.get_mut(&id) else { return };
         session.is_burying = false;
         let mut rows = rows.into_iter().peekable();
         let mut deaths = Vec::new();
@@ -87,9 +87,9 @@ impl Node {
         }
         session.touch(Dirty::Now);
         if session.has_dying {
-            self.burials.insert(id);
+            self.sessions.to_bury.insert(id);
         }
-        self.ready.insert(id);
+        self.sessions.ready.insert(id);
         self.arrange_write(id);
         self.note_delivered(id);
         self.bury(id, deaths);
@@ -111,7 +111,7 @@ impl Node {
             let counts = dead.entry(leaving.reason).or_default();
             counts.0 = counts.0.saturating_sub(1);
             counts.1 = counts.1.saturating_sub(leaving.bytes);
-            self.ready.insert(leaving.session);
+            self.sessions.ready.insert(leaving.session);
         }
         self.leave_again(leaving);
         self.log.commit_wanted = true;
@@ -126,7 +126,7 @@ impl Node {
     fn leave_again(&mut self, leaving: Leaving) {
         let purged = leaving.kept.as_ref().filter(|_| leaving.replay.is_none());
         let purged = purged.map(|(position, _)| (leaving.session, *position));
-        self.leaving.insert(leaving.id, purged);
+        self.sessions.dead_letters_in_flight.insert(leaving.id, purged);
         self.log.tail.growing.dead_letters_gone.push(leaving.id);
         self.log.tail.marks.letters.push(leaving);
     }
@@ -140,13 +140,13 @@ impl Node {
                 self.leave_again(Leaving { kept, replay, stands: true, ..letter });
                 continue;
             }
-            self.leaving.remove(&letter.id);
+            self.sessions.dead_letters_in_flight.remove(&letter.id);
             if let Some(dead) = self.dead_of(letter.session) {
                 let counts = dead.entry(letter.reason).or_default();
                 counts.0 += 1;
                 counts.1 += letter.bytes;
             }
-            let session = self.sessions.get_mut(&letter.session);
+            let session = self.sessions.table.get_mut(&letter.session);
             if let (Some(session), Some((position, letter))) = (session, letter.kept) {
                 session.letters.add(position, letter);
             }
@@ -156,7 +156,7 @@ impl Node {
     /// Whether an application has acknowledged a letter while its replay or purge, which has failed
     /// now, was under way: then that takes it back. So does a later letter of the same delivery.
     fn was_settled_meanwhile(&mut self, leaving: &Leaving) -> bool {
-        let Some(session) = self.sessions.get_mut(&leaving.session) else { return false };
+        let Some(session) = self.sessions.table.get_mut(&leaving.session) else { return false };
         let Some((was, _)) = &leaving.kept else { return false };
         let settled = match leaving.replay {
             Some(replay) => {
@@ -203,7 +203,7 @@ impl Node {
             self.out.push(Output::Event(event));
             let letter = self.letter_id(&flight);
             let known = flight.letter(letter, reason, &message);
-            if let Some(session) = self.sessions.get_mut(&owner) {
+            if let Some(session) = self.sessions.table.get_mut(&owner) {
                 session.letters.add(position, known);
             }
             let said = || reason.describe().into();
@@ -225,7 +225,7 @@ impl Node {
 
     /// The letters that a message is already; they are taken unless they are `kept`.
     fn former_letters(&mut self, owner: SessionId, position: Position, kept: bool) -> Vec<Letter> {
-        let Some(session) = self.sessions.get_mut(&owner) else { return Vec::new() };
+        let Some(session) = self.sessions.table.get_mut(&owner) else { return Vec::new() };
         let all = session.letters.kin(position).into_iter().chain([position]);
         let letter = |position| match kept {
             true => session.letters.of(position).cloned(),
@@ -239,8 +239,8 @@ impl Node {
         match flight.word {
             Word::Reject(letter) => letter,
             Word::None | Word::Missed | Word::Retry | Word::Exhausted { .. } => {
-                self.last_dead_letter = self.last_dead_letter.next();
-                self.last_dead_letter
+                self.sessions.last_dead_letter = self.sessions.last_dead_letter.next();
+                self.sessions.last_dead_letter
             }
         }
     }

@@ -45,13 +45,13 @@ impl Node {
         let given_at = self.log.receipts.time(self.time.now.instant);
         let (blocks, dropped) = self.log.receipts.take_blocks(touched, given_at);
         let (seen, seen_dropped) = self.log.seen.take_changes();
-        let mut ids = core::mem::take(&mut self.dirty_now);
-        ids.append(&mut self.dirty_soon);
+        let mut ids = core::mem::take(&mut self.sessions.dirty_now);
+        ids.append(&mut self.sessions.dirty_soon);
         self.time.timers.clear(Timer::Cursors);
         let growing = &mut self.log.tail.growing;
         let away_since = self.time.clock.estimate();
         for id in ids {
-            if let Some(session) = self.sessions.get_mut(&id) {
+            if let Some(session) = self.sessions.table.get_mut(&id) {
                 session.dirty = Dirty::Clean;
                 growing.sessions.extend(session.record(away_since, &self.config.tags));
                 // What a session has acknowledged, and who has had it, is durable together.
@@ -89,7 +89,7 @@ impl Node {
         let lets_go = self.capacity.is_short_of_room() && self.knows_who_is_missing();
         let missing = lets_go.then(|| self.topology.missing());
         let mut floors = (self.log.tail.durable(), self.log.tail.durable());
-        self.sessions.each_awake(|session| {
+        self.sessions.table.each_awake(|session| {
             if !session.receives() {
                 return;
             }
@@ -99,7 +99,7 @@ impl Node {
             floors.0 = floors.0.min(session.cursor()).min(kept.unwrap_or(floors.0));
             floors.1 = floors.1.min(session.state_settled());
         });
-        let (cursor, state) = self.sessions.resting_floors();
+        let (cursor, state) = self.sessions.table.resting_floors();
         floors.0 = floors.0.min(cursor.unwrap_or(floors.0));
         floors.1 = floors.1.min(state.unwrap_or(floors.1));
         // And who was never reached is somebody whom they may be for.
@@ -120,7 +120,7 @@ impl Node {
             // A peer tells of the mesh before it says where its log ends.
             link.and_then(|link| link.peer()).is_some_and(|peer| peer.has_reported)
         };
-        let mut peers = self.sessions.awake().filter(|session| session.peer().is_some());
+        let mut peers = self.sessions.table.awake().filter(|session| session.peer().is_some());
         self.news.is_empty()
             && !self.unmet.is_waiting()
             && self.time.now.instant.since(self.time.started) >= 2 * self.config.reconnect.max
@@ -134,8 +134,8 @@ impl Node {
         let max = self.config.store.session_max_bytes;
         let mut begun = Vec::new();
         let extent = &self.log.extent;
-        self.sessions.wake_away(|next| extent.from(next) > max);
-        self.sessions.each_awake(|session| {
+        self.sessions.table.wake_away(|next| extent.from(next) > max);
+        self.sessions.table.each_awake(|session| {
             if !session.is_durable() || session.next > durable {
                 return;
             }
@@ -174,8 +174,9 @@ impl Node {
             self.out.push(Output::Admin { ticket: order.ticket, answer: AdminAnswer::Done });
         }
         for letter in &batch.dead_letters_gone {
-            if let Some((session, position)) = self.leaving.remove(letter).flatten()
-                && let Some(session) = self.sessions.get_mut(&session)
+            if let Some((session, position)) =
+                self.sessions.dead_letters_in_flight.remove(letter).flatten()
+                && let Some(session) = self.sessions.table.get_mut(&session)
             {
                 session.letters.end_purge(position);
             }
@@ -194,28 +195,29 @@ impl Node {
         let (first, last) = (first.position, last.position);
         let is_event = |row: &&Row| row.only.is_none() && !row.message.kind().is_state();
         let event = rows.iter().find(is_event).map(|row| row.position);
-        let interested = self.interests.of(rows);
+        let interested = self.sessions.interests.of(rows);
         // A session that skips rows for long must not be left to walk past all of them again after
         // a restart; one that skips few of them is not worth a write.
         let writes = first.get() / SKIPPED_UNWRITTEN != last.next().get() / SKIPPED_UNWRITTEN;
         if writes {
-            self.sessions.wake_all();
+            self.sessions.table.wake_all();
         }
-        interested.iter().for_each(|id| self.sessions.wake(id));
+        interested.iter().for_each(|id| self.sessions.table.wake(id));
         let (mut touched, mut idle) = (Vec::new(), Vec::new());
-        self.sessions.each_awake(|session| {
-            let indifferent = self.interests.knows(session.id) && !interested.contains(&session.id);
+        self.sessions.table.each_awake(|session| {
+            let indifferent =
+                self.sessions.interests.knows(session.id) && !interested.contains(&session.id);
             if session.link.is_none() {
                 idle.push(session.id);
             } else if indifferent && session.skip(first..=last, event) {
                 touched.extend(writes.then_some(session.id));
                 idle.push(session.id);
             } else {
-                self.ready.insert(session.id);
+                self.sessions.ready.insert(session.id);
             }
         });
-        self.sessions.go_with(last, event);
-        idle.into_iter().for_each(|id| self.sessions.rest(id));
+        self.sessions.table.go_with(last, event);
+        idle.into_iter().for_each(|id| self.sessions.table.rest(id));
         touched.into_iter().for_each(|id| self.touch(id, Dirty::Soon));
         self.log.trim_wanted = true;
     }
@@ -239,7 +241,7 @@ impl Node {
                 if application.answers.iter().rev().any(|answer| answer.batch > batch) {
                     self.awaiting.insert(id);
                 }
-                self.ready.insert(application.session);
+                self.sessions.ready.insert(application.session);
             }
         }
     }
@@ -331,7 +333,7 @@ impl Node {
         self.log.seen.restore_changes(&batch.seen, batch.seen_dropped.clone());
         self.log.receipts.undo_blocks(&batch.receipts);
         let after = self.log.tail.durable().next();
-        for session in self.sessions.values_mut() {
+        for session in self.sessions.table.values_mut() {
             drop(session.known.split_off(&after));
         }
     }
@@ -384,7 +386,7 @@ impl Node {
                         pending.answer = Answer::Error { refusal, frame: *frame };
                     }
                 }
-                self.ready.insert(application.session);
+                self.sessions.ready.insert(application.session);
             }
         }
     }
@@ -397,7 +399,7 @@ impl Node {
         self.refuse_reset(&AdminRefusal::ShuttingDown);
         self.id.phase = Phase::ShuttingDown;
         self.capacity.rest_until = None;
-        let stored = self.sessions.values_mut().filter(|session| session.is_durable());
+        let stored = self.sessions.table.values_mut().filter(|session| session.is_durable());
         let touched: Vec<_> =
             stored.map(|session| (session.touch(Dirty::Now), session.id)).collect();
         touched.into_iter().for_each(|(_, id)| self.arrange_write(id));

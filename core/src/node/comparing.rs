@@ -50,7 +50,7 @@ impl Node {
         let mut wanted = false;
         for link in self.links.values() {
             let Some(peer) = link.peer() else { continue };
-            let Some(session) = self.sessions.get(&peer.session) else { continue };
+            let Some(session) = self.sessions.table.get(&peer.session) else { continue };
             let convergence = self
                 .comparing
                 .peers
@@ -60,7 +60,7 @@ impl Node {
             let claims = peer.compares && convergence.may_claim(session.cursor(), now);
             wanted |= claims || convergence.has_heard();
         }
-        let by_name = &self.by_name;
+        let by_name = &self.sessions.by_name;
         let is_known = |peer: &NodeId| by_name.contains_key(&format!("peer:{peer}"));
         self.comparing.peers.retain(|peer, _| is_known(peer));
         if !wanted || self.comparing.asked {
@@ -105,7 +105,7 @@ impl Node {
         let (node, id, compares) = (peer.node.clone(), peer.session, peer.compares);
         let limit = peer.max_frame_bytes;
         let (head, now) = (self.log.tail.durable(), self.time.now.instant);
-        let Some(cursor) = self.sessions.get(&id).map(Session::cursor) else { return };
+        let Some(cursor) = self.sessions.table.get(&id).map(Session::cursor) else { return };
         let Some(theirs) = self.topology.record(&node).map(|record| tag_set(&record.tags)) else {
             return;
         };
@@ -148,11 +148,11 @@ impl Node {
     /// The peer holds something else than this node: doubt means rewind.
     fn offer_again(&mut self, id: SessionId, peer: NodeId, tag_sets: usize) {
         let (head, now) = (self.log.tail.durable(), self.time.now.instant);
-        if self.sessions.get_mut(&id).is_some_and(|session| session.lose(head, now)) {
+        if self.sessions.table.get_mut(&id).is_some_and(|session| session.lose(head, now)) {
             self.out.metrics.rewound("digests_differ");
             self.out.event(Event::DigestsDiffer { peer, tag_sets });
             self.arrange_write(id);
-            self.ready.insert(id);
+            self.sessions.ready.insert(id);
         }
     }
 

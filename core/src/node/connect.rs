@@ -159,8 +159,8 @@ impl Node {
 
     pub(super) fn send_hello(&mut self, link: &mut Link, node: Option<&NodeId>) {
         let peer = node
-            .and_then(|node| self.by_name.get(&format!("peer:{node}")))
-            .and_then(|id| self.sessions.get(id))
+            .and_then(|node| self.sessions.by_name.get(&format!("peer:{node}")))
+            .and_then(|id| self.sessions.table.get(id))
             .and_then(|session| session.peer());
         let hello = Hello {
             protocol: PROTOCOL_VERSION,
@@ -208,8 +208,8 @@ impl Node {
     }
 
     fn rival_of(&self, node: &NodeId) -> Option<LinkId> {
-        let session = self.by_name.get(&format!("peer:{node}"))?;
-        self.sessions.get(session)?.link.filter(|link| self.links.contains_key(link))
+        let session = self.sessions.by_name.get(&format!("peer:{node}"))?;
+        self.sessions.table.get(session)?.link.filter(|link| self.links.contains_key(link))
     }
 
     /// Two links to the same node id: which one stays.
@@ -220,7 +220,7 @@ impl Node {
         node: NodeId,
         hello: Hello,
     ) -> Result<(), Close> {
-        let session = self.sessions.get(&self.by_name[&format!("peer:{node}")]);
+        let session = self.sessions.table.get(&self.sessions.by_name[&format!("peer:{node}")]);
         let rival_link = &self.links[&rival];
         let known = session.and_then(Session::peer).zip(rival_link.peer());
         let known = known.map(|(peer, link)| (peer.store, link.incarnation));
@@ -287,8 +287,8 @@ impl Node {
         if let State::Candidate { hello, rival } = &link.state
             && let Ok(peer) = NodeId::new(&hello.node)
         {
-            let known = self.by_name.get(&format!("peer:{peer}"));
-            let session = known.and_then(|id| self.sessions.get(id));
+            let known = self.sessions.by_name.get(&format!("peer:{peer}"));
+            let session = known.and_then(|id| self.sessions.table.get(id));
             let rival = self.links.get(rival).and_then(|link| link.peer());
             if session.and_then(Session::peer).is_some_and(|known| known.store != hello.store) {
                 let heard = format!("{} calls itself so, with another database", link.remote);
@@ -323,13 +323,13 @@ impl Node {
         let mut peer = PeerLink::new(session, node.clone(), hello, self.time.now);
         peer.began = self.log.tail.durable();
         link.state = State::Peer(peer);
-        if let Some(session) = self.sessions.get_mut(&session) {
+        if let Some(session) = self.sessions.table.get_mut(&session) {
             session.link = Some(link.id);
             session.away_since = None;
         }
         self.out.metrics.peer_known(node.as_str());
         self.out.push(Output::Admit(link.id));
-        self.ready.insert(session);
+        self.sessions.ready.insert(session);
         self.ping(link);
         self.time.timers.set(Timer::Link(link.id), link.ping_at);
         self.tell_clock(link);
@@ -351,8 +351,8 @@ impl Node {
             reported: Position::default(),
         };
         let name = format!("peer:{node}");
-        if let Some(id) = self.by_name.get(&name).copied()
-            && let Some(session) = self.sessions.get_mut(&id)
+        if let Some(id) = self.sessions.by_name.get(&name).copied()
+            && let Some(session) = self.sessions.table.get_mut(&id)
         {
             // What it had reported, and at which start, stays until it says something new.
             let lost = session.peer().is_some_and(|known| known.store != hello.store);
@@ -365,7 +365,7 @@ impl Node {
             self.touch(id, Dirty::Now);
             return Ok(id);
         }
-        let peers = self.sessions.values().filter(|session| session.peer().is_some()).count();
+        let peers = self.sessions.table.values().filter(|session| session.peer().is_some()).count();
         if peers >= self.config.limits.max_nodes {
             let reason = "this node has as many peers as it takes (limits.max_nodes)".into();
             return Err(Close { code: CloseCode::Limit, reason });
@@ -376,7 +376,8 @@ impl Node {
 
     pub(super) fn new_session(&mut self, role: Role, next: Position) -> SessionId {
         let unnamed = matches!(&role, Role::Application(app) if app.client.is_none());
-        let last = if unnamed { &mut self.last_unnamed } else { &mut self.last_session };
+        let last =
+            if unnamed { &mut self.sessions.last_unnamed } else { &mut self.sessions.last_id };
         *last = last.next();
         let id = *last;
         if matches!(&role, Role::Application(application) if application.tags.is_some()) {
@@ -384,8 +385,8 @@ impl Node {
         }
         let repeats = RateLimit::new(self.config.retry.max_rate, self.time.now.instant);
         let session = Session::new(id, role, next, repeats).offering_all(self.log.tail.head());
-        self.by_name.insert(session.name.clone(), id);
-        self.sessions.insert(session);
+        self.sessions.by_name.insert(session.name.clone(), id);
+        self.sessions.table.insert(session);
         self.touch(id, Dirty::Now);
         id
     }
@@ -438,12 +439,12 @@ impl Node {
             }
         }
         if let Some(id) = link.session()
-            && let Some(session) = self.sessions.get_mut(&id)
+            && let Some(session) = self.sessions.table.get_mut(&id)
             && session.link == Some(link.id)
         {
             session.disconnected(self.time.clock.estimate());
-            self.interests.leave(id);
-            self.ready.remove(&id);
+            self.sessions.interests.leave(id);
+            self.sessions.ready.remove(&id);
             self.time.timers.clear(Timer::Session(id));
             if session.is_durable() {
                 self.touch(id, Dirty::Soon);
@@ -463,8 +464,8 @@ impl Node {
     }
 
     fn forget_unnamed(&mut self, id: SessionId) {
-        if let Some(session) = self.sessions.remove(&id) {
-            self.by_name.remove(&session.name);
+        if let Some(session) = self.sessions.table.remove(&id) {
+            self.sessions.by_name.remove(&session.name);
         }
         self.log.receipts.end(id);
         self.log.receipts_touched.remove(&id);

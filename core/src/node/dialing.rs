@@ -117,8 +117,10 @@ impl Node {
     }
 
     fn is_linked(&self, node: &NodeId) -> bool {
-        let session = self.by_name.get(&alloc::format!("peer:{node}"));
-        session.and_then(|id| self.sessions.get(id)).is_some_and(|session| session.link.is_some())
+        let session = self.sessions.by_name.get(&alloc::format!("peer:{node}"));
+        session
+            .and_then(|id| self.sessions.table.get(id))
+            .is_some_and(|session| session.link.is_some())
     }
 
     /// The operator changed peers and tags.
@@ -201,8 +203,10 @@ impl Node {
     /// Whether there is an entry for a peer has changed. Its session goes on without one: the peer
     /// may have moved, or dial in (P2).
     pub(super) fn note_entry(&mut self, node: &NodeId, is_there: bool) {
-        let Some(id) = self.by_name.get(&alloc::format!("peer:{node}")).copied() else { return };
-        if let Some(session) = self.sessions.get_mut(&id)
+        let Some(id) = self.sessions.by_name.get(&alloc::format!("peer:{node}")).copied() else {
+            return;
+        };
+        if let Some(session) = self.sessions.table.get_mut(&id)
             && session.has_lost_entry == is_there
         {
             session.has_lost_entry = !is_there;
@@ -218,7 +222,7 @@ impl Node {
         self.config.tags = tags;
         let (head, time) = (self.log.tail.durable(), self.over_upto());
         let mut rewound = Vec::new();
-        for session in self.sessions.values_mut() {
+        for session in self.sessions.table.values_mut() {
             if session.follows_node_tags() {
                 session.rewind(head);
                 session.beginning.time = time;
@@ -228,8 +232,8 @@ impl Node {
         for id in rewound {
             self.out.metrics.rewound("tags_changed");
             self.arrange_write(id);
-            self.ready.insert(id);
-            if self.interests.knows(id) {
+            self.sessions.ready.insert(id);
+            if self.sessions.interests.knows(id) {
                 self.enter_interests(id);
             }
         }

@@ -44,7 +44,7 @@ impl Node {
         if owner == NODE {
             return NODE_NAME.into();
         }
-        self.sessions.get(&owner).map(|session| session.name.clone()).unwrap_or_default()
+        self.sessions.table.get(&owner).map(|session| session.name.clone()).unwrap_or_default()
     }
 
     /// Number and bytes of the dead letters of a session, or of the node.
@@ -55,7 +55,7 @@ impl Node {
         if owner == NODE {
             return Some(&mut self.log.undelivered.dead);
         }
-        self.sessions.get_mut(&owner).map(|session| &mut session.dead)
+        self.sessions.table.get_mut(&owner).map(|session| &mut session.dead)
     }
 
     /// Whether the node has as many dead letters as a session may: it takes no more until some are
@@ -112,7 +112,7 @@ impl Node {
 
     /// What a session has settled with its application or peer is not undelivered.
     pub(super) fn note_delivered(&mut self, id: SessionId) {
-        if let Some(session) = self.sessions.get_mut(&id) {
+        if let Some(session) = self.sessions.table.get_mut(&id) {
             session.answered.drain(..).for_each(|event| self.log.undelivered.delivered(event));
         }
     }
@@ -120,7 +120,7 @@ impl Node {
     pub(super) fn note_all_delivered(&mut self) {
         let undelivered = &mut self.log.undelivered;
         // One that rests has answered none.
-        self.sessions.each_awake(|session| {
+        self.sessions.table.each_awake(|session| {
             session.answered.drain(..).for_each(|event| undelivered.delivered(event));
         });
     }
@@ -203,7 +203,7 @@ impl Node {
         let tags = &self.config.tags;
         let mut owed_to_peer = false;
         // A peer on the path may have lost it since, and is owed it until it says that it has it.
-        for session in self.sessions.values() {
+        for session in self.sessions.table.values() {
             let handed = session.flights.get(&row.position).map(|flight| flight.handed);
             let is_handed = handed.is_some_and(|handed| handed > 0);
             let is_owed = handed.is_some() || is_ahead(session, row, tags);

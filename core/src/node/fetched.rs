@@ -57,7 +57,7 @@ impl Node {
     pub(super) fn fetch_for(&mut self, session: SessionId, query: Query) {
         if self.queries.may_ask_for_session() {
             self.fetch_now(session, query);
-        } else if let Some(waiting) = self.sessions.get_mut(&session) {
+        } else if let Some(waiting) = self.sessions.table.get_mut(&session) {
             // Any number that is never given: the session waits.
             waiting.fetch = Some(FetchId::default());
             self.queries.waiting_sessions.push_back((session, query));
@@ -66,7 +66,7 @@ impl Node {
 
     fn fetch_now(&mut self, id: SessionId, query: Query) {
         let waits = |session: &crate::session::Session| session.link.is_some();
-        if !self.sessions.get(&id).is_some_and(waits) {
+        if !self.sessions.table.get(&id).is_some_and(waits) {
             return;
         }
         let purpose = match &query {
@@ -80,7 +80,7 @@ impl Node {
             | Query::Digests(_) => return,
         };
         let fetch = self.queries.ask(&mut self.out, purpose, query);
-        if let Some(session) = self.sessions.get_mut(&id) {
+        if let Some(session) = self.sessions.table.get_mut(&id) {
             session.fetch = Some(fetch);
         }
     }

@@ -199,7 +199,7 @@ impl Node {
     /// hold an older copy and cannot tell: doubt means rewind (P2).
     pub(super) fn doubt_its_store(&mut self, link: &Link, id: SessionId, hello: &Hello) {
         let head = self.log.tail.durable();
-        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let Some(session) = self.sessions.table.get_mut(&id) else { return };
         let Some(known) = session.peer() else { return };
         let has_reported = known.reported > Position::default();
         if has_reported && hello.incarnation < known.incarnation {

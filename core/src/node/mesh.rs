@@ -56,7 +56,7 @@ impl Node {
     /// Tags of the node and of its applications, as many as a record takes, and whether these are
     /// all. Those of the node come first, then those of the oldest sessions.
     fn all_tags(&self) -> (String, bool) {
-        let applications = self.sessions.values().filter(|session| session.receives());
+        let applications = self.sessions.table.values().filter(|session| session.receives());
         let of_applications = applications
             .filter_map(|session| session.application())
             .filter_map(|application| application.tags.as_ref());
@@ -159,17 +159,17 @@ impl Node {
         let Some(peer) = link.peer() else { return };
         let behind = self.topology.behind(&peer.node);
         if let Some(behind) = behind
-            && let Some(session) = self.sessions.get_mut(&peer.session)
+            && let Some(session) = self.sessions.table.get_mut(&peer.session)
         {
             session.reconsider(behind, self.time.now.instant);
-            self.ready.insert(peer.session);
+            self.sessions.ready.insert(peer.session);
         }
     }
 
     /// A session goes back to what it passed over, if it is time.
     pub(super) fn go_back_if_due(&mut self, id: SessionId) {
         let now = self.time.now.instant;
-        let due = self.sessions.get_mut(&id).filter(|session| session.may_go_back(now));
+        let due = self.sessions.table.get_mut(&id).filter(|session| session.may_go_back(now));
         let Some(session) = due else { return };
         let behind = session.peer().and_then(|peer| self.topology.behind(&peer.node));
         let nobody = Reach::nobody();

@@ -36,6 +36,7 @@ mod read;
 mod repeat;
 mod resetting;
 mod serve;
+mod session_table;
 mod sessions;
 mod settle;
 mod time;
@@ -54,14 +55,12 @@ use crate::mesh::convergence::Comparing;
 use crate::mesh::dial::Dialer;
 use crate::mesh::topology::{Record, Topology};
 use crate::mesh::unmet::Unmet;
-use crate::node::sessions::Sessions;
-use crate::session::interests::Interests;
 use crate::session::link::Link;
 use crate::session::offer::Wants;
-use crate::session::{Dirty, Session, UNNAMED};
+use crate::session::{Dirty, Session};
 use crate::store::{Recovered, StoreFailure};
 use crate::types::clock::Clock;
-use crate::types::ids::{DeadLetterId, DialId, Incarnation, LinkId, NodeId, Position, SessionId};
+use crate::types::ids::{DialId, Incarnation, LinkId, NodeId, SessionId};
 use crate::types::rate::RateLimit;
 use crate::types::time::{Instant, Now};
 use crate::types::timers::Timer;
@@ -70,6 +69,7 @@ use self::capacity::Capacity;
 use self::identity::{Identity, Phase};
 use self::outbox::Outbox;
 use self::queries::{Purpose, Queries};
+use self::sessions::Sessions;
 use self::time::Time;
 
 /// How long a cursor that moved may wait for a batch.
@@ -89,11 +89,6 @@ pub struct Node {
     /// Nodes whose records are to be told to the peers, but not to the one that told.
     news: BTreeMap<NodeId, Option<LinkId>>,
     wants: Wants,
-    sessions: Sessions,
-    by_name: BTreeMap<String, SessionId>,
-    last_session: SessionId,
-    last_unnamed: SessionId,
-    last_dead_letter: DeadLetterId,
     /// Boxed: a link is taken out and put back with each frame.
     links: BTreeMap<LinkId, Box<Link>>,
     /// How many of them are applications.
@@ -104,22 +99,12 @@ pub struct Node {
     candidates: BTreeMap<LinkId, LinkId>,
     dialers: BTreeMap<usize, Dialer>,
     last_dial: DialId,
-    /// Sessions with flights that are to be dead letters.
-    burials: BTreeSet<SessionId>,
-    /// Sessions to hand over to.
-    ready: BTreeSet<SessionId>,
-    /// Which connected applications new rows may be for.
-    interests: Interests,
     /// Links that wait for a batch.
     awaiting: BTreeSet<LinkId>,
     /// Links with answers or acknowledgements to send.
     unflushed: BTreeSet<LinkId>,
-    dirty_now: BTreeSet<SessionId>,
-    dirty_soon: BTreeSet<SessionId>,
     /// Links that have taken or given something: whether to read on is decided anew.
     moved: BTreeSet<LinkId>,
-    /// Dead letters that are being replayed or purged.
-    leaving: BTreeMap<DeadLetterId, Option<(SessionId, Position)>>,
     paused: bool,
     comparing: Comparing,
     out: Outbox,
@@ -128,6 +113,7 @@ pub struct Node {
     queries: Queries,
     capacity: Capacity,
     log: Log,
+    sessions: Sessions,
 }
 
 impl Node {
@@ -164,26 +150,15 @@ impl Node {
             told_mesh: None,
             news: BTreeMap::new(),
             wants: Wants::default(),
-            sessions: Sessions::new(recovered.head),
-            by_name: BTreeMap::new(),
-            last_session: recovered.last_session,
-            last_unnamed: SessionId::new(UNNAMED),
-            last_dead_letter: recovered.last_dead_letter,
             links: BTreeMap::new(),
             applications: 0,
             unsent: 0,
             candidates: BTreeMap::new(),
             dialers: BTreeMap::new(),
             last_dial: DialId::default(),
-            burials: BTreeSet::new(),
-            ready: BTreeSet::new(),
-            interests: Interests::default(),
             awaiting: BTreeSet::new(),
             unflushed: BTreeSet::new(),
-            dirty_now: BTreeSet::new(),
-            dirty_soon: BTreeSet::new(),
             moved: BTreeSet::new(),
-            leaving: BTreeMap::new(),
             paused: false,
             comparing: Comparing::default(),
             out: Outbox::default(),
@@ -192,6 +167,7 @@ impl Node {
             queries: Queries::default(),
             capacity: Capacity::new(recovered.usage, &config.store),
             log,
+            sessions: Sessions::recover(&recovered),
             config,
         };
         node.recover_sessions(&recovered, now);
@@ -215,10 +191,11 @@ impl Node {
             // One that has begun again for other tags has done so now.
             let beginning = &mut session.beginning;
             beginning.time = beginning.time.min(self.over_upto());
-            session.recover_dying(self.config.retry.max_attempts, &mut self.last_dead_letter);
-            self.burials.insert(id);
-            self.by_name.insert(session.name.clone(), id);
-            self.sessions.insert(session);
+            session
+                .recover_dying(self.config.retry.max_attempts, &mut self.sessions.last_dead_letter);
+            self.sessions.to_bury.insert(id);
+            self.sessions.by_name.insert(session.name.clone(), id);
+            self.sessions.table.insert(session);
             self.arrange_write(id);
         }
         // Between two starts, time that passed cannot be told from a clock that was set right.
@@ -232,7 +209,7 @@ impl Node {
         }
         let has_unknown =
             |session: &&mut Session| session.dead_count() > session.letters.count() as u64;
-        for session in self.sessions.values_mut().filter(has_unknown) {
+        for session in self.sessions.table.values_mut().filter(has_unknown) {
             session.letters.forget_upto(recovered.head);
         }
     }
@@ -296,7 +273,7 @@ impl Node {
     fn gather(&mut self) {
         self.seal_if_wanted();
         self.spread_news();
-        for session in core::mem::take(&mut self.ready) {
+        for session in core::mem::take(&mut self.sessions.ready) {
             self.serve(session);
         }
         // Behind the sessions, which may just have found what has failed too often.
@@ -330,19 +307,19 @@ impl Node {
             self.log.undelivered.touch();
             self.log.commit_wanted = true;
         }
-        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let Some(session) = self.sessions.table.get_mut(&id) else { return };
         session.touch(dirty);
         self.arrange_write(id);
     }
 
     fn arrange_write(&mut self, id: SessionId) {
-        match self.sessions.get(&id).map(|session| session.dirty) {
+        match self.sessions.table.get(&id).map(|session| session.dirty) {
             Some(Dirty::Now) => {
-                self.dirty_now.insert(id);
+                self.sessions.dirty_now.insert(id);
                 self.log.commit_wanted = true;
             }
             Some(Dirty::Soon) => {
-                self.dirty_soon.insert(id);
+                self.sessions.dirty_soon.insert(id);
                 self.time.timers.set_earlier(Timer::Cursors, self.time.now.instant + CURSOR_DELAY);
             }
             Some(Dirty::Clean) | None => {}
@@ -351,7 +328,7 @@ impl Node {
 
     fn trim_tail(&mut self) {
         // Those that rest need nothing of it.
-        let connected = self.sessions.awake().filter(|session| session.link.is_some());
+        let connected = self.sessions.table.awake().filter(|session| session.link.is_some());
         let keep = connected.map(|session| session.next).min();
         self.log.tail.trim(keep.unwrap_or(self.log.tail.durable().next()));
     }

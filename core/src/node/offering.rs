@@ -78,7 +78,7 @@ impl Node {
     fn settle_named(&mut self, link: &Link, ids: &[Id]) -> BTreeSet<Id> {
         let mut told = BTreeSet::new();
         let Some(session) = link.session() else { return told };
-        let Some(found) = self.sessions.get_mut(&session) else { return told };
+        let Some(found) = self.sessions.table.get_mut(&session) else { return told };
         let mut moved = false;
         for id in ids {
             if let Some(closed) = found.settle_offer(*id) {
@@ -94,7 +94,7 @@ impl Node {
         if moved {
             self.touch(session, Dirty::Soon);
         }
-        self.ready.insert(session);
+        self.sessions.ready.insert(session);
         told
     }
 
@@ -102,10 +102,10 @@ impl Node {
     pub(super) fn peer_wants(&mut self, link: &mut Link, batch: &Bytes) -> Result<(), Close> {
         let ids = self.named(batch)?;
         let Some(id) = link.session() else { return Ok(()) };
-        let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
+        let Some(session) = self.sessions.table.get_mut(&id) else { return Ok(()) };
         let gone = ids.into_iter().filter(|id| !session.want(*id)).collect();
         self.out.name(link, BatchKind::Gone, gone, &self.log.seen);
-        self.ready.insert(id);
+        self.sessions.ready.insert(id);
         Ok(())
     }
 

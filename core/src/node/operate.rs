@@ -134,7 +134,7 @@ impl Node {
         let id = || finding.id.clone();
         let letters =
             |after| Query::DeadLetterList { after, limit: MAX_DEAD_OF_ID, id: Some(id()) };
-        let max = (MAX_FATES / (self.sessions.len() + 1)).max(1);
+        let max = (MAX_FATES / (self.sessions.table.len() + 1)).max(1);
         let query = match answer {
             Answer::Find { rows, next } => {
                 let query = match next {
@@ -164,7 +164,7 @@ impl Node {
             return;
         }
         let Finding { rows, dead, next, .. } = finding;
-        self.sessions.wake_all();
+        self.sessions.table.wake_all();
         let found = rows.iter().map(|stored| self.whereabouts(stored, &dead)).collect();
         let mut found: Vec<Whereabouts> = found;
         if next.is_none() {
@@ -179,7 +179,7 @@ impl Node {
 
     fn whereabouts(&self, stored: &StoredRow, dead: &[DeadLetter]) -> Whereabouts {
         let StoredRow { row, superseded } = stored;
-        let fates = self.sessions.values().map(|session| {
+        let fates = self.sessions.table.values().map(|session| {
             let died =
                 dead.iter().any(|letter| letter.session == session.id && is_same(row, letter));
             let flight = session.flights.get(&row.position);
@@ -257,7 +257,7 @@ impl Node {
         replay: bool,
     ) {
         let letter = letters.into_iter().next().filter(|letter| letter.id == id);
-        let gone = self.leaving.contains_key(&id);
+        let gone = self.sessions.dead_letters_in_flight.contains_key(&id);
         let Some(letter) = letter.filter(|_| !gone) else {
             let answer = AdminAnswer::NotFound;
             self.out.push(Output::Admin { ticket, answer });
@@ -265,18 +265,20 @@ impl Node {
         };
         let bytes = (letter.message.encoded().len() + 64) as u64;
         let (session, reason) = (letter.session, letter.reason);
-        let kept = self.sessions.get_mut(&session).and_then(|it| it.letters.remove(id));
+        let kept = self.sessions.table.get_mut(&session).and_then(|it| it.letters.remove(id));
         let mut again = None;
         if replay && session == NODE {
             self.append_again(&letter.message);
         } else if replay {
             let at = self.append_only_for(session, letter.message);
-            if let (Some(session), Some((was, kept))) = (self.sessions.get_mut(&session), &kept) {
+            if let (Some(session), Some((was, kept))) =
+                (self.sessions.table.get_mut(&session), &kept)
+            {
                 session.letters.replayed(*was, kept, at);
             }
             again = Some(at);
         } else if let (Some(session), Some((position, letter))) =
-            (self.sessions.get_mut(&session), &kept)
+            (self.sessions.table.get_mut(&session), &kept)
         {
             session.letters.purge(*position, letter.clone());
         }
@@ -295,8 +297,8 @@ impl Node {
     fn forget(&mut self, ticket: Ticket, name: &str) {
         let candidates =
             [name.to_string(), alloc::format!("app:{name}"), alloc::format!("peer:{name}")];
-        let id = candidates.iter().find_map(|name| self.by_name.get(name)).copied();
-        let Some(session) = id.and_then(|id| self.sessions.get(&id)) else {
+        let id = candidates.iter().find_map(|name| self.sessions.by_name.get(name)).copied();
+        let Some(session) = id.and_then(|id| self.sessions.table.get(&id)) else {
             let answer = AdminAnswer::NotFound;
             self.out.push(Output::Admin { ticket, answer });
             return;
@@ -313,7 +315,7 @@ impl Node {
     }
 
     fn status(&mut self) -> Status {
-        self.sessions.wake_all();
+        self.sessions.table.wake_all();
         let refusing = match (&self.time.fault, self.id.phase) {
             (_, Phase::ShuttingDown) => Some("shutting down".into()),
             (Some(fault), _) => Some(fault.to_string()),
@@ -338,7 +340,12 @@ impl Node {
             refusing,
             shutting_down: self.id.phase != Phase::Running,
             links: self.link_statuses(),
-            sessions: self.sessions.values().map(|session| self.session_status(session)).collect(),
+            sessions: self
+                .sessions
+                .table
+                .values()
+                .map(|session| self.session_status(session))
+                .collect(),
             dead_letters: by_reason(&self.log.undelivered.dead),
             topology: self.topology.statuses(),
             store: StoreStatus {

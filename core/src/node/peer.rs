@@ -193,7 +193,7 @@ impl Node {
         peer.hear_clock(ack.wall, self.time.now);
         let (id, incarnation) = (peer.session, peer.incarnation);
         let is_first = !core::mem::replace(&mut peer.has_reported, true);
-        let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
+        let Some(session) = self.sessions.table.get_mut(&id) else { return Ok(()) };
         let mut moved = false;
         for position in peer.acknowledge(ack.upto) {
             moved |= session.settle(position);
@@ -218,7 +218,7 @@ impl Node {
             session.refusals = 0;
             self.touch(id, Dirty::Soon);
         }
-        self.ready.insert(id);
+        self.sessions.ready.insert(id);
         if rewound {
             let peer = peer.node.clone();
             if by_another {
@@ -240,7 +240,7 @@ impl Node {
             return Err(protocol("a refusal of what was not sent"));
         }
         let id = peer.session;
-        let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
+        let Some(session) = self.sessions.table.get_mut(&id) else { return Ok(()) };
         let retry = &self.config.retry;
         let now = self.time.now.instant;
         if session.next_wake(now).is_none() {
@@ -259,7 +259,7 @@ impl Node {
             session.hold_until = Some(at);
             session.wake_at(at);
         }
-        self.ready.insert(id);
+        self.sessions.ready.insert(id);
         Ok(())
     }
 }

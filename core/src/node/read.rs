@@ -70,13 +70,13 @@ impl Node {
             received: self.time.now.instant,
             answer: Answer::Read { read: read.clone().into_owned(), frame, errors },
         });
-        self.ready.insert(application.session);
+        self.sessions.ready.insert(application.session);
     }
 
     /// Asks for the reads whose turn has come.
     pub(super) fn ask_reads(&mut self, id: SessionId) {
         let (committed, open) = (self.log.tail.committed_id(), self.questions());
-        let Some(session) = self.sessions.get(&id) else { return };
+        let Some(session) = self.sessions.table.get(&id) else { return };
         let Some(link) = session.link.and_then(|link| self.links.get_mut(&link)) else { return };
         let (number, has_credit) = (link.id, link.has_credit());
         let Some(application) = link.application_mut() else { return };
@@ -119,7 +119,7 @@ impl Node {
         application.reading = None;
         let session = application.session;
         self.visit(session, |desk, _, _| desk.tell(found));
-        self.ready.insert(session);
+        self.sessions.ready.insert(session);
     }
 
     /// Lets the next link ask that waits for a free question.

@@ -29,7 +29,7 @@ impl Node {
         while let Some(timer) = self.time.timers.take_due(self.time.now.instant) {
             match timer {
                 Timer::Link(link) => self.link_timer(link),
-                Timer::Session(session) => drop(self.ready.insert(session)),
+                Timer::Session(session) => drop(self.sessions.ready.insert(session)),
                 Timer::Dial(index) => self.dial(index),
                 Timer::Cursors => self.log.commit_wanted = true,
                 Timer::Topology => self.tell_mesh(),
@@ -122,7 +122,7 @@ impl Node {
         let Some(session) = link.session() else { return };
         let mut done = Vec::new();
         if let Some(application) = link.application_mut()
-            && let Some(session) = self.sessions.get_mut(&session)
+            && let Some(session) = self.sessions.table.get_mut(&session)
         {
             let is_auto = session.application().is_some_and(|it| it.ack == AckMode::Auto);
             while let Some((frame, position)) = application.unsent.front().copied() {
@@ -141,7 +141,7 @@ impl Node {
             }
         }
         if !done.is_empty()
-            && let Some(settled) = self.sessions.get_mut(&session)
+            && let Some(settled) = self.sessions.table.get_mut(&session)
         {
             settled.note_use(Used::Answered);
             let heard = settled.end_acknowledged(&done, Dirty::Soon);
@@ -149,7 +149,7 @@ impl Node {
             self.note_delivered(session);
             self.take_back(session, heard);
         }
-        self.ready.insert(session);
+        self.sessions.ready.insert(session);
     }
 
     /// Writes from time to time that connected sessions are there: after a crash the record alone
@@ -160,7 +160,7 @@ impl Node {
         if now / period.max(1) == now.saturating_sub(UPKEEP_INTERVAL.as_micros()) / period.max(1) {
             return;
         }
-        let here = self.sessions.values().filter(|it| it.link.is_some() && it.is_durable());
+        let here = self.sessions.table.values().filter(|it| it.link.is_some() && it.is_durable());
         let here: Vec<SessionId> = here.map(|session| session.id).collect();
         here.into_iter().for_each(|id| self.touch(id, Dirty::Soon));
     }
@@ -188,6 +188,7 @@ impl Node {
         let sound = self.time.fault.is_none();
         let ended: Vec<SessionId> = self
             .sessions
+            .table
             .values()
             .filter(|session| {
                 sound
@@ -243,10 +244,10 @@ impl Node {
     pub(super) fn begin_absences_anew(&mut self) {
         let wall = self.time.clock.estimate();
         self.unmet.begin_anew(wall);
-        for session in self.sessions.values_mut().filter(|session| session.is_durable()) {
+        for session in self.sessions.table.values_mut().filter(|session| session.is_durable()) {
             session.away_since = session.away_since.map(|_| wall);
             session.touch(Dirty::Now);
-            self.dirty_now.insert(session.id);
+            self.sessions.dirty_now.insert(session.id);
             self.log.commit_wanted = true;
         }
     }
@@ -254,14 +255,14 @@ impl Node {
     /// Ends a session for good.
     pub(super) fn end_session_by_id(&mut self, id: SessionId, reason: &str) {
         self.note_delivered(id);
-        let Some(session) = self.sessions.remove(&id) else { return };
-        self.by_name.remove(&session.name);
+        let Some(session) = self.sessions.table.remove(&id) else { return };
+        self.sessions.by_name.remove(&session.name);
         self.log.receipts.end(id);
         self.log.receipts_touched.remove(&id);
-        self.dirty_now.remove(&id);
-        self.dirty_soon.remove(&id);
-        self.ready.remove(&id);
-        self.interests.leave(id);
+        self.sessions.dirty_now.remove(&id);
+        self.sessions.dirty_soon.remove(&id);
+        self.sessions.ready.remove(&id);
+        self.sessions.interests.leave(id);
         self.time.timers.clear(Timer::Session(id));
         if let Some(link) = session.link.and_then(|link| self.links.remove(&link)) {
             let reason = format!("session ended: {reason}");

@@ -35,7 +35,7 @@ impl Node {
         let Some(stop) = stop else { return };
         self.ask_reads(id);
         self.repeat_due(id);
-        let idle = self.sessions.get(&id).is_some_and(|session| session.fetch.is_none());
+        let idle = self.sessions.table.get(&id).is_some_and(|session| session.fetch.is_none());
         if let Stop::Store(Some(query)) = stop
             && idle
         {
@@ -53,7 +53,7 @@ impl Node {
         work: impl FnOnce(&mut Desk<'_>, Position, crate::types::ids::BatchId) -> T,
     ) -> Option<T> {
         let lifetimes = self.lifetimes();
-        let session = self.sessions.get_mut(&id)?;
+        let session = self.sessions.table.get_mut(&id)?;
         let link = self.links.get_mut(&session.link?)?;
         let (durable, committed) = (self.log.tail.durable(), self.log.tail.committed_id());
         let before = session.cursor();
@@ -103,7 +103,7 @@ impl Node {
     /// Asks the store for the flights whose time has come.
     fn repeat_due(&mut self, id: SessionId) {
         let now = self.time.now.instant;
-        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let Some(session) = self.sessions.table.get_mut(&id) else { return };
         let greeted = session.link.and_then(|link| self.links.get(&link));
         let may = greeted.is_some_and(|link| link.is_greeted() && link.has_credit());
         let held = session.is_held(now, self.config.store.session_max_bytes);
@@ -112,7 +112,7 @@ impl Node {
         }
         let due = session.take_due(now, REPEATS, self.config.retry.max_attempts);
         if session.has_dying {
-            self.burials.insert(id);
+            self.sessions.to_bury.insert(id);
         }
         let tags = session.tags(&self.config.tags).cloned();
         if let Some(at) = session.next_wake(now) {
@@ -126,11 +126,11 @@ impl Node {
 
     /// Whether this answer is the one that the session waits for; it waits no longer.
     fn is_awaited(&mut self, id: SessionId, fetch: FetchId) -> bool {
-        let Some(session) = self.sessions.get_mut(&id) else { return false };
+        let Some(session) = self.sessions.table.get_mut(&id) else { return false };
         let awaited = session.fetch == Some(fetch);
         if awaited {
             session.fetch = None;
-            self.ready.insert(id);
+            self.sessions.ready.insert(id);
         }
         awaited
     }
@@ -144,7 +144,7 @@ impl Node {
         upto: Position,
     ) {
         // A question that waited while the session was set back is asked again.
-        let fits = self.sessions.get(&id).is_some_and(|session| after < session.next);
+        let fits = self.sessions.table.get(&id).is_some_and(|session| after < session.next);
         if self.is_awaited(id, fetch) && fits {
             let conflated = self.visit(id, |desk, _, _| {
                 desk.rows(&rows, upto, judged);
@@ -169,7 +169,7 @@ impl Node {
     }
 
     fn say_synced(&mut self, id: SessionId) {
-        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let Some(session) = self.sessions.table.get_mut(&id) else { return };
         let Some(link) = session.link.and_then(|link| self.links.get_mut(&link)) else { return };
         let (greeted, protocol) = (link.is_greeted(), link.protocol);
         let Some(application) = link.application_mut() else { return };
@@ -213,7 +213,9 @@ impl Node {
     }
 
     fn close_if_ending(&mut self, id: SessionId) {
-        let Some(link) = self.sessions.get(&id).and_then(|session| session.link) else { return };
+        let Some(link) = self.sessions.table.get(&id).and_then(|session| session.link) else {
+            return;
+        };
         let Some(application) = self.links.get(&link).and_then(|link| link.application()) else {
             return;
         };
@@ -236,7 +238,7 @@ impl Node {
         match link.application_mut().filter(|application| !application.answers.is_empty()) {
             Some(application) => {
                 application.end(close, self.time.now.instant);
-                self.ready.insert(application.session);
+                self.sessions.ready.insert(application.session);
                 self.links.insert(link.id, link);
             }
             None => self.finish(link, Some(close), ""),
@@ -252,7 +254,8 @@ impl Node {
     /// An unnamed application that lags too far is closed: what it missed is counted (P8). What
     /// it asked to be replayed, or to have conflated, is no lag.
     fn close_if_lagging(&mut self, id: SessionId) {
-        let Some(session) = self.sessions.get(&id).filter(|session| !session.is_durable()) else {
+        let Some(session) = self.sessions.table.get(&id).filter(|session| !session.is_durable())
+        else {
             return;
         };
         let Some(application) = session.application().filter(|app| !app.conflate) else { return };
@@ -317,7 +320,7 @@ impl Node {
                 // The node's want of memory is no attempt that has failed (P13).
                 application.settled = true;
             }
-            let session = link.session().and_then(|id| self.sessions.get_mut(&id));
+            let session = link.session().and_then(|id| self.sessions.table.get_mut(&id));
             if let Some(session) = session.filter(|session| !session.is_durable()) {
                 self.out.metrics.missed +=
                     self.log.tail.durable().get() - session.next.before().get();

@@ -16,7 +16,7 @@ impl Node {
         let Some(application) = link.application_mut() else { return };
         let id = application.session;
         let heard = self.settle(id, settle);
-        self.ready.insert(id);
+        self.sessions.ready.insert(id);
         self.note_delivered(id);
         if let (Ok(true), Some(application)) = (&heard, link.application_mut()) {
             application.settled = true;
@@ -30,7 +30,7 @@ impl Node {
         if let Some(application) = link.application_mut() {
             application.went_well();
         }
-        if let Some(session) = self.sessions.get_mut(&id) {
+        if let Some(session) = self.sessions.table.get_mut(&id) {
             session.note_use(Used::Answered);
         }
         self.arrange_write(id);
@@ -38,7 +38,7 @@ impl Node {
 
     /// Takes a word about deliveries. Answers whether it has settled any.
     fn settle(&mut self, id: SessionId, settle: &Settle<'_>) -> Result<bool, Unheard> {
-        let Some(session) = self.sessions.get_mut(&id) else { return Ok(false) };
+        let Some(session) = self.sessions.table.get_mut(&id) else { return Ok(false) };
         match settle {
             Settle::Ack(delivery) => {
                 session.acknowledge(*delivery).map(|heard| self.take_back(id, heard))
@@ -59,7 +59,7 @@ impl Node {
     }
 
     fn retry(&mut self, id: SessionId, target: &Target<'_>, why: &str) -> Result<(), Unheard> {
-        let Some(session) = self.sessions.get_mut(&id) else { return Ok(()) };
+        let Some(session) = self.sessions.table.get_mut(&id) else { return Ok(()) };
         let Some(position) = session.refusable(target, true)? else { return Ok(()) };
         let Some(flight) = session.flights.get_mut(&position) else { return Ok(()) };
         if flight.word == Word::Retry {
@@ -69,7 +69,7 @@ impl Node {
         if flight.word.is_final() {
             flight.due = None;
             session.has_dying = true;
-            self.burials.insert(id);
+            self.sessions.to_bury.insert(id);
         } else {
             let wait = retry_wait(&self.config.retry, flight.handed, &mut self.time.random);
             session.schedule_at(position, self.time.now.instant + wait);
@@ -85,12 +85,12 @@ impl Node {
         if !is_lost || application.settled || self.id.phase != Phase::Running {
             return;
         }
-        if let Some(session) = self.sessions.get_mut(&application.session)
+        if let Some(session) = self.sessions.table.get_mut(&application.session)
             && session.link == Some(link.id)
         {
             session.lost_unsettled(link.frames_taken, self.config.retry.max_attempts);
             if session.has_dying {
-                self.burials.insert(session.id);
+                self.sessions.to_bury.insert(session.id);
             }
         }
     }
@@ -98,12 +98,12 @@ impl Node {
     /// What an application wants none of is final at once: the next batch says so, whatever becomes
     /// of the connection, and the message itself follows when the store has found it.
     fn refuse(&mut self, id: SessionId, target: &Target<'_>, why: &str) -> Result<bool, Unheard> {
-        let Some(session) = self.sessions.get_mut(&id) else { return Ok(false) };
+        let Some(session) = self.sessions.table.get_mut(&id) else { return Ok(false) };
         let Some(position) = session.refusable(target, false)? else { return Ok(false) };
         let Some(flight) = session.flights.get_mut(&position) else { return Ok(false) };
         let letter = if session.id.get() < crate::session::UNNAMED {
-            self.last_dead_letter = self.last_dead_letter.next();
-            self.last_dead_letter
+            self.sessions.last_dead_letter = self.sessions.last_dead_letter.next();
+            self.sessions.last_dead_letter
         } else {
             DeadLetterId::default()
         };
@@ -111,7 +111,7 @@ impl Node {
         session.end_kin(position);
         session.has_dying = true;
         session.touch(Dirty::Now);
-        self.burials.insert(id);
+        self.sessions.to_bury.insert(id);
         Ok(true)
     }
 }

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::*;
 use crate::io::{Frame, LinkUp, Protocol};
 use crate::store::{Committed, Usage};
+use crate::types::ids::Position;
 use crate::types::time::WallMs;
 
 /// A node with a store that works, and sockets that take everything.
@@ -61,11 +62,11 @@ impl Lab {
     /// How often sessions are looked at for a hundred batches.
     fn looks(&mut self, till: LinkId) -> usize {
         (0..3).for_each(|_| self.publish(till, "SK", "order:1"));
-        let before = (self.node.sessions.looks.load(Ordering::Relaxed), self.batches);
+        let before = (self.node.sessions.table.looks.load(Ordering::Relaxed), self.batches);
         (0..50).for_each(|_| self.publish(till, "SK", "order:1"));
         (0..50).for_each(|_| self.publish(till, "CMD", "order:1"));
         assert_eq!(self.batches - before.1, 100);
-        self.node.sessions.looks.load(Ordering::Relaxed) - before.0
+        self.node.sessions.table.looks.load(Ordering::Relaxed) - before.0
     }
 }
 
@@ -101,17 +102,17 @@ fn who_rests_is_handed_what_comes_for_it() {
     let till = lab.connect("keys=");
     let stock = lab.connect("client=stock&keys=inv:&tags=shop&replay=new");
     (0..5).for_each(|_| lab.publish(till, "SK", "order:1"));
-    let id = lab.node.by_name["app:stock"];
-    assert!(!lab.node.sessions.awake().any(|session| session.id == id), "it rests");
+    let id = lab.node.sessions.by_name["app:stock"];
+    assert!(!lab.node.sessions.table.awake().any(|session| session.id == id), "it rests");
     lab.publish(till, "SK", "inv:1");
-    let flights = |lab: &Lab| lab.node.sessions.get(&id).map(|session| session.flights.len());
+    let flights = |lab: &Lab| lab.node.sessions.table.get(&id).map(|session| session.flights.len());
     assert_eq!(flights(&lab), Some(1));
     (0..5).for_each(|_| lab.publish(till, "SK", "order:1"));
-    assert!(!lab.node.sessions.awake().any(|session| session.id == id), "it rests again");
+    assert!(!lab.node.sessions.table.awake().any(|session| session.id == id), "it rests again");
     // Its delivery was not acknowledged: it stays, and holds the log from there on.
     assert_eq!(lab.node.floors().0, Position::new(5));
     lab.give(Input::LinkDown { link: stock, code: None, reason: "".into() });
-    let session = lab.node.sessions.get(&id);
+    let session = lab.node.sessions.table.get(&id);
     assert_eq!(
         session.map(|it| (it.cursor(), it.next)),
         Some((Position::new(5), Position::new(12)))

@@ -1,4 +1,4 @@
-//! Sessions that rest against the same ones that never do.
+//! SessionTable that rest against the same ones that never do.
 
 use alloc::vec::Vec;
 
@@ -60,14 +60,14 @@ fn step() -> impl Strategy<Value = Step> {
 
 /// What a node does with its sessions; with `rests`, as it does it.
 struct Lab {
-    sessions: Sessions,
+    sessions: SessionTable,
     rests: bool,
     durable: Position,
 }
 
 impl Lab {
     fn new(rests: bool) -> Self {
-        let mut sessions = Sessions::new(Position::new(0));
+        let mut sessions = SessionTable::new(Position::new(0));
         (0..4).for_each(|number| sessions.insert(session(number)));
         Self { sessions, rests, durable: Position::new(0) }
     }
