@@ -136,7 +136,7 @@ impl Node {
     ) -> Accepted {
         let source = self.source_of(message);
         let id = (source, message.sequence());
-        let asked = self.wants.is_asked(id, link);
+        let asked = self.mesh.wants.is_asked(id, link);
         if !asked && message.visited(&self.config.id) {
             self.out.metrics.loops += 1;
             return Accepted::With(None);
@@ -147,7 +147,7 @@ impl Node {
                 // If the batch fails it comes again, and is to be taken again.
                 self.log.tail.marks.asked.push((id, link));
             }
-            self.wants.got(id);
+            self.mesh.wants.got(id);
         }
         accepted
     }

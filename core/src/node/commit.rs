@@ -61,7 +61,7 @@ impl Node {
         growing.sessions.extend(own_record(
             &mut self.log.undelivered,
             &self.log.starts,
-            (&self.unmet, &self.time.lifetimes),
+            (&self.mesh.dialers.unmet, &self.time.lifetimes),
             self.time.now.instant,
         ));
         growing.receipts.extend(blocks);
@@ -87,7 +87,7 @@ impl Node {
     pub(super) fn floors(&mut self) -> (Position, Position) {
         let trusted = self.lifetimes().trusted();
         let lets_go = self.capacity.is_short_of_room() && self.knows_who_is_missing();
-        let missing = lets_go.then(|| self.topology.missing());
+        let missing = lets_go.then(|| self.mesh.topology.missing());
         let mut floors = (self.log.tail.durable(), self.log.tail.durable());
         self.sessions.table.each_awake(|session| {
             if !session.receives() {
@@ -103,7 +103,8 @@ impl Node {
         floors.0 = floors.0.min(cursor.unwrap_or(floors.0));
         floors.1 = floors.1.min(state.unwrap_or(floors.1));
         // And who was never reached is somebody whom they may be for.
-        floors.0 = floors.0.min(self.unmet.kept(trusted).map_or(floors.0, Position::before));
+        floors.0 =
+            floors.0.min(self.mesh.dialers.unmet.kept(trusted).map_or(floors.0, Position::before));
         // What is over is not forgotten before it is known whether it is a dead letter.
         let expired = self.log.undelivered.expired_from(self.time.lifetimes.time(self.time.now));
         let expired = expired.filter(|_| !self.is_out_of_letters());
@@ -121,8 +122,8 @@ impl Node {
             link.and_then(|link| link.peer()).is_some_and(|peer| peer.has_reported)
         };
         let mut peers = self.sessions.table.awake().filter(|session| session.peer().is_some());
-        self.news.is_empty()
-            && !self.unmet.is_waiting()
+        self.mesh.records_to_flood.is_empty()
+            && !self.mesh.dialers.unmet.is_waiting()
             && self.time.now.instant.since(self.time.started) >= 2 * self.config.reconnect.max
             && peers.all(has_told)
     }
@@ -321,7 +322,7 @@ impl Node {
             }
             for (id, link) in marks.asked {
                 if self.links.contains_key(&link) {
-                    self.wants.note(id, link, self.time.now.instant);
+                    self.mesh.wants.note(id, link, self.time.now.instant);
                 }
             }
             for (session, id) in marks.receipts.into_iter().rev() {

@@ -34,7 +34,7 @@ impl Node {
             return Err(protocol("digests of more tag sets than a claim holds"));
         }
         if let Some(peer) = link.peer()
-            && let Some(convergence) = self.comparing.peers.get_mut(&peer.node)
+            && let Some(convergence) = self.mesh.comparing.peers.get_mut(&peer.node)
         {
             convergence.hear(link.id, Claim::new(head.whole, claimed));
         }
@@ -52,6 +52,7 @@ impl Node {
             let Some(peer) = link.peer() else { continue };
             let Some(session) = self.sessions.table.get(&peer.session) else { continue };
             let convergence = self
+                .mesh
                 .comparing
                 .peers
                 .entry(peer.node.clone())
@@ -62,14 +63,14 @@ impl Node {
         }
         let by_name = &self.sessions.by_name;
         let is_known = |peer: &NodeId| by_name.contains_key(&format!("peer:{peer}"));
-        self.comparing.peers.retain(|peer, _| is_known(peer));
-        if !wanted || self.comparing.asked {
+        self.mesh.comparing.peers.retain(|peer, _| is_known(peer));
+        if !wanted || self.mesh.comparing.asked {
             return;
         }
-        if self.comparing.own.as_ref().is_some_and(|(at, _)| *at == head) {
+        if self.mesh.comparing.own.as_ref().is_some_and(|(at, _)| *at == head) {
             self.compare_now();
         } else {
-            self.comparing.asked = true;
+            self.mesh.comparing.asked = true;
             let query = Query::Digests(DigestQuery::TagSets { after: None });
             self.queries.ask(&mut self.out, Purpose::Compare, query);
         }
@@ -78,10 +79,10 @@ impl Node {
     /// The store has told the digests of this node: of everything that is durable, because it was
     /// asked behind the commits that are known, and before the others.
     pub(super) fn own_digests(&mut self, found: Digests) {
-        self.comparing.asked = false;
+        self.mesh.comparing.asked = false;
         match found {
             Digests::TagSets(roots) => {
-                self.comparing.own = Some((self.log.tail.durable(), roots));
+                self.mesh.comparing.own = Some((self.log.tail.durable(), roots));
                 self.compare_now();
             }
             // It goes on looking when it is asked again.
@@ -90,14 +91,14 @@ impl Node {
     }
 
     fn compare_now(&mut self) {
-        let Some((head, own)) = self.comparing.own.take() else { return };
+        let Some((head, own)) = self.mesh.comparing.own.take() else { return };
         let ids: Vec<LinkId> = self.links.keys().copied().collect();
         for id in ids {
             let Some(mut link) = self.links.remove(&id) else { continue };
             self.compare_with(&mut link, &own);
             self.links.insert(id, link);
         }
-        self.comparing.own = Some((head, own));
+        self.mesh.comparing.own = Some((head, own));
     }
 
     fn compare_with(&mut self, link: &mut Link, own: &Roots) {
@@ -106,13 +107,14 @@ impl Node {
         let limit = peer.max_frame_bytes;
         let (head, now) = (self.log.tail.durable(), self.time.now.instant);
         let Some(cursor) = self.sessions.table.get(&id).map(Session::cursor) else { return };
-        let Some(theirs) = self.topology.record(&node).map(|record| tag_set(&record.tags)) else {
+        let Some(theirs) = self.mesh.topology.record(&node).map(|record| tag_set(&record.tags))
+        else {
             return;
         };
         // As the peer knows them.
-        let Some(ours) = self.topology.mine().within(limit) else { return };
+        let Some(ours) = self.mesh.topology.mine().within(limit) else { return };
         let ours = tag_set(&ours.tags);
-        let Some(convergence) = self.comparing.peers.get_mut(&node) else { return };
+        let Some(convergence) = self.mesh.comparing.peers.get_mut(&node) else { return };
         let is_shared =
             |tags: &TagSet| ours.matches(tags.as_str()) && theirs.matches(tags.as_str());
         let differing = convergence.compare(own, is_shared, cursor, head, now);
@@ -162,7 +164,7 @@ impl Node {
         let Some(peer) = session.peer() else { return (None, None) };
         let (head, now) = (self.log.tail.durable(), self.time.now.instant);
         let settled = session.link.is_some() && session.cursor() >= head;
-        let (lag, verdict) = match self.comparing.peers.get(&peer.node) {
+        let (lag, verdict) = match self.mesh.comparing.peers.get(&peer.node) {
             Some(known) if session.link.is_some() => (known.lag(settled, now), known.verdict(head)),
             Some(known) => (known.lag(false, now), "unknown"),
             // Not looked at since the start.
@@ -180,7 +182,7 @@ impl Node {
         }
         let here = DigestsHere {
             node: self.config.id.clone(),
-            tags: tag_set(&self.topology.mine().tags),
+            tags: tag_set(&self.mesh.topology.mine().tags),
             head: self.log.tail.durable(),
             digests: found,
         };

@@ -52,7 +52,7 @@ impl Node {
             writer: None,
             reminded: None,
         });
-        if let Some(dialer) = dialer.and_then(|index| self.dialers.get_mut(&index)) {
+        if let Some(dialer) = dialer.and_then(|index| self.mesh.dialers.by_index.get_mut(&index)) {
             dialer.state = DialState::Linked(link.id);
         }
         if up.dial.is_some() && dialer.is_none() {
@@ -73,7 +73,8 @@ impl Node {
         match (link.protocol, link.dialer) {
             (Protocol::Json, _) => self.welcome(link, APPLICATION_PROTOCOL_VERSION),
             (Protocol::Postcard, Some(index)) => {
-                let node = self.dialers.get(&index).and_then(|dialer| dialer.node.clone());
+                let node =
+                    self.mesh.dialers.by_index.get(&index).and_then(|dialer| dialer.node.clone());
                 self.send_hello(link, node.as_ref());
                 Ok(())
             }
@@ -197,7 +198,9 @@ impl Node {
         if node == self.config.id {
             return Err(self.met_itself(link, &hello));
         }
-        if let Some(dialer) = link.dialer.and_then(|index| self.dialers.get_mut(&index)) {
+        if let Some(dialer) =
+            link.dialer.and_then(|index| self.mesh.dialers.by_index.get_mut(&index))
+        {
             dialer.met(node.clone());
             self.note_entry(&node, true);
         }
@@ -429,7 +432,7 @@ impl Node {
                 self.out.metrics.reconnect(peer.node.as_str(), reason_label(&reason));
                 let peer = peer.node.clone();
                 self.out.event(Event::PeerDown { peer, link: link.id, reason: reason.clone() });
-                self.wants.ended(link.id);
+                self.mesh.wants.ended(link.id);
                 self.mesh_changed();
             }
             State::Application(application) => {

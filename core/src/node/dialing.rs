@@ -18,19 +18,20 @@ use super::Node;
 
 impl Node {
     pub(super) fn add_dialer(&mut self, url: String) {
-        let index = self.dialers.last_key_value().map_or(0, |(last, _)| last + 1);
-        self.dialers.insert(index, Dialer::new(url, self.time.now.instant));
+        let index = self.mesh.dialers.by_index.last_key_value().map_or(0, |(last, _)| last + 1);
+        self.mesh.dialers.by_index.insert(index, Dialer::new(url, self.time.now.instant));
         self.time.timers.set(Timer::Dial(index), self.time.now.instant);
     }
 
     pub(super) fn dialer_of(&self, dial: DialId) -> Option<usize> {
-        let found = self.dialers.iter().find(|(_, d)| d.state == DialState::Dialing(dial));
+        let found =
+            self.mesh.dialers.by_index.iter().find(|(_, d)| d.state == DialState::Dialing(dial));
         found.map(|(index, _)| *index)
     }
 
     /// The time to dial has come.
     pub(super) fn dial(&mut self, index: usize) {
-        let Some(dialer) = self.dialers.get(&index) else { return };
+        let Some(dialer) = self.mesh.dialers.by_index.get(&index) else { return };
         if !dialer.is_waiting() || !self.id.has_begun {
             return;
         }
@@ -39,10 +40,10 @@ impl Node {
             self.cover_dialer(index, node);
             return;
         }
-        let Some(dialer) = self.dialers.get_mut(&index) else { return };
-        self.last_dial = self.last_dial.next();
-        dialer.state = DialState::Dialing(self.last_dial);
-        self.out.push(Output::Dial { dial: self.last_dial, url: dialer.url.clone() });
+        let Some(dialer) = self.mesh.dialers.by_index.get_mut(&index) else { return };
+        self.mesh.dialers.last = self.mesh.dialers.last.next();
+        dialer.state = DialState::Dialing(self.mesh.dialers.last);
+        self.out.push(Output::Dial { dial: self.mesh.dialers.last, url: dialer.url.clone() });
     }
 
     pub(super) fn dial_failed(&mut self, dial: DialId, reason: &str) {
@@ -53,7 +54,7 @@ impl Node {
     }
 
     fn dial_again(&mut self, index: usize, reason: &str, slowest: bool) {
-        let Some(dialer) = self.dialers.get_mut(&index) else { return };
+        let Some(dialer) = self.mesh.dialers.by_index.get_mut(&index) else { return };
         let (reconnect, random) = (&self.config.reconnect, &mut self.time.random);
         let retry_in = dialer.fail(reason, slowest, reconnect, random, self.time.now.instant);
         if let Some(wait) = retry_in {
@@ -65,7 +66,7 @@ impl Node {
 
     /// The link of a dialler is gone.
     pub(super) fn dialer_lost(&mut self, index: usize, link: LinkId, reason: &str, slowest: bool) {
-        let Some(dialer) = self.dialers.get(&index) else { return };
+        let Some(dialer) = self.mesh.dialers.by_index.get(&index) else { return };
         if dialer.state != DialState::Linked(link) {
             return;
         }
@@ -78,7 +79,7 @@ impl Node {
 
     /// The node behind a dialler has another link: it is not dialled while that lasts.
     fn cover_dialer(&mut self, index: usize, node: NodeId) {
-        let Some(dialer) = self.dialers.get_mut(&index) else { return };
+        let Some(dialer) = self.mesh.dialers.by_index.get_mut(&index) else { return };
         dialer.succeed();
         dialer.state = DialState::Covered(node.clone());
         let url = dialer.url.clone();
@@ -87,7 +88,7 @@ impl Node {
 
     /// The link of a dialler gives way to another one to the same node.
     pub(super) fn dialer_replaced(&mut self, index: usize, node: &NodeId) {
-        if let Some(dialer) = self.dialers.get_mut(&index) {
+        if let Some(dialer) = self.mesh.dialers.by_index.get_mut(&index) {
             dialer.state = DialState::Covered(node.clone());
         }
     }
@@ -98,7 +99,7 @@ impl Node {
             return;
         }
         let initial = self.config.reconnect.initial;
-        for (index, dialer) in &mut self.dialers {
+        for (index, dialer) in &mut self.mesh.dialers.by_index {
             if dialer.state == DialState::Covered(node.clone()) {
                 let at = self.time.now.instant + self.time.random.below(initial);
                 dialer.state = DialState::Waiting(at);
@@ -110,7 +111,8 @@ impl Node {
     /// The link of a dialler has been of use: the next failure is a first one.
     pub(super) fn dialer_succeeded(&mut self, link: &Link) {
         if link.peer().is_some()
-            && let Some(dialer) = link.dialer.and_then(|index| self.dialers.get_mut(&index))
+            && let Some(dialer) =
+                link.dialer.and_then(|index| self.mesh.dialers.by_index.get_mut(&index))
         {
             dialer.succeed();
         }
@@ -126,7 +128,9 @@ impl Node {
     /// The operator changed peers and tags.
     pub(super) fn reconfigure(&mut self, peers: Vec<String>, tags: TagSet) {
         let removed: Vec<usize> = self
+            .mesh
             .dialers
+            .by_index
             .iter()
             .filter(|(_, dialer)| !peers.contains(&dialer.url))
             .map(|(index, _)| *index)
@@ -136,12 +140,18 @@ impl Node {
         }
         for url in &peers {
             let stopped = |dialer: &&mut Dialer| dialer.state == DialState::Stopped;
-            let known = self.dialers.values().any(|dialer| dialer.url == *url);
-            if let Some(dialer) =
-                self.dialers.values_mut().filter(|dialer| dialer.url == *url).find(stopped)
+            let known = self.mesh.dialers.by_index.values().any(|dialer| dialer.url == *url);
+            if let Some(dialer) = self
+                .mesh
+                .dialers
+                .by_index
+                .values_mut()
+                .filter(|dialer| dialer.url == *url)
+                .find(stopped)
             {
                 dialer.restart(self.time.now.instant);
-                let index = self.dialers.iter().find(|(_, d)| d.url == *url).map(|(i, _)| *i);
+                let index =
+                    self.mesh.dialers.by_index.iter().find(|(_, d)| d.url == *url).map(|(i, _)| *i);
                 index
                     .into_iter()
                     .for_each(|i| self.time.timers.set(Timer::Dial(i), self.time.now.instant));
@@ -155,7 +165,7 @@ impl Node {
     }
 
     fn remove_dialer(&mut self, index: usize) {
-        let Some(dialer) = self.dialers.remove(&index) else { return };
+        let Some(dialer) = self.mesh.dialers.by_index.remove(&index) else { return };
         self.time.timers.clear(Timer::Dial(index));
         if let DialState::Linked(link) = dialer.state
             && let Some(mut link) = self.links.remove(&link)
@@ -177,7 +187,7 @@ impl Node {
         let ends = self.kept_until();
         let longer = self.log.undelivered.ending_after(ends);
         let longer = longer.map(|(first, ends)| Stretch { first, ends }).collect();
-        self.unmet.configure(&self.config.peers, now, (ends, longer));
+        self.mesh.dialers.unmet.configure(&self.config.peers, now, (ends, longer));
         self.touch(NODE, Dirty::Now);
     }
 
@@ -189,15 +199,15 @@ impl Node {
 
     /// The entry of a link has led to a node.
     pub(super) fn meet(&mut self, link: &Link) {
-        let dialer = link.dialer.and_then(|index| self.dialers.get(&index));
-        if dialer.is_some_and(|dialer| self.unmet.met(&dialer.url)) {
+        let dialer = link.dialer.and_then(|index| self.mesh.dialers.by_index.get(&index));
+        if dialer.is_some_and(|dialer| self.mesh.dialers.unmet.met(&dialer.url)) {
             self.touch(NODE, Dirty::Now);
         }
     }
 
     /// Whether an entry of the configuration has led to this node.
     pub(super) fn is_configured(&self, node: &NodeId) -> bool {
-        self.dialers.values().any(|dialer| dialer.node.as_ref() == Some(node))
+        self.mesh.dialers.by_index.values().any(|dialer| dialer.node.as_ref() == Some(node))
     }
 
     /// Whether there is an entry for a peer has changed. Its session goes on without one: the peer

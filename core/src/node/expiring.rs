@@ -71,7 +71,7 @@ impl Node {
         self.log.undelivered = Undelivered::recover(own, head);
         let (starts, rest) = Starts::recover(own.map_or(&[], Undelivered::rest_of));
         let (unmet, rest) = Unmet::recover(rest);
-        (self.log.starts, self.unmet) = (starts, unmet);
+        (self.log.starts, self.mesh.dialers.unmet) = (starts, unmet);
         // A wall clock that is behind this node's own past may be right at the next start: what
         // comes now must not seem to be years old then.
         let past = self.time.clock.fault().map(|_| self.time.clock.estimate()).unwrap_or_default();
@@ -82,7 +82,7 @@ impl Node {
         let upto = Undelivered::noted_upto(own);
         if upto < head {
             // Events that came after the record was written.
-            self.unmet.note(upto.next(), self.kept_until());
+            self.mesh.dialers.unmet.note(upto.next(), self.kept_until());
         }
         self.log.undelivered.look_beyond(self.time.lifetimes.time(self.time.now).plus(MAX_TTL));
     }
@@ -103,7 +103,7 @@ impl Node {
         let now = self.time.lifetimes.time(self.time.now);
         for row in rows.iter().filter(|row| row.only.is_none() && !row.message.kind().is_state()) {
             self.log.undelivered.note(row.position, row.ends, now);
-            self.unmet.note(row.position, row.ends);
+            self.mesh.dialers.unmet.note(row.position, row.ends);
         }
         if let Some(last) = rows.last() {
             self.log.undelivered.noted(last.position);
@@ -163,7 +163,7 @@ impl Node {
             let ends = |row: &Row| lifetimes.ends(row).filter(|ends| *ends > now);
             let found = rows.iter().map(|stored| &stored.row).filter(|row| row.only.is_none());
             let found = found.filter_map(|row| ends(row).map(|ends| (row.position, ends)));
-            self.unmet.found(found.map(|(first, ends)| Stretch { first, ends }));
+            self.mesh.dialers.unmet.found(found.map(|(first, ends)| Stretch { first, ends }));
         }
         for StoredRow { row, .. } in rows {
             let ends = lifetimes.ends(&row).filter(|_| row.only.is_none());
@@ -211,7 +211,8 @@ impl Node {
                 Role::Peer(_) if is_handed => return Fate::UnderWay,
                 Role::Peer(peer) if is_owed => {
                     // Over another way it is not this node that it waits for.
-                    owed_to_peer |= session.link.is_some() || !self.topology.reaches(&peer.node);
+                    owed_to_peer |=
+                        session.link.is_some() || !self.mesh.topology.reaches(&peer.node);
                 }
                 Role::Application(_) if is_handed => return Fate::Settled,
                 // What lies ahead of it, it will be handed; what it has passed, it has settled,

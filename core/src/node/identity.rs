@@ -54,8 +54,6 @@ pub(super) struct Identity {
     /// Links of which the peer is to be told that then, with what it had been told, and by which
     /// start.
     pub(super) unsaid: BTreeMap<LinkId, (Position, Incarnation)>,
-    /// Another process tells of itself under this id: the mesh is to be told again.
-    pub(super) is_outdone: bool,
     /// Nodes that are there twice, and when that was said last.
     conflicts: BTreeMap<NodeId, Instant>,
 }
@@ -89,7 +87,6 @@ impl Identity {
             durable_with: BatchId::default(),
             is_durable: false,
             unsaid: BTreeMap::new(),
-            is_outdone: false,
             conflicts: BTreeMap::new(),
         }
     }
@@ -103,7 +100,9 @@ impl Node {
         if core::mem::replace(&mut self.id.has_begun, true) {
             return;
         }
-        for (index, _) in self.dialers.iter().filter(|(_, dialer)| dialer.is_waiting()) {
+        for (index, _) in
+            self.mesh.dialers.by_index.iter().filter(|(_, dialer)| dialer.is_waiting())
+        {
             self.time.timers.set(Timer::Dial(*index), self.time.now.instant);
         }
         for (id, hello) in core::mem::take(&mut self.id.early) {
@@ -119,7 +118,8 @@ impl Node {
                 // The dialling end learns from this that it has met itself.
                 self.send_hello(link, None);
             }
-            if let Some(dialer) = link.dialer.and_then(|index| self.dialers.get_mut(&index))
+            if let Some(dialer) =
+                link.dialer.and_then(|index| self.mesh.dialers.by_index.get_mut(&index))
                 && dialer.met_itself()
             {
                 let url = dialer.url.clone();

@@ -1,181 +1,51 @@
-//! The topology of the mesh: this node tells what has changed here, and passes on what it hears.
+//! What a node knows of the mesh and is about to say of it, and the peers that it dials.
 
-use alloc::collections::{BTreeMap, BTreeSet};
-use alloc::format;
-use alloc::string::String;
-use alloc::vec::Vec;
-use core::time::Duration;
+use alloc::collections::BTreeMap;
 
-use bytes::Bytes;
+use crate::mesh::convergence::Comparing;
+use crate::mesh::dial::Dialer;
+use crate::mesh::topology::Topology;
+use crate::mesh::unmet::Unmet;
+use crate::session::offer::Wants;
+use crate::types::ids::{DialId, LinkId, NodeId};
+use crate::types::time::Instant;
 
-use crate::admin::event::Event;
-use crate::io::{Close, Frame};
-use crate::mesh::topology::{News, Record};
-use crate::session::link::Link;
-use crate::types::ids::{LinkId, NodeId, SessionId};
-use crate::types::tags::{self, Reach, TagSet};
-use crate::types::timers::Timer;
-use crate::wire::message::{MAX_PATH, MAX_TAGS};
-use crate::wire::{BatchKind, FrameWriter, records};
+/// Records of the mesh, what was asked of peers, and the dialling of configured ones.
+#[derive(Debug)]
+pub(super) struct Mesh {
+    pub(super) topology: Topology,
+    /// When the mesh was told last what has changed here.
+    pub(super) own_record_sent_at: Option<Instant>,
+    /// Another process tells of itself under this id: the mesh is to be told again.
+    pub(super) own_record_contested: bool,
+    /// Nodes whose records are to be told to the peers, but not to the one that told.
+    pub(super) records_to_flood: BTreeMap<NodeId, Option<LinkId>>,
+    /// Messages that peers were asked for.
+    pub(super) wants: Wants,
+    pub(super) comparing: Comparing,
+    pub(super) dialers: Dialers,
+}
 
-use super::Node;
-use super::connect::protocol;
-use super::handover::FRAME_TARGET;
+/// The peers of the configuration.
+#[derive(Debug, Default)]
+pub(super) struct Dialers {
+    pub(super) by_index: BTreeMap<usize, Dialer>,
+    pub(super) last: DialId,
+    /// Those that were never reached: they are owed events all the same.
+    pub(super) unmet: Unmet,
+}
 
-/// The record of a node changes at most this often.
-const TELL_INTERVAL: Duration = Duration::from_secs(1);
-
-impl Node {
-    /// Links or tags of this node have changed: the mesh is told, now or soon.
-    pub(super) fn mesh_changed(&mut self) {
-        let at = self.told_mesh.map_or(self.time.now.instant, |told| told + TELL_INTERVAL);
-        self.time.timers.set_earlier(Timer::Topology, at.max(self.time.now.instant));
-    }
-
-    /// Brings the record of this node up to date, and has it told if it is another one.
-    pub(super) fn tell_mesh(&mut self) {
-        let peers = self.links.values().filter_map(|link| link.peer());
-        let mut links: BTreeSet<&str> = peers.map(|peer| peer.node.as_str()).collect();
-        let mut is_cut = false;
-        while links.len() >= MAX_PATH {
-            is_cut |= links.pop_last().is_some();
-        }
-        let (tags, are_all) = self.all_tags();
-        if is_cut || !are_all {
-            // See `Record::links`.
-            links.insert(self.config.id.as_str());
-        }
-        let links = tags::join(links.into_iter());
-        let is_outdone = core::mem::take(&mut self.id.is_outdone);
-        if self.topology.set_mine(&tags, &links) || is_outdone {
-            self.told_mesh = Some(self.time.now.instant);
-            self.news.insert(self.config.id.clone(), None);
-        }
-    }
-
-    /// Tags of the node and of its applications, as many as a record takes, and whether these are
-    /// all. Those of the node come first, then those of the oldest sessions.
-    fn all_tags(&self) -> (String, bool) {
-        let applications = self.sessions.table.values().filter(|session| session.receives());
-        let of_applications = applications
-            .filter_map(|session| session.application())
-            .filter_map(|application| application.tags.as_ref());
-        let all = self.config.tags.iter().chain(of_applications.flat_map(TagSet::iter));
-        let (mut tags, mut are_all) = (BTreeSet::new(), true);
-        for tag in all {
-            if tags.len() < MAX_TAGS {
-                tags.insert(tag);
-            } else if !tags.contains(tag) {
-                are_all = false;
-                break;
-            }
-        }
-        (tags::join(tags.into_iter()), are_all)
-    }
-
-    /// Tells a new peer all that is known of the mesh.
-    pub(super) fn introduce(&mut self, link: &mut Link) {
-        self.mesh_changed();
-        // A link that is back before its loss was told is no news to anybody.
-        self.reconsider(link);
-        let nodes: Vec<NodeId> = self.topology.records().map(|(node, _)| node.clone()).collect();
-        self.tell(link, &nodes);
-    }
-
-    fn tell(&mut self, link: &mut Link, nodes: &[NodeId]) {
-        let Some(peer) = link.peer() else { return };
-        let largest = peer.max_frame_bytes;
-        let limit = largest.min(FRAME_TARGET);
-        let mut writer = FrameWriter::new(BatchKind::Topology);
-        let records = nodes.iter().filter_map(|node| self.topology.record(node));
-        for record in records.filter_map(|record| record.within(largest)) {
-            let length = record.frame_bytes();
-            if !writer.is_empty() && writer.len() + length > limit {
-                let full = core::mem::replace(&mut writer, FrameWriter::new(BatchKind::Topology));
-                self.out.transmit(link, Frame::Binary(full.finish()));
-            }
-            writer.push(&*record);
-        }
-        if !writer.is_empty() {
-            self.out.transmit(link, Frame::Binary(writer.finish()));
-        }
-    }
-
-    /// A peer tells what it knows of the mesh.
-    pub(super) fn peer_topology(&mut self, link: &mut Link, batch: &Bytes) -> Result<(), Close> {
-        let records = records::<Record>(batch).map_err(|error| protocol(&format!("{error}")))?;
-        for record in records {
-            let node = record.id().ok_or_else(|| protocol("an impossible topology record"))?;
-            let start = record.incarnation;
-            let another = node == self.config.id && self.is_of_another(&record);
-            let known = self.topology.record(&node).map(|known| known.incarnation);
-            match self.topology.learn(&node, record, self.time.now.instant) {
-                News::Fresh => {
-                    if let Some(later) = known.filter(|known| *known > start) {
-                        self.met_older_start(node.clone(), start, later);
-                    }
-                    self.news.insert(node, Some(link.id));
-                }
-                News::OfMyself if another => {
-                    // It will go above this one, too: each a second after the other.
-                    self.id.is_outdone = true;
-                    self.mesh_changed();
-                    let heard = format!("its start {start} tells the mesh of itself");
-                    self.met_another(
-                        node,
-                        &format!("{heard}, and this one is {}", self.id.incarnation),
-                    );
-                }
-                News::OfMyself => drop(self.news.insert(node, None)),
-                News::Known | News::TooMany => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// Passes on what is new, to all peers but the one that told it.
-    pub(super) fn spread_news(&mut self) {
-        if self.news.is_empty() {
-            return;
-        }
-        let news: BTreeMap<NodeId, Option<LinkId>> = core::mem::take(&mut self.news);
-        let (reached, lost) = self.topology.changes();
-        reached.into_iter().for_each(|node| self.out.event(Event::NodeReached { node }));
-        lost.into_iter().for_each(|node| self.out.event(Event::NodeLost { node }));
-        let ids: Vec<LinkId> = self.links.keys().copied().collect();
-        for id in ids {
-            let Some(mut link) = self.links.remove(&id) else { continue };
-            let others = news.iter().filter(|(_, from)| **from != Some(id));
-            let nodes: Vec<NodeId> = others.map(|(node, _)| node.clone()).collect();
-            self.tell(&mut link, &nodes);
-            self.reconsider(&link);
-            self.links.insert(id, link);
-        }
-    }
-
-    /// Somebody may lie behind a peer who did not before: what its session went past is looked at
-    /// again (P5).
-    fn reconsider(&mut self, link: &Link) {
-        let Some(peer) = link.peer() else { return };
-        let behind = self.topology.behind(&peer.node);
-        if let Some(behind) = behind
-            && let Some(session) = self.sessions.table.get_mut(&peer.session)
-        {
-            session.reconsider(behind, self.time.now.instant);
-            self.sessions.ready.insert(peer.session);
-        }
-    }
-
-    /// A session goes back to what it passed over, if it is time.
-    pub(super) fn go_back_if_due(&mut self, id: SessionId) {
-        let now = self.time.now.instant;
-        let due = self.sessions.table.get_mut(&id).filter(|session| session.may_go_back(now));
-        let Some(session) = due else { return };
-        let behind = session.peer().and_then(|peer| self.topology.behind(&peer.node));
-        let nobody = Reach::nobody();
-        if session.go_back(behind.unwrap_or(&nobody), now) {
-            self.out.metrics.rewound("destination");
-            self.arrange_write(id);
+impl Mesh {
+    /// A mesh of which only this node is known.
+    pub(super) fn new(topology: Topology) -> Self {
+        Self {
+            topology,
+            own_record_sent_at: None,
+            own_record_contested: false,
+            records_to_flood: BTreeMap::new(),
+            wants: Wants::default(),
+            comparing: Comparing::default(),
+            dialers: Dialers::default(),
         }
     }
 }

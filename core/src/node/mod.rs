@@ -24,6 +24,7 @@ mod dialing;
 mod expiring;
 mod fetched;
 mod forgetting;
+mod gossip;
 mod handover;
 mod identity;
 mod mesh;
@@ -51,22 +52,19 @@ use crate::config::{Config, Durability};
 use crate::io::{Input, Output};
 use crate::log::Log;
 use crate::log::undelivered::NODE;
-use crate::mesh::convergence::Comparing;
-use crate::mesh::dial::Dialer;
 use crate::mesh::topology::{Record, Topology};
-use crate::mesh::unmet::Unmet;
 use crate::session::link::Link;
-use crate::session::offer::Wants;
 use crate::session::{Dirty, Session};
 use crate::store::{Recovered, StoreFailure};
 use crate::types::clock::Clock;
-use crate::types::ids::{DialId, Incarnation, LinkId, NodeId, SessionId};
+use crate::types::ids::{Incarnation, LinkId, SessionId};
 use crate::types::rate::RateLimit;
 use crate::types::time::{Instant, Now};
 use crate::types::timers::Timer;
 
 use self::capacity::Capacity;
 use self::identity::{Identity, Phase};
+use self::mesh::Mesh;
 use self::outbox::Outbox;
 use self::queries::{Purpose, Queries};
 use self::sessions::Sessions;
@@ -82,13 +80,6 @@ const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Node {
     config: Config,
-    unmet: Unmet,
-    topology: Topology,
-    /// When the mesh was told last what has changed here.
-    told_mesh: Option<Instant>,
-    /// Nodes whose records are to be told to the peers, but not to the one that told.
-    news: BTreeMap<NodeId, Option<LinkId>>,
-    wants: Wants,
     /// Boxed: a link is taken out and put back with each frame.
     links: BTreeMap<LinkId, Box<Link>>,
     /// How many of them are applications.
@@ -97,8 +88,6 @@ pub struct Node {
     unsent: usize,
     /// Links whose rival is being pinged, by the rival.
     candidates: BTreeMap<LinkId, LinkId>,
-    dialers: BTreeMap<usize, Dialer>,
-    last_dial: DialId,
     /// Links that wait for a batch.
     awaiting: BTreeSet<LinkId>,
     /// Links with answers or acknowledgements to send.
@@ -106,7 +95,6 @@ pub struct Node {
     /// Links that have taken or given something: whether to read on is decided anew.
     moved: BTreeSet<LinkId>,
     paused: bool,
-    comparing: Comparing,
     out: Outbox,
     time: Time,
     id: Identity,
@@ -114,6 +102,7 @@ pub struct Node {
     capacity: Capacity,
     log: Log,
     sessions: Sessions,
+    mesh: Mesh,
 }
 
 impl Node {
@@ -139,28 +128,17 @@ impl Node {
             tags: config.tags.as_str().into(),
             links: String::new(),
         };
+        let topology =
+            Topology::new(config.id.clone(), config.limits.max_nodes, record, now.instant);
         let mut node = Self {
-            unmet: Unmet::default(),
-            topology: Topology::new(
-                config.id.clone(),
-                config.limits.max_nodes,
-                record,
-                now.instant,
-            ),
-            told_mesh: None,
-            news: BTreeMap::new(),
-            wants: Wants::default(),
             links: BTreeMap::new(),
             applications: 0,
             unsent: 0,
             candidates: BTreeMap::new(),
-            dialers: BTreeMap::new(),
-            last_dial: DialId::default(),
             awaiting: BTreeSet::new(),
             unflushed: BTreeSet::new(),
             moved: BTreeSet::new(),
             paused: false,
-            comparing: Comparing::default(),
             out: Outbox::default(),
             time,
             id: Identity::new(recovered.store_id, incarnation, source, now.wall),
@@ -168,6 +146,7 @@ impl Node {
             capacity: Capacity::new(recovered.usage, &config.store),
             log,
             sessions: Sessions::recover(&recovered),
+            mesh: Mesh::new(topology),
             config,
         };
         node.recover_sessions(&recovered, now);

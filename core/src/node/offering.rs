@@ -36,7 +36,7 @@ impl Node {
                 continue;
             }
             if self.log.seen.check(id.0, id.1) != Verdict::Seen {
-                if self.wants.ask(id, link.id, self.time.now.instant) {
+                if self.mesh.wants.ask(id, link.id, self.time.now.instant) {
                     wanted.push(id);
                 }
                 continue;
@@ -119,7 +119,7 @@ impl Node {
     /// A peer has no more what it had offered.
     pub(super) fn peer_misses(&mut self, link: &mut Link, batch: &Bytes) -> Result<(), Close> {
         for id in self.named(batch)? {
-            self.wants.gone(id, link.id);
+            self.mesh.wants.gone(id, link.id);
         }
         Ok(())
     }

@@ -347,7 +347,7 @@ impl Node {
                 .map(|session| self.session_status(session))
                 .collect(),
             dead_letters: by_reason(&self.log.undelivered.dead),
-            topology: self.topology.statuses(),
+            topology: self.mesh.topology.statuses(),
             store: StoreStatus {
                 store_id: self.id.store,
                 head: self.log.tail.durable(),
@@ -364,7 +364,7 @@ impl Node {
     fn link_statuses(&self) -> Vec<LinkStatus> {
         let mut statuses: Vec<LinkStatus> =
             self.links.values().map(|link| self.link_status(link)).collect();
-        for dialer in self.dialers.values() {
+        for dialer in self.mesh.dialers.by_index.values() {
             let state = match dialer.state {
                 DialState::Linked(_) => continue,
                 // Until something else answers there, also while it is dialled after a reload.
@@ -405,7 +405,7 @@ impl Node {
     }
 
     fn link_status(&self, link: &Link) -> LinkStatus {
-        let dialer = link.dialer.and_then(|index| self.dialers.get(&index));
+        let dialer = link.dialer.and_then(|index| self.mesh.dialers.by_index.get(&index));
         let (role, state) = match &link.state {
             State::Handshake | State::Candidate { .. } => match dialer {
                 Some(dialer) if dialer.is_self => ("peer", SELF),

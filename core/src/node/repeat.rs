@@ -182,7 +182,7 @@ impl Node {
         }
         self.tell_mesh();
         self.compare_with_peers();
-        self.topology.forget_lost(now);
+        self.mesh.topology.forget_lost(now);
         self.look_for_room();
         // Nothing ends by a clock that cannot be trusted.
         let sound = self.time.fault.is_none();
@@ -231,7 +231,7 @@ impl Node {
     /// Gives up who was never reached for as long as a session is kept.
     fn give_up_unmet(&mut self) {
         let before = self.time.now.wall.minus(self.config.store.session_ttl);
-        for url in self.unmet.give_up(&self.config.peers, before) {
+        for url in self.mesh.dialers.unmet.give_up(&self.config.peers, before) {
             let reason = "never reached for longer than store.session_ttl".into();
             let owed = self.log.tail.durable().get().min(self.capacity.usage.rows);
             self.out.event(Event::SessionEnded { session: format!("peer {url}"), reason, owed });
@@ -243,7 +243,7 @@ impl Node {
     /// records are written: once the node is killed, those of sessions with a link count as well.
     pub(super) fn begin_absences_anew(&mut self) {
         let wall = self.time.clock.estimate();
-        self.unmet.begin_anew(wall);
+        self.mesh.dialers.unmet.begin_anew(wall);
         for session in self.sessions.table.values_mut().filter(|session| session.is_durable()) {
             session.away_since = session.away_since.map(|_| wall);
             session.touch(Dirty::Now);

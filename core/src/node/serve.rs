@@ -61,7 +61,7 @@ impl Node {
             config: &self.config,
             out: &mut self.out,
             seen: &mut self.log.seen,
-            topology: &mut self.topology,
+            topology: &mut self.mesh.topology,
             now: self.time.now,
             clock: (&self.time.clock, lifetimes),
             past: (self.log.starts.lost_life(), &self.log.copies),
