@@ -84,9 +84,9 @@ impl Node {
             settled: false,
             ending: None,
         });
-        self.applications += 1;
+        self.links.applications += 1;
         self.out.push(Output::Admit(link.id));
-        self.awaiting.insert(link.id);
+        self.links.awaiting_commit.insert(link.id);
         self.sessions.ready.insert(session);
         self.time.timers.set(crate::types::timers::Timer::Link(link.id), link.ping_at);
         let (client, remote) = (wishes.client, link.remote.clone());
@@ -104,7 +104,7 @@ impl Node {
                 .and_then(|id| self.sessions.table.get(id))
                 .is_some_and(|known| known.link.is_some())
         });
-        if self.applications < max || takes_over {
+        if self.links.applications < max || takes_over {
             return Ok(());
         }
         let reason = format!("{max} applications are connected (limits.max_connections)");
@@ -225,7 +225,7 @@ impl Node {
     /// A named session goes on. Other tags or keys than before: it begins again.
     fn resume(&mut self, id: SessionId, wishes: &Wishes) {
         let before = self.sessions.table.get(&id).and_then(|session| session.link);
-        if let Some(before) = before.and_then(|link| self.links.remove(&link)) {
+        if let Some(before) = before.and_then(|link| self.links.by_id.remove(&link)) {
             let reason = "taken over by another connection of the same client name".into();
             self.finish(before, Some(Close { code: CloseCode::Duplicate, reason }), "");
         }
@@ -336,7 +336,7 @@ impl Node {
                 let place = if duplicate { Position::default() } else { self.log.tail.head() };
                 let received = self.time.now.instant;
                 application.answers.push_back(Pending { place, batch, received, answer });
-                self.awaiting.insert(link.id);
+                self.links.awaiting_commit.insert(link.id);
                 if batch <= self.log.tail.committed_id() {
                     self.sessions.ready.insert(session);
                 }

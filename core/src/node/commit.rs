@@ -117,7 +117,7 @@ impl Node {
     /// has had the time to come back.
     fn knows_who_is_missing(&self) -> bool {
         let has_told = |session: &Session| {
-            let link = session.link.and_then(|link| self.links.get(&link));
+            let link = session.link.and_then(|link| self.links.by_id.get(&link));
             // A peer tells of the mesh before it says where its log ends.
             link.and_then(|link| link.peer()).is_some_and(|peer| peer.has_reported)
         };
@@ -168,7 +168,7 @@ impl Node {
         self.log.tail.committed(batch.rows);
         self.log.newest.trim(self.log.tail.durable());
         self.look_for_held();
-        for link in core::mem::take(&mut self.awaiting) {
+        for link in core::mem::take(&mut self.links.awaiting_commit) {
             self.release(link, id);
         }
         for order in self.queries.orders.extract_if(.., |order| order.batch <= id) {
@@ -225,22 +225,22 @@ impl Node {
 
     /// What waited on this link for the batch may leave.
     fn release(&mut self, id: crate::types::ids::LinkId, batch: BatchId) {
-        let Some(link) = self.links.get_mut(&id) else { return };
+        let Some(link) = self.links.by_id.get_mut(&id) else { return };
         match &mut link.state {
             State::Handshake | State::Candidate { .. } => {}
             State::Peer(peer) => {
                 peer.committed(batch);
                 let seen = peer.take_seen(batch);
                 if !peer.waiting.is_empty() || !peer.seen_later.is_empty() {
-                    self.awaiting.insert(id);
+                    self.links.awaiting_commit.insert(id);
                 }
-                self.unflushed.insert(id);
+                self.links.unflushed.insert(id);
                 self.out.name(link, BatchKind::Seen, seen, &self.log.seen);
             }
             State::Application(application) => {
                 // The last one may be a repeated receipt, which waits for nothing itself.
                 if application.answers.iter().rev().any(|answer| answer.batch > batch) {
-                    self.awaiting.insert(id);
+                    self.links.awaiting_commit.insert(id);
                 }
                 self.sessions.ready.insert(application.session);
             }
@@ -277,11 +277,11 @@ impl Node {
         let failed = batch.id;
         self.undo(&batch);
         self.keep_for_the_next(batch);
-        self.awaiting.clear();
-        for id in self.links.keys().copied().collect::<Vec<_>>() {
-            if let Some(mut link) = self.links.remove(&id) {
+        self.links.awaiting_commit.clear();
+        for id in self.links.by_id.keys().copied().collect::<Vec<_>>() {
+            if let Some(mut link) = self.links.by_id.remove(&id) {
                 self.refuse_undurable(&mut link, failed);
-                self.links.insert(id, link);
+                self.links.by_id.insert(id, link);
             }
         }
         let next = self.log.tail.growing_id();
@@ -321,7 +321,7 @@ impl Node {
                 self.log.copies.undo(content, before);
             }
             for (id, link) in marks.asked {
-                if self.links.contains_key(&link) {
+                if self.links.by_id.contains_key(&link) {
                     self.mesh.wants.note(id, link, self.time.now.instant);
                 }
             }
@@ -360,7 +360,7 @@ impl Node {
                     let reason = NotNowReason::StoreFull;
                     let not_now = Wire::NotNow(NotNow { first, last, reason });
                     self.out.transmit(link, Frame::Binary(not_now.encode()));
-                    self.unflushed.insert(link.id);
+                    self.links.unflushed.insert(link.id);
                 }
             }
             State::Application(application) => {
@@ -371,7 +371,7 @@ impl Node {
                     if let Answer::Welcome(_) = pending.answer {
                         // The record of the new session goes with the next batch.
                         pending.batch = self.log.tail.growing_id();
-                        self.awaiting.insert(link.id);
+                        self.links.awaiting_commit.insert(link.id);
                         continue;
                     }
                     pending.batch = BatchId::default();
@@ -413,7 +413,7 @@ impl Node {
         if self.log.tail.is_committing() || self.log.commit_wanted || self.questions() > 0 {
             return;
         }
-        for (_, link) in core::mem::take(&mut self.links) {
+        for (_, link) in core::mem::take(&mut self.links.by_id) {
             let reason = "this node is shutting down".into();
             let close = Close { code: CloseCode::GoingAway, reason };
             self.out.push(Output::Close { link: link.id, close });

@@ -48,7 +48,7 @@ impl Node {
         }
         let (head, now) = (self.log.tail.durable(), self.time.now.instant);
         let mut wanted = false;
-        for link in self.links.values() {
+        for link in self.links.by_id.values() {
             let Some(peer) = link.peer() else { continue };
             let Some(session) = self.sessions.table.get(&peer.session) else { continue };
             let convergence = self
@@ -92,11 +92,11 @@ impl Node {
 
     fn compare_now(&mut self) {
         let Some((head, own)) = self.mesh.comparing.own.take() else { return };
-        let ids: Vec<LinkId> = self.links.keys().copied().collect();
+        let ids: Vec<LinkId> = self.links.by_id.keys().copied().collect();
         for id in ids {
-            let Some(mut link) = self.links.remove(&id) else { continue };
+            let Some(mut link) = self.links.by_id.remove(&id) else { continue };
             self.compare_with(&mut link, &own);
-            self.links.insert(id, link);
+            self.links.by_id.insert(id, link);
         }
         self.mesh.comparing.own = Some((head, own));
     }

@@ -90,15 +90,15 @@ impl Node {
     ) {
         match work(self, &mut link) {
             Ok(()) => {
-                self.moved.insert(link.id);
-                self.links.insert(link.id, link);
+                self.links.backpressure_dirty.insert(link.id);
+                self.links.by_id.insert(link.id, link);
             }
             Err(close) => self.finish_when_answered(link, close),
         }
     }
 
     pub(super) fn received(&mut self, id: LinkId, frame: Frame) {
-        let Some(mut link) = self.links.remove(&id) else {
+        let Some(mut link) = self.links.by_id.remove(&id) else {
             self.out.metrics.stale += 1;
             return;
         };
@@ -114,7 +114,7 @@ impl Node {
             Frame::Text(text) => node.text(link, &text),
             Frame::Binary(bytes) => node.binary(link, bytes),
         });
-        if let Some(candidate) = self.candidates.remove(&id) {
+        if let Some(candidate) = self.links.candidates.remove(&id) {
             self.refuse_candidate(candidate);
         }
     }
@@ -212,7 +212,7 @@ impl Node {
 
     fn rival_of(&self, node: &NodeId) -> Option<LinkId> {
         let session = self.sessions.by_name.get(&format!("peer:{node}"))?;
-        self.sessions.table.get(session)?.link.filter(|link| self.links.contains_key(link))
+        self.sessions.table.get(session)?.link.filter(|link| self.links.by_id.contains_key(link))
     }
 
     /// Two links to the same node id: which one stays.
@@ -224,7 +224,7 @@ impl Node {
         hello: Hello,
     ) -> Result<(), Close> {
         let session = self.sessions.table.get(&self.sessions.by_name[&format!("peer:{node}")]);
-        let rival_link = &self.links[&rival];
+        let rival_link = &self.links.by_id[&rival];
         let known = session.and_then(Session::peer).zip(rival_link.peer());
         let known = known.map(|(peer, link)| (peer.store, link.incarnation));
         let rival_dialed = rival_link.dialer.is_some();
@@ -251,10 +251,10 @@ impl Node {
         };
         match replace {
             Some(true) => {
-                if let Some(candidate) = self.candidates.remove(&rival) {
+                if let Some(candidate) = self.links.candidates.remove(&rival) {
                     self.refuse_candidate(candidate);
                 }
-                if let Some(rival) = self.links.remove(&rival) {
+                if let Some(rival) = self.links.by_id.remove(&rival) {
                     rival.dialer.into_iter().for_each(|it| self.dialer_replaced(it, &node));
                     self.finish(rival, Some(duplicate("another link to the same node")), "");
                 }
@@ -273,11 +273,11 @@ impl Node {
 
     /// The older link may be dead without knowing it: it is pinged, and answers or goes.
     fn probe(&mut self, link: &mut Link, rival: LinkId, hello: Hello) {
-        if let Some(mut old) = self.links.remove(&rival) {
+        if let Some(mut old) = self.links.by_id.remove(&rival) {
             self.ping(&mut old);
-            self.links.insert(rival, old);
+            self.links.by_id.insert(rival, old);
         }
-        if let Some(before) = self.candidates.insert(rival, link.id) {
+        if let Some(before) = self.links.candidates.insert(rival, link.id) {
             self.refuse_candidate(before);
         }
         let deadline = self.time.now.instant + PROBE_TIMEOUT;
@@ -286,13 +286,13 @@ impl Node {
     }
 
     pub(super) fn refuse_candidate(&mut self, candidate: LinkId) {
-        let Some(mut link) = self.links.remove(&candidate) else { return };
+        let Some(mut link) = self.links.by_id.remove(&candidate) else { return };
         if let State::Candidate { hello, rival } = &link.state
             && let Ok(peer) = NodeId::new(&hello.node)
         {
             let known = self.sessions.by_name.get(&format!("peer:{peer}"));
             let session = known.and_then(|id| self.sessions.table.get(id));
-            let rival = self.links.get(rival).and_then(|link| link.peer());
+            let rival = self.links.by_id.get(rival).and_then(|link| link.peer());
             if session.and_then(Session::peer).is_some_and(|known| known.store != hello.store) {
                 let heard = format!("{} calls itself so, with another database", link.remote);
                 self.met_another(peer, &heard);
@@ -306,7 +306,7 @@ impl Node {
 
     /// The link in doubt is gone: the candidate takes its place.
     pub(super) fn admit_candidate(&mut self, candidate: LinkId) {
-        let Some(link) = self.links.remove(&candidate) else { return };
+        let Some(link) = self.links.by_id.remove(&candidate) else { return };
         self.with_link(link, |node, link| {
             let State::Candidate { hello, .. } =
                 core::mem::replace(&mut link.state, State::Handshake)
@@ -395,7 +395,7 @@ impl Node {
     }
 
     pub(super) fn link_down(&mut self, id: LinkId, code: Option<u16>, reason: &str) {
-        let Some(link) = self.links.remove(&id) else {
+        let Some(link) = self.links.by_id.remove(&id) else {
             self.out.metrics.stale += 1;
             return;
         };
@@ -418,10 +418,10 @@ impl Node {
     }
 
     fn detach(&mut self, link: Box<Link>, reason: &str, slowest: bool) {
-        self.unsent -= link.counted;
+        self.links.unsent -= link.counted;
         self.time.timers.clear(Timer::Link(link.id));
-        self.awaiting.remove(&link.id);
-        self.unflushed.remove(&link.id);
+        self.links.awaiting_commit.remove(&link.id);
+        self.links.unflushed.remove(&link.id);
         self.id.early.remove(&link.id);
         self.id.unsaid.remove(&link.id);
         let reason: String = reason.into();
@@ -436,7 +436,7 @@ impl Node {
                 self.mesh_changed();
             }
             State::Application(application) => {
-                self.applications -= 1;
+                self.links.applications -= 1;
                 let (client, reason) = (application.client.clone(), reason.clone());
                 self.out.event(Event::ApplicationDown { link: link.id, client, reason });
             }
@@ -461,7 +461,7 @@ impl Node {
         if let Some(peer) = link.peer() {
             self.uncover_dialers(&peer.node);
         }
-        if let Some(candidate) = self.candidates.remove(&link.id) {
+        if let Some(candidate) = self.links.candidates.remove(&link.id) {
             self.admit_candidate(candidate);
         }
     }

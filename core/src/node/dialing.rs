@@ -168,7 +168,7 @@ impl Node {
         let Some(dialer) = self.mesh.dialers.by_index.remove(&index) else { return };
         self.time.timers.clear(Timer::Dial(index));
         if let DialState::Linked(link) = dialer.state
-            && let Some(mut link) = self.links.remove(&link)
+            && let Some(mut link) = self.links.by_id.remove(&link)
         {
             link.dialer = None;
             let reason = "removed from the configuration".into();

@@ -97,7 +97,7 @@ impl Node {
                 None => self.log.newest.learn_absent(key, self.id.source),
             }
         }
-        let Some(mut link) = self.links.remove(&link) else { return };
+        let Some(mut link) = self.links.by_id.remove(&link) else { return };
         if let Some(peer) = link.peer_mut() {
             peer.lookup = None;
         }

@@ -35,7 +35,7 @@ impl Node {
 
     /// Brings the record of this node up to date, and has it told if it is another one.
     pub(super) fn tell_mesh(&mut self) {
-        let peers = self.links.values().filter_map(|link| link.peer());
+        let peers = self.links.by_id.values().filter_map(|link| link.peer());
         let mut links: BTreeSet<&str> = peers.map(|peer| peer.node.as_str()).collect();
         let mut is_cut = false;
         while links.len() >= MAX_PATH {
@@ -145,14 +145,14 @@ impl Node {
         let (reached, lost) = self.mesh.topology.changes();
         reached.into_iter().for_each(|node| self.out.event(Event::NodeReached { node }));
         lost.into_iter().for_each(|node| self.out.event(Event::NodeLost { node }));
-        let ids: Vec<LinkId> = self.links.keys().copied().collect();
+        let ids: Vec<LinkId> = self.links.by_id.keys().copied().collect();
         for id in ids {
-            let Some(mut link) = self.links.remove(&id) else { continue };
+            let Some(mut link) = self.links.by_id.remove(&id) else { continue };
             let others = news.iter().filter(|(_, from)| **from != Some(id));
             let nodes: Vec<NodeId> = others.map(|(node, _)| node.clone()).collect();
             self.tell(&mut link, &nodes);
             self.reconsider(&link);
-            self.links.insert(id, link);
+            self.links.by_id.insert(id, link);
         }
     }
 

@@ -106,7 +106,7 @@ impl Node {
             self.time.timers.set(Timer::Dial(*index), self.time.now.instant);
         }
         for (id, hello) in core::mem::take(&mut self.id.early) {
-            if let Some(link) = self.links.remove(&id) {
+            if let Some(link) = self.links.by_id.remove(&id) {
                 self.with_link(link, |node, link| node.hello(link, hello));
             }
         }
@@ -174,9 +174,9 @@ impl Node {
         }
         id.is_durable = true;
         for (id, (told, by)) in core::mem::take(&mut id.unsaid) {
-            if let Some(mut link) = self.links.remove(&id) {
+            if let Some(mut link) = self.links.by_id.remove(&id) {
                 self.say_as_judged(&mut link, told, by);
-                self.links.insert(id, link);
+                self.links.by_id.insert(id, link);
             }
         }
     }

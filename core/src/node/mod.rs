@@ -5,13 +5,16 @@
 //! that can take more, and releases what waited for a commit. So any number of inputs between two
 //! drains become one batch and few frames.
 //!
-//! The files of this folder are chapters of one `impl`: `connect` (links come and go), `accept`
-//! (messages come in),
-//! `commit` (batches), `handover` and `serve` (messages go out), `mesh` and `offering` (topology,
-//! offers), `application` (frames of applications), `read` (their reads), `repeat` (timers),
-//! `settle` (what they say of deliveries), `burial` (dead letters), `comparing` (digests),
-//! `expiring` and `forgetting` (events that nobody was handed), `operate` (operators), `resetting`
-//! (their word on the clock).
+//! Its parts own what they know: `identity`, `time`, `sessions`, `links`, `mesh`, `capacity`,
+//! `queries` and `outbox` here, [`Log`] in its layer. What a part can tell from its own data it
+//! tells by itself, and is tested alone.
+//!
+//! The other files are chapters of one `impl`: `connect` (links come and go), `dialing`, `accept`
+//! (messages come in), `commit` (batches), `handover` and `serve` (messages go out), `gossip` and
+//! `offering` (topology, offers), `peer` and `application` (their frames), `read` (reads of
+//! applications), `repeat` (timers), `settle` (what applications say of deliveries), `burial` (dead
+//! letters), `comparing` (digests), `expiring` and `forgetting` (events that nobody was handed),
+//! `fetched` (what the store found), `operate` (operators), `resetting` (their word on the clock).
 
 mod accept;
 mod application;
@@ -27,6 +30,7 @@ mod forgetting;
 mod gossip;
 mod handover;
 mod identity;
+mod links;
 mod mesh;
 mod offering;
 mod operate;
@@ -42,8 +46,6 @@ mod sessions;
 mod settle;
 mod time;
 
-use alloc::boxed::Box;
-use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use core::time::Duration;
 
@@ -53,17 +55,17 @@ use crate::io::{Input, Output};
 use crate::log::Log;
 use crate::log::undelivered::NODE;
 use crate::mesh::topology::{Record, Topology};
-use crate::session::link::Link;
 use crate::session::{Dirty, Session};
 use crate::store::{Recovered, StoreFailure};
 use crate::types::clock::Clock;
-use crate::types::ids::{Incarnation, LinkId, SessionId};
+use crate::types::ids::{Incarnation, SessionId};
 use crate::types::rate::RateLimit;
 use crate::types::time::{Instant, Now};
 use crate::types::timers::Timer;
 
 use self::capacity::Capacity;
 use self::identity::{Identity, Phase};
+use self::links::Links;
 use self::mesh::Mesh;
 use self::outbox::Outbox;
 use self::queries::{Purpose, Queries};
@@ -80,29 +82,15 @@ const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Node {
     config: Config,
-    /// Boxed: a link is taken out and put back with each frame.
-    links: BTreeMap<LinkId, Box<Link>>,
-    /// How many of them are applications.
-    applications: usize,
-    /// Bytes that those have been sent and their sockets have not taken.
-    unsent: usize,
-    /// Links whose rival is being pinged, by the rival.
-    candidates: BTreeMap<LinkId, LinkId>,
-    /// Links that wait for a batch.
-    awaiting: BTreeSet<LinkId>,
-    /// Links with answers or acknowledgements to send.
-    unflushed: BTreeSet<LinkId>,
-    /// Links that have taken or given something: whether to read on is decided anew.
-    moved: BTreeSet<LinkId>,
-    paused: bool,
-    out: Outbox,
-    time: Time,
     id: Identity,
-    queries: Queries,
-    capacity: Capacity,
+    time: Time,
     log: Log,
     sessions: Sessions,
+    links: Links,
     mesh: Mesh,
+    capacity: Capacity,
+    queries: Queries,
+    out: Outbox,
 }
 
 impl Node {
@@ -131,22 +119,15 @@ impl Node {
         let topology =
             Topology::new(config.id.clone(), config.limits.max_nodes, record, now.instant);
         let mut node = Self {
-            links: BTreeMap::new(),
-            applications: 0,
-            unsent: 0,
-            candidates: BTreeMap::new(),
-            awaiting: BTreeSet::new(),
-            unflushed: BTreeSet::new(),
-            moved: BTreeSet::new(),
-            paused: false,
-            out: Outbox::default(),
-            time,
             id: Identity::new(recovered.store_id, incarnation, source, now.wall),
-            queries: Queries::default(),
-            capacity: Capacity::new(recovered.usage, &config.store),
+            time,
             log,
             sessions: Sessions::recover(&recovered),
+            links: Links::default(),
             mesh: Mesh::new(topology),
+            capacity: Capacity::new(recovered.usage, &config.store),
+            queries: Queries::default(),
+            out: Outbox::default(),
             config,
         };
         node.recover_sessions(&recovered, now);
@@ -257,7 +238,7 @@ impl Node {
         }
         // Behind the sessions, which may just have found what has failed too often.
         self.ask_burials();
-        for link in core::mem::take(&mut self.unflushed) {
+        for link in core::mem::take(&mut self.links.unflushed) {
             self.flush(link);
         }
         if self.log.undelivered.is_dirty() {

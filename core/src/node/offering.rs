@@ -69,7 +69,7 @@ impl Node {
         // What finds no room is offered again.
         if peer.seen_later.len() < PEER_WINDOW {
             peer.seen_later.push_back((batch, id));
-            self.awaiting.insert(link.id);
+            self.links.awaiting_commit.insert(link.id);
         }
     }
 

@@ -322,7 +322,7 @@ impl Node {
             (None, _) => self.capacity.full_reason(self.load()),
         };
         let mut counters = self.out.metrics.counters();
-        for link in self.links.values() {
+        for link in self.links.by_id.values() {
             if let Some(peer) = link.peer() {
                 let bytes = counters.peer_bytes.entry(peer.node.as_str().into()).or_default();
                 bytes.0 += link.bytes.0;
@@ -363,7 +363,7 @@ impl Node {
 
     fn link_statuses(&self) -> Vec<LinkStatus> {
         let mut statuses: Vec<LinkStatus> =
-            self.links.values().map(|link| self.link_status(link)).collect();
+            self.links.by_id.values().map(|link| self.link_status(link)).collect();
         for dialer in self.mesh.dialers.by_index.values() {
             let state = match dialer.state {
                 DialState::Linked(_) => continue,

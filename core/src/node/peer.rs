@@ -123,10 +123,10 @@ impl Node {
         if let Some(peer) = link.peer_mut() {
             peer.parked = messages;
             if !peer.waiting.is_empty() {
-                self.awaiting.insert(link.id);
+                self.links.awaiting_commit.insert(link.id);
             }
         }
-        self.unflushed.insert(link.id);
+        self.links.unflushed.insert(link.id);
         Ok(())
     }
 

@@ -77,7 +77,9 @@ impl Node {
     pub(super) fn ask_reads(&mut self, id: SessionId) {
         let (committed, open) = (self.log.tail.committed_id(), self.questions());
         let Some(session) = self.sessions.table.get(&id) else { return };
-        let Some(link) = session.link.and_then(|link| self.links.get_mut(&link)) else { return };
+        let Some(link) = session.link.and_then(|link| self.links.by_id.get_mut(&link)) else {
+            return;
+        };
         let (number, has_credit) = (link.id, link.has_credit());
         let Some(application) = link.application_mut() else { return };
         let turn = |pending: &Pending| match &pending.answer {
@@ -141,7 +143,7 @@ impl Node {
     }
 
     fn application_of(&mut self, link: LinkId) -> Option<&mut crate::session::link::AppLink> {
-        self.links.get_mut(&link)?.application_mut()
+        self.links.by_id.get_mut(&link)?.application_mut()
     }
 }
 

@@ -39,7 +39,7 @@ impl Node {
     }
 
     fn link_timer(&mut self, id: LinkId) {
-        let Some(mut link) = self.links.remove(&id) else { return };
+        let Some(mut link) = self.links.by_id.remove(&id) else { return };
         let now = self.time.now.instant;
         match &link.state {
             State::Handshake => {
@@ -48,8 +48,8 @@ impl Node {
             }
             State::Candidate { rival, .. } => {
                 let rival = *rival;
-                self.links.insert(id, link);
-                if let Some(rival) = self.links.remove(&rival) {
+                self.links.by_id.insert(id, link);
+                if let Some(rival) = self.links.by_id.remove(&rival) {
                     let reason = "no answer, and the node has connected again".into();
                     self.finish(rival, Some(Close { code: CloseCode::Timeout, reason }), "");
                 }
@@ -78,7 +78,7 @@ impl Node {
                 }
                 let deadline = link.heard + self.config.heartbeat.timeout;
                 self.time.timers.set(Timer::Link(id), link.ping_at.min(deadline));
-                self.links.insert(id, link);
+                self.links.by_id.insert(id, link);
             }
         }
     }
@@ -100,18 +100,18 @@ impl Node {
 
     /// Bytes have moved on a link, if not a whole frame: it is alive, however slow.
     pub(super) fn moved(&mut self, id: LinkId) {
-        match self.links.get_mut(&id) {
+        match self.links.by_id.get_mut(&id) {
             Some(link) => link.heard = self.time.now.instant,
             None => self.out.metrics.stale += 1,
         }
-        if let Some(candidate) = self.candidates.remove(&id) {
+        if let Some(candidate) = self.links.candidates.remove(&id) {
             self.refuse_candidate(candidate);
         }
     }
 
     /// The socket has taken frames of a link.
     pub(super) fn sent(&mut self, id: LinkId, frames: usize, cost: usize) {
-        let Some(link) = self.links.get_mut(&id) else {
+        let Some(link) = self.links.by_id.get_mut(&id) else {
             self.out.metrics.stale += 1;
             return;
         };
@@ -169,7 +169,7 @@ impl Node {
     pub(super) fn look_after_itself(&mut self) {
         let now = self.time.now.instant;
         self.time.timers.set_earlier(Timer::Upkeep, now + UPKEEP_INTERVAL);
-        let peers = self.links.values().filter_map(|link| link.peer());
+        let peers = self.links.by_id.values().filter_map(|link| link.peer());
         let at = self.time.now;
         let fault = self.time.clock.fault();
         if self.time.clock.compare_with_peers(peers.map(|peer| peer.clock_offset_ms(at))) {
@@ -264,7 +264,7 @@ impl Node {
         self.sessions.ready.remove(&id);
         self.sessions.interests.leave(id);
         self.time.timers.clear(Timer::Session(id));
-        if let Some(link) = session.link.and_then(|link| self.links.remove(&link)) {
+        if let Some(link) = session.link.and_then(|link| self.links.by_id.remove(&link)) {
             let reason = format!("session ended: {reason}");
             self.finish(link, Some(Close { code: CloseCode::GoingAway, reason }), "");
         }

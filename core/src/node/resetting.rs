@@ -67,7 +67,7 @@ impl Node {
             resetting.tickets.push(ticket);
             return;
         }
-        let (at, peers) = (self.time.now, self.links.values().filter_map(|link| link.peer()));
+        let (at, peers) = (self.time.now, self.links.by_id.values().filter_map(|link| link.peer()));
         match self.time.clock.believe_operator(peers.map(|peer| peer.clock_offset_ms(at))) {
             Ok(true) => self.begin_absences_anew(),
             Ok(false) => {}

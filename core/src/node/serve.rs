@@ -54,7 +54,7 @@ impl Node {
     ) -> Option<T> {
         let lifetimes = self.lifetimes();
         let session = self.sessions.table.get_mut(&id)?;
-        let link = self.links.get_mut(&session.link?)?;
+        let link = self.links.by_id.get_mut(&session.link?)?;
         let (durable, committed) = (self.log.tail.durable(), self.log.tail.committed_id());
         let before = session.cursor();
         let carrier = Carrier {
@@ -82,14 +82,14 @@ impl Node {
         }
         if link.peer().is_some_and(|peer| peer.told_position < durable) {
             // Whoever has heard of a row knows how far the log goes: it notices an older copy.
-            self.unflushed.insert(link.id);
+            self.links.unflushed.insert(link.id);
         }
         let deaths = carrier.deaths;
         if session.cursor() != before {
             session.touch(Dirty::Soon);
         }
         self.log.trim_wanted = true;
-        self.moved.insert(link.id);
+        self.links.backpressure_dirty.insert(link.id);
         match session.next_wake(self.time.now.instant) {
             Some(at) => self.time.timers.set(Timer::Session(id), at),
             None => self.time.timers.clear(Timer::Session(id)),
@@ -104,7 +104,7 @@ impl Node {
     fn repeat_due(&mut self, id: SessionId) {
         let now = self.time.now.instant;
         let Some(session) = self.sessions.table.get_mut(&id) else { return };
-        let greeted = session.link.and_then(|link| self.links.get(&link));
+        let greeted = session.link.and_then(|link| self.links.by_id.get(&link));
         let may = greeted.is_some_and(|link| link.is_greeted() && link.has_credit());
         let held = session.is_held(now, self.config.store.session_max_bytes);
         if held || session.fetch.is_some() || !session.has_due(now) || !may {
@@ -170,7 +170,9 @@ impl Node {
 
     fn say_synced(&mut self, id: SessionId) {
         let Some(session) = self.sessions.table.get_mut(&id) else { return };
-        let Some(link) = session.link.and_then(|link| self.links.get_mut(&link)) else { return };
+        let Some(link) = session.link.and_then(|link| self.links.by_id.get_mut(&link)) else {
+            return;
+        };
         let (greeted, protocol) = (link.is_greeted(), link.protocol);
         let Some(application) = link.application_mut() else { return };
         let Some(at) = application.synced_at else { return };
@@ -190,13 +192,13 @@ impl Node {
 
     /// Tells a peer what is durable, if that is news.
     pub(super) fn flush(&mut self, id: LinkId) {
-        let Some(mut link) = self.links.remove(&id) else { return };
+        let Some(mut link) = self.links.by_id.remove(&id) else { return };
         let durable = self.log.tail.durable();
         let news = |peer: &PeerLink| peer.settled != peer.told || peer.told_position < durable;
         if link.peer().is_some_and(news) {
             self.acknowledge(&mut link, self.log.tail.durable());
         }
-        self.links.insert(id, link);
+        self.links.by_id.insert(id, link);
     }
 
     /// Tells a peer what is durable, where the log ends, and what the wall clock says.
@@ -216,20 +218,21 @@ impl Node {
         let Some(link) = self.sessions.table.get(&id).and_then(|session| session.link) else {
             return;
         };
-        let Some(application) = self.links.get(&link).and_then(|link| link.application()) else {
+        let Some(application) = self.links.by_id.get(&link).and_then(|link| link.application())
+        else {
             return;
         };
         let Some((_, until)) = application.ending else { return };
         if !application.answers.is_empty() {
             self.time.timers.set(Timer::Link(link), until);
-        } else if let Some(link) = self.links.remove(&link) {
+        } else if let Some(link) = self.links.by_id.remove(&link) {
             self.finish_as_told(link);
         }
     }
 
     /// Whether an application is owed answers to what it has sent on this link.
     pub fn owes_answers(&self, link: LinkId) -> bool {
-        let application = self.links.get(&link).and_then(|link| link.application());
+        let application = self.links.by_id.get(&link).and_then(|link| link.application());
         application.is_some_and(|application| !application.answers.is_empty())
     }
 
@@ -239,7 +242,7 @@ impl Node {
             Some(application) => {
                 application.end(close, self.time.now.instant);
                 self.sessions.ready.insert(application.session);
-                self.links.insert(link.id, link);
+                self.links.by_id.insert(link.id, link);
             }
             None => self.finish(link, Some(close), ""),
         }
@@ -264,7 +267,9 @@ impl Node {
             return;
         }
         let missed = self.log.tail.durable().get() - session.next.before().get();
-        let Some(link) = session.link.and_then(|link| self.links.remove(&link)) else { return };
+        let Some(link) = session.link.and_then(|link| self.links.by_id.remove(&link)) else {
+            return;
+        };
         self.out.metrics.missed += missed;
         let reason = alloc::format!("lagging {lag} bytes behind: too slow for what it receives");
         let code = crate::io::CloseCode::Limit;
@@ -279,17 +284,17 @@ impl Node {
     /// Reads on, or not, from links that have taken or given something.
     pub(super) fn pause_or_resume(&mut self) {
         let full = self.log.tail.undurable_bytes() > crate::log::tail::UNDURABLE_MAX_BYTES;
-        if full != self.paused {
-            self.paused = full;
-            self.moved.extend(self.links.keys());
+        if full != self.links.reading_paused {
+            self.links.reading_paused = full;
+            self.links.backpressure_dirty.extend(self.links.by_id.keys());
         }
-        for id in core::mem::take(&mut self.moved) {
-            let Some(link) = self.links.get_mut(&id) else { continue };
+        for id in core::mem::take(&mut self.links.backpressure_dirty) {
+            let Some(link) = self.links.by_id.get_mut(&id) else { continue };
             if link.application().is_some() {
                 if link.counted == 0 {
                     link.taken_at = self.time.now.instant;
                 }
-                self.unsent = self.unsent - link.counted + link.cost_in_flight;
+                self.links.unsent = self.links.unsent - link.counted + link.cost_in_flight;
                 link.counted = link.cost_in_flight;
             }
             let pause = full || link.is_congested();
@@ -308,14 +313,17 @@ impl Node {
         let limits = &self.config.limits;
         // One connection must always be able to take the largest delivery.
         let max = limits.connections_max_bytes.max(limits.max_frame_bytes() + APPLICATION_CREDIT);
-        while self.unsent > max {
+        while self.links.unsent > max {
             let now = self.time.now.instant;
-            let applications = self.links.values().filter(|link| link.application().is_some());
+            let applications =
+                self.links.by_id.values().filter(|link| link.application().is_some());
             let stalled =
                 |link: &Link| link.cost_in_flight > 0 && now.since(link.taken_at) >= STALLED;
             let largest = applications.max_by_key(|link| (stalled(link), link.cost_in_flight));
             let largest = largest.map(|link| link.id);
-            let Some(mut link) = largest.and_then(|id| self.links.remove(&id)) else { return };
+            let Some(mut link) = largest.and_then(|id| self.links.by_id.remove(&id)) else {
+                return;
+            };
             if let Some(application) = link.application_mut() {
                 // The node's want of memory is no attempt that has failed (P13).
                 application.settled = true;

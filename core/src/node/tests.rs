@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::*;
 use crate::io::{Frame, LinkUp, Protocol};
 use crate::store::{Committed, Usage};
-use crate::types::ids::{NodeId, Position};
+use crate::types::ids::{LinkId, NodeId, Position};
 use crate::types::time::WallMs;
 
 /// A node with a store that works, and sockets that take everything.
