@@ -23,7 +23,7 @@ use crate::types::tags::{self, TagSet};
 use crate::wire::{BatchKind, DigestsHead, FrameWriter, TagSetDigest, digests};
 
 use super::connect::protocol;
-use super::operate::Search;
+use super::queries::Search;
 use super::{Node, Phase, Purpose};
 
 impl Node {

@@ -16,11 +16,10 @@ use crate::types::ids::{LinkId, NodeId, SessionId};
 use crate::types::tags::{self, Reach, TagSet};
 use crate::types::timers::Timer;
 use crate::wire::message::{MAX_PATH, MAX_TAGS};
-use crate::wire::{BatchKind, FrameWriter, records};
+use crate::wire::{BatchKind, FRAME_TARGET, FrameWriter, records};
 
 use super::Node;
 use super::connect::protocol;
-use super::handover::FRAME_TARGET;
 
 /// The record of a node changes at most this often.
 const TELL_INTERVAL: Duration = Duration::from_secs(1);

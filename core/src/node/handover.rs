@@ -24,13 +24,11 @@ use crate::types::ids::Position;
 use crate::types::time::Now;
 use crate::wire::application::AckMode;
 use crate::wire::json;
-use crate::wire::{BatchKind, DeliveryHead, FRAME_OVERHEAD, FrameWriter, Left, Wire};
+use crate::wire::{BatchKind, DeliveryHead, FRAME_OVERHEAD, FRAME_TARGET, FrameWriter, Left, Wire};
 
 use super::burial::Death;
 use super::outbox::Outbox;
 
-/// A binary frame is sent when it has grown to this.
-pub(super) const FRAME_TARGET: usize = 64 << 10;
 /// Rows asked of the store at once.
 const FETCH_ROWS: usize = 1024;
 /// Bytes asked of the store at once.

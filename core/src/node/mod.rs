@@ -20,6 +20,7 @@ mod accept;
 mod application;
 mod burial;
 mod capacity;
+mod clock_reset;
 mod commit;
 mod comparing;
 mod connect;

@@ -16,13 +16,12 @@ use crate::log::undelivered::NODE;
 use crate::mesh::dial::{DialState, Dialer};
 use crate::session::link::{Link, State};
 use crate::session::{Dirty, Role, Session, UNNAMED};
-use crate::store::digest::DigestQuery;
 use crate::store::{Answer, DeadLetter, DeadReason, Query, Row, StoredRow};
 use crate::types::ids::{DeadLetterId, FetchId, Position, Ticket};
 use crate::types::tags;
 use crate::wire::json::write::version_text;
 
-use super::queries::{Order, Purpose};
+use super::queries::{Finding, Order, Purpose, Search};
 use super::{Node, Phase};
 
 /// Dead letters of one message that are looked at, at most.
@@ -30,33 +29,6 @@ const MAX_DEAD_OF_ID: usize = 4096;
 
 /// Fates that one answer tells, about: of so many sessions times messages.
 const MAX_FATES: usize = 16 * 1024;
-
-/// An operator's request that needs the store.
-#[derive(Debug, Clone)]
-pub(super) enum Search {
-    /// Rows, then dead letters, of a `messageId`.
-    Where(Finding),
-    /// Dead letters to show.
-    DeadLetters,
-    /// Dead letters to list.
-    DeadLetterList,
-    /// A dead letter to hand over again.
-    Replay(DeadLetterId),
-    /// A dead letter to delete.
-    Purge(DeadLetterId),
-    /// Digests of the live state.
-    Digests(DigestQuery),
-}
-
-/// What was found of a message so far; nothing of it has a value.
-#[derive(Debug, Clone)]
-pub(super) struct Finding {
-    id: String,
-    rows: Vec<StoredRow>,
-    dead: Vec<DeadLetter>,
-    /// Where to look for more rows.
-    next: Option<Position>,
-}
 
 impl Node {
     pub(super) fn operate(&mut self, ticket: Ticket, request: AdminRequest) {

@@ -15,9 +15,7 @@ use crate::io::{Frame, Output};
 use crate::log::seen::{Id, Seen};
 use crate::session::link::Link;
 use crate::session::offer;
-use crate::wire::BatchKind;
-
-use super::handover::FRAME_TARGET;
+use crate::wire::{BatchKind, FRAME_TARGET};
 
 /// Bytes of the buffer that messages and frames are written into.
 const BUFFER_BYTES: usize = 64 << 10;

@@ -20,12 +20,13 @@ use crate::types::rate::backoff;
 use crate::types::time::WallMs;
 use crate::wire::message::{MAX_WALL, Message};
 use crate::wire::{
-    Ack, BatchKind, FrameWriter, Left, NotNow, NotNowReason, TimedHead, Wire, messages, timed,
+    Ack, BatchKind, FRAME_TARGET, FrameWriter, Left, NotNow, NotNowReason, TimedHead, Wire,
+    messages, timed,
 };
 
 use super::accept::Accepted;
 use super::connect::protocol;
-use super::handover::{Carrier, FRAME_TARGET};
+use super::handover::Carrier;
 use super::{Node, Purpose};
 
 impl Node {

@@ -4,16 +4,19 @@
 //! whoever waits is asked for in the order of coming.
 
 use alloc::collections::{BTreeMap, VecDeque};
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use crate::io::Output;
-use crate::store::Query;
-use crate::types::ids::{BatchId, FetchId, Hash128, LinkId, Position, SessionId, Ticket};
+use crate::store::digest::DigestQuery;
+use crate::store::{DeadLetter, Query, StoredRow};
+use crate::types::ids::{
+    BatchId, DeadLetterId, FetchId, Hash128, LinkId, Position, SessionId, Ticket,
+};
 use crate::types::time::WallMs;
 
-use super::operate::Search;
+use super::clock_reset::ClockReset;
 use super::outbox::Outbox;
-use super::resetting::Resetting;
 
 /// Questions to the store for sessions that may be open at once.
 const MAX_FETCHES: usize = 16;
@@ -57,7 +60,7 @@ pub(super) struct Queries {
     /// Orders that are answered when their batch is durable.
     pub(super) orders: Vec<Order>,
     /// A reset of the clock that is under way.
-    pub(super) clock_reset: Option<Resetting>,
+    pub(super) clock_reset: Option<ClockReset>,
 }
 
 /// An order that is answered when its batch is durable.
@@ -67,6 +70,33 @@ pub(super) struct Order {
     pub(super) ticket: Ticket,
     /// Whether it is carried out by a later batch if this one fails; else it is taken back.
     pub(super) stands: bool,
+}
+
+/// An operator's request that needs the store.
+#[derive(Debug, Clone)]
+pub(super) enum Search {
+    /// Rows, then dead letters, of a `messageId`.
+    Where(Finding),
+    /// Dead letters to show.
+    DeadLetters,
+    /// Dead letters to list.
+    DeadLetterList,
+    /// A dead letter to hand over again.
+    Replay(DeadLetterId),
+    /// A dead letter to delete.
+    Purge(DeadLetterId),
+    /// Digests of the live state.
+    Digests(DigestQuery),
+}
+
+/// What was found of a message so far; nothing of it has a value.
+#[derive(Debug, Clone)]
+pub(super) struct Finding {
+    pub(super) id: String,
+    pub(super) rows: Vec<StoredRow>,
+    pub(super) dead: Vec<DeadLetter>,
+    /// Where to look for more rows.
+    pub(super) next: Option<Position>,
 }
 
 impl Queries {

@@ -16,49 +16,17 @@ use crate::io::Output;
 use crate::log::newest::Newest;
 use crate::store::{Query, Row, StoreFailure, StoredRow};
 use crate::types::clock::{Hlc, Timely};
-use crate::types::ids::{BatchId, Hash128, Position, Ticket};
+use crate::types::ids::{Hash128, Position, Ticket};
 use crate::types::time::WallMs;
 use crate::wire::message::{Fields, Message};
 
+use super::clock_reset::{ClockReset, Stage};
 use super::{Node, Purpose};
 
 /// Rows asked of the store at once, ...
 const ROWS: usize = 1024;
 /// ... and their bytes.
 const BYTES: usize = 256 << 10;
-
-/// A reset that is under way.
-#[derive(Debug)]
-pub(super) struct Resetting {
-    /// Who waits for its end.
-    tickets: Vec<Ticket>,
-    stage: Stage,
-    /// It goes on when this batch is durable.
-    waits_for: Option<BatchId>,
-    /// Versions that are timely, by the wall clock at the beginning.
-    timely: Timely,
-    /// The end of the log then.
-    upto: Position,
-    /// Everything up to here was looked at.
-    after: Position,
-    /// The first untimely value.
-    first: Option<Position>,
-    /// The highest version that stays.
-    highest: Hlc,
-    restamped: u64,
-    lowered_ms: u64,
-}
-
-/// What a reset does next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stage {
-    /// Looks for what is untimely.
-    Looking,
-    /// Stamps it anew.
-    Stamping,
-    /// Says that it is over.
-    Ending,
-}
 
 impl Node {
     /// An operator says that the wall clock is right.
@@ -76,7 +44,7 @@ impl Node {
                 return self.out.push(Output::Admin { ticket, answer });
             }
         }
-        self.queries.clock_reset = Some(Resetting {
+        self.queries.clock_reset = Some(ClockReset {
             tickets: Vec::from([ticket]),
             stage: Stage::Looking,
             waits_for: self.log.tail.undurable(),
@@ -210,7 +178,7 @@ impl Node {
 
     fn end_reset(&mut self) {
         let Some(resetting) = self.queries.clock_reset.take() else { return };
-        let Resetting { tickets, restamped, lowered_ms, .. } = resetting;
+        let ClockReset { tickets, restamped, lowered_ms, .. } = resetting;
         self.out.event(Event::ClockReset { restamped, lowered_ms });
         self.notice_clock();
         let fault = self.time.clock.fault();

@@ -14,3 +14,6 @@ pub(crate) mod scan;
 mod vectors;
 
 pub use binary::*;
+
+/// A binary frame is sent when it has grown to so many bytes.
+pub const FRAME_TARGET: usize = 64 << 10;
