@@ -84,7 +84,7 @@ pub mod wire;
 pub use admin::event;
 pub use host::connection::{line, links, memory};
 pub use host::{
-    channel, connection, driver, exit, feed, handle, happy_eyeballs, incoming, runtime, shared,
+    channel, connection, event_loop, exit, feed, handle, happy_eyeballs, incoming, runtime, shared,
     slots, socket, upgrade,
 };
 pub use log::{copies, lifetime};

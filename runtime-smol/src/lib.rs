@@ -62,7 +62,6 @@
 //! | module | owns |
 //! | --- | --- |
 //! | `node` | starting a node, and the handle to it |
-//! | `turn` | the one task that owns the core: inputs in, outputs out |
 //! | `listen`, `dial` | how connections begin |
 //! | `socket`, `halves`, `join` | an open connection, and what reads from it and writes to it |
 //! | `client` | applications of this program, at a node here or behind a URL |
@@ -80,7 +79,6 @@ mod report;
 mod runtime;
 mod socket;
 mod stream;
-mod turn;
 
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use slipstream_core::client::{ConnectError, Ended};
+use slipstream_core::client::ConnectError;
 use slipstream_core::config::Limits;
 use slipstream_core::connection;
 use slipstream_core::io::Protocol;
@@ -12,6 +12,7 @@ use slipstream_core::socket::Opened;
 use slipstream_core::time::{Instant, Now};
 
 use crate::dial;
+use crate::report::Tracing;
 use crate::socket::Socket;
 use crate::stream::Stream;
 
@@ -38,6 +39,7 @@ impl Runtime for Smol {
     type Stream<S: Source + Unpin> = Stream<S>;
     type Socket = Socket;
     type Timer = smol::Timer;
+    type Log = Tracing;
 
     fn share<T: Wakes + Send + 'static>(what: T) -> Shared<T> {
         Shared::new(Arc::new(Locked(Mutex::new(what))))
@@ -59,6 +61,12 @@ impl Runtime for Smol {
         smol::spawn(task).detach();
     }
 
+    async fn unblock<T: Send + 'static>(
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, String> {
+        smol::unblock(work).fallible().await.ok_or_else(|| String::from("it panicked"))
+    }
+
     async fn dial(
         url: &str,
         protocol: Protocol,
@@ -66,21 +74,5 @@ impl Runtime for Smol {
         limits: &Limits,
     ) -> Result<Opened<Socket>, ConnectError> {
         dial::open::<Self>(url, protocol, token, limits).await
-    }
-
-    fn lost(why: &Ended) {
-        tracing::debug!(target: "slipstream", %why, "connecting again");
-    }
-}
-
-impl Smol {
-    /// Runs what takes its thread a while, beside the tasks.
-    ///
-    /// # Errors
-    /// It panicked.
-    pub(crate) async fn unblock<T: Send + 'static>(
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, String> {
-        smol::unblock(work).fallible().await.ok_or_else(|| String::from("it panicked"))
     }
 }

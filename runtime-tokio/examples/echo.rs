@@ -33,7 +33,8 @@ mod halves;
 mod join;
 #[path = "../src/listen.rs"]
 mod listen;
-#[expect(dead_code, reason = "the shell uses more of it than this program")]
+#[path = "../src/report.rs"]
+mod report;
 #[path = "../src/runtime.rs"]
 mod runtime;
 #[path = "../src/socket.rs"]

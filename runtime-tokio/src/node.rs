@@ -9,7 +9,7 @@ use rustix::io::Errno;
 use slipstream_core::channel;
 use slipstream_core::client::ConnectError;
 use slipstream_core::config::Config;
-use slipstream_core::driver::Driver;
+use slipstream_core::event_loop::{EventLoop, INPUTS};
 use slipstream_core::exit::Exit;
 use slipstream_core::feed::Watcher;
 use slipstream_core::handle::Handle;
@@ -19,7 +19,7 @@ use slipstream_core::shared::{Once, Promise};
 use slipstream_core::slots::{LEAST_DESCRIPTORS, Room};
 use slipstream_core::store::Recovered;
 use slipstream_core::upgrade::Rules;
-use slipstream_store_sqlite::{Completion, OpenError, Options as StoreOptions, Store};
+use slipstream_store_sqlite::{Damaged, OpenError, Options as StoreOptions, Store};
 use tracing::{Instrument, Span};
 
 use crate::client::ClientOptions;
@@ -27,7 +27,6 @@ use crate::dial::check_url;
 use crate::listen;
 use crate::runtime::{Incoming, Inputs, Tokio};
 use crate::stream::Stream;
-use crate::turn::{INPUTS, Turn};
 
 /// What a node is started with.
 #[derive(Debug, Clone)]
@@ -171,12 +170,11 @@ impl Node {
         let seed = Tokio::random().map_err(StartError::Internal)?;
         let new = move || slipstream_core::Node::new(config, recovered, seed, Tokio::now());
         let node = Tokio::unblock(new).await.map_err(StartError::Internal)?;
-        let driver = Driver::new(node);
         let listening = Task::spawn::<Tokio>(listen::run(listener, rules, inputs.clone()));
-        let turn = Turn { driver, store, limits, inputs: inputs.clone(), listening };
+        let event_loop = EventLoop::<Tokio, _>::new(node, store, limits, inputs.clone(), listening);
         let exit = Tokio::share(Once::default());
         let ending = Promise::of(exit.clone(), Exit::Failed);
-        let turned = turn.run(received).instrument(span);
+        let turned = event_loop.run(received).instrument(span);
         Tokio::spawn(async move { ending.keep(turned.await) });
         Ok(Self(Handle::new(local_addr, inputs, exit, client)))
     }
@@ -204,12 +202,10 @@ async fn open(
 ) -> Result<(Store, Recovered), StartError> {
     // Its thread never waits. What it may report is bounded by the node: one batch is under way at
     // a time, and so many questions.
-    let notify = Box::new(move |completion: Completion| match completion.into_input() {
-        Ok(input) => inputs.push(Incoming::Input(input)),
-        Err(damaged) => {
-            span.in_scope(|| tracing::error!(target: "slipstream", "{damaged}"));
-        }
+    let notify = Box::new(move |input| inputs.push(Incoming::Input(input)));
+    let on_damage = Box::new(move |damaged: Damaged| {
+        span.in_scope(|| tracing::error!(target: "slipstream", "{damaged}"));
     });
-    let opened = Tokio::unblock(move || Store::open(options, notify)).await;
+    let opened = Tokio::unblock(move || Store::open(options, notify, on_damage)).await;
     Ok(opened.map_err(StartError::Internal)??)
 }

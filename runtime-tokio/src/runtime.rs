@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use slipstream_core::client::{ConnectError, Ended};
+use slipstream_core::client::ConnectError;
 use slipstream_core::config::Limits;
 use slipstream_core::connection;
 use slipstream_core::io::Protocol;
@@ -14,6 +14,7 @@ use slipstream_core::time::{Instant, Now};
 use tokio::time::Sleep;
 
 use crate::dial;
+use crate::report::Tracing;
 use crate::socket::Socket;
 use crate::stream::Stream;
 
@@ -40,6 +41,7 @@ impl Runtime for Tokio {
     type Stream<S: Source + Unpin> = Stream<S>;
     type Socket = Socket;
     type Timer = Pin<Box<Sleep>>;
+    type Log = Tracing;
 
     fn share<T: Wakes + Send + 'static>(what: T) -> Shared<T> {
         Shared::new(Arc::new(Locked(Mutex::new(what))))
@@ -61,6 +63,12 @@ impl Runtime for Tokio {
         tokio::spawn(task);
     }
 
+    async fn unblock<T: Send + 'static>(
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, String> {
+        tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())
+    }
+
     async fn dial(
         url: &str,
         protocol: Protocol,
@@ -68,21 +76,5 @@ impl Runtime for Tokio {
         limits: &Limits,
     ) -> Result<Opened<Socket>, ConnectError> {
         dial::open::<Self>(url, protocol, token, limits).await
-    }
-
-    fn lost(why: &Ended) {
-        tracing::debug!(target: "slipstream", %why, "connecting again");
-    }
-}
-
-impl Tokio {
-    /// Runs what takes its thread a while, beside the tasks.
-    ///
-    /// # Errors
-    /// What it panicked with.
-    pub(crate) async fn unblock<T: Send + 'static>(
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, String> {
-        tokio::task::spawn_blocking(work).await.map_err(|error| error.to_string())
     }
 }

@@ -12,10 +12,11 @@ use bytes::BytesMut;
 use slipstream_core::clock::Hlc;
 use slipstream_core::config::Durability;
 use slipstream_core::ids::{BatchId, Incarnation, Position, Sequence, StoreId};
+use slipstream_core::io::Input;
 use slipstream_core::message::{Fields, Kind, Message};
-use slipstream_core::store::{Batch, Row, Usage};
+use slipstream_core::store::{Batch, Row, Store as _, Usage};
 use slipstream_core::time::WallMs;
-use slipstream_store_sqlite::{Completion, Options, Store};
+use slipstream_store_sqlite::{Options, Store};
 
 fn main() {
     let argument = |n, default| std::env::args().nth(n).map_or(default, |a| a.parse().unwrap());
@@ -23,10 +24,10 @@ fn main() {
     let (keys, value_bytes, history) = (argument(3, 100_000), argument(4, 256), argument(5, 64));
     let directory = std::env::args().nth(6).map_or_else(std::env::temp_dir, PathBuf::from);
     let directory = directory.join(format!("slipstream-bench-{}", std::process::id()));
-    let (done, completions) = channel();
+    let (done, reports) = channel();
     let options = Options::new(directory.clone(), Durability::Full, StoreId(1));
-    let notify = Box::new(move |completion| drop(done.send(completion)));
-    let (store, _) = Store::open(options, notify).unwrap();
+    let notify = Box::new(move |input| drop(done.send(input)));
+    let (store, _) = Store::open(options, notify, Box::new(|it| panic!("{it}"))).unwrap();
 
     let value = format!("\"{}\"", "v".repeat(value_bytes.max(2) as usize - 2));
     let (mut took, mut making) = (Vec::new(), Duration::ZERO);
@@ -52,11 +53,11 @@ fn main() {
         }
         making += making_since.elapsed();
         if position > per_batch {
-            usage = committed(&completions, &mut took);
+            usage = committed(&reports, &mut took);
         }
         store.commit(Box::new(batch)).unwrap();
     }
-    committed(&completions, &mut took);
+    committed(&reports, &mut took);
     let (elapsed, cpu) = (begun.elapsed().as_secs_f64(), cpu_seconds() - cpu);
     let written = written_bytes() - written;
     took.sort();
@@ -82,9 +83,9 @@ fn main() {
     std::fs::remove_dir_all(directory).unwrap();
 }
 
-fn committed(completions: &Receiver<Completion>, took: &mut Vec<Duration>) -> Usage {
-    match completions.recv().unwrap() {
-        Completion::Committed(committed) => {
+fn committed(reports: &Receiver<Input>, took: &mut Vec<Duration>) -> Usage {
+    match reports.recv().unwrap() {
+        Input::Committed(committed) => {
             took.push(committed.took);
             committed.usage
         }

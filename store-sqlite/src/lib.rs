@@ -1,8 +1,9 @@
 //! The durable store of a Slipstream node: one SQLite file, one thread, one transaction a batch.
 //!
-//! A shell opens the store, hands it what the core wants committed and looked up, and feeds the
-//! [`Completion`]s back to the core. What stays true: a [`Completion::Committed`] follows the sync
-//! of its transaction (P1), a failed commit leaves nothing behind, and after a failure that leaves
+//! A shell opens the store and gives it to the loop of the core, which hands it what is to be
+//! committed and looked up. What comes of that is reported as inputs of the node. What stays true:
+//! an [`Input::Committed`](slipstream_core::io::Input::Committed) follows the sync of its
+//! transaction (P1), a failed commit leaves nothing behind, and after a failure that leaves
 //! durability unknown nothing is committed any more.
 //!
 //! ```
@@ -10,19 +11,21 @@
 //!
 //! use slipstream_core::config::Durability;
 //! use slipstream_core::ids::{BatchId, StoreId};
-//! use slipstream_core::store::Batch;
-//! use slipstream_store_sqlite::{Completion, Options, Store};
+//! use slipstream_core::io::Input;
+//! use slipstream_core::store::{Batch, Store as _};
+//! use slipstream_store_sqlite::{Options, Store};
 //!
 //! # let directory = tempfile::tempdir().unwrap();
 //! # let data_dir = directory.path().to_path_buf();
-//! let (done, completions) = mpsc::channel();
+//! let (done, reports) = mpsc::channel();
 //! let options = Options::new(data_dir, Durability::Full, StoreId(7));
-//! let notify = Box::new(move |completion| done.send(completion).unwrap());
-//! let (store, recovered) = Store::open(options, notify).unwrap();
+//! let notify = Box::new(move |input| done.send(input).unwrap());
+//! let on_damage = Box::new(|damaged| eprintln!("{damaged}"));
+//! let (store, recovered) = Store::open(options, notify, on_damage).unwrap();
 //! assert_eq!(recovered.store_id, StoreId(7));
 //!
 //! store.commit(Box::new(Batch { id: BatchId::new(1), ..Batch::default() })).unwrap();
-//! assert!(matches!(completions.recv(), Ok(Completion::Committed(_))));
+//! assert!(matches!(reports.recv(), Ok(Input::Committed(_))));
 //! store.close().unwrap();
 //! ```
 //!
@@ -78,4 +81,5 @@ pub use database::MIN_SQLITE_VERSION;
 pub use error::OpenError;
 pub use log::Damaged;
 pub use options::Options;
-pub use store::{Completion, MAX_JOBS, Notify, Stopped, Store};
+pub use slipstream_core::store::Stopped;
+pub use store::{MAX_JOBS, Notify, OnDamage, Store};

@@ -16,7 +16,7 @@ use common::{Harness, batch, key_hash, state, trim};
 use rusqlite::Connection;
 use slipstream_core::clock::Timely;
 use slipstream_core::ids::{Hash128, Position};
-use slipstream_core::store::{Answer, Query, StoreFailure};
+use slipstream_core::store::{Answer, Query, Store as _, StoreFailure};
 use slipstream_faulty_disk::Disk;
 use slipstream_store_sqlite::{Damaged, OpenError, Options};
 

@@ -11,7 +11,7 @@ use std::sync::{Arc, LazyLock};
 
 use common::Harness;
 use common::workload::*;
-use slipstream_core::store::StoreFailure;
+use slipstream_core::store::{Store as _, StoreFailure};
 use slipstream_faulty_disk::{Disk, Fault, Survives};
 use slipstream_store_sqlite::OpenError;
 

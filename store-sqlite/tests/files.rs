@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::path::Path;
 
 use common::*;
-use slipstream_core::store::{Batch, StoreFailure};
+use slipstream_core::store::{Batch, Store as _, StoreFailure};
 
 const DATABASE: &str = "slipstream.db";
 const WAL: &str = "slipstream.db-wal";

@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use common::*;
 use rusqlite::Connection;
 use slipstream_core::config::Durability;
+use slipstream_core::store::Store as _;
 use slipstream_core::time::WallMs;
 use slipstream_store_sqlite::{OpenError, Options};
 

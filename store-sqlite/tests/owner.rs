@@ -10,6 +10,7 @@ use common::*;
 use rusqlite::Connection;
 use slipstream_core::config::Durability;
 use slipstream_core::ids::{NodeId, StoreId};
+use slipstream_core::store::Store as _;
 use slipstream_store_sqlite::{OpenError, Options};
 
 const DATABASE: &str = "slipstream.db";

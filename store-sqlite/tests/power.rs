@@ -12,7 +12,7 @@ use std::sync::{Arc, LazyLock};
 use common::workload::*;
 use common::{Harness, batch, state};
 use slipstream_core::config::Durability;
-use slipstream_core::store::Batch;
+use slipstream_core::store::{Batch, Store as _};
 use slipstream_faulty_disk::{Disk, Fault, Survives};
 use slipstream_store_sqlite::{Damaged, Options};
 

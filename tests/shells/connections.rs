@@ -12,6 +12,7 @@ use slipstream_core::channel::{self, Receiver};
 use slipstream_core::client::ConnectError;
 use slipstream_core::config::{Config, Limits};
 use slipstream_core::connection;
+use slipstream_core::event_loop::INPUTS;
 use slipstream_core::exit::Exit;
 use slipstream_core::ids::{DialId, LinkId, NodeId};
 use slipstream_core::io::{Close, CloseCode, Frame, Input, Protocol};
@@ -23,7 +24,6 @@ use super::runtime::{AsyncReadExt, AsyncWriteExt, Runtime, TcpListener, TcpStrea
 use crate::listen;
 use crate::node::{Node, Options};
 use crate::runtime::{Incoming, Inputs};
-use crate::turn::INPUTS;
 
 const LINK: LinkId = LinkId::new(1);
 

@@ -1,13 +1,13 @@
-//! Tasks and handles over any runtime, and the bookkeeping of a shell's loop.
+//! Tasks and handles over any runtime and any store.
 //!
-//! Owns what is asynchronous: connections, applications within the process, and what waits for the
-//! node. What a runtime supplies is behind [`runtime::Runtime`]. Decides nothing about messages:
+//! Owns what is asynchronous: the loop of a node, connections, applications within the process, and
+//! what waits for the node. What a runtime supplies is behind [`runtime::Runtime`]. Decides nothing about messages:
 //! that is for the node and for the state machine of the application.
 
 pub mod channel;
 pub mod client;
 pub mod connection;
-pub mod driver;
+pub mod event_loop;
 pub mod exit;
 pub mod feed;
 pub mod handle;

@@ -1,5 +1,5 @@
 //! What a shell's runtime supplies to the tasks that the core has for it: a lock, clocks, tasks,
-//! connections.
+//! connections, logs.
 
 #[cfg(test)]
 pub(crate) mod by_hand;
@@ -11,11 +11,13 @@ use core::pin::{Pin, pin};
 use core::task::{Context, Poll};
 use core::time::Duration;
 
+use crate::admin::event::Event;
 use crate::app::{ConnectError, Ended};
 use crate::config::Limits;
 use crate::host::shared::{Once, Promise, Shared, Source, Wakes};
 use crate::host::socket::{Opened, Socket};
-use crate::io::Protocol;
+use crate::io::{Observation, Protocol};
+use crate::store::StoreFailure;
 use crate::types::time::{Instant, Now};
 
 /// A runtime, with its sockets. Everything is said by its type, which is a part of those of clients
@@ -27,6 +29,8 @@ pub trait Runtime: fmt::Debug + Clone + Send + Sync + 'static {
     type Socket: Socket;
     /// Ready at a time.
     type Timer: Future + Send + Unpin;
+    /// Where operators look.
+    type Log: Log;
 
     /// Something for several tasks to hold on to, behind a lock of this runtime's threads.
     fn share<T: Wakes + Send + 'static>(what: T) -> Shared<T>;
@@ -46,6 +50,14 @@ pub trait Runtime: fmt::Debug + Clone + Send + Sync + 'static {
     /// Starts a task that nobody waits for.
     fn spawn(task: impl Future<Output = ()> + Send + 'static);
 
+    /// Runs what takes its thread a while, beside the tasks.
+    ///
+    /// # Errors
+    /// That it panicked.
+    fn unblock<T: Send + 'static>(
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> impl Future<Output = Result<T, String>> + Send;
+
     /// Opens a connection to a node, however long it takes.
     fn dial(
         url: &str,
@@ -53,9 +65,21 @@ pub trait Runtime: fmt::Debug + Clone + Send + Sync + 'static {
         token: Option<&str>,
         limits: &Limits,
     ) -> impl Future<Output = Result<Opened<Self::Socket>, ConnectError>> + Send;
+}
 
-    /// For the log: an application of this process has lost its connection.
+/// What operators look at: logs and histograms.
+pub trait Log {
+    /// Something happened at the node.
+    fn report(event: &Event);
+
+    /// Something was measured.
+    fn observe(observation: &Observation);
+
+    /// An application of this process has lost its connection.
     fn lost(why: &Ended);
+
+    /// The store of a node that has ended could not be closed as it should.
+    fn not_closed(failure: &StoreFailure);
 }
 
 /// A task that ends when this is dropped, if not before.

@@ -23,6 +23,7 @@
 
 pub mod digest;
 pub mod extent;
+mod handle;
 mod latest;
 mod listed;
 mod reason;
@@ -45,6 +46,7 @@ use crate::types::tags::TagSet;
 use crate::types::time::WallMs;
 use crate::wire::message::Message;
 
+pub use self::handle::{Stopped, Store};
 pub use self::latest::Latest;
 pub use self::listed::{LISTED_VALUE_BYTES, ListedLetter};
 pub use self::reason::DeadReason;

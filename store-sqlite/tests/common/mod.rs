@@ -1,4 +1,4 @@
-//! What every test of the store needs: a store with its completions, and messages.
+//! What every test of the store needs: a store with what it reports, and messages.
 #![allow(dead_code, missing_docs, unreachable_pub, clippy::unwrap_used)]
 
 pub mod workload;
@@ -12,19 +12,27 @@ use slipstream_core::config::Durability;
 use slipstream_core::copies::GroupCopy;
 use slipstream_core::digest::{DigestQuery, Digests, Print, Roots};
 use slipstream_core::ids::*;
+use slipstream_core::io::Input;
 use slipstream_core::message::{Fields, Kind, Message};
-use slipstream_core::store::*;
+use slipstream_core::store::{Store as _, *};
 use slipstream_core::tags::TagSet;
 use slipstream_core::time::WallMs;
-use slipstream_store_sqlite::{Completion, Damaged, OpenError, Options, Store};
+use slipstream_store_sqlite::{Damaged, OpenError, Options, Store};
 
 pub const STORE: StoreId = StoreId(0x0123_4567_89ab_cdef);
+
+/// What the store's thread says, in its order.
+#[derive(Debug)]
+enum Report {
+    Input(Input),
+    Damaged(Damaged),
+}
 
 pub struct Harness {
     pub store: Store,
     pub recovered: Recovered,
     pub damaged: Vec<Damaged>,
-    completions: Receiver<Completion>,
+    reports: Receiver<Report>,
     batches: u64,
     fetches: u64,
 }
@@ -39,18 +47,20 @@ impl Harness {
     }
 
     pub fn with(options: Options) -> Result<Self, OpenError> {
-        let (done, completions) = channel();
-        let notify = Box::new(move |completion| drop(done.send(completion)));
-        let (store, recovered) = Store::open(options, notify)?;
+        let (done, reports) = channel();
+        let found = done.clone();
+        let notify = Box::new(move |input| drop(done.send(Report::Input(input))));
+        let on_damage = Box::new(move |damaged| drop(found.send(Report::Damaged(damaged))));
+        let (store, recovered) = Store::open(options, notify, on_damage)?;
         let damaged = Vec::new();
-        Ok(Self { store, recovered, damaged, completions, batches: 0, fetches: 0 })
+        Ok(Self { store, recovered, damaged, reports, batches: 0, fetches: 0 })
     }
 
-    fn next(&mut self) -> Completion {
+    fn next(&mut self) -> Input {
         loop {
-            match self.completions.recv().unwrap() {
-                Completion::Damaged(damaged) => self.damaged.push(damaged),
-                other => return other,
+            match self.reports.recv().unwrap() {
+                Report::Damaged(damaged) => self.damaged.push(damaged),
+                Report::Input(input) => return input,
             }
         }
     }
@@ -58,7 +68,7 @@ impl Harness {
     /// Waits until the store says by itself that it is broken.
     pub fn broken(&mut self) -> StoreFailure {
         match self.next() {
-            Completion::Broken(failure) => failure,
+            Input::StoreFailed(failure) => failure,
             other => panic!("{other:?}"),
         }
     }
@@ -68,11 +78,11 @@ impl Harness {
         batch.id = BatchId::new(self.batches);
         self.store.commit(Box::new(batch)).unwrap();
         match self.next() {
-            Completion::Committed(committed) => {
+            Input::Committed(committed) => {
                 assert_eq!(committed.batch.id.get(), self.batches);
                 Ok(committed.usage)
             }
-            Completion::CommitFailed(failed) => Err(failed.failure),
+            Input::CommitFailed(failed) => Err(failed.failure),
             other => panic!("{other:?}"),
         }
     }
@@ -89,7 +99,7 @@ impl Harness {
         self.fetches += 1;
         self.store.fetch(FetchId::new(self.fetches), query).unwrap();
         match self.next() {
-            Completion::Fetched { fetch, answer } => {
+            Input::Fetched { fetch, answer } => {
                 assert_eq!(fetch.get(), self.fetches);
                 answer
             }
@@ -128,10 +138,10 @@ impl Harness {
         let (done, pong) = channel();
         self.store.ping(Box::new(move || done.send(()).unwrap())).unwrap();
         pong.recv().unwrap();
-        while let Ok(completion) = self.completions.try_recv() {
-            match completion {
-                Completion::Damaged(damaged) => self.damaged.push(damaged),
-                other => panic!("{other:?}"),
+        while let Ok(report) = self.reports.try_recv() {
+            match report {
+                Report::Damaged(damaged) => self.damaged.push(damaged),
+                Report::Input(other) => panic!("{other:?}"),
             }
         }
     }

@@ -11,7 +11,7 @@ use crate::app::Ended;
 use crate::host::channel;
 use crate::host::connection::memory::Memory;
 use crate::host::connection::{self, Incoming, Inputs, Transport};
-use crate::host::runtime::{Alarm, Runtime, first};
+use crate::host::runtime::{Alarm, Log as _, Runtime, first};
 use crate::host::socket::Opened;
 use crate::io::Protocol;
 use crate::types::ids::DialId;
@@ -41,7 +41,7 @@ impl<R: Runtime> Place<R> {
         loop {
             match service.turn(R::now().instant) {
                 Step::Open { lost } => {
-                    lost.iter().for_each(R::lost);
+                    lost.iter().for_each(R::Log::lost);
                     R::spawn(self.open(&service, inputs.clone()));
                 }
                 Step::Wait(until) => {

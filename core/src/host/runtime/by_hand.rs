@@ -29,6 +29,8 @@ struct World {
     dials: VecDeque<Opened<Memory>>,
     dialled: Vec<String>,
     lost: Vec<Ended>,
+    reported: Vec<Event>,
+    not_closed: Vec<StoreFailure>,
 }
 
 std::thread_local! {
@@ -111,6 +113,16 @@ pub(crate) fn lost() -> Vec<Ended> {
     world(|world| core::mem::take(&mut world.lost))
 }
 
+/// What nodes have told their operators.
+pub(crate) fn reported() -> Vec<Event> {
+    world(|world| core::mem::take(&mut world.reported))
+}
+
+/// What was told of stores that were not closed well.
+pub(crate) fn not_closed() -> Vec<StoreFailure> {
+    world(|world| core::mem::take(&mut world.not_closed))
+}
+
 /// What comes of a future that runs as a task of its own, for [`taken`].
 pub(crate) fn start<T: Send + 'static>(
     what: impl Future<Output = T> + Send + 'static,
@@ -165,6 +177,7 @@ impl Runtime for ByHand {
     type Stream<S: Source + Unpin> = Row<S>;
     type Socket = Memory;
     type Timer = Timer;
+    type Log = Kept;
 
     fn share<T: Wakes + Send + 'static>(what: T) -> Shared<T> {
         share(what)
@@ -190,6 +203,12 @@ impl Runtime for ByHand {
         world(|world| world.tasks.push(Some((Box::pin(task), waker))));
     }
 
+    async fn unblock<T: Send + 'static>(
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, String> {
+        Ok(work())
+    }
+
     async fn dial(
         url: &str,
         _: Protocol,
@@ -202,9 +221,25 @@ impl Runtime for ByHand {
             None => core::future::pending().await,
         }
     }
+}
+
+/// What was told is kept for [`reported`], [`lost`] and [`not_closed`].
+#[derive(Debug)]
+pub(crate) struct Kept;
+
+impl Log for Kept {
+    fn report(event: &Event) {
+        world(|world| world.reported.push(event.clone()));
+    }
+
+    fn observe(_: &Observation) {}
 
     fn lost(why: &Ended) {
         world(|world| world.lost.push(why.clone()));
+    }
+
+    fn not_closed(failure: &StoreFailure) {
+        world(|world| world.not_closed.push(failure.clone()));
     }
 }
 
