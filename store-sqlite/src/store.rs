@@ -1,7 +1,7 @@
 //! The handle and the thread behind it.
 //!
-//! Jobs are done in the order in which they come, and each commit and question is answered by exactly one
-//! input of the node.
+//! Jobs are done in the order in which they come, and each commit and question is answered by
+//! exactly one input of the node.
 
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::thread::JoinHandle;
