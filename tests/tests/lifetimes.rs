@@ -249,7 +249,14 @@ fn what_was_written_before_a_past_that_was_wrong_lives_on() {
     world.pass(35 * SECOND);
     assert_eq!(world.status().refusing, None, "it has come up to its past");
     assert_eq!(handed(&mut world), ["c-1", "c-2"]);
-    world.pass(26 * SECOND);
+    // Later starts know it, and begin no time anew.
+    for _ in 0..2 {
+        world.crash();
+        world.pass(10 * SECOND);
+        assert_eq!(world.status().refusing, None);
+        assert_eq!(handed(&mut world), ["c-1", "c-2"]);
+    }
+    world.pass(6 * SECOND);
     assert!(handed(&mut world).is_empty());
 }
 

@@ -28,9 +28,18 @@ pub struct Lifetimes {
     upto: Position,
     /// ... and have at most their time to live from this time on.
     since: WallMs,
-    /// Whether they have that much, as nothing is known of what has passed.
-    is_anew: bool,
+    anew: Anew,
     stored: Stored,
+}
+
+/// Which rows have their time to live anew, as nothing is known of what had passed before. Later
+/// starts know it, too: to the time that such a row was given it is long over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+struct Anew {
+    /// Up to this one; 0: none.
+    upto: Position,
+    /// From this time on.
+    since: WallMs,
 }
 
 /// What a later start must know.
@@ -49,7 +58,7 @@ pub struct Moment {
     pub is_trusted: bool,
     upto: Position,
     since: WallMs,
-    is_anew: bool,
+    anew: Anew,
 }
 
 /// A clock that moves by less is not written down.
@@ -63,22 +72,43 @@ impl Lifetimes {
             postcard::take_from_bytes(record).unwrap_or((Stored::default(), &[]));
         let time_then = WallMs(now.wall.0.saturating_add_signed(stored.ahead_ms));
         let upto = head;
-        let (counted_from, since, is_anew) = (now.instant, time_then, false);
-        (Self { counted_from, time_then, upto, since, is_anew, stored }, rest)
+        let (counted_from, since, anew) = (now.instant, time_then, Anew::default());
+        (Self { counted_from, time_then, upto, since, anew, stored }, rest)
+    }
+
+    /// The same start; `record` says what has its time to live anew. An older one says nothing.
+    #[must_use]
+    pub fn recover_anew(self, record: &[u8]) -> Self {
+        Self { anew: postcard::from_bytes(record).unwrap_or_default(), ..self }
     }
 
     /// The same start, if it was this time already. Which of the clocks was wrong nobody knows, so
     /// what was written before has its time to live anew.
     #[must_use]
     pub fn not_before(self, past: WallMs) -> Self {
-        let time_then = self.time_then.max(past);
-        let is_anew = past > self.time_then;
-        Self { time_then, since: time_then, is_anew, ..self }
+        if past <= self.time_then {
+            return self;
+        }
+        let anew = Anew { upto: self.upto, since: past };
+        Self { time_then: past, since: past, anew, ..self }
     }
 
     /// Adds what is stored of them to `record`.
     pub fn append_to(&self, record: Vec<u8>) -> Vec<u8> {
         postcard::to_extend(&self.stored, record).expect("a record can be encoded")
+    }
+
+    /// Whether anything has its time to live anew.
+    pub fn has_anew(&self) -> bool {
+        self.anew.upto > Position::default()
+    }
+
+    /// Adds that to `record`, behind all else.
+    pub fn append_anew_to(&self, record: Vec<u8>) -> Vec<u8> {
+        if !self.has_anew() {
+            return record;
+        }
+        postcard::to_extend(&self.anew, record).expect("a record can be encoded")
     }
 
     /// The time of this node.
@@ -88,8 +118,8 @@ impl Lifetimes {
 
     /// What holds now; `is_trusted` says whether the wall clock can be trusted.
     pub fn at(&self, now: Now, is_trusted: bool) -> Moment {
-        let Self { upto, since, is_anew, .. } = *self;
-        Moment { time: self.time(now), is_trusted, upto, since, is_anew }
+        let Self { upto, since, anew, .. } = *self;
+        Moment { time: self.time(now), is_trusted, upto, since, anew }
     }
 
     /// The wall clock can be trusted, and says this: a later start goes on from there. Answers
@@ -109,7 +139,7 @@ impl Lifetimes {
     pub fn set_back(&mut self, by: Duration, head: Position, now: Now) {
         self.time_then = self.time(now).minus(by);
         (self.counted_from, self.since, self.upto) = (now.instant, self.time_then, head);
-        self.is_anew = false;
+        self.anew.since = self.anew.since.minus(by);
     }
 }
 
@@ -120,8 +150,9 @@ impl Moment {
         if row.position > self.upto {
             return Some(row.ends);
         }
-        let latest = self.since.plus(ttl);
-        Some(if self.is_anew { latest } else { row.ends.min(latest) })
+        let is_anew = row.position <= self.anew.upto;
+        let ends = if is_anew { self.anew.since.plus(ttl) } else { row.ends };
+        Some(ends.min(self.since.plus(ttl)))
     }
 
     /// Whether the row is an event whose time is over. What a clock in doubt has been judging since

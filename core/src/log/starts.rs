@@ -97,17 +97,23 @@ impl Starts {
         }
     }
 
-    /// Adds to `record`, behind all else, that a life of the store was lost.
-    pub fn append_loss_to(&self, record: Vec<u8>) -> Vec<u8> {
-        match self.loss {
+    /// Adds to `record` that a life of the store was lost, or, where more follows, that none was.
+    pub fn append_loss_to(&self, record: Vec<u8>, more_follows: bool) -> Vec<u8> {
+        let none = Loss { upto: WallMs(0), since: Incarnation::default() };
+        match self.loss.or(more_follows.then_some(none)) {
             Some(loss) => postcard::to_extend(&loss, record).expect("a record can be encoded"),
             None => record,
         }
     }
 
-    /// Takes in what was stored of that; an older record says nothing.
-    pub fn recover_loss(&mut self, record: &[u8]) {
-        self.loss = postcard::from_bytes(record).ok();
+    /// Takes in what was stored of that; an older record says nothing. Answers what follows.
+    pub fn recover_loss<'a>(&mut self, record: &'a [u8]) -> &'a [u8] {
+        let (loss, rest): (Option<Loss>, _) = match postcard::take_from_bytes(record) {
+            Ok((loss, rest)) => (Some(loss), rest),
+            Err(_) => (None, &[][..]),
+        };
+        self.loss = loss.filter(|loss| loss.upto > WallMs(0));
+        rest
     }
 
     /// This store turned out to be an older copy, or another one, that the start `since` was the
@@ -245,12 +251,19 @@ mod tests {
         known.begin(Incarnation::new(9), Position::new(60));
         assert!(!known.note_loss(Incarnation::new(5), WallMs(9000)), "of another peer");
         let mut recovered = starts(&[(1, 0), (2, 100), (5, 40), (9, 60)]);
-        recovered.recover_loss(&known.append_loss_to(Vec::new()));
+        recovered.recover_loss(&known.append_loss_to(Vec::new(), false));
         assert_eq!(recovered, known);
         let lost = recovered.lost_life();
         assert_eq!((lost.upto, lost.since.len()), (WallMs(7000), 2));
+        let record = recovered.append_loss_to(Vec::new(), false);
+        assert_eq!(recovered.append_loss_to(Vec::new(), true), record, "it is there anyway");
         recovered.recover_loss(&[]);
         assert_eq!(recovered.lost_life().upto, WallMs(0), "an older record");
+        assert!(recovered.append_loss_to(Vec::new(), false).is_empty());
+        let mut followed = recovered.append_loss_to(Vec::new(), true);
+        followed.push(7);
+        assert_eq!(recovered.recover_loss(&followed), [7]);
+        assert_eq!(recovered.lost_life().upto, WallMs(0), "none was lost");
         known.forget_loss(WallMs(6999));
         assert!(known.note_loss(Incarnation::new(9), WallMs(9000)), "a later one");
         assert_eq!(known.lost_life().since.len(), 1);

@@ -432,7 +432,8 @@ fn own_record(
 ) -> Option<SessionRecord> {
     let record = undelivered.take_record(now)?;
     let state = unmet.append_to(starts.append_to(record.state.into()));
-    let state = starts.append_loss_to(lifetimes.append_to(state));
+    let state = starts.append_loss_to(lifetimes.append_to(state), lifetimes.has_anew());
+    let state = lifetimes.append_anew_to(state);
     Some(SessionRecord { state: state.into(), ..record })
 }
 

@@ -76,8 +76,8 @@ impl Node {
         // comes now must not seem to be years old then.
         let past = self.time.clock.fault().map(|_| self.time.clock.estimate()).unwrap_or_default();
         let (lifetimes, rest) = Lifetimes::recover(rest, head, self.time.now);
-        self.time.lifetimes = lifetimes.not_before(past);
-        self.log.starts.recover_loss(rest);
+        let rest = self.log.starts.recover_loss(rest);
+        self.time.lifetimes = lifetimes.recover_anew(rest).not_before(past);
         self.log.starts.begin(self.id.incarnation, head);
         let upto = Undelivered::noted_upto(own);
         if upto < head {
