@@ -687,9 +687,9 @@ fn a_late_word_about_what_was_refused_names_its_dead_letter() {
         assert_eq!(said.len(), 4, "{said:?}");
         assert!(said[..3].iter().all(|text| text.contains("dead letter 1:")), "{said:?}");
         assert!(said[3].contains("dead letter 2:"), "{said:?}");
+        world.text(app, &nack(&got[0], "reject"));
+        world.text(app, &nack_id(&got[0], "reject"));
         for target in [&got[0], &got[1]] {
-            world.text(app, &nack(target, "reject"));
-            world.text(app, &nack_id(target, "reject"));
             world.text(app, &ack_upto(target));
         }
         assert!(errors(&mut world, app).is_empty(), "it is a dead letter, as was said");
@@ -699,6 +699,41 @@ fn a_late_word_about_what_was_refused_names_its_dead_letter() {
     world.text(app, &ack(&got[1]));
     assert!(errors(&mut world, app).is_empty());
     assert_eq!(ids_of_letters(&mut world), ["rejected"], "a retry is no last word");
+}
+
+// keeps: late-ack, refusals-kept
+#[test]
+fn a_letter_that_is_rejected_afterwards_stays_one() {
+    for (killed, by_id) in [(false, false), (false, true), (true, false), (true, true)] {
+        let mut world = world(|config| config.retry.max_attempts = 1);
+        let app = connect(&mut world, "client=pi-1");
+        publish(&mut world, "CMD", &["m-0", "m-1"]);
+        let got = handed(&mut world, app);
+        world.pass(Duration::from_secs(6));
+        assert_eq!(ids_of_letters(&mut world), ["m-0", "m-1"], "of silence");
+        let reject = if by_id { nack_id } else { nack };
+        world.text(app, &nack(&got[0], "retry"));
+        world.text(app, &reject(&got[0], "reject"));
+        world.settle();
+        errors(&mut world, app);
+        let app = if killed {
+            world.pass(Duration::from_secs(2));
+            world.crash();
+            connect(&mut world, "client=pi-1")
+        } else {
+            app
+        };
+        for frame in [ack(&got[0]), ack_id(&got[0])] {
+            world.text(app, &frame);
+        }
+        let said = errors(&mut world, app);
+        let names = |text: &String| text.contains("UNKNOWN_DELIVERY") && text.contains("letter 1:");
+        assert!(said.len() == 2 && said.iter().all(names), "{killed} {by_id}: {said:?}");
+        world.text(app, &ack_upto(&got[1]));
+        world.settle();
+        assert!(errors(&mut world, app).is_empty());
+        assert_eq!(ids_of_letters(&mut world), ["m-0"], "{killed} {by_id}");
+    }
 }
 
 // keeps: late-ack

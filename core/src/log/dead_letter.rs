@@ -15,10 +15,22 @@ pub struct Letter {
     pub bytes: u64,
     /// Of its `messageId`.
     pub name: u64,
-    /// Whether the application had spoken of its last hand-over.
-    pub said: bool,
+    /// What the application has said of its last hand-over.
+    pub said: Said,
     /// When the link that is up carried it first; 0: that link has not.
     pub carried: u64,
+}
+
+/// What an application has said of a delivery that is a dead letter, besides acknowledging it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Said {
+    /// Nothing: a cumulative acknowledgement may speak of it.
+    #[default]
+    Nothing,
+    /// That it wants it again.
+    Retry,
+    /// That it does not want it: this is its last word.
+    Reject,
 }
 
 /// A dead letter that leaves with a batch.
@@ -44,17 +56,17 @@ impl Letter {
     /// The letter that a delivery of this message becomes.
     pub fn new(id: DeadLetterId, reason: DeadReason, message: &Message) -> Self {
         let bytes = (message.encoded().len() + 64) as u64;
-        Self { id, reason, bytes, name: name(message.id()), said: false, carried: 0 }
+        Self { id, reason, bytes, name: name(message.id()), said: Said::Nothing, carried: 0 }
     }
 
     /// Whether the application itself refused it: then no ACK takes it back.
     pub fn is_refused(&self) -> bool {
-        self.reason == DeadReason::Rejected
+        self.reason == DeadReason::Rejected || self.said == Said::Reject
     }
 
     /// Whether a cumulative acknowledgement may speak of it.
     pub fn is_open(&self) -> bool {
-        !self.is_refused() && !self.said
+        !self.is_refused() && self.said == Said::Nothing
     }
 
     /// When the link that is up carried it first.

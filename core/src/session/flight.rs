@@ -6,7 +6,7 @@
 use alloc::boxed::Box;
 use alloc::string::String;
 
-use crate::log::dead_letter::Letter;
+use crate::log::dead_letter::{Letter, Said};
 use crate::log::seen::Id;
 use crate::store::DeadReason;
 use crate::types::ids::{DeadLetterId, Position};
@@ -96,7 +96,8 @@ impl Flight {
     /// The dead letter that it becomes.
     pub fn letter(&self, id: DeadLetterId, reason: DeadReason, message: &Message) -> Letter {
         let carried = if self.on_link { self.carried } else { 0 };
-        Letter { said: self.word.is_said(), carried, ..Letter::new(id, reason, message) }
+        let said = if self.word.is_said() { Said::Retry } else { Said::Nothing };
+        Letter { said, carried, ..Letter::new(id, reason, message) }
     }
 
     /// A flight that has not begun.

@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use crate::log::dead_letter::{Letter, name};
+use crate::log::dead_letter::{Letter, Said, name};
 use crate::store::DeadReason;
 use crate::types::ids::{DeadLetterId, Position};
 
@@ -55,7 +55,9 @@ struct LetterRecord {
     reason: u8,
     bytes: u64,
     name: u64,
-    said: bool,
+    /// As in [`Said`], by number. Builds that knew of no last word wrote a `bool`: the same
+    /// byte.
+    said: u8,
 }
 
 impl Letters {
@@ -140,10 +142,16 @@ impl Letters {
     }
 
     /// The application speaks of a delivery that is a letter, and not to acknowledge it: no
-    /// cumulative word speaks of it from now on.
-    pub fn note_said(&mut self, delivery: Position) {
+    /// cumulative word speaks of it from now on, and no other one takes it back if it is rejected.
+    /// Answers whether that is news.
+    pub fn note_said(&mut self, delivery: Position, said: Said) -> bool {
         let purged = self.purged.get_mut(&delivery).map(|(letter, _)| letter);
-        self.known.get_mut(&delivery).into_iter().chain(purged).for_each(|it| it.said = true);
+        let letters = self.known.get_mut(&delivery).into_iter().chain(purged);
+        letters.fold(false, |is_news, letter| {
+            let before = letter.said;
+            letter.said = before.max(said);
+            is_news || before < said
+        })
     }
 
     /// The letter that a delivery has become: it leaves.
@@ -207,7 +215,7 @@ impl Letters {
             reason: DeadReason::ALL.iter().position(|it| *it == letter.reason).unwrap_or(0) as u8,
             bytes: letter.bytes,
             name: letter.name,
-            said: letter.said,
+            said: letter.said as u8,
         });
         let (known, replays): (Vec<_>, Vec<_>) =
             (known.collect(), self.replays.iter().copied().collect());
@@ -225,6 +233,8 @@ impl Letters {
         let letter = |record: LetterRecord| {
             let LetterRecord { position, id, reason, bytes, name, said } = record;
             let reason = *DeadReason::ALL.get(usize::from(reason))?;
+            let said = [Said::Nothing, Said::Retry].get(usize::from(said)).copied();
+            let said = said.unwrap_or(Said::Reject);
             Some((position, Letter { id, reason, bytes, name, said, carried: 0 }))
         };
         let known = record.known.into_iter().filter_map(letter).collect();

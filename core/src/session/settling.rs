@@ -11,7 +11,7 @@ use crate::types::ids::{DeadLetterId, Position};
 use crate::wire::application::AckMode;
 use crate::wire::json::Target;
 
-use crate::log::dead_letter::Letter;
+use crate::log::dead_letter::{Letter, Said};
 
 use super::{Dirty, Flight, Session, Word};
 
@@ -198,7 +198,10 @@ impl Session {
             None => {}
         }
         if let Some(position) = position {
-            self.letters.note_said(position);
+            let said = if retry { Said::Retry } else { Said::Reject };
+            if self.letters.note_said(position, said) {
+                self.touch(if retry { Dirty::Soon } else { Dirty::Now });
+            }
         }
         if let Some(letter) = position.and_then(|position| self.letters.of(position)) {
             return if retry { Err(Unheard::Letter(letter.id)) } else { Ok(None) };
