@@ -10,7 +10,7 @@ use slipstream_core::io::{Frame, Input};
 use slipstream_core::store::StoreFailure;
 use slipstream_core::topology::Record;
 use slipstream_core::wire::{Hello, Wire, records};
-use slipstream_tests::world::{self, World, carry, join};
+use slipstream_tests::world::{self, MemoryStore, World, carry, join};
 
 fn dialling(id: &str) -> World {
     let mut config = Config::new(NodeId::new(id).expect("a good name"));
@@ -323,5 +323,100 @@ fn a_record_that_comes_back_cut_costs_no_revision() {
         let (again, batches) = revisions(&mut a, link);
         assert!(again.is_empty(), "{again:?} in round {round}");
         told.extend(batches);
+    }
+}
+
+/// A start of a node with these peers, by name, on this store, so long after the others began.
+fn start_of(id: &str, peers: &[&str], store: MemoryStore, after: u64) -> World {
+    let mut config = Config::new(NodeId::new(id).expect("a good name"));
+    config.peers = peers.iter().map(|peer| format!("ws://{peer}:7400")).collect();
+    let mut world = World::with(config);
+    world.store = store;
+    world.pass(Duration::from_millis(after));
+    world.dials.clear();
+    world.crash();
+    world
+}
+
+/// Three nodes that dial each other by address: the original, its twin, and their peer.
+struct Trio {
+    worlds: [World; 3],
+    wires: Vec<(usize, usize, world::Wire)>,
+    /// This one is not there yet.
+    missing: Option<usize>,
+}
+
+impl Trio {
+    const NAMES: [&str; 3] = ["original", "twin", "peer"];
+
+    /// A tenth of a second: what is dialled is connected, what is sent is carried, and who closes
+    /// is heard at the other end.
+    fn pass(&mut self) {
+        self.worlds.iter_mut().for_each(|world| world.pass(Duration::from_millis(100)));
+        for from in 0..3 {
+            for dial in std::mem::take(&mut self.worlds[from].dials) {
+                let to = Self::NAMES.iter().position(|name| dial.1.contains(name));
+                let to = to.expect("one of the three");
+                self.worlds[from].dials.push(dial);
+                if self.missing.is_some_and(|missing| [from, to].contains(&missing)) {
+                    continue;
+                }
+                let [a, b] = self.worlds.get_disjoint_mut([from, to]).expect("two of them");
+                let wire = join(a, b);
+                self.wires.push((from, to, wire));
+            }
+        }
+        let worlds = &mut self.worlds;
+        self.wires.retain(|(from, to, wire)| {
+            let [a, b] = worlds.get_disjoint_mut([*from, *to]).expect("two of them");
+            carry(a, b, *wire);
+            let closed = [a.closed.get(&wire.0).cloned(), b.closed.get(&wire.1).cloned()];
+            let (other, link, close) = match closed {
+                [Some(close), _] => (b, wire.1, close),
+                [None, Some(close)] => (a, wire.0, close),
+                [None, None] => return true,
+            };
+            let (code, reason) = (Some(close.code.number()), close.reason);
+            other.give(Input::LinkDown { link, code, reason });
+            false
+        });
+    }
+}
+
+// keeps: twins
+#[test]
+fn twins_at_one_peer_are_said_by_each_of_the_three() {
+    // Who dials, what the log held when it was copied, and who is there first.
+    for case in 0..16 {
+        let is = |bit: usize| case >> bit & 1 == 1;
+        let (original_dials, twin_dials) = (is(0), is(1));
+        let mut b = World::new("b");
+        let mut a = dialling("a");
+        let wire = join(&mut a, &mut b);
+        if is(2) {
+            publish(&mut a, "before");
+        }
+        carry(&mut a, &mut b, wire);
+        let (store, of_b) = (a.store, b.store);
+        let dials = |does: bool| if does { &["peer"][..] } else { &[] };
+        let dialled = [(original_dials, "original"), (twin_dials, "twin")];
+        let dialled = dialled.into_iter().filter_map(|(dials, name)| (!dials).then_some(name));
+        let dialled: Vec<_> = dialled.collect();
+        let worlds = [
+            start_of("a", dials(original_dials), store.clone(), 1000),
+            start_of("a", dials(twin_dials), store, 2000),
+            start_of("b", &dialled, of_b, 3000),
+        ];
+        let second = usize::from(is(3));
+        let mut trio = Trio { worlds, wires: Vec::new(), missing: Some(second) };
+        (0..100).for_each(|_| trio.pass());
+        let counts = trio.worlds.each_mut().map(conflicts);
+        assert_eq!(counts, [0, 0, 0], "nobody is there twice, {case:04b}");
+        trio.missing = None;
+        (0..600).for_each(|_| trio.pass());
+        let counts = trio.worlds.each_mut().map(conflicts);
+        assert!(counts.iter().all(|count| *count > 0), "each of the three: {counts:?}, {case:04b}");
+        // Said to whoever is there as often as the refused one comes, and no dial for ever.
+        assert!(counts.iter().all(|count| *count < 20), "{counts:?}, {case:04b}");
     }
 }

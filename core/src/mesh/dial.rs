@@ -21,6 +21,9 @@ pub struct Dialer {
     pub node: Option<NodeId>,
     /// Whether this node itself answered there last.
     pub is_self: bool,
+    /// A later start of that node has taken the place of its link: whether the earlier one is
+    /// still there is looked at once.
+    pub looks_again: bool,
     /// Why the last attempt or connection ended.
     pub last_error: Option<String>,
 }
@@ -44,7 +47,8 @@ impl Dialer {
     /// A peer to be dialled at once.
     pub fn new(url: String, now: Instant) -> Self {
         let state = DialState::Waiting(now);
-        Self { url, state, failures: 0, node: None, is_self: false, last_error: None }
+        let (failures, node, last_error) = (0, None, None);
+        Self { url, state, failures, node, is_self: false, looks_again: false, last_error }
     }
 
     /// Begins again after a reload. That this node itself answered is still known.

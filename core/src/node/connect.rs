@@ -237,13 +237,7 @@ impl Node {
                     let stays = (self.config.id < node) == dialed;
                     (rival_dialed != dialed && (dialed || stays)).then_some(stays)
                 } else {
-                    if hello.incarnation < incarnation {
-                        self.met_older_start(node.clone(), hello.incarnation, incarnation);
-                        if link.dialer.is_none() {
-                            // It learns from this that another one was told something.
-                            self.send_hello(link, Some(&node));
-                        }
-                    }
+                    self.met_start(link, rival, &node, (hello.incarnation, incarnation));
                     Some(hello.incarnation > incarnation)
                 }
             }
@@ -255,7 +249,7 @@ impl Node {
                     self.refuse_candidate(candidate);
                 }
                 if let Some(rival) = self.links.by_id.remove(&rival) {
-                    rival.dialer.into_iter().for_each(|it| self.dialer_replaced(it, &node));
+                    self.dialer_replaced(&rival, &node, hello.incarnation);
                     self.finish(rival, Some(duplicate("another link to the same node")), "");
                 }
                 self.admit(link, node, &hello)

@@ -9,7 +9,7 @@ use crate::log::undelivered::NODE;
 use crate::mesh::dial::{DialState, Dialer};
 use crate::session::link::Link;
 use crate::session::{Dirty, Stretch};
-use crate::types::ids::{DialId, LinkId, NodeId};
+use crate::types::ids::{DialId, Incarnation, LinkId, NodeId};
 use crate::types::tags::TagSet;
 use crate::types::time::WallMs;
 use crate::types::timers::Timer;
@@ -36,14 +36,15 @@ impl Node {
             return;
         }
         let linked = dialer.node.clone().filter(|node| self.is_linked(node));
-        if let Some(node) = linked {
+        if let Some(node) = linked.filter(|_| !dialer.looks_again) {
             self.cover_dialer(index, node);
             return;
         }
         let Some(dialer) = self.mesh.dialers.by_index.get_mut(&index) else { return };
         self.mesh.dialers.last = self.mesh.dialers.last.next();
-        dialer.state = DialState::Dialing(self.mesh.dialers.last);
-        self.out.push(Output::Dial { dial: self.mesh.dialers.last, url: dialer.url.clone() });
+        let dial = self.mesh.dialers.last;
+        (dialer.state, dialer.looks_again) = (DialState::Dialing(dial), false);
+        self.out.push(Output::Dial { dial, url: dialer.url.clone() });
     }
 
     pub(super) fn dial_failed(&mut self, dial: DialId, reason: &str) {
@@ -86,10 +87,16 @@ impl Node {
         self.out.event(Event::DialCovered { url, peer: node });
     }
 
-    /// The link of a dialler gives way to another one to the same node.
-    pub(super) fn dialer_replaced(&mut self, index: usize, node: &NodeId) {
-        if let Some(dialer) = self.mesh.dialers.by_index.get_mut(&index) {
-            dialer.state = DialState::Covered(node.clone());
+    /// The link of a dialler gives way to another one to the same node, or to a later start of it:
+    /// then the earlier one may still be there, and nobody else would tell.
+    pub(super) fn dialer_replaced(&mut self, link: &Link, node: &NodeId, start: Incarnation) {
+        let Some(index) = link.dialer else { return };
+        let Some(dialer) = self.mesh.dialers.by_index.get_mut(&index) else { return };
+        dialer.state = DialState::Covered(node.clone());
+        if link.peer().is_some_and(|before| before.incarnation < start) {
+            let at = self.time.now.instant + self.time.random.below(self.config.reconnect.initial);
+            (dialer.state, dialer.looks_again) = (DialState::Waiting(at), true);
+            self.time.timers.set(Timer::Dial(index), at);
         }
     }
 

@@ -6,22 +6,23 @@
 
 use alloc::collections::BTreeMap;
 use alloc::format;
+use alloc::string::String;
 use core::time::Duration;
 
 use crate::admin::event::Event;
-use crate::io::Close;
+use crate::io::{Close, Frame};
 use crate::log::seen::Source;
 use crate::log::starts::Told;
 use crate::log::undelivered::NODE;
 use crate::mesh::topology::Record;
-use crate::session::Dirty;
 use crate::session::link::Link;
+use crate::session::{Dirty, Session};
 use crate::types::ids::{
     BatchId, Incarnation, LinkId, NodeId, Position, Sequence, SessionId, StoreId,
 };
 use crate::types::time::{Instant, WallMs};
 use crate::types::timers::Timer;
-use crate::wire::Hello;
+use crate::wire::{BatchKind, FrameWriter, Hello};
 
 use super::Node;
 use super::connect::duplicate;
@@ -233,6 +234,53 @@ impl Node {
     pub(super) fn met_older_start(&mut self, node: NodeId, start: Incarnation, later: Incarnation) {
         let heard = format!("its start {start} speaks, and so did its later start {later}");
         self.met_another(node, &heard);
+    }
+
+    /// A start of a node speaks where another one has a link. Where it is the earlier one there are
+    /// two; where it is the later one the other may be gone. Each is told of the other one.
+    pub(super) fn met_start(
+        &mut self,
+        link: &mut Link,
+        rival: LinkId,
+        node: &NodeId,
+        (start, linked): (Incarnation, Incarnation),
+    ) {
+        if start < linked {
+            self.met_older_start(node.clone(), start, linked);
+            if link.dialer.is_none() {
+                // It learns from this that another one was told something.
+                self.send_hello(link, Some(node));
+            }
+            self.tell_of_start(link, node, linked);
+        }
+        if let Some(mut rival) = self.links.by_id.remove(&rival) {
+            self.tell_of_start(&mut rival, node, start);
+            self.links.by_id.insert(rival.id, rival);
+        }
+    }
+
+    /// Tells a peer of another start of its own, which speaks or has spoken on another link: where
+    /// neither was told anything by the other one's start, nothing else says so. It goes above its
+    /// own record, as that of another process.
+    fn tell_of_start(&mut self, link: &mut Link, node: &NodeId, start: Incarnation) {
+        let session = self
+            .sessions
+            .by_name
+            .get(&format!("peer:{node}"))
+            .and_then(|id| self.sessions.table.get(id));
+        let Some(store) = session.and_then(Session::peer).map(|peer| peer.store) else { return };
+        let known = self.mesh.topology.record(node).map_or(0, |known| known.revision);
+        let record = Record {
+            node: node.as_str().into(),
+            store,
+            incarnation: start,
+            revision: known.max(start.get()).saturating_add(1).min(u64::MAX - 1),
+            tags: String::new(),
+            links: String::new(),
+        };
+        let mut writer = FrameWriter::new(BatchKind::Topology);
+        writer.push(&record);
+        self.out.transmit(link, Frame::Binary(writer.finish()));
     }
 
     /// Two processes run, or have run, under one id: said once a minute, counted each time.
