@@ -56,39 +56,31 @@
 //!
 //! # Inside
 //!
-//! What the protocol decides is decided in [`slipstream_core`]; this crate supplies what the core
-//! has not, and carries out what it asks.
+//! What the protocol decides is decided in [`slipstream_core`]; what is the same on every runtime
+//! lies in `slipstream_shell`. This crate supplies its runtime to both.
 //!
 //! | module | owns |
 //! | --- | --- |
-//! | `node` | starting a node, and the handle to it |
-//! | `listen`, `dial` | how connections begin |
-//! | `socket`, `halves`, `join` | an open connection, and what reads from it and writes to it |
 //! | `client` | applications of this program, at a node here or behind a URL |
-//! | `runtime` | what the core's tasks need: a lock, clocks, timers, tasks |
-//! | `report`, `stream` | logs and histograms; streams |
+//! | `runtime` | what tasks need: clocks, timers, tasks, threads for what blocks |
+//! | `net` | TCP: listening, connecting, and a connection taken apart |
 #![forbid(unsafe_code)]
 
 pub mod client;
-mod dial;
-mod halves;
-mod join;
-mod listen;
-mod node;
-mod report;
+mod net;
 mod runtime;
-mod socket;
-mod stream;
 
 #[cfg(test)]
 mod tests;
 
 pub use client::Client;
-pub use dial::check_url;
-pub use node::{Events, Node, Options, StartError};
 pub use runtime::Smol;
 pub use slipstream_core as core;
 pub use slipstream_core::client::ConnectError;
 pub use slipstream_core::exit::{Exit, NodeGone};
 pub use slipstream_core::handle::Handle;
-pub use stream::Stream;
+pub use slipstream_shell::{Events, Options, StartError, Stream, check_url};
+
+/// A running node: all that can be done with it are methods of its [`Handle`], and of its
+/// [`Client`]. Clones are for the same node; it goes on when all are dropped.
+pub type Node = slipstream_shell::Node<Smol>;

@@ -1,9 +1,8 @@
 //! Sends back what it receives, on the WebSocket code of the shell: `tests/autobahn` holds it
 //! against the Autobahn suite, as a server and as a client.
 //!
-//! The files of the shell are compiled in as they are, so that nothing has to be public for this;
-//! only the loop that owns the connections is another. Limits are the node's, with messages large
-//! enough for every case of the suite.
+//! Only the loop that owns the connections is not that of a node. Limits are the node's, with
+//! messages large enough for every case of the suite.
 //!
 //! ```text
 //! echo serve                    listens, and prints its address
@@ -15,37 +14,21 @@ use std::time::Duration;
 use bytes::Bytes;
 use slipstream_core::channel::{self, Receiver};
 use slipstream_core::config::Limits;
-use slipstream_core::connection::{connect, open, through_socket};
+use slipstream_core::connection::{self, connect, open, through_socket};
+use slipstream_core::event_loop::INPUTS;
 use slipstream_core::ids::LinkId;
 use slipstream_core::io::{Frame, Input, Protocol};
 use slipstream_core::links::Links;
 use slipstream_core::runtime::{Runtime, within};
 use slipstream_core::upgrade::Rules;
+use slipstream_shell::{accept, bind};
+use slipstream_tokio::Tokio;
 
-use crate::runtime::{Incoming, Inputs, Tokio};
-
-#[expect(dead_code, reason = "the shell uses more of it than this program")]
-#[path = "../src/dial.rs"]
-mod dial;
-#[path = "../src/halves.rs"]
-mod halves;
-#[path = "../src/join.rs"]
-mod join;
-#[path = "../src/listen.rs"]
-mod listen;
-#[path = "../src/report.rs"]
-mod report;
-#[path = "../src/runtime.rs"]
-mod runtime;
-#[path = "../src/socket.rs"]
-mod socket;
-#[path = "../src/stream.rs"]
-mod stream;
+type Incoming = connection::Incoming<Tokio>;
+type Inputs = connection::Inputs<Tokio>;
 
 /// Largest message of the suite: 16 MiB. A frame may be four times as large as a value.
 const MAX_VALUE_BYTES: usize = 4 << 20;
-/// As many as the shell lets wait.
-const INPUTS: usize = 128;
 /// Handshakes that may be under way at once.
 const UNFINISHED: usize = 64;
 /// For one case of the suite.
@@ -71,12 +54,12 @@ async fn main() -> Result<(), Failure> {
 
 /// Listens until the process is ended.
 async fn serve() -> Result<(), Failure> {
-    let listener = listen::bind("127.0.0.1:0".parse()?).await?;
-    println!("{}", listener.local_addr()?);
+    let (listener, address) = bind::<Tokio>("127.0.0.1:0".parse()?)?;
+    println!("{address}");
     let mut echo = Echo::new();
     let (allowed_origins, limits) = (Vec::new(), limits());
     let rules = Rules { allowed_origins, loopback: true, limits, unfinished: UNFINISHED };
-    Tokio::spawn(listen::run(listener, rules, echo.sender.clone()));
+    Tokio::spawn(accept::<Tokio>(listener, rules, echo.sender.clone()));
     loop {
         echo.turn().await;
     }

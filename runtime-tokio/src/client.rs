@@ -19,8 +19,9 @@ pub use slipstream_core::client::{
 pub use slipstream_core::config::{Durability, Heartbeat, Reconnect};
 pub use slipstream_core::message::Kind;
 
+use slipstream_shell::Stream;
+
 use crate::runtime::Tokio;
-use crate::stream::Stream;
 
 /// Publishes, reads and subscribes at one node. Clones are the same client.
 ///

@@ -28,9 +28,8 @@ mod client {
     use slipstream_core::message::Kind;
     use slipstream_core::wire::{self, BatchKind, FrameWriter, Publish, Welcome, Wire};
 
-    use super::connections::{Door, limits, soon};
+    use super::connections::{Door, Incoming, limits, soon};
     use crate::daemon::connection::{Connection, ConnectionError, ConnectionOptions};
-    use crate::runtime::Incoming;
 
     /// Answers every message of one application, and delivers it back.
     async fn fake_node(mut door: Door, protocol: Protocol) {

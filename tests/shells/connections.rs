@@ -19,11 +19,13 @@ use slipstream_core::io::{Close, CloseCode, Frame, Input, Protocol};
 use slipstream_core::links::Link;
 use slipstream_core::runtime::{Runtime as _, Task, within};
 use slipstream_core::upgrade::Rules;
+use slipstream_shell::{accept, bind};
 
 use super::runtime::{AsyncReadExt, AsyncWriteExt, Runtime, TcpListener, TcpStream, run};
-use crate::listen;
-use crate::node::{Node, Options};
-use crate::runtime::{Incoming, Inputs};
+use crate::{Node, Options};
+
+pub(crate) type Incoming = connection::Incoming<Runtime>;
+type Inputs = connection::Inputs<Runtime>;
 
 const LINK: LinkId = LinkId::new(1);
 
@@ -54,11 +56,10 @@ impl Door {
     }
 
     async fn with_places(limits: Limits, unfinished: usize) -> Self {
-        let listener = listen::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let (listener, address) = bind::<Runtime>("127.0.0.1:0".parse().unwrap()).unwrap();
         let (sender, inputs) = channel::bounded::<Runtime, _>(INPUTS);
         let rules = Rules { allowed_origins: Vec::new(), loopback: true, limits, unfinished };
-        let listening = Task::spawn::<Runtime>(listen::run(listener, rules, sender.clone()));
+        let listening = Task::spawn::<Runtime>(accept::<Runtime>(listener, rules, sender.clone()));
         Self { address, sender, inputs, _listening: listening }
     }
 

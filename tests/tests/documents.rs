@@ -23,7 +23,7 @@ const BOOK: &str = "docs/src";
 const IDEAS: &str = "core/src/docs";
 /// Folders with sources and tests.
 const SOURCES: [&str; 6] =
-    ["core", "clocks", "store-sqlite", "runtime-tokio", "runtime-smol", "tests"];
+    ["core", "store-sqlite", "shell", "runtime-tokio", "runtime-smol", "tests"];
 /// Folders that are not looked into.
 const SKIPPED: [&str; 4] = [".git", "target", "fuzz/target", "fuzz/corpus"];
 /// How files end that a document may name.
@@ -160,12 +160,16 @@ fn every_metric_stands_in_the_runbook() {
     assert_eq!(named, metrics, "docs/src/operations.md has a row for each metric");
 }
 
+/// Whether a source is of the binary, outside of the core.
+fn is_of_the_program(path: &str) -> bool {
+    ["runtime-tokio/src/", "shell/src/"].iter().any(|folder| path.starts_with(folder))
+}
+
 #[test]
 fn every_log_line_in_the_runbook_is_one_of_the_program() {
     let runbook = read("docs/src/operations.md");
-    let logs = |(path, _): &(String, String)| {
-        path == "core/src/admin/event.rs" || path.starts_with("runtime-tokio/src/")
-    };
+    let logs =
+        |(path, _): &(String, String)| path == "core/src/admin/event.rs" || is_of_the_program(path);
     let code: String = sources().into_iter().filter(logs).map(|(_, text)| text).collect();
     let table = section(&runbook, "## Log lines that want somebody");
     let lines: Vec<&str> = rows(table).flat_map(|cells| quoted(cells[1])).collect();
@@ -208,9 +212,9 @@ fn every_warning_stands_in_the_runbook() {
     let runbook = read("docs/src/operations.md");
     let table = section(&runbook, "## Log lines that want somebody");
     let lines: Vec<&str> = rows(table).flat_map(|cells| quoted(cells[1])).collect();
-    let shell = |(path, _): &(String, String)| path.starts_with("runtime-tokio/src/");
+    let program = |(path, _): &&(String, String)| is_of_the_program(path);
     let mut said: Vec<String> =
-        sources().iter().filter(|it| shell(it)).flat_map(|(_, text)| warnings(text)).collect();
+        sources().iter().filter(program).flat_map(|(_, text)| warnings(text)).collect();
     said.extend(events(&read("core/src/admin/event.rs")));
     assert!(said.len() > 20, "only {} warnings were found", said.len());
     let is_silent = |text: &String| !lines.iter().any(|line| text.contains(line));

@@ -17,7 +17,7 @@ const LAYERS: [&str; 12] = [
 const MAX_ENTRIES: usize = 16;
 
 /// Crates besides the core whose modules are in no circle.
-const CRATES: [&str; 3] = ["store-sqlite", "runtime-tokio", "runtime-smol"];
+const CRATES: [&str; 4] = ["store-sqlite", "shell", "runtime-tokio", "runtime-smol"];
 
 /// The program around a shell: its commands name the tools, and the tools take what commands share.
 const PROGRAM: [&str; 2] = ["daemon", "tools"];

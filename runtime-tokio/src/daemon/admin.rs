@@ -26,6 +26,7 @@ use axum::routing::{delete, get, post};
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use slipstream_shell::bind;
 use tokio::net::{TcpListener, TcpStream};
 
 use places::{Place, Places, Watched};
@@ -35,7 +36,7 @@ use reply::Failure;
 use super::logging::LogHandle;
 use super::metrics::Metrics;
 use super::reload::Reloader;
-use crate::{Node, listen};
+use crate::{Node, Tokio};
 
 /// Longest body of a request, in bytes.
 const MAX_BODY_BYTES: usize = 16 * 1024;
@@ -109,8 +110,10 @@ pub(super) fn start(
     admin: Arc<Admin>,
 ) -> io::Result<SocketAddr> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let listener = runtime.block_on(listen::bind(address))?;
-    let address = listener.local_addr()?;
+    let (listener, address) = {
+        let _within = runtime.enter();
+        bind::<Tokio>(address)?
+    };
     let serving = move || runtime.block_on(serve(listener, places, admin));
     thread::Builder::new().name("admin".to_owned()).spawn(serving)?;
     Ok(address)

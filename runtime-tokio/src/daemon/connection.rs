@@ -20,13 +20,17 @@ use slipstream_core::client::{
 use slipstream_core::connection::connect;
 use slipstream_core::io::{End, Frame, Protocol};
 use slipstream_core::message::Kind;
-use slipstream_core::socket::{Reader as _, Socket as _, Writer as _};
+use slipstream_core::runtime::Runtime;
+use slipstream_core::socket::{self, Reader as _, Socket as _, Writer as _};
 use slipstream_core::wire::{Publish, Read, Settle, Welcome};
 use tokio::sync::{Mutex, Semaphore};
 use tokio::time::timeout;
 
-use crate::halves::{Reader, Writer};
 use crate::runtime::Tokio;
+
+type Socket = <Tokio as Runtime>::Socket;
+type Reader = <Socket as socket::Socket>::Reader;
+type Writer = <Socket as socket::Socket>::Writer;
 
 /// Messages that [`Sender::publish`] encodes between two flushes.
 const CHUNK: usize = 1024;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::Args;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use slipstream_shell::{remedy, room};
 use slipstream_store_sqlite::OpenError;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -17,7 +18,6 @@ use super::logging::LogHandle;
 use super::metrics::Metrics;
 use super::reload::Reloader;
 use super::{EXIT_FAILED, EXIT_USAGE, Failed, logging};
-use crate::node::{remedy, room};
 use crate::{Exit, Node, Options, StartError};
 
 /// Between two turns of housekeeping for histograms.
@@ -113,29 +113,30 @@ async fn live(
 }
 
 fn cannot_start(error: StartError) -> Failed {
-    Failed { code: error.exit_code(), message: error.to_string() }
+    Failed { code: exit_code(&error), message: error.to_string() }
 }
 
-impl StartError {
-    /// Exit code of a process that ends because of this: 3 for storage that cannot be trusted, 2
-    /// for what another configuration mends, 1 for the rest.
-    pub(crate) fn exit_code(&self) -> u8 {
-        match self {
-            Self::Listen { .. } | Self::Peer(_) | Self::Descriptors { .. } => EXIT_USAGE,
-            Self::Store(error) => match error {
-                OpenError::InUse { .. }
-                | OpenError::Foreign { .. }
-                | OpenError::Newer { .. }
-                | OpenError::Older { .. }
-                | OpenError::Permission { .. }
-                | OpenError::ReadOnly { .. }
-                | OpenError::Dangling { .. }
-                | OpenError::OtherNode { .. }
-                | OpenError::Directory { .. } => EXIT_USAGE,
-                _ => EXIT_STORAGE,
-            },
-            Self::Internal(_) => EXIT_FAILED,
+/// Exit code of a process that ends because of this: 3 for storage that cannot be trusted, 2 for
+/// what another configuration mends, 1 for the rest.
+fn exit_code(error: &StartError) -> u8 {
+    match error {
+        StartError::Listen { .. } | StartError::Peer(_) | StartError::Descriptors { .. } => {
+            EXIT_USAGE
         }
+        StartError::Store(error) => match error {
+            OpenError::InUse { .. }
+            | OpenError::Foreign { .. }
+            | OpenError::Newer { .. }
+            | OpenError::Older { .. }
+            | OpenError::Permission { .. }
+            | OpenError::ReadOnly { .. }
+            | OpenError::Dangling { .. }
+            | OpenError::OtherNode { .. }
+            | OpenError::Directory { .. } => EXIT_USAGE,
+            _ => EXIT_STORAGE,
+        },
+        // `Internal`, and whatever a later version adds.
+        _ => EXIT_FAILED,
     }
 }
 
@@ -249,7 +250,7 @@ mod tests {
 
     #[test]
     fn permissions_are_a_matter_of_configuration() {
-        let code = |error: OpenError| StartError::Store(error).exit_code();
+        let code = |error: OpenError| exit_code(&StartError::Store(error));
         let (owner, user) = (String::from("root"), String::from("pi"));
         let path = || "data/slipstream.db".into();
         let denied = OpenError::Permission {

@@ -4,8 +4,8 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use futures_util::io::{AsyncRead, AsyncWrite};
 use slipstream_core::socket::Motion;
-use smol::io::{AsyncRead, AsyncWrite};
 
 /// Reads from the one and writes to the other.
 #[derive(Debug)]

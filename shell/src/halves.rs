@@ -8,17 +8,17 @@ use std::fmt::Display;
 use std::task::{Context, Poll};
 
 use async_tungstenite::WebSocketStream;
-use async_tungstenite::tokio::TokioAdapter;
 use async_tungstenite::tungstenite::error::{CapacityError, Error, ProtocolError};
 use async_tungstenite::tungstenite::protocol::frame::Frame as RawFrame;
 use async_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use async_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role, WebSocketConfig};
 use bytes::Bytes;
-use futures_util::{SinkExt, StreamExt};
+use futures_util::io::{
+    AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, Empty, Sink, empty, sink,
+};
+use futures_util::{SinkExt as _, StreamExt as _};
 use slipstream_core::io::{End, Frame, Protocol};
 use slipstream_core::socket::{self, Frames, Motion};
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Empty, Sink, empty, sink};
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
 use crate::join::Join;
 
@@ -36,15 +36,15 @@ const READ_BUFFER_JSON: usize = 8 * 1024;
 
 /// The half that writes. Its codec never reads.
 #[derive(Debug)]
-pub struct Writer {
-    socket: WebSocketStream<TokioAdapter<Join<Empty, OwnedWriteHalf>>>,
+pub struct Writer<W> {
+    socket: WebSocketStream<Join<Empty, W>>,
     motion: Motion,
     role: Role,
     largest: usize,
 }
 
-impl Writer {
-    pub(crate) async fn new(write: OwnedWriteHalf, role: Role, largest: usize) -> Self {
+impl<W: AsyncWrite + Unpin> Writer<W> {
+    pub(crate) async fn new(write: W, role: Role, largest: usize) -> Self {
         // Room for what is gathered and for a frame on top, twice, as masks and headers take some.
         let room = WRITE_BUFFER + largest.max(PIECE).saturating_mul(2).saturating_add(1024);
         let config = WebSocketConfig::default()
@@ -52,13 +52,13 @@ impl Writer {
             .write_buffer_size(WRITE_BUFFER)
             .max_write_buffer_size(room);
         let motion = Motion::default();
-        let half = TokioAdapter::new(Join::new(empty(), write, motion.clone()));
+        let half = Join::new(empty(), write, motion.clone());
         let socket = WebSocketStream::from_raw_socket(half, role, Some(config)).await;
         Self { socket, motion, role, largest }
     }
 }
 
-impl Writer {
+impl<W: AsyncWrite + Unpin> Writer<W> {
     async fn feed(&mut self, message: Message) -> Result<(), End> {
         self.socket.feed(message).await.map_err(lost)
     }
@@ -78,7 +78,7 @@ impl Writer {
     }
 }
 
-impl socket::Writer for Writer {
+impl<W: AsyncWrite + Unpin + Send + 'static> socket::Writer for Writer<W> {
     async fn send(&mut self, mut frames: impl Frames) -> Result<(), End> {
         while let Some(frame) = frames.next() {
             match frame {
@@ -100,12 +100,11 @@ impl socket::Writer for Writer {
             let close = CloseFrame { code: code.into(), reason: reason.into() };
             self.socket.close(Some(close)).await.map_err(lost)?;
         }
-        self.socket.get_mut().get_mut().shutdown().await.map_err(lost)
+        self.socket.get_mut().close().await.map_err(lost)
     }
 
     async fn renewed(self) -> Self {
-        let half = self.socket.into_inner().into_inner();
-        Self::new(half.write, self.role, self.largest).await
+        Self::new(self.socket.into_inner().write, self.role, self.largest).await
     }
 }
 
@@ -127,15 +126,15 @@ fn message(frame: Frame) -> Message {
 
 /// The half that reads. What its codec writes by itself goes nowhere.
 #[derive(Debug)]
-pub struct Reader {
-    socket: WebSocketStream<TokioAdapter<Join<OwnedReadHalf, Sink>>>,
+pub struct Reader<R> {
+    socket: WebSocketStream<Join<R, Sink>>,
     motion: Motion,
 }
 
-impl Reader {
+impl<R: AsyncRead + Unpin> Reader<R> {
     /// `rest` is what was read behind the handshake.
     pub(crate) async fn new(
-        read: OwnedReadHalf,
+        read: R,
         rest: Vec<u8>,
         role: Role,
         largest: usize,
@@ -151,13 +150,13 @@ impl Reader {
             .write_buffer_size(0)
             .max_write_buffer_size(1024);
         let motion = Motion::default();
-        let half = TokioAdapter::new(Join::new(read, sink(), motion.clone()));
+        let half = Join::new(read, sink(), motion.clone());
         let socket = WebSocketStream::from_partially_read(half, rest, role, Some(config)).await;
         Self { socket, motion }
     }
 }
 
-impl socket::Reader for Reader {
+impl<R: AsyncRead + Unpin + Send + 'static> socket::Reader for Reader<R> {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Frame, End>> {
         self.socket.poll_next_unpin(cx).map(|next| match next {
             Some(Ok(message)) => frame(message),
@@ -171,7 +170,7 @@ impl socket::Reader for Reader {
     }
 
     async fn discard(&mut self) -> bool {
-        matches!(self.socket.get_mut().get_mut().read(&mut [0; 4096]).await, Ok(1..))
+        matches!(self.socket.get_mut().read(&mut [0; 4096]).await, Ok(1..))
     }
 }
 

@@ -92,7 +92,7 @@ mod tests {
             return;
         }
         let this = std::env::current_exe().expect("this program has a path");
-        let again = ["--exact", "tests::time_counts_from_the_start_of_the_machine"];
+        let again = ["--exact", "clocks::tests::time_counts_from_the_start_of_the_machine"];
         let ended = apart(this.as_os_str(), &again).expect("it was possible a moment ago");
         let said = String::from_utf8_lossy(&ended.stdout);
         assert!(ended.status.success() && said.contains("1 passed"), "{said}");

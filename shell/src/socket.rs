@@ -2,19 +2,25 @@
 
 use async_tungstenite::tungstenite::protocol::Role;
 use slipstream_core::io::Protocol;
+use slipstream_core::runtime::Runtime;
 use slipstream_core::socket;
-use smol::net::TcpStream;
 
 use crate::halves::{Reader, Writer};
+use crate::net::Net;
 
 /// What the system takes before it can send it: pings wait behind it, and nobody sees it move.
 #[cfg(any(target_os = "linux", target_os = "android"))]
 const UNSENT: u32 = 128 * 1024;
 
-/// See the module.
+/// A runtime whose connections are [`Socket`]s on its own TCP streams: what a shell supplies.
+pub trait Shell: Net + Runtime<Socket = Socket<Self>> {}
+
+impl<N: Net + Runtime<Socket = Socket<N>>> Shell for N {}
+
+/// A connection on the TCP streams of a runtime.
 #[derive(Debug)]
-pub struct Socket {
-    stream: TcpStream,
+pub struct Socket<N: Net> {
+    stream: N::Tcp,
     /// What was read behind the handshake.
     rest: Vec<u8>,
     /// Which end of it this is.
@@ -23,23 +29,24 @@ pub struct Socket {
     largest: usize,
 }
 
-impl Socket {
-    pub(crate) fn new(stream: TcpStream, rest: Vec<u8>, role: Role, largest: usize) -> Self {
+impl<N: Net> Socket<N> {
+    pub(crate) fn new(stream: N::Tcp, rest: Vec<u8>, role: Role, largest: usize) -> Self {
+        let options = N::socket(&stream);
         // Without this, small frames wait for the acknowledgement of the one before.
-        let _ = stream.set_nodelay(true);
+        let _ = options.set_tcp_nodelay(true);
         #[cfg(any(target_os = "linux", target_os = "android"))]
-        let _ = socket2::SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
+        let _ = options.set_tcp_notsent_lowat(UNSENT);
         Self { stream, rest, role, largest }
     }
 }
 
-impl socket::Socket for Socket {
-    type Reader = Reader;
-    type Writer = Writer;
+impl<N: Net> socket::Socket for Socket<N> {
+    type Reader = Reader<N::Read>;
+    type Writer = Writer<N::Write>;
 
-    async fn split(self, protocol: Protocol) -> (Reader, Writer) {
+    async fn split(self, protocol: Protocol) -> (Self::Reader, Self::Writer) {
         let Self { stream, rest, role, largest } = self;
-        let (read, write) = (stream.clone(), stream);
+        let (read, write) = N::split(stream);
         (
             Reader::new(read, rest, role, largest, protocol).await,
             Writer::new(write, role, largest).await,
