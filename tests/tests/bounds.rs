@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::BytesMut;
+use slipstream_core::admin::{AdminAnswer, AdminRequest};
 use slipstream_core::clock::Hlc;
 use slipstream_core::config::Config;
 use slipstream_core::event::Event;
@@ -271,4 +272,43 @@ fn ended(world: &World) -> Vec<&str> {
         _ => None,
     });
     sessions.collect()
+}
+
+// keeps: admin-memory
+#[test]
+fn where_a_message_is_goes_on_where_an_answer_ends() {
+    const MESSAGES: usize = 60;
+    let mut world = World::new("a");
+    // An answer tells what became of each message in each session: with many it holds fewer.
+    for number in 0..700 {
+        let link = world.connect(&format!("client=pi-{number}&keys=none:"));
+        world.settle();
+        world.lose(link);
+    }
+    for number in 0..MESSAGES {
+        let till = world.connect("keys=");
+        world.publish(till, "again", &format!("order:{number}"), "1");
+        world.settle();
+        world.lose(till);
+    }
+    let (mut keys, mut pages, mut after) = (Vec::new(), 0, Position::default());
+    loop {
+        let AdminAnswer::Where { found, next } =
+            world.ask(AdminRequest::Where { id: "again".into(), after })
+        else {
+            panic!("where it is")
+        };
+        let fates: usize = found.iter().map(|one| one.sessions.len()).sum();
+        assert!(fates <= 16 * 1024, "{fates} in one answer");
+        keys.extend(found.into_iter().map(|one| one.key));
+        pages += 1;
+        assert!(pages <= MESSAGES, "it leads on for ever");
+        match next {
+            Some(next) => after = next,
+            None => break,
+        }
+    }
+    assert!(pages > 1, "all of it in one answer");
+    let published: Vec<_> = (0..MESSAGES).map(|number| format!("order:{number}")).collect();
+    assert_eq!(keys, published, "each once, in the order of the log");
 }
