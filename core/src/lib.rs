@@ -82,10 +82,10 @@ mod types;
 pub mod wire;
 
 pub use admin::event;
-pub use host::connection::{line, links, memory};
+pub use host::connection::{links, memory, state as line};
 pub use host::{
-    channel, connection, event_loop, exit, feed, handle, happy_eyeballs, incoming, runtime, shared,
-    slots, socket, upgrade,
+    channel, connection, event_loop, event_stream, event_stream as feed, exit, handle,
+    happy_eyeballs, incoming, runtime, shared, slots, socket, upgrade,
 };
 pub use log::{copies, lifetime};
 pub use mesh::topology;

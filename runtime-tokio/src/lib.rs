@@ -78,7 +78,7 @@ pub use client::Client;
 pub use runtime::Tokio;
 pub use slipstream_core as core;
 pub use slipstream_core::client::ConnectError;
-pub use slipstream_core::exit::{Exit, NodeGone};
+pub use slipstream_core::exit::{Exit, ExitReason, NodeGone};
 pub use slipstream_core::handle::Handle;
 pub use slipstream_shell::{Events, Options, StartError, Stream, check_url};
 

@@ -163,7 +163,7 @@ async fn refuse(
         // deadline of the handshake stands over this too.
         let mut rest = [0; 4096];
         while matches!(stream.read(&mut rest).await, Ok(1..)) {
-            runtime::rest().await;
+            runtime::yield_now().await;
         }
     }
     None

@@ -47,7 +47,7 @@ pub async fn accept<N: Shell>(listener: N::Listener, rules: Rules, inputs: Input
                 let slot = Slot::take(&slots, remote.ip());
                 N::spawn(welcome::<N>(stream, remote, slot, rules.clone(), inputs.clone()));
                 // Who gives way is to do so before the next one comes.
-                runtime::rest().await;
+                runtime::yield_now().await;
             }
             Err(error) => {
                 tracing::warn!(

@@ -7,11 +7,11 @@ use slipstream_core::channel;
 use slipstream_core::client::ClientOptions;
 use slipstream_core::connection::{Incoming, Inputs};
 use slipstream_core::event_loop::{EventLoop, INPUTS};
-use slipstream_core::exit::Exit;
-use slipstream_core::feed::Watcher;
+use slipstream_core::event_stream::Watcher;
+use slipstream_core::exit::ExitReason;
 use slipstream_core::handle::Handle;
 use slipstream_core::runtime::{Runtime, Task};
-use slipstream_core::shared::{Once, Promise};
+use slipstream_core::shared::{OneShot, OneShotSender};
 use slipstream_core::store::Recovered;
 use slipstream_core::upgrade::Rules;
 use slipstream_store_sqlite::{Damaged, Options as StoreOptions, Store};
@@ -67,8 +67,8 @@ impl<N: Shell> Node<N> {
         let node = N::unblock(new).await.map_err(StartError::Internal)?;
         let listening = Task::spawn::<N>(listen::accept::<N>(listener, rules, inputs.clone()));
         let event_loop = EventLoop::<N, _>::new(node, store, limits, inputs.clone(), listening);
-        let exit = N::share(Once::default());
-        let ending = Promise::of(exit.clone(), Exit::Failed);
+        let exit = N::share(OneShot::default());
+        let ending = OneShotSender::of(exit.clone(), ExitReason::Failed);
         let turned = event_loop.run(received).instrument(span);
         N::spawn(async move { ending.keep(turned.await) });
         Ok(Self(Handle::new(local_addr, inputs, exit, client)))

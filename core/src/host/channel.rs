@@ -16,7 +16,7 @@ use core::fmt;
 use core::future::poll_fn;
 use core::task::{Context, Poll, Waker};
 
-use crate::host::runtime::{Runtime, rest};
+use crate::host::runtime::{Runtime, yield_now};
 use crate::host::shared::{Shared, Wakes, keep};
 
 /// What a receiver takes without waiting before it lets others run.
@@ -234,7 +234,7 @@ impl<T> Receiver<T> {
     pub async fn next(&mut self) -> T {
         if self.in_a_row == TAKEN_IN_A_ROW {
             self.in_a_row = 0;
-            rest().await;
+            yield_now().await;
         }
         poll_fn(|cx| {
             let next = self.channel.with(|channel| channel.poll_next(cx));

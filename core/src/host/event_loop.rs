@@ -21,13 +21,13 @@ use crate::admin::AdminAnswer;
 use crate::admin::event::Event;
 use crate::config::Limits;
 use crate::host::channel::Receiver;
-use crate::host::connection::links::Links;
+use crate::host::connection::links::ConnectionHandles;
 use crate::host::connection::{self, Connection, Incoming, Inputs};
-use crate::host::exit::{Exit, NodeGone};
-use crate::host::feed::Watchers;
+use crate::host::event_stream::Watchers;
+use crate::host::exit::{ExitReason, NodeGone};
 use crate::host::incoming::Request;
 use crate::host::runtime::{Alarm, Log, Runtime, Task};
-use crate::host::shared::Promise;
+use crate::host::shared::OneShotSender;
 use crate::io::{End, Input, Output};
 use crate::node::Node;
 use crate::session::link::ANSWER_PATIENCE;
@@ -52,11 +52,11 @@ pub struct EventLoop<R: Runtime, S> {
     inputs: Inputs<R>,
     /// Limits of what is dialled.
     limits: Limits,
-    links: Links,
+    links: ConnectionHandles,
     /// Connections whose tasks are started once the inputs of a turn are taken.
     opened: VecDeque<Box<Connection<R>>>,
     watchers: Watchers,
-    asked: HashMap<Ticket, Promise<Result<AdminAnswer, NodeGone>>>,
+    asked: HashMap<Ticket, OneShotSender<Result<AdminAnswer, NodeGone>>>,
     last_ticket: Ticket,
     /// Connections on which nothing more can be read, and when they end, answered or not.
     broken: Vec<(LinkId, End, Instant)>,
@@ -84,7 +84,7 @@ impl<R: Runtime, S: Store> EventLoop<R, S> {
             listening,
             inputs,
             limits,
-            links: Links::default(),
+            links: ConnectionHandles::default(),
             opened: VecDeque::new(),
             watchers: Watchers::default(),
             asked: HashMap::new(),
@@ -97,7 +97,7 @@ impl<R: Runtime, S: Store> EventLoop<R, S> {
     }
 
     /// Turns the node until it has stopped or must not go on, and closes the store.
-    pub async fn run(mut self, mut received: Receiver<Incoming<R>>) -> Exit {
+    pub async fn run(mut self, mut received: Receiver<Incoming<R>>) -> ExitReason {
         let mut alarm = Alarm::<R>::default();
         let exit = loop {
             if let Err(exit) = self.carry_out() {
@@ -190,7 +190,7 @@ impl<R: Runtime, S: Store> EventLoop<R, S> {
     }
 
     /// Carries out all that is asked. An error is how the node has ended.
-    fn carry_out(&mut self) -> Result<(), Exit> {
+    fn carry_out(&mut self) -> Result<(), ExitReason> {
         while let Some(opened) = self.opened.pop_front() {
             self.attach(*opened);
         }
@@ -200,11 +200,11 @@ impl<R: Runtime, S: Store> EventLoop<R, S> {
         self.end_what_is_answered();
         self.links.flush();
         if self.is_stopped && self.links.is_empty() {
-            return Err(Exit::Stopped);
+            return Err(ExitReason::Stopped);
         }
         if self.stop_at.is_some_and(|at| at <= self.now) {
             self.log(&Event::NotAllTold);
-            return Err(Exit::Stopped);
+            return Err(ExitReason::Stopped);
         }
         Ok(())
     }
@@ -218,8 +218,8 @@ impl<R: Runtime, S: Store> EventLoop<R, S> {
         self.node.handle(Input::LinkUp(up), R::now());
     }
 
-    fn carry_out_one(&mut self, output: Output) -> Result<(), Exit> {
-        let halted = |gone: Stopped| Exit::Halted(StoreFailure::Unknown(gone.to_string()));
+    fn carry_out_one(&mut self, output: Output) -> Result<(), ExitReason> {
+        let halted = |gone: Stopped| ExitReason::Halted(StoreFailure::Unknown(gone.to_string()));
         match output {
             Output::Transmit { link, frame } => self.links.transmit(link, frame),
             Output::Pause(link) => self.links.pause(link, true),
@@ -241,7 +241,7 @@ impl<R: Runtime, S: Store> EventLoop<R, S> {
             Output::Observe(observation) => R::Log::observe(&observation),
             Output::Stopped => self.is_stopped = true,
             // What was not sent is not sent.
-            Output::Halt(failure) => return Err(Exit::Halted(failure)),
+            Output::Halt(failure) => return Err(ExitReason::Halted(failure)),
         }
         Ok(())
     }
@@ -281,9 +281,9 @@ mod tests {
     use crate::config::Config;
     use crate::host::channel;
     use crate::host::connection::Transport;
-    use crate::host::feed::{Feed, Watcher};
+    use crate::host::event_stream::{Feed, Watcher};
     use crate::host::runtime::by_hand::{ByHand, Far, not_closed, reported, settle, start, taken};
-    use crate::host::shared::{Once, Source, share};
+    use crate::host::shared::{OneShot, Source, share};
     use crate::host::socket::Opened;
     use crate::io::{Frame, Protocol};
     use crate::store::{Batch, Committed, Query, Recovered, Usage};
@@ -376,7 +376,7 @@ mod tests {
         }
 
         /// Carries out what is asked; the store does not answer.
-        fn turn_unanswered(&mut self, now: Now) -> Option<Exit> {
+        fn turn_unanswered(&mut self, now: Now) -> Option<ExitReason> {
             self.event_loop.tick(now);
             let ended = self.event_loop.carry_out().err();
             settle();
@@ -384,7 +384,7 @@ mod tests {
         }
 
         /// Carries out what is asked, with a store that answers.
-        fn turn(&mut self, now: Now) -> Option<Exit> {
+        fn turn(&mut self, now: Now) -> Option<ExitReason> {
             loop {
                 let ended = self.turn_unanswered(now);
                 let batches = self.store.with(|given| core::mem::take(&mut given.batches));
@@ -441,13 +441,13 @@ mod tests {
                 assert!(far.received().1.is_some_and(|end| end.code_of_peer() == Some(1001)));
                 let down = Input::LinkDown { link, code: None, reason: String::new() };
                 turned.take(Incoming::<ByHand>::Input(down), at(2));
-                assert_eq!(turn(&mut turned, at(2)), Some(Exit::Stopped));
+                assert_eq!(turn(&mut turned, at(2)), Some(ExitReason::Stopped));
                 continue;
             }
             assert_eq!(turn(&mut turned, at(5)), None);
             let until = turned.event_loop.poll_timeout();
             assert!(until.is_some_and(|until| until <= at(6).instant));
-            assert_eq!(turn(&mut turned, at(6)), Some(Exit::Stopped));
+            assert_eq!(turn(&mut turned, at(6)), Some(ExitReason::Stopped));
             let events = reported();
             assert!(matches!(events.last(), Some(Event::NotAllTold)), "{events:?}");
         }
@@ -459,13 +459,13 @@ mod tests {
         let feed = share(Feed::default());
         let mut watcher = Watcher::of(feed.clone());
         turned.take(Incoming::<ByHand>::Asked(Request::Watch(feed)), at(0));
-        let status = share(Once::default());
-        let asked = Promise::of(status.clone(), Err(NodeGone));
+        let status = share(OneShot::default());
+        let asked = OneShotSender::of(status.clone(), Err(NodeGone));
         turned.take(Incoming::<ByHand>::Asked(Request::Admin(AdminRequest::Status, asked)), at(1));
         let alive = [false, true].map(|is_gone| {
             turned.store.with(|given| given.is_gone = is_gone);
-            let alive = share(Once::default());
-            let asked = Promise::of(alive.clone(), Err(NodeGone));
+            let alive = share(OneShot::default());
+            let asked = OneShotSender::of(alive.clone(), Err(NodeGone));
             turned.take(Incoming::<ByHand>::Asked(Request::Alive(asked)), at(1));
             alive.with(|alive| alive.poll(&mut cx()))
         });
@@ -479,9 +479,9 @@ mod tests {
         turned.take(Incoming::<ByHand>::Asked(Request::Input(Input::ShutDown)), at(2));
         settle();
         assert_eq!(Arc::strong_count(&turned.accepts), 1, "nothing more is accepted");
-        assert_eq!(turned.turn(at(2)), Some(Exit::Stopped));
-        let never = share(Once::default());
-        let asked = Promise::of(never.clone(), Err(NodeGone));
+        assert_eq!(turned.turn(at(2)), Some(ExitReason::Stopped));
+        let never = share(OneShot::default());
+        let asked = OneShotSender::of(never.clone(), Err(NodeGone));
         turned.take(Incoming::<ByHand>::Asked(Request::Admin(AdminRequest::Status, asked)), at(3));
         drop(turned);
         let never = never.with(|never| never.poll(&mut cx()));
@@ -553,8 +553,8 @@ mod tests {
                 inputs.push(Incoming::<ByHand>::Input(committed));
                 settle();
             }
-            let gone = Exit::Halted(StoreFailure::Unknown("the store has stopped".into()));
-            assert_eq!(taken(&exit), Some(if is_gone { gone } else { Exit::Stopped }));
+            let gone = ExitReason::Halted(StoreFailure::Unknown("the store has stopped".into()));
+            assert_eq!(taken(&exit), Some(if is_gone { gone } else { ExitReason::Stopped }));
             assert!(store.with(|given| given.is_closed));
             assert_eq!(not_closed(), [StoreFailure::Full("the last checkpoint".into())]);
             assert_eq!(Arc::strong_count(&accepts), 1, "another may listen there");

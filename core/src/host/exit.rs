@@ -2,9 +2,11 @@
 
 use crate::store::StoreFailure;
 
+pub use self::ExitReason as Exit;
+
 /// How a node ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Exit {
+pub enum ExitReason {
     /// As it was asked to; what was accepted is durable.
     Stopped,
     /// Its store can no longer be trusted: a process ends with code 3.
@@ -13,7 +15,7 @@ pub enum Exit {
     Failed,
 }
 
-impl Exit {
+impl ExitReason {
     /// How it ended once its store was closed, too. What was accepted is durable also where only
     /// the last checkpoint found no room.
     #[must_use]

@@ -10,11 +10,11 @@ use crate::admin::{AdminAnswer, AdminRequest, Status};
 use crate::app::ClientOptions;
 use crate::host::client::Client;
 use crate::host::connection::{Incoming, Inputs};
-use crate::host::exit::{Exit, NodeGone};
-use crate::host::feed::{Feed, Watcher};
+use crate::host::event_stream::{Feed, Watcher};
+use crate::host::exit::{ExitReason, NodeGone};
 use crate::host::incoming::Request;
 use crate::host::runtime::Runtime;
-use crate::host::shared::{Once, Promise, Shared};
+use crate::host::shared::{OneShot, OneShotSender, Shared};
 use crate::io::Input;
 use crate::types::tags::TagSet;
 
@@ -26,7 +26,7 @@ use crate::types::tags::TagSet;
 pub struct Handle<R: Runtime> {
     local_addr: SocketAddr,
     inputs: Inputs<R>,
-    exit: Shared<Once<Exit>>,
+    exit: Shared<OneShot<ExitReason>>,
     client: Client<R>,
 }
 
@@ -43,7 +43,7 @@ impl<R: Runtime> Handle<R> {
     pub fn new(
         local_addr: SocketAddr,
         inputs: Inputs<R>,
-        exit: Shared<Once<Exit>>,
+        exit: Shared<OneShot<ExitReason>>,
         options: ClientOptions,
     ) -> Self {
         let client = Client::here(inputs.clone(), options);
@@ -117,15 +117,15 @@ impl<R: Runtime> Handle<R> {
     }
 
     /// [`Handle::stop`], and [`Handle::ended`].
-    pub async fn shutdown(&self) -> Exit {
+    pub async fn shutdown(&self) -> ExitReason {
         // A node that has ended already is what was asked for.
         let _ = self.stop().await;
         self.ended().await
     }
 
     /// Returns when the node has ended: its store is closed.
-    pub async fn ended(&self) -> Exit {
-        self.exit.wait(Once::poll).await
+    pub async fn ended(&self) -> ExitReason {
+        self.exit.wait(OneShot::poll).await
     }
 
     async fn give(&self, request: Request) -> Result<(), NodeGone> {
@@ -134,10 +134,10 @@ impl<R: Runtime> Handle<R> {
 
     async fn ask<T: Clone + Send + 'static>(
         &self,
-        ask: impl FnOnce(Promise<Result<T, NodeGone>>) -> Request,
+        ask: impl FnOnce(OneShotSender<Result<T, NodeGone>>) -> Request,
     ) -> Result<T, NodeGone> {
-        let answer = R::share(Once::default());
-        self.give(ask(Promise::of(answer.clone(), Err(NodeGone)))).await?;
-        answer.wait(Once::poll).await
+        let answer = R::share(OneShot::default());
+        self.give(ask(OneShotSender::of(answer.clone(), Err(NodeGone)))).await?;
+        answer.wait(OneShot::poll).await
     }
 }

@@ -4,9 +4,9 @@ use alloc::vec::Vec;
 
 use crate::admin::{AdminAnswer, AdminRequest};
 use crate::app::ConnectError;
+use crate::host::event_stream::Feed;
 use crate::host::exit::NodeGone;
-use crate::host::feed::Feed;
-use crate::host::shared::{Promise, Shared};
+use crate::host::shared::{OneShotSender, Shared};
 use crate::io::{End, Frame, Input};
 use crate::types::ids::{DialId, LinkId};
 
@@ -29,9 +29,9 @@ pub enum Incoming<O> {
 #[derive(Debug)]
 pub enum Request {
     /// A question or order of the operator.
-    Admin(AdminRequest, Promise<Result<AdminAnswer, NodeGone>>),
+    Admin(AdminRequest, OneShotSender<Result<AdminAnswer, NodeGone>>),
     /// To be kept by the store's thread: a sign that it lives.
-    Alive(Promise<Result<(), NodeGone>>),
+    Alive(OneShotSender<Result<(), NodeGone>>),
     /// To be told what happens.
     Watch(Shared<Feed>),
     /// [`Input::Reconfigure`] or [`Input::ShutDown`].

@@ -14,11 +14,13 @@ use core::time::Duration;
 use crate::admin::event::Event;
 use crate::app::{ConnectError, Ended};
 use crate::config::Limits;
-use crate::host::shared::{Once, Promise, Shared, Source, Wakes};
+use crate::host::shared::{OneShot, OneShotSender, Shared, Source, Wakes};
 use crate::host::socket::{Opened, Socket};
 use crate::io::{Observation, Protocol};
 use crate::store::StoreFailure;
 use crate::types::time::{Instant, Now};
+
+pub use self::yield_now as rest;
 
 /// A runtime, with its sockets. Everything is said by its type, which is a part of those of clients
 /// and handles: therefore it can be cloned and printed.
@@ -85,17 +87,18 @@ pub trait Log {
 /// A task that ends when this is dropped, if not before.
 #[derive(Debug)]
 pub struct Task {
-    goes_on: Option<Promise<()>>,
-    ended: Shared<Once<()>>,
+    goes_on: Option<OneShotSender<()>>,
+    ended: Shared<OneShot<()>>,
 }
 
 impl Task {
     /// Starts it.
     pub fn spawn<R: Runtime>(task: impl Future<Output = ()> + Send + 'static) -> Self {
-        let (stopped, ended) = (R::share(Once::default()), R::share(Once::default()));
-        let (goes_on, ending) = (Promise::of(stopped.clone(), ()), Promise::of(ended.clone(), ()));
+        let (stopped, ended) = (R::share(OneShot::default()), R::share(OneShot::default()));
+        let (goes_on, ending) =
+            (OneShotSender::of(stopped.clone(), ()), OneShotSender::of(ended.clone(), ()));
         R::spawn(async move {
-            first(stopped.wait(Once::poll), task).await;
+            first(stopped.wait(OneShot::poll), task).await;
             ending.keep(());
         });
         Self { goes_on: Some(goes_on), ended }
@@ -108,7 +111,7 @@ impl Task {
 
     /// Returns when it has ended, and let go of all it had.
     pub async fn ended(&self) {
-        self.ended.wait(Once::poll).await;
+        self.ended.wait(OneShot::poll).await;
     }
 }
 
@@ -158,8 +161,8 @@ pub async fn sleep<R: Runtime>(time: Duration) {
     R::timer(R::now().instant + time).await;
 }
 
-/// Lets others run.
-pub async fn rest() {
+/// Lets other tasks run.
+pub async fn yield_now() {
     let mut rested = false;
     poll_fn(|cx| {
         if core::mem::replace(&mut rested, true) {
@@ -248,7 +251,7 @@ mod tests {
             loop {
                 counted.fetch_add(1, Ordering::Relaxed);
                 sleep::<ByHand>(Duration::from_millis(1)).await;
-                rest().await;
+                yield_now().await;
             }
         };
         let ended = start(within::<ByHand, ()>(SECOND, work));

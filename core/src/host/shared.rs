@@ -14,6 +14,8 @@ use core::fmt;
 use core::future::poll_fn;
 use core::task::{Context, Poll, Waker};
 
+pub use self::{OneShot as Once, OneShotSender as Promise};
+
 /// A lock, as a shell has it.
 pub trait Lock<T>: Send + Sync {
     /// Runs this once, while nobody else can.
@@ -103,16 +105,16 @@ pub(crate) fn keep(place: &mut Option<Waker>, waker: &Waker, woken: &mut Vec<Wak
     }
 }
 
-/// Held by whoever owes a [`Once`] its value: something is told also if it is dropped.
+/// Sender of a [`OneShot`]; sends a fallback when it is dropped.
 #[derive(Debug)]
-pub struct Promise<T: Clone> {
-    once: Shared<Once<T>>,
+pub struct OneShotSender<T: Clone> {
+    once: Shared<OneShot<T>>,
     otherwise: Option<T>,
 }
 
-impl<T: Clone> Promise<T> {
+impl<T: Clone> OneShotSender<T> {
     /// Tells those who wait for `once`; `otherwise` if it is dropped.
-    pub fn of(once: Shared<Once<T>>, otherwise: T) -> Self {
+    pub fn of(once: Shared<OneShot<T>>, otherwise: T) -> Self {
         Self { once, otherwise: Some(otherwise) }
     }
 
@@ -122,7 +124,7 @@ impl<T: Clone> Promise<T> {
     }
 }
 
-impl<T: Clone> Drop for Promise<T> {
+impl<T: Clone> Drop for OneShotSender<T> {
     fn drop(&mut self) {
         if let Some(value) = self.otherwise.take() {
             self.once.with(|once| once.set(value));
@@ -130,27 +132,27 @@ impl<T: Clone> Drop for Promise<T> {
     }
 }
 
-/// A value that comes once, and then stays.
+/// One-shot value: comes once, and stays for everyone who waits.
 #[derive(Debug)]
-pub struct Once<T> {
+pub struct OneShot<T> {
     value: Option<T>,
     waiting: Vec<Waker>,
     woken: Vec<Waker>,
 }
 
-impl<T> Default for Once<T> {
+impl<T> Default for OneShot<T> {
     fn default() -> Self {
         Self { value: None, waiting: Vec::new(), woken: Vec::new() }
     }
 }
 
-impl<T> Wakes for Once<T> {
+impl<T> Wakes for OneShot<T> {
     fn woken(&mut self) -> &mut Vec<Waker> {
         &mut self.woken
     }
 }
 
-impl<T: Clone> Once<T> {
+impl<T: Clone> OneShot<T> {
     /// Here it is; what comes later is not heard of.
     pub fn set(&mut self, value: T) {
         self.value.get_or_insert(value);

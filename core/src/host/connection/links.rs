@@ -8,22 +8,25 @@ use alloc::vec::Vec;
 
 use hashbrown::HashMap;
 
-use crate::host::connection::line::Line;
+use crate::host::connection::state::ConnectionState;
 use crate::host::shared::Shared;
 use crate::io::{Close, End, Frame};
 use crate::types::ids::LinkId;
 
-/// The loop's hold on one connection. Dropping it ends the connection without a close frame.
+pub use self::{ConnectionHandle as Link, ConnectionHandles as Links};
+
+/// The loop's hold on one connection. Dropping the handle ends the connection without a close
+/// frame.
 #[derive(Debug)]
-pub struct Link {
+pub struct ConnectionHandle {
     pending: Vec<Frame>,
-    line: Shared<Line>,
+    state: Shared<ConnectionState>,
 }
 
-impl Link {
+impl ConnectionHandle {
     /// Of a connection that tasks serve.
-    pub fn new(line: Shared<Line>) -> Self {
-        Self { pending: Vec::new(), line }
+    pub fn new(state: Shared<ConnectionState>) -> Self {
+        Self { pending: Vec::new(), state }
     }
 
     /// Adds a frame to what [`Link::flush`] sends. Answers whether it is the first.
@@ -36,18 +39,18 @@ impl Link {
     pub fn flush(&mut self) {
         if !self.pending.is_empty() {
             let frames = core::mem::take(&mut self.pending);
-            self.line.with(|line| line.push(frames));
+            self.state.with(|state| state.push(frames));
         }
     }
 
     /// Stops reading, or reads on.
     pub fn pause(&self, paused: bool) {
-        self.line.with(|line| line.pause(paused));
+        self.state.with(|state| state.pause(paused));
     }
 
     /// The node counts the connection: it holds no other place.
     pub fn admit(&self) {
-        self.line.with(|line| line.admit());
+        self.state.with(|state| state.admit());
     }
 
     /// Sends what was gathered and queued, then the close frame.
@@ -58,11 +61,11 @@ impl Link {
 
     /// Ends the connection behind what is queued, unless its end was ordered before.
     pub fn end(&self, end: End) {
-        self.line.with(|line| line.end(end));
+        self.state.with(|state| state.end(end));
     }
 }
 
-impl Drop for Link {
+impl Drop for ConnectionHandle {
     fn drop(&mut self) {
         self.end(End::silent(String::from("the node has ended")));
     }
@@ -70,8 +73,8 @@ impl Drop for Link {
 
 /// See the module.
 #[derive(Debug, Default)]
-pub struct Links {
-    links: HashMap<LinkId, Link>,
+pub struct ConnectionHandles {
+    links: HashMap<LinkId, ConnectionHandle>,
     /// Those with frames to flush.
     touched: Vec<LinkId>,
     /// Those that end once what they brought is answered.
@@ -79,7 +82,7 @@ pub struct Links {
     last: LinkId,
 }
 
-impl Links {
+impl ConnectionHandles {
     /// A number that no connection has had.
     pub fn next_id(&mut self) -> LinkId {
         self.last = self.last.next();
@@ -87,7 +90,7 @@ impl Links {
     }
 
     /// Takes hold of a connection.
-    pub fn insert(&mut self, id: LinkId, link: Link) {
+    pub fn insert(&mut self, id: LinkId, link: ConnectionHandle) {
         self.links.insert(id, link);
     }
 
@@ -131,14 +134,14 @@ impl Links {
     /// Ends a turn: hands on what was gathered, and then orders the ends.
     pub fn flush(&mut self) {
         while let Some(id) = self.touched.pop() {
-            self.with(id, Link::flush);
+            self.with(id, ConnectionHandle::flush);
         }
         while let Some((id, end)) = self.ending.pop() {
             self.with(id, |link| link.end(end));
         }
     }
 
-    fn with(&mut self, id: LinkId, order: impl FnOnce(&mut Link)) {
+    fn with(&mut self, id: LinkId, order: impl FnOnce(&mut ConnectionHandle)) {
         if let Some(link) = self.links.get_mut(&id) {
             order(link);
         }

@@ -1,15 +1,17 @@
 //! The tasks of an open connection: one that reads and one that writes.
 //!
 //! The two never wait for each other. Each has half of the socket and a WebSocket codec of its
-//! own; what they and the loop have in common is a [`Line`], which says what is sent and when a
-//! connection ends. What was queued before that is still sent, then the close frame, within two
-//! seconds; then the sending side is shut and what still arrives is thrown away for at most one
+//! own; what they and the loop have in common is a [`ConnectionState`], which says what is sent and
+//! when a connection ends. What was queued before that is still sent, then the close frame, within
+//! two seconds; then the sending side is shut and what still arrives is thrown away for at most one
 //! more, because a socket that is closed with unread bytes resets the connection, and the close
 //! frame with it. [`Input::LinkDown`] is the last thing that is heard of a link.
 
-pub mod line;
 pub mod links;
 pub mod memory;
+pub mod state;
+
+pub use self::state as line;
 
 #[cfg(test)]
 mod tests;
@@ -25,10 +27,10 @@ use core::time::Duration;
 use crate::app::ConnectError;
 use crate::config::Limits;
 use crate::host::channel::Sender;
-use crate::host::connection::line::{Flow, Gathered, Line};
-use crate::host::connection::links::Link;
+use crate::host::connection::links::ConnectionHandle;
 use crate::host::connection::memory::Memory;
-use crate::host::runtime::{Runtime, Task, first, rest, sleep, within};
+use crate::host::connection::state::{ConnectionState, Flow, Gathered};
+use crate::host::runtime::{Runtime, Task, first, sleep, within, yield_now};
 use crate::host::shared::Shared;
 use crate::host::slots::Slot;
 use crate::host::socket::{Frames, Motion, Opened, Reader, Socket, Writer};
@@ -131,14 +133,14 @@ pub async fn accept<R: Runtime>(
 }
 
 /// Starts the tasks of a connection.
-pub fn open<R: Runtime>(opened: Connection<R>, inputs: Inputs<R>) -> Link {
-    let line = R::share(Line::default());
+pub fn open<R: Runtime>(opened: Connection<R>, inputs: Inputs<R>) -> ConnectionHandle {
+    let state = R::share(ConnectionState::default());
     let Opened { transport, up, slot } = opened;
     match transport {
-        Transport::Socket(socket) => R::spawn(run::<R>(socket, up, slot, inputs, line.clone())),
-        Transport::Memory(memory) => R::spawn(run::<R>(memory, up, slot, inputs, line.clone())),
+        Transport::Socket(socket) => R::spawn(run::<R>(socket, up, slot, inputs, state.clone())),
+        Transport::Memory(memory) => R::spawn(run::<R>(memory, up, slot, inputs, state.clone())),
     }
-    Link::new(line)
+    ConnectionHandle::new(state)
 }
 
 async fn run<R: Runtime>(
@@ -146,34 +148,34 @@ async fn run<R: Runtime>(
     up: LinkUp,
     slot: Option<Slot>,
     inputs: Inputs<R>,
-    line: Shared<Line>,
+    state: Shared<ConnectionState>,
 ) {
     let id = up.link;
-    first(give_way(slot, &line), serve::<R>(socket, up, &inputs, &line)).await;
-    let end = line.with(|line| line.ended());
+    first(give_way(slot, &state), serve::<R>(socket, up, &inputs, &state)).await;
+    let end = state.with(|state| state.ended());
     let down = Input::LinkDown { link: id, code: end.code_of_peer(), reason: end.reason };
     // A loop that is gone needs to know nothing.
     let _ = inputs.send(Incoming::<R>::Input(down)).await;
 }
 
 /// Returns when the connection has to give way: before it is admitted, or on its way out.
-async fn give_way(slot: Option<Slot>, line: &Shared<Line>) {
+async fn give_way(slot: Option<Slot>, state: &Shared<ConnectionState>) {
     let Some(mut slot) = slot else { return pending().await };
     let needed = async {
         slot.needed().await;
         true
     };
     let admitted = async {
-        line.wait(Line::poll_admitted).await;
+        state.wait(ConnectionState::poll_admitted).await;
         false
     };
     if !first(admitted, needed).await {
         slot.admit();
-        line.wait(Line::poll_end).await;
+        state.wait(ConnectionState::poll_end).await;
         slot.leave();
         slot.needed().await;
     }
-    line.with(|line| line.end(End::silent("others needed its place".into())));
+    state.with(|state| state.end(End::silent("others needed its place".into())));
 }
 
 /// Reads and writes until the end.
@@ -181,20 +183,20 @@ async fn serve<R: Runtime>(
     socket: impl Socket,
     LinkUp { link: id, protocol, .. }: LinkUp,
     inputs: &Inputs<R>,
-    line: &Shared<Line>,
+    state: &Shared<ConnectionState>,
 ) {
     let (reader, writer) = socket.split(protocol).await;
-    let reading = Task::spawn::<R>(run_reader::<R>(reader, id, inputs.clone(), line.clone()));
+    let reading = Task::spawn::<R>(run_reader::<R>(reader, id, inputs.clone(), state.clone()));
     let overdue = async {
-        line.wait(Line::poll_end).await;
+        state.wait(ConnectionState::poll_end).await;
         sleep::<R>(CLOSE_DEADLINE).await;
         Ok(())
     };
-    let written = first(overdue, write::<R>(writer, id, inputs, line)).await;
-    line.with(|line| {
+    let written = first(overdue, write::<R>(writer, id, inputs, state)).await;
+    state.with(|state| {
         // Unless one was ordered before: also a loop that is gone ends what is read.
-        line.end(written.err().unwrap_or_else(|| line.ended()));
-        line.shut();
+        state.end(written.err().unwrap_or_else(|| state.ended()));
+        state.shut();
     });
     reading.ended().await;
 }
@@ -204,12 +206,12 @@ async fn write<R: Runtime>(
     mut writer: impl Writer,
     id: LinkId,
     inputs: &Inputs<R>,
-    line: &Shared<Line>,
+    state: &Shared<ConnectionState>,
 ) -> Result<(), End> {
     let mut batch = Vec::new();
     let mut moving = Moving::new(writer.motion());
-    while let Some((frames, cost)) = line.wait(|it, cx| it.poll_outgoing(cx, &mut batch)).await {
-        let outgoing = Outgoing { frames: batch.drain(..), line };
+    while let Some((frames, cost)) = state.wait(|it, cx| it.poll_outgoing(cx, &mut batch)).await {
+        let outgoing = Outgoing { frames: batch.drain(..), state };
         moving.tell_during::<R, _>(writer.send(outgoing), id, inputs).await?;
         let sent = Input::Sent { link: id, frames, cost };
         if frames > 0 && inputs.send(Incoming::<R>::Input(sent)).await.is_err() {
@@ -221,14 +223,14 @@ async fn write<R: Runtime>(
         }
     }
     // The other side may have gone first.
-    let _ = writer.farewell(&line.with(|line| line.ended())).await;
+    let _ = writer.farewell(&state.with(|state| state.ended())).await;
     Ok(())
 }
 
 /// What a writer is given: pings and pongs go first.
 struct Outgoing<'a, I> {
     frames: I,
-    line: &'a Shared<Line>,
+    state: &'a Shared<ConnectionState>,
 }
 
 impl<I: Iterator<Item = Frame> + Send> Frames for Outgoing<'_, I> {
@@ -237,7 +239,7 @@ impl<I: Iterator<Item = Frame> + Send> Frames for Outgoing<'_, I> {
     }
 
     fn next_control(&mut self) -> Option<Frame> {
-        self.line.with(Line::next_control)
+        self.state.with(ConnectionState::next_control)
     }
 }
 
@@ -296,11 +298,11 @@ async fn run_reader<R: Runtime>(
     mut reader: impl Reader,
     id: LinkId,
     inputs: Inputs<R>,
-    line: Shared<Line>,
+    state: Shared<ConnectionState>,
 ) {
-    read::<R>(&mut reader, id, &inputs, &line).await;
+    read::<R>(&mut reader, id, &inputs, &state).await;
     let overdue = async {
-        line.wait(Line::poll_shut).await;
+        state.wait(ConnectionState::poll_shut).await;
         sleep::<R>(LINGER).await;
     };
     first(overdue, discard(reader)).await;
@@ -309,7 +311,7 @@ async fn run_reader<R: Runtime>(
 async fn discard(mut reader: impl Reader) {
     while reader.discard().await {
         // Whoever sends without end has no thread for itself.
-        rest().await;
+        yield_now().await;
     }
 }
 
@@ -319,21 +321,21 @@ async fn read<R: Runtime>(
     reader: &mut impl Reader,
     id: LinkId,
     inputs: &Inputs<R>,
-    line: &Shared<Line>,
+    state: &Shared<ConnectionState>,
 ) {
-    let mut flow = line.with(|line| line.flow());
+    let mut flow = state.with(|state| state.flow());
     let mut moving = Moving::new(reader.motion());
     while flow != Flow::Over {
         let mut has_moved = false;
         let gathered = poll_fn(|cx| {
-            if let Poll::Ready(now) = line.with(|line| line.poll_flow(flow, cx)) {
+            if let Poll::Ready(now) = state.with(|state| state.poll_flow(flow, cx)) {
                 flow = now;
                 return Poll::Ready(None);
             }
             let mut gathered = Gathered::default();
             while flow == Flow::Read
                 && let Poll::Ready(next) = reader.poll_next(cx)
-                && gathered.take(next, line)
+                && gathered.take(next, state)
             {}
             if !gathered.is_empty() {
                 moving.motion.take();

@@ -28,7 +28,7 @@ fn opened(socket: Memory) -> Opened<Memory> {
 
 /// An open connection as a loop sees it, and its other end.
 struct World {
-    link: Link,
+    link: ConnectionHandle,
     received: Receiver<Incoming<ByHand>>,
     there: Far,
 }
@@ -190,13 +190,13 @@ impl Reader for Flood {
 // keeps: no-hold-up
 #[test]
 fn a_flood_behind_the_end_is_not_read_for_ever() {
-    let line = share(Line::default());
-    line.with(|line| {
-        line.end(End::here(1001, "bye".into()));
-        line.shut();
+    let state = share(ConnectionState::default());
+    state.with(|state| {
+        state.end(End::here(1001, "bye".into()));
+        state.shut();
     });
     let (inputs, _received) = bounded::<ByHand, _>(1);
-    let reading = start(run_reader::<ByHand>(Flood(0), LINK, inputs, line));
+    let reading = start(run_reader::<ByHand>(Flood(0), LINK, inputs, state));
     assert_eq!(taken(&reading), Some(()));
 }
 

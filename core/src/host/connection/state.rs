@@ -22,6 +22,8 @@ use crate::host::shared::{Shared, Wakes, keep};
 use crate::io::{CloseCode, End, Frame};
 use crate::types::ids::LinkId;
 
+pub use self::ConnectionState as Line;
+
 /// Frames that a writer may be behind.
 const MAX_FRAMES: usize = 128 * 1024;
 /// Pings and pongs that a writer may be behind. Whoever sends pings faster than it reads the
@@ -47,12 +49,12 @@ pub struct Gathered {
 impl Gathered {
     /// Takes the next frame, or the end; a ping is answered on the same connection. Answers whether
     /// more may be taken, if it is there already.
-    pub fn take(&mut self, next: Result<Frame, End>, line: &Shared<Line>) -> bool {
+    pub fn take(&mut self, next: Result<Frame, End>, state: &Shared<ConnectionState>) -> bool {
         match next {
             Ok(frame) => {
                 self.cost += frame.cost();
                 if let Frame::Ping(payload) = &frame {
-                    line.with(|line| line.pong(payload.clone()));
+                    state.with(|state| state.pong(payload.clone()));
                 }
                 self.frames.push(frame);
                 self.frames.len() < READ_FRAMES && self.cost < READ_COST
@@ -93,7 +95,7 @@ pub enum Flow {
 
 /// See the module.
 #[derive(Debug, Default)]
-pub struct Line {
+pub struct ConnectionState {
     queue: VecDeque<Frame>,
     /// Pings and pongs.
     controls: VecDeque<Frame>,
@@ -107,14 +109,14 @@ pub struct Line {
     woken: Vec<Waker>,
 }
 
-impl Wakes for Line {
+impl Wakes for ConnectionState {
     fn woken(&mut self) -> &mut Vec<Waker> {
         &mut self.woken
     }
 }
 
 /// What the loop does.
-impl Line {
+impl ConnectionState {
     /// Queues frames.
     pub(crate) fn push(&mut self, frames: Vec<Frame>) {
         if self.end.is_some() {
@@ -157,7 +159,7 @@ impl Line {
 }
 
 /// What the tasks of the connection do.
-impl Line {
+impl ConnectionState {
     /// The next frames to send, put into `frames`: how many there are, and their cost; none if only
     /// control frames are to be sent. `None` after the last.
     pub fn poll_outgoing(
@@ -276,11 +278,11 @@ mod tests {
     }
 
     /// What a writer takes, until it waits or is done; answers whether it is done.
-    fn written(line: &mut Line) -> (Vec<Frame>, bool) {
+    fn written(state: &mut ConnectionState) -> (Vec<Frame>, bool) {
         let mut frames = Vec::new();
         loop {
-            frames.extend(core::iter::from_fn(|| line.next_control()));
-            match line.poll_outgoing(&mut cx(), &mut frames) {
+            frames.extend(core::iter::from_fn(|| state.next_control()));
+            match state.poll_outgoing(&mut cx(), &mut frames) {
                 Poll::Ready(Some(_)) => {}
                 Poll::Ready(None) => return (frames, true),
                 Poll::Pending => return (frames, false),
@@ -291,56 +293,56 @@ mod tests {
     // keeps: end-of-connection
     #[test]
     fn what_was_queued_before_the_end_is_sent_and_nothing_after_it() {
-        let mut line = Line::default();
-        line.push(vec![frame("a"), frame("b")]);
-        line.end(End::here(1001, "bye".into()));
-        line.end(End::here(4400, "too late".into()));
-        line.push(vec![frame("c")]);
-        assert_eq!(written(&mut line), (vec![frame("a"), frame("b")], true));
-        assert_eq!(line.ended(), End::here(1001, "bye".into()));
-        assert_eq!(line.flow(), Flow::Over);
+        let mut state = ConnectionState::default();
+        state.push(vec![frame("a"), frame("b")]);
+        state.end(End::here(1001, "bye".into()));
+        state.end(End::here(4400, "too late".into()));
+        state.push(vec![frame("c")]);
+        assert_eq!(written(&mut state), (vec![frame("a"), frame("b")], true));
+        assert_eq!(state.ended(), End::here(1001, "bye".into()));
+        assert_eq!(state.flow(), Flow::Over);
     }
 
     // keeps: signs-of-life
     #[test]
     fn pings_and_pongs_go_past_what_is_queued_and_count_for_nothing() {
-        let mut line = Line::default();
+        let mut state = ConnectionState::default();
         let ping = Frame::Ping(Bytes::from_static(b"i"));
-        line.push(vec![frame("a"), ping.clone()]);
-        line.pong(Bytes::from_static(b"o"));
+        state.push(vec![frame("a"), ping.clone()]);
+        state.pong(Bytes::from_static(b"o"));
         let mut frames = Vec::new();
-        let sent = line.poll_outgoing(&mut cx(), &mut frames);
+        let sent = state.poll_outgoing(&mut cx(), &mut frames);
         assert_eq!(sent, Poll::Ready(Some((1, frame("a").cost()))));
         assert_eq!(frames, [frame("a")]);
         let pong = Frame::Pong(Bytes::from_static(b"o"));
-        assert_eq!(written(&mut line), (vec![ping, pong], false));
-        (0..2 * MAX_CONTROLS).for_each(|_| line.pong(Bytes::new()));
-        assert_eq!(written(&mut line).0.len(), MAX_CONTROLS);
+        assert_eq!(written(&mut state), (vec![ping, pong], false));
+        (0..2 * MAX_CONTROLS).for_each(|_| state.pong(Bytes::new()));
+        assert_eq!(written(&mut state).0.len(), MAX_CONTROLS);
     }
 
     #[test]
     fn a_large_queue_is_taken_in_parts_and_one_without_bound_ends() {
-        let mut line = Line::default();
+        let mut state = ConnectionState::default();
         let large = Frame::Binary(vec![0; BATCH_COST].into());
-        line.push(vec![large.clone(), large]);
+        state.push(vec![large.clone(), large]);
         let mut frames = Vec::new();
-        assert!(matches!(line.poll_outgoing(&mut cx(), &mut frames), Poll::Ready(Some((1, _)))));
-        line.push(vec![frame("a"); MAX_FRAMES]);
-        assert_eq!(line.ended().close.map(|(code, _)| code), Some(CloseCode::Limit.number()));
+        assert!(matches!(state.poll_outgoing(&mut cx(), &mut frames), Poll::Ready(Some((1, _)))));
+        state.push(vec![frame("a"); MAX_FRAMES]);
+        assert_eq!(state.ended().close.map(|(code, _)| code), Some(CloseCode::Limit.number()));
     }
 
     #[test]
     fn pausing_is_heard_until_the_end() {
-        let mut line = Line::default();
-        assert!(line.poll_flow(Flow::Read, &mut cx()).is_pending());
-        line.pause(true);
-        assert_eq!(line.poll_flow(Flow::Read, &mut cx()), Poll::Ready(Flow::Pause));
-        line.pause(false);
-        assert_eq!(line.poll_flow(Flow::Pause, &mut cx()), Poll::Ready(Flow::Read));
-        assert!(line.poll_end(&mut cx()).is_pending());
-        line.end(End::silent("gone".into()));
-        line.pause(true);
-        assert_eq!(line.poll_flow(Flow::Read, &mut cx()), Poll::Ready(Flow::Over));
-        assert_eq!(line.poll_end(&mut cx()), Poll::Ready(End::silent("gone".into())));
+        let mut state = ConnectionState::default();
+        assert!(state.poll_flow(Flow::Read, &mut cx()).is_pending());
+        state.pause(true);
+        assert_eq!(state.poll_flow(Flow::Read, &mut cx()), Poll::Ready(Flow::Pause));
+        state.pause(false);
+        assert_eq!(state.poll_flow(Flow::Pause, &mut cx()), Poll::Ready(Flow::Read));
+        assert!(state.poll_end(&mut cx()).is_pending());
+        state.end(End::silent("gone".into()));
+        state.pause(true);
+        assert_eq!(state.poll_flow(Flow::Read, &mut cx()), Poll::Ready(Flow::Over));
+        assert_eq!(state.poll_end(&mut cx()), Poll::Ready(End::silent("gone".into())));
     }
 }
