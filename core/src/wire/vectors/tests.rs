@@ -638,7 +638,7 @@ fn starts(vectors: &Vectors) {
     assert_eq!(again.time(at(1_790_000_000_300)), WallMs(1_790_000_000_000));
     assert_eq!(Starts::recover(&record).0, starts);
     starts.note_loss(Incarnation::new(12), WallMs(7000));
-    let loss = starts.append_loss_to(Vec::new());
+    let loss = starts.append_loss_to(Vec::new(), false);
     vectors.hold_bytes("session.node.loss", &loss);
     let (mut recovered, _) = Starts::recover(&record);
     recovered.recover_loss(&loss);
