@@ -10,13 +10,14 @@
 
 pub use slipstream_core::application::{AckMode, InForce, Replay};
 pub use slipstream_core::client::handles::{
-    Delivery, Pending, Publisher, Receiver, SubscriptionEvent,
+    Delivery, Pending, Publisher, Receipts, Receiver, SubscriptionEvent,
 };
 pub use slipstream_core::client::{
-    ClientOptions, ConnectError, Ended, Filter, Publication, PublishError, ReadError, Receipt,
-    Refused, Value, Verdict,
+    ClientOptions, ConnectError, Ended, Filter, OnLost, Publication, PublishError, ReadError,
+    Receipt, Refused, Value, Verdict, Welcome,
 };
 pub use slipstream_core::config::{Durability, Heartbeat, Reconnect};
+pub use slipstream_core::io::Protocol;
 pub use slipstream_core::message::Kind;
 
 use slipstream_shell::Stream;

@@ -36,8 +36,9 @@ impl Delivery {
     /// Which message it is, whatever its number.
     pub(super) fn mark(&self) -> Mark {
         match &self.content {
-            Content::Binary(message) => (message.incarnation(), message.sequence()),
-            Content::Json(_) => Mark::default(),
+            Content::Binary(message) => Mark::Number(message.incarnation(), message.sequence()),
+            // No two messages have one version.
+            Content::Json(json) => Mark::Version(fingerprint(&json.version)),
         }
     }
 
@@ -122,7 +123,20 @@ impl Delivery {
 }
 
 /// Which message a delivery is, as its number may come again in another life of a database.
-pub(super) type Mark = (Incarnation, Sequence);
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mark {
+    /// Its number at its origin, from a binary frame.
+    Number(Incarnation, Sequence),
+    /// Fingerprint of its version, from JSON.
+    Version(u64),
+}
+
+/// FNV-1a: short, and the same each time.
+fn fingerprint(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
 
 /// What is read out of a delivery. Lists are comma-joined, as in binary frames.
 #[derive(Debug, Clone)]
@@ -193,4 +207,20 @@ pub enum Version {
     Clock(Hlc),
     /// The whole, from JSON.
     Text(Text),
+}
+
+impl Version {
+    /// Its clock part; `None` of a text that is no version.
+    pub fn clock(&self) -> Option<Hlc> {
+        match self {
+            Self::Clock(clock) => Some(*clock),
+            Self::Text(text) => {
+                let (wall, rest) = text.split_once('-')?;
+                let (count, _) = rest.split_once('-')?;
+                let wall = u64::from_str_radix(wall, 16).ok().filter(|wall| wall >> 48 == 0)?;
+                let count = u16::from_str_radix(count, 16).ok()?;
+                Some(Hlc(wall << 16 | u64::from(count)))
+            }
+        }
+    }
 }

@@ -54,7 +54,9 @@ pub fn welcome(frame: &Frame) -> Result<Welcome, CodecError> {
 pub fn publish(protocol: Protocol, messages: &[Publish<'_>]) -> Result<Vec<Frame>, CodecError> {
     match protocol {
         Protocol::Postcard => Ok(batches(BatchKind::Publish, messages)),
-        Protocol::Json => messages.iter().map(json::publish).collect(),
+        Protocol::Json => {
+            messages.iter().map(|message| json::publish(message).map(Frame::Text)).collect()
+        }
     }
 }
 

@@ -13,7 +13,6 @@ use core::time::Duration;
 use crate::config::Durability;
 use crate::io::Frame;
 use crate::types::ids::Position;
-use crate::types::tags;
 use crate::types::value::NO_VALUE;
 use crate::wire::application::{AckMode, InForce, Replay};
 use crate::wire::json::number::whole;
@@ -30,7 +29,7 @@ use super::delivery::{Content, Delivery, Json, Text, Version};
 use super::{CodecError, Received};
 
 /// A message to publish.
-pub(super) fn publish(message: &Publish<'_>) -> Result<Frame, CodecError> {
+pub(super) fn publish(message: &Publish<'_>) -> Result<Bytes, CodecError> {
     let value = match message.kind {
         Kind::Dk => None,
         Kind::Sk | Kind::Sa | Kind::Sw | Kind::Cmd => {
@@ -45,10 +44,14 @@ pub(super) fn publish(message: &Publish<'_>) -> Result<Frame, CodecError> {
         message_id: message.id,
         key: message.key,
         value,
-        targeted_tags: tags::list(message.tags).collect(),
+        // An empty one stays, for the node to refuse: without it the message would be for all.
+        targeted_tags: match message.tags {
+            "" => Vec::new(),
+            tags => tags.split(',').collect(),
+        },
         ttl_ms: message.ttl_ms.try_into().ok(),
     };
-    Ok(text_frame(&frame))
+    Ok(encoded(&frame))
 }
 
 #[derive(Serialize)]
@@ -126,7 +129,11 @@ impl Default for SettleJson<'_> {
 }
 
 fn text_frame(frame: &impl Serialize) -> Frame {
-    Frame::Text(serde_json::to_vec(frame).expect("no map, and writing to memory").into())
+    Frame::Text(encoded(frame))
+}
+
+fn encoded(frame: &impl Serialize) -> Bytes {
+    serde_json::to_vec(frame).expect("no map, and writing to memory").into()
 }
 
 /// Every field of every frame of a node: one pass over the text, whatever it is. What is `null` is

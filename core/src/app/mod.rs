@@ -31,9 +31,11 @@ pub use beat::Beat;
 pub use delivery::{Delivery, Text, Version};
 pub use ended::{ConnectError, Ended};
 pub use frames::{connect, publish, read, received, settle, welcome};
-pub use options::ClientOptions;
+pub use options::{ClientOptions, OnLost};
 pub use publication::{Filter, Publication, QueryString};
 pub use session::{Session, Settings, Settlement};
+
+pub use crate::wire::Welcome;
 
 /// What a node sends.
 #[derive(Debug)]

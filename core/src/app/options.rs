@@ -1,17 +1,29 @@
 //! How a program connects to its node.
 
 use alloc::string::String;
+use alloc::sync::Arc;
 use core::fmt;
 use core::time::Duration;
 
-use super::{Filter, Settings};
+use super::{Ended, Filter, QueryString, Settings};
 use crate::config::{Config, Heartbeat, Limits, Reconnect};
+use crate::io::Protocol;
+
+/// Is told why a connection is lost, or could not be opened again, each time that another one is
+/// going to be opened. Called by the task of the application: it must not wait.
+pub type OnLost = Arc<dyn Fn(&Ended) + Send + Sync>;
 
 /// How applications connect.
 #[derive(Clone)]
 pub struct ClientOptions {
+    /// What is spoken with a node behind a URL. Default [`Protocol::Postcard`], whose frames carry
+    /// many messages each; within a process nothing else is spoken.
+    pub protocol: Protocol,
     /// Bearer token.
     pub token: Option<String>,
+    /// Parameters of the query string besides those that a [`Filter`] says, joined by `&`. Default
+    /// none.
+    pub query: String,
     /// For connecting, up to and with the node's greeting. Default 5 s.
     pub timeout: Duration,
     /// Messages and reads of one application that may be unanswered, and so in memory. Default
@@ -24,17 +36,22 @@ pub struct ClientOptions {
     pub heartbeat: Heartbeat,
     /// When a lost connection is opened again.
     pub reconnect: Reconnect,
+    /// Who is told of losses. Default nobody.
+    pub on_lost: Option<OnLost>,
 }
 
 impl Default for ClientOptions {
     fn default() -> Self {
         Self {
+            protocol: Protocol::Postcard,
             token: None,
+            query: String::new(),
             timeout: Duration::from_secs(5),
             window: 8192,
             max_frame_bytes: 64 << 20,
             heartbeat: Heartbeat::default(),
             reconnect: Reconnect::default(),
+            on_lost: None,
         }
     }
 }
@@ -42,6 +59,7 @@ impl Default for ClientOptions {
 impl fmt::Debug for ClientOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClientOptions")
+            .field("protocol", &self.protocol)
             .field("token", &self.token.as_ref().map(|_| "..."))
             .field("timeout", &self.timeout)
             .field("window", &self.window)
@@ -65,9 +83,22 @@ impl ClientOptions {
         }
     }
 
+    /// The URL that an application with this filter connects to, at the node behind `url`. The
+    /// query string of `url` is not kept: it may hold a token.
+    pub fn url(&self, url: &str, filter: &Filter) -> String {
+        let mut asking = String::from(url.split('?').next().unwrap_or_default());
+        let has_path = asking.split_once("://").is_none_or(|(_, rest)| rest.contains('/'));
+        asking.push_str(if has_path { "?" } else { "/?" });
+        let mut query = QueryString::behind(&self.query);
+        filter.add_to(&mut query);
+        asking.push_str(query.as_str());
+        asking
+    }
+
     /// How the session of an application with this filter behaves.
     pub fn settings(&self, filter: &Filter, reconnects: bool) -> Settings {
         Settings {
+            protocol: self.protocol,
             named: filter.name().is_some(),
             reconnects,
             window: self.window,

@@ -228,18 +228,17 @@ impl Filter {
         self.ack.unwrap_or(AckMode::unless_said(self.name.is_some())) == AckMode::Auto
     }
 
-    /// The URL of a node with the query string that says it, instead of its own.
-    pub fn url(&self, url: &str) -> String {
-        let mut asking = String::from(url.split('?').next().unwrap_or_default());
-        asking.push('?');
-        asking.push_str(&self.query());
-        asking
-    }
-
     /// The query string that says it, without the question mark. On the connection everything is
     /// acknowledged, also what taking settles: so the node's window bounds what waits here.
     pub fn query(&self) -> String {
         let mut query = QueryString::default();
+        self.add_to(&mut query);
+        query.0
+    }
+
+    /// [`Filter::query`] behind what is there already. Whoever says there how deliveries are
+    /// acknowledged is right.
+    pub(super) fn add_to(&self, query: &mut QueryString) {
         if let Some(name) = &self.name {
             query.add("client", [name.as_str()]);
         }
@@ -254,11 +253,12 @@ impl Filter {
         if let Some(replay) = self.replay {
             query.add("replay", [replay.as_str()]);
         }
-        query.add("ack", [AckMode::Manual.as_str()]);
+        if !query.has("ack") {
+            query.add("ack", [AckMode::Manual.as_str()]);
+        }
         if self.conflate {
             query.add("conflate", ["true"]);
         }
-        query.0
     }
 }
 
@@ -270,6 +270,11 @@ impl QueryString {
     /// Adds to what stands in a query string already.
     pub fn behind(query: &str) -> Self {
         Self(query.into())
+    }
+
+    /// Whether a parameter of this name is there.
+    pub fn has(&self, name: &str) -> bool {
+        self.0.split('&').any(|part| part.split('=').next() == Some(name))
     }
 
     /// Adds a parameter, a list; without an item it is empty, and that says something, too.

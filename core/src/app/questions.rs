@@ -6,15 +6,15 @@
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::format;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::answer::{Heard, Outcome, PublishError, ReadError, Receipt, Refused, Value};
 use super::delivery::{Text, Version};
 use super::frames::batches;
-use super::{CodecError, Ended, Publication};
-use crate::io::Frame;
+use super::{CodecError, Ended, Publication, json};
+use crate::io::{Frame, Protocol};
 use crate::log::receipts::WINDOW;
 use crate::types::refusal::Code;
 use crate::types::time::Instant;
@@ -26,6 +26,11 @@ use crate::wire::{BatchKind, Read};
 const REMEMBERED: Duration = Duration::from_secs(WINDOW.as_secs() / 24 * 23);
 /// A frame is closed when it has this many bytes, if the node takes as many.
 const FRAME_BYTES: usize = 64 * 1024;
+/// In JSON, where each question is a frame, so many are given to the connection at a time: its
+/// queue has an end.
+const TEXTS: usize = 4096;
+/// In JSON each read names a kind. One that is of any kind asks for these in turn.
+const KINDS: [Kind; 3] = [Kind::Sk, Kind::Sa, Kind::Sw];
 
 #[derive(Debug)]
 enum Asked<P, R> {
@@ -39,6 +44,8 @@ enum Asked<P, R> {
         id: String,
         key: String,
         kind: Option<Kind>,
+        /// What it asks for next, if the key holds another kind.
+        untried: &'static [Kind],
         ticket: R,
     },
 }
@@ -82,8 +89,19 @@ impl<P, R> Questions<P, R> {
         None
     }
 
-    pub(super) fn read(&mut self, id: String, key: String, kind: Option<Kind>, ticket: R) {
-        self.asked.push_back(Asked::Read { id, key, kind, ticket });
+    pub(super) fn read(
+        &mut self,
+        protocol: Protocol,
+        id: String,
+        key: String,
+        kind: Option<Kind>,
+        ticket: R,
+    ) {
+        let (kind, untried) = match (protocol, kind) {
+            (Protocol::Json, None) => (Some(KINDS[0]), &KINDS[1..]),
+            (Protocol::Json | Protocol::Postcard, kind) => (kind, &[][..]),
+        };
+        self.asked.push_back(Asked::Read { id, key, kind, untried, ticket });
     }
 
     /// A new connection, to a node that takes frames of this size. What it would not survive, and
@@ -103,21 +121,15 @@ impl<P, R> Questions<P, R> {
                 Asked::Publish { publication, ticket, said }
                     if publication.bytes() > frame_bytes =>
                 {
-                    heard.push(match said {
-                        None => too_large(publication, ticket, frame_bytes),
-                        Some(_) => {
-                            let why = Ended::Lost("the node takes smaller frames now".into());
-                            Heard::Published(ticket, Err(PublishError::Unanswered(why)))
-                        }
-                    });
+                    heard.push(no_room(publication, ticket, said, frame_bytes));
                 }
                 kept @ (Asked::Publish { .. } | Asked::Read { .. }) => self.asked.push_back(kept),
             }
         }
     }
 
-    /// What was not said on this connection, in frames that the node takes.
-    pub(super) fn frames(&mut self, frame_bytes: usize, now: Instant, frames: &mut Vec<Frame>) {
+    /// What was not said on this connection, in binary frames that the node takes.
+    pub(super) fn batches(&mut self, frame_bytes: usize, now: Instant, frames: &mut Vec<Frame>) {
         let limit = FRAME_BYTES.min(frame_bytes);
         let mut records = Vec::new();
         let mut bytes = 0;
@@ -148,6 +160,53 @@ impl<P, R> Questions<P, R> {
         self.sent = self.asked.len();
     }
 
+    /// What was not said on this connection, each in a text frame that the node takes. What is no
+    /// JSON, or too large for a frame, is answered.
+    pub(super) fn texts(
+        &mut self,
+        frame_bytes: usize,
+        now: Instant,
+        frames: &mut Vec<Frame>,
+        heard: &mut Vec<Heard<P, R>>,
+    ) {
+        let until = frames.len() + TEXTS;
+        while frames.len() < until
+            && let Some(asked) = self.asked.get_mut(self.sent)
+        {
+            match asked {
+                Asked::Read { id, key, kind, .. } => {
+                    frames.push(json::read(&Read { kind: *kind, id, key }));
+                    self.sent += 1;
+                }
+                Asked::Publish { publication, said, .. } => {
+                    match json::publish(&publication.record()) {
+                        Ok(text) if text.len() <= frame_bytes => {
+                            said.get_or_insert(now);
+                            frames.push(Frame::Text(text));
+                            self.sent += 1;
+                        }
+                        text => heard.extend(self.give_up(text.err(), frame_bytes)),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Answers the first publication that was not said on this connection: it cannot be.
+    fn give_up(&mut self, error: Option<CodecError>, frame_bytes: usize) -> Option<Heard<P, R>> {
+        let Some(Asked::Publish { publication, ticket, said }) = self.asked.remove(self.sent)
+        else {
+            return None;
+        };
+        Some(match error {
+            None => no_room(publication, ticket, said, frame_bytes),
+            Some(error) => {
+                let id = Some(publication.id.into());
+                refused(id, ticket, Code::InvalidJson, error.to_string())
+            }
+        })
+    }
+
     /// Takes an answer to a publication, or the refusal of a read. `None`: it is postponed, or the
     /// answer has no id, and so belongs to an acknowledgement.
     ///
@@ -159,7 +218,8 @@ impl<P, R> Questions<P, R> {
         comes_back: bool,
     ) -> Result<Option<Heard<P, R>>, CodecError> {
         let refusal = match outcome {
-            Outcome::Receipt { id, version: Version::Clock(version), duplicate, level } => {
+            Outcome::Receipt { id, version, duplicate, level } => {
+                let version = version.clock().ok_or_else(|| no_version(&version))?;
                 let is_publication = |asked: &Asked<P, R>| matches!(asked, Asked::Publish { .. });
                 let receipt = Receipt { id, version, duplicate, level };
                 return match self.take(&receipt.id, is_publication)? {
@@ -169,7 +229,6 @@ impl<P, R> Questions<P, R> {
                     Asked::Read { id, .. } => Err(not_asked(&id)),
                 };
             }
-            Outcome::Receipt { id, version: Version::Text(_), .. } => return Err(not_asked(&id)),
             Outcome::Refused(refusal) => refusal,
         };
         let Some(id) = &refusal.id else { return Ok(None) };
@@ -179,6 +238,14 @@ impl<P, R> Questions<P, R> {
                 *said = None;
             }
             self.postponed.push(asked);
+            return Ok(None);
+        }
+        if let Asked::Read { kind, untried, .. } = &mut asked
+            && let [next, rest @ ..] = *untried
+            && &*refusal.code == Code::WrongKind.as_str()
+        {
+            (*kind, *untried) = (Some(*next), rest);
+            self.asked.push_back(asked);
             return Ok(None);
         }
         let refusal = Box::new(refusal);
@@ -250,6 +317,26 @@ impl<P, R> Questions<P, R> {
 
 fn not_asked(id: &str) -> CodecError {
     CodecError::Protocol(format!("an answer to {id}, which was not asked"))
+}
+
+fn no_version(version: &Version) -> CodecError {
+    CodecError::Protocol(format!("{version:?} is no version"))
+}
+
+/// It cannot be said to a node that takes frames of this size.
+fn no_room<P, R>(
+    publication: Publication,
+    ticket: P,
+    said: Option<Instant>,
+    frame_bytes: usize,
+) -> Heard<P, R> {
+    match said {
+        None => too_large(publication, ticket, frame_bytes),
+        Some(_) => {
+            let why = Ended::Lost("the node takes smaller frames now".into());
+            Heard::Published(ticket, Err(PublishError::Unanswered(why)))
+        }
+    }
 }
 
 fn too_large<P, R>(publication: Publication, ticket: P, frame_bytes: usize) -> Heard<P, R> {

@@ -20,22 +20,25 @@ use core::time::Duration;
 use super::answer::{Heard, Outcome, Verdict};
 use super::beat::{Beat, Pulse};
 use super::delivery::{Delivery, Mark};
-use super::frames::{self, batches};
+use super::frames;
 use super::hands::{Hands, Step};
 use super::questions::Questions;
 use super::{CodecError, Ended, Publication, Received};
 use crate::config::{Heartbeat, Reconnect};
-use crate::io::Frame;
+use crate::io::{Frame, Protocol};
 use crate::types::ids::Position;
 use crate::types::rate::{Random, backoff};
 use crate::types::time::Instant;
+use crate::wire::application::AckMode;
 use crate::wire::json::MAX_REASON_BYTES;
 use crate::wire::message::Kind;
-use crate::wire::{BatchKind, Settle, Welcome};
+use crate::wire::{Settle, Welcome};
 
 /// How a session behaves.
 #[derive(Debug, Clone)]
 pub struct Settings {
+    /// What it speaks.
+    pub protocol: Protocol,
     /// Whether it has a name.
     pub named: bool,
     /// Whether it goes on after a lost connection. An unnamed session that receives cannot: what
@@ -64,6 +67,8 @@ pub struct Session<P, R> {
     frame_bytes: Option<usize>,
     /// Deliveries that the node leaves unsettled at most.
     window: usize,
+    /// Whether the node waits for acknowledgements.
+    acknowledges: bool,
     pulse: Pulse,
     failures: u32,
     conflated: u64,
@@ -82,6 +87,7 @@ impl<P, R> Session<P, R> {
             verdicts: Vec::new(),
             frame_bytes: None,
             window: 1,
+            acknowledges: true,
             pulse: Pulse::new(settings.heartbeat.clone(), now),
             failures: 0,
             conflated: 0,
@@ -117,13 +123,13 @@ impl<P, R> Session<P, R> {
     /// Asks for the value of a key, of this kind or of any.
     pub fn read(&mut self, key: String, kind: Option<Kind>, ticket: R) {
         let id = self.make_id();
-        self.questions.read(id, key, kind, ticket);
+        self.questions.read(self.settings.protocol, id, key, kind, ticket);
     }
 
     /// Takes what the application says of a delivery.
     pub fn settle(&mut self, settlement: Settlement) {
         let Settlement { id, mark, verdict } = settlement;
-        if self.hands.settled(id, mark, verdict.clone(), self.window) {
+        if self.hands.settled(id, mark, verdict.clone(), self.window) && self.acknowledges {
             self.verdicts.extend(verdict.map(|verdict| (id, verdict)));
         }
     }
@@ -134,25 +140,30 @@ impl<P, R> Session<P, R> {
         let frame_bytes = usize::try_from(frame_bytes).unwrap_or(usize::MAX);
         self.frame_bytes = Some(frame_bytes);
         self.window = welcome.window as usize;
+        let in_force = welcome.in_force.as_ref();
+        self.acknowledges = in_force.is_none_or(|in_force| in_force.ack == AckMode::Manual);
         self.questions.connected(frame_bytes, now, heard);
         self.hands.connected();
         self.verdicts.clear();
         self.pulse.heard(now);
     }
 
-    /// What is to be sent now.
-    pub fn frames(&mut self, now: Instant) -> Vec<Frame> {
+    /// What is to be sent now. What cannot be said is answered.
+    pub fn frames(&mut self, now: Instant, heard: &mut Vec<Heard<P, R>>) -> Vec<Frame> {
         let Some(frame_bytes) = self.frame_bytes else { return Vec::new() };
-        let mut frames = Vec::new();
+        let protocol = self.settings.protocol;
         let settles = self.verdicts.iter().map(|(delivery, verdict)| match verdict {
             Verdict::Ack => Settle::Ack(*delivery),
             Verdict::Retry(reason) => Settle::Retry { delivery: *delivery, reason },
             Verdict::Reject(reason) => Settle::Reject { delivery: *delivery, reason },
         });
         let settles: Vec<_> = settles.collect();
-        frames.append(&mut batches(BatchKind::Settle, &settles));
+        let mut frames = frames::settle(protocol, &settles);
         self.verdicts.clear();
-        self.questions.frames(frame_bytes, now, &mut frames);
+        match protocol {
+            Protocol::Postcard => self.questions.batches(frame_bytes, now, &mut frames),
+            Protocol::Json => self.questions.texts(frame_bytes, now, &mut frames, heard),
+        }
         frames
     }
 

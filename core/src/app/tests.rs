@@ -1,6 +1,8 @@
 //! Sessions against a node that remembers what a node would, with connections that are cut between
 //! any two frames.
 
+mod texts;
+
 use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -11,11 +13,13 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::{Durability, Heartbeat, Limits, Reconnect};
-use crate::io::{End, Frame};
+use crate::io::{End, Frame, Protocol};
 use crate::types::clock::Hlc;
 use crate::types::ids::{Incarnation, Position, Sequence};
+use crate::types::refusal::{Code, Refusal};
 use crate::types::time::{Instant, WallMs};
 use crate::wire::application::{AckMode, Replay, Wishes};
+use crate::wire::json::{Request, Target, parse, write};
 use crate::wire::message::{Fields, Kind, Message};
 use crate::wire::{self, BatchKind, DeliveryHead, FrameWriter, Publish, Settle, Welcome, Wire};
 
@@ -26,6 +30,7 @@ pub(crate) type App = Session<usize, usize>;
 
 pub(crate) fn settings(named: bool) -> Settings {
     Settings {
+        protocol: Protocol::Postcard,
         named,
         reconnects: true,
         window: 64,
@@ -57,7 +62,7 @@ pub(crate) fn message(number: u64) -> Message {
         kind: Kind::Sk,
         incarnation: Incarnation::new(7),
         sequence: Sequence::new(number),
-        version: Hlc::default(),
+        version: Hlc(number),
         expires: WallMs(0),
         group: "",
         tags: "",
@@ -76,6 +81,8 @@ pub(crate) fn lost() -> Ended {
 /// A node with one application, and the frames under way.
 #[derive(Default)]
 pub(crate) struct Node {
+    /// Whether it speaks JSON.
+    pub(crate) json: bool,
     /// Ids of what it has accepted, in order.
     pub(crate) accepted: Vec<String>,
     /// Ids that it was sent more than once.
@@ -116,6 +123,14 @@ impl Node {
         let sent = self.unsettled.entry(number).or_default();
         let head = DeliveryHead { delivery: Position::new(number), redelivery: *sent };
         *sent += 1;
+        if self.json {
+            let mut out = BytesMut::new();
+            write::delivery_prefix(&message(number), "n", &mut out);
+            write::delivery_suffix(head.delivery, head.redelivery, 0, &mut out);
+            self.told.insert(number);
+            self.to_app.push_back(Frame::Text(out.freeze()));
+            return;
+        }
         let mut writer = FrameWriter::new(BatchKind::Deliveries);
         writer.push(&head);
         writer.push_message(&message(number));
@@ -131,7 +146,11 @@ impl Node {
     }
 
     pub(crate) fn read(&mut self) {
-        let Some(Frame::Binary(frame)) = self.from_app.pop_front() else { return };
+        let frame = match self.from_app.pop_front() {
+            Some(Frame::Binary(frame)) => frame,
+            Some(Frame::Text(text)) => return self.read_text(&text),
+            Some(Frame::Ping(_) | Frame::Pong(_)) | None => return,
+        };
         match Wire::decode(&frame).expect("the session speaks the protocol") {
             Wire::Publish(batch) => {
                 let mut writer = FrameWriter::new(BatchKind::Outcomes);
@@ -150,12 +169,7 @@ impl Node {
                         writer.push(&refused);
                         continue;
                     }
-                    let duplicate = self.accepted.iter().any(|known| known == id);
-                    if duplicate {
-                        self.repeated.insert(id.into());
-                    } else {
-                        self.accepted.push(id.into());
-                    }
+                    let duplicate = self.accept(id);
                     let (version, level) = (Hlc::default(), Durability::Full);
                     writer.push(&wire::Outcome::Receipt { id, version, duplicate, level });
                 }
@@ -168,6 +182,52 @@ impl Node {
             }
             other => panic!("{other:?}"),
         }
+    }
+
+    fn read_text(&mut self, text: &[u8]) {
+        let text = core::str::from_utf8(text).expect("it is text");
+        let mut out = BytesMut::new();
+        match parse(text, &Limits::default()).expect("the session speaks the protocol") {
+            Request::Publish(draft) => {
+                let id = draft.id.expect("it has an id");
+                if self.ending {
+                    let re = Some(id.into());
+                    let refusal = Refusal::new(Code::ShuttingDown, "");
+                    write::error(&Refusal { re, ..refusal }, 1, &mut out);
+                } else {
+                    let duplicate = self.accept(&id);
+                    write::receipt(&id, "n", Hlc(9), duplicate, Durability::Full, &mut out);
+                }
+                self.to_app.push_back(Frame::Text(out.freeze()));
+            }
+            Request::Settle(wire::json::Settle::Ack(delivery)) => {
+                self.settle(Settle::Ack(delivery))
+            }
+            Request::Settle(wire::json::Settle::Retry {
+                target: Target::Delivery(delivery),
+                reason,
+            }) => {
+                self.settle(Settle::Retry { delivery, reason: &reason });
+            }
+            Request::Settle(wire::json::Settle::Reject {
+                target: Target::Delivery(delivery),
+                reason,
+            }) => {
+                self.settle(Settle::Reject { delivery, reason: &reason });
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Whether it has accepted this before.
+    fn accept(&mut self, id: &str) -> bool {
+        let duplicate = self.accepted.iter().any(|known| known == id);
+        if duplicate {
+            self.repeated.insert(id.into());
+        } else {
+            self.accepted.push(id.into());
+        }
+        duplicate
     }
 
     pub(crate) fn settle(&mut self, settle: Settle<'_>) {
@@ -237,9 +297,14 @@ struct World {
 
 impl World {
     fn new(named: bool) -> Self {
+        Self::speaking(named, false)
+    }
+
+    fn speaking(named: bool, json: bool) -> Self {
+        let protocol = if json { Protocol::Json } else { Protocol::Postcard };
         let mut world = Self {
-            app: session(named),
-            node: Node::default(),
+            app: Session::new(Settings { protocol, ..settings(named) }, 42, NOW),
+            node: Node { json, ..Node::default() },
             heard: Vec::new(),
             published: 0,
             answers: BTreeMap::new(),
@@ -258,7 +323,7 @@ impl World {
                 self.published += 1;
             }
             Step::AppPublishes => {}
-            Step::AppSends => self.node.from_app.extend(self.app.frames(NOW)),
+            Step::AppSends => self.node.from_app.extend(self.app.frames(NOW, &mut Vec::new())),
             Step::AppReads => {
                 if let Some(frame) = self.node.to_app.pop_front() {
                     self.app.received(&frame, NOW, &mut self.heard).expect("it is understood");
@@ -337,8 +402,9 @@ proptest! {
     #[test]
     fn with_a_name_everything_is_published_once_and_in_order_whatever_is_cut(
         steps in proptest::collection::vec(step(), 1..300),
+        json: bool,
     ) {
-        let mut world = World::new(true);
+        let mut world = World::speaking(true, json);
         steps.iter().for_each(|step| world.step(step));
         world.settle_down();
         prop_assert_eq!(world.answers.len(), world.published);
@@ -355,8 +421,9 @@ proptest! {
     #[test]
     fn without_a_name_nothing_is_sent_twice_and_what_is_not_known_is_said_to_be(
         steps in proptest::collection::vec(step(), 1..300),
+        json: bool,
     ) {
-        let mut world = World::new(false);
+        let mut world = World::speaking(false, json);
         steps.iter().for_each(|step| world.step(step));
         world.settle_down();
         prop_assert_eq!(world.answers.len(), world.published);
@@ -375,8 +442,9 @@ proptest! {
     #[test]
     fn no_message_is_handed_over_more_often_than_the_application_wants_and_all_are_settled(
         steps in proptest::collection::vec(step(), 1..300),
+        json: bool,
     ) {
-        let mut world = World::new(true);
+        let mut world = World::speaking(true, json);
         // The number of hand-overs is judged at each of them.
         steps.iter().for_each(|step| world.step(step));
         world.settle_down();
@@ -432,12 +500,18 @@ fn a_database_that_was_set_back_gives_numbers_again_and_no_settlement_meets_the_
     writer.push_message(&message(99));
     world.node.to_app.push_back(Frame::Binary(writer.finish()));
     world.app.settle(Settlement::of(&held, Some(Verdict::Ack)));
-    assert!(world.app.frames(NOW).is_empty(), "it is not said before the node repeats it");
+    assert!(
+        world.app.frames(NOW, &mut Vec::new()).is_empty(),
+        "it is not said before the node repeats it"
+    );
     world.allowed.insert(1, 1);
     world.step(&Step::AppReads);
     assert_eq!(world.hands.len(), 1, "the other message is handed over");
     world.app.settle(Settlement::of(&held, Some(Verdict::Ack)));
-    assert!(world.app.frames(NOW).is_empty(), "and not settled by what was said of the first");
+    assert!(
+        world.app.frames(NOW, &mut Vec::new()).is_empty(),
+        "and not settled by what was said of the first"
+    );
 }
 
 #[test]
@@ -454,7 +528,7 @@ fn answers_to_nothing_and_frames_for_others_end_the_connection() {
         let mut app = session(true);
         app.connected(&welcome(), NOW, &mut Vec::new());
         app.publish(Publication::set("k", "1"), 1);
-        app.frames(NOW);
+        app.frames(NOW, &mut Vec::new());
         let error = app.received(&frame, NOW, &mut Vec::new()).expect_err("it is not understood");
         let mut heard = Vec::new();
         assert_eq!(app.lost(&error.into(), &mut heard), None, "it would happen again");
@@ -471,7 +545,7 @@ fn reads_and_publications_are_said_in_the_order_in_which_they_were_asked() {
     app.publish(Publication::set("k", "1"), 1);
     app.read("k".into(), None, 2);
     app.publish(Publication::delete("k"), 3);
-    let kinds = app.frames(NOW).into_iter().map(|frame| match frame {
+    let kinds = app.frames(NOW, &mut Vec::new()).into_iter().map(|frame| match frame {
         Frame::Binary(bytes) => match Wire::decode(&bytes).expect("a frame") {
             Wire::Publish(_) => "publish",
             Wire::Reads(_) => "read",
@@ -480,13 +554,13 @@ fn reads_and_publications_are_said_in_the_order_in_which_they_were_asked() {
         other => panic!("{other:?}"),
     });
     assert_eq!(kinds.collect::<Vec<_>>(), ["publish", "read", "publish"]);
-    assert!(app.frames(NOW).is_empty());
+    assert!(app.frames(NOW, &mut Vec::new()).is_empty());
     // A read changes nothing, and is asked again without a name too.
     let mut heard = Vec::new();
     app.lost(&lost(), &mut heard);
     assert_eq!(heard.len(), 2);
     app.connected(&welcome(), NOW, &mut Vec::new());
-    assert_eq!(app.frames(NOW).len(), 1);
+    assert_eq!(app.frames(NOW, &mut Vec::new()).len(), 1);
 }
 
 #[test]
@@ -551,7 +625,7 @@ fn what_was_ever_said_is_never_called_not_sent() {
     let mut app = session(true);
     app.connected(&welcome(), NOW, &mut Vec::new());
     app.publish(Publication::set("k", "1"), 1);
-    assert_eq!(app.frames(NOW).len(), 1);
+    assert_eq!(app.frames(NOW, &mut Vec::new()).len(), 1);
     let mut heard = Vec::new();
     assert!(app.lost(&lost(), &mut heard).is_some());
     app.publish(Publication::set("k", "2"), 2);
@@ -571,12 +645,12 @@ fn what_the_node_may_have_forgotten_is_not_said_again() {
     let mut app = session(true);
     app.connected(&welcome(), NOW, &mut Vec::new());
     app.publish(Publication::set("k", "1"), 1);
-    app.frames(NOW);
+    app.frames(NOW, &mut Vec::new());
     app.lost(&lost(), &mut Vec::new());
     let next_day = Instant::from_micros(24 * 60 * 60 * 1_000_000);
     let mut heard = Vec::new();
     app.connected(&welcome(), next_day, &mut heard);
-    assert!(app.frames(next_day).is_empty());
+    assert!(app.frames(next_day, &mut Vec::new()).is_empty());
     let [Heard::Published(1, Err(PublishError::Unanswered(_)))] = &heard[..] else {
         panic!("{heard:?}");
     };
@@ -610,7 +684,7 @@ fn frames_are_no_larger_than_the_node_takes() {
         let body = format!("\"{}\"", "x".repeat(300));
         assert!(app.publish(Publication::set("k", body), number).is_none());
     }
-    let lengths = app.frames(NOW).into_iter().map(|frame| frame.cost() - 64);
+    let lengths = app.frames(NOW, &mut Vec::new()).into_iter().map(|frame| frame.cost() - 64);
     assert!(lengths.max().is_some_and(|longest| longest <= 4 * 1024));
 }
 
@@ -619,7 +693,7 @@ fn a_refused_acknowledgement_is_no_answer_to_a_question() {
     let mut app = session(true);
     app.connected(&welcome(), NOW, &mut Vec::new());
     app.publish(Publication::set("k", "1"), 1);
-    app.frames(NOW);
+    app.frames(NOW, &mut Vec::new());
     let mut writer = FrameWriter::new(BatchKind::Outcomes);
     let (code, message) = ("INVALID_FIELD", "the reason is too long");
     let (id, frame, retryable) = (None, 3, false);
@@ -634,7 +708,7 @@ fn a_refused_acknowledgement_is_no_answer_to_a_question() {
     let held = world.hands.pop().expect("it was handed over");
     let reason = "\u{e9}".repeat(5_000);
     world.app.settle(Settlement::of(&held, Some(Verdict::Reject(reason))));
-    let [frame] = &world.app.frames(NOW)[..] else { panic!("one settlement") };
+    let [frame] = &world.app.frames(NOW, &mut Vec::new())[..] else { panic!("one settlement") };
     assert!(frame.cost() < 64 + 4096 + 64);
     let long = Publication::set("k", "1").with_id("x".repeat(129));
     assert!(world.app.publish(long, 1).is_some());

@@ -10,8 +10,8 @@ use slipstream_core::tags::TagSet;
 use tempfile::TempDir;
 
 use super::shell::client::{
-    AckMode, Client, ClientOptions, Ended, Filter, Kind, Publication, PublishError, ReadError,
-    Replay, Subscription, SubscriptionEvent,
+    AckMode, Client, ClientOptions, Ended, Filter, Kind, Protocol, Publication, PublishError,
+    ReadError, Replay, Subscription, SubscriptionEvent,
 };
 use super::shell::{ConnectError, Exit, Node, Options, StartError};
 use super::{run, soon};
@@ -57,9 +57,12 @@ impl Site {
         soon(Client::connect(&self.url(), patient())).await.expect("it connects")
     }
 
-    /// A client within the process, and one behind a socket.
-    async fn clients(&self) -> [Client; 2] {
-        [self.node.client().clone(), self.remote().await]
+    /// A client within the process, and two behind a socket: one speaks binary frames, the other
+    /// JSON.
+    async fn clients(&self) -> [Client; 3] {
+        let options = ClientOptions { protocol: Protocol::Json, ..patient() };
+        let json = soon(Client::connect(&self.url(), options)).await.expect("it connects");
+        [self.node.client().clone(), self.remote().await, json]
     }
 }
 
@@ -204,7 +207,7 @@ fn what_is_not_settled_comes_again_and_what_is_rejected_is_a_dead_letter() {
         }
         let request = AdminRequest::DeadLetters { after: DeadLetterId::default(), limit: 10 };
         let dead = format!("{:?}", soon(site.node.admin(request)).await.expect("an answer"));
-        assert_eq!(dead.matches("last_error: \"a poison pill\"").count(), 2, "{dead}");
+        assert_eq!(dead.matches("last_error: \"a poison pill\"").count(), 3, "{dead}");
         soon(site.node.shutdown()).await;
     });
 }

@@ -30,7 +30,6 @@ use crate::host::shared::{Wakes, keep};
 use crate::io::Frame;
 use crate::types::time::Instant;
 use crate::wire::Welcome;
-use crate::wire::application::InForce;
 use crate::wire::message::Kind;
 
 /// What a subscription is handed.
@@ -63,8 +62,8 @@ pub enum Turn {
 pub struct Application {
     session: Session<u64, u64>,
     heard: Vec<Heard<u64, u64>>,
-    /// What the node has said is in force.
-    in_force: Option<InForce>,
+    /// The greeting of the last connection.
+    welcome: Option<Welcome>,
     receipts: Answers<Result<Receipt, PublishError>>,
     values: Answers<Result<Value, ReadError>>,
     items: VecDeque<Item>,
@@ -99,7 +98,7 @@ impl Application {
         Self {
             session: Session::new(settings, seed, now),
             heard: Vec::new(),
-            in_force: None,
+            welcome: None,
             receipts: Answers::default(),
             values: Answers::default(),
             items: VecDeque::new(),
@@ -120,7 +119,7 @@ impl Application {
     /// A connection is open and this is its greeting.
     pub fn connected(&mut self, welcome: &Welcome, now: Instant) {
         self.session.connected(welcome, now, &mut self.heard);
-        self.in_force.clone_from(&welcome.in_force);
+        self.welcome = Some(welcome.clone());
         self.tell();
     }
 
@@ -130,7 +129,8 @@ impl Application {
     /// [`Ended::Lost`] if the node has been silent for too long.
     pub fn turn(&mut self, now: Instant) -> Result<Turn, Ended> {
         self.changed = false;
-        let frames = self.session.frames(now);
+        let frames = self.session.frames(now, &mut self.heard);
+        self.tell();
         if !frames.is_empty() {
             return Ok(Turn::Send(frames));
         }
@@ -238,8 +238,8 @@ impl Application {
 
 /// What its handles do.
 impl Application {
-    pub(super) fn in_force(&self) -> Option<&InForce> {
-        self.in_force.as_ref()
+    pub(super) fn welcome(&self) -> Option<&Welcome> {
+        self.welcome.as_ref()
     }
 
     pub(super) fn add_publisher(&mut self) {
@@ -287,10 +287,28 @@ impl Application {
     }
 
     pub(super) fn publish(&mut self, publication: Publication) -> u64 {
-        let ticket = self.receipts.ticket();
-        self.heard.extend(self.session.publish(publication, ticket));
+        let ticket = self.ask(publication);
         self.tell();
         self.change();
+        ticket
+    }
+
+    /// Publishes as many of these as there is room for, and gives their tickets.
+    pub(super) fn publish_some(
+        &mut self,
+        publications: &mut impl Iterator<Item = Publication>,
+        tickets: &mut impl Extend<u64>,
+    ) {
+        for publication in publications.take(self.session.room()) {
+            tickets.extend([self.ask(publication)]);
+        }
+        self.tell();
+        self.change();
+    }
+
+    fn ask(&mut self, publication: Publication) -> u64 {
+        let ticket = self.receipts.ticket();
+        self.heard.extend(self.session.publish(publication, ticket));
         ticket
     }
 

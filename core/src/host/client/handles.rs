@@ -4,6 +4,9 @@
 //! dropped at any time: what was acknowledged stays acknowledged, and what a named subscription has
 //! not settled is handed over again.
 
+use alloc::collections::VecDeque;
+use alloc::string::String;
+use alloc::vec::{self, Vec};
 use core::future::{Future, poll_fn};
 use core::ops::Deref;
 use core::pin::Pin;
@@ -14,9 +17,9 @@ use crate::app::{
     self, Ended, Publication, PublishError, ReadError, Receipt, Settlement, Value, Verdict,
 };
 use crate::host::shared::{Shared, Source};
+use crate::wire::Welcome;
 use crate::wire::application::InForce;
 use crate::wire::message::Kind;
-use alloc::string::String;
 
 /// Publishes and reads as one application. Clones are the same application, which is gone when
 /// all are dropped and what was asked is answered.
@@ -64,6 +67,17 @@ impl Publisher {
         Ok(Pending { application: self.application.clone(), ticket })
     }
 
+    /// Publishes many, in their order, as there is room, and hands out their receipts. Nothing is
+    /// published before the first [`Receipts::next`].
+    pub fn publish_all(&self, messages: Vec<Publication>) -> Receipts {
+        Receipts {
+            application: self.application.clone(),
+            messages: messages.into_iter(),
+            tickets: VecDeque::new(),
+            place: None,
+        }
+    }
+
     /// The converged value of a key for this application, at least as new as all that it has
     /// published before (P6).
     ///
@@ -94,7 +108,13 @@ impl Publisher {
     /// What is in force for this application at its node, as its last connection was greeted.
     /// `None`: there was none yet, or the node is of a version that does not say it.
     pub fn in_force(&self) -> Option<InForce> {
-        self.application.with(|it| it.in_force().cloned())
+        self.application.with(|it| it.welcome().and_then(|welcome| welcome.in_force.clone()))
+    }
+
+    /// What its node has said of itself, as its last connection was greeted; `None`: there was none
+    /// yet.
+    pub fn welcome(&self) -> Option<Welcome> {
+        self.application.with(|it| it.welcome().cloned())
     }
 
     /// Ends the application once all that was asked is answered and all that was settled is said.
@@ -165,6 +185,70 @@ impl Future for Pending {
 impl Drop for Pending {
     fn drop(&mut self) {
         self.application.with(|it| it.give_up_receipt(self.ticket));
+    }
+}
+
+/// The receipts of many messages. Dropping it takes nothing back of what was published.
+///
+/// Publishes and hands out as much at a time as it can: for many messages that costs one lock and
+/// one wake-up, where a [`Pending`] each costs one of both for each.
+#[derive(Debug)]
+pub struct Receipts {
+    application: Shared<Application>,
+    /// What was not published yet.
+    messages: vec::IntoIter<Publication>,
+    /// Of those that were, and whose receipts were not handed out.
+    tickets: VecDeque<u64>,
+    /// Where it waits for room.
+    place: Option<u64>,
+}
+
+impl Receipts {
+    /// The next receipts, in the order of the messages, at least one; `None` after the last. Can be
+    /// given up and called again without loss.
+    pub async fn next(&mut self) -> Option<Vec<Result<Receipt, PublishError>>> {
+        poll_fn(|cx| self.poll(cx)).await
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Vec<Result<Receipt, PublishError>>>> {
+        let Self { application, messages, tickets, place } = self;
+        application.with(|it| {
+            let mut over = None;
+            while over.is_none()
+                && !messages.as_slice().is_empty()
+                && let Poll::Ready(room) = it.poll_room(place, cx)
+            {
+                match room {
+                    Ok(()) => it.publish_some(messages, tickets),
+                    Err(why) => over = Some(why),
+                }
+            }
+            let mut answers = Vec::new();
+            while let Some(ticket) = tickets.front()
+                && let Poll::Ready(answer) = it.poll_receipt(*ticket, cx)
+            {
+                answers.push(answer);
+                tickets.pop_front();
+            }
+            if let (Some(why), true) = (over, tickets.is_empty()) {
+                answers.extend(messages.map(|_| Err(PublishError::NotSent(why.clone()))));
+            }
+            match answers.is_empty() {
+                false => Poll::Ready(Some(answers)),
+                true if tickets.is_empty() && messages.as_slice().is_empty() => Poll::Ready(None),
+                true => Poll::Pending,
+            }
+        })
+    }
+}
+
+impl Drop for Receipts {
+    fn drop(&mut self) {
+        let Self { application, tickets, place, .. } = self;
+        application.with(|it| {
+            tickets.drain(..).for_each(|ticket| it.give_up_receipt(ticket));
+            it.leave_room(place);
+        });
     }
 }
 

@@ -51,9 +51,15 @@ impl<R: Runtime> Client<R> {
     /// # Errors
     /// [`ConnectError`] says what is in the way.
     pub async fn connect(url: &str, options: ClientOptions) -> Result<Self, ConnectError> {
-        let client = Self::at(Place::behind(url), options);
+        let client = Self::new(url, options);
         client.open_unnamed()?.1.wait(Once::poll).await?;
         Ok(client)
+    }
+
+    /// Of the node behind `url`, which is connected to for the first application and not before.
+    /// As for [`Client::connect`], the query string of `url` is not kept.
+    pub fn new(url: &str, options: ClientOptions) -> Self {
+        Self::at(Place::behind(url), options)
     }
 
     /// Of a node of this process, which takes these inputs.
@@ -103,7 +109,17 @@ impl<R: Runtime> Client<R> {
     /// # Errors
     /// [`ConnectError`] says what is in the way.
     pub async fn publisher(&self, name: &str) -> Result<Publisher, ConnectError> {
-        let (publisher, first) = self.open(Filter::named(name).keys::<String>([]), false, true)?;
+        self.publisher_as(Filter::named(name)).await
+    }
+
+    /// [`Client::publisher`] with the name and the tags of `filter`, or with none: it receives
+    /// nothing, and reads as an application with these tags. Without a name, what is unanswered
+    /// when the connection is lost may be there or not.
+    ///
+    /// # Errors
+    /// [`ConnectError`] says what is in the way.
+    pub async fn publisher_as(&self, filter: Filter) -> Result<Publisher, ConnectError> {
+        let (publisher, first) = self.open(filter.keys::<String>([]), false, true)?;
         first.wait(Once::poll).await?;
         Ok(publisher)
     }

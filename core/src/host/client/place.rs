@@ -68,12 +68,22 @@ impl<R: Runtime> Place<R> {
         inputs: Inputs<R>,
     ) -> impl Future<Output = ()> + Send + use<R> {
         let (place, filter) = (self.clone(), service.filter().clone());
-        let (limits, token) = (service.options().limits(), service.options().token.clone());
+        let options = service.options().clone();
         async move {
+            let limits = options.limits();
             match place {
                 Self::There(url) => {
-                    let url = filter.url(&url);
-                    connection::dial::<R>(DialId::default(), url, token, limits, inputs).await;
+                    let (url, token) = (options.url(&url, &filter), options.token.as_deref());
+                    let opened =
+                        connection::connect::<R>(&url, options.protocol, token, &limits).await;
+                    let incoming = match opened {
+                        Ok(opened) => {
+                            Incoming::<R>::Opened(Box::new(connection::through_socket::<R>(opened)))
+                        }
+                        Err(error) => Incoming::<R>::NotOpened(DialId::default(), error),
+                    };
+                    // Whoever wanted it may have given up.
+                    let _ = inputs.send(incoming).await;
                 }
                 Self::Here(node) => {
                     let (here, there) = Memory::pair::<R>(limits.max_frame_bytes());

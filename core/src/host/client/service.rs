@@ -18,7 +18,7 @@ use crate::app::{ClientOptions, ConnectError, Ended, Filter, connect, welcome};
 use crate::host::connection::links::Link;
 use crate::host::incoming::Incoming;
 use crate::host::shared::{Promise, Shared};
-use crate::io::{End, Frame, Input};
+use crate::io::{End, Frame, Input, Protocol};
 use crate::types::ids::LinkId;
 use crate::types::time::Instant;
 
@@ -179,8 +179,11 @@ impl Service {
     /// Takes a connection. One that comes too late ends.
     pub fn opened(&mut self, mut link: Link) {
         if let State::Opening(until) = self.state {
-            link.transmit(connect());
-            link.flush();
+            // In JSON the node speaks first.
+            if self.options.protocol == Protocol::Postcard {
+                link.transmit(connect());
+                link.flush();
+            }
             self.state = State::Open(link, until);
         }
     }
@@ -240,6 +243,9 @@ impl Service {
         }
         let why = Ended::from(error);
         if let Some(wait) = self.application.with(|it| it.lost(&why)) {
+            if let Some(on_lost) = &self.options.on_lost {
+                on_lost(&why);
+            }
             self.state = State::Resting(now + wait, Some(why));
         }
     }

@@ -4,6 +4,7 @@
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::task::Wake;
+use alloc::vec;
 use alloc::vec::Vec;
 use core::future::{Future, poll_fn};
 use core::pin::{Pin, pin};
@@ -125,6 +126,22 @@ impl Mesh {
         });
     }
 
+    /// Publishes so many at once, and keeps the last of their receipts.
+    fn publish_all(&mut self, count: usize) {
+        let Some(publisher) = self.publisher.clone() else { return };
+        let answered = self.answered.clone();
+        self.spawn(async move {
+            let messages = (0..count).map(|_| Publication::set("k", "1")).collect();
+            let (mut receipts, mut all) = (publisher.publish_all(messages), Vec::new());
+            while let Some(some) = receipts.next().await {
+                assert!(!some.is_empty());
+                all.extend(some);
+            }
+            assert_eq!(all.len(), count);
+            answered.lock().expect("one thread").extend(all.pop());
+        });
+    }
+
     fn subscribe(&mut self) {
         let publisher = Publisher::of(self.application.clone());
         let (handed, mut receiver) = (self.handed.clone(), Receiver::of(publisher, false));
@@ -179,6 +196,7 @@ impl Mesh {
 #[derive(Debug, Clone)]
 enum Act {
     Publish,
+    PublishMany(usize),
     Carry,
     NodeReads,
     NodeDelivers,
@@ -190,6 +208,7 @@ enum Act {
 fn act() -> impl Strategy<Value = Act> {
     prop_oneof![
         6 => Just(Act::Publish),
+        2 => (1_usize..6).prop_map(Act::PublishMany),
         8 => Just(Act::Carry),
         6 => Just(Act::NodeReads),
         3 => Just(Act::NodeDelivers),
@@ -218,6 +237,10 @@ proptest! {
             match act {
                 Act::Publish => {
                     mesh.publish();
+                    asked += 1;
+                }
+                Act::PublishMany(count) => {
+                    mesh.publish_all(count);
                     asked += 1;
                 }
                 Act::Carry => mesh.carry(),
@@ -286,6 +309,47 @@ fn room_goes_to_those_who_came_first() {
     mesh.settle_down();
     assert_eq!(mesh.node.accepted.len(), 3);
     assert!(mesh.tasks.is_empty());
+}
+
+/// Receipts come in the order of the messages, through a window that is smaller than they are many,
+/// and what was not published when the session ends is known not to be there.
+// keeps: client-publish
+#[test]
+fn many_are_published_in_order_and_each_is_answered() {
+    let mut mesh = Mesh::new(true, false, 2);
+    let publisher = mesh.publisher.clone().expect("a publisher");
+    let message = |number: usize| Publication::set("k", "1").with_id(alloc::format!("m-{number}"));
+    let mut receipts = publisher.publish_all((0..5).map(message).collect());
+    let answers: Arc<Mutex<Vec<_>>> = Arc::default();
+    let given = answers.clone();
+    mesh.spawn(async move {
+        while let Some(some) = receipts.next().await {
+            given.lock().expect("one thread").extend(some);
+        }
+    });
+    while mesh.node.accepted.len() < 4 {
+        mesh.carry();
+        mesh.node.read();
+    }
+    assert_eq!(mesh.node.accepted, ["m-0", "m-1", "m-2", "m-3"]);
+    mesh.carry();
+    mesh.application.with(|it| it.finish(Ended::Here));
+    mesh.run();
+    assert!(mesh.tasks.is_empty());
+    let answers = answers.lock().expect("one thread");
+    let ids = answers.iter().flatten().map(|receipt| receipt.id.as_str());
+    assert_eq!(ids.collect::<Vec<_>>(), ["m-0", "m-1", "m-2", "m-3"]);
+    let last = answers.last();
+    assert_eq!(last, Some(&Err(PublishError::NotSent(Ended::Here))));
+    assert_eq!(answers.len(), 5);
+    drop(answers);
+
+    let publisher = mesh.publisher.clone().expect("a publisher");
+    let mut late = pin!(async move { publisher.publish_all(vec![message(9)]).next().await });
+    let Poll::Ready(late) = late.as_mut().poll(&mut Context::from_waker(Waker::noop())) else {
+        panic!("it is over")
+    };
+    assert_eq!(late, Some(vec![Err(PublishError::NotSent(Ended::Here))]));
 }
 
 /// A task that ends without a word, as with its runtime, leaves nobody waiting.

@@ -2,10 +2,12 @@
 
 use alloc::boxed::Box;
 use alloc::string::{String, ToString};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::time::Duration;
+use std::sync::Mutex;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 
 use crate::app::tests::welcome;
 use crate::app::*;
@@ -20,7 +22,7 @@ use crate::host::socket::Opened;
 use crate::io::{Frame, Protocol};
 use crate::types::clock::Hlc;
 use crate::types::ids::LinkId;
-use crate::wire::{self, BatchKind, FrameWriter, Publish, Wire};
+use crate::wire::{self, BatchKind, FrameWriter, Publish, Wire, json};
 
 /// The loop of a node that greets and gives receipts.
 struct Host {
@@ -157,4 +159,46 @@ fn a_node_that_cannot_be_reached_is_an_error_at_first_and_waited_for_later() {
     let published = taken(&publishing).expect("it is answered");
     assert!(published.is_ok(), "{published:?}");
     assert_eq!(host.published.len(), 1);
+}
+
+#[test]
+fn a_client_in_json_waits_for_the_greeting_and_hears_of_each_loss() {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let lost = told.clone();
+    let options = ClientOptions {
+        protocol: Protocol::Json,
+        query: "token=t".into(),
+        on_lost: Some(Arc::new(move |why: &Ended| {
+            lost.lock().expect("one thread").push(why.clone());
+        })),
+        ..ClientOptions::default()
+    };
+    let client = Client::<ByHand>::new("ws://node?secret", options);
+    assert_eq!(by_hand::dialled(), [""; 0], "nobody wants anything yet");
+    let (there, here) = Memory::pair::<ByHand>(1 << 20);
+    by_hand::answer_dial(Opened::new(there, Protocol::Json, "somewhere".into(), String::new()));
+    let (inputs, mut received) = channel::bounded::<ByHand, _>(8);
+    let node = Opened::new(here, Protocol::Json, "somewhere".into(), String::new());
+    let mut link = connection::open::<ByHand>(connection::through_socket::<ByHand>(node), inputs);
+    let opening = start(async move { client.publisher_as(Filter::all().tags(["a"])).await });
+    assert_eq!(by_hand::dialled(), ["ws://node/?token=t&tags=a&keys=&ack=manual"]);
+    assert!(received.try_next().is_none(), "the node speaks first");
+    let mut greeting = BytesMut::new();
+    json::write::welcome(&welcome(), &mut greeting);
+    link.transmit(Frame::Text(greeting.freeze()));
+    link.flush();
+    by_hand::settle();
+    let publisher = taken(&opening).expect("in time").expect("it is there");
+    assert_eq!(publisher.welcome().map(|welcome| welcome.instance), Some("n".into()));
+    let asking = publisher.clone();
+    let _asking = start(async move { asking.get("k").await });
+    let asked = core::iter::from_fn(|| received.try_next()).find_map(|incoming| match incoming {
+        Incoming::<ByHand>::Received(_, frames, _) => Some(frames),
+        _ => None,
+    });
+    assert!(matches!(asked.as_deref(), Some([Frame::Text(_)])), "{asked:?}");
+    drop(link);
+    by_hand::settle();
+    let told = told.lock().expect("one thread");
+    assert!(matches!(&told[..], [Ended::Closed { .. } | Ended::Lost(_)]), "{told:?}");
 }
