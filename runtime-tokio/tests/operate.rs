@@ -1,6 +1,6 @@
 //! Configuration, command line, admin endpoint, metrics, logs and signals.
 
-use slipstream_tests::scenarios::{addresses, configuring, differing, operating, probing};
+use slipstream_tests::scenarios::{addresses, configuring, differing, leaving, operating, probing};
 
 /// The binary that Cargo built for these tests.
 const SLIPSTREAM: &str = env!("CARGO_BIN_EXE_slipstream");
@@ -169,4 +169,15 @@ fn dead_letters_page_by_page() {
 #[test]
 fn large_dead_letters() {
     probing::large_dead_letters(SLIPSTREAM);
+}
+
+#[test]
+fn commands_end_with_close_code_1000() {
+    leaving::commands_end_with_close_code_1000(SLIPSTREAM);
+}
+
+// keeps: client-publish
+#[test]
+fn a_pub_whose_node_is_killed_goes_on_or_tells() {
+    leaving::a_pub_whose_node_is_killed_goes_on_or_says_what_is_not_known(SLIPSTREAM);
 }

@@ -8,7 +8,6 @@ pub(crate) mod admin_client;
 mod cli;
 pub(crate) mod commands;
 pub mod config;
-pub(crate) mod connection;
 pub mod logging;
 pub mod metrics;
 mod reload;

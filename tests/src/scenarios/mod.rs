@@ -12,6 +12,7 @@ pub mod faults;
 pub mod frames;
 pub mod hostile;
 pub mod lagging;
+pub mod leaving;
 pub mod mesh;
 pub mod operating;
 pub mod order;

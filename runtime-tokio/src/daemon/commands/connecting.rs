@@ -1,17 +1,23 @@
-//! What the commands that connect as an application have in common: protocol, query string, and
-//! when to connect again.
+//! What the commands that connect as an application have in common: what they speak, how they
+//! connect and say goodbye, and what they tell of a connection that failed.
 
-use std::time::{Duration, Instant};
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
 
 use clap::ValueEnum;
-use slipstream_core::client::QueryString;
-use slipstream_core::io::{CloseCode, Protocol};
+use slipstream_core::client::{ClientOptions, ConnectError, Ended};
+use slipstream_core::config::Reconnect;
+use slipstream_core::io::Protocol;
 
+use crate::client::Publisher;
 use crate::daemon::Failed;
-use crate::daemon::connection::ConnectionError;
 
-/// First wait before something is tried again, and the longest one.
-const WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// First wait before a lost connection is opened again, and the longest one.
+pub(crate) const WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// How long the node may take to answer a goodbye.
+const GOODBYE: Duration = Duration::from_secs(2);
 
 /// How a command speaks to a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -31,18 +37,33 @@ impl From<Speak> for Protocol {
     }
 }
 
-/// `url` with more query parameters, each a list; an empty list is written as `name=`.
-pub(crate) fn with_query(url: &str, parameters: &[(&str, &[&str])]) -> String {
-    let (address, query) = url.split_once('?').unwrap_or((url, ""));
-    let bare = address.split_once("://").is_some_and(|(_, rest)| !rest.contains('/'));
-    let mut query = QueryString::behind(query);
-    for (name, items) in parameters {
-        match *name {
-            "keys" => query.add_keys(items.iter().copied()),
-            name => query.add(name, items.iter().copied()),
-        }
+/// How a command connects to `url`: also with what stands in its query string, and soon again.
+pub(crate) fn options(url: &str, protocol: impl Into<Protocol>) -> ClientOptions {
+    ClientOptions {
+        protocol: protocol.into(),
+        query: url.split_once('?').map_or("", |(_, query)| query).to_owned(),
+        reconnect: Reconnect { initial: WAITS.0, max: WAITS.1, max_attempts: 0 },
+        ..ClientOptions::default()
     }
-    format!("{address}{}?{}", if bare { "/" } else { "" }, query.as_str())
+}
+
+/// [`options`] that say on standard error why another connection is opened.
+pub(crate) fn told_options(url: &str, protocol: impl Into<Protocol>) -> ClientOptions {
+    let node = bare(url).to_owned();
+    let on_lost = move |why: &Ended| say_lost(&node, why);
+    ClientOptions { on_lost: Some(Arc::new(on_lost)), ..options(url, protocol) }
+}
+
+/// Says on standard error why another connection is opened.
+pub(crate) fn say_lost(node: &str, why: &Ended) {
+    // If standard error is gone, there is nobody to tell.
+    let _gone = writeln!(std::io::stderr(), "{node}: {why}; connecting again");
+}
+
+/// Ends an application with close code 1000, after all that it has said. A node that does not
+/// answer has still been told.
+pub(crate) async fn goodbye(publisher: &Publisher) {
+    let _ = tokio::time::timeout(GOODBYE, publisher.clone().close()).await;
 }
 
 /// A duration with its unit, as an argument.
@@ -50,25 +71,17 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error}; write 30s or 5m"))
 }
 
-/// Whether a connection that failed like this may come about at another time
-/// (`docs/src/protocol.md`, close codes).
-pub(crate) fn may_pass(error: &ConnectionError) -> bool {
+/// What to tell of a connection to `url` that could not be opened.
+pub(crate) fn not_connected(url: &str, error: &ConnectError) -> Failed {
     match error {
-        ConnectionError::Closed { code, .. } => CloseCode::may_come_back(*code),
-        ConnectionError::Lost(_) => true,
-        ConnectionError::Connect { source, .. } => source.may_pass(),
-        ConnectionError::Codec(_) => false,
+        ConnectError::Ended(why) => ended(url, why),
+        error => Failed::general(format!("cannot connect to {}: {error}", bare(url))),
     }
 }
 
-/// What to tell of a connection to `url` that failed.
-pub(crate) fn told(url: &str, error: &ConnectionError) -> Failed {
-    match error {
-        ConnectionError::Connect { .. } => Failed::general(error.to_string()),
-        ConnectionError::Closed { .. } | ConnectionError::Lost(_) | ConnectionError::Codec(_) => {
-            Failed::general(format!("{}: {error}", bare(url)))
-        }
-    }
+/// What to tell of a connection to `url` that has ended.
+pub(crate) fn ended(url: &str, why: &Ended) -> Failed {
+    Failed::general(format!("{}: {why}", bare(url)))
 }
 
 /// A URL without its query string, which may hold a token.
@@ -76,78 +89,19 @@ pub(crate) fn bare(url: &str) -> &str {
     url.split('?').next().unwrap_or_default()
 }
 
-/// Doubling waits, until there was no success for too long.
-#[derive(Debug)]
-pub(crate) struct BackOff {
-    limit: Duration,
-    end: Option<Instant>,
-    next: Duration,
-}
-
-impl BackOff {
-    /// Gives up when `limit` has passed since the first failure after a success.
-    pub(crate) fn new(limit: Duration) -> Self {
-        Self { limit, end: None, next: WAITS.0 }
-    }
-
-    /// It works again.
-    pub(crate) fn succeeded(&mut self) {
-        *self = Self::new(self.limit);
-    }
-
-    /// How long to wait, at least as long as asked for; `None`: give up.
-    pub(crate) fn wait(&mut self, asked: Option<Duration>) -> Option<Duration> {
-        let now = Instant::now();
-        // A limit beyond what the clock can tell is none.
-        let end = self.end.or_else(|| now.checked_add(self.limit));
-        self.end = end;
-        let left = end.map_or(Duration::MAX, |end| end.saturating_duration_since(now));
-        if left.is_zero() {
-            return None;
-        }
-        let wait = self.next.max(asked.unwrap_or_default()).min(left);
-        self.next = (self.next * 2).min(WAITS.1);
-        Some(wait)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn waits_double_and_end() {
-        let mut back_off = BackOff::new(Duration::from_secs(60));
-        assert_eq!(back_off.wait(None), Some(WAITS.0));
-        assert_eq!(back_off.wait(None), Some(WAITS.0 * 2));
-        assert_eq!(back_off.wait(Some(Duration::from_secs(7))), Some(Duration::from_secs(7)));
-        back_off.succeeded();
-        assert_eq!(back_off.wait(None), Some(WAITS.0));
-        assert_eq!(BackOff::new(Duration::ZERO).wait(None), None);
-        assert!(BackOff::new(Duration::MAX).wait(None).is_some());
-    }
-
-    #[test]
-    fn what_an_application_should_not_repeat_is_final() {
-        let closed = |code| ConnectionError::Closed { code, reason: String::new(), by_node: true };
-        for code in [1001, 1006, 4408, 4429] {
-            assert!(may_pass(&closed(code)), "{code}");
-        }
-        for code in [4400, 4401, 4403, 4409, 4413] {
-            assert!(!may_pass(&closed(code)), "{code}");
-        }
-    }
-
-    #[test]
-    fn parameters_are_added_to_what_is_there() {
-        assert_eq!(with_query("ws://a:1", &[("keys", &[])]), "ws://a:1/?keys=");
-        assert_eq!(
-            with_query("ws://a:1/x?token=t", &[("tags", &["a", "b"]), ("client", &["c"])]),
-            "ws://a:1/x?token=t&tags=a,b&client=c"
-        );
-        assert_eq!(
-            with_query("ws://a/?tags=x&", &[("keys", &["order:", "a,b &å", "inv:"])]),
-            "ws://a/?tags=x&keys=order%3A,inv%3A&key=a%2Cb%20%26%C3%A5"
-        );
+    fn a_secret_in_a_query_is_sent_and_not_told() {
+        let url = "ws://a:1/x?token=secret";
+        assert_eq!(options(url, Speak::Json).query, "token=secret");
+        let refused = ConnectError::Unreachable("nobody".into());
+        let told = not_connected(url, &refused).message;
+        assert!(told.starts_with("cannot connect to ws://a:1/x: nobody"), "{told}");
+        let closed = Ended::Closed { code: 4401, reason: "who are you?".into() };
+        let told = not_connected(url, &closed.into()).message;
+        assert_eq!(told, "ws://a:1/x: the connection was closed: 4401 who are you?");
     }
 }

@@ -7,13 +7,14 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 use serde_json::value::RawValue;
+use slipstream_core::client::{ClientOptions, Filter, ReadError, Value};
+use slipstream_core::config::Reconnect;
 use slipstream_core::message::Kind;
 use slipstream_core::read::Read;
 
-use super::connecting::{Speak, bare, duration, told, with_query};
+use super::connecting::{Speak, bare, duration, ended, goodbye, not_connected, options};
+use crate::client::Client;
 use crate::daemon::Failed;
-use crate::daemon::connection::{Connection, ConnectionOptions};
-use slipstream_core::client::{ClientOptions, Value};
 
 /// Arguments of `get`.
 #[derive(Debug, Args)]
@@ -80,29 +81,33 @@ impl Get {
     }
 
     async fn ask(&self, kind: Option<Kind>) -> Result<Value, Failed> {
-        let tags: Vec<&str> = self.tags.iter().map(String::as_str).collect();
-        let mut parameters: Vec<(&str, &[&str])> = vec![("keys", &[])];
-        if !tags.is_empty() {
-            parameters.push(("tags", &tags));
-        }
-        let url = with_query(&self.url, &parameters);
-        let timeout = self.timeout;
-        let client = ClientOptions { timeout, ..ClientOptions::default() };
-        let options = ConnectionOptions { protocol: self.protocol.into(), client };
+        let (url, timeout) = (&self.url, self.timeout);
+        let options = options(url, self.protocol);
+        // Whoever waits for a value is soon told that it will not come.
+        let reconnect = Reconnect { max_attempts: 1, ..options.reconnect };
+        let client = Client::new(url, ClientOptions { timeout, reconnect, ..options });
+        let filter = match &self.tags[..] {
+            [] => Filter::none(),
+            tags => Filter::none().tags(tags),
+        };
         let asking = async {
-            let mut client = Connection::connect(&url, &options).await?;
-            let answer = client.get(&self.key, kind).await;
-            // It ends in any case.
-            let _ = client.sender.close().await;
-            answer
+            let reader = client.publisher_as(filter).await;
+            let reader = reader.map_err(|error| not_connected(url, &error))?;
+            let answer = reader.read(&self.key, kind).await;
+            Ok::<_, Failed>((reader, answer))
         };
         let answer = tokio::time::timeout(timeout.saturating_mul(2), asking).await;
-        let answer = answer.map_err(|_| {
-            Failed::general(format!("{} did not answer within {timeout:?}", bare(&url)))
-        })?;
-        answer.map_err(|error| told(&url, &error))?.map_err(|refused| {
-            let message = format!("{} refused to read {}: {refused}", bare(&url), self.key);
-            Failed::general(message)
+        let (reader, answer) = answer.map_err(|_| {
+            Failed::general(format!("{} did not answer within {timeout:?}", bare(url)))
+        })??;
+        goodbye(&reader).await;
+        answer.map_err(|error| match error {
+            ReadError::Refused(refused) => {
+                let message = format!("{} refused to read {}: {refused}", bare(url), self.key);
+                Failed::general(message)
+            }
+            ReadError::Ended(why) => ended(url, &why),
+            error => Failed::general(format!("{}: {error}", bare(url))),
         })
     }
 }

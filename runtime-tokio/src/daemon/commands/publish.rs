@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde::Serialize;
+use slipstream_core::client;
 use slipstream_core::config::Durability;
 use slipstream_core::json::write;
 use slipstream_core::message::Kind;
@@ -20,7 +21,6 @@ use self::progress::Progress;
 use self::publisher::{Fate, Item, Publisher};
 use super::connecting::{Speak, bare, duration};
 use crate::daemon::Failed;
-use slipstream_core::client::{Outcome, Version};
 
 /// Longest part of a value that an error shows.
 const SHOWN: usize = 60;
@@ -112,15 +112,16 @@ impl Publish {
         let mut answer = None;
         let instance = publisher.instance().to_owned();
         publisher.publish(vec![item], &mut |_, fate| answer = Some(fate)).await?;
+        publisher.close().await;
         match answer {
-            Some(Fate::Answered(Outcome::Receipt { id, version, duplicate, level })) => {
-                let receipt = Receipt::of(&id, &instance, &version, duplicate, level);
+            Some(Fate::Answered(Ok(receipt))) => {
+                let receipt = Receipt::of(&receipt, &instance);
                 let receipt = serde_json::to_string(&receipt);
                 let receipt = receipt.map_err(|error| Failed::general(error.to_string()))?;
                 writeln!(std::io::stdout(), "{receipt}")?;
                 Ok(ExitCode::SUCCESS)
             }
-            Some(Fate::Answered(Outcome::Refused(refused))) => {
+            Some(Fate::Answered(Err(refused))) => {
                 let url = bare(&self.url);
                 Err(Failed::general(format!("{url} refused to publish {key}: {refused}")))
             }
@@ -156,6 +157,7 @@ impl Publish {
         };
         count.summary();
         outcome?;
+        publisher.close().await;
         Ok(if count.refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
@@ -208,28 +210,19 @@ struct Receipt<'a> {
 }
 
 impl<'a> Receipt<'a> {
-    fn of(
-        message_id: &'a str,
-        node: &'a str,
-        version: &Version,
-        duplicate: bool,
-        level: Durability,
-    ) -> Self {
+    fn of(receipt: &'a client::Receipt, node: &'a str) -> Self {
         Self {
             r#type: "ACK",
-            message_id,
+            message_id: &receipt.id,
             origin_instance_id: node,
             source_instance_id: node,
             message_path: [node],
-            version: match version {
-                Version::Clock(clock) => write::version_text(*clock, node),
-                Version::Text(text) => text.to_string(),
-            },
-            level: match level {
+            version: write::version_text(receipt.version, node),
+            level: match receipt.level {
                 Durability::Full => "durable",
                 Durability::Normal => "written",
             },
-            duplicate,
+            duplicate: receipt.duplicate,
         }
     }
 }
@@ -260,11 +253,11 @@ impl Count {
     fn note(&mut self, line: u64, fate: &Fate) {
         self.progress.advance(line);
         match fate {
-            Fate::Answered(Outcome::Receipt { duplicate, .. }) => {
+            Fate::Answered(Ok(receipt)) => {
                 self.published += 1;
-                self.duplicates += u64::from(*duplicate);
+                self.duplicates += u64::from(receipt.duplicate);
             }
-            Fate::Answered(Outcome::Refused(refused)) => {
+            Fate::Answered(Err(refused)) => {
                 self.refuse(line, &refused.code, &refused.message);
             }
             Fate::Superseded => self.superseded += 1,
@@ -320,10 +313,14 @@ mod tests {
 
     #[test]
     fn a_receipt_reads_as_that_of_a_node() {
-        let version = Version::Clock(Hlc::at(WallMs(1)));
-        let receipt = Receipt::of("m-1", "aws", &version, false, Durability::Full);
+        let receipt = client::Receipt {
+            id: "m-1".to_owned().into(),
+            version: Hlc::at(WallMs(1)),
+            duplicate: false,
+            level: Durability::Full,
+        };
         assert_eq!(
-            serde_json::to_string(&receipt).ok().as_deref(),
+            serde_json::to_string(&Receipt::of(&receipt, "aws")).ok().as_deref(),
             Some(concat!(
                 r#"{"type":"ACK","messageId":"m-1","originInstanceId":"aws","#,
                 r#""sourceInstanceId":"aws","messagePath":["aws"],"#,

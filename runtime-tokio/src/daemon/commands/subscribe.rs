@@ -8,16 +8,17 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
-use slipstream_core::wire::Settle;
+use futures_util::FutureExt;
+use slipstream_core::application::{AckMode, Replay as From};
+use slipstream_core::client::{ClientOptions, Ended, Filter, QueryString};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::connecting::{BackOff, Speak, bare, duration, may_pass, told, with_query};
+use super::connecting::{Speak, bare, duration, ended, goodbye, not_connected, told_options};
+use crate::client::{Client, Delivery, Subscription, SubscriptionEvent};
 use crate::daemon::Failed;
-use crate::daemon::connection::{Connection, ConnectionError, ConnectionOptions};
-use slipstream_core::client::{Delivery, Received};
 
-/// How long the node may take to answer a goodbye.
-const GOODBYE: Duration = Duration::from_secs(2);
+/// Deliveries that are printed together.
+const BATCH: u64 = 1024;
 /// Bytes that are gathered before they are written.
 const BUFFER: usize = 256 << 10;
 
@@ -109,72 +110,49 @@ impl Subscribe {
 
     async fn run(&self, printer: &mut Printer) -> Result<End, Failed> {
         let mut stop = Stop::new(self.timeout)?;
-        let url = self.query();
-        let options =
-            ConnectionOptions { protocol: self.protocol.into(), ..ConnectionOptions::default() };
-        let mut back_off = BackOff::new(Duration::MAX);
-        let mut first = true;
-        loop {
-            let connected = tokio::select! {
-                connected = Connection::connect(&url, &options) => connected,
-                end = stop.comes() => return Ok(end),
-            };
-            let error = match connected {
-                Ok(mut client) => {
-                    first = false;
-                    back_off.succeeded();
-                    match self.receive(&mut client, printer, &mut stop).await? {
-                        Ok(end) => {
-                            goodbye(client).await;
-                            return Ok(end);
-                        }
-                        Err(error) => error,
-                    }
-                }
-                Err(error) => error,
-            };
-            // An address that is wrong from the start is better told at once.
-            if first || self.client.is_none() || !may_pass(&error) {
-                return Err(told(&url, &error));
-            }
-            let wait = back_off.wait(None).unwrap_or_default();
-            let node = bare(&url);
-            let _gone = writeln!(std::io::stderr(), "{node}: {error}; connecting again");
-            tokio::select! {
-                () = tokio::time::sleep(wait) => {}
-                end = stop.comes() => return Ok(end),
-            }
-        }
+        let client = Client::new(&self.url, self.options());
+        let subscribed = tokio::select! {
+            subscribed = client.subscribe(self.filter()) => subscribed,
+            end = stop.comes() => return Ok(end),
+        };
+        let mut deliveries = subscribed.map_err(|error| not_connected(&self.url, &error))?;
+        let end = self.receive(&mut deliveries, printer, &mut stop).await?;
+        goodbye(deliveries.publisher()).await;
+        Ok(end)
     }
 
-    /// Prints what comes. The inner error is about the connection.
+    /// Prints what comes, as much together as is there.
     async fn receive(
         &self,
-        client: &mut Connection,
+        deliveries: &mut Subscription,
         printer: &mut Printer,
         stop: &mut Stop,
-    ) -> Result<Result<End, ConnectionError>, Failed> {
-        let node = client.welcome.instance.clone();
+    ) -> Result<End, Failed> {
         loop {
-            let received = tokio::select! {
+            let mut next = tokio::select! {
                 biased;
-                end = stop.comes() => return Ok(Ok(end)),
-                received = client.receiver.next() => received,
+                end = stop.comes() => return Ok(end),
+                next = deliveries.next_event() => Some(next),
             };
-            let deliveries = match received {
-                Ok(Received::Deliveries(deliveries)) => deliveries,
-                Ok(Received::Outcomes(_) | Received::Results(_) | Received::Synced) => continue,
-                Err(error) => return Ok(Err(error)),
-            };
-            let printed = printer.print(&deliveries, &node)?;
-            if self.acknowledges() {
-                let settles: Vec<_> = printed.iter().map(|one| Settle::Ack(one.id)).collect();
-                if let Err(error) = client.sender.settle(&settles).await {
-                    return Ok(Err(error));
+            let (mut batch, mut lost) = (Vec::new(), None);
+            while let Some(event) = next {
+                match event {
+                    Some(Ok(SubscriptionEvent::Delivery(delivery))) => batch.push(delivery),
+                    Some(Ok(SubscriptionEvent::Synced)) => {}
+                    Some(Err(why)) => lost = Some(why),
+                    None => lost = Some(lost.take().unwrap_or(Ended::Here)),
                 }
+                let goes_on = lost.is_none() && printer.takes(batch.len());
+                next = goes_on.then(|| deliveries.next_event().now_or_never()).flatten();
             }
+            let welcome = deliveries.publisher().welcome();
+            printer.print(&batch, &welcome.map(|it| it.instance).unwrap_or_default())?;
+            batch.into_iter().for_each(Delivery::ack);
             if printer.is_done() {
-                return Ok(Ok(End::Counted));
+                return Ok(End::Counted);
+            }
+            if let Some(why) = lost {
+                return Err(ended(&self.url, &why));
             }
         }
     }
@@ -186,50 +164,45 @@ impl Subscribe {
         }
     }
 
-    /// The URL with all that is asked for.
-    fn query(&self) -> String {
-        let list = |items: &Vec<String>| {
-            let items = items.iter().filter(|item| !item.is_empty());
-            items.cloned().collect::<Vec<_>>()
-        };
-        let one = |item: &str| vec![item.to_owned()];
-        let replay = |replay| match replay {
-            Replay::All => one("all"),
-            Replay::New => one("new"),
-        };
-        let ack = |ack| match ack {
-            Ack::Manual => one("manual"),
-            Ack::Auto => one("auto"),
-        };
-        let keys = self.keys.iter().flatten().chain(&self.key).cloned();
-        let keys = (self.keys.is_some() || !self.key.is_empty()).then(|| keys.collect());
-        let wishes = [
-            ("client", self.client.as_deref().map(one)),
-            ("tags", self.tags.as_ref().map(list)),
-            ("keys", keys.as_ref().map(list)),
-            ("replay", self.replay.map(replay)),
-            ("ack", self.ack.map(ack)),
-            ("conflate", self.conflate.then(|| one("true"))),
-        ];
-        wishes.iter().fold(self.url.clone(), |url, (name, items)| match items {
-            Some(items) => {
-                let items: Vec<_> = items.iter().map(String::as_str).collect();
-                with_query(&url, &[(name, &items)])
-            }
-            None => url,
-        })
+    fn acknowledged(&self) -> AckMode {
+        if self.acknowledges() { AckMode::Manual } else { AckMode::Auto }
     }
-}
 
-/// Says goodbye and waits until the node has read all that was said before.
-async fn goodbye(mut client: Connection) {
-    let wait = async {
-        if client.sender.close().await.is_ok() {
-            while client.receiver.next().await.is_ok() {}
+    /// How it connects. Where the node is to wait for nothing, it is told so: then no window bounds
+    /// what is under way.
+    fn options(&self) -> ClientOptions {
+        let options = told_options(&self.url, self.protocol);
+        let mut query = QueryString::behind(&options.query);
+        if self.ack.is_some() || !query.has("ack") {
+            query.add("ack", [self.acknowledged().as_str()]);
         }
-    };
-    // A node that does not answer has still been told.
-    let _ = tokio::time::timeout(GOODBYE, wait).await;
+        ClientOptions { query: query.as_str().to_owned(), ..options }
+    }
+
+    /// What it asks for.
+    fn filter(&self) -> Filter {
+        let some = |items: &[String]| -> Vec<String> {
+            items.iter().filter(|item| !item.is_empty()).cloned().collect()
+        };
+        let mut filter = self.client.as_ref().map_or_else(Filter::all, Filter::named);
+        if let Some(tags) = &self.tags {
+            filter = filter.tags(some(tags));
+        }
+        if self.keys.is_some() || !self.key.is_empty() {
+            let keys: Vec<_> = self.keys.iter().flatten().chain(&self.key).cloned().collect();
+            filter = filter.keys(some(&keys));
+        }
+        if let Some(replay) = self.replay {
+            filter = filter.replay(match replay {
+                Replay::All => From::All,
+                Replay::New => From::New,
+            });
+        }
+        if self.conflate {
+            filter = filter.conflate();
+        }
+        filter.ack(self.acknowledged())
+    }
 }
 
 /// What ends it from outside.
@@ -279,21 +252,20 @@ impl Printer {
         Self { out: BufWriter::with_capacity(BUFFER, std::io::stdout()), printed: 0, count }
     }
 
-    /// Prints these, up to the number that was asked for, and gives those that it printed.
-    fn print<'a>(
-        &mut self,
-        deliveries: &'a [Delivery],
-        node: &str,
-    ) -> Result<&'a [Delivery], Failed> {
-        let left = self.count.map_or(u64::MAX, |count| count.saturating_sub(self.printed));
-        let left = usize::try_from(left).unwrap_or(usize::MAX).min(deliveries.len());
-        let printed = &deliveries[..left];
-        for delivery in printed {
+    /// Whether one more is to be printed, with so many that are not yet.
+    fn takes(&self, waiting: usize) -> bool {
+        let left = self.count.map_or(BATCH, |count| count.saturating_sub(self.printed));
+        (waiting as u64) < left.min(BATCH)
+    }
+
+    /// Prints these.
+    fn print(&mut self, deliveries: &[Delivery], node: &str) -> Result<(), Failed> {
+        for delivery in deliveries {
             write_line(&mut self.out, &delivery.to_json(node))?;
         }
         self.out.flush()?;
-        self.printed += printed.len() as u64;
-        Ok(printed)
+        self.printed += deliveries.len() as u64;
+        Ok(())
     }
 
     fn is_done(&self) -> bool {
@@ -328,20 +300,37 @@ mod tests {
         Line::try_parse_from([&["sub"], args].concat()).unwrap().sub
     }
 
+    fn asked(args: &[&str]) -> String {
+        let sub = parse(args);
+        sub.options().url(&sub.url, &sub.filter())
+    }
+
     #[test]
     fn what_is_asked_for_stands_in_the_query() {
-        assert_eq!(parse(&["--url", "ws://a:1"]).query(), "ws://a:1");
-        let sub = parse(&[
-            "--url", "ws://a:1", "--client", "pi-1", "--tags", "aws,b&c", "--keys", "order:,x",
-            "--replay", "new", "--ack", "auto",
+        assert_eq!(asked(&["--url", "ws://a:1"]), "ws://a:1/?ack=auto");
+        let all = asked(&[
+            "--url",
+            "ws://a:1?token=t",
+            "--client",
+            "pi-1",
+            "--tags",
+            "aws,b&c",
+            "--keys",
+            "order:,x",
+            "--replay",
+            "new",
+            "--ack",
+            "auto",
         ]);
-        let expected = "ws://a:1/?client=pi-1&tags=aws,b%26c&keys=order%3A,x&replay=new&ack=auto";
-        assert_eq!(sub.query(), expected);
-        let conflated = parse(&["--url", "ws://a:1", "--conflate"]);
-        assert_eq!(conflated.query(), "ws://a:1/?conflate=true");
-        let commas = parse(&["--url", "ws://a:1", "--keys", "x,y", "--key", "a,b", "--key", "z"]);
-        assert_eq!(commas.query(), "ws://a:1/?keys=x,y,z&key=a%2Cb");
-        assert_eq!(parse(&["--url", "ws://a:1", "--keys", ""]).query(), "ws://a:1/?keys=");
+        let expected = "ws://a:1/?token=t&ack=auto&client=pi-1&tags=aws,b%26c&keys=order%3A,x\
+                        &replay=new";
+        assert_eq!(all, expected);
+        let conflated = asked(&["--url", "ws://a:1/?ack=manual", "--conflate"]);
+        assert_eq!(conflated, "ws://a:1/?ack=manual&conflate=true");
+        let commas = asked(&["--url", "ws://a:1", "--keys", "x,y", "--key", "a,b", "--key", "z"]);
+        assert_eq!(commas, "ws://a:1/?ack=auto&keys=x,y,z&key=a%2Cb");
+        assert_eq!(asked(&["--url", "ws://a:1", "--keys", ""]), "ws://a:1/?ack=auto&keys=");
+        assert_eq!(asked(&["--url", "ws://a:1", "--client", "b"]), "ws://a:1/?ack=manual&client=b");
     }
 
     #[test]

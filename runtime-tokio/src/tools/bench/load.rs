@@ -11,16 +11,19 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use slipstream_core::application::{AckMode, Replay};
+use slipstream_core::client::{
+    ClientOptions, Delivery, Ended, Filter, Outcome, QueryString, Received,
+};
 use slipstream_core::config::Durability;
 use slipstream_core::io::Protocol;
 use slipstream_core::message::Kind;
 use slipstream_core::wire::{Publish, Settle};
 
 use super::board::{Board, Tally};
+use super::line::{self, Receiver, Sender};
 use crate::daemon::Failed;
-use crate::daemon::commands::connecting::with_query;
-use crate::daemon::connection::{Connection, ConnectionError, ConnectionOptions, Receiver, Sender};
-use slipstream_core::client::{ClientOptions, Delivery, Outcome, Received};
+use crate::daemon::commands::connecting::{not_connected, options};
 
 /// Messages that are encoded and handed to the socket together.
 const CHUNK: u64 = 256;
@@ -116,36 +119,24 @@ pub(super) struct Load {
 impl Load {
     /// Connects both.
     pub(super) async fn connect(from: &str, to: &str, shape: Shape) -> Result<Self, Failed> {
-        let client = ClientOptions { window: shape.window, ..ClientOptions::default() };
-        let options = ConnectionOptions { protocol: shape.protocol, client };
-        let ack = if shape.manual { "manual" } else { "auto" };
-        let wishes: [(&str, &[&str]); 3] =
-            [("keys", &["bench:"]), ("replay", &["new"]), ("ack", &[ack])];
-        let subscriber = connect(&with_query(to, &wishes), &options).await?;
-        let publisher = connect(&with_query(from, &[("keys", &[])]), &options).await?;
+        let deliveries = Filter::all().keys(["bench:"]).replay(Replay::New);
+        let ack = if shape.manual { AckMode::Manual } else { AckMode::Auto };
+        let (subscriber, arriving) = connect(to, &deliveries, ack, shape).await?;
+        let (publisher, answering) = connect(from, &Filter::none(), AckMode::Auto, shape).await?;
         let board = Arc::new(Board::new()?);
         let level = Arc::new(OnceLock::new());
         let names = Names::new()?;
         let body: Arc<str> = body(shape.size).into();
         let answers = Answers { board: board.clone(), names: names.clone(), level: level.clone() };
-        tokio::spawn(answers.run(publisher.receiver));
+        tokio::spawn(answers.run(answering));
         let arrivals = Arrivals {
             board: board.clone(),
             names: names.clone(),
             body: body.clone(),
-            settle: shape.manual.then(|| subscriber.sender.clone()),
+            settle: shape.manual.then(|| subscriber.clone()),
         };
-        tokio::spawn(arrivals.run(subscriber.receiver));
-        Ok(Self {
-            publisher: publisher.sender,
-            _subscriber: subscriber.sender,
-            board,
-            level,
-            shape,
-            names,
-            body,
-            sent: 0,
-        })
+        tokio::spawn(arrivals.run(arriving));
+        Ok(Self { publisher, _subscriber: subscriber, board, level, shape, names, body, sent: 0 })
     }
 
     /// What the receipts of the first node stand for.
@@ -281,8 +272,21 @@ impl Load {
     }
 }
 
-async fn connect(url: &str, options: &ConnectionOptions) -> Result<Connection, Failed> {
-    Connection::connect(url, options).await.map_err(|error| Failed::general(error.to_string()))
+async fn connect(
+    url: &str,
+    filter: &Filter,
+    ack: AckMode,
+    shape: Shape,
+) -> Result<(Sender, Receiver), Failed> {
+    let options = options(url, shape.protocol);
+    let mut query = QueryString::behind(&options.query);
+    if !query.has("ack") {
+        query.add("ack", [ack.as_str()]);
+    }
+    let query = query.as_str().to_owned();
+    let options = ClientOptions { window: shape.window, query, ..options };
+    let opened = line::open(url, filter, &options).await;
+    opened.map_err(|error| not_connected(url, &error))
 }
 
 /// The names of messages: this run, and a number.
@@ -401,7 +405,7 @@ impl Arrivals {
         Some(if same { Ok(number) } else { Err(format!("number {number} has another value")) })
     }
 
-    async fn acknowledge(&self, deliveries: &[Delivery]) -> Result<(), ConnectionError> {
+    async fn acknowledge(&self, deliveries: &[Delivery]) -> Result<(), Ended> {
         match (&self.settle, deliveries.last()) {
             (Some(sender), Some(last)) => sender.settle(&[Settle::AckUpTo(last.id)]).await,
             (Some(_), None) | (None, _) => Ok(()),

@@ -5,6 +5,7 @@
 //! or repeated is not printed.
 
 mod board;
+mod line;
 mod load;
 mod mesh;
 mod report;

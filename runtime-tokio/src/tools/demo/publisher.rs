@@ -1,25 +1,26 @@
 //! A named application that publishes with many messages under way, at a pace.
 //!
-//! When its connection is lost it connects again and publishes again, under the same ids and in
-//! the same order, everything that has no answer, and a little of what has one, as an application
-//! does that is not sure: whatever the node had stored is recognised (P9).
+//! When its connection is lost, the library opens another one and publishes again what has no
+//! answer, under the same ids and in the same order. A little of what has one is published again
+//! here, as an application does that is not sure: whatever the node had stored is recognised (P9).
 
-use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
+use slipstream_core::client::{self, ClientOptions, Ended, PublishError};
 use slipstream_core::config::Durability;
 use slipstream_core::json::write::version_text;
-use slipstream_core::wire::Publish;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::check::Receipt;
 use super::traffic::Sample;
+use crate::client::{Client, Pending};
 use crate::daemon::Failed;
-use crate::daemon::connection::{Connection, ConnectionError, ConnectionOptions, Receiver, Sender};
-use slipstream_core::client::{Outcome, Received, Version};
+
+/// Name of the application.
+const NAME: &str = "demo-publisher";
 
 /// Everything is published in so many steps.
 const STEPS: usize = 100;
@@ -30,14 +31,8 @@ const PAUSE: Duration = Duration::from_millis(40);
 /// Messages with a receipt that are published again on a new connection.
 const REPEATED: usize = 25;
 
-/// Between two attempts to connect.
-const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
-
-/// So long without any receipt, and it is given up.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Close codes after which an application should not come back by itself.
-const FINAL_CLOSES: [u16; 5] = [4400, 4401, 4403, 4409, 4413];
+/// Receipts that may wait to be looked at.
+const WAITING: usize = 1024;
 
 /// A publisher at work. It ends with the value.
 #[derive(Debug)]
@@ -48,28 +43,36 @@ pub(super) struct Publisher {
 
 #[derive(Debug, Default)]
 struct Pace {
-    /// Messages handed to a socket, at least once.
+    /// Messages given to the library.
     sent: AtomicUsize,
     /// Receipts.
     answered: watch::Sender<usize>,
     /// No pauses before so many are sent.
     burst: AtomicUsize,
+    /// Whether a connection was lost since the publisher looked.
+    lost: AtomicBool,
 }
 
 impl Publisher {
-    /// Begins to publish `samples` in their order at the node `node`.
-    pub(super) fn start(
+    /// Connects to the node `node`, and begins to publish `samples` there in their order.
+    pub(super) async fn start(
         node: &'static str,
-        url: String,
-        options: ConnectionOptions,
+        url: &str,
+        options: ClientOptions,
         samples: Arc<[Sample]>,
-    ) -> Self {
+    ) -> Result<Self, Failed> {
         let pace = Arc::new(Pace::default());
-        let run = Run { node, url, options, samples, pace: pace.clone(), receipts: Vec::new() };
-        Self { pace, task: tokio::spawn(run.all()) }
+        let lost = pace.clone();
+        let on_lost = move |_: &Ended| lost.lost.store(true, Ordering::SeqCst);
+        let options = ClientOptions { on_lost: Some(Arc::new(on_lost)), ..options };
+        let publisher = Client::new(url, options).publisher(NAME).await;
+        let publisher = publisher
+            .map_err(|error| Failed::general(format!("cannot publish at {url}: {error}")))?;
+        let run = Run { node, samples, pace: pace.clone() };
+        Ok(Self { pace, task: tokio::spawn(run.all(publisher)) })
     }
 
-    /// Messages handed to a socket so far.
+    /// Messages given to the library so far.
     pub(super) fn sent(&self) -> usize {
         self.pace.sent.load(Ordering::SeqCst)
     }
@@ -110,148 +113,80 @@ impl Drop for Publisher {
     }
 }
 
-/// Why a connection ended before its time.
-enum Ended {
-    /// It can be made again.
-    Lost(String),
-    /// That would change nothing.
-    Final(String),
-}
-
-impl From<ConnectionError> for Ended {
-    fn from(error: ConnectionError) -> Self {
-        let text = error.to_string();
-        match error {
-            ConnectionError::Connect { .. } | ConnectionError::Lost(_) => Self::Lost(text),
-            ConnectionError::Closed { code, .. } if !FINAL_CLOSES.contains(&code) => {
-                Self::Lost(text)
-            }
-            ConnectionError::Closed { .. } | ConnectionError::Codec(_) => Self::Final(text),
-        }
-    }
-}
-
 struct Run {
     node: &'static str,
-    url: String,
-    options: ConnectionOptions,
     samples: Arc<[Sample]>,
     pace: Arc<Pace>,
-    /// For the first so many of the samples.
-    receipts: Vec<Receipt>,
 }
+
+/// A sample by its number, and the receipt to come.
+type Asked = (usize, Pending);
 
 impl Run {
-    async fn all(mut self) -> Result<Vec<Receipt>, String> {
-        let mut fruitless = Instant::now();
-        loop {
-            let before = self.receipts.len();
-            let why = match self.connection().await {
-                Ok(()) => return Ok(self.receipts),
-                Err(Ended::Final(why)) => return Err(self.given_up(&why)),
-                Err(Ended::Lost(why)) => why,
+    /// Publishes everything, and gives the receipts in order.
+    async fn all(self, publisher: crate::client::Publisher) -> Result<Vec<Receipt>, String> {
+        let (asked, asking) = mpsc::channel(WAITING);
+        let sending = async {
+            let sent = self.send(&publisher, asked).await;
+            sent.map_err(|error| format!("publishing at {} ended: {error}", self.node))
+        };
+        let ((), receipts) = tokio::try_join!(sending, self.receive(asking))?;
+        Ok(receipts)
+    }
+
+    async fn send(
+        &self,
+        publisher: &crate::client::Publisher,
+        asked: mpsc::Sender<Asked>,
+    ) -> Result<(), PublishError> {
+        let step = self.samples.len().div_ceil(STEPS).max(1);
+        let mut next = 0;
+        while next < self.samples.len() {
+            let end = self.samples.len().min(next + step);
+            let again = match self.pace.lost.swap(false, Ordering::SeqCst) {
+                true => {
+                    let answered = *self.pace.answered.borrow();
+                    answered.saturating_sub(REPEATED)..answered
+                }
+                false => 0..0,
             };
-            if self.receipts.len() > before {
-                fruitless = Instant::now();
+            for number in again.chain(next..end) {
+                let pending = publisher.send(self.samples[number].publication()).await?;
+                // Whoever does not take it has failed, and tells why.
+                let _ = asked.send((number, pending)).await;
             }
-            if fruitless.elapsed() > PATIENCE {
-                return Err(self.given_up(&why));
+            next = end;
+            self.pace.sent.store(end, Ordering::SeqCst);
+            if end >= self.pace.burst.load(Ordering::SeqCst) {
+                tokio::time::sleep(PAUSE).await;
             }
-            tokio::time::sleep(RECONNECT_PAUSE).await;
         }
+        Ok(())
     }
 
-    fn given_up(&self, why: &str) -> String {
-        let next = self.samples.get(self.receipts.len()).map_or("none", |sample| &sample.id);
-        format!("publishing at {} ended before {next}: {why}", self.node)
-    }
-
-    /// Publishes over one connection what has no receipt yet, until everything has.
-    async fn connection(&mut self) -> Result<(), Ended> {
-        let Connection { sender, mut receiver, .. } =
-            Connection::connect(&self.url, &self.options).await?;
-        let from = self.receipts.len().saturating_sub(REPEATED);
-        let mut sending = pin!(send(&self.samples, &self.pace, from, &sender));
-        let receiving =
-            receive(self.node, &self.samples, &self.pace, from, &mut self.receipts, &mut receiver);
-        let mut receiving = pin!(receiving);
-        tokio::select! {
-            // The receiver knows best why a connection has ended.
-            biased;
-            ended = &mut receiving => ended,
-            sent = &mut sending => match sent {
-                Ok(()) => receiving.await,
-                Err(error) => Err(error.into()),
-            },
-        }
-    }
-}
-
-async fn send(
-    samples: &[Sample],
-    pace: &Pace,
-    from: usize,
-    sender: &Sender,
-) -> Result<(), ConnectionError> {
-    let step = samples.len().div_ceil(STEPS).max(1);
-    let mut next = from;
-    while next < samples.len() {
-        let end = samples.len().min(next + step);
-        let batch: Vec<Publish<'_>> = samples[next..end].iter().map(Sample::publish).collect();
-        sender.publish(&batch).await?;
-        next = end;
-        let repeated = pace.sent.fetch_max(end, Ordering::SeqCst) >= end;
-        if !repeated && end >= pace.burst.load(Ordering::SeqCst) {
-            tokio::time::sleep(PAUSE).await;
-        }
-    }
-    Ok(())
-}
-
-/// Takes the answers to what is sent from the sample `from` on.
-async fn receive(
-    node: &str,
-    samples: &[Sample],
-    pace: &Pace,
-    from: usize,
-    receipts: &mut Vec<Receipt>,
-    receiver: &mut Receiver,
-) -> Result<(), Ended> {
-    // Answers come in the order of the messages.
-    let mut due = samples.iter().enumerate().skip(from);
-    while receipts.len() < samples.len() {
-        let Received::Outcomes(outcomes) = receiver.next().await? else { continue };
-        for outcome in outcomes {
-            let (id, receipt) = receipt(node, outcome)?;
-            let due = due.next().filter(|(_, sample)| sample.id == id);
-            let Some((number, _)) = due else {
-                return Err(Ended::Final(format!("the receipt of {id} came out of order")));
-            };
+    async fn receive(&self, mut asking: mpsc::Receiver<Asked>) -> Result<Vec<Receipt>, String> {
+        let mut receipts = Vec::with_capacity(self.samples.len());
+        while let Some((number, pending)) = asking.recv().await {
+            let id = &self.samples[number].id;
+            let receipt = pending.await;
+            let receipt = receipt.map_err(|error| {
+                format!("publishing at {} ended before {id}: {error}", self.node)
+            })?;
+            let receipt = self.receipt(&receipt);
             match receipts.get(number) {
                 None => receipts.push(receipt),
                 Some(first) if *first == receipt => {}
                 Some(first) => {
-                    let what = format!("{id} was {first:?}, and published again {receipt:?}");
-                    return Err(Ended::Final(what));
+                    return Err(format!("{id} was {first:?}, and published again {receipt:?}"));
                 }
             }
+            self.pace.answered.send_replace(receipts.len());
         }
-        pace.answered.send_replace(receipts.len());
+        Ok(receipts)
     }
-    Ok(())
-}
 
-/// The receipt in an answer of `node`, and the id of its message.
-fn receipt(node: &str, outcome: Outcome) -> Result<(String, Receipt), Ended> {
-    match outcome {
-        Outcome::Receipt { id, version, level, duplicate: _ } => {
-            let version = match version {
-                Version::Text(text) => text.to_string(),
-                Version::Clock(clock) => version_text(clock, node),
-            };
-            Ok((id.to_string(), Receipt { version, durable: level == Durability::Full }))
-        }
-        Outcome::Refused(refused) if refused.retryable => Err(Ended::Lost(refused.to_string())),
-        Outcome::Refused(refused) => Err(Ended::Final(refused.to_string())),
+    fn receipt(&self, receipt: &client::Receipt) -> Receipt {
+        let version = version_text(receipt.version, self.node);
+        Receipt { version, durable: receipt.level == Durability::Full }
     }
 }

@@ -5,6 +5,8 @@ use std::io::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use slipstream_core::client::ClientOptions;
+use slipstream_core::config::Reconnect;
 use slipstream_core::io::Protocol;
 use tokio::time::sleep;
 
@@ -14,7 +16,6 @@ use super::publisher::Publisher;
 use super::subscriber::Subscriber;
 use super::traffic::{LATE, NODES, Sample, samples};
 use crate::daemon::Failed;
-use crate::daemon::connection::ConnectionOptions;
 
 /// Everything has arrived by then, or it is missing.
 const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(60);
@@ -27,6 +28,12 @@ const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 /// Between two looks at whether everything has arrived.
 const CHECK_AGAIN: Duration = Duration::from_millis(100);
+
+/// The longest wait before a lost connection is opened again.
+const RECONNECT: Duration = Duration::from_millis(20);
+
+/// Name of the application that receives at a node.
+const SUBSCRIBER: &str = "demo-subscriber";
 
 /// Of a hundred messages at the first node, how many are published when it happens.
 const CUT_AT: usize = 20;
@@ -95,14 +102,14 @@ impl Cast {
         let samples: Vec<_> = NODES.iter().map(|node| samples(node, messages)).collect();
         let mut subscribers = Vec::new();
         for (at, node) in mesh.nodes.iter().enumerate() {
-            let url = format!("{}?client=demo-subscriber", node.url());
-            subscribers.push(Subscriber::start(url, options(at)).await?);
+            subscribers.push(Subscriber::start(node.url(), SUBSCRIBER, options(at)).await?);
         }
-        let publishers = mesh.nodes.iter().enumerate().map(|(at, node)| {
-            let url = format!("{}?client=demo-publisher&keys=", node.url());
-            Publisher::start(node.id, url, options(at), samples[at].clone())
-        });
-        Ok(Self { publishers: publishers.collect(), samples, subscribers })
+        let mut publishers = Vec::new();
+        for (at, node) in mesh.nodes.iter().enumerate() {
+            let samples = samples[at].clone();
+            publishers.push(Publisher::start(node.id, &node.url(), options(at), samples).await?);
+        }
+        Ok(Self { publishers, samples, subscribers })
     }
 
     /// Waits until so many of a hundred messages at the first node have their receipts.
@@ -133,8 +140,8 @@ async fn join_late(
     since: Instant,
 ) -> Result<(), Failed> {
     let joined = Instant::now();
-    let url = format!("{}?client=demo-subscriber", mesh.join(LATE).await?.url());
-    let subscriber = Subscriber::start(url, options(1)).await?;
+    let url = mesh.join(LATE).await?.url();
+    let subscriber = Subscriber::start(url, SUBSCRIBER, options(1)).await?;
     let published = published(samples, receipts);
     let look = || {
         let taken = subscriber.taken();
@@ -153,9 +160,10 @@ async fn join_late(
 }
 
 /// Applications of the first node speak JSON, the others binary frames.
-fn options(at: usize) -> ConnectionOptions {
+fn options(at: usize) -> ClientOptions {
     let protocol = if at == 0 { Protocol::Json } else { Protocol::Postcard };
-    ConnectionOptions { protocol, ..ConnectionOptions::default() }
+    let reconnect = Reconnect { initial: RECONNECT, max: RECONNECT, max_attempts: 0 };
+    ClientOptions { protocol, reconnect, ..ClientOptions::default() }
 }
 
 async fn in_time<T>(publishing: impl Future<Output = Result<T, Failed>>) -> Result<T, Failed> {

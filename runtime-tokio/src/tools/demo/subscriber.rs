@@ -3,17 +3,13 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use slipstream_core::wire::Settle;
+use slipstream_core::client::{ClientOptions, Delivery, Ended, Filter};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::check::Taken;
+use crate::client::{Client, Subscription, SubscriptionEvent};
 use crate::daemon::Failed;
-use crate::daemon::connection::{Connection, ConnectionError, ConnectionOptions};
-use slipstream_core::client::{Delivery, Received};
-
-/// Between two attempts to connect.
-const RECONNECT_PAUSE: Duration = Duration::from_millis(20);
 
 /// Until it is connected and has been told of all that there is.
 const START_TIMEOUT: Duration = Duration::from_secs(15);
@@ -32,12 +28,29 @@ struct Shared {
     trouble: Mutex<Option<String>>,
 }
 
+impl Shared {
+    fn note(&self, why: &Ended) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.to_string());
+    }
+}
+
 impl Subscriber {
-    /// Connects, and returns when nothing older is to be expected.
-    pub(super) async fn start(url: String, options: ConnectionOptions) -> Result<Self, Failed> {
+    /// Connects under this name, and returns when nothing older is to be expected.
+    pub(super) async fn start(
+        url: String,
+        name: &str,
+        options: ClientOptions,
+    ) -> Result<Self, Failed> {
         let shared = Arc::new(Shared::default());
         let (synced, mut in_sync) = watch::channel(false);
-        let task = tokio::spawn(run(url.clone(), options, shared.clone(), synced));
+        let lost = shared.clone();
+        let on_lost = move |why: &Ended| lost.note(why);
+        let client =
+            Client::new(&url, ClientOptions { on_lost: Some(Arc::new(on_lost)), ..options });
+        let deliveries = client.subscribe(Filter::named(name)).await;
+        let deliveries = deliveries
+            .map_err(|error| Failed::general(format!("cannot subscribe at {url}: {error}")))?;
+        let task = tokio::spawn(run(deliveries, shared.clone(), synced));
         let subscriber = Self { shared, task };
         let ready = in_sync.wait_for(|synced| *synced);
         match tokio::time::timeout(START_TIMEOUT, ready).await {
@@ -67,38 +80,16 @@ impl Drop for Subscriber {
     }
 }
 
-async fn run(
-    url: String,
-    options: ConnectionOptions,
-    shared: Arc<Shared>,
-    synced: watch::Sender<bool>,
-) {
-    loop {
-        let Err(error) = listen(&url, &options, &shared, &synced).await;
-        *shared.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(error.to_string());
-        tokio::time::sleep(RECONNECT_PAUSE).await;
-    }
-}
-
-/// One connection, to its end.
-async fn listen(
-    url: &str,
-    options: &ConnectionOptions,
-    shared: &Shared,
-    synced: &watch::Sender<bool>,
-) -> Result<std::convert::Infallible, ConnectionError> {
-    let Connection { sender, mut receiver, .. } = Connection::connect(url, options).await?;
-    loop {
-        match receiver.next().await? {
-            Received::Synced => drop(synced.send_replace(true)),
-            // Only an acknowledgement can be answered here, by a refusal: it will be repeated.
-            Received::Outcomes(_) | Received::Results(_) => {}
-            Received::Deliveries(batch) => {
-                let Some(last) = batch.last().map(|delivery| delivery.id) else { continue };
-                let taken = batch.iter().map(Taken::from);
-                shared.taken.lock().unwrap_or_else(PoisonError::into_inner).extend(taken);
-                sender.settle(&[Settle::AckUpTo(last)]).await?;
+async fn run(mut deliveries: Subscription, shared: Arc<Shared>, synced: watch::Sender<bool>) {
+    while let Some(event) = deliveries.next_event().await {
+        match event {
+            Ok(SubscriptionEvent::Synced) => drop(synced.send_replace(true)),
+            Ok(SubscriptionEvent::Delivery(delivery)) => {
+                let taken = Taken::from(&*delivery);
+                shared.taken.lock().unwrap_or_else(PoisonError::into_inner).push(taken);
+                delivery.ack();
             }
+            Err(why) => shared.note(&why),
         }
     }
 }

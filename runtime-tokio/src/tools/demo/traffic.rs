@@ -5,9 +5,9 @@
 
 use std::sync::Arc;
 
+use slipstream_core::client::Publication;
 use slipstream_core::message::Kind;
 use slipstream_core::tags;
-use slipstream_core::wire::Publish;
 
 /// The nodes. Each has its id as its only tag.
 pub(super) const NODES: [&str; 3] = ["aws", "azure", "gcp"];
@@ -37,15 +37,10 @@ pub(super) struct Sample {
 
 impl Sample {
     /// What is told to the node.
-    pub(super) fn publish(&self) -> Publish<'_> {
-        Publish {
-            kind: self.kind,
-            id: &self.id,
-            key: &self.key,
-            tags: self.tags,
-            ttl_ms: 0,
-            body: &self.value,
-        }
+    pub(super) fn publication(&self) -> Publication {
+        Publication::of_kind(self.kind, &*self.key, &*self.value)
+            .with_id(&*self.id)
+            .to(tags::list(self.tags))
     }
 
     /// Other nodes that the message must come to: the least that it can be sent, where each node

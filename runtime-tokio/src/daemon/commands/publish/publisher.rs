@@ -1,23 +1,27 @@
 //! Publishes in batches, again where that can help, and never twice.
 //!
-//! Answers come in the order of the messages, so the first that has none is known when a
-//! connection breaks. What stays true: a message without an answer is published again only if
-//! its id lets the node see that it had it (P9), and one that was refused for a while does not
-//! come after a later one of the same key.
+//! A lost connection is the library's affair: it opens another one, and says again what the node
+//! knows by its id (P9). What stays true here: a message without an answer ends the command, and
+//! one that was refused for a while does not come after a later one of the same key.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::io::Write;
-use std::time::Duration;
+use std::future::pending;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use slipstream_core::client::{
+    ClientOptions, Ended, Filter, Publication, PublishError, Receipt, Refused, Welcome,
+};
 use slipstream_core::io::Protocol;
 use slipstream_core::message::Kind;
-use slipstream_core::wire::Publish;
+use tokio::sync::watch;
 
+use crate::client::{self, Client};
 use crate::daemon::Failed;
-use crate::daemon::commands::connecting::{BackOff, bare, may_pass, told, with_query};
-use crate::daemon::connection::{Connection, ConnectionError, ConnectionOptions};
-use slipstream_core::client::{Outcome, Refused};
+use crate::daemon::commands::connecting::{
+    WAITS, bare, ended, goodbye, not_connected, options, say_lost,
+};
 
 /// A message to publish.
 #[derive(Debug, Clone)]
@@ -39,23 +43,27 @@ pub(super) struct Item<'a> {
 }
 
 impl Item<'_> {
-    fn wire(&self) -> Publish<'_> {
-        Publish {
-            kind: self.kind,
-            id: &self.id,
-            key: &self.key,
-            tags: &self.tags,
-            ttl_ms: self.ttl_ms,
-            body: self.body,
+    fn publication(&self) -> Publication {
+        let mut publication =
+            Publication::of_kind(self.kind, &*self.key, self.body).with_id(&*self.id);
+        if !self.tags.is_empty() {
+            publication = publication.to(self.tags.split(','));
+        }
+        match self.ttl_ms {
+            0 => publication,
+            ms => publication.with_ttl(Duration::from_millis(ms)),
         }
     }
 }
+
+/// The node's word on a message.
+pub(super) type Answer = Result<Receipt, Box<Refused>>;
 
 /// What became of a message.
 #[derive(Debug)]
 pub(super) enum Fate {
     /// The node's last word.
-    Answered(Outcome),
+    Answered(Answer),
     /// It was refused for a while, and meanwhile a later one of its key was accepted.
     Superseded,
 }
@@ -64,10 +72,11 @@ pub(super) enum Fate {
 #[derive(Debug)]
 pub(super) struct Publisher {
     url: String,
-    options: ConnectionOptions,
     /// Whether the node knows ids from earlier connections.
     named: bool,
-    client: Connection,
+    publisher: client::Publisher,
+    welcome: Welcome,
+    losses: Losses,
     back_off: BackOff,
 }
 
@@ -79,26 +88,35 @@ impl Publisher {
         protocol: Protocol,
         timeout: Duration,
     ) -> Result<Self, Failed> {
-        // Without keys nothing is handed to it.
-        let url = match name {
-            Some(name) => with_query(url, &[("keys", &[]), ("client", &[name])]),
-            None => with_query(url, &[("keys", &[])]),
+        let losses = Losses::new(timeout);
+        let (lost, node) = (losses.clone(), bare(url).to_owned());
+        let on_lost = move |why: &Ended| {
+            if lost.add(why) {
+                say_lost(&node, why);
+            }
         };
-        let options = ConnectionOptions { protocol, ..ConnectionOptions::default() };
-        let client = Connection::connect(&url, &options).await;
-        let client = client.map_err(|error| told(&url, &error))?;
-        let back_off = BackOff::new(timeout);
-        Ok(Self { url, options, named: name.is_some(), client, back_off })
+        let options = ClientOptions { on_lost: Some(Arc::new(on_lost)), ..options(url, protocol) };
+        let filter = name.map_or_else(Filter::none, Filter::named);
+        let publisher = Client::new(url, options).publisher_as(filter).await;
+        let publisher = publisher.map_err(|error| not_connected(url, &error))?;
+        let welcome = publisher.welcome().ok_or_else(|| ended(url, &Ended::Here))?;
+        let (named, back_off) = (name.is_some(), BackOff::new(timeout));
+        Ok(Self { url: url.to_owned(), named, publisher, welcome, losses, back_off })
     }
 
     /// Id of the node.
     pub(super) fn instance(&self) -> &str {
-        &self.client.welcome.instance
+        &self.welcome.instance
     }
 
     /// The largest value that the node takes.
     pub(super) fn largest(&self) -> usize {
-        usize::try_from(self.client.welcome.max_message_bytes).unwrap_or(usize::MAX)
+        usize::try_from(self.welcome.max_message_bytes).unwrap_or(usize::MAX)
+    }
+
+    /// Says goodbye.
+    pub(super) async fn close(&self) {
+        goodbye(&self.publisher).await;
     }
 
     /// Publishes these and tells the fate of each, with its line.
@@ -114,65 +132,57 @@ impl Publisher {
             if open.is_empty() {
                 open = held.drain(..).map(|(item, _)| item).collect();
             }
-            let messages: Vec<_> = open.iter().map(Item::wire).collect();
-            let mut outcomes = Vec::with_capacity(messages.len());
-            let ended = self.client.publish(&messages, &mut outcomes).await;
-            if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Receipt { .. })) {
+            let mut answers = Vec::with_capacity(open.len());
+            let why = self.answers(&open, &mut answers).await;
+            if answers.iter().any(Result::is_ok) {
                 self.back_off.succeeded();
             }
-            let unanswered = open.split_off(outcomes.len().min(open.len()));
-            held = judge(held, open.drain(..).zip(outcomes), tell);
-            match ended {
-                Err(error) => {
-                    let safe = self.named && unanswered.iter().all(|item| !item.id.is_empty());
-                    if !(safe || unanswered.is_empty()) || !may_pass(&error) {
-                        return Err(self.uncertain(&error, unanswered.len()));
-                    }
-                    self.reconnect(&error, unanswered.len()).await?;
-                    open = unanswered;
-                }
-                Ok(()) if held.is_empty() => {}
-                Ok(()) => {
-                    let asked = held.iter().filter_map(|(_, refused)| refused.retry_after).max();
-                    match self.back_off.wait(asked) {
-                        Some(wait) => tokio::time::sleep(wait).await,
-                        None => held.drain(..).for_each(|(item, refused)| {
-                            tell(item.line, Fate::Answered(Outcome::Refused(refused)));
-                        }),
-                    }
+            let unanswered = open.len() - answers.len();
+            held = judge(held, open.drain(..).zip(answers), tell);
+            if let Err(why) = why {
+                return Err(self.uncertain(&why, unanswered));
+            }
+            if !held.is_empty() {
+                let asked = held.iter().filter_map(|(_, refused)| refused.retry_after).max();
+                match self.back_off.wait(asked) {
+                    Some(wait) => tokio::time::sleep(wait).await,
+                    None => held.drain(..).for_each(|(item, refused)| {
+                        tell(item.line, Fate::Answered(Err(refused)));
+                    }),
                 }
             }
         }
         Ok(())
     }
 
-    async fn reconnect(
-        &mut self,
-        cause: &ConnectionError,
-        unanswered: usize,
-    ) -> Result<(), Failed> {
-        // If standard error is gone, there is nobody to tell.
-        let _gone = writeln!(std::io::stderr(), "{}: {cause}; connecting again", bare(&self.url));
-        let mut last = None;
-        while let Some(wait) = self.back_off.wait(None) {
-            tokio::time::sleep(wait).await;
-            match Connection::connect(&self.url, &self.options).await {
-                Ok(client) => {
-                    self.client = client;
-                    return Ok(());
-                }
-                Err(error) if may_pass(&error) => last = Some(error),
-                Err(error) => return Err(self.uncertain(&error, unanswered)),
+    /// Publishes these and appends what the node says of them, in their order, up to the first that
+    /// it will say nothing of.
+    async fn answers(&self, items: &[Item<'_>], answers: &mut Vec<Answer>) -> Result<(), Ended> {
+        let begun = Instant::now();
+        let messages = items.iter().map(Item::publication).collect();
+        let mut receipts = self.publisher.publish_all(messages);
+        loop {
+            let some = tokio::select! {
+                some = receipts.next() => some,
+                why = self.losses.overdue(begun) => return Err(why),
+            };
+            let Some(some) = some else { return Ok(()) };
+            for answer in some {
+                answers.push(match answer {
+                    Ok(receipt) => Ok(receipt),
+                    Err(PublishError::Refused(refused)) => Err(refused),
+                    Err(PublishError::Unanswered(why) | PublishError::NotSent(why)) => {
+                        return Err(why);
+                    }
+                    Err(error) => return Err(Ended::Lost(error.to_string())),
+                });
             }
+            self.losses.clear();
         }
-        Err(self.uncertain(last.as_ref().unwrap_or(cause), unanswered))
     }
 
-    fn uncertain(&self, error: &ConnectionError, unanswered: usize) -> Failed {
-        let told = told(&self.url, error);
-        if unanswered == 0 {
-            return told;
-        }
+    fn uncertain(&self, why: &Ended, unanswered: usize) -> Failed {
+        let told = ended(&self.url, why);
         let advice = if self.named {
             "publish them again under the same name with the same ids"
         } else {
@@ -184,26 +194,109 @@ impl Publisher {
     }
 }
 
+/// Since when there is no connection, as the task of the connection tells it.
+#[derive(Debug, Clone)]
+struct Losses {
+    /// How long nothing may succeed.
+    limit: Duration,
+    /// Since when, and why at last.
+    since: watch::Sender<Option<(Instant, Ended)>>,
+}
+
+impl Losses {
+    fn new(limit: Duration) -> Self {
+        Self { limit, since: watch::Sender::new(None) }
+    }
+
+    /// Takes note of a loss; answers whether it is the first since something succeeded.
+    fn add(&self, why: &Ended) -> bool {
+        let mut is_first = false;
+        self.since.send_modify(|since| {
+            is_first = since.is_none();
+            let first = since.as_ref().map_or_else(Instant::now, |(first, _)| *first);
+            *since = Some((first, why.clone()));
+        });
+        is_first
+    }
+
+    /// It works again.
+    fn clear(&self) {
+        self.since.send_if_modified(|since| since.take().is_some());
+    }
+
+    /// Returns when nothing has succeeded for too long, counted from `begun` at the earliest.
+    async fn overdue(&self, begun: Instant) -> Ended {
+        let mut since = self.since.subscribe();
+        let first = match since.wait_for(Option::is_some).await {
+            Ok(lost) => lost.as_ref().map_or(begun, |(first, _)| begun.max(*first)),
+            // The other end is held here.
+            Err(_) => pending().await,
+        };
+        match first.checked_add(self.limit) {
+            Some(end) => tokio::time::sleep_until(end.into()).await,
+            // A limit beyond what the clock can tell is none.
+            None => pending().await,
+        }
+        let why = since.borrow().as_ref().map(|(_, why)| why.clone());
+        why.unwrap_or(Ended::Here)
+    }
+}
+
+/// Doubling waits, until there was no success for too long.
+#[derive(Debug)]
+struct BackOff {
+    limit: Duration,
+    end: Option<Instant>,
+    next: Duration,
+}
+
+impl BackOff {
+    /// Gives up when `limit` has passed since the first failure after a success.
+    fn new(limit: Duration) -> Self {
+        Self { limit, end: None, next: WAITS.0 }
+    }
+
+    /// It works again.
+    fn succeeded(&mut self) {
+        *self = Self::new(self.limit);
+    }
+
+    /// How long to wait, at least as long as asked for; `None`: give up.
+    fn wait(&mut self, asked: Option<Duration>) -> Option<Duration> {
+        let now = Instant::now();
+        // A limit beyond what the clock can tell is none.
+        let end = self.end.or_else(|| now.checked_add(self.limit));
+        self.end = end;
+        let left = end.map_or(Duration::MAX, |end| end.saturating_duration_since(now));
+        if left.is_zero() {
+            return None;
+        }
+        let wait = self.next.max(asked.unwrap_or_default()).min(left);
+        self.next = (self.next * 2).min(WAITS.1);
+        Some(wait)
+    }
+}
+
 /// Tells what is final of what was held and what was answered since, and gives back what is to
 /// be tried again.
 fn judge<'a>(
-    held: Vec<(Item<'a>, Refused)>,
-    answered: impl Iterator<Item = (Item<'a>, Outcome)>,
+    held: Vec<(Item<'a>, Box<Refused>)>,
+    answered: impl Iterator<Item = (Item<'a>, Answer)>,
     tell: &mut impl FnMut(u64, Fate),
-) -> Vec<(Item<'a>, Refused)> {
-    let held = held.into_iter().map(|(item, refused)| (item, Outcome::Refused(refused)));
+) -> Vec<(Item<'a>, Box<Refused>)> {
+    let held = held.into_iter().map(|(item, refused)| (item, Err(refused)));
     let all: Vec<_> = held.chain(answered).collect();
     let mut accepted = HashMap::new();
-    if all.iter().any(|(_, outcome)| is_for_now(outcome)) {
-        let receipts = all.iter().filter(|(_, outcome)| matches!(outcome, Outcome::Receipt { .. }));
+    if all.iter().any(|(_, answer)| is_for_now(answer)) {
+        let receipts = all.iter().filter(|(_, answer)| answer.is_ok());
         for (item, _) in receipts {
             accepted.insert((item.key.to_string(), item.tags.clone()), item.line);
         }
     }
     let mut again = Vec::new();
-    for (item, outcome) in all {
-        match outcome {
-            Outcome::Refused(refused) if refused.retryable => {
+    for (item, answer) in all {
+        match answer {
+            Err(refused) if refused.retryable => {
                 let place = (item.key.to_string(), item.tags.clone());
                 let later = accepted.get(&place).is_some_and(|line| *line > item.line);
                 if item.kind.is_state() && later {
@@ -212,22 +305,21 @@ fn judge<'a>(
                     again.push((item, refused));
                 }
             }
-            Outcome::Receipt { .. } | Outcome::Refused(_) => {
-                tell(item.line, Fate::Answered(outcome));
-            }
+            answer => tell(item.line, Fate::Answered(answer)),
         }
     }
     again
 }
 
-fn is_for_now(outcome: &Outcome) -> bool {
-    matches!(outcome, Outcome::Refused(refused) if refused.retryable)
+fn is_for_now(answer: &Answer) -> bool {
+    matches!(answer, Err(refused) if refused.retryable)
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
-    use slipstream_core::client::Version;
     use slipstream_core::clock::Hlc;
     use slipstream_core::config::Durability;
 
@@ -243,17 +335,13 @@ mod tests {
         }
     }
 
-    fn receipt() -> Outcome {
-        Outcome::Receipt {
-            id: "m".to_owned().into(),
-            version: Version::Clock(Hlc::default()),
-            duplicate: false,
-            level: Durability::Full,
-        }
+    fn receipt() -> Answer {
+        let (id, version) = ("m".to_owned().into(), Hlc::default());
+        Ok(Receipt { id, version, duplicate: false, level: Durability::Full })
     }
 
-    fn refused(retryable: bool) -> Outcome {
-        Outcome::Refused(Refused {
+    fn refused(retryable: bool) -> Answer {
+        Err(Box::new(Refused {
             id: None,
             frame: 1,
             code: "STORE_FULL".to_owned().into(),
@@ -261,7 +349,30 @@ mod tests {
             retry_after: None,
             message: "no".to_owned().into(),
             path: None,
-        })
+        }))
+    }
+
+    #[test]
+    fn waits_double_and_end() {
+        let mut back_off = BackOff::new(Duration::from_secs(60));
+        assert_eq!(back_off.wait(None), Some(WAITS.0));
+        assert_eq!(back_off.wait(None), Some(WAITS.0 * 2));
+        assert_eq!(back_off.wait(Some(Duration::from_secs(7))), Some(Duration::from_secs(7)));
+        back_off.succeeded();
+        assert_eq!(back_off.wait(None), Some(WAITS.0));
+        assert_eq!(BackOff::new(Duration::ZERO).wait(None), None);
+        assert!(BackOff::new(Duration::MAX).wait(None).is_some());
+    }
+
+    #[tokio::test]
+    async fn what_works_again_is_not_overdue() {
+        let losses = Losses::new(Duration::ZERO);
+        let why = Ended::Lost("cut".into());
+        assert!(losses.add(&why));
+        assert!(!losses.add(&why), "it is said once");
+        assert_eq!(losses.overdue(Instant::now()).await, why);
+        losses.clear();
+        assert_eq!(losses.overdue(Instant::now()).now_or_never(), None);
     }
 
     #[test]
