@@ -9,6 +9,7 @@
 //! of whoever waits, and that may take the same lock.
 
 use alloc::sync::Arc;
+use alloc::task::Wake;
 use alloc::vec::Vec;
 use core::fmt;
 use core::future::poll_fn;
@@ -97,12 +98,23 @@ pub trait Source {
     fn poll_item(&mut self, cx: &mut Context<'_>) -> Poll<Option<Self::Item>>;
 }
 
-/// Keeps the waker of a task, and puts the one that was there before among those to be woken: it
-/// may belong to another task, and must not be dropped where something is locked.
+/// Keeps the waker of a task in place of the one that was there before.
 pub(crate) fn keep(place: &mut Option<Waker>, waker: &Waker, woken: &mut Vec<Waker>) {
     if place.as_ref().is_none_or(|known| !known.will_wake(waker)) {
-        woken.extend(place.replace(waker.clone()));
+        woken.extend(place.replace(waker.clone()).map(unwoken));
     }
+}
+
+/// To be dropped where nothing is locked, and not woken. Wakers of one task do not always know each
+/// other, and a task that is woken by what it asks itself asks without end.
+pub(crate) fn unwoken(waker: Waker) -> Waker {
+    struct Unwoken(#[expect(dead_code, reason = "it is dropped in time")] Waker);
+
+    impl Wake for Unwoken {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    Waker::from(Arc::new(Unwoken(waker)))
 }
 
 /// Sender of a [`OneShot`]; sends a fallback when it is dropped.

@@ -6,7 +6,7 @@ use core::task::{Context, Poll, Waker};
 
 use hashbrown::HashMap;
 
-use crate::host::shared::keep;
+use crate::host::shared::{keep, unwoken};
 
 #[derive(Debug)]
 enum Answer<T> {
@@ -91,7 +91,8 @@ impl Queue {
 
     /// Lets go of a place, if there is one.
     pub(super) fn leave(&mut self, place: &mut Option<u64>, woken: &mut Vec<Waker>) {
-        woken.extend(place.take().and_then(|place| self.waiting.remove(&place)).flatten());
+        let waker = place.take().and_then(|place| self.waiting.remove(&place)).flatten();
+        woken.extend(waker.map(unwoken));
     }
 
     /// Wakes as many of the first as there is room for.

@@ -381,6 +381,41 @@ fn a_task_that_is_given_up_leaves_nobody_waiting() {
     assert_eq!(late, Some(Err(PublishError::NotSent(Ended::Here))), "and for ever");
 }
 
+/// The wakers of one task do not always know each other: whoever waits does not wake itself by
+/// asking again.
+// keeps: wakers
+#[test]
+fn whoever_asks_again_is_not_woken_by_it() {
+    struct Stranger(Arc<AtomicBool>);
+
+    impl Wake for Stranger {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    let mut mesh = Mesh::new(true, true, 1);
+    let publisher = mesh.publisher.take().expect("a publisher");
+    let ask = |mut what: Pin<&mut dyn Future<Output = ()>>| {
+        let woken = Arc::new(AtomicBool::new(false));
+        for _ in 0..3 {
+            let waker = Waker::from(Arc::new(Stranger(woken.clone())));
+            assert!(what.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        }
+        assert!(!woken.load(Ordering::Relaxed));
+    };
+    let mut receiver = Receiver::of(publisher.clone(), false);
+    ask(pin!(async { drop(receiver.next().await) }));
+    ask(pin!(mesh.application.wait(Application::poll_changed)));
+    let message = || Publication::set("k", "1");
+    let pending = publisher.publish(message());
+    ask(pin!(async { drop(pending.await) }));
+    let mut receipts = publisher.publish_all(vec![message(), message()]);
+    ask(pin!(async { drop(receipts.next().await) }));
+    ask(pin!(async { drop(publisher.get("k").await) }));
+    ask(pin!(publisher.clone().close()));
+}
+
 /// Whoever polls a future from another task than before is woken there.
 // keeps: wakers
 #[test]
