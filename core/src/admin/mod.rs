@@ -3,7 +3,7 @@
 //! The types serialise to the JSON that the endpoint shows; field names are fixed once released.
 
 pub mod event;
-pub(crate) mod tally;
+pub(crate) mod metrics;
 
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;

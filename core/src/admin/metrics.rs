@@ -1,4 +1,4 @@
-//! What the node counts on its way, cheaply; [`Tally::counters`] puts names to it.
+//! What the node counts on its way, cheaply; [`Metrics::counters`] puts names to it.
 
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
@@ -16,7 +16,7 @@ pub const RECONNECT_REASONS: [&str; 5] = ["going_away", "timeout", "duplicate", 
 
 /// Counters since the start.
 #[derive(Debug, Default)]
-pub struct Tally {
+pub struct Metrics {
     processed: BTreeMap<NodeId, [u64; Kind::ALL.len()]>,
     sent: BTreeMap<String, [u64; 3]>,
     offers: BTreeMap<String, u64>,
@@ -48,7 +48,7 @@ pub struct Tally {
     peer_bytes: BTreeMap<String, (u64, u64)>,
 }
 
-impl Tally {
+impl Metrics {
     /// Messages accepted into the log.
     pub fn processed(&mut self, origin: &str, kind: Kind) {
         let index = usize::from(kind.number());
