@@ -17,7 +17,7 @@
 //! use slipstream_core::Node;
 //! use slipstream_core::clock::Hlc;
 //! use slipstream_core::config::Config;
-//! use slipstream_core::extent::Extent;
+//! use slipstream_core::backlog::Backlog;
 //! use slipstream_core::ids::{self, NodeId, StoreId};
 //! use slipstream_core::io::{Input, Output};
 //! use slipstream_core::store::{Committed, Recovered, Usage};
@@ -36,7 +36,7 @@
 //!     receipts: Vec::new(),
 //!     copies: Vec::new(),
 //!     dead_letters: Vec::new(),
-//!     extent: Extent::default(),
+//!     backlog: Backlog::default(),
 //!     usage: Usage::default(),
 //! };
 //! let mut node = Node::new(Config::new(NodeId::new("aws-eu-1")?), empty, 42, now);
@@ -91,7 +91,7 @@ pub use log::{copies, lifetime};
 pub use mesh::topology;
 pub use node::Node;
 pub use session::{interests, offer};
-pub use store::{digest, extent};
+pub use store::{backlog, digest};
 pub use types::{clock, ids, nearest, refusal, tags, time, value};
 pub use wire::{application, draft, json, message, read};
 

@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use bytes::Bytes;
 use rusqlite::Connection;
+use slipstream_core::backlog::Backlog;
 use slipstream_core::clock::Hlc;
 use slipstream_core::copies::MAX_COPIES;
 use slipstream_core::digest::Print;
-use slipstream_core::extent::Extent;
 use slipstream_core::ids::{
     DeadLetterId, Hash128, Incarnation, NodeId, Position, SessionId, StoreId,
 };
@@ -84,7 +84,7 @@ pub(crate) fn recover(db: &Connection, damaged: &mut Vec<Damaged>) -> Result<(St
     let mut state = State { pending: Pending::new(merged), ..State::default() };
     let newest = read_newest(db, &mut digests)?;
     check_live(db, &mut digests)?;
-    let (extent, in_log) = scan_log(db, &mut state, &newest, merged, &mut digests)?;
+    let (backlog, in_log) = scan_log(db, &mut state, &newest, merged, &mut digests)?;
     let mut copies = read_copies(db, &mut digests)?;
     state.copies = copies.len() as u64;
     read_tail(db, &mut state, merged, damaged)?;
@@ -114,7 +114,7 @@ pub(crate) fn recover(db: &Connection, damaged: &mut Vec<Damaged>) -> Result<(St
         sessions: read_sessions(db, &mut digests)?,
         seen: read_seen(db, &mut digests)?,
         receipts: read_receipts(db, &mut digests)?,
-        extent,
+        backlog,
         copies,
         dead_letters: count_dead_letters(db, &mut digests, damaged)?,
         usage: Usage::default(),
@@ -166,8 +166,8 @@ fn scan_log(
     newest: &Newest,
     merged: u64,
     digests: &mut Digests,
-) -> Result<(Extent, VecDeque<(Hash128, Position)>)> {
-    let (mut extent, mut copies) = (Extent::default(), VecDeque::new());
+) -> Result<(Backlog, VecDeque<(Hash128, Position)>)> {
+    let (mut backlog, mut copies) = (Backlog::default(), VecDeque::new());
     let mut statement = db.prepare(
         "SELECT position, kind, expires, size, only_session IS NOT NULL, checksum, content
          FROM log ORDER BY position",
@@ -185,7 +185,7 @@ fn scan_log(
                 copies.pop_front();
             }
         }
-        extent.grow(Position::new(position), size.into());
+        backlog.grow(Position::new(position), size.into());
         let known =
             newest.get(&(position / CHUNK)).is_some_and(|bits| bits.contains(position % CHUNK));
         // A number that is not known is kept, and so is what the table knows to be the newest,
@@ -202,7 +202,7 @@ fn scan_log(
             state.index.note_tombstone(position, expires);
         }
     }
-    Ok((extent, copies))
+    Ok((backlog, copies))
 }
 
 /// Of these rows the events, and those that hold the newest value of their key, whatever the tag

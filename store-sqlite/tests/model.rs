@@ -300,7 +300,7 @@ proptest! {
                     harness = Harness::open(directory.path());
                     let rows = harness.rows();
                     let there: u64 = rows.iter().map(|row| row.row.size() as u64).sum();
-                    let told = harness.recovered.extent.from(Position::new(1));
+                    let told = harness.recovered.backlog.from(Position::new(1));
                     prop_assert_eq!(told, there);
                 }
                 Step::Commit { .. } => {

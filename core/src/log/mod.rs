@@ -18,7 +18,7 @@ use alloc::collections::BTreeSet;
 
 use crate::config::Limits;
 use crate::store::Recovered;
-use crate::store::extent::Extent;
+use crate::store::backlog::Backlog;
 use crate::types::ids::{Position, SessionId};
 use crate::types::time::Now;
 
@@ -46,7 +46,7 @@ pub struct Log {
     /// Where the log ended at earlier starts.
     pub starts: Starts,
     /// Bytes of the rows that are there, along the log.
-    pub extent: Extent,
+    pub backlog: Backlog,
     /// Where the log ended at this start.
     pub began: Position,
     /// No session needed anything at or below this when the last batch was sealed.
@@ -71,7 +71,7 @@ impl Log {
             receipts_touched: BTreeSet::new(),
             undelivered: Undelivered::default(),
             starts: Starts::default(),
-            extent: recovered.extent.clone(),
+            backlog: recovered.backlog.clone(),
             began: recovered.head,
             floor: Position::default(),
             commit_wanted: true,

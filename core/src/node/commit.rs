@@ -134,13 +134,13 @@ impl Node {
         let durable = self.log.tail.durable();
         let max = self.config.store.session_max_bytes;
         let mut begun = Vec::new();
-        let extent = &self.log.extent;
-        self.sessions.table.wake_away(|next| extent.from(next) > max);
+        let backlog = &self.log.backlog;
+        self.sessions.table.wake_away(|next| backlog.from(next) > max);
         self.sessions.table.each_awake(|session| {
             if !session.is_durable() || session.next > durable {
                 return;
             }
-            let bytes = extent.from(session.next) + session.dead_bytes();
+            let bytes = backlog.from(session.next) + session.dead_bytes();
             let lags = session.link.is_none() && session.wants_conflation();
             if (bytes > max || lags) && session.receives() && session.conflate(durable) {
                 begun.push((session.id, session.name.clone(), bytes));
@@ -161,7 +161,7 @@ impl Node {
         self.observe_commit(&batch, took);
         if let Some(last) = batch.rows.last() {
             let bytes = batch.rows.iter().map(|row| row.size() as u64).sum();
-            self.log.extent.grow(last.position, bytes);
+            self.log.backlog.grow(last.position, bytes);
         }
         self.note_events(&batch.rows);
         self.wake_sessions(&batch.rows);

@@ -427,7 +427,7 @@ impl Node {
         let (lag_ms, digests) = self.convergence_of(session);
         let (behind, behind_bytes) = if session.receives() {
             let behind = head.saturating_sub(session.next.before().get());
-            (behind, self.log.extent.from(session.next))
+            (behind, self.log.backlog.from(session.next))
         } else {
             (0, 0)
         };

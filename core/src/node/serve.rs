@@ -262,7 +262,7 @@ impl Node {
             return;
         };
         let Some(application) = session.application().filter(|app| !app.conflate) else { return };
-        let lag = self.log.extent.from(session.next.max(application.replay.next()));
+        let lag = self.log.backlog.from(session.next.max(application.replay.next()));
         if lag <= self.config.store.session_max_bytes {
             return;
         }

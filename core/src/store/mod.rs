@@ -21,8 +21,8 @@
 //! [`Row::key_hash`]: the core has made sure of it. A store keeps `latest` (key hash to position)
 //! from that alone. From the same order it keeps the digests of what is live ([`digest`]).
 
+pub mod backlog;
 pub mod digest;
-pub mod extent;
 mod handle;
 mod latest;
 mod listed;
@@ -36,8 +36,8 @@ use core::time::Duration;
 use bytes::Bytes;
 use serde::Serialize;
 
+use crate::store::backlog::Backlog;
 use crate::store::digest::{DigestQuery, Digests};
-use crate::store::extent::Extent;
 use crate::types::clock::{Hlc, Timely};
 use crate::types::ids::{
     BatchId, DeadLetterId, Hash128, Incarnation, NodeId, Position, SessionId, StoreId,
@@ -239,7 +239,7 @@ pub struct Recovered {
     /// All receipts, oldest first within each session.
     pub receipts: Vec<ReceiptBlock>,
     /// The bytes of the rows that are there, along the log.
-    pub extent: Extent,
+    pub backlog: Backlog,
     /// Of the last [`MAX_COPIES`](crate::copies::MAX_COPIES) rows of cluster groups, in order:
     /// events, also those that the store has deleted, and state that is the newest value of its
     /// key, whatever the tag set. And when each event ends by the time of this node; 0 for state,
@@ -267,7 +267,7 @@ impl Recovered {
             receipts: Vec::new(),
             copies: Vec::new(),
             dead_letters: Vec::new(),
-            extent: Extent::default(),
+            backlog: Backlog::default(),
             usage: Usage::default(),
         }
     }

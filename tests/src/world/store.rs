@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound::{Excluded, Included};
 
+use slipstream_core::backlog::Backlog;
 use slipstream_core::clock::{Hlc, Timely};
 use slipstream_core::copies;
 use slipstream_core::digest::{BUCKETS, DigestQuery, Digests, Print, Roots, bucket_of, print_of};
-use slipstream_core::extent::Extent;
 use slipstream_core::ids::{DeadLetterId, Hash128, Incarnation, Position, SessionId, StoreId};
 use slipstream_core::message::{Kind, Message};
 use slipstream_core::store::{
@@ -281,7 +281,7 @@ impl MemoryStore {
             sessions: self.sessions.values().cloned().collect(),
             seen: self.seen.values().cloned().collect(),
             receipts: self.receipts.values().cloned().collect(),
-            extent: self.extent(),
+            backlog: self.backlog(),
             copies: self.copies(),
             dead_letters: dead
                 .into_iter()
@@ -307,9 +307,9 @@ impl MemoryStore {
         all
     }
 
-    fn extent(&self) -> Extent {
-        let mut extent = Extent::default();
-        self.rows.values().for_each(|row| extent.grow(row.position, row.size() as u64));
+    fn extent(&self) -> Backlog {
+        let mut backlog = Backlog::default();
+        self.rows.values().for_each(|row| backlog.grow(row.position, row.size() as u64));
         extent
     }
 

@@ -16,21 +16,21 @@ const STEP_BYTES: u64 = 64 << 10;
 
 /// The bytes of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Extent {
+pub struct Backlog {
     /// Ascending; the first one is the beginning.
     marks: Vec<(Position, u64)>,
     step: u64,
     end: (Position, u64),
 }
 
-impl Default for Extent {
+impl Default for Backlog {
     fn default() -> Self {
         let begin = (Position::default(), 0);
         Self { marks: Vec::from([begin]), step: STEP_BYTES, end: begin }
     }
 }
 
-impl Extent {
+impl Backlog {
     /// The log goes on up to `end` with rows of so many bytes, by
     /// [`Row::size`](crate::store::Row::size).
     pub fn grow(&mut self, end: Position, bytes: u64) {
@@ -71,35 +71,35 @@ mod tests {
     // keeps: outbox-size
     #[test]
     fn a_position_tells_the_bytes_from_there_on() {
-        let mut extent = Extent::default();
-        assert_eq!(extent.from(Position::new(0)), 0);
-        assert_eq!(extent.from(Position::new(1)), 0);
+        let mut backlog = Backlog::default();
+        assert_eq!(backlog.from(Position::new(0)), 0);
+        assert_eq!(backlog.from(Position::new(1)), 0);
         for row in 1..=1000 {
-            extent.grow(Position::new(row), 1 << 10);
+            backlog.grow(Position::new(row), 1 << 10);
         }
-        assert_eq!(extent.from(Position::new(1)), 1000 << 10);
-        assert_eq!(extent.from(Position::new(501)), 500 << 10);
-        assert_eq!(extent.from(Position::new(1000)), 1 << 10);
-        assert_eq!(extent.from(Position::new(1001)), 0);
-        assert_eq!(extent.from(Position::new(5000)), 0);
+        assert_eq!(backlog.from(Position::new(1)), 1000 << 10);
+        assert_eq!(backlog.from(Position::new(501)), 500 << 10);
+        assert_eq!(backlog.from(Position::new(1000)), 1 << 10);
+        assert_eq!(backlog.from(Position::new(1001)), 0);
+        assert_eq!(backlog.from(Position::new(5000)), 0);
     }
 
     // keeps: outbox-size
     #[test]
     fn marks_are_bounded_and_the_error_is_less_than_what_lies_between_two() {
-        let mut extent = Extent::default();
+        let mut backlog = Backlog::default();
         let size = |row: u64| 100 + row % 7 * 1000;
         let mut total = 0;
         for row in 1..=2_000_000 {
             total += size(row);
-            extent.grow(Position::new(row), size(row));
+            backlog.grow(Position::new(row), size(row));
         }
-        assert!(extent.marks.len() <= MAX_MARKS && extent.step <= 16 << 20);
+        assert!(backlog.marks.len() <= MAX_MARKS && backlog.step <= 16 << 20);
         let mut sum = 0;
         for row in 1..=2_000_000 {
             if row % 9973 == 0 {
-                let told = extent.from(Position::new(row));
-                assert!(told.abs_diff(total - sum) < extent.step + 8000, "row {row}: {told}");
+                let told = backlog.from(Position::new(row));
+                assert!(told.abs_diff(total - sum) < backlog.step + 8000, "row {row}: {told}");
             }
             sum += size(row);
         }
