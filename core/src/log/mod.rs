@@ -6,11 +6,11 @@
 
 pub mod copies;
 pub mod dead_letter;
+pub mod epochs;
 pub mod lifetime;
 pub mod newest;
 pub mod receipts;
 pub mod seen;
-pub mod starts;
 pub mod tail;
 pub mod undelivered;
 
@@ -23,10 +23,10 @@ use crate::types::ids::{Position, SessionId};
 use crate::types::time::Now;
 
 use self::copies::Copies;
+use self::epochs::EpochHistory;
 use self::newest::NewestOfKeys;
 use self::receipts::{Bounds, Receipts};
 use self::seen::Seen;
-use self::starts::Starts;
 use self::tail::Tail;
 use self::undelivered::Undelivered;
 
@@ -44,7 +44,7 @@ pub struct Log {
     /// Events that were handed on to nobody yet, and the node's own dead letters.
     pub undelivered: Undelivered,
     /// Where the log ended at earlier starts.
-    pub starts: Starts,
+    pub epochs: EpochHistory,
     /// Bytes of the rows that are there, along the log.
     pub backlog: Backlog,
     /// Where the log ended at this start.
@@ -70,7 +70,7 @@ impl Log {
             receipts: Receipts::recover(&recovered.receipts, bounds, wall, now),
             receipts_touched: BTreeSet::new(),
             undelivered: Undelivered::default(),
-            starts: Starts::default(),
+            epochs: EpochHistory::default(),
             backlog: recovered.backlog.clone(),
             began: recovered.head,
             floor: Position::default(),

@@ -7,8 +7,8 @@ use alloc::vec::Vec;
 use crate::admin::event::Event;
 use crate::admin::{AdminAnswer, AdminRefusal};
 use crate::io::{Close, CloseCode, Frame, Observation, Output};
+use crate::log::epochs::EpochHistory;
 use crate::log::lifetime::Lifetimes;
-use crate::log::starts::Starts;
 use crate::log::undelivered::Undelivered;
 use crate::mesh::unmet::Unmet;
 use crate::session::link::{Answer, Link, State};
@@ -60,7 +60,7 @@ impl Node {
         }
         growing.sessions.extend(own_record(
             &mut self.log.undelivered,
-            &self.log.starts,
+            &self.log.epochs,
             (&self.mesh.dialers.unmet, &self.time.lifetimes),
             self.time.now.instant,
         ));
@@ -426,13 +426,13 @@ impl Node {
 /// What the node stores of itself, if that must be written.
 fn own_record(
     undelivered: &mut Undelivered,
-    starts: &Starts,
+    epochs: &EpochHistory,
     (unmet, lifetimes): (&Unmet, &Lifetimes),
     now: Instant,
 ) -> Option<SessionRecord> {
     let record = undelivered.take_record(now)?;
-    let state = unmet.append_to(starts.append_to(record.state.into()));
-    let state = starts.append_loss_to(lifetimes.append_to(state), lifetimes.has_anew());
+    let state = unmet.append_to(epochs.append_to(record.state.into()));
+    let state = epochs.append_loss_to(lifetimes.append_to(state), lifetimes.has_anew());
     let state = lifetimes.append_anew_to(state);
     Some(SessionRecord { state: state.into(), ..record })
 }

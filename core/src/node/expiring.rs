@@ -8,8 +8,8 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use crate::log::epochs::EpochHistory;
 use crate::log::lifetime::{Lifetimes, Moment};
-use crate::log::starts::Starts;
 use crate::log::undelivered::{NODE, NODE_NAME, Undelivered};
 use crate::mesh::unmet::Unmet;
 use crate::session::{Flight, Role, Session, Stretch};
@@ -69,16 +69,16 @@ impl Node {
         let head = recovered.head;
         let own = recovered.sessions.iter().find(|record| record.id == NODE);
         self.log.undelivered = Undelivered::recover(own, head);
-        let (starts, rest) = Starts::recover(own.map_or(&[], Undelivered::rest_of));
+        let (epochs, rest) = EpochHistory::recover(own.map_or(&[], Undelivered::rest_of));
         let (unmet, rest) = Unmet::recover(rest);
-        (self.log.starts, self.mesh.dialers.unmet) = (starts, unmet);
+        (self.log.epochs, self.mesh.dialers.unmet) = (epochs, unmet);
         // A wall clock that is behind this node's own past may be right at the next start: what
         // comes now must not seem to be years old then.
         let past = self.time.clock.fault().map(|_| self.time.clock.estimate()).unwrap_or_default();
         let (lifetimes, rest) = Lifetimes::recover(rest, head, self.time.now);
-        let rest = self.log.starts.recover_loss(rest);
+        let rest = self.log.epochs.recover_loss(rest);
         self.time.lifetimes = lifetimes.recover_anew(rest).not_before(past);
-        self.log.starts.begin(self.id.incarnation, head);
+        self.log.epochs.begin(self.id.incarnation, head);
         let upto = Undelivered::noted_upto(own);
         if upto < head {
             // Events that came after the record was written.

@@ -52,7 +52,7 @@ pub(super) struct Carrier<'a> {
     /// Which time can be trusted, and what events live by.
     pub(super) clock: (&'a Clock, Moment),
     /// What a lost life of the store may have handed over, and when copies have ended.
-    pub(super) past: (crate::log::starts::LostLife<'a>, &'a Copies),
+    pub(super) past: (crate::log::epochs::LostLife<'a>, &'a Copies),
     pub(super) deaths: Vec<Death>,
     pub(super) first: u64,
     pub(super) again: u64,

@@ -11,8 +11,8 @@ use core::time::Duration;
 
 use crate::admin::event::Event;
 use crate::io::{Close, Frame};
+use crate::log::epochs::EpochVerdict;
 use crate::log::seen::Source;
-use crate::log::starts::Told;
 use crate::log::undelivered::NODE;
 use crate::mesh::topology::Record;
 use crate::session::link::Link;
@@ -140,14 +140,14 @@ impl Node {
     /// is durable before.
     pub(super) fn say_where_the_log_ends(&mut self, link: &mut Link, peer: &NodeId, hello: &Hello) {
         let (told, by) = (hello.reported, hello.reported_incarnation);
-        match self.log.starts.judge(told, by) {
-            Told::Known => {}
-            Told::More(holds, first) => {
+        match self.log.epochs.judge(told, by) {
+            EpochVerdict::Known => {}
+            EpochVerdict::More(holds, first) => {
                 self.note_lost_life(first, hello.wall);
                 let peer = peer.clone();
                 self.out.event(Event::StoreWentBack { peer, told, holds });
             }
-            Told::ByAnother => {
+            EpochVerdict::ByAnother => {
                 // Whatever its length: what that one was sent this one has not got.
                 self.note_lost_life(self.id.incarnation, hello.wall);
                 let me = self.config.id.clone();
@@ -163,7 +163,7 @@ impl Node {
     }
 
     fn say_as_judged(&mut self, link: &mut Link, told: Position, by: Incarnation) {
-        let position = self.log.starts.judge(told, by).said(self.log.tail.durable());
+        let position = self.log.epochs.judge(told, by).said(self.log.tail.durable());
         self.acknowledge(link, position);
     }
 
@@ -189,7 +189,7 @@ impl Node {
         let began_at =
             self.id.began_at.max(peers.minus(self.time.now.instant.since(self.time.started)));
         let upto = began_at.plus(self.config.limits.max_clock_drift);
-        if self.log.starts.note_loss(since, upto) {
+        if self.log.epochs.note_loss(since, upto) {
             self.touch(NODE, Dirty::Now);
             (self.id.is_durable, self.id.durable_with) = (false, self.log.tail.growing_id());
         }
@@ -226,7 +226,7 @@ impl Node {
     /// Whether a record of this node is one of another process, which runs or has run on a copy of
     /// its database, or under its id.
     pub(super) fn is_of_another(&self, record: &Record) -> bool {
-        let is_copy = record.store == self.id.store && !self.log.starts.knows(record.incarnation);
+        let is_copy = record.store == self.id.store && !self.log.epochs.knows(record.incarnation);
         is_copy || record.incarnation > self.id.incarnation
     }
 

@@ -201,7 +201,7 @@ impl Node {
         if sound {
             self.give_up_unmet();
             self.note_presence();
-            self.log.starts.forget_loss(self.time.now.wall.minus(self.config.store.session_ttl));
+            self.log.epochs.forget_loss(self.time.now.wall.minus(self.config.store.session_ttl));
         }
         for id in ended {
             self.end_session_by_id(id, "away for longer than store.session_ttl");

@@ -274,7 +274,7 @@ impl Session {
     }
 
     /// Whether the row may have been handed over before, also by a lost life of the store.
-    pub fn may_have_had(&self, row: &Row, lost: crate::log::starts::LostLife<'_>) -> bool {
+    pub fn may_have_had(&self, row: &Row, lost: crate::log::epochs::LostLife<'_>) -> bool {
         let by_lost = || self.is_durable() && lost.may_have_handed(&row.message);
         let is_application = self.application().is_some();
         row.position <= self.doubt || row.only.is_some() || (is_application && by_lost())

@@ -15,10 +15,10 @@ use core::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use crate::config::{Durability, Limits};
+use crate::log::epochs::EpochHistory;
 use crate::log::lifetime::Lifetimes;
 use crate::log::receipts::{Bounds, Known, Receipt, Receipts};
 use crate::log::seen::{Seen, Verdict};
-use crate::log::starts::Starts;
 use crate::log::undelivered::Undelivered;
 use crate::mesh::topology::Record;
 use crate::mesh::unmet::Unmet;
@@ -615,17 +615,17 @@ fn what_rests_in_stores_is_what_was_written_down() {
 }
 
 fn starts(vectors: &Vectors) {
-    let mut starts = Starts::default();
+    let mut epochs = EpochHistory::default();
     for (incarnation, head) in [(9, 100), (12, 400)] {
-        starts.begin(Incarnation::new(incarnation), Position::new(head));
+        epochs.begin(Incarnation::new(incarnation), Position::new(head));
     }
     // Before it was written down from which one on all are known.
     let known = [(9, 100), (12, 400)].map(|(i, p)| (Incarnation::new(i), Position::new(p)));
     let before = postcard::to_allocvec(&known.to_vec()).expect("a record can be encoded");
     vectors.hold_bytes("session.node.starts", &before);
-    assert!(Starts::recover(&before).0.knows(Incarnation::new(10)));
-    let record = starts.append_to(Vec::new());
-    vectors.hold_bytes("session.node.starts.since", &record);
+    assert!(EpochHistory::recover(&before).0.knows(Incarnation::new(10)));
+    let record = epochs.append_to(Vec::new());
+    vectors.hold_bytes("session.node.epochs.since", &record);
     let mut unmet = Unmet::default();
     unmet.configure(&["ws://peer:7400".into()], WallMs(1000), (WallMs(2000), Vec::new()));
     vectors.hold_bytes("session.node.unmet", &unmet.append_to(Vec::new()));
@@ -636,13 +636,13 @@ fn starts(vectors: &Vectors) {
     vectors.hold_bytes("session.node.lifetimes", &stored);
     let (again, _) = Lifetimes::recover(&stored, Position::new(400), at(1_790_000_000_300));
     assert_eq!(again.time(at(1_790_000_000_300)), WallMs(1_790_000_000_000));
-    assert_eq!(Starts::recover(&record).0, starts);
-    starts.note_loss(Incarnation::new(12), WallMs(7000));
-    let loss = starts.append_loss_to(Vec::new(), false);
+    assert_eq!(EpochHistory::recover(&record).0, epochs);
+    epochs.note_loss(Incarnation::new(12), WallMs(7000));
+    let loss = epochs.append_loss_to(Vec::new(), false);
     vectors.hold_bytes("session.node.loss", &loss);
-    let (mut recovered, _) = Starts::recover(&record);
+    let (mut recovered, _) = EpochHistory::recover(&record);
     recovered.recover_loss(&loss);
-    assert_eq!(recovered, starts);
+    assert_eq!(recovered, epochs);
 }
 
 fn undelivered(vectors: &Vectors) {

@@ -14,7 +14,7 @@ use crate::types::time::WallMs;
 use crate::wire::Ack;
 use crate::wire::message::Message;
 
-/// Starts that are remembered.
+/// EpochHistory that are remembered.
 const MAX_STARTS: usize = 64;
 
 /// What a life of the store that was lost may have handed over.
@@ -45,7 +45,7 @@ struct Loss {
 
 /// The starts of this node, oldest first.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Starts {
+pub struct EpochHistory {
     known: Vec<(Incarnation, Position)>,
     /// From this one on all are known.
     since: Option<Incarnation>,
@@ -55,7 +55,7 @@ pub struct Starts {
 
 /// What is to be thought of what a peer says that it was told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Told {
+pub enum EpochVerdict {
     /// This store has all that it speaks of.
     Known,
     /// A later start found less: the least that any found, and the first that did.
@@ -64,7 +64,7 @@ pub enum Told {
     ByAnother,
 }
 
-impl Told {
+impl EpochVerdict {
     /// Where the log that is durable up to `durable` is said to end.
     pub fn said(self, durable: Position) -> Position {
         match self {
@@ -75,7 +75,7 @@ impl Told {
     }
 }
 
-impl Starts {
+impl EpochHistory {
     /// What was stored, and what follows in the record.
     pub fn recover(record: &[u8]) -> (Self, &[u8]) {
         let Ok((known, rest)) = postcard::take_from_bytes(record) else {
@@ -159,14 +159,14 @@ impl Starts {
     }
 
     /// Somebody was told by the start `by` of a log up to `told`.
-    pub fn judge(&self, told: Position, by: Incarnation) -> Told {
+    pub fn judge(&self, told: Position, by: Incarnation) -> EpochVerdict {
         let is_known = told == Position::default() || self.knows(by);
         let less = self.known.iter().filter(|(start, head)| *start > by && *head < told);
         let least = less.clone().map(|(_, head)| *head).min();
         match least.zip(less.map(|(start, _)| *start).min()) {
-            Some((head, first)) => Told::More(head, first),
-            None if is_known => Told::Known,
-            None => Told::ByAnother,
+            Some((head, first)) => EpochVerdict::More(head, first),
+            None if is_known => EpochVerdict::Known,
+            None => EpochVerdict::ByAnother,
         }
     }
 }
@@ -175,82 +175,82 @@ impl Starts {
 mod tests {
     use super::*;
 
-    fn starts(known: &[(u64, u64)]) -> Starts {
-        let mut starts = Starts::default();
+    fn history(known: &[(u64, u64)]) -> EpochHistory {
+        let mut starts = EpochHistory::default();
         for (incarnation, head) in known {
             starts.begin(Incarnation::new(*incarnation), Position::new(*head));
         }
         starts
     }
 
-    fn judge(starts: &Starts, told: u64, by: u64) -> Told {
+    fn judge(starts: &EpochHistory, told: u64, by: u64) -> EpochVerdict {
         starts.judge(Position::new(told), Incarnation::new(by))
     }
 
-    fn more(position: u64, first: u64) -> Told {
-        Told::More(Position::new(position), Incarnation::new(first))
+    fn more(position: u64, first: u64) -> EpochVerdict {
+        EpochVerdict::More(Position::new(position), Incarnation::new(first))
     }
 
     // keeps: rollback-noticed
     #[test]
     fn a_later_start_that_found_less_than_was_told_found_an_older_copy() {
-        let sound = starts(&[(1, 0), (2, 100), (3, 500)]);
-        assert_eq!(judge(&sound, 100, 1), Told::Known);
-        assert_eq!(judge(&sound, 500, 2), Told::Known);
-        assert_eq!(judge(&sound, 900, 3), Told::Known, "by this start itself");
+        let sound = history(&[(1, 0), (2, 100), (3, 500)]);
+        assert_eq!(judge(&sound, 100, 1), EpochVerdict::Known);
+        assert_eq!(judge(&sound, 500, 2), EpochVerdict::Known);
+        assert_eq!(judge(&sound, 900, 3), EpochVerdict::Known, "by this start itself");
         // The copy was made when the log ended at 150, and grew to 900 before the start 5.
-        let copy = starts(&[(1, 0), (2, 100), (4, 150), (5, 900)]);
+        let copy = history(&[(1, 0), (2, 100), (4, 150), (5, 900)]);
         assert_eq!(judge(&copy, 500, 2), more(150, 4));
         assert_eq!(judge(&copy, 500, 3), more(150, 4), "also by a start that it knows nothing of");
-        assert_eq!(judge(&copy, 150, 2), Told::Known);
-        assert_eq!(judge(&copy, 800, 4), Told::Known);
+        assert_eq!(judge(&copy, 150, 2), EpochVerdict::Known);
+        assert_eq!(judge(&copy, 800, 4), EpochVerdict::Known);
     }
 
     // keeps: twins
     #[test]
     fn who_was_told_by_an_unknown_start_was_told_by_another_copy() {
-        let twin = starts(&[(1, 0), (2, 100), (4, 100)]);
-        assert_eq!(judge(&twin, 100, 3), Told::ByAnother, "whatever its length");
-        assert_eq!(judge(&twin, 1, 5), Told::ByAnother);
-        assert_eq!(judge(&twin, 0, 5), Told::Known, "nothing was told");
+        let twin = history(&[(1, 0), (2, 100), (4, 100)]);
+        assert_eq!(judge(&twin, 100, 3), EpochVerdict::ByAnother, "whatever its length");
+        assert_eq!(judge(&twin, 1, 5), EpochVerdict::ByAnother);
+        assert_eq!(judge(&twin, 0, 5), EpochVerdict::Known, "nothing was told");
         assert!(!twin.knows(Incarnation::new(3)) && twin.knows(Incarnation::new(2)));
     }
 
     #[test]
     fn starts_are_bounded_and_what_lies_before_them_is_judged_by_its_length() {
         let all: Vec<_> = (1..1000).map(|start| (start * 2, start)).collect();
-        let known = starts(&all);
+        let known = history(&all);
         assert_eq!(known.known.len(), MAX_STARTS);
-        assert_eq!(Starts::recover(&known.append_to(Vec::new())).0, known);
-        assert_eq!(Starts::recover(&[]).0, Starts::default());
+        assert_eq!(EpochHistory::recover(&known.append_to(Vec::new())).0, known);
+        assert_eq!(EpochHistory::recover(&[]).0, EpochHistory::default());
         assert!(!known.knows(Incarnation::new(1999)) && known.knows(Incarnation::new(7)));
         let first = 1000 - MAX_STARTS as u64;
         assert_eq!(judge(&known, 2000, 7), more(first, 2 * first));
-        assert_eq!(judge(&known, 1, 7), Told::Known);
+        assert_eq!(judge(&known, 1, 7), EpochVerdict::Known);
     }
 
     // keeps: false-twins
     #[test]
     fn a_copy_that_another_spoke_for_is_told_from_an_older_one() {
-        let heard = |told: Told| {
+        let heard = |told: EpochVerdict| {
             let position = told.said(Position::new(70));
             Ack { upto: 0, position, wall: WallMs(0) }.log_end()
         };
-        assert_eq!(heard(Told::Known), (Position::new(70), false));
+        assert_eq!(heard(EpochVerdict::Known), (Position::new(70), false));
         for holds in [0, 1, 40] {
             assert_eq!(heard(more(holds, 3)), (Position::new(holds), false));
         }
-        assert_eq!(heard(Told::ByAnother), (Position::default(), true));
+        assert_eq!(heard(EpochVerdict::ByAnother), (Position::default(), true));
     }
 
     // keeps: lost-life
     #[test]
     fn a_loss_is_known_until_those_who_had_it_have_come_back() {
-        let mut known = starts(&[(1, 0), (2, 100), (5, 40)]);
+        let mut known = history(&[(1, 0), (2, 100), (5, 40)]);
         assert!(known.note_loss(Incarnation::new(5), WallMs(7000)));
         known.begin(Incarnation::new(9), Position::new(60));
         assert!(!known.note_loss(Incarnation::new(5), WallMs(9000)), "of another peer");
-        let mut recovered = starts(&[(1, 0), (2, 100), (5, 40), (9, 60)]);
+        let mut recovered = history(&[(1, 0), (2, 100), (5, 40), (9, 60)]);
         recovered.recover_loss(&known.append_loss_to(Vec::new(), false));
         assert_eq!(recovered, known);
         let lost = recovered.lost_life();
@@ -277,9 +277,9 @@ mod tests {
         let before =
             [(Incarnation::new(1), Position::new(0)), (Incarnation::new(4), Position::new(9))];
         let record = postcard::to_allocvec(&before.to_vec()).expect("a record");
-        let (mut known, _) = Starts::recover(&record);
+        let (mut known, _) = EpochHistory::recover(&record);
         known.begin(Incarnation::new(6), Position::new(9));
-        assert_eq!(judge(&known, 9, 3), Told::Known);
-        assert_eq!(judge(&known, 9, 7), Told::ByAnother);
+        assert_eq!(judge(&known, 9, 3), EpochVerdict::Known);
+        assert_eq!(judge(&known, 9, 7), EpochVerdict::ByAnother);
     }
 }
