@@ -12,7 +12,7 @@ pub mod newest;
 pub mod receipts;
 pub mod seen;
 pub mod tail;
-pub mod undelivered;
+pub mod unclaimed;
 
 use alloc::collections::BTreeSet;
 
@@ -28,7 +28,7 @@ use self::newest::NewestOfKeys;
 use self::receipts::{Bounds, Receipts};
 use self::seen::Seen;
 use self::tail::Tail;
-use self::undelivered::Undelivered;
+use self::unclaimed::Unclaimed;
 
 /// Everything that a node knows of its messages.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ pub struct Log {
     /// Sessions whose receipts are to be written down.
     pub receipts_touched: BTreeSet<SessionId>,
     /// Events that were handed on to nobody yet, and the node's own dead letters.
-    pub undelivered: Undelivered,
+    pub unclaimed: Unclaimed,
     /// Where the log ended at earlier starts.
     pub epochs: EpochHistory,
     /// Bytes of the rows that are there, along the log.
@@ -69,7 +69,7 @@ impl Log {
             copies: Copies::recover(&recovered.copies),
             receipts: Receipts::recover(&recovered.receipts, bounds, wall, now),
             receipts_touched: BTreeSet::new(),
-            undelivered: Undelivered::default(),
+            unclaimed: Unclaimed::default(),
             epochs: EpochHistory::default(),
             backlog: recovered.backlog.clone(),
             began: recovered.head,

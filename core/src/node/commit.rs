@@ -9,7 +9,7 @@ use crate::admin::{AdminAnswer, AdminRefusal};
 use crate::io::{Close, CloseCode, Frame, Observation, Output};
 use crate::log::epochs::EpochHistory;
 use crate::log::lifetime::Lifetimes;
-use crate::log::undelivered::Undelivered;
+use crate::log::unclaimed::Unclaimed;
 use crate::mesh::unmet::Unmet;
 use crate::session::link::{Answer, Link, State};
 use crate::session::{Dirty, Session};
@@ -55,11 +55,11 @@ impl Node {
                 session.dirty = Dirty::Clean;
                 growing.sessions.extend(session.record(away_since, &self.config.tags));
                 // What a session has acknowledged, and who has had it, is durable together.
-                session.answered.drain(..).for_each(|event| self.log.undelivered.delivered(event));
+                session.answered.drain(..).for_each(|event| self.log.unclaimed.delivered(event));
             }
         }
         growing.sessions.extend(own_record(
-            &mut self.log.undelivered,
+            &mut self.log.unclaimed,
             &self.log.epochs,
             (&self.mesh.dialers.unmet, &self.time.lifetimes),
             self.time.now.instant,
@@ -106,7 +106,7 @@ impl Node {
         floors.0 =
             floors.0.min(self.mesh.dialers.unmet.kept(trusted).map_or(floors.0, Position::before));
         // What is over is not forgotten before it is known whether it is a dead letter.
-        let expired = self.log.undelivered.expired_from(self.time.lifetimes.time(self.time.now));
+        let expired = self.log.unclaimed.expired_from(self.time.lifetimes.time(self.time.now));
         let expired = expired.filter(|_| !self.is_out_of_letters());
         floors.0 = floors.0.min(expired.map_or(floors.0, Position::before));
         floors
@@ -404,7 +404,7 @@ impl Node {
         let touched: Vec<_> =
             stored.map(|session| (session.touch(Dirty::Now), session.id)).collect();
         touched.into_iter().for_each(|(_, id)| self.arrange_write(id));
-        self.log.undelivered.touch();
+        self.log.unclaimed.touch();
         self.log.commit_wanted = true;
     }
 
@@ -425,12 +425,12 @@ impl Node {
 
 /// What the node stores of itself, if that must be written.
 fn own_record(
-    undelivered: &mut Undelivered,
+    unclaimed: &mut Unclaimed,
     epochs: &EpochHistory,
     (unmet, lifetimes): (&Unmet, &Lifetimes),
     now: Instant,
 ) -> Option<SessionRecord> {
-    let record = undelivered.take_record(now)?;
+    let record = unclaimed.take_record(now)?;
     let state = unmet.append_to(epochs.append_to(record.state.into()));
     let state = epochs.append_loss_to(lifetimes.append_to(state), lifetimes.has_anew());
     let state = lifetimes.append_anew_to(state);

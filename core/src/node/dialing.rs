@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 
 use crate::admin::event::Event;
 use crate::io::{Close, CloseCode, Output};
-use crate::log::undelivered::NODE;
+use crate::log::unclaimed::NODE;
 use crate::mesh::dial::{DialState, Dialer};
 use crate::session::link::Link;
 use crate::session::{Dirty, Stretch};
@@ -192,7 +192,7 @@ impl Node {
     pub(super) fn wait_for_peers(&mut self) {
         let now = self.time.clock.estimate();
         let ends = self.kept_until();
-        let longer = self.log.undelivered.ending_after(ends);
+        let longer = self.log.unclaimed.ending_after(ends);
         let longer = longer.map(|(first, ends)| Stretch { first, ends }).collect();
         self.mesh.dialers.unmet.configure(&self.config.peers, now, (ends, longer));
         self.touch(NODE, Dirty::Now);

@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 
 use crate::log::epochs::EpochHistory;
 use crate::log::lifetime::{Lifetimes, Moment};
-use crate::log::undelivered::{NODE, NODE_NAME, Undelivered};
+use crate::log::unclaimed::{NODE, NODE_NAME, Unclaimed};
 use crate::mesh::unmet::Unmet;
 use crate::session::{Flight, Role, Session, Stretch};
 use crate::store::{DeadReason, Query, Recovered, Row, StoredRow};
@@ -53,7 +53,7 @@ impl Node {
         owner: SessionId,
     ) -> Option<&mut BTreeMap<DeadReason, (u64, u64)>> {
         if owner == NODE {
-            return Some(&mut self.log.undelivered.dead);
+            return Some(&mut self.log.unclaimed.dead);
         }
         self.sessions.table.get_mut(&owner).map(|session| &mut session.dead)
     }
@@ -61,15 +61,15 @@ impl Node {
     /// Whether the node has as many dead letters as a session may: it takes no more until some are
     /// purged (P8).
     pub(super) fn is_out_of_letters(&self) -> bool {
-        self.log.undelivered.dead_bytes() > self.config.store.session_max_bytes
+        self.log.unclaimed.dead_bytes() > self.config.store.session_max_bytes
     }
 
     /// What an earlier start has stored of the node itself.
     pub(super) fn recover_own_record(&mut self, recovered: &Recovered) {
         let head = recovered.head;
         let own = recovered.sessions.iter().find(|record| record.id == NODE);
-        self.log.undelivered = Undelivered::recover(own, head);
-        let (epochs, rest) = EpochHistory::recover(own.map_or(&[], Undelivered::rest_of));
+        self.log.unclaimed = Unclaimed::recover(own, head);
+        let (epochs, rest) = EpochHistory::recover(own.map_or(&[], Unclaimed::rest_of));
         let (unmet, rest) = Unmet::recover(rest);
         (self.log.epochs, self.mesh.dialers.unmet) = (epochs, unmet);
         // A wall clock that is behind this node's own past may be right at the next start: what
@@ -79,12 +79,12 @@ impl Node {
         let rest = self.log.epochs.recover_loss(rest);
         self.time.lifetimes = lifetimes.recover_anew(rest).not_before(past);
         self.log.epochs.begin(self.id.incarnation, head);
-        let upto = Undelivered::noted_upto(own);
+        let upto = Unclaimed::noted_upto(own);
         if upto < head {
             // Events that came after the record was written.
             self.mesh.dialers.unmet.note(upto.next(), self.kept_until());
         }
-        self.log.undelivered.look_beyond(self.time.lifetimes.time(self.time.now).plus(MAX_TTL));
+        self.log.unclaimed.look_beyond(self.time.lifetimes.time(self.time.now).plus(MAX_TTL));
     }
 
     /// What events live by now.
@@ -102,39 +102,39 @@ impl Node {
     pub(super) fn note_events(&mut self, rows: &[Row]) {
         let now = self.time.lifetimes.time(self.time.now);
         for row in rows.iter().filter(|row| row.only.is_none() && !row.message.kind().is_state()) {
-            self.log.undelivered.note(row.position, row.ends, now);
+            self.log.unclaimed.note(row.position, row.ends, now);
             self.mesh.dialers.unmet.note(row.position, row.ends);
         }
         if let Some(last) = rows.last() {
-            self.log.undelivered.noted(last.position);
+            self.log.unclaimed.noted(last.position);
         }
     }
 
-    /// What a session has settled with its application or peer is not undelivered.
+    /// What a session has settled with its application or peer is not unclaimed.
     pub(super) fn note_delivered(&mut self, id: SessionId) {
         if let Some(session) = self.sessions.table.get_mut(&id) {
-            session.answered.drain(..).for_each(|event| self.log.undelivered.delivered(event));
+            session.answered.drain(..).for_each(|event| self.log.unclaimed.delivered(event));
         }
     }
 
     pub(super) fn note_all_delivered(&mut self) {
-        let undelivered = &mut self.log.undelivered;
+        let unclaimed = &mut self.log.unclaimed;
         // One that rests has answered none.
         self.sessions.table.each_awake(|session| {
-            session.answered.drain(..).for_each(|event| undelivered.delivered(event));
+            session.answered.drain(..).for_each(|event| unclaimed.delivered(event));
         });
     }
 
     /// Asks the store for events whose time is over, if the clock can be trusted.
     pub(super) fn look_for_expired(&mut self) {
         if self.id.phase != Phase::Running
-            || self.log.undelivered.is_looking
+            || self.log.unclaimed.is_looking
             || self.is_out_of_letters()
         {
             return;
         }
         let Some((at, first, upto)) =
-            self.lifetimes().trusted().and_then(|now| self.log.undelivered.due(now))
+            self.lifetimes().trusted().and_then(|now| self.log.unclaimed.due(now))
         else {
             return;
         };
@@ -147,12 +147,12 @@ impl Node {
         let (timely, max_rows, max_bytes) = (self.time.clock.timely(), ROWS, BYTES);
         let query =
             Query::Rows { after, upto, newest_upto, tags: None, timely, max_rows, max_bytes };
-        self.log.undelivered.is_looking = true;
+        self.log.unclaimed.is_looking = true;
         self.queries.ask(&mut self.out, purpose, query);
     }
 
     pub(super) fn expired_fetched(&mut self, at: WallMs, rows: Vec<StoredRow>, upto: Position) {
-        self.log.undelivered.is_looking = false;
+        self.log.unclaimed.is_looking = false;
         // Nothing ends by a clock that came into doubt meanwhile, nor where letters find no room.
         let lifetimes = self.lifetimes();
         let Some(now) = lifetimes.trusted().filter(|_| !self.is_out_of_letters()) else { return };
@@ -167,7 +167,7 @@ impl Node {
         }
         for StoredRow { row, .. } in rows {
             let ends = lifetimes.ends(&row).filter(|_| row.only.is_none());
-            let Some(ends) = ends.filter(|_| self.log.undelivered.contains(row.position)) else {
+            let Some(ends) = ends.filter(|_| self.log.unclaimed.contains(row.position)) else {
                 continue;
             };
             if ends > now {
@@ -190,9 +190,9 @@ impl Node {
                     deaths.push(Death { position: row.position, message, reason, flight });
                 }
             }
-            self.log.undelivered.delivered(row.position);
+            self.log.unclaimed.delivered(row.position);
         }
-        self.log.undelivered.looked(at, upto, &later, now);
+        self.log.unclaimed.looked(at, upto, &later, now);
         self.bury(NODE, deaths);
         self.look_for_expired();
         self.look_for_held();

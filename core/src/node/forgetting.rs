@@ -8,7 +8,7 @@
 
 use alloc::vec::Vec;
 
-use crate::log::undelivered::NODE;
+use crate::log::unclaimed::NODE;
 use crate::session::Flight;
 use crate::store::{DeadReason, Row, StoredRow};
 use crate::types::ids::Position;
@@ -24,21 +24,21 @@ impl Node {
     /// Events from here on stay although history has no room for them: the first one that nobody
     /// was handed, as far as is known.
     pub(super) fn held_from(&self) -> Option<Position> {
-        self.log.undelivered.first().filter(|_| self.may_bury_history())
+        self.log.unclaimed.first().filter(|_| self.may_bury_history())
     }
 
     /// Whether what history has no room for may become dead letters.
     fn may_bury_history(&self) -> bool {
         let store = &self.config.store;
         let most = store.session_max_bytes.min(store.max_bytes / 4);
-        !self.capacity.gives_way(self.load()) && self.log.undelivered.dead_bytes() <= most
+        !self.capacity.gives_way(self.load()) && self.log.unclaimed.dead_bytes() <= most
     }
 
     /// Looks at the oldest events above the bound of the history, if they are held.
     pub(super) fn look_for_held(&mut self) {
-        let is_known = self.log.tail.committed_id() >= self.log.undelivered.forgotten_with;
+        let is_known = self.log.tail.committed_id() >= self.log.unclaimed.forgotten_with;
         let is_wanted = is_known && self.capacity.usage.held_bytes > 0 && self.may_bury_history();
-        if self.id.phase == Phase::Running && is_wanted && !self.log.undelivered.is_looking {
+        if self.id.phase == Phase::Running && is_wanted && !self.log.unclaimed.is_looking {
             self.look_further(0);
         }
     }
@@ -47,7 +47,7 @@ impl Node {
     fn look_further(&mut self, looked: u64) {
         self.note_all_delivered();
         let upto = self.log.floor;
-        let Some(first) = self.log.undelivered.first().filter(|first| *first <= upto) else {
+        let Some(first) = self.log.unclaimed.first().filter(|first| *first <= upto) else {
             // What was in the way has been handed on meanwhile.
             self.log.commit_wanted |= self.capacity.has_history_to_spare(self.load());
             return;
@@ -57,7 +57,7 @@ impl Node {
 
     /// The store has found events that it holds: as many bytes of them as are to go are judged.
     pub(super) fn held_fetched(&mut self, looked: u64, rows: Vec<StoredRow>, upto: Position) {
-        self.log.undelivered.is_looking = false;
+        self.log.unclaimed.is_looking = false;
         self.note_all_delivered();
         // Somebody may need again what nobody needed when it was asked for.
         let upto = upto.min(self.floors().0);
@@ -83,14 +83,14 @@ impl Node {
                 None => {}
             }
         }
-        let before = self.log.undelivered.first();
-        self.log.undelivered.settle_upto(judged);
+        let before = self.log.unclaimed.first();
+        self.log.unclaimed.settle_upto(judged);
         self.bury(NODE, deaths);
-        if self.log.undelivered.first() == before {
+        if self.log.unclaimed.first() == before {
             return;
         }
         self.log.commit_wanted = true;
-        self.log.undelivered.forgotten_with = self.log.tail.growing_id();
+        self.log.unclaimed.forgotten_with = self.log.tail.growing_id();
         let letters = self.log.tail.growing.dead_letters.iter();
         let letters: usize = letters.map(|letter| letter.message.encoded().len()).sum();
         if judged == upto && looked < self.capacity.usage.held_bytes && letters < LETTERS_BYTES {
@@ -104,7 +104,7 @@ impl Node {
             return None;
         }
         let is_event = row.only.is_none() && row.message.expires().is_some();
-        let is_known = is_event && self.log.undelivered.contains(row.position);
+        let is_known = is_event && self.log.unclaimed.contains(row.position);
         Some(if is_known { self.fate(row) } else { Fate::Settled })
     }
 }

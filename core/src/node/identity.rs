@@ -13,7 +13,7 @@ use crate::admin::event::Event;
 use crate::io::{Close, Frame};
 use crate::log::epochs::EpochVerdict;
 use crate::log::seen::Source;
-use crate::log::undelivered::NODE;
+use crate::log::unclaimed::NODE;
 use crate::mesh::topology::Record;
 use crate::session::link::Link;
 use crate::session::{Dirty, Session};

@@ -54,7 +54,7 @@ use crate::admin::event::Event;
 use crate::config::{Config, Durability};
 use crate::io::{Input, Output};
 use crate::log::Log;
-use crate::log::undelivered::NODE;
+use crate::log::unclaimed::NODE;
 use crate::mesh::topology::{Record, Topology};
 use crate::session::{Dirty, Session};
 use crate::store::{Recovered, StoreFailure};
@@ -242,7 +242,7 @@ impl Node {
         for link in core::mem::take(&mut self.links.unflushed) {
             self.flush(link);
         }
-        if self.log.undelivered.is_dirty() {
+        if self.log.unclaimed.is_dirty() {
             self.time.timers.set_earlier(Timer::Cursors, self.time.now.instant + CURSOR_DELAY);
         }
         self.pause_or_resume();
@@ -265,7 +265,7 @@ impl Node {
     /// Notes that the record of a session must be written, and arranges for it.
     fn touch(&mut self, id: SessionId, dirty: Dirty) {
         if id == NODE {
-            self.log.undelivered.touch();
+            self.log.unclaimed.touch();
             self.log.commit_wanted = true;
         }
         let Some(session) = self.sessions.table.get_mut(&id) else { return };

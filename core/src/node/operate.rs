@@ -12,7 +12,7 @@ use crate::admin::{
 use crate::io::{Output, Protocol};
 use crate::log::dead_letter::Leaving;
 use crate::log::receipts::RECEIPT_BYTES;
-use crate::log::undelivered::NODE;
+use crate::log::unclaimed::NODE;
 use crate::mesh::dial::{DialState, Dialer};
 use crate::session::link::{Link, State};
 use crate::session::{Dirty, Role, Session, UNNAMED};
@@ -318,7 +318,7 @@ impl Node {
                 .values()
                 .map(|session| self.session_status(session))
                 .collect(),
-            dead_letters: by_reason(&self.log.undelivered.dead),
+            dead_letters: by_reason(&self.log.unclaimed.dead),
             topology: self.mesh.topology.statuses(),
             store: StoreStatus {
                 store_id: self.id.store,

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::admin::event::Event;
 use crate::io::{Close, CloseCode, Frame, Output};
-use crate::log::undelivered::NODE;
+use crate::log::unclaimed::NODE;
 use crate::session::link::{Link, State};
 use crate::session::{Dirty, Session, Used, retry_wait};
 use crate::types::clock::ClockFault;
@@ -224,7 +224,7 @@ impl Node {
         {
             let by = Duration::from_millis(by_ms.unsigned_abs());
             self.time.lifetimes.set_back(by, self.log.tail.head(), self.time.now);
-            self.log.undelivered.look_beyond(self.time.lifetimes.time(self.time.now).plus(MAX_TTL));
+            self.log.unclaimed.look_beyond(self.time.lifetimes.time(self.time.now).plus(MAX_TTL));
         }
     }
 

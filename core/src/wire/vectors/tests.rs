@@ -19,7 +19,7 @@ use crate::log::epochs::EpochHistory;
 use crate::log::lifetime::Lifetimes;
 use crate::log::receipts::{Bounds, Known, Receipt, Receipts};
 use crate::log::seen::{Seen, Verdict};
-use crate::log::undelivered::Undelivered;
+use crate::log::unclaimed::Unclaimed;
 use crate::mesh::topology::Record;
 use crate::mesh::unmet::Unmet;
 use crate::session::offer;
@@ -647,15 +647,15 @@ fn starts(vectors: &Vectors) {
 
 fn undelivered(vectors: &Vectors) {
     let (wall, head) = (WallMs(1_790_000_000_000), Position::new(400));
-    let mut undelivered = Undelivered::recover(None, Position::new(0));
+    let mut unclaimed = Unclaimed::recover(None, Position::new(0));
     for (position, ttl) in [(7, 1000), (9, 86_400_000), (300, 1000)] {
-        undelivered.note(Position::new(position), WallMs(wall.0 + ttl), wall);
+        unclaimed.note(Position::new(position), WallMs(wall.0 + ttl), wall);
     }
-    undelivered.noted(head);
-    undelivered.delivered(Position::new(7));
-    let record = undelivered.take_record(Instant::default()).expect("it has changed");
+    unclaimed.noted(head);
+    unclaimed.delivered(Position::new(7));
+    let record = unclaimed.take_record(Instant::default()).expect("it has changed");
     vectors.hold_bytes("session.node", &record.state);
-    let mut again = Undelivered::recover(Some(&record), head);
+    let mut again = Unclaimed::recover(Some(&record), head);
     assert_eq!(again.take_record(Instant::default()), Some(record));
 }
 

@@ -47,7 +47,7 @@ const RECORD_ROWS: u64 = 4096;
 
 /// Where events lie that were handed on to nobody.
 #[derive(Debug, Default)]
-pub struct Undelivered {
+pub struct Unclaimed {
     /// The newest ones, each with the event before it, delivered or not.
     singles: BTreeMap<Position, Position>,
     /// The first and the last row of each stretch of older ones.
@@ -90,7 +90,7 @@ struct Record {
     parts: Vec<(WallMs, Part)>,
 }
 
-impl Undelivered {
+impl Unclaimed {
     /// What the store knows of them, for a log that ends at `head`. What was added behind the
     /// record is looked at at once: an event among it may have been handed on to nobody.
     pub fn recover(record: Option<&SessionRecord>, head: Position) -> Self {
@@ -98,7 +98,7 @@ impl Undelivered {
         // With it goes where the log ended at this start: it must not wait.
         found.touch();
         let record = record.and_then(|record| postcard::from_bytes::<Record>(&record.state).ok());
-        // Without a record none of it is known: nothing of it is said to be undelivered.
+        // Without a record none of it is known: nothing of it is said to be unclaimed.
         let Some(Record { upto, stretches, parts }) = record else { return found };
         found.stretches = stretches.into_iter().filter(|(_, last)| *last <= head).collect();
         found.parts = parts.into_iter().collect();
@@ -391,79 +391,79 @@ mod tests {
     }
 
     /// Looks at everything whose time is over, and answers which of `events` it was told of.
-    fn look(undelivered: &mut Undelivered, events: &[(u64, u64)], now: u64) -> BTreeSet<u64> {
+    fn look(unclaimed: &mut Unclaimed, events: &[(u64, u64)], now: u64) -> BTreeSet<u64> {
         let mut found = BTreeSet::new();
-        while let Some((time, first, last)) = undelivered.due(WallMs(now)) {
+        while let Some((time, first, last)) = unclaimed.due(WallMs(now)) {
             let mut later = Vec::new();
             for (position, ends) in events {
                 let is_there = (first..=last).contains(&at(*position));
-                if is_there && undelivered.contains(at(*position)) {
+                if is_there && unclaimed.contains(at(*position)) {
                     if *ends > now {
                         later.push((at(*position), WallMs(*ends)));
                         continue;
                     }
                     found.insert(*position);
-                    undelivered.delivered(at(*position));
+                    unclaimed.delivered(at(*position));
                 }
             }
-            undelivered.looked(time, last, &later, WallMs(now));
+            unclaimed.looked(time, last, &later, WallMs(now));
         }
         found
     }
 
-    fn restart(undelivered: &mut Undelivered, head: u64) -> Undelivered {
-        undelivered.touch();
-        let record = undelivered.take_record(Instant::default());
-        Undelivered::recover(record.as_ref(), at(head))
+    fn restart(unclaimed: &mut Unclaimed, head: u64) -> Unclaimed {
+        unclaimed.touch();
+        let record = unclaimed.take_record(Instant::default());
+        Unclaimed::recover(record.as_ref(), at(head))
     }
 
     #[test]
     fn what_is_over_and_under_way_stays_until_it_is_looked_at_again() {
-        let mut undelivered = Undelivered::recover(None, at(0));
-        undelivered.note(at(3), WallMs(1000), WallMs(0));
-        undelivered.noted(at(9));
-        let (time, _, last) = undelivered.due(WallMs(2000)).expect("its time is over");
-        undelivered.looked(time, last, &[(at(3), WallMs(1000))], WallMs(2000));
-        assert!(undelivered.contains(at(3)));
-        assert_eq!(undelivered.expired_from(WallMs(2000)), Some(at(3)));
-        assert_eq!(undelivered.due(WallMs(2999)), None);
-        assert!(undelivered.due(WallMs(3500)).is_some());
+        let mut unclaimed = Unclaimed::recover(None, at(0));
+        unclaimed.note(at(3), WallMs(1000), WallMs(0));
+        unclaimed.noted(at(9));
+        let (time, _, last) = unclaimed.due(WallMs(2000)).expect("its time is over");
+        unclaimed.looked(time, last, &[(at(3), WallMs(1000))], WallMs(2000));
+        assert!(unclaimed.contains(at(3)));
+        assert_eq!(unclaimed.expired_from(WallMs(2000)), Some(at(3)));
+        assert_eq!(unclaimed.due(WallMs(2999)), None);
+        assert!(unclaimed.due(WallMs(3500)).is_some());
     }
 
     #[test]
     fn what_nobody_is_handed_is_looked_at_soon_after_its_end() {
-        let mut undelivered = Undelivered::recover(None, at(0));
+        let mut unclaimed = Unclaimed::recover(None, at(0));
         let events = [(3, 1000), (7, HOUR), (8, 1500), (2000, 24 * HOUR)];
         for (position, ends) in events {
-            undelivered.note(at(position), WallMs(ends), WallMs(0));
+            unclaimed.note(at(position), WallMs(ends), WallMs(0));
         }
-        undelivered.noted(at(2000));
-        assert!(look(&mut undelivered, &events, 999).is_empty());
-        assert_eq!(undelivered.expired_from(WallMs(999)), None);
-        assert_eq!(undelivered.expired_from(WallMs(1000)), Some(at(3)));
-        assert_eq!(look(&mut undelivered, &events, 1256), BTreeSet::from([3]));
-        undelivered.delivered(at(7));
-        let mut undelivered = restart(&mut undelivered, 2000);
-        assert_eq!(look(&mut undelivered, &events, 2 * HOUR), BTreeSet::from([8]));
-        assert_eq!(look(&mut undelivered, &events, 25 * HOUR), BTreeSet::from([2000]));
-        assert_eq!(undelivered.due(WallMs(u64::MAX)), None);
-        assert!(undelivered.stretches.is_empty() && undelivered.singles.is_empty());
+        unclaimed.noted(at(2000));
+        assert!(look(&mut unclaimed, &events, 999).is_empty());
+        assert_eq!(unclaimed.expired_from(WallMs(999)), None);
+        assert_eq!(unclaimed.expired_from(WallMs(1000)), Some(at(3)));
+        assert_eq!(look(&mut unclaimed, &events, 1256), BTreeSet::from([3]));
+        unclaimed.delivered(at(7));
+        let mut unclaimed = restart(&mut unclaimed, 2000);
+        assert_eq!(look(&mut unclaimed, &events, 2 * HOUR), BTreeSet::from([8]));
+        assert_eq!(look(&mut unclaimed, &events, 25 * HOUR), BTreeSet::from([2000]));
+        assert_eq!(unclaimed.due(WallMs(u64::MAX)), None);
+        assert!(unclaimed.stretches.is_empty() && unclaimed.singles.is_empty());
     }
 
     #[test]
     fn what_was_looked_at_for_its_room_is_not_known_any_more() {
-        let mut undelivered = Undelivered::recover(None, at(0));
-        assert_eq!(undelivered.first(), None);
+        let mut unclaimed = Unclaimed::recover(None, at(0));
+        assert_eq!(unclaimed.first(), None);
         for position in [5, 6, 9, 2000] {
-            undelivered.note(at(position), WallMs(HOUR), WallMs(0));
+            unclaimed.note(at(position), WallMs(HOUR), WallMs(0));
         }
-        undelivered.noted(at(2000));
-        let mut restarted = restart(&mut undelivered, 2000);
-        assert_eq!((undelivered.first(), restarted.first()), (Some(at(5)), Some(at(5))));
-        undelivered.settle_upto(at(6));
-        assert_eq!(undelivered.first(), Some(at(9)));
-        undelivered.settle_upto(at(9));
-        assert_eq!((undelivered.first(), undelivered.contains(at(9))), (Some(at(2000)), false));
+        unclaimed.noted(at(2000));
+        let mut restarted = restart(&mut unclaimed, 2000);
+        assert_eq!((unclaimed.first(), restarted.first()), (Some(at(5)), Some(at(5))));
+        unclaimed.settle_upto(at(6));
+        assert_eq!(unclaimed.first(), Some(at(9)));
+        unclaimed.settle_upto(at(9));
+        assert_eq!((unclaimed.first(), unclaimed.contains(at(9))), (Some(at(2000)), false));
         // As one stretch, of which a part goes.
         restarted.settle_upto(at(7));
         assert_eq!((restarted.first(), restarted.contains(at(9))), (Some(at(8)), true));
@@ -473,31 +473,31 @@ mod tests {
 
     #[test]
     fn a_large_record_is_not_written_with_every_batch() {
-        let mut undelivered = Undelivered::recover(None, at(0));
+        let mut unclaimed = Unclaimed::recover(None, at(0));
         let ms = |ms: u64| Instant::from_micros(ms * 1000);
         for position in 1..=SMALL as u64 {
-            undelivered.note(at(position), WallMs(HOUR), WallMs(0));
-            assert!(undelivered.take_record(ms(0)).is_some());
+            unclaimed.note(at(position), WallMs(HOUR), WallMs(0));
+            assert!(unclaimed.take_record(ms(0)).is_some());
         }
-        undelivered.note(at(1000), WallMs(HOUR), WallMs(0));
-        assert!(undelivered.take_record(ms(249)).is_none());
-        assert!(undelivered.is_dirty(), "it is still to be written");
-        assert!(undelivered.take_record(ms(250)).is_some());
-        undelivered.touch();
-        assert!(undelivered.take_record(ms(251)).is_some(), "dead letters go with it");
+        unclaimed.note(at(1000), WallMs(HOUR), WallMs(0));
+        assert!(unclaimed.take_record(ms(249)).is_none());
+        assert!(unclaimed.is_dirty(), "it is still to be written");
+        assert!(unclaimed.take_record(ms(250)).is_some());
+        unclaimed.touch();
+        assert!(unclaimed.take_record(ms(251)).is_some(), "dead letters go with it");
     }
 
     #[test]
     fn what_came_after_the_record_is_looked_at_after_a_restart() {
-        let mut undelivered = Undelivered::recover(None, at(0));
+        let mut unclaimed = Unclaimed::recover(None, at(0));
         let events = [(1, 9000), (5, 1000), (6, 2000)];
-        undelivered.note(at(1), WallMs(9000), WallMs(0));
-        undelivered.noted(at(1));
-        let mut undelivered = restart(&mut undelivered, 6);
-        assert_eq!(undelivered.expired_from(WallMs(0)), Some(at(2)));
-        assert_eq!(look(&mut undelivered, &events, 1000), BTreeSet::from([5]));
-        assert_eq!(undelivered.expired_from(WallMs(1000)), None);
-        assert_eq!(look(&mut undelivered, &events, HOUR), BTreeSet::from([1, 6]));
+        unclaimed.note(at(1), WallMs(9000), WallMs(0));
+        unclaimed.noted(at(1));
+        let mut unclaimed = restart(&mut unclaimed, 6);
+        assert_eq!(unclaimed.expired_from(WallMs(0)), Some(at(2)));
+        assert_eq!(look(&mut unclaimed, &events, 1000), BTreeSet::from([5]));
+        assert_eq!(unclaimed.expired_from(WallMs(1000)), None);
+        assert_eq!(look(&mut unclaimed, &events, HOUR), BTreeSet::from([1, 6]));
     }
 
     // keeps: node-letters
@@ -505,39 +505,39 @@ mod tests {
     fn it_knows_what_a_plain_set_knows_and_above_its_bounds_more() {
         for (seed, events_of_ten, is_exact) in [(1, 9, true), (2, 5, true), (3, 1, false)] {
             let mut random = Random::new(seed);
-            let mut undelivered = Undelivered::recover(None, at(0));
+            let mut unclaimed = Unclaimed::recover(None, at(0));
             let (mut events, mut left) = (Vec::new(), BTreeSet::new());
             for position in 1..=60_000u64 {
                 let ends = position + 1000 + random.next() % HOUR;
-                undelivered.note(at(position), WallMs(ends), WallMs(position));
-                undelivered.noted(at(position));
+                unclaimed.note(at(position), WallMs(ends), WallMs(position));
+                unclaimed.noted(at(position));
                 events.push((position, ends));
                 left.insert(position);
                 // Whoever is handed events is handed most of them soon.
                 if random.next() % 10 < events_of_ten {
                     let behind = random.next() % 100;
                     let handed = position.saturating_sub(behind);
-                    undelivered.delivered(at(handed));
+                    unclaimed.delivered(at(handed));
                     left.remove(&handed);
                 }
                 if position % 20_000 == 0 {
-                    undelivered = restart(&mut undelivered, position);
+                    unclaimed = restart(&mut unclaimed, position);
                 }
-                assert!(undelivered.singles.len() <= MAX_SINGLES);
-                assert!(undelivered.stretches.len() <= MAX_STRETCHES);
-                assert!(undelivered.parts.len() <= MAX_PARTS);
+                assert!(unclaimed.singles.len() <= MAX_SINGLES);
+                assert!(unclaimed.stretches.len() <= MAX_STRETCHES);
+                assert!(unclaimed.parts.len() <= MAX_PARTS);
             }
             let known: BTreeSet<u64> = events
                 .iter()
                 .map(|(position, _)| *position)
-                .filter(|position| undelivered.contains(at(*position)))
+                .filter(|position| unclaimed.contains(at(*position)))
                 .collect();
             assert!(known.is_superset(&left), "seed {seed}: {} are missing", left.len());
             let extra = known.len() - left.len();
             assert!(!is_exact || extra < 20_000, "seed {seed}: {extra} too many");
-            let found = look(&mut undelivered, &events, 10 * HOUR);
+            let found = look(&mut unclaimed, &events, 10 * HOUR);
             assert_eq!(found, known, "seed {seed}");
-            assert_eq!(undelivered.due(WallMs(u64::MAX)), None);
+            assert_eq!(unclaimed.due(WallMs(u64::MAX)), None);
         }
     }
 }
