@@ -87,7 +87,7 @@ pub use host::{
     channel, connection, event_loop, event_stream, event_stream as feed, exit, handle,
     happy_eyeballs, incoming, runtime, shared, slots, socket, upgrade,
 };
-pub use log::{copies, lifetime};
+pub use log::{group_copies, group_copies as copies, lifetime};
 pub use mesh::topology;
 pub use node::Node;
 pub use session::{interests, offer};

@@ -4,9 +4,9 @@
 //! was seen, newest values, receipts, copies within groups, starts. Knows no session: who is handed
 //! a row, and when, is not decided here.
 
-pub mod copies;
 pub mod dead_letter;
 pub mod epochs;
+pub mod group_copies;
 pub mod lifetime;
 pub mod newest;
 pub mod receipts;
@@ -22,8 +22,8 @@ use crate::store::backlog::Backlog;
 use crate::types::ids::{Position, SessionId};
 use crate::types::time::Now;
 
-use self::copies::Copies;
 use self::epochs::EpochHistory;
+use self::group_copies::GroupCopies;
 use self::newest::NewestOfKeys;
 use self::receipts::{Bounds, Receipts};
 use self::seen::Seen;
@@ -37,7 +37,7 @@ pub struct Log {
     pub tail: Tail,
     pub seen: Seen,
     pub newest: NewestOfKeys,
-    pub copies: Copies,
+    pub group_copies: GroupCopies,
     pub receipts: Receipts,
     /// Sessions whose receipts are to be written down.
     pub receipts_touched: BTreeSet<SessionId>,
@@ -66,7 +66,7 @@ impl Log {
             tail: Tail::new(recovered.head),
             seen: Seen::recover(&recovered.seen),
             newest: NewestOfKeys::new(recovered.clock),
-            copies: Copies::recover(&recovered.copies),
+            group_copies: GroupCopies::recover(&recovered.copies),
             receipts: Receipts::recover(&recovered.receipts, bounds, wall, now),
             receipts_touched: BTreeSet::new(),
             unclaimed: Unclaimed::default(),

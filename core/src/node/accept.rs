@@ -2,7 +2,7 @@
 //! reason why it gets none.
 
 use crate::admin::event::Event;
-use crate::log::copies::{self, GroupCopy};
+use crate::log::group_copies::{self, GroupCopy};
 use crate::log::lifetime::{Ends, time_to_live};
 use crate::log::newest::{Before, Comparison, Newest};
 use crate::log::receipts::{Known, Receipt};
@@ -310,8 +310,8 @@ impl Node {
         position: Position,
         ends: WallMs,
     ) -> Option<GroupCopy> {
-        let content = copies::content(message)?;
-        let of = self.log.copies.put(content, position, ends);
+        let content = group_copies::content(message)?;
+        let of = self.log.group_copies.put(content, position, ends);
         self.log.tail.marks.copies.push((content, of));
         Some(GroupCopy { content, of })
     }

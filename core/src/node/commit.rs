@@ -318,7 +318,7 @@ impl Node {
                 self.log.newest.undo(key, before);
             }
             for (content, before) in marks.copies.into_iter().rev() {
-                self.log.copies.undo(content, before);
+                self.log.group_copies.undo(content, before);
             }
             for (id, link) in marks.asked {
                 if self.links.by_id.contains_key(&link) {

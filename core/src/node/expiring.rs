@@ -183,7 +183,7 @@ impl Node {
                 Fate::Dead => {
                     self.out.metrics.expired += 1;
                     if let Some(copy) = row.copy {
-                        self.log.copies.end(&copy, row.position);
+                        self.log.group_copies.end(&copy, row.position);
                     }
                     let flight = Flight::new(row.message.version().wall());
                     let (message, reason) = (row.message, DeadReason::Expired);

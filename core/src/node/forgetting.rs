@@ -72,7 +72,7 @@ impl Node {
                 }
                 Some(Fate::Dead) => {
                     if let Some(copy) = row.copy {
-                        self.log.copies.end(&copy, row.position);
+                        self.log.group_copies.end(&copy, row.position);
                     }
                     looked += row.size() as u64;
                     let flight = Flight::new(row.message.version().wall());

@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use crate::config::Config;
 use crate::io::{Frame, Protocol};
-use crate::log::copies::Copies;
+use crate::log::group_copies::GroupCopies;
 use crate::log::lifetime::Moment;
 use crate::log::seen::Seen;
 use crate::log::tail::Tail;
@@ -52,7 +52,7 @@ pub(super) struct Carrier<'a> {
     /// Which time can be trusted, and what events live by.
     pub(super) clock: (&'a Clock, Moment),
     /// What a lost life of the store may have handed over, and when copies have ended.
-    pub(super) past: (crate::log::epochs::LostLife<'a>, &'a Copies),
+    pub(super) past: (crate::log::epochs::LostLife<'a>, &'a GroupCopies),
     pub(super) deaths: Vec<Death>,
     pub(super) first: u64,
     pub(super) again: u64,

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::admin::event::Event;
 use crate::io::{Close, Frame};
-use crate::log::copies;
+use crate::log::group_copies;
 use crate::log::lifetime::Ends;
 use crate::log::newest::Comparison;
 use crate::log::seen::Verdict;
@@ -149,8 +149,8 @@ impl Node {
             let source = self.source_of(message);
             // Whether a copy replaces the one before it, the newest of its key tells.
             let is_copy = || {
-                let content = copies::content(message);
-                content.is_some_and(|content| self.log.copies.find(&content).is_some())
+                let content = group_copies::content(message);
+                content.is_some_and(|content| self.log.group_copies.find(&content).is_some())
             };
             if self.log.seen.check(source, message.sequence()) != Verdict::Seen
                 && (self.log.newest.compare(&key, message, &self.log.seen, timely)

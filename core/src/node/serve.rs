@@ -64,7 +64,7 @@ impl Node {
             topology: &mut self.mesh.topology,
             now: self.time.now,
             clock: (&self.time.clock, lifetimes),
-            past: (self.log.epochs.lost_life(), &self.log.copies),
+            past: (self.log.epochs.lost_life(), &self.log.group_copies),
             deaths: Vec::new(),
             first: 0,
             again: 0,

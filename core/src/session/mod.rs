@@ -7,9 +7,9 @@
 //! or as a dead letter (P2). A session does no I/O and knows no link but by number.
 
 mod conflation;
-mod copying;
 mod due;
 mod flight;
+mod group_copies;
 pub mod interests;
 mod letters;
 pub mod link;
@@ -25,7 +25,7 @@ use alloc::vec::Vec;
 use core::ops::RangeInclusive;
 use core::time::Duration;
 
-use crate::log::copies::Checked;
+use crate::log::group_copies::Checked;
 use crate::session::interests::begins_with_any;
 use crate::session::offer::Offers;
 use crate::store::{DeadReason, Row};
@@ -46,7 +46,7 @@ pub use self::settling::{Heard, Unheard};
 pub const UNNAMED: u64 = 1 << 62;
 
 pub use self::conflation::Conflation;
-pub use self::copying::{Beginning, Had};
+pub use self::group_copies::{Beginning, Had};
 
 /// Rows ahead of a session that its peer is remembered to have.
 const MAX_KNOWN: usize = 65_536;

@@ -13,7 +13,7 @@
 //! than [`Batch::tombstones_before`], at or below the floor, and no other tag set of its key has a
 //! value. What it had replaced stays superseded. It deletes nothing else on its own. Of a deleted
 //! event of a cluster group it keeps what it is a copy of ([`Recovered::copies`]), for as many as
-//! [`crate::log::copies::kept`] says, the ones with the highest positions. So a
+//! [`crate::log::group_copies::kept`] says, the ones with the highest positions. So a
 //! session that is far behind, and of which only the newest of each key is still handed over, holds
 //! events and nothing that was replaced.
 //!
@@ -240,7 +240,7 @@ pub struct Recovered {
     pub receipts: Vec<ReceiptBlock>,
     /// The bytes of the rows that are there, along the log.
     pub backlog: Backlog,
-    /// Of the last [`MAX_COPIES`](crate::copies::MAX_COPIES) rows of cluster groups, in order:
+    /// Of the last [`MAX_COPIES`](crate::group_copies::MAX_COPIES) rows of cluster groups, in order:
     /// events, also those that the store has deleted, and state that is the newest value of its
     /// key, whatever the tag set. And when each event ends by the time of this node; 0 for state,
     /// and for what has been deleted.

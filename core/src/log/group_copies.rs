@@ -1,4 +1,4 @@
-//! Copies: one message that an application published through several nodes of a cluster group, so
+//! GroupCopies: one message that an application published through several nodes of a cluster group, so
 //! that either may fail (P10).
 //!
 //! Every node carries all copies; what an application has been handed it is not handed again.
@@ -25,7 +25,7 @@ pub const MAX_COPIES: usize = 131_072;
 /// Stands for the row of a copy that was a dead letter of the node.
 const HANDED_TO_NOBODY: Position = Position::new(0);
 
-/// Copies without a row that a store keeps at least.
+/// GroupCopies without a row that a store keeps at least.
 const MIN_KEPT: usize = 1024;
 
 /// How many events of cluster groups a store remembers when their rows are gone, for a history of
@@ -46,14 +46,14 @@ pub fn content(message: &Message) -> Option<Hash128> {
 
 /// Where the last copy of each message lies.
 #[derive(Debug, Default)]
-pub struct Copies {
+pub struct GroupCopies {
     places: HashMap<Hash128, Position>,
     order: VecDeque<Hash128>,
     /// When the last [`MAX_COPIES`] events end by the time of this node, along the log.
     ends: VecDeque<(Position, WallMs)>,
 }
 
-impl Copies {
+impl GroupCopies {
     /// What the store knows, the oldest first.
     pub fn recover(stored: &[(Hash128, Position, WallMs)]) -> Self {
         let mut copies = Self::default();
@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn the_last_copy_is_found_and_taken_back() {
-        let mut copies = Copies::default();
+        let mut copies = GroupCopies::default();
         assert_eq!(copies.put(hash(1), at(3), WallMs(0)), None);
         assert_eq!(copies.put(hash(1), at(9), WallMs(0)), Some(at(3)));
         assert_eq!(copies.put(hash(2), at(10), WallMs(0)), None);
@@ -247,7 +247,7 @@ mod tests {
     // keeps: group-once
     #[test]
     fn what_nobody_was_handed_leaves_the_copy_before_it() {
-        let mut copies = Copies::default();
+        let mut copies = GroupCopies::default();
         copies.put(hash(1), at(3), WallMs(50));
         let of = copies.put(hash(1), at(9), WallMs(60));
         copies.end(&GroupCopy { content: hash(1), of }, at(9));
@@ -258,7 +258,7 @@ mod tests {
 
     #[test]
     fn an_event_of_which_nothing_is_known_has_ended() {
-        let mut copies = Copies::recover(&[
+        let mut copies = GroupCopies::recover(&[
             (hash(1), at(3), WallMs(0)),
             (hash(2), at(4), WallMs(50)),
             (hash(3), at(7), WallMs(40)),
@@ -278,7 +278,7 @@ mod tests {
 
     #[test]
     fn the_first_is_forgotten_at_the_bound() {
-        let mut copies = Copies::default();
+        let mut copies = GroupCopies::default();
         for number in 0..=MAX_COPIES {
             copies.put(hash(number), at(number as u64 + 1), WallMs(0));
         }

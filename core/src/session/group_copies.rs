@@ -1,4 +1,4 @@
-//! Copies of what a session has been handed: of a message that came through several nodes of a
+//! GroupCopies of what a session has been handed: of a message that came through several nodes of a
 //! cluster group an application is handed one (P10).
 //!
 //! A copy that comes while the one before it is in flight waits with it. What stays true: whoever
@@ -8,11 +8,11 @@
 //!
 //! Events that are not over are forgotten in the order of the log, so the first one that a session
 //! comes to tells which those are. Events that are over go before that. So the session knows when
-//! it began, and the node when events ended ([`Copies`]); of an event that was gone when the node
+//! it began, and the node when events ended ([`GroupCopies`]); of an event that was gone when the node
 //! started that is not known, and it counts as over: that costs a second hand-over, which is
 //! marked.
 
-use crate::log::copies::Copies;
+use crate::log::group_copies::GroupCopies;
 use crate::store::Row;
 use crate::types::ids::Position;
 use crate::types::time::WallMs;
@@ -53,7 +53,7 @@ impl Beginning {
     }
 
     /// Whether the event in this row was over when the session began.
-    fn is_too_late_for(&self, event: Position, copies: &Copies) -> bool {
+    fn is_too_late_for(&self, event: Position, copies: &GroupCopies) -> bool {
         event <= self.head && copies.had_ended(event, self.time)
     }
 }
@@ -67,7 +67,7 @@ impl Session {
     }
 
     /// What the session, an application's, has had of the message.
-    pub fn had(&self, row: &Row, copies: &Copies) -> Had {
+    pub fn had(&self, row: &Row, copies: &GroupCopies) -> Had {
         let Some(first) = row.copy.and_then(|copy| copy.of) else { return Had::Nothing(0) };
         let Some(application) = self.application() else { return Had::Nothing(0) };
         if self.flights.contains_key(&first) {
