@@ -307,10 +307,10 @@ impl MemoryStore {
         all
     }
 
-    fn extent(&self) -> Backlog {
+    fn backlog(&self) -> Backlog {
         let mut backlog = Backlog::default();
         self.rows.values().for_each(|row| backlog.grow(row.position, row.size() as u64));
-        extent
+        backlog
     }
 
     /// Room taken.
