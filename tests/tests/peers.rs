@@ -79,6 +79,16 @@ fn wires(world: &mut World, link: LinkId) -> Vec<Wire> {
     binary.collect()
 }
 
+/// Answers the last ping on a link.
+fn answer_ping(world: &mut World, link: LinkId) {
+    let pings = world.frames(link).into_iter().rev().find_map(|frame| match frame {
+        Frame::Ping(payload) => Some(payload),
+        Frame::Text(_) | Frame::Binary(_) | Frame::Pong(_) => None,
+    });
+    let frame = Frame::Pong(pings.expect("it was pinged"));
+    world.give(Input::Received { link, frame });
+}
+
 fn acknowledged(world: &mut World, link: LinkId) -> Option<u64> {
     let acks = wires(world, link).into_iter().filter_map(|wire| match wire {
         Wire::Ack(ack) => Some(ack.upto),
@@ -350,7 +360,7 @@ fn a_second_node_with_the_same_id_is_refused_while_the_first_one_lives() {
     let second = world.link(Protocol::Postcard, None, "");
     let frame = hello(&world, "z", 78, 1);
     world.give(Input::Received { link: second, frame });
-    world.give(Input::Received { link: first, frame: Frame::Pong(Bytes::new()) });
+    answer_ping(&mut world, first);
     assert_eq!(world.closed.get(&second).map(|close| close.code), Some(CloseCode::Duplicate));
     assert!(!world.closed.contains_key(&first));
 }
@@ -399,9 +409,52 @@ fn a_link_that_carries_a_large_frame_does_not_give_way() {
     let fresh = world.link(Protocol::Postcard, None, "");
     let frame = hello(&world, "z", 77, 1);
     world.give(Input::Received { link: fresh, frame });
-    world.give(Input::Moved { link: busy });
-    world.pass(Duration::from_secs(2));
+    for _ in 0..10 {
+        world.pass(Duration::from_millis(600));
+        world.give(Input::Moved { link: busy });
+    }
+    assert!(world.closed.is_empty(), "its answer is behind the frame");
+    answer_ping(&mut world, busy);
     assert!(world.closed.contains_key(&fresh) && !world.closed.contains_key(&busy));
+}
+
+// keeps: one-link
+#[test]
+fn what_was_under_way_on_a_link_given_up_there_is_no_answer() {
+    let mut world = World::new("a");
+    let given_up = peer(&mut world, "z");
+    world.answers_pings = false;
+    world.pass(Duration::from_millis(5));
+    let fresh = world.link(Protocol::Postcard, None, "");
+    let frame = hello(&world, "z", 77, 1);
+    world.give(Input::Received { link: fresh, frame });
+    // A heartbeat, and the answer to an earlier one.
+    let earlier = Bytes::copy_from_slice(&0u64.to_be_bytes());
+    for frame in [Frame::Ping(Bytes::new()), Frame::Pong(earlier)] {
+        world.give(Input::Received { link: given_up, frame });
+    }
+    world.give(Input::Moved { link: given_up });
+    assert!(!world.closed.contains_key(&fresh));
+    world.give(Input::LinkDown { link: given_up, code: None, reason: "gone".into() });
+    assert!(wires(&mut world, fresh).iter().any(|wire| matches!(wire, Wire::Hello(_))));
+}
+
+// keeps: one-link
+#[test]
+fn of_two_links_that_wait_for_an_older_one_the_last_stays() {
+    let mut world = World::new("a");
+    let dead = peer(&mut world, "z");
+    world.answers_pings = false;
+    let [first, second] = [(); 2].map(|()| world.link(Protocol::Postcard, None, ""));
+    for link in [first, second] {
+        let frame = hello(&world, "z", 77, 1);
+        world.give(Input::Received { link, frame });
+    }
+    assert_eq!(world.closed.get(&first).map(|close| close.code), Some(CloseCode::Duplicate));
+    // A greeting would let the peer end the second one in favour of the first.
+    assert!(wires(&mut world, first).is_empty());
+    world.pass(Duration::from_secs(2));
+    assert!(world.closed.contains_key(&dead) && !world.closed.contains_key(&second));
 }
 
 #[test]

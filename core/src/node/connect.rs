@@ -3,7 +3,6 @@
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
-use core::time::Duration;
 
 use bytes::Bytes;
 
@@ -16,6 +15,7 @@ use crate::types::close::MAX_REASON;
 use crate::types::ids::{Incarnation, LinkId, NodeId, Position, SessionId};
 use crate::types::rate::RateLimit;
 use crate::types::tags;
+use crate::types::time::Instant;
 use crate::types::timers::Timer;
 use crate::wire::message::{MAX_TAGS, MAX_WALL};
 use crate::wire::{
@@ -23,9 +23,6 @@ use crate::wire::{
 };
 
 use super::{Node, Phase};
-
-/// How long a link in doubt has to answer a ping.
-const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Node {
     pub(super) fn link_up(&mut self, up: LinkUp) {
@@ -104,19 +101,18 @@ impl Node {
         };
         link.heard = self.time.now.instant;
         link.bytes.0 += (frame.cost() - 64) as u64;
+        let pong = if let Frame::Pong(payload) = &frame { pinged_at(payload) } else { None };
         self.with_link(link, |node, link| match frame {
             Frame::Ping(_) => Ok(()),
             Frame::Text(_) | Frame::Binary(_) if link.is_ending() => Ok(()),
-            Frame::Pong(payload) => {
-                node.pong(link, &payload);
+            Frame::Pong(_) => {
+                node.pong(link, pong);
                 Ok(())
             }
             Frame::Text(text) => node.text(link, &text),
             Frame::Binary(bytes) => node.binary(link, bytes),
         });
-        if let Some(candidate) = self.links.candidates.remove(&id) {
-            self.refuse_candidate(candidate);
-        }
+        self.on_sign_of_life(id, pong);
     }
 
     fn text(&mut self, link: &mut Link, text: &Bytes) -> Result<(), Close> {
@@ -215,103 +211,12 @@ impl Node {
         self.sessions.table.get(session)?.link.filter(|link| self.links.by_id.contains_key(link))
     }
 
-    /// Two links to the same node id: which one stays.
-    fn decide_between(
+    pub(super) fn admit(
         &mut self,
         link: &mut Link,
-        rival: LinkId,
         node: NodeId,
-        hello: Hello,
+        hello: &Hello,
     ) -> Result<(), Close> {
-        let session = self.sessions.table.get(&self.sessions.by_name[&format!("peer:{node}")]);
-        let rival_link = &self.links.by_id[&rival];
-        let known = session.and_then(Session::peer).zip(rival_link.peer());
-        let known = known.map(|(peer, link)| (peer.store, link.incarnation));
-        let rival_dialed = rival_link.dialer.is_some();
-        let replace = match known {
-            Some((store, incarnation)) if store == hello.store => {
-                if incarnation == hello.incarnation {
-                    // The one that the smaller id dialled stays, if it is alive: whoever accepts
-                    // the other one cannot know that before it has asked.
-                    let dialed = link.dialer.is_some();
-                    let stays = (self.config.id < node) == dialed;
-                    (rival_dialed != dialed && (dialed || stays)).then_some(stays)
-                } else {
-                    self.met_start(link, rival, &node, (hello.incarnation, incarnation));
-                    Some(hello.incarnation > incarnation)
-                }
-            }
-            Some(_) | None => None,
-        };
-        match replace {
-            Some(true) => {
-                if let Some(candidate) = self.links.candidates.remove(&rival) {
-                    self.refuse_candidate(candidate);
-                }
-                if let Some(rival) = self.links.by_id.remove(&rival) {
-                    self.dialer_replaced(&rival, &node, hello.incarnation);
-                    self.finish(rival, Some(duplicate("another link to the same node")), "");
-                }
-                self.admit(link, node, &hello)
-            }
-            Some(false) => Err(duplicate("another link to the same node")),
-            None if link.dialer.is_some() && rival_dialed => {
-                Err(duplicate("another link to the same node"))
-            }
-            None => {
-                self.probe(link, rival, hello);
-                Ok(())
-            }
-        }
-    }
-
-    /// The older link may be dead without knowing it: it is pinged, and answers or goes.
-    fn probe(&mut self, link: &mut Link, rival: LinkId, hello: Hello) {
-        if let Some(mut old) = self.links.by_id.remove(&rival) {
-            self.ping(&mut old);
-            self.links.by_id.insert(rival, old);
-        }
-        if let Some(before) = self.links.candidates.insert(rival, link.id) {
-            self.refuse_candidate(before);
-        }
-        let deadline = self.time.now.instant + PROBE_TIMEOUT;
-        self.time.timers.set(Timer::Link(link.id), deadline);
-        link.state = State::Candidate { hello: Box::new(hello), rival };
-    }
-
-    pub(super) fn refuse_candidate(&mut self, candidate: LinkId) {
-        let Some(mut link) = self.links.by_id.remove(&candidate) else { return };
-        if let State::Candidate { hello, rival } = &link.state
-            && let Ok(peer) = NodeId::new(&hello.node)
-        {
-            let known = self.sessions.by_name.get(&format!("peer:{peer}"));
-            let session = known.and_then(|id| self.sessions.table.get(id));
-            let rival = self.links.by_id.get(rival).and_then(|link| link.peer());
-            if session.and_then(Session::peer).is_some_and(|known| known.store != hello.store) {
-                let heard = format!("{} calls itself so, with another database", link.remote);
-                self.met_another(peer, &heard);
-            } else if rival.is_some_and(|rival| rival.incarnation == hello.incarnation) {
-                // The dialling end learns from this who is here, and that it has a link already.
-                self.send_hello(&mut link, None);
-            }
-        }
-        self.finish(link, Some(duplicate("the node with this id is connected")), "");
-    }
-
-    /// The link in doubt is gone: the candidate takes its place.
-    pub(super) fn admit_candidate(&mut self, candidate: LinkId) {
-        let Some(link) = self.links.by_id.remove(&candidate) else { return };
-        self.with_link(link, |node, link| {
-            let State::Candidate { hello, .. } =
-                core::mem::replace(&mut link.state, State::Handshake)
-            else {
-                return Ok(());
-            };
-            node.hello(link, *hello)
-        });
-    }
-
-    fn admit(&mut self, link: &mut Link, node: NodeId, hello: &Hello) -> Result<(), Close> {
         let session = self.peer_session(&node, hello)?;
         if link.dialer.is_none() {
             self.send_hello(link, Some(&node));
@@ -480,6 +385,12 @@ fn reason_label(reason: &str) -> &'static str {
 }
 
 /// A close for a frame that breaks the protocol.
+/// When the ping was sent that a pong answers.
+fn pinged_at(payload: &[u8]) -> Option<Instant> {
+    let micros = <[u8; 8]>::try_from(payload).ok()?;
+    Some(Instant::from_micros(u64::from_be_bytes(micros)))
+}
+
 pub(super) fn protocol(reason: &str) -> Close {
     let reason = reason[..reason.floor_char_boundary(MAX_REASON)].into();
     Close { code: CloseCode::Protocol, reason }

@@ -9,7 +9,7 @@
 //! `queries` and `outbox` here, [`Log`] in its layer. What a part can tell from its own data it
 //! tells by itself, and is tested alone.
 //!
-//! The other files are chapters of one `impl`: `connect` (links come and go), `dialing`, `accept`
+//! The other files are chapters of one `impl`: `connect` (links come and go), `rivals` (two to one node), `dialing`, `accept`
 //! (messages come in), `commit` (batches), `handover` and `serve` (messages go out), `gossip` and
 //! `offering` (topology, offers), `peer` and `application` (their frames), `read` (reads of
 //! applications), `repeat` (timers), `settle` (what applications say of deliveries), `burial` (dead
@@ -41,6 +41,7 @@ mod queries;
 mod read;
 mod repeat;
 mod resetting;
+mod rivals;
 mod serve;
 mod session_table;
 mod sessions;

@@ -13,6 +13,7 @@ use crate::session::link::{Link, State};
 use crate::session::{Dirty, Session, Used, retry_wait};
 use crate::types::clock::ClockFault;
 use crate::types::ids::{LinkId, SessionId};
+use crate::types::time::Instant;
 use crate::types::timers::Timer;
 use crate::wire::application::AckMode;
 use crate::wire::draft::MAX_TTL;
@@ -83,9 +84,9 @@ impl Node {
         }
     }
 
-    pub(super) fn pong(&mut self, link: &mut Link, payload: &[u8]) {
-        if let Ok(sent) = <[u8; 8]>::try_from(payload) {
-            let sent = crate::types::time::Instant::from_micros(u64::from_be_bytes(sent));
+    /// A link has answered the ping that was sent then.
+    pub(super) fn pong(&mut self, link: &mut Link, pinged_at: Option<Instant>) {
+        if let Some(sent) = pinged_at {
             link.rtt = Some(self.time.now.instant.since(sent));
             self.dialer_succeeded(link);
         }
@@ -104,9 +105,7 @@ impl Node {
             Some(link) => link.heard = self.time.now.instant,
             None => self.out.metrics.stale += 1,
         }
-        if let Some(candidate) = self.links.candidates.remove(&id) {
-            self.refuse_candidate(candidate);
-        }
+        self.on_sign_of_life(id, None);
     }
 
     /// The socket has taken frames of a link.

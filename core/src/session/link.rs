@@ -98,6 +98,8 @@ pub enum State {
         hello: alloc::boxed::Box<Hello>,
         /// The link in doubt.
         rival: LinkId,
+        /// When that one was pinged.
+        since: Instant,
     },
     /// A node.
     Peer(PeerLink),

@@ -1,0 +1,142 @@
+//! Two links to one node: which of them stays (P13).
+//!
+//! What stays true: one of the two stays, and both ends mean the same one. The link that was there
+//! may be dead without knowing it; a newer one waits until that has answered, or has not.
+
+use alloc::boxed::Box;
+use alloc::format;
+use core::time::Duration;
+
+use crate::io::Close;
+use crate::session::Session;
+use crate::session::link::{Link, State};
+use crate::types::ids::{LinkId, NodeId};
+use crate::types::time::Instant;
+use crate::types::timers::Timer;
+use crate::wire::Hello;
+
+use super::Node;
+use super::connect::duplicate;
+
+/// How long a link in doubt has to answer a ping.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+
+impl Node {
+    /// Two links to the same node id: which one stays.
+    pub(super) fn decide_between(
+        &mut self,
+        link: &mut Link,
+        rival: LinkId,
+        node: NodeId,
+        hello: Hello,
+    ) -> Result<(), Close> {
+        let session = self.sessions.table.get(&self.sessions.by_name[&format!("peer:{node}")]);
+        let rival_link = &self.links.by_id[&rival];
+        let known = session.and_then(Session::peer).zip(rival_link.peer());
+        let known = known.map(|(peer, link)| (peer.store, link.incarnation));
+        let rival_dialed = rival_link.dialer.is_some();
+        let replace = match known {
+            Some((store, incarnation)) if store == hello.store => {
+                if incarnation == hello.incarnation {
+                    // The one that the smaller id dialled stays, if it is alive: whoever accepts
+                    // the other one cannot know that before it has asked.
+                    let dialed = link.dialer.is_some();
+                    let stays = (self.config.id < node) == dialed;
+                    (rival_dialed != dialed && (dialed || stays)).then_some(stays)
+                } else {
+                    self.met_start(link, rival, &node, (hello.incarnation, incarnation));
+                    Some(hello.incarnation > incarnation)
+                }
+            }
+            Some(_) | None => None,
+        };
+        match replace {
+            Some(true) => {
+                if let Some(candidate) = self.links.candidates.remove(&rival) {
+                    self.refuse_candidate(candidate);
+                }
+                if let Some(rival) = self.links.by_id.remove(&rival) {
+                    self.dialer_replaced(&rival, &node, hello.incarnation);
+                    self.finish(rival, Some(duplicate("another link to the same node")), "");
+                }
+                self.admit(link, node, &hello)
+            }
+            Some(false) => Err(duplicate("another link to the same node")),
+            None if link.dialer.is_some() && rival_dialed => {
+                Err(duplicate("another link to the same node"))
+            }
+            None => {
+                self.probe(link, rival, hello);
+                Ok(())
+            }
+        }
+    }
+
+    /// The older link may be dead without knowing it: it is pinged, and answers or goes.
+    fn probe(&mut self, link: &mut Link, rival: LinkId, hello: Hello) {
+        if let Some(mut old) = self.links.by_id.remove(&rival) {
+            self.ping(&mut old);
+            self.links.by_id.insert(rival, old);
+        }
+        if let Some(before) = self.links.candidates.insert(rival, link.id)
+            && let Some(before) = self.links.by_id.remove(&before)
+        {
+            // It is not greeted: the peer would take that one for its link, and end the new one.
+            self.finish(before, Some(duplicate("another link to the same node")), "");
+        }
+        let since = self.time.now.instant;
+        self.time.timers.set(Timer::Link(link.id), since + PROBE_TIMEOUT);
+        link.state = State::Candidate { hello: Box::new(hello), rival, since };
+    }
+
+    /// Something has come on a link; `pong` is when the ping was sent that it answers. If the link
+    /// was in doubt, it is alive once it has answered. Anything else may have been under way since
+    /// before the other end gave the link up, so it only prolongs the wait for the answer, which
+    /// may be behind a large frame.
+    pub(super) fn on_sign_of_life(&mut self, rival: LinkId, pong: Option<Instant>) {
+        let Some(candidate) = self.links.candidates.get(&rival).copied() else { return };
+        let is_answer = match self.links.by_id.get(&candidate).map(|link| &link.state) {
+            Some(State::Candidate { since, .. }) => pong.is_some_and(|at| at >= *since),
+            Some(State::Handshake | State::Peer(_) | State::Application(_)) | None => true,
+        };
+        if is_answer {
+            self.links.candidates.remove(&rival);
+            self.refuse_candidate(candidate);
+        } else {
+            let deadline = self.time.now.instant + PROBE_TIMEOUT;
+            self.time.timers.set(Timer::Link(candidate), deadline);
+        }
+    }
+
+    pub(super) fn refuse_candidate(&mut self, candidate: LinkId) {
+        let Some(mut link) = self.links.by_id.remove(&candidate) else { return };
+        if let State::Candidate { hello, rival, .. } = &link.state
+            && let Ok(peer) = NodeId::new(&hello.node)
+        {
+            let known = self.sessions.by_name.get(&format!("peer:{peer}"));
+            let session = known.and_then(|id| self.sessions.table.get(id));
+            let rival = self.links.by_id.get(rival).and_then(|link| link.peer());
+            if session.and_then(Session::peer).is_some_and(|known| known.store != hello.store) {
+                let heard = format!("{} calls itself so, with another database", link.remote);
+                self.met_another(peer, &heard);
+            } else if rival.is_some_and(|rival| rival.incarnation == hello.incarnation) {
+                // The dialling end learns from this who is here, and that it has a link already.
+                self.send_hello(&mut link, None);
+            }
+        }
+        self.finish(link, Some(duplicate("the node with this id is connected")), "");
+    }
+
+    /// The link in doubt is gone: the candidate takes its place.
+    pub(super) fn admit_candidate(&mut self, candidate: LinkId) {
+        let Some(link) = self.links.by_id.remove(&candidate) else { return };
+        self.with_link(link, |node, link| {
+            let State::Candidate { hello, .. } =
+                core::mem::replace(&mut link.state, State::Handshake)
+            else {
+                return Ok(());
+            };
+            node.hello(link, *hello)
+        });
+    }
+}
