@@ -24,11 +24,11 @@ pub struct Metrics {
     conflated: BTreeMap<String, u64>,
     taken_back: BTreeMap<String, u64>,
     rejected: BTreeMap<Code, u64>,
-    /// GroupCopies that came by another route.
+    /// Copies that came by another route.
     pub seen: u64,
     /// Publishes that were repeated.
     pub idempotent: u64,
-    /// GroupCopies that an application was not handed, because it had the message already (P10).
+    /// Copies that an application was not handed, because it had the message already (P10).
     pub copies: u64,
     /// Messages that came back to a node on their path.
     pub loops: u64,

@@ -320,7 +320,7 @@ pub struct Counters {
     pub conflated: BTreeMap<String, u64>,
     /// Dead letters that were acknowledged after all, by session as metrics name it.
     pub taken_back: BTreeMap<String, u64>,
-    /// GroupCopies that were dropped, by stage: `seen` (another route), `idempotent` (published again).
+    /// Copies that were dropped, by stage: `seen` (another route), `idempotent` (published again).
     pub duplicates: BTreeMap<&'static str, u64>,
     /// Messages that came back to a node on their path.
     pub loops_prevented: u64,

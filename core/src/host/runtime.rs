@@ -49,7 +49,7 @@ pub trait Runtime: fmt::Debug + Clone + Send + Sync + 'static {
     /// Ready at this time of [`Runtime::now`].
     fn timer(at: Instant) -> Self::Timer;
 
-    /// EpochHistory a task that nobody waits for.
+    /// Starts a task that nobody waits for.
     fn spawn(task: impl Future<Output = ()> + Send + 'static);
 
     /// Runs what takes its thread a while, beside the tasks.
@@ -92,7 +92,7 @@ pub struct Task {
 }
 
 impl Task {
-    /// EpochHistory it.
+    /// Starts it.
     pub fn spawn<R: Runtime>(task: impl Future<Output = ()> + Send + 'static) -> Self {
         let (stopped, ended) = (R::share(OneShot::default()), R::share(OneShot::default()));
         let (goes_on, ending) =

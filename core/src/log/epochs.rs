@@ -14,7 +14,7 @@ use crate::types::time::WallMs;
 use crate::wire::Ack;
 use crate::wire::message::Message;
 
-/// EpochHistory that are remembered.
+/// Starts that are remembered.
 const MAX_STARTS: usize = 64;
 
 /// What a life of the store that was lost may have handed over.

@@ -1,4 +1,4 @@
-//! GroupCopies: one message that an application published through several nodes of a cluster group, so
+//! Copies: one message that an application published through several nodes of a cluster group, so
 //! that either may fail (P10).
 //!
 //! Every node carries all copies; what an application has been handed it is not handed again.
@@ -25,7 +25,7 @@ pub const MAX_COPIES: usize = 131_072;
 /// Stands for the row of a copy that was a dead letter of the node.
 const HANDED_TO_NOBODY: Position = Position::new(0);
 
-/// GroupCopies without a row that a store keeps at least.
+/// Copies without a row that a store keeps at least.
 const MIN_KEPT: usize = 1024;
 
 /// How many events of cluster groups a store remembers when their rows are gone, for a history of

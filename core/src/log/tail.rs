@@ -33,7 +33,7 @@ pub struct Marks {
     pub forgotten: Vec<(Source, Sequence)>,
     /// Keys that have a new newest, with what was there before.
     pub newest: Vec<(Hash128, Before)>,
-    /// GroupCopies remembered (P10), with where the one before lies.
+    /// Copies remembered (P10), with where the one before lies.
     pub copies: Vec<(Hash128, Option<Position>)>,
     /// What links were asked for and have brought, though this node is on its path.
     pub asked: Vec<(Id, LinkId)>,

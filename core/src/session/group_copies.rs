@@ -1,4 +1,4 @@
-//! GroupCopies of what a session has been handed: of a message that came through several nodes of a
+//! Copies of what a session has been handed: of a message that came through several nodes of a
 //! cluster group an application is handed one (P10).
 //!
 //! A copy that comes while the one before it is in flight waits with it. What stays true: whoever

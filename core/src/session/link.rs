@@ -141,9 +141,9 @@ pub struct PeerLink {
     pub waiting: VecDeque<(BatchId, u64)>,
     /// Received up to this number and durable.
     pub settled: u64,
-    /// EpochVerdict the peer so.
+    /// Told the peer so.
     pub told: u64,
-    /// EpochVerdict the peer that the log ends here.
+    /// Told the peer that the log ends here.
     pub told_position: Position,
     /// Whether it has told where its log ends.
     pub has_reported: bool,

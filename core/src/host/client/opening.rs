@@ -156,7 +156,7 @@ impl<R: Runtime> Client<R> {
         Ok(opening)
     }
 
-    /// EpochHistory the task of an application, which opens its connection.
+    /// Starts the task of an application, which opens its connection.
     fn open(&self, filter: Filter, receives: bool, goes_on: bool) -> Result<Opening, ConnectError> {
         let seed = R::random().map_err(Ended::Lost)?;
         let settings = self.options.settings(&filter, goes_on);
