@@ -9,12 +9,13 @@
 //! `queries` and `outbox` here, [`Log`] in its layer. What a part can tell from its own data it
 //! tells by itself, and is tested alone.
 //!
-//! The other files are chapters of one `impl`: `connect` (links come and go), `rivals` (two to one node), `dialing`, `accept`
-//! (messages come in), `commit` (batches), `handover` and `serve` (messages go out), `gossip` and
-//! `offering` (topology, offers), `peer` and `application` (their frames), `read` (reads of
-//! applications), `repeat` (timers), `settle` (what applications say of deliveries), `burial` (dead
-//! letters), `comparing` (digests), `expiring` and `forgetting` (events that nobody was handed),
-//! `fetched` (what the store found), `operate` (operators), `resetting` (their word on the clock).
+//! The other files are chapters of one `impl`: `connect` (links come and go), `rivals` (two links
+//! to one node), `dialing`, `accept` (messages come in), `commit` (batches), `handover` and `serve`
+//! (messages go out), `gossip` and `offering` (topology, offers), `peer` and `application` (their
+//! frames), `read` (reads of applications), `repeat` (timers), `settle` (what applications say of
+//! deliveries), `burial` (dead letters), `comparing` (digests), `expiring` and `forgetting` (events
+//! that nobody was handed), `fetched` (what the store found), `operate` (operators), `resetting`
+//! (their word on the clock).
 
 mod accept;
 mod application;

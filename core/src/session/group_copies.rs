@@ -8,8 +8,8 @@
 //!
 //! Events that are not over are forgotten in the order of the log, so the first one that a session
 //! comes to tells which those are. Events that are over go before that. So the session knows when
-//! it began, and the node when events ended ([`GroupCopies`]); of an event that was gone when the node
-//! started that is not known, and it counts as over: that costs a second hand-over, which is
+//! it began, and the node when events ended ([`GroupCopies`]); of an event that was gone when the
+//! node started that is not known, and it counts as over: that costs a second hand-over, which is
 //! marked.
 
 use crate::log::group_copies::GroupCopies;

@@ -91,16 +91,9 @@ pub struct Link {
 pub enum State {
     /// Nobody has said who it is.
     Handshake,
-    /// A node whose id is in use by another link, which is being pinged: it
-    /// answers, or this one takes its place.
-    Candidate {
-        /// What it said.
-        hello: alloc::boxed::Box<Hello>,
-        /// The link in doubt.
-        rival: LinkId,
-        /// When that one was pinged.
-        since: Instant,
-    },
+    /// A node whose id is in use by another link, the `rival`, which was pinged at `since`: that
+    /// one answers, or this one takes its place.
+    Candidate { hello: alloc::boxed::Box<Hello>, rival: LinkId, since: Instant },
     /// A node.
     Peer(PeerLink),
     /// An application.

@@ -240,10 +240,10 @@ pub struct Recovered {
     pub receipts: Vec<ReceiptBlock>,
     /// The bytes of the rows that are there, along the log.
     pub backlog: Backlog,
-    /// Of the last [`MAX_COPIES`](crate::group_copies::MAX_COPIES) rows of cluster groups, in order:
-    /// events, also those that the store has deleted, and state that is the newest value of its
-    /// key, whatever the tag set. And when each event ends by the time of this node; 0 for state,
-    /// and for what has been deleted.
+    /// Of the last [`MAX_COPIES`](crate::group_copies::MAX_COPIES) rows of cluster groups, in
+    /// order: events, also those that the store has deleted, and state that is the newest value of
+    /// its key, whatever the tag set. And when each event ends by the time of this node; 0 for
+    /// state, and for what has been deleted.
     pub copies: Vec<(Hash128, Position, WallMs)>,
     /// Number and bytes (as [`Row::size`]) of the dead letters, per session and reason.
     pub dead_letters: Vec<(SessionId, DeadReason, u64, u64)>,

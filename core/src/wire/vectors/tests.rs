@@ -625,7 +625,7 @@ fn starts(vectors: &Vectors) {
     vectors.hold_bytes("session.node.starts", &before);
     assert!(EpochHistory::recover(&before).0.knows(Incarnation::new(10)));
     let record = epochs.append_to(Vec::new());
-    vectors.hold_bytes("session.node.epochs.since", &record);
+    vectors.hold_bytes("session.node.starts.since", &record);
     let mut unmet = Unmet::default();
     unmet.configure(&["ws://peer:7400".into()], WallMs(1000), (WallMs(2000), Vec::new()));
     vectors.hold_bytes("session.node.unmet", &unmet.append_to(Vec::new()));
