@@ -298,7 +298,7 @@ mod tests {
     /// What a store was given, and how it does.
     #[derive(Debug, Default)]
     struct Given {
-        batches: Vec<Box<Batch>>,
+        batches: Vec<Batch>,
         is_gone: bool,
         is_closed: bool,
     }
@@ -316,7 +316,7 @@ mod tests {
     impl Store for Keeping {
         fn commit(&self, batch: Box<Batch>) -> Result<(), Stopped> {
             self.with(|given| {
-                given.batches.push(batch);
+                given.batches.push(*batch);
                 if given.is_gone { Err(Stopped) } else { Ok(()) }
             })
         }
@@ -391,7 +391,7 @@ mod tests {
                 if ended.is_some() || batches.is_empty() {
                     return ended;
                 }
-                for batch in batches {
+                for batch in batches.into_iter().map(Box::new) {
                     let (usage, took) = (Usage::default(), Duration::ZERO);
                     let committed = Input::Committed(Committed { batch, usage, took });
                     self.take(Incoming::<ByHand>::Input(committed), now);
@@ -549,7 +549,7 @@ mod tests {
             settle();
             while !is_gone && let Some(batch) = store.with(|given| given.batches.pop()) {
                 let (usage, took) = (Usage::default(), Duration::ZERO);
-                let committed = Input::Committed(Committed { batch, usage, took });
+                let committed = Input::Committed(Committed { batch: batch.into(), usage, took });
                 inputs.push(Incoming::<ByHand>::Input(committed));
                 settle();
             }

@@ -85,6 +85,7 @@ fn closed(listener: &TcpListener) -> Option<u16> {
     stream.set_nonblocking(false).expect("a socket can wait");
     stream.set_read_timeout(Some(PATIENCE)).expect("a time");
     let mut is_json = false;
+    #[allow(clippy::result_large_err)] // tungstenite asks for this type
     let greet = |request: &Request, mut response: Response| -> Result<_, ErrorResponse> {
         let asked = request.headers()["Sec-WebSocket-Protocol"].clone();
         is_json = asked == "slipstream.json.v1";
