@@ -457,6 +457,30 @@ fn of_two_links_that_wait_for_an_older_one_the_last_stays() {
     assert!(world.closed.contains_key(&dead) && !world.closed.contains_key(&second));
 }
 
+// keeps: one-link
+#[test]
+fn a_link_that_the_peer_is_about_to_close_does_not_replace_the_one_that_stays() {
+    let (mut a, mut z) = (dialling("a"), World::new("z"));
+    let (dial, _) = a.dials.pop().expect("it dials its peer");
+    let dialed = a.link(Protocol::Postcard, Some(dial), "");
+    let [old, refused] = [(); 2].map(|()| z.link(Protocol::Postcard, None, ""));
+    let give = |world: &mut World, link, frames: Vec<Frame>| {
+        frames.into_iter().for_each(|frame| world.give(Input::Received { link, frame }));
+    };
+    // To the peer an older link is alive, which has ended here: it refuses the one we dialled.
+    let greeting = a.frames(dialed);
+    give(&mut z, old, greeting.clone());
+    let greeted = z.frames(old);
+    give(&mut z, refused, greeting);
+    answer_ping(&mut z, old);
+    assert!(z.closed.contains_key(&refused));
+    // Meanwhile one that the peer dialled has come.
+    let other = a.link(Protocol::Postcard, None, "");
+    give(&mut a, other, greeted);
+    give(&mut a, dialed, z.frames(refused));
+    assert!(!a.closed.contains_key(&other));
+}
+
 #[test]
 fn a_restarted_peer_replaces_its_old_link_at_once() {
     let mut world = World::new("a");

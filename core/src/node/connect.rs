@@ -19,7 +19,8 @@ use crate::types::time::Instant;
 use crate::types::timers::Timer;
 use crate::wire::message::{MAX_TAGS, MAX_WALL};
 use crate::wire::{
-    APPLICATION_PROTOCOL_VERSION, FEATURE_DIGESTS, FEATURE_ENDS, Hello, PROTOCOL_VERSION, Wire,
+    APPLICATION_PROTOCOL_VERSION, FEATURE_DIGESTS, FEATURE_ENDS, Hello, LINK_IS_SURPLUS,
+    PROTOCOL_VERSION, Wire,
 };
 
 use super::{Node, Phase};
@@ -155,11 +156,18 @@ impl Node {
     }
 
     pub(super) fn send_hello(&mut self, link: &mut Link, node: Option<&NodeId>) {
+        let hello = self.own_hello(node);
+        link.reminded = node.cloned();
+        self.out.transmit(link, Frame::Binary(Wire::Hello(hello).encode()));
+    }
+
+    /// What this node says of itself first; `node` is who hears it, if that is known.
+    pub(super) fn own_hello(&self, node: Option<&NodeId>) -> Hello {
         let peer = node
             .and_then(|node| self.sessions.by_name.get(&format!("peer:{node}")))
             .and_then(|id| self.sessions.table.get(id))
             .and_then(|session| session.peer());
-        let hello = Hello {
+        Hello {
             protocol: PROTOCOL_VERSION,
             node: self.config.id.as_str().into(),
             store: self.id.store,
@@ -173,9 +181,7 @@ impl Node {
             max_frame_bytes: self.config.limits.max_frame_bytes() as u64,
             reported: peer.map_or(Position::default(), |peer| peer.reported),
             reported_incarnation: peer.map_or(Incarnation::default(), |peer| peer.incarnation),
-        };
-        link.reminded = node.cloned();
-        self.out.transmit(link, Frame::Binary(Wire::Hello(hello).encode()));
+        }
     }
 
     pub(super) fn hello(&mut self, link: &mut Link, hello: Hello) -> Result<(), Close> {
@@ -199,6 +205,9 @@ impl Node {
         {
             dialer.met(node.clone());
             self.note_entry(&node, true);
+        }
+        if hello.features & LINK_IS_SURPLUS != 0 && link.dialer.is_some() {
+            return Err(duplicate("the peer has another link to this node"));
         }
         match self.rival_of(&node) {
             None => self.admit(link, node, &hello),
@@ -384,13 +393,13 @@ fn reason_label(reason: &str) -> &'static str {
     }
 }
 
-/// A close for a frame that breaks the protocol.
 /// When the ping was sent that a pong answers.
 fn pinged_at(payload: &[u8]) -> Option<Instant> {
     let micros = <[u8; 8]>::try_from(payload).ok()?;
     Some(Instant::from_micros(u64::from_be_bytes(micros)))
 }
 
+/// A close for a frame that breaks the protocol.
 pub(super) fn protocol(reason: &str) -> Close {
     let reason = reason[..reason.floor_char_boundary(MAX_REASON)].into();
     Close { code: CloseCode::Protocol, reason }

@@ -7,13 +7,13 @@ use alloc::boxed::Box;
 use alloc::format;
 use core::time::Duration;
 
-use crate::io::Close;
+use crate::io::{Close, Frame};
 use crate::session::Session;
 use crate::session::link::{Link, State};
 use crate::types::ids::{LinkId, NodeId};
 use crate::types::time::Instant;
 use crate::types::timers::Timer;
-use crate::wire::Hello;
+use crate::wire::{Hello, LINK_IS_SURPLUS, Wire};
 
 use super::Node;
 use super::connect::duplicate;
@@ -121,7 +121,9 @@ impl Node {
                 self.met_another(peer, &heard);
             } else if rival.is_some_and(|rival| rival.incarnation == hello.incarnation) {
                 // The dialling end learns from this who is here, and that it has a link already.
-                self.send_hello(&mut link, None);
+                let mut hello = self.own_hello(None);
+                hello.features |= LINK_IS_SURPLUS;
+                self.out.transmit(&mut link, Frame::Binary(Wire::Hello(hello).encode()));
             }
         }
         self.finish(link, Some(duplicate("the node with this id is connected")), "");

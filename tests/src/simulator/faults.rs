@@ -179,9 +179,11 @@ impl World {
             return;
         }
         let (length, mut jump_ms) = (self.length(), self.random.pick(&JUMPS_MS));
-        if self.plan.wrong_clock.is_some() && jump_ms > wrong_clock::AHEAD_MS {
-            // A clock that jumps beyond a past that was wrong seems to have been set right by it.
-            jump_ms = -jump_ms;
+        let beyond_wrong = self.plan.wrong_clock.is_some() && jump_ms > wrong_clock::AHEAD_MS;
+        if beyond_wrong || self.sites[site].clock.jump_ms < 0 {
+            // A clock that jumps beyond a past that was wrong, or from behind its past to beyond
+            // it, seems to have been set right by that.
+            jump_ms = -jump_ms.abs();
         }
         self.sites[site].clock.jump_ms = jump_ms;
         self.say(|world| format!("{} is {jump_ms} ms off", world.names[site]));

@@ -23,8 +23,8 @@ use crate::types::clock::Hlc;
 use crate::types::ids::Position;
 use crate::wire::message::{Appender, Kind, Message};
 pub use peer::{
-    Ack, DigestsHead, FEATURE_DIGESTS, FEATURE_ENDS, Hello, Left, NotNow, NotNowReason,
-    TagSetDigest, TimedHead, digests, timed,
+    Ack, DigestsHead, FEATURE_DIGESTS, FEATURE_ENDS, Hello, LINK_IS_SURPLUS, Left, NotNow,
+    NotNowReason, TagSetDigest, TimedHead, digests, timed,
 };
 pub use read::{Read, ReadResult, ReadValue};
 pub use welcome::Welcome;

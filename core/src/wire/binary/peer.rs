@@ -101,6 +101,11 @@ pub const FEATURE_DIGESTS: u64 = 1;
 /// Bit of [`Hello::features`]: it says, and is told, how long events have left.
 pub const FEATURE_ENDS: u64 = 2;
 
+/// Bit of [`Hello::features`] that is about the link instead of the node: the sender has another
+/// link to the peer and closes this one next. The peer learns who is here, and must not give up
+/// another link for this one (P13).
+pub const LINK_IS_SURPLUS: u64 = 4;
+
 /// What begins [`Wire::Timed`](super::Wire::Timed).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TimedHead {
