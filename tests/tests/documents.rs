@@ -268,7 +268,7 @@ fn the_layers_name_every_module_of_the_core() {
     for row in rows {
         let mut names = quoted(row).map(str::to_owned);
         let layer = names.next().expect("a row begins with its layer");
-        // The node is left out: it is one thing in many chapters.
+        // The node is left out: `handlers` lists what lies in it.
         if core.join(&layer).is_dir() && layer != "node" {
             assert_eq!(names.collect::<BTreeSet<_>>(), modules(&core.join(&layer)), "of {layer}");
         }

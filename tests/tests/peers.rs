@@ -459,7 +459,7 @@ fn of_two_links_that_wait_for_an_older_one_the_last_stays() {
 
 // keeps: one-link
 #[test]
-fn a_link_that_the_peer_is_about_to_close_does_not_replace_the_one_that_stays() {
+fn a_link_about_to_close_does_not_replace_another() {
     let (mut a, mut z) = (dialling("a"), World::new("z"));
     let (dial, _) = a.dials.pop().expect("it dials its peer");
     let dialed = a.link(Protocol::Postcard, Some(dial), "");

@@ -16,6 +16,11 @@ const MAX_SHELL_LINES: usize = 700;
 /// Lines of code that both shells may have word for word.
 const MAX_EQUAL_LINES: usize = 60;
 
+/// Parts of a node.
+const MAX_PARTS: usize = 14;
+/// Parts of a node that a handler may touch.
+const MAX_LENT: usize = 8;
+
 /// What product code does without, outside its tests.
 const BANNED: [&str; 4] = [".unwrap()", "todo!", "unimplemented!", "dbg!"];
 
@@ -136,6 +141,34 @@ fn a_line_has_at_most_100_columns() {
         }
     }
     assert_none("longer lines, comments included", &offences);
+}
+
+// keeps: small-node
+#[test]
+fn a_node_is_small_and_its_handlers_borrow_few_parts() {
+    let node = sources("core/src/node");
+    let text = |path: &str| {
+        let found = node.iter().find(|source| source.path == path);
+        &found.unwrap_or_else(|| panic!("there is no {path}")).text
+    };
+    let (_, fields) = text("core/src/node/mod.rs").split_once("pub struct Node {").expect("Node");
+    let parts = fields.lines().take_while(|line| *line != "}").filter(|line| line.contains(':'));
+    assert!((1..=MAX_PARTS).contains(&parts.clone().count()), "{:?}", parts.collect::<Vec<_>>());
+    // Lines such as `Room[config] { time, log, out }`.
+    let handlers = text("core/src/node/handlers.rs").lines().filter_map(|line| {
+        let (name, rest) = line.strip_prefix("    ")?.split_once('[')?;
+        let (read, changed) = rest.strip_suffix(" }")?.split_once("] { ")?;
+        Some((name, changed.split(", ").count() + usize::from(!read.is_empty())))
+    });
+    let handlers: Vec<_> = handlers.collect();
+    assert!(!handlers.is_empty(), "no handler is found");
+    let large = handlers.iter().filter(|(_, parts)| *parts > MAX_LENT);
+    let large: Vec<_> = large.map(|(name, parts)| format!("{name}: {parts} parts")).collect();
+    assert_none("a handler borrows at most 8 parts of a node", &large);
+    let elsewhere = node.iter().filter(|source| source.path != "core/src/node/mod.rs");
+    let elsewhere = elsewhere.filter(|source| source.text.contains("\nimpl Node {"));
+    let elsewhere: Vec<_> = elsewhere.map(|source| source.path.clone()).collect();
+    assert_none("`impl Node` stands in node/mod.rs alone", &elsewhere);
 }
 
 // keeps: house-style

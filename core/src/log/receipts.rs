@@ -7,7 +7,7 @@
 //! What stays true: no clock that is corrected makes a receipt older. Ages are counted by a time of
 //! their own, which goes on with the monotonic clock, and at a start from the last block.
 
-use alloc::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeMap, BTreeSet, VecDeque};
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -60,6 +60,8 @@ pub enum Known {
 pub struct Receipts {
     bounds: Bounds,
     sessions: BTreeMap<SessionId, Ring>,
+    /// Sessions whose receipts are to be written down.
+    pub touched: BTreeSet<SessionId>,
     total: usize,
     /// At this point on the monotonic clock ...
     counted_from: Instant,
@@ -98,7 +100,8 @@ impl Receipts {
         let away = away.filter(|away| *away <= WINDOW);
         let time_then = newest.map_or(now.wall, |newest| newest.plus(away.unwrap_or_default()));
         let (sessions, counted_from) = (BTreeMap::new(), now.instant);
-        let mut receipts = Self { bounds, sessions, total: 0, counted_from, time_then };
+        let mut receipts =
+            Self { bounds, sessions, touched: BTreeSet::new(), total: 0, counted_from, time_then };
         for block in blocks {
             let ring = receipts.sessions.entry(block.session).or_default();
             ring.durable = true;

@@ -375,6 +375,12 @@ impl Unclaimed {
     pub fn dead_bytes(&self) -> u64 {
         self.dead.values().map(|(_, bytes)| bytes).sum()
     }
+
+    /// Whether the node has as many dead letters as a session may: it takes no more until some are
+    /// purged (P8).
+    pub fn is_full(&self, max_bytes: u64) -> bool {
+        self.dead_bytes() > max_bytes
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Messages come in: published here, or sent by a peer. Each gets its place in the log, or the
 //! reason why it gets none.
 
-use crate::admin::event::Event;
+use super::handlers::Ingest;
 use crate::log::group_copies::{self, GroupCopy};
 use crate::log::lifetime::{Ends, time_to_live};
 use crate::log::newest::{Before, Comparison, Newest};
@@ -20,7 +20,8 @@ use crate::wire::message::{Fields, Kind, Message};
 use alloc::borrow::Cow;
 use alloc::format;
 
-use super::{CURSOR_DELAY, Node, Phase};
+use super::CURSOR_DELAY;
+use super::identity::Phase;
 
 /// What became of a message from a peer.
 pub(super) enum Accepted {
@@ -30,7 +31,7 @@ pub(super) enum Accepted {
     NotNow(NotNowReason),
 }
 
-impl Node {
+impl Ingest<'_> {
     /// Publishes a message of an application. Answers the receipt and the batch that it waits
     /// for.
     pub(super) fn publish(
@@ -92,7 +93,7 @@ impl Node {
             let time = self.log.receipts.time(self.time.now.instant);
             self.log.receipts.insert(session, durable, id, receipt, time);
             self.log.tail.marks.receipts.push((session, id));
-            self.log.receipts_touched.insert(session);
+            self.log.receipts.touched.insert(session);
         }
         Ok((batch, Answer::Receipt { id, version, duplicate: false, frame }))
     }
@@ -118,11 +119,11 @@ impl Node {
                 "this node is shutting down; publish through another one, or when it is back",
             ));
         }
-        self.capacity.check_publish(kind, self.load())
+        self.log.capacity.check_publish(kind, self.log.load(self.time.now.instant))
     }
 
     fn clock_refusal(&mut self, fault: crate::types::clock::ClockFault) -> Refusal {
-        self.notice_clock();
+        self.time.notice_clock(self.out);
         Refusal::new(Code::Clock, format!("{fault}"))
     }
 
@@ -216,8 +217,8 @@ impl Node {
         if self.id.phase != Phase::Running {
             return Some(NotNowReason::ShuttingDown);
         }
-        let load = self.load();
-        if self.capacity.refuses_peers(load) {
+        let load = self.log.load(self.time.now.instant);
+        if self.log.capacity.refuses_peers(load) {
             return Some(NotNowReason::StoreFull);
         }
         let received = self.time.clock.receive(message.version());
@@ -353,14 +354,5 @@ impl Node {
         let position = self.log.tail.head().next();
         let copy = self.note_copy(&message, position, ends);
         self.log.tail.append(Row { copy, ..Row::new(position, message).ending(ends) }, source)
-    }
-
-    /// Says once when the clock becomes doubtful, and once when it is sound again.
-    pub(super) fn notice_clock(&mut self) {
-        let fault = self.time.clock.fault();
-        if fault.is_some() != self.time.fault.is_some() {
-            self.out.event(fault.map_or(Event::ClockSound, Event::ClockFault));
-        }
-        self.time.fault = fault;
     }
 }

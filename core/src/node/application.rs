@@ -1,5 +1,6 @@
 //! Frames of applications: who they are, what they publish, what they say of deliveries.
 
+use super::handlers::{AppFrames, Connections, Ingest, Records, Settling, lend};
 use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::string::String;
@@ -18,14 +19,13 @@ use crate::wire::draft::Draft;
 use crate::wire::json::{self, Request, Settle};
 use crate::wire::{self, APPLICATION_PROTOCOL_VERSION, Welcome, Wire, records};
 
-use super::Node;
-use super::connect::protocol;
+use super::connect::{NO_PLACE, protocol};
 
 /// How long an application that was handed something and has said nothing may be away, in
 /// milliseconds, before its session makes room for another one.
 const SILENT_MS: u64 = 60 * 60 * 1000;
 
-impl Node {
+impl Connections<'_> {
     /// Greets an application that speaks up to this version: finds or makes its session.
     pub(super) fn welcome(&mut self, link: &mut Link, protocol: u16) -> Result<(), Close> {
         let wishes = Wishes::parse(&link.query, &self.config.limits)
@@ -137,7 +137,7 @@ impl Node {
             }
         }
         self.enter_interests(id);
-        self.touch(id, Dirty::Soon);
+        lend!(self, Records).touch(id, Dirty::Soon);
         Ok((id, known.is_some()))
     }
 
@@ -160,7 +160,7 @@ impl Node {
             );
             return Err(Close { code: CloseCode::Limit, reason });
         }
-        let (durable, time) = (self.log.tail.durable(), self.over_upto());
+        let (durable, time) = (self.log.tail.durable(), self.time.over_upto());
         let (from, replay) = match wishes.replay() {
             Replay::All => (Position::default(), durable),
             Replay::New => (durable.next(), Position::default()),
@@ -229,7 +229,7 @@ impl Node {
             let reason = "taken over by another connection of the same client name".into();
             self.finish(before, Some(Close { code: CloseCode::Duplicate, reason }), "");
         }
-        let (durable, time) = (self.log.tail.durable(), self.over_upto());
+        let (durable, time) = (self.log.tail.durable(), self.time.over_upto());
         let Some(session) = self.sessions.table.get_mut(&id) else { return };
         let Role::Application(application) = &mut session.role else { return };
         let changed = application.tags != wishes.tags || application.keys != wishes.keys;
@@ -241,33 +241,48 @@ impl Node {
             session.rewind(durable);
             session.beginning.time = time;
             self.out.metrics.rewound("filter_changed");
-            self.arrange_write(id);
+            lend!(self, Records).arrange_write(id);
         }
     }
+}
 
-    pub(super) fn application_text(&mut self, link: &mut Link, text: &Bytes) -> Result<(), Close> {
+impl AppFrames<'_> {
+    pub(super) fn text(&mut self, link: &mut Link, text: &Bytes) -> Result<(), Close> {
+        link.frames_in += 1;
+        if link.protocol == Protocol::Postcard {
+            return Err(protocol("a text frame on a binary connection"));
+        }
         let Ok(frame) = core::str::from_utf8(text) else {
             return Err(protocol("text that is not UTF-8"));
         };
         let ordinal = link.frames_in;
         match json::parse(frame, &self.config.limits) {
             Ok(Request::Publish(draft)) => self.publish_on(link, &draft, ordinal),
-            Ok(Request::Settle(settle)) => self.settle_on(link, &settle, ordinal),
+            Ok(Request::Settle(settle)) => lend!(self, Settling).settle_on(link, &settle, ordinal),
             Ok(Request::Read(read)) => self.read_on(link, &read, ordinal),
-            Err(refusal) => self.reject(link, refusal, ordinal),
+            Err(refusal) => lend!(self, Settling).reject(link, refusal, ordinal),
         }
         Ok(())
     }
 
-    pub(super) fn unexpected_binary(&mut self, link: &mut Link) -> Result<(), Close> {
+    pub(super) fn unexpected_binary(&mut self, link: &mut Link) {
         let refusal = Refusal::new(
             Code::BinaryFrame,
             "this connection speaks JSON in text frames; binary frames need the subprotocol \
              slipstream.postcard.v1",
         );
         let ordinal = link.frames_in;
-        self.reject(link, refusal, ordinal);
-        Ok(())
+        lend!(self, Settling).reject(link, refusal, ordinal);
+    }
+
+    /// Takes a binary frame of an application.
+    pub(super) fn frame(&mut self, link: &mut Link, frame: Wire) -> Result<(), Close> {
+        match frame {
+            Wire::Publish(batch) => self.application_publish(link, &batch),
+            Wire::Settle(batch) => self.application_settle(link, &batch),
+            Wire::Reads(batch) => self.application_reads(link, &batch),
+            _ => Err(protocol(NO_PLACE)),
+        }
     }
 
     pub(super) fn application_publish(
@@ -284,7 +299,7 @@ impl Node {
             }
             match Draft::from_wire(publish, &self.config.limits) {
                 Ok(draft) => self.publish_on(link, &draft, ordinal),
-                Err(refusal) => self.reject(link, refusal, ordinal),
+                Err(refusal) => lend!(self, Settling).reject(link, refusal, ordinal),
             }
         }
         Ok(())
@@ -303,8 +318,8 @@ impl Node {
                 break;
             }
             match Settle::from_wire(settle) {
-                Ok(settle) => self.settle_on(link, &settle, ordinal),
-                Err(refusal) => self.reject(link, refusal, ordinal),
+                Ok(settle) => lend!(self, Settling).settle_on(link, &settle, ordinal),
+                Err(refusal) => lend!(self, Settling).reject(link, refusal, ordinal),
             }
         }
         Ok(())
@@ -314,7 +329,7 @@ impl Node {
         let Some(application) = link.application_mut() else { return };
         let session = application.session;
         let published = match application.publish_rate.take(self.time.now.instant) {
-            Ok(()) => self.publish(session, draft, frame),
+            Ok(()) => lend!(self, Ingest).publish(session, draft, frame),
             Err(wait) => {
                 let message = format!(
                     "more than {} messages a second (limits.publish_rate)",
@@ -331,7 +346,7 @@ impl Node {
                 if let Some(session) = self.sessions.table.get_mut(&session) {
                     session.note_use(Used::Answered);
                 }
-                self.arrange_write(session);
+                lend!(self, Records).arrange_write(session);
                 let duplicate = matches!(answer, Answer::Receipt { duplicate: true, .. });
                 let place = if duplicate { Position::default() } else { self.log.tail.head() };
                 let received = self.time.now.instant;
@@ -343,11 +358,13 @@ impl Node {
             }
             Err(refusal) => {
                 let re = draft.id.as_deref().map(String::from);
-                self.reject(link, Refusal { re, ..refusal }, frame);
+                lend!(self, Settling).reject(link, Refusal { re, ..refusal }, frame);
             }
         }
     }
+}
 
+impl Settling<'_> {
     /// Answers a frame with an error. A client that errs too often in a row is closed.
     pub(super) fn reject(&mut self, link: &mut Link, refusal: Refusal, frame: u64) {
         self.out.metrics.rejected(refusal.code);

@@ -4,6 +4,7 @@
 //! the store is asked for it at once. What stays true: a flight that is to be a dead letter ends in
 //! the batch that brings the letter.
 
+use super::handlers::{DeadLetters, Fetches, Records, lend};
 use alloc::vec::Vec;
 
 use crate::admin::event::Event;
@@ -14,12 +15,12 @@ use crate::store::{DeadLetter, DeadReason, Query, StoredRow};
 use crate::types::ids::{DeadLetterId, Position, SessionId};
 use crate::wire::message::Message;
 
-use super::{Node, Purpose};
+use super::queries::Purpose;
 
 /// Messages that the store is asked for at once.
 const BURIED_AT_ONCE: usize = 256;
 
-impl Node {
+impl Fetches<'_> {
     /// Asks the store for what is to be dead letters, as far as it may be asked.
     pub(super) fn ask_burials(&mut self) {
         while self.queries.may_ask_for_session()
@@ -37,10 +38,12 @@ impl Node {
             let tags = session.tags(&self.config.tags).cloned();
             let timely = self.time.clock.timely();
             let query = Query::RowsAt { positions: positions.clone(), tags, timely };
-            self.queries.ask(&mut self.out, Purpose::Bury(id, positions), query);
+            self.queries.ask(self.out, Purpose::Bury(id, positions), query);
         }
     }
+}
 
+impl DeadLetters<'_> {
     /// The store has found what is to be dead letters.
     pub(super) fn burial_fetched(
         &mut self,
@@ -90,7 +93,7 @@ impl Node {
             self.sessions.to_bury.insert(id);
         }
         self.sessions.ready.insert(id);
-        self.arrange_write(id);
+        lend!(self, Records).arrange_write(id);
         self.note_delivered(id);
         self.bury(id, deaths);
     }
@@ -175,7 +178,7 @@ impl Node {
     }
 
     fn told_taken_back(&mut self, owner: SessionId, letter: DeadLetterId) {
-        let session = self.name_of(owner);
+        let session = self.sessions.name_of(owner);
         self.out.metrics.taken_back(&session);
         self.out.event(Event::DeadLetterTakenBack { session, letter });
     }
@@ -193,7 +196,7 @@ impl Node {
                 continue;
             }
             former.into_iter().for_each(|letter| self.leave_for_good(owner, letter));
-            let session = self.name_of(owner);
+            let session = self.sessions.name_of(owner);
             let Some(dead) = self.dead_of(owner) else { return };
             let counts = dead.entry(reason).or_default();
             counts.0 += 1;
@@ -220,7 +223,7 @@ impl Node {
                 message,
             });
         }
-        self.touch(owner, Dirty::Now);
+        lend!(self, Records).touch(owner, Dirty::Now);
     }
 
     /// The letters that a message is already; they are taken unless they are `kept`.

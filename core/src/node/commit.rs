@@ -1,47 +1,49 @@
 //! Batches: sealed when the store is free, and what is released or taken back after.
 
+use super::handlers::{Batches, DeadLetters, Records, Retention, lend};
 use alloc::boxed::Box;
 use alloc::string::ToString;
 use alloc::vec::Vec;
+use core::time::Duration;
 
 use crate::admin::event::Event;
-use crate::admin::{AdminAnswer, AdminRefusal};
-use crate::io::{Close, CloseCode, Frame, Observation, Output};
+use crate::io::{Frame, Observation, Output};
 use crate::log::epochs::EpochHistory;
 use crate::log::lifetime::Lifetimes;
 use crate::log::unclaimed::Unclaimed;
 use crate::mesh::unmet::Unmet;
 use crate::session::link::{Answer, Link, State};
 use crate::session::{Dirty, Session};
-use crate::store::{Batch, CommitFailed, Committed, Row, SessionRecord, StoreFailure};
+use crate::store::{Batch, Row, SessionRecord, Usage};
 use crate::types::ids::{BatchId, Position};
 use crate::types::refusal::{Code, Refusal};
 use crate::types::time::{Instant, WallMs};
 use crate::types::timers::Timer;
 use crate::wire::{BatchKind, NotNow, NotNowReason, Wire};
 
-use super::capacity::REST_AFTER_FULL;
-use super::queries::Order;
-use super::{Node, Phase};
+use super::forgetting::held_from;
+use crate::log::capacity::REST_AFTER_FULL;
 
 /// Rows that sessions without an interest may skip before their records are written.
 const SKIPPED_UNWRITTEN: u64 = 16_384;
 
-impl Node {
+impl Batches<'_> {
     /// Seals the growing batch if it has something to say and none is in flight.
     pub(super) fn seal_if_wanted(&mut self) {
         let wanted = self.log.commit_wanted || !self.log.tail.growing.rows.is_empty();
-        if self.log.tail.is_committing() || !wanted || self.capacity.rest_until.is_some() {
+        if self.log.tail.is_committing() || !wanted || self.log.capacity.rest_until.is_some() {
             return;
         }
         self.log.commit_wanted = false;
         self.conflate_outboxes();
         let time = self.time.lifetimes.time(self.time.now);
-        let (floor, state_floor) = self.floors();
+        let (floor, state_floor) = lend!(self, Retention).floors();
         self.log.floor = floor;
-        let (held_from, history_max_bytes) =
-            (self.held_from(), self.capacity.history_bound(self.load()));
-        let touched = core::mem::take(&mut self.log.receipts_touched).into_iter();
+        let (held_from, history_max_bytes) = (
+            held_from(self.config, self.log, self.time.now.instant),
+            self.log.capacity.history_bound(self.log.load(self.time.now.instant)),
+        );
+        let touched = core::mem::take(&mut self.log.receipts.touched).into_iter();
         let given_at = self.log.receipts.time(self.time.now.instant);
         let (blocks, dropped) = self.log.receipts.take_blocks(touched, given_at);
         let (seen, seen_dropped) = self.log.seen.take_changes();
@@ -82,52 +84,6 @@ impl Node {
         self.out.push(Output::Commit(batch));
     }
 
-    /// No session needs anything at or below the first of these positions, nor superseded state
-    /// at or below the second.
-    pub(super) fn floors(&mut self) -> (Position, Position) {
-        let trusted = self.lifetimes().trusted();
-        let lets_go = self.capacity.is_short_of_room() && self.knows_who_is_missing();
-        let missing = lets_go.then(|| self.mesh.topology.missing());
-        let mut floors = (self.log.tail.durable(), self.log.tail.durable());
-        self.sessions.table.each_awake(|session| {
-            if !session.receives() {
-                return;
-            }
-            // Events that led nowhere may still find their way.
-            let of = missing.as_ref().filter(|_| session.back_at.is_none());
-            let kept = session.passed.kept(trusted, of).map(Position::before);
-            floors.0 = floors.0.min(session.cursor()).min(kept.unwrap_or(floors.0));
-            floors.1 = floors.1.min(session.state_settled());
-        });
-        let (cursor, state) = self.sessions.table.resting_floors();
-        floors.0 = floors.0.min(cursor.unwrap_or(floors.0));
-        floors.1 = floors.1.min(state.unwrap_or(floors.1));
-        // And who was never reached is somebody whom they may be for.
-        floors.0 =
-            floors.0.min(self.mesh.dialers.unmet.kept(trusted).map_or(floors.0, Position::before));
-        // What is over is not forgotten before it is known whether it is a dead letter.
-        let expired = self.log.unclaimed.expired_from(self.time.lifetimes.time(self.time.now));
-        let expired = expired.filter(|_| !self.is_out_of_letters());
-        floors.0 = floors.0.min(expired.map_or(floors.0, Position::before));
-        floors
-    }
-
-    /// Whether this node knows whoever may still want an event that led nowhere: its peers are all
-    /// linked, and have told what they know of the mesh, and whoever was lost with its last start
-    /// has had the time to come back.
-    fn knows_who_is_missing(&self) -> bool {
-        let has_told = |session: &Session| {
-            let link = session.link.and_then(|link| self.links.by_id.get(&link));
-            // A peer tells of the mesh before it says where its log ends.
-            link.and_then(|link| link.peer()).is_some_and(|peer| peer.has_reported)
-        };
-        let mut peers = self.sessions.table.awake().filter(|session| session.peer().is_some());
-        self.mesh.records_to_flood.is_empty()
-            && !self.mesh.dialers.unmet.is_waiting()
-            && self.time.now.instant.since(self.time.started) >= 2 * self.config.reconnect.max
-            && peers.all(has_told)
-    }
-
     /// A session whose outbox is above its bound, dead letters included, is handed only the newest
     /// value of each key of it (P8); and so is one whose application asked for that and is away.
     fn conflate_outboxes(&mut self) {
@@ -147,84 +103,15 @@ impl Node {
             }
         });
         for (id, session, bytes) in begun {
-            self.touch(id, Dirty::Soon);
+            lend!(self, Records).touch(id, Dirty::Soon);
             if bytes > max {
                 self.out.event(Event::Conflating { session, bytes });
             }
         }
     }
 
-    pub(super) fn committed(&mut self, committed: Committed) {
-        let Committed { batch, usage, took } = committed;
-        let id = batch.id;
-        self.capacity.usage = usage;
-        self.observe_commit(&batch, took);
-        if let Some(last) = batch.rows.last() {
-            let bytes = batch.rows.iter().map(|row| row.size() as u64).sum();
-            self.log.backlog.grow(last.position, bytes);
-        }
-        self.note_events(&batch.rows);
-        self.wake_sessions(&batch.rows);
-        self.log.tail.committed(batch.rows);
-        self.log.newest.trim(self.log.tail.durable());
-        self.look_for_held();
-        for link in core::mem::take(&mut self.links.awaiting_commit) {
-            self.release(link, id);
-        }
-        for order in self.queries.orders.extract_if(.., |order| order.batch <= id) {
-            self.out.push(Output::Admin { ticket: order.ticket, answer: AdminAnswer::Done });
-        }
-        for letter in &batch.dead_letters_gone {
-            if let Some((session, position)) =
-                self.sessions.dead_letters_in_flight.remove(letter).flatten()
-                && let Some(session) = self.sessions.table.get_mut(&session)
-            {
-                session.letters.end_purge(position);
-            }
-        }
-        self.reset_on();
-        self.notice_room();
-        self.begin_to_talk();
-        self.say_what_is_durable(id);
-    }
-
-    /// Wakes the sessions that new rows may be for. Connected applications without an interest in
-    /// any of them go past these rows at once, and rest from then on, so that they cost the others
-    /// nothing.
-    fn wake_sessions(&mut self, rows: &[Row]) {
-        let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return };
-        let (first, last) = (first.position, last.position);
-        let is_event = |row: &&Row| row.only.is_none() && !row.message.kind().is_state();
-        let event = rows.iter().find(is_event).map(|row| row.position);
-        let interested = self.sessions.interests.of(rows);
-        // A session that skips rows for long must not be left to walk past all of them again after
-        // a restart; one that skips few of them is not worth a write.
-        let writes = first.get() / SKIPPED_UNWRITTEN != last.next().get() / SKIPPED_UNWRITTEN;
-        if writes {
-            self.sessions.table.wake_all();
-        }
-        interested.iter().for_each(|id| self.sessions.table.wake(id));
-        let (mut touched, mut idle) = (Vec::new(), Vec::new());
-        self.sessions.table.each_awake(|session| {
-            let indifferent =
-                self.sessions.interests.knows(session.id) && !interested.contains(&session.id);
-            if session.link.is_none() {
-                idle.push(session.id);
-            } else if indifferent && session.skip(first..=last, event) {
-                touched.extend(writes.then_some(session.id));
-                idle.push(session.id);
-            } else {
-                self.sessions.ready.insert(session.id);
-            }
-        });
-        self.sessions.table.go_with(last, event);
-        idle.into_iter().for_each(|id| self.sessions.table.rest(id));
-        touched.into_iter().for_each(|id| self.touch(id, Dirty::Soon));
-        self.log.trim_wanted = true;
-    }
-
     /// What waited on this link for the batch may leave.
-    fn release(&mut self, id: crate::types::ids::LinkId, batch: BatchId) {
+    pub(super) fn release(&mut self, id: crate::types::ids::LinkId, batch: BatchId) {
         let Some(link) = self.links.by_id.get_mut(&id) else { return };
         match &mut link.state {
             State::Handshake | State::Candidate { .. } => {}
@@ -268,38 +155,6 @@ impl Node {
         self.out.extend(run.and_then(propagation));
     }
 
-    pub(super) fn commit_failed(&mut self, failed: CommitFailed) {
-        let CommitFailed { batch, failure } = failed;
-        let reason = match failure {
-            StoreFailure::Unknown(_) => return self.halt(failure),
-            StoreFailure::Full(reason) => reason,
-        };
-        let failed = batch.id;
-        self.undo(&batch);
-        self.keep_for_the_next(batch);
-        self.links.awaiting_commit.clear();
-        for id in self.links.by_id.keys().copied().collect::<Vec<_>>() {
-            if let Some(mut link) = self.links.by_id.remove(&id) {
-                self.refuse_undurable(&mut link, failed);
-                self.links.by_id.insert(id, link);
-            }
-        }
-        let next = self.log.tail.growing_id();
-        for Order { ticket, stands, .. } in core::mem::take(&mut self.queries.orders) {
-            if stands {
-                self.queries.orders.push(Order { batch: next, ticket, stands });
-                continue;
-            }
-            let refusal = AdminRefusal::Store(StoreFailure::Full(reason.clone()));
-            let answer = AdminAnswer::Refused(refusal);
-            self.out.push(Output::Admin { ticket, answer });
-        }
-        self.refuse_reset(&StoreFailure::Full(reason.clone()).into());
-        self.capacity.note_failure(self.time.now.instant, reason);
-        self.notice_room();
-        self.begin_to_talk();
-    }
-
     /// A batch that rolls back takes all its marks with it, and those of the batch that built on
     /// it.
     fn undo(&mut self, batch: &Batch) {
@@ -330,25 +185,13 @@ impl Node {
             }
             letters.extend(marks.letters);
         }
-        self.stay(letters);
+        lend!(self, DeadLetters).stay(letters);
         self.log.seen.restore_changes(&batch.seen, batch.seen_dropped.clone());
         self.log.receipts.undo_blocks(&batch.receipts);
         let after = self.log.tail.durable().next();
         for session in self.sessions.table.values_mut() {
             drop(session.known.split_off(&after));
         }
-    }
-
-    /// What speaks of more than the rolled-back rows is written with the next batch.
-    fn keep_for_the_next(&mut self, batch: Box<Batch>) {
-        for record in &batch.sessions {
-            self.touch(record.id, Dirty::Now);
-        }
-        let growing = &mut self.log.tail.growing;
-        growing.sessions_ended.extend(batch.sessions_ended);
-        growing.dead_letters.extend(batch.dead_letters);
-        growing.receipts_dropped.extend(batch.receipts_dropped);
-        self.log.commit_wanted = true;
     }
 
     /// Publishers that waited are refused; peers are told to send again later.
@@ -392,34 +235,147 @@ impl Node {
         }
     }
 
-    pub(super) fn shut_down(&mut self) {
-        if self.id.phase != Phase::Running {
-            return;
+    /// A batch is durable: takes note of what it holds.
+    pub(super) fn note_commit(&mut self, batch: &Batch, usage: Usage, took: Duration) {
+        self.log.capacity.usage = usage;
+        self.observe_commit(batch, took);
+        if let Some(last) = batch.rows.last() {
+            let bytes = batch.rows.iter().map(|row| row.size() as u64).sum();
+            self.log.backlog.grow(last.position, bytes);
         }
-        self.out.event(Event::ShuttingDown);
-        self.refuse_reset(&AdminRefusal::ShuttingDown);
-        self.id.phase = Phase::ShuttingDown;
-        self.capacity.rest_until = None;
-        let stored = self.sessions.table.values_mut().filter(|session| session.is_durable());
-        let touched: Vec<_> =
-            stored.map(|session| (session.touch(Dirty::Now), session.id)).collect();
-        touched.into_iter().for_each(|(_, id)| self.arrange_write(id));
-        self.log.unclaimed.touch();
-        self.log.commit_wanted = true;
+        self.note_events(&batch.rows);
     }
 
-    /// The last batch is durable and every answer has left: says 1001 to everyone.
-    pub(super) fn stop_if_done(&mut self) {
-        if self.log.tail.is_committing() || self.log.commit_wanted || self.questions() > 0 {
-            return;
+    /// A batch was rolled back: so is what built on it, and whoever waited for it is told.
+    pub(super) fn take_back(&mut self, batch: Box<Batch>) {
+        let failed = batch.id;
+        self.undo(&batch);
+        lend!(self, Records).keep_for_the_next(batch);
+        self.links.awaiting_commit.clear();
+        for id in self.links.by_id.keys().copied().collect::<Vec<_>>() {
+            if let Some(mut link) = self.links.by_id.remove(&id) {
+                self.refuse_undurable(&mut link, failed);
+                self.links.by_id.insert(id, link);
+            }
         }
-        for (_, link) in core::mem::take(&mut self.links.by_id) {
-            let reason = "this node is shutting down".into();
-            let close = Close { code: CloseCode::GoingAway, reason };
-            self.out.push(Output::Close { link: link.id, close });
+    }
+
+    /// Takes note of the events among rows that are durable now.
+    fn note_events(&mut self, rows: &[Row]) {
+        let now = self.time.lifetimes.time(self.time.now);
+        for row in rows.iter().filter(|row| row.only.is_none() && !row.message.kind().is_state()) {
+            self.log.unclaimed.note(row.position, row.ends, now);
+            self.mesh.dialers.unmet.note(row.position, row.ends);
         }
-        self.id.phase = Phase::Stopped;
-        self.out.push(Output::Stopped);
+        if let Some(last) = rows.last() {
+            self.log.unclaimed.noted(last.position);
+        }
+    }
+}
+
+impl Retention<'_> {
+    /// No session needs anything at or below the first of these positions, nor superseded state
+    /// at or below the second.
+    pub(super) fn floors(&mut self) -> (Position, Position) {
+        let trusted = self.time.moment().trusted();
+        let lets_go = self.log.capacity.is_short_of_room() && self.knows_who_is_missing();
+        let missing = lets_go.then(|| self.mesh.topology.missing());
+        let mut floors = (self.log.tail.durable(), self.log.tail.durable());
+        self.sessions.table.each_awake(|session| {
+            if !session.receives() {
+                return;
+            }
+            // Events that led nowhere may still find their way.
+            let of = missing.as_ref().filter(|_| session.back_at.is_none());
+            let kept = session.passed.kept(trusted, of).map(Position::before);
+            floors.0 = floors.0.min(session.cursor()).min(kept.unwrap_or(floors.0));
+            floors.1 = floors.1.min(session.state_settled());
+        });
+        let (cursor, state) = self.sessions.table.resting_floors();
+        floors.0 = floors.0.min(cursor.unwrap_or(floors.0));
+        floors.1 = floors.1.min(state.unwrap_or(floors.1));
+        // And who was never reached is somebody whom they may be for.
+        floors.0 =
+            floors.0.min(self.mesh.dialers.unmet.kept(trusted).map_or(floors.0, Position::before));
+        // What is over is not forgotten before it is known whether it is a dead letter.
+        let expired = self.log.unclaimed.expired_from(self.time.lifetimes.time(self.time.now));
+        let expired =
+            expired.filter(|_| !self.log.unclaimed.is_full(self.config.store.session_max_bytes));
+        floors.0 = floors.0.min(expired.map_or(floors.0, Position::before));
+        floors
+    }
+
+    /// Whether this node knows whoever may still want an event that led nowhere: its peers are all
+    /// linked, and have told what they know of the mesh, and whoever was lost with its last start
+    /// has had the time to come back.
+    fn knows_who_is_missing(&self) -> bool {
+        let has_told = |session: &Session| {
+            let link = session.link.and_then(|link| self.links.by_id.get(&link));
+            // A peer tells of the mesh before it says where its log ends.
+            link.and_then(|link| link.peer()).is_some_and(|peer| peer.has_reported)
+        };
+        let mut peers = self.sessions.table.awake().filter(|session| session.peer().is_some());
+        self.mesh.records_to_flood.is_empty()
+            && !self.mesh.dialers.unmet.is_waiting()
+            && self.time.now.instant.since(self.time.started) >= 2 * self.config.reconnect.max
+            && peers.all(has_told)
+    }
+
+    /// Lets rows of the tail go that no connected session needs.
+    pub(super) fn trim_tail(&mut self) {
+        // Those that rest need nothing of it.
+        let connected = self.sessions.table.awake().filter(|session| session.link.is_some());
+        let keep = connected.map(|session| session.next).min();
+        self.log.tail.trim(keep.unwrap_or(self.log.tail.durable().next()));
+    }
+}
+
+impl Records<'_> {
+    /// Wakes the sessions that new rows may be for. Connected applications without an interest in
+    /// any of them go past these rows at once, and rest from then on, so that they cost the others
+    /// nothing.
+    pub(super) fn wake_sessions(&mut self, rows: &[Row]) {
+        let (Some(first), Some(last)) = (rows.first(), rows.last()) else { return };
+        let (first, last) = (first.position, last.position);
+        let is_event = |row: &&Row| row.only.is_none() && !row.message.kind().is_state();
+        let event = rows.iter().find(is_event).map(|row| row.position);
+        let interested = self.sessions.interests.of(rows);
+        // A session that skips rows for long must not be left to walk past all of them again after
+        // a restart; one that skips few of them is not worth a write.
+        let writes = first.get() / SKIPPED_UNWRITTEN != last.next().get() / SKIPPED_UNWRITTEN;
+        if writes {
+            self.sessions.table.wake_all();
+        }
+        interested.iter().for_each(|id| self.sessions.table.wake(id));
+        let (mut touched, mut idle) = (Vec::new(), Vec::new());
+        self.sessions.table.each_awake(|session| {
+            let indifferent =
+                self.sessions.interests.knows(session.id) && !interested.contains(&session.id);
+            if session.link.is_none() {
+                idle.push(session.id);
+            } else if indifferent && session.skip(first..=last, event) {
+                touched.extend(writes.then_some(session.id));
+                idle.push(session.id);
+            } else {
+                self.sessions.ready.insert(session.id);
+            }
+        });
+        self.sessions.table.go_with(last, event);
+        idle.into_iter().for_each(|id| self.sessions.table.rest(id));
+        touched.into_iter().for_each(|id| self.touch(id, Dirty::Soon));
+        self.log.trim_wanted = true;
+    }
+
+    /// What speaks of more than the rolled-back rows is written with the next batch.
+    pub(super) fn keep_for_the_next(&mut self, batch: Box<Batch>) {
+        for record in &batch.sessions {
+            self.touch(record.id, Dirty::Now);
+        }
+        let growing = &mut self.log.tail.growing;
+        growing.sessions_ended.extend(batch.sessions_ended);
+        growing.dead_letters.extend(batch.dead_letters);
+        growing.receipts_dropped.extend(batch.receipts_dropped);
+        self.log.commit_wanted = true;
     }
 }
 

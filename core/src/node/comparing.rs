@@ -4,6 +4,7 @@
 //! asked only if something was written since it was asked last. What stays true: the digests that
 //! are claimed or compared are those of everything that is durable at that moment.
 
+use super::handlers::{Comparison, Operator, PeerFrames, Records, lend};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::vec::Vec;
@@ -23,10 +24,11 @@ use crate::types::tags::{self, TagSet};
 use crate::wire::{BatchKind, DigestsHead, FrameWriter, TagSetDigest, digests};
 
 use super::connect::protocol;
+use super::identity::Phase;
+use super::queries::Purpose;
 use super::queries::Search;
-use super::{Node, Phase, Purpose};
 
-impl Node {
+impl PeerFrames<'_> {
     /// A peer claims its digests.
     pub(super) fn peer_claims(&mut self, link: &mut Link, batch: &Bytes) -> Result<(), Close> {
         let (head, claimed) = digests(batch).map_err(|error| protocol(&format!("{error}")))?;
@@ -40,7 +42,9 @@ impl Node {
         }
         Ok(())
     }
+}
 
+impl Comparison<'_> {
     /// Sees how far the peers are, and whether it is time to claim or to compare digests.
     pub(super) fn compare_with_peers(&mut self) {
         if self.id.phase != Phase::Running {
@@ -72,7 +76,7 @@ impl Node {
         } else {
             self.mesh.comparing.asked = true;
             let query = Query::Digests(DigestQuery::TagSets { after: None });
-            self.queries.ask(&mut self.out, Purpose::Compare, query);
+            self.queries.ask(self.out, Purpose::Compare, query);
         }
     }
 
@@ -153,27 +157,13 @@ impl Node {
         if self.sessions.table.get_mut(&id).is_some_and(|session| session.lose(head, now)) {
             self.out.metrics.rewound("digests_differ");
             self.out.event(Event::DigestsDiffer { peer, tag_sets });
-            self.arrange_write(id);
+            lend!(self, Records).arrange_write(id);
             self.sessions.ready.insert(id);
         }
     }
+}
 
-    /// How long it is since a peer held what this node holds, in milliseconds, and what came of
-    /// comparing digests.
-    pub(super) fn convergence_of(&self, session: &Session) -> (Option<u64>, Option<&'static str>) {
-        let Some(peer) = session.peer() else { return (None, None) };
-        let (head, now) = (self.log.tail.durable(), self.time.now.instant);
-        let settled = session.link.is_some() && session.cursor() >= head;
-        let (lag, verdict) = match self.mesh.comparing.peers.get(&peer.node) {
-            Some(known) if session.link.is_some() => (known.lag(settled, now), known.verdict(head)),
-            Some(known) => (known.lag(false, now), "unknown"),
-            // Not looked at since the start.
-            None if settled => (core::time::Duration::ZERO, "unknown"),
-            None => (now.since(self.time.started), "unknown"),
-        };
-        (Some(lag.as_millis() as u64), Some(verdict))
-    }
-
+impl Operator<'_> {
     /// The store has found what an operator asked for.
     pub(super) fn digests_found(&mut self, ticket: Ticket, query: DigestQuery, found: Digests) {
         if found == Digests::Behind {

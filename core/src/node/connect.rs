@@ -1,10 +1,9 @@
 //! Links come, say who they are, and go.
 
+use super::handlers::{Connections, Dialing, Gossip, LinkOut, Records, lend};
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
-
-use bytes::Bytes;
 
 use crate::admin::event::Event;
 use crate::io::{Close, CloseCode, Frame, LinkUp, Output, Protocol};
@@ -23,11 +22,11 @@ use crate::wire::{
     PROTOCOL_VERSION, Wire,
 };
 
-use super::{Node, Phase};
+use super::identity::Phase;
 
-impl Node {
+impl Connections<'_> {
     pub(super) fn link_up(&mut self, up: LinkUp) {
-        let dialer = up.dial.and_then(|dial| self.dialer_of(dial));
+        let dialer = up.dial.and_then(|dial| lend!(self, Dialing).dialer_of(dial));
         let link = Box::new(Link {
             id: up.link,
             remote: up.remote,
@@ -86,7 +85,13 @@ impl Node {
         mut link: Box<Link>,
         work: impl FnOnce(&mut Self, &mut Link) -> Result<(), Close>,
     ) {
-        match work(self, &mut link) {
+        let done = work(self, &mut link);
+        self.put_back(link, done);
+    }
+
+    /// Puts a link back that was taken out for work on it, unless it is to be closed.
+    pub(super) fn put_back(&mut self, link: Box<Link>, done: Result<(), Close>) {
+        match done {
             Ok(()) => {
                 self.links.backpressure_dirty.insert(link.id);
                 self.links.by_id.insert(link.id, link);
@@ -95,63 +100,17 @@ impl Node {
         }
     }
 
-    pub(super) fn received(&mut self, id: LinkId, frame: Frame) {
-        let Some(mut link) = self.links.by_id.remove(&id) else {
-            self.out.metrics.stale += 1;
-            return;
-        };
-        link.heard = self.time.now.instant;
-        link.bytes.0 += (frame.cost() - 64) as u64;
-        let pong = if let Frame::Pong(payload) = &frame { pinged_at(payload) } else { None };
-        self.with_link(link, |node, link| match frame {
-            Frame::Ping(_) => Ok(()),
-            Frame::Text(_) | Frame::Binary(_) if link.is_ending() => Ok(()),
-            Frame::Pong(_) => {
-                node.pong(link, pong);
-                Ok(())
-            }
-            Frame::Text(text) => node.text(link, &text),
-            Frame::Binary(bytes) => node.binary(link, bytes),
-        });
-        self.on_sign_of_life(id, pong);
-    }
-
-    fn text(&mut self, link: &mut Link, text: &Bytes) -> Result<(), Close> {
-        link.frames_in += 1;
-        if link.protocol == Protocol::Postcard {
-            return Err(protocol("a text frame on a binary connection"));
-        }
-        self.application_text(link, text)
-    }
-
-    fn binary(&mut self, link: &mut Link, bytes: Bytes) -> Result<(), Close> {
-        link.frames_in += 1;
-        if link.protocol == Protocol::Json {
-            return self.unexpected_binary(link);
-        }
-        let frame = Wire::decode(&bytes).map_err(|error| protocol(&format!("{error}")))?;
-        match (&link.state, frame) {
-            (State::Handshake, Wire::Hello(hello)) => self.hello(link, hello),
-            (State::Handshake, Wire::Connect(connect)) if link.dialer.is_none() => {
+    /// The first frame of a link that has said nothing yet.
+    pub(super) fn greeted(&mut self, link: &mut Link, frame: Wire) -> Result<(), Close> {
+        match frame {
+            Wire::Hello(hello) => self.hello(link, hello),
+            Wire::Connect(connect) if link.dialer.is_none() => {
                 if connect.protocol == 0 {
                     return Err(protocol("protocol version 0"));
                 }
                 self.welcome(link, connect.protocol)
             }
-            (State::Peer(_), Wire::Messages(batch)) => self.peer_messages(link, &batch),
-            (State::Peer(_), Wire::Timed(batch)) => self.peer_timed(link, &batch),
-            (State::Peer(_), Wire::Ack(ack)) => self.peer_acknowledged(link, ack),
-            (State::Peer(_), Wire::NotNow(not_now)) => self.peer_refused(link, not_now),
-            (State::Peer(_), Wire::Topology(batch)) => self.peer_topology(link, &batch),
-            (State::Peer(_), Wire::Have(batch)) => self.peer_has(link, &batch),
-            (State::Peer(_), Wire::Want(batch)) => self.peer_wants(link, &batch),
-            (State::Peer(_), Wire::Seen(batch)) => self.peer_has_seen(link, &batch),
-            (State::Peer(_), Wire::Gone(batch)) => self.peer_misses(link, &batch),
-            (State::Peer(_), Wire::Digests(batch)) => self.peer_claims(link, &batch),
-            (State::Application(_), Wire::Publish(batch)) => self.application_publish(link, &batch),
-            (State::Application(_), Wire::Settle(batch)) => self.application_settle(link, &batch),
-            (State::Application(_), Wire::Reads(batch)) => self.application_reads(link, &batch),
-            _ => Err(protocol("a frame that has no place here")),
+            _ => Err(protocol(NO_PLACE)),
         }
     }
 
@@ -196,7 +155,7 @@ impl Node {
         {
             return Err(protocol("a Hello with an impossible field"));
         }
-        self.meet(link);
+        lend!(self, Dialing).meet(link);
         if node == self.config.id {
             return Err(self.met_itself(link, &hello));
         }
@@ -204,7 +163,7 @@ impl Node {
             link.dialer.and_then(|index| self.mesh.dialers.by_index.get_mut(&index))
         {
             dialer.met(node.clone());
-            self.note_entry(&node, true);
+            lend!(self, Dialing).note_entry(&node, true);
         }
         if hello.features & LINK_IS_SURPLUS != 0 && link.dialer.is_some() {
             return Err(duplicate("the peer has another link to this node"));
@@ -241,10 +200,10 @@ impl Node {
         self.out.metrics.peer_known(node.as_str());
         self.out.push(Output::Admit(link.id));
         self.sessions.ready.insert(session);
-        self.ping(link);
+        lend!(self, LinkOut).ping(link);
         self.time.timers.set(Timer::Link(link.id), link.ping_at);
-        self.tell_clock(link);
-        self.introduce(link);
+        lend!(self, LinkOut).tell_clock(link);
+        lend!(self, Gossip).introduce(link);
         self.say_where_the_log_ends(link, &node, hello);
         let synced = hello.durability == crate::config::Durability::Full;
         let remote = link.remote.clone();
@@ -273,7 +232,7 @@ impl Node {
                 self.out.metrics.rewound("store_lost");
                 self.out.event(Event::PeerLostStore { peer: node.clone() });
             }
-            self.touch(id, Dirty::Now);
+            lend!(self, Records).touch(id, Dirty::Now);
             return Ok(id);
         }
         let peers = self.sessions.table.values().filter(|session| session.peer().is_some()).count();
@@ -292,13 +251,13 @@ impl Node {
         *last = last.next();
         let id = *last;
         if matches!(&role, Role::Application(application) if application.tags.is_some()) {
-            self.mesh_changed();
+            self.mesh.on_change(self.time);
         }
         let repeats = RateLimit::new(self.config.retry.max_rate, self.time.now.instant);
         let session = Session::new(id, role, next, repeats).offering_all(self.log.tail.head());
         self.sessions.by_name.insert(session.name.clone(), id);
         self.sessions.table.insert(session);
-        self.touch(id, Dirty::Now);
+        lend!(self, Records).touch(id, Dirty::Now);
         id
     }
 
@@ -341,7 +300,7 @@ impl Node {
                 let peer = peer.node.clone();
                 self.out.event(Event::PeerDown { peer, link: link.id, reason: reason.clone() });
                 self.mesh.wants.ended(link.id);
-                self.mesh_changed();
+                self.mesh.on_change(self.time);
             }
             State::Application(application) => {
                 self.links.applications -= 1;
@@ -358,16 +317,16 @@ impl Node {
             self.sessions.ready.remove(&id);
             self.time.timers.clear(Timer::Session(id));
             if session.is_durable() {
-                self.touch(id, Dirty::Soon);
+                lend!(self, Records).touch(id, Dirty::Soon);
             } else {
                 self.forget_unnamed(id);
             }
         }
         if let Some(index) = link.dialer {
-            self.dialer_lost(index, link.id, &reason, slowest);
+            lend!(self, Dialing).dialer_lost(index, link.id, &reason, slowest);
         }
         if let Some(peer) = link.peer() {
-            self.uncover_dialers(&peer.node);
+            lend!(self, Dialing).uncover_dialers(&peer.node);
         }
         if let Some(candidate) = self.links.candidates.remove(&link.id) {
             self.admit_candidate(candidate);
@@ -379,7 +338,7 @@ impl Node {
             self.sessions.by_name.remove(&session.name);
         }
         self.log.receipts.end(id);
-        self.log.receipts_touched.remove(&id);
+        self.log.receipts.touched.remove(&id);
     }
 }
 
@@ -394,12 +353,14 @@ fn reason_label(reason: &str) -> &'static str {
 }
 
 /// When the ping was sent that a pong answers.
-fn pinged_at(payload: &[u8]) -> Option<Instant> {
+pub(super) fn pinged_at(payload: &[u8]) -> Option<Instant> {
     let micros = <[u8; 8]>::try_from(payload).ok()?;
     Some(Instant::from_micros(u64::from_be_bytes(micros)))
 }
 
 /// A close for a frame that breaks the protocol.
+pub(super) const NO_PLACE: &str = "a frame that has no place here";
+
 pub(super) fn protocol(reason: &str) -> Close {
     let reason = reason[..reason.floor_char_boundary(MAX_REASON)].into();
     Close { code: CloseCode::Protocol, reason }

@@ -1,5 +1,6 @@
 //! The peers of the configuration: dialled, covered by another link, given up.
 
+use super::handlers::{Connections, Dialing, Records, lend};
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -10,13 +11,9 @@ use crate::mesh::dial::{DialState, Dialer};
 use crate::session::link::Link;
 use crate::session::{Dirty, Stretch};
 use crate::types::ids::{DialId, Incarnation, LinkId, NodeId};
-use crate::types::tags::TagSet;
-use crate::types::time::WallMs;
 use crate::types::timers::Timer;
 
-use super::Node;
-
-impl Node {
+impl Dialing<'_> {
     pub(super) fn add_dialer(&mut self, url: String) {
         let index = self.mesh.dialers.by_index.last_key_value().map_or(0, |(last, _)| last + 1);
         self.mesh.dialers.by_index.insert(index, Dialer::new(url, self.time.now.instant));
@@ -132,43 +129,63 @@ impl Node {
             .is_some_and(|session| session.link.is_some())
     }
 
-    /// The operator changed peers and tags.
-    pub(super) fn reconfigure(&mut self, peers: Vec<String>, tags: TagSet) {
-        let removed: Vec<usize> = self
-            .mesh
-            .dialers
-            .by_index
-            .iter()
-            .filter(|(_, dialer)| !peers.contains(&dialer.url))
-            .map(|(index, _)| *index)
-            .collect();
+    /// Who was never reached is waited for from now on, as long as it has an entry.
+    pub(super) fn wait_for_peers(&mut self) {
+        let now = self.time.clock.estimate();
+        let ends = self.time.kept_until(self.config);
+        let longer = self.log.unclaimed.ending_after(ends);
+        let longer = longer.map(|(first, ends)| Stretch { first, ends }).collect();
+        self.mesh.dialers.unmet.configure(&self.config.peers, now, (ends, longer));
+        lend!(self, Records).touch(NODE, Dirty::Now);
+    }
+
+    /// The entry of a link has led to a node.
+    pub(super) fn meet(&mut self, link: &Link) {
+        let dialer = link.dialer.and_then(|index| self.mesh.dialers.by_index.get(&index));
+        if dialer.is_some_and(|dialer| self.mesh.dialers.unmet.met(&dialer.url)) {
+            lend!(self, Records).touch(NODE, Dirty::Now);
+        }
+    }
+
+    /// Whether there is an entry for a peer has changed. Its session goes on without one: the peer
+    /// may have moved, or dial in (P2).
+    pub(super) fn note_entry(&mut self, node: &NodeId, is_there: bool) {
+        let Some(id) = self.sessions.by_name.get(&alloc::format!("peer:{node}")).copied() else {
+            return;
+        };
+        if let Some(session) = self.sessions.table.get_mut(&id)
+            && session.has_lost_entry == is_there
+        {
+            session.has_lost_entry = !is_there;
+            lend!(self, Records).touch(id, Dirty::Soon);
+        }
+    }
+}
+
+impl Connections<'_> {
+    /// The operator has changed the peers: the links of those that are gone end, new ones are
+    /// dialled.
+    pub(super) fn change_peers(&mut self, peers: &[String]) {
+        let dialers = &mut self.mesh.dialers.by_index;
+        let removed = dialers.iter().filter(|(_, dialer)| !peers.contains(&dialer.url));
+        let removed: Vec<usize> = removed.map(|(index, _)| *index).collect();
         for index in removed {
             self.remove_dialer(index);
         }
-        for url in &peers {
-            let stopped = |dialer: &&mut Dialer| dialer.state == DialState::Stopped;
-            let known = self.mesh.dialers.by_index.values().any(|dialer| dialer.url == *url);
-            if let Some(dialer) = self
-                .mesh
-                .dialers
-                .by_index
-                .values_mut()
-                .filter(|dialer| dialer.url == *url)
-                .find(stopped)
-            {
-                dialer.restart(self.time.now.instant);
-                let index =
-                    self.mesh.dialers.by_index.iter().find(|(_, d)| d.url == *url).map(|(i, _)| *i);
-                index
-                    .into_iter()
-                    .for_each(|i| self.time.timers.set(Timer::Dial(i), self.time.now.instant));
-            } else if !known {
-                self.add_dialer(url.clone());
+        let now = self.time.now.instant;
+        for url in peers {
+            let dialers = &mut self.mesh.dialers.by_index;
+            let mut same = dialers.iter_mut().filter(|(_, dialer)| dialer.url == *url).peekable();
+            if same.peek().is_none() {
+                lend!(self, Dialing).add_dialer(url.clone());
+                continue;
+            }
+            let stopped = same.find(|(_, dialer)| dialer.state == DialState::Stopped);
+            if let Some((index, dialer)) = stopped {
+                dialer.restart(now);
+                self.time.timers.set(Timer::Dial(*index), now);
             }
         }
-        self.config.peers = peers;
-        self.wait_for_peers();
-        self.change_tags(tags);
     }
 
     fn remove_dialer(&mut self, index: usize) {
@@ -182,62 +199,16 @@ impl Node {
             self.finish(link, Some(Close { code: CloseCode::GoingAway, reason }), "");
         }
         if let Some(node) = dialer.node
-            && !self.is_configured(&node)
+            && !self.mesh.dialers.is_configured(&node)
         {
-            self.note_entry(&node, false);
+            lend!(self, Dialing).note_entry(&node, false);
         }
     }
 
-    /// Who was never reached is waited for from now on, as long as it has an entry.
-    pub(super) fn wait_for_peers(&mut self) {
-        let now = self.time.clock.estimate();
-        let ends = self.kept_until();
-        let longer = self.log.unclaimed.ending_after(ends);
-        let longer = longer.map(|(first, ends)| Stretch { first, ends }).collect();
-        self.mesh.dialers.unmet.configure(&self.config.peers, now, (ends, longer));
-        self.touch(NODE, Dirty::Now);
-    }
-
-    /// Until then whatever is there now may be wanted by a peer that was never reached, and what is
-    /// known to live longer for as long as that.
-    pub(super) fn kept_until(&self) -> WallMs {
-        self.time.lifetimes.time(self.time.now).plus(self.config.store.event_ttl)
-    }
-
-    /// The entry of a link has led to a node.
-    pub(super) fn meet(&mut self, link: &Link) {
-        let dialer = link.dialer.and_then(|index| self.mesh.dialers.by_index.get(&index));
-        if dialer.is_some_and(|dialer| self.mesh.dialers.unmet.met(&dialer.url)) {
-            self.touch(NODE, Dirty::Now);
-        }
-    }
-
-    /// Whether an entry of the configuration has led to this node.
-    pub(super) fn is_configured(&self, node: &NodeId) -> bool {
-        self.mesh.dialers.by_index.values().any(|dialer| dialer.node.as_ref() == Some(node))
-    }
-
-    /// Whether there is an entry for a peer has changed. Its session goes on without one: the peer
-    /// may have moved, or dial in (P2).
-    pub(super) fn note_entry(&mut self, node: &NodeId, is_there: bool) {
-        let Some(id) = self.sessions.by_name.get(&alloc::format!("peer:{node}")).copied() else {
-            return;
-        };
-        if let Some(session) = self.sessions.table.get_mut(&id)
-            && session.has_lost_entry == is_there
-        {
-            session.has_lost_entry = !is_there;
-            self.touch(id, Dirty::Soon);
-        }
-    }
-
-    /// Sessions without tags of their own have those of the node: they begin again.
-    fn change_tags(&mut self, tags: TagSet) {
-        if tags == self.config.tags {
-            return;
-        }
-        self.config.tags = tags;
-        let (head, time) = (self.log.tail.durable(), self.over_upto());
+    /// Sessions without tags of their own have those of the node, which have changed: they begin
+    /// again.
+    pub(super) fn begin_again_for_tags(&mut self) {
+        let (head, time) = (self.log.tail.durable(), self.time.over_upto());
         let mut rewound = Vec::new();
         for session in self.sessions.table.values_mut() {
             if session.follows_node_tags() {
@@ -248,7 +219,7 @@ impl Node {
         }
         for id in rewound {
             self.out.metrics.rewound("tags_changed");
-            self.arrange_write(id);
+            lend!(self, Records).arrange_write(id);
             self.sessions.ready.insert(id);
             if self.sessions.interests.knows(id) {
                 self.enter_interests(id);

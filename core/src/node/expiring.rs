@@ -4,23 +4,20 @@
 //! that an application was owed is that application's affair, and one that came from elsewhere and
 //! was for this node alone has arrived.
 
+use super::handlers::{DeadLetters, Expiry, Looks, lend};
 use alloc::collections::BTreeMap;
-use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::log::epochs::EpochHistory;
-use crate::log::lifetime::{Lifetimes, Moment};
-use crate::log::unclaimed::{NODE, NODE_NAME, Unclaimed};
-use crate::mesh::unmet::Unmet;
+use crate::log::unclaimed::NODE;
 use crate::session::{Flight, Role, Session, Stretch};
-use crate::store::{DeadReason, Query, Recovered, Row, StoredRow};
+use crate::store::{DeadReason, Query, Row, StoredRow};
 use crate::types::ids::{Position, SessionId};
 use crate::types::tags::TagSet;
 use crate::types::time::WallMs;
-use crate::wire::draft::MAX_TTL;
 
 use super::burial::Death;
-use super::{Node, Phase, Purpose};
+use super::identity::Phase;
+use super::queries::Purpose;
 
 /// Rows asked of the store at once.
 const ROWS: usize = 1024;
@@ -38,15 +35,7 @@ pub(super) enum Fate {
     Dead,
 }
 
-impl Node {
-    /// The name of a session; that of the node, where dead letters are its own.
-    pub(super) fn name_of(&self, owner: SessionId) -> String {
-        if owner == NODE {
-            return NODE_NAME.into();
-        }
-        self.sessions.table.get(&owner).map(|session| session.name.clone()).unwrap_or_default()
-    }
-
+impl DeadLetters<'_> {
     /// Number and bytes of the dead letters of a session, or of the node.
     pub(super) fn dead_of(
         &mut self,
@@ -56,58 +45,6 @@ impl Node {
             return Some(&mut self.log.unclaimed.dead);
         }
         self.sessions.table.get_mut(&owner).map(|session| &mut session.dead)
-    }
-
-    /// Whether the node has as many dead letters as a session may: it takes no more until some are
-    /// purged (P8).
-    pub(super) fn is_out_of_letters(&self) -> bool {
-        self.log.unclaimed.dead_bytes() > self.config.store.session_max_bytes
-    }
-
-    /// What an earlier start has stored of the node itself.
-    pub(super) fn recover_own_record(&mut self, recovered: &Recovered) {
-        let head = recovered.head;
-        let own = recovered.sessions.iter().find(|record| record.id == NODE);
-        self.log.unclaimed = Unclaimed::recover(own, head);
-        let (epochs, rest) = EpochHistory::recover(own.map_or(&[], Unclaimed::rest_of));
-        let (unmet, rest) = Unmet::recover(rest);
-        (self.log.epochs, self.mesh.dialers.unmet) = (epochs, unmet);
-        // A wall clock that is behind this node's own past may be right at the next start: what
-        // comes now must not seem to be years old then.
-        let past = self.time.clock.fault().map(|_| self.time.clock.estimate()).unwrap_or_default();
-        let (lifetimes, rest) = Lifetimes::recover(rest, head, self.time.now);
-        let rest = self.log.epochs.recover_loss(rest);
-        self.time.lifetimes = lifetimes.recover_anew(rest).not_before(past);
-        self.log.epochs.begin(self.id.incarnation, head);
-        let upto = Unclaimed::noted_upto(own);
-        if upto < head {
-            // Events that came after the record was written.
-            self.mesh.dialers.unmet.note(upto.next(), self.kept_until());
-        }
-        self.log.unclaimed.look_beyond(self.time.lifetimes.time(self.time.now).plus(MAX_TTL));
-    }
-
-    /// What events live by now.
-    pub(super) fn lifetimes(&self) -> Moment {
-        self.time.lifetimes.at(self.time.now, self.time.clock.fault().is_none())
-    }
-
-    /// Events that ended by this time of the node are handed to nobody any more. While the clock is
-    /// in doubt they may be.
-    pub(super) fn over_upto(&self) -> WallMs {
-        self.lifetimes().trusted().unwrap_or_default()
-    }
-
-    /// Takes note of the events among rows that are durable now.
-    pub(super) fn note_events(&mut self, rows: &[Row]) {
-        let now = self.time.lifetimes.time(self.time.now);
-        for row in rows.iter().filter(|row| row.only.is_none() && !row.message.kind().is_state()) {
-            self.log.unclaimed.note(row.position, row.ends, now);
-            self.mesh.dialers.unmet.note(row.position, row.ends);
-        }
-        if let Some(last) = rows.last() {
-            self.log.unclaimed.noted(last.position);
-        }
     }
 
     /// What a session has settled with its application or peer is not unclaimed.
@@ -124,39 +61,36 @@ impl Node {
             session.answered.drain(..).for_each(|event| unclaimed.delivered(event));
         });
     }
+}
 
+impl Expiry<'_> {
     /// Asks the store for events whose time is over, if the clock can be trusted.
     pub(super) fn look_for_expired(&mut self) {
         if self.id.phase != Phase::Running
             || self.log.unclaimed.is_looking
-            || self.is_out_of_letters()
+            || self.log.unclaimed.is_full(self.config.store.session_max_bytes)
         {
             return;
         }
         let Some((at, first, upto)) =
-            self.lifetimes().trusted().and_then(|now| self.log.unclaimed.due(now))
+            self.time.moment().trusted().and_then(|now| self.log.unclaimed.due(now))
         else {
             return;
         };
-        self.look_at(Purpose::Expired(at), first, upto);
-    }
-
-    /// Asks the store for a part of the log in which undelivered events lie.
-    pub(super) fn look_at(&mut self, purpose: Purpose, first: Position, upto: Position) {
-        let (after, newest_upto) = (first.before(), Position::default());
-        let (timely, max_rows, max_bytes) = (self.time.clock.timely(), ROWS, BYTES);
-        let query =
-            Query::Rows { after, upto, newest_upto, tags: None, timely, max_rows, max_bytes };
-        self.log.unclaimed.is_looking = true;
-        self.queries.ask(&mut self.out, purpose, query);
+        lend!(self, Looks).look_at(Purpose::Expired(at), first, upto);
     }
 
     pub(super) fn expired_fetched(&mut self, at: WallMs, rows: Vec<StoredRow>, upto: Position) {
         self.log.unclaimed.is_looking = false;
         // Nothing ends by a clock that came into doubt meanwhile, nor where letters find no room.
-        let lifetimes = self.lifetimes();
-        let Some(now) = lifetimes.trusted().filter(|_| !self.is_out_of_letters()) else { return };
-        self.note_all_delivered();
+        let lifetimes = self.time.moment();
+        let Some(now) = lifetimes
+            .trusted()
+            .filter(|_| !self.log.unclaimed.is_full(self.config.store.session_max_bytes))
+        else {
+            return;
+        };
+        lend!(self, DeadLetters).note_all_delivered();
         let (mut deaths, mut later) = (Vec::new(), Vec::new());
         if at == WallMs(0) {
             // They may have come after the last record: only now it is known when they end.
@@ -174,7 +108,7 @@ impl Node {
                 later.push((row.position, ends));
                 continue;
             }
-            match self.fate(&row) {
+            match lend!(self, Looks).fate(&row) {
                 Fate::UnderWay => {
                     later.push((row.position, ends));
                     continue;
@@ -193,9 +127,21 @@ impl Node {
             self.log.unclaimed.delivered(row.position);
         }
         self.log.unclaimed.looked(at, upto, &later, now);
-        self.bury(NODE, deaths);
+        lend!(self, DeadLetters).bury(NODE, deaths);
         self.look_for_expired();
         self.look_for_held();
+    }
+}
+
+impl Looks<'_> {
+    /// Asks the store for a part of the log in which undelivered events lie.
+    pub(super) fn look_at(&mut self, purpose: Purpose, first: Position, upto: Position) {
+        let (after, newest_upto) = (first.before(), Position::default());
+        let (timely, max_rows, max_bytes) = (self.time.clock.timely(), ROWS, BYTES);
+        let query =
+            Query::Rows { after, upto, newest_upto, tags: None, timely, max_rows, max_bytes };
+        self.log.unclaimed.is_looking = true;
+        self.queries.ask(self.out, purpose, query);
     }
 
     /// What becomes of an event that is about to go from here.

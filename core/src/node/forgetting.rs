@@ -6,65 +6,90 @@
 //! and none above the bound of the node's dead letters: then such an event goes as other history
 //! does, counted (P8).
 
+use super::handlers::{DeadLetters, Expiry, Forgetting, Looks, Retention, lend};
 use alloc::vec::Vec;
 
+use crate::config::Config;
+use crate::log::Log;
 use crate::log::unclaimed::NODE;
 use crate::session::Flight;
 use crate::store::{DeadReason, Row, StoredRow};
 use crate::types::ids::Position;
+use crate::types::time::Instant;
 
 use super::burial::Death;
 use super::expiring::Fate;
-use super::{Node, Phase, Purpose};
+use super::identity::Phase;
+use super::queries::Purpose;
 
 /// Bytes of dead letters with which a batch goes before more is looked at.
 const LETTERS_BYTES: usize = 4 << 20;
 
-impl Node {
-    /// Events from here on stay although history has no room for them: the first one that nobody
-    /// was handed, as far as is known.
-    pub(super) fn held_from(&self) -> Option<Position> {
-        self.log.unclaimed.first().filter(|_| self.may_bury_history())
-    }
+/// Events from here on stay although history has no room for them: the first one that nobody was
+/// handed, as far as is known.
+pub(super) fn held_from(config: &Config, log: &Log, now: Instant) -> Option<Position> {
+    log.unclaimed.first().filter(|_| may_bury_history(config, log, now))
+}
 
-    /// Whether what history has no room for may become dead letters.
-    fn may_bury_history(&self) -> bool {
-        let store = &self.config.store;
-        let most = store.session_max_bytes.min(store.max_bytes / 4);
-        !self.capacity.gives_way(self.load()) && self.log.unclaimed.dead_bytes() <= most
-    }
+/// Whether what history has no room for may become dead letters.
+fn may_bury_history(config: &Config, log: &Log, now: Instant) -> bool {
+    let most = config.store.session_max_bytes.min(config.store.max_bytes / 4);
+    !log.capacity.gives_way(log.load(now)) && log.unclaimed.dead_bytes() <= most
+}
 
+impl Expiry<'_> {
     /// Looks at the oldest events above the bound of the history, if they are held.
     pub(super) fn look_for_held(&mut self) {
         let is_known = self.log.tail.committed_id() >= self.log.unclaimed.forgotten_with;
-        let is_wanted = is_known && self.capacity.usage.held_bytes > 0 && self.may_bury_history();
+        let is_wanted = is_known
+            && self.log.capacity.usage.held_bytes > 0
+            && may_bury_history(self.config, self.log, self.time.now.instant);
         if self.id.phase == Phase::Running && is_wanted && !self.log.unclaimed.is_looking {
-            self.look_further(0);
+            lend!(self, Looks).look_further(0);
         }
     }
+}
 
+impl Looks<'_> {
     /// Asks the store for those behind which so many bytes of them were looked at.
-    fn look_further(&mut self, looked: u64) {
-        self.note_all_delivered();
+    pub(super) fn look_further(&mut self, looked: u64) {
+        lend!(self, DeadLetters).note_all_delivered();
         let upto = self.log.floor;
         let Some(first) = self.log.unclaimed.first().filter(|first| *first <= upto) else {
             // What was in the way has been handed on meanwhile.
-            self.log.commit_wanted |= self.capacity.has_history_to_spare(self.load());
+            self.log.commit_wanted |=
+                self.log.capacity.has_history_to_spare(self.log.load(self.time.now.instant));
             return;
         };
         self.look_at(Purpose::Held(looked), first, upto);
     }
 
+    /// What becomes of an event, if the row is one.
+    pub(super) fn fate_of_held(&mut self, row: &Row) -> Option<Fate> {
+        if row.key_hash.is_some() {
+            return None;
+        }
+        let is_event = row.only.is_none() && row.message.expires().is_some();
+        let is_known = is_event && self.log.unclaimed.contains(row.position);
+        Some(if is_known { self.fate(row) } else { Fate::Settled })
+    }
+}
+
+impl Forgetting<'_> {
     /// The store has found events that it holds: as many bytes of them as are to go are judged.
     pub(super) fn held_fetched(&mut self, looked: u64, rows: Vec<StoredRow>, upto: Position) {
         self.log.unclaimed.is_looking = false;
-        self.note_all_delivered();
+        lend!(self, DeadLetters).note_all_delivered();
         // Somebody may need again what nobody needed when it was asked for.
-        let upto = upto.min(self.floors().0);
+        let upto = upto.min(lend!(self, Retention).floors().0);
         let (mut deaths, mut judged, mut looked) = (Vec::new(), upto, looked);
         for StoredRow { row, .. } in rows {
-            let is_enough = row.position > upto || looked >= self.capacity.usage.held_bytes;
-            let fate = if is_enough { Some(Fate::UnderWay) } else { self.fate_of_held(&row) };
+            let is_enough = row.position > upto || looked >= self.log.capacity.usage.held_bytes;
+            let fate = if is_enough {
+                Some(Fate::UnderWay)
+            } else {
+                lend!(self, Looks).fate_of_held(&row)
+            };
             match fate {
                 Some(Fate::UnderWay) => {
                     judged = upto.min(row.position.before());
@@ -85,7 +110,7 @@ impl Node {
         }
         let before = self.log.unclaimed.first();
         self.log.unclaimed.settle_upto(judged);
-        self.bury(NODE, deaths);
+        lend!(self, DeadLetters).bury(NODE, deaths);
         if self.log.unclaimed.first() == before {
             return;
         }
@@ -93,18 +118,9 @@ impl Node {
         self.log.unclaimed.forgotten_with = self.log.tail.growing_id();
         let letters = self.log.tail.growing.dead_letters.iter();
         let letters: usize = letters.map(|letter| letter.message.encoded().len()).sum();
-        if judged == upto && looked < self.capacity.usage.held_bytes && letters < LETTERS_BYTES {
-            self.look_further(looked);
+        if judged == upto && looked < self.log.capacity.usage.held_bytes && letters < LETTERS_BYTES
+        {
+            lend!(self, Looks).look_further(looked);
         }
-    }
-
-    /// What becomes of an event, if the row is one.
-    fn fate_of_held(&mut self, row: &Row) -> Option<Fate> {
-        if row.key_hash.is_some() {
-            return None;
-        }
-        let is_event = row.only.is_none() && row.message.expires().is_some();
-        let is_known = is_event && self.log.unclaimed.contains(row.position);
-        Some(if is_known { self.fate(row) } else { Fate::Settled })
     }
 }

@@ -1,10 +1,10 @@
 //! The topology of the mesh: this node tells what has changed here, and passes on what it hears.
 
+use super::handlers::{Conflicts, Connections, Gossip, Records, lend};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
-use core::time::Duration;
 
 use bytes::Bytes;
 
@@ -14,24 +14,12 @@ use crate::mesh::topology::{News, Record};
 use crate::session::link::Link;
 use crate::types::ids::{LinkId, NodeId, SessionId};
 use crate::types::tags::{self, Reach, TagSet};
-use crate::types::timers::Timer;
 use crate::wire::message::{MAX_PATH, MAX_TAGS};
 use crate::wire::{BatchKind, FRAME_TARGET, FrameWriter, records};
 
-use super::Node;
 use super::connect::protocol;
 
-/// The record of a node changes at most this often.
-const TELL_INTERVAL: Duration = Duration::from_secs(1);
-
-impl Node {
-    /// Links or tags of this node have changed: the mesh is told, now or soon.
-    pub(super) fn mesh_changed(&mut self) {
-        let at =
-            self.mesh.own_record_sent_at.map_or(self.time.now.instant, |told| told + TELL_INTERVAL);
-        self.time.timers.set_earlier(Timer::Topology, at.max(self.time.now.instant));
-    }
-
+impl Gossip<'_> {
     /// Brings the record of this node up to date, and has it told if it is another one.
     pub(super) fn tell_mesh(&mut self) {
         let peers = self.links.by_id.values().filter_map(|link| link.peer());
@@ -75,7 +63,7 @@ impl Node {
 
     /// Tells a new peer all that is known of the mesh.
     pub(super) fn introduce(&mut self, link: &mut Link) {
-        self.mesh_changed();
+        self.mesh.on_change(self.time);
         // A link that is back before its loss was told is no news to anybody.
         self.reconsider(link);
         let nodes: Vec<NodeId> =
@@ -108,24 +96,24 @@ impl Node {
         for record in records {
             let node = record.id().ok_or_else(|| protocol("an impossible topology record"))?;
             let start = record.incarnation;
-            let another = node == self.config.id && self.is_of_another(&record);
+            let another = node == self.config.id && lend!(self, Connections).is_of_another(&record);
             let known = self.mesh.topology.record(&node).map(|known| known.incarnation);
             match self.mesh.topology.learn(&node, record, self.time.now.instant) {
                 News::Fresh => {
                     if let Some(later) = known.filter(|known| *known > start) {
-                        self.met_older_start(node.clone(), start, later);
+                        lend!(self, Conflicts).met_older_start(node.clone(), start, later);
                     }
                     self.mesh.records_to_flood.insert(node, Some(link.id));
                 }
                 News::OfMyself if another => {
                     // It will go above this one, too: each a second after the other.
                     self.mesh.own_record_contested = true;
-                    self.mesh_changed();
-                    let heard = format!("its start {start} tells the mesh of itself");
-                    self.met_another(
-                        node,
-                        &format!("{heard}, and this one is {}", self.id.incarnation),
+                    self.mesh.on_change(self.time);
+                    let here = self.id.incarnation;
+                    let heard = format!(
+                        "its start {start} tells the mesh of itself, and this one is {here}"
                     );
+                    lend!(self, Conflicts).met_another(node, &heard);
                 }
                 News::OfMyself => drop(self.mesh.records_to_flood.insert(node, None)),
                 News::Known | News::TooMany => {}
@@ -177,7 +165,7 @@ impl Node {
         let nobody = Reach::nobody();
         if session.go_back(behind.unwrap_or(&nobody), now) {
             self.out.metrics.rewound("destination");
-            self.arrange_write(id);
+            lend!(self, Records).arrange_write(id);
         }
     }
 }

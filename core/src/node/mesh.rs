@@ -1,14 +1,23 @@
 //! What a node knows of the mesh and is about to say of it, and the peers that it dials.
 
 use alloc::collections::BTreeMap;
+use alloc::string::String;
+use core::time::Duration;
 
+use crate::config::Config;
 use crate::mesh::convergence::Comparing;
 use crate::mesh::dial::Dialer;
-use crate::mesh::topology::Topology;
+use crate::mesh::topology::{Record, Topology};
 use crate::mesh::unmet::Unmet;
 use crate::session::offer::Wants;
-use crate::types::ids::{DialId, LinkId, NodeId};
+use crate::types::ids::{DialId, Incarnation, LinkId, NodeId, StoreId};
 use crate::types::time::Instant;
+use crate::types::timers::Timer;
+
+use super::time::Time;
+
+/// The record of a node changes at most this often.
+const TELL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Records of the mesh, what was asked of peers, and the dialling of configured ones.
 #[derive(Debug)]
@@ -36,8 +45,17 @@ pub(super) struct Dialers {
 }
 
 impl Mesh {
-    /// A mesh of which only this node is known.
-    pub(super) fn new(topology: Topology) -> Self {
+    /// A mesh of which only this node is known, in this start of it.
+    pub(super) fn new(config: &Config, store: StoreId, start: Incarnation, now: Instant) -> Self {
+        let record = Record {
+            node: config.id.as_str().into(),
+            store,
+            incarnation: start,
+            revision: start.get(),
+            tags: config.tags.as_str().into(),
+            links: String::new(),
+        };
+        let topology = Topology::new(config.id.clone(), config.limits.max_nodes, record, now);
         Self {
             topology,
             own_record_sent_at: None,
@@ -47,5 +65,19 @@ impl Mesh {
             comparing: Comparing::default(),
             dialers: Dialers::default(),
         }
+    }
+
+    /// Links or tags of this node have changed: the mesh is told, now or soon.
+    pub(super) fn on_change(&self, time: &mut Time) {
+        let now = time.now.instant;
+        let at = self.own_record_sent_at.map_or(now, |sent| sent + TELL_INTERVAL);
+        time.timers.set_earlier(Timer::Topology, at.max(now));
+    }
+}
+
+impl Dialers {
+    /// Whether an entry of the configuration has led to this node.
+    pub(super) fn is_configured(&self, node: &NodeId) -> bool {
+        self.by_index.values().any(|dialer| dialer.node.as_ref() == Some(node))
     }
 }

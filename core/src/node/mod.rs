@@ -5,31 +5,28 @@
 //! that can take more, and releases what waited for a commit. So any number of inputs between two
 //! drains become one batch and few frames.
 //!
-//! Its parts own what they know: `identity`, `time`, `sessions`, `links`, `mesh`, `capacity`,
-//! `queries` and `outbox` here, [`Log`] in its layer. What a part can tell from its own data it
-//! tells by itself, and is tested alone.
+//! Its parts own what they know: `identity`, `time`, `sessions`, `links`, `mesh`, `queries` and
+//! `outbox` here, [`Log`] in its layer. What a part can tell from its own data it tells by itself,
+//! and is tested alone.
 //!
-//! The other files are chapters of one `impl`: `connect` (links come and go), `rivals` (two links
-//! to one node), `dialing`, `accept` (messages come in), `commit` (batches), `handover` and `serve`
-//! (messages go out), `gossip` and `offering` (topology, offers), `peer` and `application` (their
-//! frames), `read` (reads of applications), `repeat` (timers), `settle` (what applications say of
-//! deliveries), `burial` (dead letters), `comparing` (digests), `expiring` and `forgetting` (events
-//! that nobody was handed), `fetched` (what the store found), `operate` (operators), `resetting`
-//! (their word on the clock).
+//! What has to do with several parts is done by handlers, which borrow those that they may touch:
+//! `handlers` lists them, and the other files are theirs. [`Node`] itself only says who handles
+//! what, in which order.
 
 mod accept;
 mod application;
 mod burial;
-mod capacity;
 mod clock_reset;
 mod commit;
 mod comparing;
 mod connect;
 mod dialing;
+mod ending;
 mod expiring;
 mod fetched;
 mod forgetting;
 mod gossip;
+mod handlers;
 mod handover;
 mod identity;
 mod links;
@@ -40,33 +37,45 @@ mod outbox;
 mod peer;
 mod queries;
 mod read;
+mod records;
+mod recovery;
 mod repeat;
 mod resetting;
 mod rivals;
+mod room;
 mod serve;
 mod session_table;
 mod sessions;
 mod settle;
+mod starts;
+mod status;
 mod time;
 
+use alloc::boxed::Box;
+use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::time::Duration;
 
+use bytes::Bytes;
+
 use crate::admin::event::Event;
+use crate::admin::{AdminAnswer, AdminRefusal, AdminRequest};
 use crate::config::{Config, Durability};
-use crate::io::{Input, Output};
+use crate::io::{Close, Frame, Input, Output, Protocol};
 use crate::log::Log;
-use crate::log::unclaimed::NODE;
-use crate::mesh::topology::{Record, Topology};
-use crate::session::{Dirty, Session};
-use crate::store::{Recovered, StoreFailure};
+use crate::session::link::{Link, State};
+use crate::store::{Answer, CommitFailed, Committed, Latest, Query, Recovered, StoreFailure};
 use crate::types::clock::Clock;
-use crate::types::ids::{Incarnation, SessionId};
-use crate::types::rate::RateLimit;
+use crate::types::ids::{FetchId, Hash128, Incarnation, LinkId, SessionId, Ticket};
+use crate::types::tags::TagSet;
 use crate::types::time::{Instant, Now};
 use crate::types::timers::Timer;
+use crate::wire::Wire;
 
-use self::capacity::Capacity;
+use self::connect::{NO_PLACE, pinged_at, protocol};
+use self::handlers::*;
+use self::handover::Stop;
 use self::identity::{Identity, Phase};
 use self::links::Links;
 use self::mesh::Mesh;
@@ -79,6 +88,8 @@ use self::time::Time;
 const CURSOR_DELAY: Duration = Duration::from_millis(250);
 /// How often the node looks after itself.
 const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// How soon the store is asked again to make room.
+const MAKE_ROOM_INTERVAL: Duration = Duration::from_millis(50);
 
 /// One node of the mesh, as a state machine. See the [crate's documentation](crate) for the loop
 /// that drives it.
@@ -91,7 +102,6 @@ pub struct Node {
     sessions: Sessions,
     links: Links,
     mesh: Mesh,
-    capacity: Capacity,
     queries: Queries,
     out: Outbox,
 }
@@ -109,72 +119,22 @@ impl Node {
         // older costs a false alarm of two processes, and one revision of the record.
         let fresh = Incarnation::new((now.wall.0 << 16) | (time.random.next() & 0xffff));
         let incarnation = fresh.max(recovered.incarnation.next());
-        let mut log = Log::recover(&recovered, &config.limits, now);
+        let mut log = Log::recover(&recovered, &config, now);
         let source = log.seen.source(&config.id, incarnation);
-        let record = Record {
-            node: config.id.as_str().into(),
-            store: recovered.store_id,
-            incarnation,
-            revision: incarnation.get(),
-            tags: config.tags.as_str().into(),
-            links: String::new(),
-        };
-        let topology =
-            Topology::new(config.id.clone(), config.limits.max_nodes, record, now.instant);
         let mut node = Self {
             id: Identity::new(recovered.store_id, incarnation, source, now.wall),
             time,
             log,
             sessions: Sessions::recover(&recovered),
             links: Links::default(),
-            mesh: Mesh::new(topology),
-            capacity: Capacity::new(recovered.usage, &config.store),
+            mesh: Mesh::new(&config, recovered.store_id, incarnation, now.instant),
             queries: Queries::default(),
             out: Outbox::default(),
             config,
         };
-        node.recover_sessions(&recovered, now);
+        lend!(node, Recovery).recover_sessions(&recovered, now);
         node.begin();
         node
-    }
-
-    fn recover_sessions(&mut self, recovered: &Recovered, now: Now) {
-        let tags = self.config.tags.clone();
-        self.recover_own_record(recovered);
-        for record in recovered.sessions.iter().filter(|record| record.id != NODE) {
-            let repeats = RateLimit::new(self.config.retry.max_rate, now.instant);
-            let session = Session::recover(record, recovered.head, &tags, repeats);
-            let Some(mut session) = session else {
-                let reason = "its record in the store cannot be read".into();
-                let (session, owed) = (record.name.clone(), recovered.head.get());
-                self.out.push(Output::Event(Event::SessionEnded { session, reason, owed }));
-                continue;
-            };
-            let id = session.id;
-            // One that has begun again for other tags has done so now.
-            let beginning = &mut session.beginning;
-            beginning.time = beginning.time.min(self.over_upto());
-            session
-                .recover_dying(self.config.retry.max_attempts, &mut self.sessions.last_dead_letter);
-            self.sessions.to_bury.insert(id);
-            self.sessions.by_name.insert(session.name.clone(), id);
-            self.sessions.table.insert(session);
-            self.arrange_write(id);
-        }
-        // Between two starts, time that passed cannot be told from a clock that was set right.
-        if recovered.clock.wall().plus(self.config.store.session_ttl) <= now.wall {
-            self.begin_absences_anew();
-        }
-        for (id, reason, count, bytes) in &recovered.dead_letters {
-            if let Some(dead) = self.dead_of(*id) {
-                dead.insert(*reason, (*count, *bytes));
-            }
-        }
-        let has_unknown =
-            |session: &&mut Session| session.dead_count() > session.letters.count() as u64;
-        for session in self.sessions.table.values_mut().filter(has_unknown) {
-            session.letters.forget_upto(recovered.head);
-        }
     }
 
     fn begin(&mut self) {
@@ -187,10 +147,11 @@ impl Node {
         if self.config.store.durability == Durability::Normal {
             self.out.event(Event::NotSynced);
         }
-        self.look_after_itself();
-        self.wait_for_peers();
-        for url in self.config.peers.clone() {
-            self.add_dialer(url);
+        self.on_upkeep_timer();
+        let mut dialing = lend!(self, Dialing);
+        dialing.wait_for_peers();
+        for url in dialing.config.peers.clone() {
+            dialing.add_dialer(url);
         }
     }
 
@@ -201,20 +162,27 @@ impl Node {
         }
         self.time.observe(now);
         match input {
-            Input::LinkUp(up) => self.link_up(up),
-            Input::LinkDown { link, code, reason } => self.link_down(link, code, &reason),
-            Input::DialFailed { dial, reason } => self.dial_failed(dial, &reason),
-            Input::Received { link, frame } => self.received(link, frame),
-            Input::Sent { link, frames, cost } => self.sent(link, frames, cost),
-            Input::Moved { link } => self.moved(link),
-            Input::Committed(committed) => self.committed(committed),
-            Input::CommitFailed(failed) => self.commit_failed(failed),
+            Input::LinkUp(up) => lend!(self, Connections).link_up(up),
+            Input::LinkDown { link, code, reason } => {
+                lend!(self, Connections).link_down(link, code, &reason);
+            }
+            Input::DialFailed { dial, reason } => lend!(self, Dialing).dial_failed(dial, &reason),
+            Input::Received { link, frame } => self.on_frame(link, frame),
+            Input::Sent { link, frames, cost } => lend!(self, Sockets).sent(link, frames, cost),
+            Input::Moved { link } => lend!(self, Connections).moved(link),
+            Input::Committed(committed) => self.on_commit(committed),
+            Input::CommitFailed(failed) => self.on_failed_commit(failed),
             Input::StoreFailed(failure) => self.halt(failure),
-            Input::Fetched { fetch, answer } => self.fetched(fetch, answer),
-            Input::Timer => self.timers_due(),
+            Input::Fetched { fetch, answer: Ok(answer) } => self.on_answer(fetch, answer),
+            Input::Fetched { fetch, answer: Err(failure) } => {
+                if self.queries.open.remove(&fetch).is_some() {
+                    self.halt(failure);
+                }
+            }
+            Input::Timer => self.on_timers(),
             Input::Reconfigure { peers, tags } => self.reconfigure(peers, tags),
-            Input::Admin { ticket, request } => self.operate(ticket, request),
-            Input::ShutDown => self.shut_down(),
+            Input::Admin { ticket, request } => self.on_request(ticket, request),
+            Input::ShutDown => lend!(self, Ending).shut_down(),
         }
     }
 
@@ -234,27 +202,280 @@ impl Node {
     /// Turns what has changed into outputs. A commit comes first, so that the store works while
     /// the shell sends.
     fn gather(&mut self) {
-        self.seal_if_wanted();
-        self.spread_news();
+        lend!(self, Batches).seal_if_wanted();
+        lend!(self, Gossip).spread_news();
         for session in core::mem::take(&mut self.sessions.ready) {
             self.serve(session);
         }
         // Behind the sessions, which may just have found what has failed too often.
-        self.ask_burials();
+        lend!(self, Fetches).ask_burials();
         for link in core::mem::take(&mut self.links.unflushed) {
-            self.flush(link);
+            lend!(self, Acknowledging).flush(link);
         }
         if self.log.unclaimed.is_dirty() {
             self.time.timers.set_earlier(Timer::Cursors, self.time.now.instant + CURSOR_DELAY);
         }
-        self.pause_or_resume();
-        self.close_stalled();
+        lend!(self, Backpressure).pause_or_resume();
+        lend!(self, Connections).close_stalled();
         if core::mem::take(&mut self.log.trim_wanted) {
-            self.trim_tail();
+            lend!(self, Retention).trim_tail();
         }
         if self.id.phase == Phase::ShuttingDown && self.out.is_empty() {
-            self.stop_if_done();
+            lend!(self, Ending).stop_if_done();
         }
+    }
+
+    /// Hands a session what its link can take now.
+    fn serve(&mut self, id: SessionId) {
+        lend!(self, Gossip).go_back_if_due(id);
+        let stop = lend!(self, Delivery).visit(id, |desk, durable, committed| {
+            desk.answer(durable, committed);
+            if desk.link.is_greeted() { desk.walk(durable) } else { Stop::Held }
+        });
+        let Some(stop) = stop else { return };
+        lend!(self, Reads).ask_reads(id);
+        lend!(self, Fetches).repeat_due(id);
+        let idle = self.sessions.table.get(&id).is_some_and(|session| session.fetch.is_none());
+        if let Stop::Store(Some(query)) = stop
+            && idle
+        {
+            lend!(self, Fetches).fetch_for(id, query);
+        }
+        lend!(self, Delivery).say_synced(id);
+        lend!(self, Connections).close_if_ending(id);
+        lend!(self, Connections).close_if_lagging(id);
+    }
+
+    fn on_timers(&mut self) {
+        while let Some(timer) = self.time.timers.take_due(self.time.now.instant) {
+            match timer {
+                Timer::Link(link) => lend!(self, Connections).link_timer(link),
+                Timer::Session(session) => drop(self.sessions.ready.insert(session)),
+                Timer::Dial(index) => lend!(self, Dialing).dial(index),
+                Timer::Cursors => self.log.commit_wanted = true,
+                Timer::Topology => lend!(self, Gossip).tell_mesh(),
+                Timer::Upkeep => self.on_upkeep_timer(),
+            }
+        }
+    }
+
+    /// Looks at the clock, ends sessions whose time is over, and lets the store make room.
+    fn on_upkeep_timer(&mut self) {
+        let now = self.time.now.instant;
+        self.time.timers.set_earlier(Timer::Upkeep, now + UPKEEP_INTERVAL);
+        let offsets_ms = self.links.clock_offsets_ms(self.time.now);
+        lend!(self, Upkeep).look_at_the_clock(&offsets_ms);
+        lend!(self, Gossip).tell_mesh();
+        lend!(self, Comparison).compare_with_peers();
+        self.mesh.topology.forget_lost(now);
+        lend!(self, Room).look_for_room();
+        let ended = lend!(self, Upkeep).note_and_give_up();
+        for id in ended {
+            let reason = "away for longer than store.session_ttl";
+            lend!(self, Connections).end_session_by_id(id, reason);
+        }
+        lend!(self, Expiry).look_for_expired();
+        // Room is made by commits, also when nothing is published.
+        let history = self.log.capacity.has_history_to_spare(self.log.load(now));
+        let may_spare = self.log.capacity.is_short_of_room()
+            && lend!(self, Retention).floors().0 > self.log.floor;
+        if (history || may_spare) && !self.log.tail.is_committing() {
+            self.log.commit_wanted = true;
+            self.time.timers.set_earlier(Timer::Upkeep, now + MAKE_ROOM_INTERVAL);
+        }
+    }
+
+    fn on_frame(&mut self, id: LinkId, frame: Frame) {
+        let Some(mut link) = self.links.by_id.remove(&id) else {
+            self.out.metrics.stale += 1;
+            return;
+        };
+        link.heard = self.time.now.instant;
+        link.bytes.0 += (frame.cost() - 64) as u64;
+        let pong = if let Frame::Pong(payload) = &frame { pinged_at(payload) } else { None };
+        let done = match frame {
+            Frame::Ping(_) => Ok(()),
+            Frame::Text(_) | Frame::Binary(_) if link.is_ending() => Ok(()),
+            Frame::Pong(_) => {
+                lend!(self, Dialing).pong(&mut link, pong);
+                Ok(())
+            }
+            Frame::Text(text) => lend!(self, AppFrames).text(&mut link, &text),
+            Frame::Binary(bytes) => self.on_binary_frame(&mut link, &bytes),
+        };
+        lend!(self, Connections).put_back(link, done);
+        lend!(self, Connections).on_sign_of_life(id, pong);
+    }
+
+    fn on_binary_frame(&mut self, link: &mut Link, bytes: &Bytes) -> Result<(), Close> {
+        link.frames_in += 1;
+        if link.protocol == Protocol::Json {
+            lend!(self, AppFrames).unexpected_binary(link);
+            return Ok(());
+        }
+        let frame = Wire::decode(bytes).map_err(|error| protocol(&format!("{error}")))?;
+        match &link.state {
+            State::Handshake => lend!(self, Connections).greeted(link, frame),
+            State::Candidate { .. } => Err(protocol(NO_PLACE)),
+            State::Peer(_) => {
+                let has_messages = matches!(frame, Wire::Messages(_) | Wire::Timed(_));
+                lend!(self, PeerFrames).frame(link, frame)?;
+                if has_messages {
+                    self.take_parked(link);
+                }
+                Ok(())
+            }
+            State::Application(_) => lend!(self, AppFrames).frame(link, frame),
+        }
+    }
+
+    /// Takes the messages of a link in their order, as far as the newest of their keys is known
+    /// without the store; asks for the others.
+    fn take_parked(&mut self, link: &mut Link) {
+        let Some((count, keys)) = lend!(self, PeerFrames).judge_parked(link) else { return };
+        if !keys.is_empty() {
+            let (purpose, query) = (Purpose::Lookup(link.id, keys.clone()), Query::Latest(keys));
+            let lookup = self.queries.ask(&mut self.out, purpose, query);
+            link.peer_mut().into_iter().for_each(|peer| peer.lookup = Some(lookup));
+        }
+        lend!(self, PeerFrames).take_parked(link, count);
+    }
+
+    /// The newest of the keys of parked messages: remembered, and the messages are taken.
+    fn on_looked_up(&mut self, id: LinkId, keys: Vec<Hash128>, found: Vec<Option<Latest>>) {
+        self.log.learn_newest(keys.into_iter().zip(found), self.id.source);
+        let Some(mut link) = self.links.by_id.remove(&id) else { return };
+        link.peer_mut().into_iter().for_each(|peer| peer.lookup = None);
+        self.take_parked(&mut link);
+        lend!(self, Connections).put_back(link, Ok(()));
+    }
+
+    /// The store has answered: what it found goes to whoever asked, and whoever waits asks.
+    fn on_answer(&mut self, fetch: FetchId, answer: Answer) {
+        let Some(purpose) = self.queries.open.remove(&fetch) else { return };
+        match (purpose, answer) {
+            (Purpose::Walk(session, asked), Answer::Rows { rows, upto, superseded }) => {
+                let found = (rows, superseded);
+                lend!(self, Delivery).rows_fetched(session, fetch, asked, found, upto);
+            }
+            (Purpose::Repeat(session, asked), Answer::RowsAt(rows)) => {
+                lend!(self, Delivery).repeats_fetched(session, fetch, &asked, rows);
+            }
+            (Purpose::Lookup(link, keys), Answer::Latest(found)) => {
+                self.on_looked_up(link, keys, found);
+            }
+            (Purpose::Read(link), Answer::Values(found)) => {
+                lend!(self, Delivery).values_fetched(link, fetch, found);
+            }
+            (Purpose::Bury(session, asked), Answer::RowsAt(rows)) => {
+                lend!(self, DeadLetters).burial_fetched(session, &asked, rows);
+            }
+            (Purpose::Operator(ticket), answer) => {
+                lend!(self, Operator).operator_fetched(fetch, ticket, answer);
+            }
+            (Purpose::Compare, Answer::Digests(digests)) => {
+                lend!(self, Comparison).own_digests(digests);
+            }
+            (Purpose::Expired(at), Answer::Rows { rows, upto, .. }) => {
+                lend!(self, Expiry).expired_fetched(at, rows, upto);
+            }
+            (Purpose::Reset, Answer::Rows { rows, upto, .. }) => {
+                lend!(self, Resetting).reset_fetched(&rows, upto);
+            }
+            (Purpose::Held(before), Answer::Rows { rows, upto, .. }) => {
+                lend!(self, Forgetting).held_fetched(before, rows, upto);
+            }
+            (purpose, answer) => {
+                debug_assert!(false, "{purpose:?} was answered with {answer:?}");
+            }
+        }
+        lend!(self, Fetches).fetch_waiting();
+        lend!(self, Reads).ask_waiting_reads();
+    }
+
+    fn on_commit(&mut self, committed: Committed) {
+        let Committed { batch, usage, took } = committed;
+        let id = batch.id;
+        lend!(self, Batches).note_commit(&batch, usage, took);
+        lend!(self, Records).wake_sessions(&batch.rows);
+        self.log.tail.committed(batch.rows);
+        self.log.newest.trim(self.log.tail.durable());
+        lend!(self, Expiry).look_for_held();
+        for link in core::mem::take(&mut self.links.awaiting_commit) {
+            lend!(self, Batches).release(link, id);
+        }
+        for order in self.queries.orders.extract_if(.., |order| order.batch <= id) {
+            self.out.push(Output::Admin { ticket: order.ticket, answer: AdminAnswer::Done });
+        }
+        self.sessions.end_purges(&batch.dead_letters_gone);
+        lend!(self, Resetting).reset_on();
+        lend!(self, Room).notice_room();
+        lend!(self, Connections).begin_to_talk();
+        lend!(self, Acknowledging).say_what_is_durable(id);
+    }
+
+    fn on_failed_commit(&mut self, failed: CommitFailed) {
+        let CommitFailed { batch, failure } = failed;
+        let reason = match failure {
+            StoreFailure::Unknown(_) => return self.halt(failure),
+            StoreFailure::Full(reason) => reason,
+        };
+        lend!(self, Batches).take_back(batch);
+        let failure = StoreFailure::Full(reason.clone());
+        self.queries.refuse_orders(&mut self.out, &failure, self.log.tail.growing_id());
+        self.queries.refuse_reset(&mut self.out, &failure.into());
+        self.log.capacity.note_failure(self.time.now.instant, reason);
+        lend!(self, Room).notice_room();
+        lend!(self, Connections).begin_to_talk();
+    }
+
+    /// The operator has changed peers and tags.
+    fn reconfigure(&mut self, peers: Vec<String>, tags: TagSet) {
+        lend!(self, Connections).change_peers(&peers);
+        self.config.peers = peers;
+        lend!(self, Dialing).wait_for_peers();
+        if tags != self.config.tags {
+            self.config.tags = tags;
+            lend!(self, Connections).begin_again_for_tags();
+        }
+    }
+
+    fn on_request(&mut self, ticket: Ticket, request: AdminRequest) {
+        if self.id.phase != Phase::Running && request != AdminRequest::Status {
+            let answer = AdminAnswer::Refused(AdminRefusal::ShuttingDown);
+            self.out.push(Output::Admin { ticket, answer });
+            return;
+        }
+        match request {
+            AdminRequest::Status => {
+                self.sessions.table.wake_all();
+                let answer = AdminAnswer::Status(Box::new(lend!(self, StatusReport).status()));
+                self.out.push(Output::Admin { ticket, answer });
+            }
+            AdminRequest::ForgetSession(name) => match self.sessions.to_forget(&name) {
+                Ok(id) => {
+                    let reason = "forgotten by the operator";
+                    lend!(self, Connections).end_session_by_id(id, reason);
+                    lend!(self, Operator).order(ticket, true);
+                }
+                Err(answer) => self.out.push(Output::Admin { ticket, answer }),
+            },
+            AdminRequest::ResetClock => {
+                let offsets_ms = self.links.clock_offsets_ms(self.time.now);
+                lend!(self, Resetting).reset_clock(ticket, &offsets_ms);
+            }
+            AdminRequest::Where { .. }
+            | AdminRequest::DeadLetterList { .. }
+            | AdminRequest::DeadLetters { .. }
+            | AdminRequest::ReplayDeadLetter(_)
+            | AdminRequest::PurgeDeadLetter(_)
+            | AdminRequest::Digests(_) => lend!(self, Operator).search_for(ticket, request),
+        }
+    }
+
+    /// Whether an application is owed answers to what it has sent on this link.
+    pub fn owes_answers(&self, link: LinkId) -> bool {
+        self.links.owes_answers(link)
     }
 
     fn halt(&mut self, failure: StoreFailure) {
@@ -262,38 +483,6 @@ impl Node {
         // Nothing may be acknowledged any more, also not what was about to be.
         self.out.clear();
         self.out.push(Output::Halt(failure));
-    }
-
-    /// Notes that the record of a session must be written, and arranges for it.
-    fn touch(&mut self, id: SessionId, dirty: Dirty) {
-        if id == NODE {
-            self.log.unclaimed.touch();
-            self.log.commit_wanted = true;
-        }
-        let Some(session) = self.sessions.table.get_mut(&id) else { return };
-        session.touch(dirty);
-        self.arrange_write(id);
-    }
-
-    fn arrange_write(&mut self, id: SessionId) {
-        match self.sessions.table.get(&id).map(|session| session.dirty) {
-            Some(Dirty::Now) => {
-                self.sessions.dirty_now.insert(id);
-                self.log.commit_wanted = true;
-            }
-            Some(Dirty::Soon) => {
-                self.sessions.dirty_soon.insert(id);
-                self.time.timers.set_earlier(Timer::Cursors, self.time.now.instant + CURSOR_DELAY);
-            }
-            Some(Dirty::Clean) | None => {}
-        }
-    }
-
-    fn trim_tail(&mut self) {
-        // Those that rest need nothing of it.
-        let connected = self.sessions.table.awake().filter(|session| session.link.is_some());
-        let keep = connected.map(|session| session.next).min();
-        self.log.tail.trim(keep.unwrap_or(self.log.tail.durable().next()));
     }
 }
 

@@ -1,5 +1,6 @@
 //! Frames of peers that name messages: what they have, ask for, have too, and have no more.
 
+use super::handlers::{Dialing, Ingest, PeerFrames, Records, lend};
 use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::vec::Vec;
@@ -18,17 +19,16 @@ use crate::types::ids::BatchId;
 use crate::types::time::Instant;
 use crate::wire::BatchKind;
 
-use super::Node;
 use super::connect::protocol;
 use super::handover::{Carrier, Desk};
 
-impl Node {
+impl PeerFrames<'_> {
     /// A peer has these durable: what this node owes it of them is settled, what this node has
     /// not is asked for.
     pub(super) fn peer_has(&mut self, link: &mut Link, batch: &Bytes) -> Result<(), Close> {
         let ids = self.named(batch)?;
-        self.dialer_succeeded(link);
-        let told = self.settle_named(link, &ids);
+        lend!(self, Dialing).dialer_succeeded(link);
+        let told = lend!(self, Records).settle_named(link, &ids);
         let (mut seen, mut wanted) = (Vec::new(), Vec::new());
         for id in ids {
             if told.contains(&id) {
@@ -41,7 +41,7 @@ impl Node {
                 }
                 continue;
             }
-            match self.batch_of(id) {
+            match lend!(self, Ingest).batch_of(id) {
                 None => seen.push(id),
                 Some(batch) => self.say_seen_with(link, batch, id),
             }
@@ -55,15 +55,6 @@ impl Node {
         offer::ids(batch, &mut self.log.seen).map_err(|error| protocol(&format!("{error}")))
     }
 
-    /// The batch that makes a message durable that was processed; `None`: it is.
-    pub(super) fn batch_of(&self, id: Id) -> Option<BatchId> {
-        // What was superseded on arrival has no place: it waits for whatever is under way.
-        match self.log.tail.locate(id.0, id.1) {
-            Some(position) => self.log.tail.batch_of(position),
-            None => self.log.tail.undurable(),
-        }
-    }
-
     fn say_seen_with(&mut self, link: &mut Link, batch: BatchId, id: Id) {
         let Some(peer) = link.peer_mut() else { return };
         // What finds no room is offered again.
@@ -73,9 +64,48 @@ impl Node {
         }
     }
 
+    /// A peer asks for some of what it was offered.
+    pub(super) fn peer_wants(&mut self, link: &mut Link, batch: &Bytes) -> Result<(), Close> {
+        let ids = self.named(batch)?;
+        let Some(id) = link.session() else { return Ok(()) };
+        let Some(session) = self.sessions.table.get_mut(&id) else { return Ok(()) };
+        let gone = ids.into_iter().filter(|id| !session.want(*id)).collect();
+        self.out.name(link, BatchKind::Gone, gone, &self.log.seen);
+        self.sessions.ready.insert(id);
+        Ok(())
+    }
+
+    /// A peer has what it was offered.
+    pub(super) fn peer_has_seen(&mut self, link: &mut Link, batch: &Bytes) -> Result<(), Close> {
+        let ids = self.named(batch)?;
+        lend!(self, Records).settle_named(link, &ids);
+        Ok(())
+    }
+
+    /// A peer has no more what it had offered.
+    pub(super) fn peer_misses(&mut self, link: &mut Link, batch: &Bytes) -> Result<(), Close> {
+        for id in self.named(batch)? {
+            self.mesh.wants.gone(id, link.id);
+        }
+        Ok(())
+    }
+}
+
+impl Ingest<'_> {
+    /// The batch that makes a message durable that was processed; `None`: it is.
+    pub(super) fn batch_of(&self, id: Id) -> Option<BatchId> {
+        // What was superseded on arrival has no place: it waits for whatever is under way.
+        match self.log.tail.locate(id.0, id.1) {
+            Some(position) => self.log.tail.batch_of(position),
+            None => self.log.tail.undurable(),
+        }
+    }
+}
+
+impl Records<'_> {
     /// What a peer has durable is owed to it no more. Answers what of it the peer was offered on
     /// this link.
-    fn settle_named(&mut self, link: &Link, ids: &[Id]) -> BTreeSet<Id> {
+    pub(super) fn settle_named(&mut self, link: &Link, ids: &[Id]) -> BTreeSet<Id> {
         let mut told = BTreeSet::new();
         let Some(session) = link.session() else { return told };
         let Some(found) = self.sessions.table.get_mut(&session) else { return told };
@@ -96,32 +126,6 @@ impl Node {
         }
         self.sessions.ready.insert(session);
         told
-    }
-
-    /// A peer asks for some of what it was offered.
-    pub(super) fn peer_wants(&mut self, link: &mut Link, batch: &Bytes) -> Result<(), Close> {
-        let ids = self.named(batch)?;
-        let Some(id) = link.session() else { return Ok(()) };
-        let Some(session) = self.sessions.table.get_mut(&id) else { return Ok(()) };
-        let gone = ids.into_iter().filter(|id| !session.want(*id)).collect();
-        self.out.name(link, BatchKind::Gone, gone, &self.log.seen);
-        self.sessions.ready.insert(id);
-        Ok(())
-    }
-
-    /// A peer has what it was offered.
-    pub(super) fn peer_has_seen(&mut self, link: &mut Link, batch: &Bytes) -> Result<(), Close> {
-        let ids = self.named(batch)?;
-        self.settle_named(link, &ids);
-        Ok(())
-    }
-
-    /// A peer has no more what it had offered.
-    pub(super) fn peer_misses(&mut self, link: &mut Link, batch: &Bytes) -> Result<(), Close> {
-        for id in self.named(batch)? {
-            self.mesh.wants.gone(id, link.id);
-        }
-        Ok(())
     }
 }
 

@@ -1,5 +1,6 @@
 //! Frames of peers: their messages, acknowledgements and refusals.
 
+use super::handlers::{Conflicts, Dialing, Gossip, Ingest, LinkOut, PeerFrames, Records, lend};
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -13,7 +14,7 @@ use crate::log::newest::Comparison;
 use crate::log::seen::Verdict;
 use crate::session::Dirty;
 use crate::session::link::Link;
-use crate::store::{Query, Row};
+use crate::store::Row;
 use crate::types::clock::Timely;
 use crate::types::ids::Hash128;
 use crate::types::rate::backoff;
@@ -25,12 +26,29 @@ use crate::wire::{
 };
 
 use super::accept::Accepted;
-use super::connect::protocol;
+use super::connect::{NO_PLACE, protocol};
 use super::handover::Carrier;
-use super::{Node, Purpose};
 
-impl Node {
-    pub(super) fn peer_messages(&mut self, link: &mut Link, batch: &Bytes) -> Result<(), Close> {
+impl PeerFrames<'_> {
+    /// Takes a frame of a peer. Its messages are parked, to be taken as far as the newest of their
+    /// keys is known.
+    pub(super) fn frame(&mut self, link: &mut Link, frame: Wire) -> Result<(), Close> {
+        match frame {
+            Wire::Messages(batch) => self.messages(link, &batch),
+            Wire::Timed(batch) => self.timed(link, &batch),
+            Wire::Ack(ack) => self.peer_acknowledged(link, ack),
+            Wire::NotNow(not_now) => self.peer_refused(link, not_now),
+            Wire::Topology(batch) => lend!(self, Gossip).peer_topology(link, &batch),
+            Wire::Have(batch) => self.peer_has(link, &batch),
+            Wire::Want(batch) => self.peer_wants(link, &batch),
+            Wire::Seen(batch) => self.peer_has_seen(link, &batch),
+            Wire::Gone(batch) => self.peer_misses(link, &batch),
+            Wire::Digests(batch) => self.peer_claims(link, &batch),
+            _ => Err(protocol(NO_PLACE)),
+        }
+    }
+
+    fn messages(&mut self, link: &mut Link, batch: &Bytes) -> Result<(), Close> {
         let messages = messages(batch).map_err(|error| protocol(&alloc::format!("{error}")))?;
         let by_wall = |message: Message| {
             let ends = Ends::ByWall(message.expires().unwrap_or_default());
@@ -40,7 +58,7 @@ impl Node {
     }
 
     /// Messages, and how long each has left: in queues and sockets their time goes on.
-    pub(super) fn peer_timed(&mut self, link: &mut Link, batch: &Bytes) -> Result<(), Close> {
+    fn timed(&mut self, link: &mut Link, batch: &Bytes) -> Result<(), Close> {
         let (head, messages) =
             timed(batch).map_err(|error| protocol(&alloc::format!("{error}")))?;
         if head.sent_ms > MAX_WALL.0 {
@@ -56,24 +74,15 @@ impl Node {
         self.park(link, messages.into_iter().map(here).collect())
     }
 
-    /// Tells a peer what the monotonic clock says, before anything waits on the way to it.
-    pub(super) fn tell_clock(&mut self, link: &mut Link) {
-        if link.peer().is_some_and(|peer| peer.transit.is_some()) {
-            let mut frame = FrameWriter::new(BatchKind::Timed);
-            frame.push(&TimedHead { sent_ms: self.time.now.instant.as_millis() });
-            self.out.transmit(link, Frame::Binary(frame.finish()));
-        }
-    }
-
     fn park(&mut self, link: &mut Link, messages: Vec<(Message, Ends)>) -> Result<(), Close> {
         for (message, _) in &messages {
             self.check_message(link, message)?;
         }
-        self.dialer_succeeded(link);
+        lend!(self, Dialing).dialer_succeeded(link);
         if let Some(peer) = link.peer_mut() {
             peer.parked.extend(messages);
         }
-        self.take_parked(link)
+        Ok(())
     }
 
     fn check_message(&self, link: &Link, message: &Message) -> Result<(), Close> {
@@ -91,30 +100,27 @@ impl Node {
         Ok(())
     }
 
-    /// Takes the messages of a link in their order, as far as the newest of their keys is known
-    /// without the store; asks for the others.
-    pub(super) fn take_parked(&mut self, link: &mut Link) -> Result<(), Close> {
-        let id = link.id;
-        let Some(peer) = link.peer_mut() else { return Ok(()) };
+    /// How many parked messages can be taken in their order, and the keys to ask the store for
+    /// before the others can; none while it is being asked.
+    pub(super) fn judge_parked(&mut self, link: &mut Link) -> Option<(usize, Vec<Hash128>)> {
+        let peer = link.peer_mut()?;
         if peer.lookup.is_some() {
-            return Ok(());
+            return None;
         }
-        let mut messages = core::mem::take(&mut peer.parked);
         let timely = self.time.clock.timely().also_for(peer.clock_offset_ms(self.time.now));
-        let unknown = self.unknown_keys(messages.make_contiguous(), timely);
+        let parked = peer.parked.make_contiguous();
+        Some(self.unknown_keys(parked, timely).unwrap_or((parked.len(), Vec::new())))
+    }
+
+    /// Takes so many parked messages.
+    pub(super) fn take_parked(&mut self, link: &mut Link, count: usize) {
+        let Some(peer) = link.peer_mut() else { return };
+        let timely = self.time.clock.timely().also_for(peer.clock_offset_ms(self.time.now));
         let session = peer.session;
-        let ready = match unknown {
-            Some((first, keys)) => {
-                let query = Query::Latest(keys.clone());
-                peer.lookup =
-                    Some(self.queries.ask(&mut self.out, Purpose::Lookup(id, keys), query));
-                first
-            }
-            None => messages.len(),
-        };
-        for (message, ends) in messages.drain(..ready) {
-            let accepted = self.accept((&message, ends), session, (link.id, timely));
-            let Some(peer) = link.peer_mut() else { return Ok(()) };
+        let mut messages = core::mem::take(&mut peer.parked);
+        for (message, ends) in messages.drain(..count) {
+            let accepted = lend!(self, Ingest).accept((&message, ends), session, (link.id, timely));
+            let Some(peer) = link.peer_mut() else { return };
             peer.received += 1;
             match accepted {
                 Accepted::With(batch) => peer.received_with(batch),
@@ -128,7 +134,6 @@ impl Node {
             }
         }
         self.links.unflushed.insert(link.id);
-        Ok(())
     }
 
     /// The first of these messages that cannot be judged without the store, and the keys to ask
@@ -146,7 +151,7 @@ impl Node {
                 continue;
             }
             let Some(key) = message.key_hash() else { continue };
-            let source = self.source_of(message);
+            let source = lend!(self, Ingest).source_of(message);
             // Whether a copy replaces the one before it, the newest of its key tells.
             let is_copy = || {
                 let content = group_copies::content(message);
@@ -186,7 +191,7 @@ impl Node {
     }
 
     pub(super) fn peer_acknowledged(&mut self, link: &mut Link, ack: Ack) -> Result<(), Close> {
-        self.dialer_succeeded(link);
+        lend!(self, Dialing).dialer_succeeded(link);
         let Some(peer) = link.peer_mut() else { return Ok(()) };
         if !peer.may_acknowledge(ack.upto) || ack.wall > MAX_WALL {
             return Err(protocol("an acknowledgement of what was not sent"));
@@ -217,14 +222,14 @@ impl Node {
         }
         if moved {
             session.refusals = 0;
-            self.touch(id, Dirty::Soon);
+            lend!(self, Records).touch(id, Dirty::Soon);
         }
         self.sessions.ready.insert(id);
         if rewound {
             let peer = peer.node.clone();
             if by_another {
                 let heard = "its database knows nothing of what it had told before";
-                self.met_another(peer, heard);
+                lend!(self, Conflicts).met_another(peer, heard);
             } else {
                 self.out.event(Event::PeerStoreWentBack { peer });
             }
@@ -262,6 +267,17 @@ impl Node {
         }
         self.sessions.ready.insert(id);
         Ok(())
+    }
+}
+
+impl LinkOut<'_> {
+    /// Tells a peer what the monotonic clock says, before anything waits on the way to it.
+    pub(super) fn tell_clock(&mut self, link: &mut Link) {
+        if link.peer().is_some_and(|peer| peer.transit.is_some()) {
+            let mut frame = FrameWriter::new(BatchKind::Timed);
+            frame.push(&TimedHead { sent_ms: self.time.now.instant.as_millis() });
+            self.out.transmit(link, Frame::Binary(frame.finish()));
+        }
     }
 }
 

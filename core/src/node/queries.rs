@@ -7,9 +7,10 @@ use alloc::collections::{BTreeMap, VecDeque};
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use crate::admin::{AdminAnswer, AdminRefusal};
 use crate::io::Output;
 use crate::store::digest::DigestQuery;
-use crate::store::{DeadLetter, Query, StoredRow};
+use crate::store::{DeadLetter, Query, StoreFailure, StoredRow};
 use crate::types::ids::{
     BatchId, DeadLetterId, FetchId, Hash128, LinkId, Position, SessionId, Ticket,
 };
@@ -106,6 +107,36 @@ impl Queries {
         self.open.insert(self.last, purpose);
         out.push(Output::Fetch { fetch: self.last, query });
         self.last
+    }
+
+    /// The reset goes no further; the order may be given again.
+    pub(super) fn refuse_reset(&mut self, out: &mut Outbox, refusal: &AdminRefusal) {
+        let Some(resetting) = self.clock_reset.take() else { return };
+        for ticket in resetting.tickets {
+            let answer = AdminAnswer::Refused(refusal.clone());
+            out.push(Output::Admin { ticket, answer });
+        }
+    }
+    /// A batch was rolled back: orders that it carried are refused, or stand for the next one.
+    pub(super) fn refuse_orders(
+        &mut self,
+        out: &mut Outbox,
+        failure: &StoreFailure,
+        next: BatchId,
+    ) {
+        for order in core::mem::take(&mut self.orders) {
+            if order.stands {
+                self.orders.push(Order { batch: next, ..order });
+                continue;
+            }
+            let answer = AdminAnswer::Refused(AdminRefusal::Store(failure.clone()));
+            out.push(Output::Admin { ticket: order.ticket, answer });
+        }
+    }
+
+    /// Open questions for reads.
+    pub(super) fn open_reads(&self) -> usize {
+        self.open.values().filter(|purpose| matches!(purpose, Purpose::Read(_))).count()
     }
 
     /// Whether one more question may be asked for a session.

@@ -6,6 +6,7 @@
 //! and so nobody reads an older value than he was handed. A link has one question open, for all
 //! reads that stand together; a question is asked only when there is credit.
 
+use super::handlers::{AppFrames, Delivery, Reads, Settling, lend};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -25,14 +26,15 @@ use crate::wire::{self, records};
 
 use super::connect::protocol;
 use super::handover::Desk;
-use super::{Node, Phase, Purpose};
+use super::identity::Phase;
+use super::queries::Purpose;
 
 /// Reads that one question asks for.
 const READS_AT_ONCE: usize = 64;
 /// Questions for reads that may be open at once.
 const MAX_QUESTIONS: usize = 16;
 
-impl Node {
+impl AppFrames<'_> {
     pub(super) fn application_reads(
         &mut self,
         link: &mut Link,
@@ -47,7 +49,7 @@ impl Node {
             }
             match Read::from_wire(read, &self.config.limits) {
                 Ok(read) => self.read_on(link, &read, ordinal),
-                Err(refusal) => self.reject(link, refusal, ordinal),
+                Err(refusal) => lend!(self, Settling).reject(link, refusal, ordinal),
             }
         }
         Ok(())
@@ -58,7 +60,7 @@ impl Node {
             let message = "this node is shutting down; ask another one, or when it is back";
             let re = read.id.as_deref().map(String::from);
             let refusal = Refusal { re, ..Refusal::new(Code::ShuttingDown, message) };
-            return self.reject(link, refusal, frame);
+            return lend!(self, Settling).reject(link, refusal, frame);
         }
         let Some(application) = link.application_mut() else { return };
         // It leaves behind the answer before it, and must not hide what that waits for.
@@ -72,10 +74,12 @@ impl Node {
         });
         self.sessions.ready.insert(application.session);
     }
+}
 
+impl Reads<'_> {
     /// Asks for the reads whose turn has come.
     pub(super) fn ask_reads(&mut self, id: SessionId) {
-        let (committed, open) = (self.log.tail.committed_id(), self.questions());
+        let (committed, open) = (self.log.tail.committed_id(), self.queries.open_reads());
         let Some(session) = self.sessions.table.get(&id) else { return };
         let Some(link) = session.link.and_then(|link| self.links.by_id.get_mut(&link)) else {
             return;
@@ -102,19 +106,31 @@ impl Node {
         let tags = session.application().and_then(|application| application.tags.clone());
         let tags = tags.unwrap_or_else(|| self.config.tags.clone());
         let timely = self.time.clock.timely();
-        let fetch = self.queries.ask(
-            &mut self.out,
-            Purpose::Read(number),
-            Query::Values { keys, tags, timely },
-        );
-        if let Some(application) = self.application_of(number) {
+        let fetch =
+            self.queries.ask(self.out, Purpose::Read(number), Query::Values { keys, tags, timely });
+        if let Some(application) = self.links.application(number) {
             application.reading = Some(fetch);
         }
     }
 
+    /// Lets the next link ask that waits for a free question.
+    pub(super) fn ask_waiting_reads(&mut self) {
+        while self.queries.open_reads() < MAX_QUESTIONS
+            && let Some(link) = self.queries.waiting_reads.pop_front()
+        {
+            if let Some(application) = self.links.application(link) {
+                application.reading = None;
+                let session = application.session;
+                self.ask_reads(session);
+            }
+        }
+    }
+}
+
+impl Delivery<'_> {
     /// What the store found for the first reads of a link.
     pub(super) fn values_fetched(&mut self, link: LinkId, fetch: FetchId, found: Vec<Value>) {
-        let Some(application) = self.application_of(link) else { return };
+        let Some(application) = self.links.application(link) else { return };
         if application.reading != Some(fetch) {
             return;
         }
@@ -122,28 +138,6 @@ impl Node {
         let session = application.session;
         self.visit(session, |desk, _, _| desk.tell(found));
         self.sessions.ready.insert(session);
-    }
-
-    /// Lets the next link ask that waits for a free question.
-    pub(super) fn ask_waiting_reads(&mut self) {
-        while self.questions() < MAX_QUESTIONS
-            && let Some(link) = self.queries.waiting_reads.pop_front()
-        {
-            if let Some(application) = self.application_of(link) {
-                application.reading = None;
-                let session = application.session;
-                self.ask_reads(session);
-            }
-        }
-    }
-
-    /// Open questions for reads.
-    pub(super) fn questions(&self) -> usize {
-        self.queries.open.values().filter(|purpose| matches!(purpose, Purpose::Read(_))).count()
-    }
-
-    fn application_of(&mut self, link: LinkId) -> Option<&mut crate::session::link::AppLink> {
-        self.links.by_id.get_mut(&link)?.application_mut()
     }
 }
 

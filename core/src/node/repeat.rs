@@ -1,5 +1,8 @@
 //! Timers: heartbeats, repeats, cursors, upkeep; and what sockets have taken.
 
+use super::handlers::{
+    Acknowledging, Connections, DeadLetters, Dialing, LinkOut, Records, Sockets, Upkeep, lend,
+};
 use alloc::format;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -18,28 +21,13 @@ use crate::types::timers::Timer;
 use crate::wire::application::AckMode;
 use crate::wire::draft::MAX_TTL;
 
-use super::{Node, UPKEEP_INTERVAL};
+use super::UPKEEP_INTERVAL;
 
-/// How soon the store is asked again to make room.
-const MAKE_ROOM_INTERVAL: Duration = Duration::from_millis(50);
 /// How rarely the records of connected sessions are written at most.
 const MAX_PRESENCE_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
-impl Node {
-    pub(super) fn timers_due(&mut self) {
-        while let Some(timer) = self.time.timers.take_due(self.time.now.instant) {
-            match timer {
-                Timer::Link(link) => self.link_timer(link),
-                Timer::Session(session) => drop(self.sessions.ready.insert(session)),
-                Timer::Dial(index) => self.dial(index),
-                Timer::Cursors => self.log.commit_wanted = true,
-                Timer::Topology => self.tell_mesh(),
-                Timer::Upkeep => self.look_after_itself(),
-            }
-        }
-    }
-
-    fn link_timer(&mut self, id: LinkId) {
+impl Connections<'_> {
+    pub(super) fn link_timer(&mut self, id: LinkId) {
         let Some(mut link) = self.links.by_id.remove(&id) else { return };
         let now = self.time.now.instant;
         match &link.state {
@@ -72,31 +60,17 @@ impl Node {
                     return;
                 }
                 if link.ping_at <= now {
-                    self.ping(&mut link);
+                    lend!(self, LinkOut).ping(&mut link);
                     // A peer that is sent nothing must hear all the same when a clock is right
                     // again: the last acknowledgement, said once more, tells it.
-                    self.acknowledge(&mut link, self.log.tail.durable());
+                    let durable = self.log.tail.durable();
+                    lend!(self, Acknowledging).acknowledge(&mut link, durable);
                 }
                 let deadline = link.heard + self.config.heartbeat.timeout;
                 self.time.timers.set(Timer::Link(id), link.ping_at.min(deadline));
                 self.links.by_id.insert(id, link);
             }
         }
-    }
-
-    /// A link has answered the ping that was sent then.
-    pub(super) fn pong(&mut self, link: &mut Link, pinged_at: Option<Instant>) {
-        if let Some(sent) = pinged_at {
-            link.rtt = Some(self.time.now.instant.since(sent));
-            self.dialer_succeeded(link);
-        }
-    }
-
-    pub(super) fn ping(&mut self, link: &mut Link) {
-        let payload = self.time.now.instant.as_micros().to_be_bytes();
-        let frame = Frame::Ping(Bytes::copy_from_slice(&payload));
-        self.out.push(Output::Transmit { link: link.id, frame });
-        link.ping_at = self.time.now.instant + self.config.heartbeat.interval;
     }
 
     /// Bytes have moved on a link, if not a whole frame: it is alive, however slow.
@@ -108,6 +82,57 @@ impl Node {
         self.on_sign_of_life(id, None);
     }
 
+    /// Ends a session for good.
+    pub(super) fn end_session_by_id(&mut self, id: SessionId, reason: &str) {
+        lend!(self, DeadLetters).note_delivered(id);
+        let Some(session) = self.sessions.table.remove(&id) else { return };
+        self.sessions.by_name.remove(&session.name);
+        self.log.receipts.end(id);
+        self.log.receipts.touched.remove(&id);
+        self.sessions.dirty_now.remove(&id);
+        self.sessions.dirty_soon.remove(&id);
+        self.sessions.ready.remove(&id);
+        self.sessions.interests.leave(id);
+        self.time.timers.clear(Timer::Session(id));
+        if let Some(link) = session.link.and_then(|link| self.links.by_id.remove(&link)) {
+            let reason = format!("session ended: {reason}");
+            self.finish(link, Some(Close { code: CloseCode::GoingAway, reason }), "");
+        }
+        self.log.tail.growing.sessions_ended.push(id);
+        self.log.commit_wanted = true;
+        let owed = self.owed_to(&session) + session.dead_count();
+        let (session, reason) = (session.name, reason.into());
+        self.out.event(Event::SessionEnded { session, reason, owed });
+    }
+
+    /// How much a session has still to be handed, or to settle; letters not counted.
+    pub(super) fn owed_to(&self, session: &Session) -> u64 {
+        let behind = self.log.tail.durable().get().saturating_sub(session.next.before().get());
+        let behind = if session.receives() { behind.min(self.log.capacity.usage.rows) } else { 0 };
+        behind + session.flights.len() as u64
+    }
+}
+
+impl Dialing<'_> {
+    /// A link has answered the ping that was sent then.
+    pub(super) fn pong(&mut self, link: &mut Link, pinged_at: Option<Instant>) {
+        if let Some(sent) = pinged_at {
+            link.rtt = Some(self.time.now.instant.since(sent));
+            self.dialer_succeeded(link);
+        }
+    }
+}
+
+impl LinkOut<'_> {
+    pub(super) fn ping(&mut self, link: &mut Link) {
+        let payload = self.time.now.instant.as_micros().to_be_bytes();
+        let frame = Frame::Ping(Bytes::copy_from_slice(&payload));
+        self.out.push(Output::Transmit { link: link.id, frame });
+        link.ping_at = self.time.now.instant + self.config.heartbeat.interval;
+    }
+}
+
+impl Sockets<'_> {
     /// The socket has taken frames of a link.
     pub(super) fn sent(&mut self, id: LinkId, frames: usize, cost: usize) {
         let Some(link) = self.links.by_id.get_mut(&id) else {
@@ -144,13 +169,15 @@ impl Node {
         {
             settled.note_use(Used::Answered);
             let heard = settled.end_acknowledged(&done, Dirty::Soon);
-            self.arrange_write(session);
-            self.note_delivered(session);
-            self.take_back(session, heard);
+            lend!(self, Records).arrange_write(session);
+            lend!(self, DeadLetters).note_delivered(session);
+            lend!(self, DeadLetters).take_back(session, heard);
         }
         self.sessions.ready.insert(session);
     }
+}
 
+impl Upkeep<'_> {
     /// Writes from time to time that connected sessions are there: after a crash the record alone
     /// tells since when they have been away, and nothing else may have changed it for long.
     fn note_presence(&mut self) {
@@ -161,58 +188,7 @@ impl Node {
         }
         let here = self.sessions.table.values().filter(|it| it.link.is_some() && it.is_durable());
         let here: Vec<SessionId> = here.map(|session| session.id).collect();
-        here.into_iter().for_each(|id| self.touch(id, Dirty::Soon));
-    }
-
-    /// Looks at the clock, ends sessions whose time is over, and lets the store make room.
-    pub(super) fn look_after_itself(&mut self) {
-        let now = self.time.now.instant;
-        self.time.timers.set_earlier(Timer::Upkeep, now + UPKEEP_INTERVAL);
-        let peers = self.links.by_id.values().filter_map(|link| link.peer());
-        let at = self.time.now;
-        let fault = self.time.clock.fault();
-        if self.time.clock.compare_with_peers(peers.map(|peer| peer.clock_offset_ms(at))) {
-            self.begin_absences_anew();
-            self.note_set_right(fault);
-        }
-        self.notice_clock();
-        if self.time.fault.is_none() && self.time.lifetimes.compare(self.time.now) {
-            self.touch(NODE, Dirty::Now);
-        }
-        self.tell_mesh();
-        self.compare_with_peers();
-        self.mesh.topology.forget_lost(now);
-        self.look_for_room();
-        // Nothing ends by a clock that cannot be trusted.
-        let sound = self.time.fault.is_none();
-        let ended: Vec<SessionId> = self
-            .sessions
-            .table
-            .values()
-            .filter(|session| {
-                sound
-                    && session.away_since.is_some_and(|since| {
-                        since.plus(self.config.store.session_ttl) <= self.time.now.wall
-                    })
-            })
-            .map(|session| session.id)
-            .collect();
-        if sound {
-            self.give_up_unmet();
-            self.note_presence();
-            self.log.epochs.forget_loss(self.time.now.wall.minus(self.config.store.session_ttl));
-        }
-        for id in ended {
-            self.end_session_by_id(id, "away for longer than store.session_ttl");
-        }
-        self.look_for_expired();
-        // Room is made by commits, also when nothing is published.
-        let history = self.capacity.has_history_to_spare(self.load());
-        let may_spare = self.capacity.is_short_of_room() && self.floors().0 > self.log.floor;
-        if (history || may_spare) && !self.log.tail.is_committing() {
-            self.log.commit_wanted = true;
-            self.time.timers.set_earlier(Timer::Upkeep, now + MAKE_ROOM_INTERVAL);
-        }
+        here.into_iter().for_each(|id| lend!(self, Records).touch(id, Dirty::Soon));
     }
 
     /// The clock had jumped, and rightly so. Set forward, it changes nothing for events; set back,
@@ -232,52 +208,41 @@ impl Node {
         let before = self.time.now.wall.minus(self.config.store.session_ttl);
         for url in self.mesh.dialers.unmet.give_up(&self.config.peers, before) {
             let reason = "never reached for longer than store.session_ttl".into();
-            let owed = self.log.tail.durable().get().min(self.capacity.usage.rows);
+            let owed = self.log.tail.durable().get().min(self.log.capacity.usage.rows);
             self.out.event(Event::SessionEnded { session: format!("peer {url}"), reason, owed });
-            self.touch(NODE, Dirty::Now);
+            lend!(self, Records).touch(NODE, Dirty::Now);
         }
     }
 
-    /// Counts every absence from now on: the clock by which it was dated may have been wrong. All
-    /// records are written: once the node is killed, those of sessions with a link count as well.
-    pub(super) fn begin_absences_anew(&mut self) {
-        let wall = self.time.clock.estimate();
-        self.mesh.dialers.unmet.begin_anew(wall);
-        for session in self.sessions.table.values_mut().filter(|session| session.is_durable()) {
-            session.away_since = session.away_since.map(|_| wall);
-            session.touch(Dirty::Now);
-            self.sessions.dirty_now.insert(session.id);
-            self.log.commit_wanted = true;
+    /// Compares the clock with those of peers, which are so many milliseconds ahead each.
+    pub(super) fn look_at_the_clock(&mut self, offsets_ms: &[i64]) {
+        let fault = self.time.clock.fault();
+        if self.time.clock.compare_with_peers(offsets_ms.iter().copied()) {
+            lend!(self, Records).begin_absences_anew(&mut self.mesh.dialers.unmet);
+            self.note_set_right(fault);
+        }
+        self.time.notice_clock(self.out);
+        if self.time.fault.is_none() && self.time.lifetimes.compare(self.time.now) {
+            lend!(self, Records).touch(NODE, Dirty::Now);
         }
     }
 
-    /// Ends a session for good.
-    pub(super) fn end_session_by_id(&mut self, id: SessionId, reason: &str) {
-        self.note_delivered(id);
-        let Some(session) = self.sessions.table.remove(&id) else { return };
-        self.sessions.by_name.remove(&session.name);
-        self.log.receipts.end(id);
-        self.log.receipts_touched.remove(&id);
-        self.sessions.dirty_now.remove(&id);
-        self.sessions.dirty_soon.remove(&id);
-        self.sessions.ready.remove(&id);
-        self.sessions.interests.leave(id);
-        self.time.timers.clear(Timer::Session(id));
-        if let Some(link) = session.link.and_then(|link| self.links.by_id.remove(&link)) {
-            let reason = format!("session ended: {reason}");
-            self.finish(link, Some(Close { code: CloseCode::GoingAway, reason }), "");
+    /// Writes down who is there, and gives up who was away for too long; answers the sessions that
+    /// are to end. Nothing ends by a clock that cannot be trusted.
+    pub(super) fn note_and_give_up(&mut self) -> Vec<SessionId> {
+        if self.time.fault.is_some() {
+            return Vec::new();
         }
-        self.log.tail.growing.sessions_ended.push(id);
-        self.log.commit_wanted = true;
-        let owed = self.owed_to(&session) + session.dead_count();
-        let (session, reason) = (session.name, reason.into());
-        self.out.event(Event::SessionEnded { session, reason, owed });
-    }
-
-    /// How much a session has still to be handed, or to settle; letters not counted.
-    pub(super) fn owed_to(&self, session: &Session) -> u64 {
-        let behind = self.log.tail.durable().get().saturating_sub(session.next.before().get());
-        let behind = if session.receives() { behind.min(self.capacity.usage.rows) } else { 0 };
-        behind + session.flights.len() as u64
+        let (ttl, wall) = (self.config.store.session_ttl, self.time.now.wall);
+        let is_over =
+            |session: &&Session| session.away_since.is_some_and(|since| since.plus(ttl) <= wall);
+        let ended = self.sessions.table.values().filter(is_over).map(|session| session.id);
+        let ended = ended.collect();
+        self.give_up_unmet();
+        self.note_presence();
+        self.log.epochs.forget_loss(wall.minus(ttl));
+        ended
     }
 }
+
+impl Records<'_> {}

@@ -8,6 +8,7 @@
 //! for the store the mark is where it was until the second walk is over, so a node that ends
 //! between starts as one whose clock was never reset, and the order is given again.
 
+use super::handlers::{Ingest, Records, Resetting, lend};
 use alloc::vec::Vec;
 
 use crate::admin::event::Event;
@@ -21,23 +22,22 @@ use crate::types::time::WallMs;
 use crate::wire::message::{Fields, Message};
 
 use super::clock_reset::{ClockReset, Stage};
-use super::{Node, Purpose};
+use super::queries::Purpose;
 
 /// Rows asked of the store at once, ...
 const ROWS: usize = 1024;
 /// ... and their bytes.
 const BYTES: usize = 256 << 10;
 
-impl Node {
+impl Resetting<'_> {
     /// An operator says that the wall clock is right.
-    pub(super) fn reset_clock(&mut self, ticket: Ticket) {
+    pub(super) fn reset_clock(&mut self, ticket: Ticket, offsets_ms: &[i64]) {
         if let Some(resetting) = &mut self.queries.clock_reset {
             resetting.tickets.push(ticket);
             return;
         }
-        let (at, peers) = (self.time.now, self.links.by_id.values().filter_map(|link| link.peer()));
-        match self.time.clock.believe_operator(peers.map(|peer| peer.clock_offset_ms(at))) {
-            Ok(true) => self.begin_absences_anew(),
+        match self.time.clock.believe_operator(offsets_ms.iter().copied()) {
+            Ok(true) => lend!(self, Records).begin_absences_anew(&mut self.mesh.dialers.unmet),
             Ok(false) => {}
             Err(off) => {
                 let answer = AdminAnswer::Refused(off.into());
@@ -56,9 +56,11 @@ impl Node {
             restamped: 0,
             lowered_ms: 0,
         });
-        self.reset_on();
+        lend!(self, Resetting).reset_on();
     }
+}
 
+impl Resetting<'_> {
     /// Goes on with a reset, once what it waits for is durable.
     pub(super) fn reset_on(&mut self) {
         let committed = self.log.tail.committed_id();
@@ -81,7 +83,7 @@ impl Node {
                     max_rows: ROWS,
                     max_bytes: BYTES,
                 };
-                self.queries.ask(&mut self.out, Purpose::Reset, query);
+                self.queries.ask(self.out, Purpose::Reset, query);
             }
             Stage::Ending => self.end_reset(),
         }
@@ -108,7 +110,7 @@ impl Node {
                 }
                 Stage::Stamping => {
                     if let Err(refusal) = self.restamp(key, row) {
-                        return self.refuse_reset(&refusal);
+                        return self.queries.refuse_reset(self.out, &refusal);
                     }
                 }
                 Stage::Ending => {}
@@ -125,8 +127,8 @@ impl Node {
         resetting.after = resetting.first.map_or(resetting.upto, Position::before);
         if resetting.lowered_ms > 0 {
             // Whoever is away was dated by the time that never was.
-            self.begin_absences_anew();
-            self.notice_clock();
+            lend!(self, Records).begin_absences_anew(&mut self.mesh.dialers.unmet);
+            self.time.notice_clock(self.out);
         }
         self.reset_on();
     }
@@ -136,13 +138,13 @@ impl Node {
         if self.log.newest.newest(&key).is_some_and(|newest| newest.position != row.position) {
             return Ok(());
         }
-        let load = self.load();
-        if self.capacity.refuses_peers(load) {
-            let full = self.capacity.full_reason(load).unwrap_or_default();
+        let load = self.log.load(self.time.now.instant);
+        if self.log.capacity.refuses_peers(load) {
+            let full = self.log.capacity.full_reason(load).unwrap_or_default();
             return Err(StoreFailure::Full(full).into());
         }
         let version = self.time.clock.stamp_by_order()?;
-        let source = self.source_of(&row.message);
+        let source = lend!(self, Ingest).source_of(&row.message);
         let (was, sequence) = (row.message.version(), row.message.sequence());
         // So it is known what gives way.
         let newest = Newest { version: was, source, sequence, position: row.position };
@@ -156,7 +158,8 @@ impl Node {
             ..row.message.fields()
         };
         let message = Message::encode(&fields, &mut self.out.buffer);
-        self.append((message, WallMs(0)), Some(key), self.id.source, row.publisher);
+        let here = self.id.source;
+        lend!(self, Ingest).append((message, WallMs(0)), Some(key), here, row.publisher);
         let batch = self.log.tail.growing_id();
         if let Some(resetting) = &mut self.queries.clock_reset {
             resetting.restamped += 1;
@@ -180,19 +183,10 @@ impl Node {
         let Some(resetting) = self.queries.clock_reset.take() else { return };
         let ClockReset { tickets, restamped, lowered_ms, .. } = resetting;
         self.out.event(Event::ClockReset { restamped, lowered_ms });
-        self.notice_clock();
+        self.time.notice_clock(self.out);
         let fault = self.time.clock.fault();
         for ticket in tickets {
             let answer = AdminAnswer::ClockReset { restamped, lowered_ms, fault };
-            self.out.push(Output::Admin { ticket, answer });
-        }
-    }
-
-    /// The reset goes no further; the order may be given again.
-    pub(super) fn refuse_reset(&mut self, refusal: &AdminRefusal) {
-        let Some(resetting) = self.queries.clock_reset.take() else { return };
-        for ticket in resetting.tickets {
-            let answer = AdminAnswer::Refused(refusal.clone());
             self.out.push(Output::Admin { ticket, answer });
         }
     }

@@ -3,6 +3,7 @@
 //! What stays true: one of the two stays, and both ends mean the same one. The link that was there
 //! may be dead without knowing it; a newer one waits until that has answered, or has not.
 
+use super::handlers::{Conflicts, Connections, Dialing, LinkOut, lend};
 use alloc::boxed::Box;
 use alloc::format;
 use core::time::Duration;
@@ -15,13 +16,12 @@ use crate::types::time::Instant;
 use crate::types::timers::Timer;
 use crate::wire::{Hello, LINK_IS_SURPLUS, Wire};
 
-use super::Node;
 use super::connect::duplicate;
 
 /// How long a link in doubt has to answer a ping.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
 
-impl Node {
+impl Connections<'_> {
     /// Two links to the same node id: which one stays.
     pub(super) fn decide_between(
         &mut self,
@@ -56,7 +56,7 @@ impl Node {
                     self.refuse_candidate(candidate);
                 }
                 if let Some(rival) = self.links.by_id.remove(&rival) {
-                    self.dialer_replaced(&rival, &node, hello.incarnation);
+                    lend!(self, Dialing).dialer_replaced(&rival, &node, hello.incarnation);
                     self.finish(rival, Some(duplicate("another link to the same node")), "");
                 }
                 self.admit(link, node, &hello)
@@ -75,7 +75,7 @@ impl Node {
     /// The older link may be dead without knowing it: it is pinged, and answers or goes.
     fn probe(&mut self, link: &mut Link, rival: LinkId, hello: Hello) {
         if let Some(mut old) = self.links.by_id.remove(&rival) {
-            self.ping(&mut old);
+            lend!(self, LinkOut).ping(&mut old);
             self.links.by_id.insert(rival, old);
         }
         if let Some(before) = self.links.candidates.insert(rival, link.id)
@@ -118,7 +118,7 @@ impl Node {
             let rival = self.links.by_id.get(rival).and_then(|link| link.peer());
             if session.and_then(Session::peer).is_some_and(|known| known.store != hello.store) {
                 let heard = format!("{} calls itself so, with another database", link.remote);
-                self.met_another(peer, &heard);
+                lend!(self, Conflicts).met_another(peer, &heard);
             } else if rival.is_some_and(|rival| rival.incarnation == hello.incarnation) {
                 // The dialling end learns from this who is here, and that it has a link already.
                 let mut hello = self.own_hello(None);

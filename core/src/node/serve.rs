@@ -1,5 +1,8 @@
 //! A visit to one session: answers and deliveries leave in the order of the log.
 
+use super::handlers::{
+    Acknowledging, Backpressure, Connections, DeadLetters, Delivery, Fetches, Records, lend,
+};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -18,48 +21,26 @@ use crate::wire::message::Message;
 use crate::wire::read::Read;
 use crate::wire::{Ack, BatchKind, Outcome, ReadResult, ReadValue, Wire};
 
-use super::Node;
-use super::handover::{Carrier, Desk, Stop};
+use super::handover::{Carrier, Desk};
 
 /// Flights that are handed over again at once.
 const REPEATS: usize = 256;
 
-impl Node {
-    /// Hands a session what its link can take now.
-    pub(super) fn serve(&mut self, id: SessionId) {
-        self.go_back_if_due(id);
-        let stop = self.visit(id, |desk, durable, committed| {
-            desk.answer(durable, committed);
-            if desk.link.is_greeted() { desk.walk(durable) } else { Stop::Held }
-        });
-        let Some(stop) = stop else { return };
-        self.ask_reads(id);
-        self.repeat_due(id);
-        let idle = self.sessions.table.get(&id).is_some_and(|session| session.fetch.is_none());
-        if let Stop::Store(Some(query)) = stop
-            && idle
-        {
-            self.fetch_for(id, query);
-        }
-        self.say_synced(id);
-        self.close_if_ending(id);
-        self.close_if_lagging(id);
-    }
-
+impl Delivery<'_> {
     /// Brings session and link together, and takes care of what comes of it.
     pub(super) fn visit<T>(
         &mut self,
         id: SessionId,
         work: impl FnOnce(&mut Desk<'_>, Position, crate::types::ids::BatchId) -> T,
     ) -> Option<T> {
-        let lifetimes = self.lifetimes();
+        let lifetimes = self.time.moment();
         let session = self.sessions.table.get_mut(&id)?;
         let link = self.links.by_id.get_mut(&session.link?)?;
         let (durable, committed) = (self.log.tail.durable(), self.log.tail.committed_id());
         let before = session.cursor();
         let carrier = Carrier {
-            config: &self.config,
-            out: &mut self.out,
+            config: self.config,
+            out: self.out,
             seen: &mut self.log.seen,
             topology: &mut self.mesh.topology,
             now: self.time.now,
@@ -94,34 +75,10 @@ impl Node {
             Some(at) => self.time.timers.set(Timer::Session(id), at),
             None => self.time.timers.clear(Timer::Session(id)),
         }
-        self.arrange_write(id);
-        self.note_delivered(id);
-        self.bury(id, deaths);
+        lend!(self, Records).arrange_write(id);
+        lend!(self, DeadLetters).note_delivered(id);
+        lend!(self, DeadLetters).bury(id, deaths);
         Some(result)
-    }
-
-    /// Asks the store for the flights whose time has come.
-    fn repeat_due(&mut self, id: SessionId) {
-        let now = self.time.now.instant;
-        let Some(session) = self.sessions.table.get_mut(&id) else { return };
-        let greeted = session.link.and_then(|link| self.links.by_id.get(&link));
-        let may = greeted.is_some_and(|link| link.is_greeted() && link.has_credit());
-        let held = session.is_held(now, self.config.store.session_max_bytes);
-        if held || session.fetch.is_some() || !session.has_due(now) || !may {
-            return;
-        }
-        let due = session.take_due(now, REPEATS, self.config.retry.max_attempts);
-        if session.has_dying {
-            self.sessions.to_bury.insert(id);
-        }
-        let tags = session.tags(&self.config.tags).cloned();
-        if let Some(at) = session.next_wake(now) {
-            self.time.timers.set(Timer::Session(id), at);
-        }
-        if !due.is_empty() {
-            let timely = self.time.clock.timely();
-            self.fetch_for(id, Query::RowsAt { positions: due, tags, timely });
-        }
     }
 
     /// Whether this answer is the one that the session waits for; it waits no longer.
@@ -164,11 +121,11 @@ impl Node {
     ) {
         if self.is_awaited(id, fetch) {
             self.visit(id, |desk, _, _| desk.repeats(asked, &rows));
-            self.touch(id, Dirty::Soon);
+            lend!(self, Records).touch(id, Dirty::Soon);
         }
     }
 
-    fn say_synced(&mut self, id: SessionId) {
+    pub(super) fn say_synced(&mut self, id: SessionId) {
         let Some(session) = self.sessions.table.get_mut(&id) else { return };
         let Some(link) = session.link.and_then(|link| self.links.by_id.get_mut(&link)) else {
             return;
@@ -189,7 +146,35 @@ impl Node {
         };
         self.out.transmit(link, frame);
     }
+}
 
+impl Fetches<'_> {
+    /// Asks the store for the flights whose time has come.
+    pub(super) fn repeat_due(&mut self, id: SessionId) {
+        let now = self.time.now.instant;
+        let Some(session) = self.sessions.table.get_mut(&id) else { return };
+        let greeted = session.link.and_then(|link| self.links.by_id.get(&link));
+        let may = greeted.is_some_and(|link| link.is_greeted() && link.has_credit());
+        let held = session.is_held(now, self.config.store.session_max_bytes);
+        if held || session.fetch.is_some() || !session.has_due(now) || !may {
+            return;
+        }
+        let due = session.take_due(now, REPEATS, self.config.retry.max_attempts);
+        if session.has_dying {
+            self.sessions.to_bury.insert(id);
+        }
+        let tags = session.tags(&self.config.tags).cloned();
+        if let Some(at) = session.next_wake(now) {
+            self.time.timers.set(Timer::Session(id), at);
+        }
+        if !due.is_empty() {
+            let timely = self.time.clock.timely();
+            self.fetch_for(id, Query::RowsAt { positions: due, tags, timely });
+        }
+    }
+}
+
+impl Acknowledging<'_> {
     /// Tells a peer what is durable, if that is news.
     pub(super) fn flush(&mut self, id: LinkId) {
         let Some(mut link) = self.links.by_id.remove(&id) else { return };
@@ -213,8 +198,10 @@ impl Node {
         let ack = Wire::Ack(Ack { upto: peer.told, position, wall });
         self.out.transmit(link, Frame::Binary(ack.encode()));
     }
+}
 
-    fn close_if_ending(&mut self, id: SessionId) {
+impl Connections<'_> {
+    pub(super) fn close_if_ending(&mut self, id: SessionId) {
         let Some(link) = self.sessions.table.get(&id).and_then(|session| session.link) else {
             return;
         };
@@ -228,12 +215,6 @@ impl Node {
         } else if let Some(link) = self.links.by_id.remove(&link) {
             self.finish_as_told(link);
         }
-    }
-
-    /// Whether an application is owed answers to what it has sent on this link.
-    pub fn owes_answers(&self, link: LinkId) -> bool {
-        let application = self.links.by_id.get(&link).and_then(|link| link.application());
-        application.is_some_and(|application| !application.answers.is_empty())
     }
 
     /// Ends a link when what its application sent before is answered.
@@ -256,7 +237,7 @@ impl Node {
 
     /// An unnamed application that lags too far is closed: what it missed is counted (P8). What
     /// it asked to be replayed, or to have conflated, is no lag.
-    fn close_if_lagging(&mut self, id: SessionId) {
+    pub(super) fn close_if_lagging(&mut self, id: SessionId) {
         let Some(session) = self.sessions.table.get(&id).filter(|session| !session.is_durable())
         else {
             return;
@@ -280,7 +261,7 @@ impl Node {
 /// A socket that has taken nothing for so long has stalled.
 const STALLED: Duration = Duration::from_secs(1);
 
-impl Node {
+impl Backpressure<'_> {
     /// Reads on, or not, from links that have taken or given something.
     pub(super) fn pause_or_resume(&mut self) {
         let full = self.log.tail.undurable_bytes() > crate::log::tail::UNDURABLE_MAX_BYTES;
@@ -305,7 +286,9 @@ impl Node {
             }
         }
     }
+}
 
+impl Connections<'_> {
     /// Closes the applications that hold most of what sockets do not take, stalled ones first,
     /// until that is within its bound (P8). What a named one was owed is read again from the store
     /// when it comes back.
@@ -347,7 +330,7 @@ impl Desk<'_> {
     /// Lets answers leave whose batch is durable, each behind the deliveries of its place. Where
     /// those cannot leave now, the answer overtakes them, and they are handed over only while
     /// they are the newest: the application never sees a key go back behind its own write (P6).
-    fn answer(&mut self, durable: Position, committed: crate::types::ids::BatchId) {
+    pub(super) fn answer(&mut self, durable: Position, committed: crate::types::ids::BatchId) {
         let mut receipts: Option<(Instant, usize)> = None;
         while let Some(application) = self.link.application() {
             let Some(pending) = application.answers.front() else { break };

@@ -4,8 +4,11 @@
 //! looked at with the next outputs or the next batch.
 
 use alloc::collections::{BTreeMap, BTreeSet};
-use alloc::string::String;
+use alloc::format;
+use alloc::string::{String, ToString};
 
+use crate::admin::{AdminAnswer, AdminRefusal};
+use crate::log::unclaimed::{NODE, NODE_NAME};
 use crate::session::UNNAMED;
 use crate::session::interests::Interests;
 use crate::store::Recovered;
@@ -51,5 +54,37 @@ impl Sessions {
             dirty_now: BTreeSet::new(),
             dirty_soon: BTreeSet::new(),
         }
+    }
+
+    /// Dead letters have left the store with a batch.
+    pub(super) fn end_purges(&mut self, letters: &[DeadLetterId]) {
+        for letter in letters {
+            if let Some((session, position)) = self.dead_letters_in_flight.remove(letter).flatten()
+                && let Some(session) = self.table.get_mut(&session)
+            {
+                session.letters.end_purge(position);
+            }
+        }
+    }
+
+    /// The session that an operator names, if it may be ended; or else what to answer.
+    pub(super) fn to_forget(&self, name: &str) -> Result<SessionId, AdminAnswer> {
+        let candidates = [name.to_string(), format!("app:{name}"), format!("peer:{name}")];
+        let id = candidates.iter().find_map(|name| self.by_name.get(name)).copied();
+        let Some(session) = id.and_then(|id| self.table.get(&id)) else {
+            return Err(AdminAnswer::NotFound);
+        };
+        if session.link.is_some() {
+            return Err(AdminAnswer::Refused(AdminRefusal::Connected(session.name.clone())));
+        }
+        Ok(session.id)
+    }
+
+    /// The name of a session; that of the node, where dead letters are its own.
+    pub(super) fn name_of(&self, owner: SessionId) -> String {
+        if owner == NODE {
+            return NODE_NAME.into();
+        }
+        self.table.get(&owner).map(|session| session.name.clone()).unwrap_or_default()
     }
 }

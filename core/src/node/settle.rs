@@ -1,5 +1,6 @@
 //! What applications say of deliveries, and what comes of it.
 
+use super::handlers::{Connections, DeadLetters, Records, Settling, lend};
 use alloc::borrow::Cow;
 use alloc::string::{String, ToString};
 
@@ -9,15 +10,15 @@ use crate::types::ids::{DeadLetterId, SessionId};
 use crate::types::refusal::{Code, Refusal};
 use crate::wire::json::{Settle, Target};
 
-use super::{Node, Phase};
+use super::identity::Phase;
 
-impl Node {
+impl Settling<'_> {
     pub(super) fn settle_on(&mut self, link: &mut Link, settle: &Settle<'_>, frame: u64) {
         let Some(application) = link.application_mut() else { return };
         let id = application.session;
         let heard = self.settle(id, settle);
         self.sessions.ready.insert(id);
-        self.note_delivered(id);
+        lend!(self, DeadLetters).note_delivered(id);
         if let (Ok(true), Some(application)) = (&heard, link.application_mut()) {
             application.settled = true;
         }
@@ -33,22 +34,22 @@ impl Node {
         if let Some(session) = self.sessions.table.get_mut(&id) {
             session.note_use(Used::Answered);
         }
-        self.arrange_write(id);
+        lend!(self, Records).arrange_write(id);
     }
 
     /// Takes a word about deliveries. Answers whether it has settled any.
     fn settle(&mut self, id: SessionId, settle: &Settle<'_>) -> Result<bool, Unheard> {
         let Some(session) = self.sessions.table.get_mut(&id) else { return Ok(false) };
         match settle {
-            Settle::Ack(delivery) => {
-                session.acknowledge(*delivery).map(|heard| self.take_back(id, heard))
-            }
-            Settle::AckUpTo(delivery) => {
-                session.acknowledge_upto(*delivery).map(|heard| self.take_back(id, heard))
-            }
-            Settle::AckId(message) => {
-                session.acknowledge_id(message).map(|heard| self.take_back(id, heard))
-            }
+            Settle::Ack(delivery) => session
+                .acknowledge(*delivery)
+                .map(|heard| lend!(self, DeadLetters).take_back(id, heard)),
+            Settle::AckUpTo(delivery) => session
+                .acknowledge_upto(*delivery)
+                .map(|heard| lend!(self, DeadLetters).take_back(id, heard)),
+            Settle::AckId(message) => session
+                .acknowledge_id(message)
+                .map(|heard| lend!(self, DeadLetters).take_back(id, heard)),
             Settle::Retry { target, reason } => {
                 self.retry(id, target, said(reason, "NACK retry")).map(|()| false)
             }
@@ -78,23 +79,6 @@ impl Node {
         Ok(())
     }
 
-    /// A connection is lost, unless one of its two ends has said goodbye: an application that has
-    /// settled nothing on it may have died of what it was handed (P13).
-    pub(super) fn note_lost(&mut self, link: &Link, is_lost: bool) {
-        let Some(application) = link.application() else { return };
-        if !is_lost || application.settled || self.id.phase != Phase::Running {
-            return;
-        }
-        if let Some(session) = self.sessions.table.get_mut(&application.session)
-            && session.link == Some(link.id)
-        {
-            session.lost_unsettled(link.frames_taken, self.config.retry.max_attempts);
-            if session.has_dying {
-                self.sessions.to_bury.insert(session.id);
-            }
-        }
-    }
-
     /// What an application wants none of is final at once: the next batch says so, whatever becomes
     /// of the connection, and the message itself follows when the store has found it.
     fn refuse(&mut self, id: SessionId, target: &Target<'_>, why: &str) -> Result<bool, Unheard> {
@@ -113,6 +97,25 @@ impl Node {
         session.touch(Dirty::Now);
         self.sessions.to_bury.insert(id);
         Ok(true)
+    }
+}
+
+impl Connections<'_> {
+    /// A connection is lost, unless one of its two ends has said goodbye: an application that has
+    /// settled nothing on it may have died of what it was handed (P13).
+    pub(super) fn note_lost(&mut self, link: &Link, is_lost: bool) {
+        let Some(application) = link.application() else { return };
+        if !is_lost || application.settled || self.id.phase != Phase::Running {
+            return;
+        }
+        if let Some(session) = self.sessions.table.get_mut(&application.session)
+            && session.link == Some(link.id)
+        {
+            session.lost_unsettled(link.frames_taken, self.config.retry.max_attempts);
+            if session.has_dying {
+                self.sessions.to_bury.insert(session.id);
+            }
+        }
     }
 }
 

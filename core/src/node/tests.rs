@@ -110,7 +110,8 @@ fn who_rests_is_handed_what_comes_for_it() {
     (0..5).for_each(|_| lab.publish(till, "SK", "order:1"));
     assert!(!lab.node.sessions.table.awake().any(|session| session.id == id), "it rests again");
     // Its delivery was not acknowledged: it stays, and holds the log from there on.
-    assert_eq!(lab.node.floors().0, Position::new(5));
+    let node = &mut lab.node;
+    assert_eq!(lend!(node, Retention).floors().0, Position::new(5));
     lab.give(Input::LinkDown { link: stock, code: None, reason: "".into() });
     let session = lab.node.sessions.table.get(&id);
     assert_eq!(

@@ -11,18 +11,14 @@ use core::time::Duration;
 use alloc::format;
 use alloc::string::String;
 
-use crate::admin::event::Event;
 use crate::config::StoreLimits;
 use crate::store::Usage;
 use crate::types::refusal::{Code, Refusal};
 use crate::types::time::Instant;
-use crate::types::timers::Timer;
 use crate::wire::message::Kind;
 
-use super::Node;
-
 /// How long the store is left alone after it was full.
-pub(super) const REST_AFTER_FULL: Duration = Duration::from_secs(1);
+pub const REST_AFTER_FULL: Duration = Duration::from_secs(1);
 
 /// How long history gives way after a commit found no room, and publishers wait for it. It is tried
 /// again then, as not every system tells what is left.
@@ -33,21 +29,21 @@ const FULL_FOR: Duration = Duration::from_secs(5);
 const DISK_SPARE: u64 = 8 << 20;
 
 /// How long nothing may have been refused until it is said that there is room again.
-const CALM: Duration = Duration::from_secs(10);
+pub const CALM: Duration = Duration::from_secs(10);
 
 /// What is known of the room in the store.
 #[derive(Debug)]
-pub(super) struct Capacity {
+pub struct Capacity {
     /// What the store said with the last batch.
-    pub(super) usage: Usage,
+    pub usage: Usage,
     /// Nothing is committed before this time.
-    pub(super) rest_until: Option<Instant>,
+    pub rest_until: Option<Instant>,
     /// When a commit last found no room, with so many bytes in use.
     failed: Option<(Instant, u64)>,
     /// What the store said then.
     said: String,
     /// When there was last none, since that was said.
-    none_at: Option<Instant>,
+    pub none_at: Option<Instant>,
     /// The store was full for peers, and has not enough room again.
     peers_refused: bool,
     /// `store.max_bytes` and `store.history_max_bytes`.
@@ -57,14 +53,16 @@ pub(super) struct Capacity {
 
 /// What is on its way to the store, and the time at which room is judged.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Load {
-    pub(super) undurable: u64,
-    pub(super) now: Instant,
+pub struct Load {
+    /// Bytes of messages that are not durable yet.
+    pub undurable: u64,
+    /// The time.
+    pub now: Instant,
 }
 
 impl Capacity {
     /// Room of a store that holds so much.
-    pub(super) fn new(usage: Usage, limits: &StoreLimits) -> Self {
+    pub fn new(usage: Usage, limits: &StoreLimits) -> Self {
         Self {
             usage,
             rest_until: None,
@@ -78,7 +76,7 @@ impl Capacity {
     }
 
     /// A commit has found no room.
-    pub(super) fn note_failure(&mut self, now: Instant, said: String) {
+    pub fn note_failure(&mut self, now: Instant, said: String) {
         self.failed = Some((now, self.usage.used_bytes));
         self.said = said;
         self.rest_until = Some(now + REST_AFTER_FULL);
@@ -86,7 +84,7 @@ impl Capacity {
 
     /// Whether a publisher's message of this kind is refused for want of room (P8). A delete makes
     /// room in the end, and may take some for that.
-    pub(super) fn check_publish(&self, kind: Kind, load: Load) -> Result<(), Refusal> {
+    pub fn check_publish(&self, kind: Kind, load: Load) -> Result<(), Refusal> {
         let max = self.max_bytes;
         let full = if kind == Kind::Dk {
             self.over(max.saturating_add(max / 4), load)
@@ -106,7 +104,7 @@ impl Capacity {
     }
 
     /// Why publishers are refused now, if they are.
-    pub(super) fn full_reason(&self, load: Load) -> Option<String> {
+    pub fn full_reason(&self, load: Load) -> Option<String> {
         Some(match self.full(load)? {
             Full::Store(used, limit) => {
                 format!("{used} bytes are in use, store.max_bytes is {limit}")
@@ -129,14 +127,14 @@ impl Capacity {
     }
 
     /// Whether nothing may be added, whatever the limit says.
-    pub(super) fn is_disk_full(&self, load: Load) -> bool {
+    pub fn is_disk_full(&self, load: Load) -> bool {
         self.rest_until.is_some()
             || self.usage.room_bytes.is_some_and(|room| load.undurable >= room)
             || (self.failed_at(load).is_some() && self.has_history_to_spare(load))
     }
 
     /// Whether history has still to give way.
-    pub(super) fn has_history_to_spare(&self, load: Load) -> bool {
+    pub fn has_history_to_spare(&self, load: Load) -> bool {
         self.usage.history_bytes > self.history_bound(load)
     }
 
@@ -150,7 +148,7 @@ impl Capacity {
     /// Once begun, it goes on until a sixteenth is free: a peer that is refused one message and
     /// taken the next could never forget what it was acknowledged, and two full nodes would wait
     /// for each other (P8).
-    pub(super) fn refuses_peers(&mut self, load: Load) -> bool {
+    pub fn refuses_peers(&mut self, load: Load) -> bool {
         let max = self.max_bytes;
         let limit = max.saturating_add(max / 4);
         let room = if self.peers_refused { max / 16 } else { 0 };
@@ -160,7 +158,7 @@ impl Capacity {
 
     /// The bound of the history. It gives way to what is owed: it is at most half of the store, and
     /// goes before publishers are refused.
-    pub(super) fn history_bound(&self, load: Load) -> u64 {
+    pub fn history_bound(&self, load: Load) -> u64 {
         let most = self.history_max_bytes.min(self.max_bytes / 2);
         match self.usage.used_bytes.saturating_sub(self.spared_above(load)) {
             0 => most,
@@ -169,13 +167,13 @@ impl Capacity {
     }
 
     /// Whether history gives way to what is owed.
-    pub(super) fn gives_way(&self, load: Load) -> bool {
+    pub fn gives_way(&self, load: Load) -> bool {
         self.usage.used_bytes > self.spared_above(load)
     }
 
     /// Whether events that led nowhere go, too. Not for a full disk, which may be over in a moment:
     /// whoever wants one of them may be out of reach, and known to nobody near.
-    pub(super) fn is_short_of_room(&self) -> bool {
+    pub fn is_short_of_room(&self) -> bool {
         let max = self.max_bytes;
         self.usage.used_bytes > max - max / 16
     }
@@ -195,44 +193,6 @@ enum Full {
     /// Bytes are in use, or are about to be; and so many may be.
     Store(u64, u64),
     Disk,
-}
-
-impl Node {
-    pub(super) fn load(&self) -> Load {
-        let undurable = self.log.tail.undurable_bytes() as u64;
-        Load { undurable, now: self.time.now.instant }
-    }
-
-    /// Says once that publishers are refused, and once that they are not any more.
-    pub(super) fn notice_room(&mut self) {
-        let now = self.time.now.instant;
-        if let Some(reason) = self.capacity.full_reason(self.load()) {
-            if self.capacity.none_at.replace(now).is_none() {
-                self.out.event(Event::StoreFull { reason });
-            }
-            // What is in the way may go without a commit of anybody.
-            self.time.timers.set_earlier(Timer::Upkeep, now + REST_AFTER_FULL);
-        } else if self.capacity.none_at.is_some_and(|at| at + CALM <= now) {
-            self.capacity.none_at = None;
-            self.out.event(Event::StoreHasRoom);
-        }
-    }
-
-    /// Ends the rest after a failure in time. While there is no room it is looked for it each
-    /// second, with a commit.
-    pub(super) fn look_for_room(&mut self) {
-        let now = self.time.now.instant;
-        match self.capacity.rest_until {
-            // Upkeep came for another reason; the end of the rest is not to wait for the next.
-            Some(until) if until > now => self.time.timers.set_earlier(Timer::Upkeep, until),
-            Some(_) => {
-                self.capacity.rest_until = None;
-                self.log.commit_wanted = true;
-            }
-            None => self.log.commit_wanted |= self.capacity.is_disk_full(self.load()),
-        }
-        self.notice_room();
-    }
 }
 
 #[cfg(test)]
