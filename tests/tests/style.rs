@@ -169,6 +169,8 @@ fn a_node_is_small_and_its_handlers_borrow_few_parts() {
     let elsewhere = elsewhere.filter(|source| source.text.contains("\nimpl Node {"));
     let elsewhere: Vec<_> = elsewhere.map(|source| source.path.clone()).collect();
     assert_none("`impl Node` stands in node/mod.rs alone", &elsewhere);
+    let put = node.iter().map(|source| source.text.matches("links.by_id.insert(").count());
+    assert_eq!(put.sum::<usize>(), 1, "a link is put into the table once, when it is up");
 }
 
 // keeps: house-style

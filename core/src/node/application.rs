@@ -1,6 +1,7 @@
 //! Frames of applications: who they are, what they publish, what they say of deliveries.
 
 use super::handlers::{AppFrames, Connections, Ingest, Records, Settling, lend};
+use super::links::ActiveLink;
 use alloc::collections::VecDeque;
 use alloc::format;
 use alloc::string::String;
@@ -11,7 +12,7 @@ use crate::admin::event::Event;
 use crate::io::{Close, CloseCode, Output, Protocol};
 use crate::session::link::{Answer, AppLink, Link, Pending, Row, State};
 use crate::session::{Application, Beginning, Dirty, Role, Session, Used};
-use crate::types::ids::{BatchId, Position, SessionId};
+use crate::types::ids::{BatchId, LinkId, Position, SessionId};
 use crate::types::rate::RateLimit;
 use crate::types::refusal::{Code, Refusal};
 use crate::wire::application::{InForce, Replay, Wishes};
@@ -27,11 +28,13 @@ const SILENT_MS: u64 = 60 * 60 * 1000;
 
 impl Connections<'_> {
     /// Greets an application that speaks up to this version: finds or makes its session.
-    pub(super) fn welcome(&mut self, link: &mut Link, protocol: u16) -> Result<(), Close> {
+    pub(super) fn welcome(&mut self, id: LinkId, protocol: u16) -> Result<(), Close> {
+        let Some(link) = self.links.by_id.get(&id) else { return Ok(()) };
         let wishes = Wishes::parse(&link.query, &self.config.limits)
             .map_err(|reason| Close { code: CloseCode::Protocol, reason })?;
         self.check_room(&wishes)?;
-        let (session, resumed) = self.application_session(link, &wishes)?;
+        let (session, resumed) = self.application_session(id, &wishes)?;
+        let Some(link) = self.links.by_id.get_mut(&id) else { return Ok(()) };
         let tags = wishes.tags.as_ref().unwrap_or(&self.config.tags);
         let began = self.sessions.table.get(&session).and_then(Session::application);
         let in_force = InForce {
@@ -85,12 +88,12 @@ impl Connections<'_> {
             ending: None,
         });
         self.links.applications += 1;
-        self.out.push(Output::Admit(link.id));
-        self.links.awaiting_commit.insert(link.id);
+        self.out.push(Output::Admit(id));
+        self.links.work.awaiting_commit.insert(id);
         self.sessions.ready.insert(session);
-        self.time.timers.set(crate::types::timers::Timer::Link(link.id), link.ping_at);
+        self.time.timers.set(crate::types::timers::Timer::Link(id), link.ping_at);
         let (client, remote) = (wishes.client, link.remote.clone());
-        self.out.event(Event::ApplicationUp { link: link.id, client, remote });
+        self.out.event(Event::ApplicationUp { link: id, client, remote });
         Ok(())
     }
 
@@ -113,7 +116,7 @@ impl Connections<'_> {
 
     fn application_session(
         &mut self,
-        link: &Link,
+        link: LinkId,
         wishes: &Wishes,
     ) -> Result<(SessionId, bool), Close> {
         let known = wishes
@@ -129,7 +132,7 @@ impl Connections<'_> {
         };
         let durable = self.log.tail.durable();
         if let Some(session) = self.sessions.table.get_mut(&id) {
-            session.link = Some(link.id);
+            session.link = Some(link);
             session.away_since = None;
             if wishes.conflate {
                 // While it was away it lagged.
@@ -225,9 +228,9 @@ impl Connections<'_> {
     /// A named session goes on. Other tags or keys than before: it begins again.
     fn resume(&mut self, id: SessionId, wishes: &Wishes) {
         let before = self.sessions.table.get(&id).and_then(|session| session.link);
-        if let Some(before) = before.and_then(|link| self.links.by_id.remove(&link)) {
+        if let Some(before) = before {
             let reason = "taken over by another connection of the same client name".into();
-            self.finish(before, Some(Close { code: CloseCode::Duplicate, reason }), "");
+            self.close(before, Close { code: CloseCode::Duplicate, reason });
         }
         let (durable, time) = (self.log.tail.durable(), self.time.over_upto());
         let Some(session) = self.sessions.table.get_mut(&id) else { return };
@@ -247,7 +250,7 @@ impl Connections<'_> {
 }
 
 impl AppFrames<'_> {
-    pub(super) fn text(&mut self, link: &mut Link, text: &Bytes) -> Result<(), Close> {
+    pub(super) fn text(&mut self, link: &mut ActiveLink<'_>, text: &Bytes) -> Result<(), Close> {
         link.frames_in += 1;
         if link.protocol == Protocol::Postcard {
             return Err(protocol("a text frame on a binary connection"));
@@ -265,7 +268,7 @@ impl AppFrames<'_> {
         Ok(())
     }
 
-    pub(super) fn unexpected_binary(&mut self, link: &mut Link) {
+    pub(super) fn unexpected_binary(&mut self, link: &mut ActiveLink<'_>) {
         let refusal = Refusal::new(
             Code::BinaryFrame,
             "this connection speaks JSON in text frames; binary frames need the subprotocol \
@@ -276,7 +279,7 @@ impl AppFrames<'_> {
     }
 
     /// Takes a binary frame of an application.
-    pub(super) fn frame(&mut self, link: &mut Link, frame: Wire) -> Result<(), Close> {
+    pub(super) fn frame(&mut self, link: &mut ActiveLink<'_>, frame: Wire) -> Result<(), Close> {
         match frame {
             Wire::Publish(batch) => self.application_publish(link, &batch),
             Wire::Settle(batch) => self.application_settle(link, &batch),
@@ -287,7 +290,7 @@ impl AppFrames<'_> {
 
     pub(super) fn application_publish(
         &mut self,
-        link: &mut Link,
+        link: &mut ActiveLink<'_>,
         batch: &Bytes,
     ) -> Result<(), Close> {
         let publishes =
@@ -307,7 +310,7 @@ impl AppFrames<'_> {
 
     pub(super) fn application_settle(
         &mut self,
-        link: &mut Link,
+        link: &mut ActiveLink<'_>,
         batch: &Bytes,
     ) -> Result<(), Close> {
         let settles =
@@ -325,7 +328,7 @@ impl AppFrames<'_> {
         Ok(())
     }
 
-    fn publish_on(&mut self, link: &mut Link, draft: &Draft<'_>, frame: u64) {
+    fn publish_on(&mut self, link: &mut ActiveLink<'_>, draft: &Draft<'_>, frame: u64) {
         let Some(application) = link.application_mut() else { return };
         let session = application.session;
         let published = match application.publish_rate.take(self.time.now.instant) {
@@ -351,7 +354,7 @@ impl AppFrames<'_> {
                 let place = if duplicate { Position::default() } else { self.log.tail.head() };
                 let received = self.time.now.instant;
                 application.answers.push_back(Pending { place, batch, received, answer });
-                self.links.awaiting_commit.insert(link.id);
+                link.work.awaiting_commit.insert(link.id);
                 if batch <= self.log.tail.committed_id() {
                     self.sessions.ready.insert(session);
                 }

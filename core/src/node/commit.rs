@@ -1,6 +1,7 @@
 //! Batches: sealed when the store is free, and what is released or taken back after.
 
-use super::handlers::{Batches, DeadLetters, Records, Retention, lend};
+use super::handlers::{Batches, DeadLetters, Records, Refusals, Retention, lend};
+use super::links::ActiveLink;
 use alloc::boxed::Box;
 use alloc::string::ToString;
 use alloc::vec::Vec;
@@ -12,7 +13,7 @@ use crate::log::epochs::EpochHistory;
 use crate::log::lifetime::Lifetimes;
 use crate::log::unclaimed::Unclaimed;
 use crate::mesh::unmet::Unmet;
-use crate::session::link::{Answer, Link, State};
+use crate::session::link::{Answer, State};
 use crate::session::{Dirty, Session};
 use crate::store::{Batch, Row, SessionRecord, Usage};
 use crate::types::ids::{BatchId, Position};
@@ -119,15 +120,15 @@ impl Batches<'_> {
                 peer.committed(batch);
                 let seen = peer.take_seen(batch);
                 if !peer.waiting.is_empty() || !peer.seen_later.is_empty() {
-                    self.links.awaiting_commit.insert(id);
+                    self.links.work.awaiting_commit.insert(id);
                 }
-                self.links.unflushed.insert(id);
+                self.links.work.unflushed.insert(id);
                 self.out.name(link, BatchKind::Seen, seen, &self.log.seen);
             }
             State::Application(application) => {
                 // The last one may be a repeated receipt, which waits for nothing itself.
                 if application.answers.iter().rev().any(|answer| answer.batch > batch) {
-                    self.links.awaiting_commit.insert(id);
+                    self.links.work.awaiting_commit.insert(id);
                 }
                 self.sessions.ready.insert(application.session);
             }
@@ -194,47 +195,6 @@ impl Batches<'_> {
         }
     }
 
-    /// Publishers that waited are refused; peers are told to send again later.
-    fn refuse_undurable(&mut self, link: &mut Link, failed: BatchId) {
-        match &mut link.state {
-            State::Handshake | State::Candidate { .. } => {}
-            State::Peer(peer) => {
-                if let Some((first, last)) = peer.failed() {
-                    let reason = NotNowReason::StoreFull;
-                    let not_now = Wire::NotNow(NotNow { first, last, reason });
-                    self.out.transmit(link, Frame::Binary(not_now.encode()));
-                    self.links.unflushed.insert(link.id);
-                }
-            }
-            State::Application(application) => {
-                for pending in &mut application.answers {
-                    if pending.batch < failed {
-                        continue;
-                    }
-                    if let Answer::Welcome(_) = pending.answer {
-                        // The record of the new session goes with the next batch.
-                        pending.batch = self.log.tail.growing_id();
-                        self.links.awaiting_commit.insert(link.id);
-                        continue;
-                    }
-                    pending.batch = BatchId::default();
-                    pending.place = pending.place.min(self.log.tail.durable());
-                    if let Answer::Receipt { id, frame, .. } = &pending.answer {
-                        let mut refusal = Refusal::new(
-                            Code::StoreFull,
-                            "the node could not write the message: its disk is full",
-                        );
-                        refusal.re = core::str::from_utf8(id).ok().map(ToString::to_string);
-                        refusal.retry_after = Some(REST_AFTER_FULL);
-                        self.out.metrics.rejected(refusal.code);
-                        pending.answer = Answer::Error { refusal, frame: *frame };
-                    }
-                }
-                self.sessions.ready.insert(application.session);
-            }
-        }
-    }
-
     /// A batch is durable: takes note of what it holds.
     pub(super) fn note_commit(&mut self, batch: &Batch, usage: Usage, took: Duration) {
         self.log.capacity.usage = usage;
@@ -251,13 +211,9 @@ impl Batches<'_> {
         let failed = batch.id;
         self.undo(&batch);
         lend!(self, Records).keep_for_the_next(batch);
-        self.links.awaiting_commit.clear();
-        for id in self.links.by_id.keys().copied().collect::<Vec<_>>() {
-            if let Some(mut link) = self.links.by_id.remove(&id) {
-                self.refuse_undurable(&mut link, failed);
-                self.links.by_id.insert(id, link);
-            }
-        }
+        self.links.work.awaiting_commit.clear();
+        let mut refusals = lend!(self, Refusals);
+        self.links.each_active(|link| refusals.refuse_undurable(link, failed));
     }
 
     /// Takes note of the events among rows that are durable now.
@@ -269,6 +225,53 @@ impl Batches<'_> {
         }
         if let Some(last) = rows.last() {
             self.log.unclaimed.noted(last.position);
+        }
+    }
+}
+
+impl Refusals<'_> {
+    /// Publishers that waited are refused; peers are told to send again later.
+    pub(super) fn refuse_undurable(&mut self, link: &mut ActiveLink<'_>, failed: BatchId) {
+        match &mut link.state {
+            State::Handshake | State::Candidate { .. } => {}
+            State::Peer(peer) => {
+                if let Some((first, last)) = peer.failed() {
+                    let reason = NotNowReason::StoreFull;
+                    let not_now = Wire::NotNow(NotNow { first, last, reason });
+                    self.out.transmit(link, Frame::Binary(not_now.encode()));
+                    link.work.unflushed.insert(link.id);
+                }
+            }
+            State::Application(application) => {
+                let mut has_greeting = false;
+                for pending in &mut application.answers {
+                    if pending.batch < failed {
+                        continue;
+                    }
+                    if let Answer::Welcome(_) = pending.answer {
+                        // The record of the new session goes with the next batch.
+                        pending.batch = self.log.tail.growing_id();
+                        has_greeting = true;
+                        continue;
+                    }
+                    pending.batch = BatchId::default();
+                    pending.place = pending.place.min(self.log.tail.durable());
+                    if let Answer::Receipt { id, frame, .. } = &pending.answer {
+                        let mut refusal = Refusal::new(
+                            Code::StoreFull,
+                            "the node could not write the message: its disk is full",
+                        );
+                        refusal.re = core::str::from_utf8(id).ok().map(ToString::to_string);
+                        refusal.retry_after = Some(REST_AFTER_FULL);
+                        self.out.metrics.rejected(refusal.code);
+                        pending.answer = Answer::Error { refusal, frame: *frame };
+                    }
+                }
+                self.sessions.ready.insert(application.session);
+                if has_greeting {
+                    link.work.awaiting_commit.insert(link.id);
+                }
+            }
         }
     }
 }

@@ -4,10 +4,9 @@
 //! asked only if something was written since it was asked last. What stays true: the digests that
 //! are claimed or compared are those of everything that is durable at that moment.
 
-use super::handlers::{Comparison, Operator, PeerFrames, Records, lend};
+use super::handlers::{Claims, Comparison, Operator, PeerFrames, Records, lend};
 use alloc::boxed::Box;
 use alloc::format;
-use alloc::vec::Vec;
 
 use bytes::Bytes;
 
@@ -19,7 +18,7 @@ use crate::session::Session;
 use crate::session::link::Link;
 use crate::store::Query;
 use crate::store::digest::{self, DigestQuery, Digests, Print, Roots};
-use crate::types::ids::{LinkId, NodeId, SessionId, Ticket};
+use crate::types::ids::{NodeId, SessionId, Ticket};
 use crate::types::tags::{self, TagSet};
 use crate::wire::{BatchKind, DigestsHead, FrameWriter, TagSetDigest, digests};
 
@@ -96,16 +95,14 @@ impl Comparison<'_> {
 
     fn compare_now(&mut self) {
         let Some((head, own)) = self.mesh.comparing.own.take() else { return };
-        let ids: Vec<LinkId> = self.links.by_id.keys().copied().collect();
-        for id in ids {
-            let Some(mut link) = self.links.by_id.remove(&id) else { continue };
-            self.compare_with(&mut link, &own);
-            self.links.by_id.insert(id, link);
-        }
+        let mut claims = lend!(self, Claims);
+        self.links.by_id.values_mut().for_each(|link| claims.compare_with(link, &own));
         self.mesh.comparing.own = Some((head, own));
     }
+}
 
-    fn compare_with(&mut self, link: &mut Link, own: &Roots) {
+impl Claims<'_> {
+    pub(super) fn compare_with(&mut self, link: &mut Link, own: &Roots) {
         let Some(peer) = link.peer() else { return };
         let (node, id, compares) = (peer.node.clone(), peer.session, peer.compares);
         let limit = peer.max_frame_bytes;

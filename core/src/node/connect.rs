@@ -1,7 +1,6 @@
 //! Links come, say who they are, and go.
 
-use super::handlers::{Connections, Dialing, Gossip, LinkOut, Records, lend};
-use alloc::boxed::Box;
+use super::handlers::{Connections, Dialing, Greeting, LinkOut, Records, Telling, lend};
 use alloc::format;
 use alloc::string::String;
 
@@ -27,8 +26,9 @@ use super::identity::Phase;
 impl Connections<'_> {
     pub(super) fn link_up(&mut self, up: LinkUp) {
         let dialer = up.dial.and_then(|dial| lend!(self, Dialing).dialer_of(dial));
-        let link = Box::new(Link {
-            id: up.link,
+        let id = up.link;
+        let link = Link {
+            id,
             remote: up.remote,
             dialer,
             protocol: up.protocol,
@@ -48,104 +48,72 @@ impl Connections<'_> {
             bytes: (0, 0),
             writer: None,
             reminded: None,
-        });
+        };
+        self.links.by_id.insert(id, link);
         if let Some(dialer) = dialer.and_then(|index| self.mesh.dialers.by_index.get_mut(&index)) {
-            dialer.state = DialState::Linked(link.id);
+            dialer.state = DialState::Linked(id);
         }
         if up.dial.is_some() && dialer.is_none() {
             let reason = "no longer a configured peer".into();
-            self.finish(link, Some(Close { code: CloseCode::GoingAway, reason }), "");
+            self.close(id, Close { code: CloseCode::GoingAway, reason });
             return;
         }
-        self.with_link(link, |node, link| node.greet(link));
+        let done = self.greet(id);
+        self.after_frame(id, done);
     }
 
-    fn greet(&mut self, link: &mut Link) -> Result<(), Close> {
+    fn greet(&mut self, id: LinkId) -> Result<(), Close> {
+        let Some(link) = self.links.by_id.get_mut(&id) else { return Ok(()) };
         if self.id.phase != Phase::Running {
             let reason = "this node is shutting down".into();
             return Err(Close { code: CloseCode::GoingAway, reason });
         }
         let deadline = self.time.now.instant + self.config.limits.handshake_timeout;
-        self.time.timers.set(Timer::Link(link.id), deadline);
+        self.time.timers.set(Timer::Link(id), deadline);
         match (link.protocol, link.dialer) {
-            (Protocol::Json, _) => self.welcome(link, APPLICATION_PROTOCOL_VERSION),
+            (Protocol::Json, _) => return self.welcome(id, APPLICATION_PROTOCOL_VERSION),
             (Protocol::Postcard, Some(index)) => {
-                let node =
-                    self.mesh.dialers.by_index.get(&index).and_then(|dialer| dialer.node.clone());
-                self.send_hello(link, node.as_ref());
-                Ok(())
+                let dialer = self.mesh.dialers.by_index.get(&index);
+                let node = dialer.and_then(|dialer| dialer.node.clone());
+                lend!(self, Greeting).send_hello(link, node.as_ref());
             }
-            (Protocol::Postcard, None) => Ok(()),
+            (Protocol::Postcard, None) => {}
+        }
+        Ok(())
+    }
+
+    /// A frame of a link has been handled: it goes on, or is closed.
+    pub(super) fn after_frame(&mut self, id: LinkId, done: Result<(), Close>) {
+        match done {
+            Ok(()) => drop(self.links.work.backpressure_dirty.insert(id)),
+            Err(close) => self.close_when_answered(id, close),
         }
     }
 
-    /// Works on a link, and puts it back unless it is to be closed.
-    pub(super) fn with_link(
-        &mut self,
-        mut link: Box<Link>,
-        work: impl FnOnce(&mut Self, &mut Link) -> Result<(), Close>,
-    ) {
-        let done = work(self, &mut link);
-        self.put_back(link, done);
-    }
-
-    /// Puts a link back that was taken out for work on it, unless it is to be closed.
-    pub(super) fn put_back(&mut self, link: Box<Link>, done: Result<(), Close>) {
-        match done {
-            Ok(()) => {
-                self.links.backpressure_dirty.insert(link.id);
-                self.links.by_id.insert(link.id, link);
-            }
-            Err(close) => self.finish_when_answered(link, close),
+    /// Closes a link, if it is there.
+    pub(super) fn close(&mut self, id: LinkId, close: Close) {
+        if let Some(link) = self.links.by_id.remove(&id) {
+            self.finish(link, Some(close), "");
         }
     }
 
     /// The first frame of a link that has said nothing yet.
-    pub(super) fn greeted(&mut self, link: &mut Link, frame: Wire) -> Result<(), Close> {
+    pub(super) fn greeted(&mut self, id: LinkId, frame: Wire) -> Result<(), Close> {
         match frame {
-            Wire::Hello(hello) => self.hello(link, hello),
-            Wire::Connect(connect) if link.dialer.is_none() => {
+            Wire::Hello(hello) => self.hello(id, hello),
+            Wire::Connect(connect) if self.links.is_accepted(id) => {
                 if connect.protocol == 0 {
                     return Err(protocol("protocol version 0"));
                 }
-                self.welcome(link, connect.protocol)
+                self.welcome(id, connect.protocol)
             }
             _ => Err(protocol(NO_PLACE)),
         }
     }
 
-    pub(super) fn send_hello(&mut self, link: &mut Link, node: Option<&NodeId>) {
-        let hello = self.own_hello(node);
-        link.reminded = node.cloned();
-        self.out.transmit(link, Frame::Binary(Wire::Hello(hello).encode()));
-    }
-
-    /// What this node says of itself first; `node` is who hears it, if that is known.
-    pub(super) fn own_hello(&self, node: Option<&NodeId>) -> Hello {
-        let peer = node
-            .and_then(|node| self.sessions.by_name.get(&format!("peer:{node}")))
-            .and_then(|id| self.sessions.table.get(id))
-            .and_then(|session| session.peer());
-        Hello {
-            protocol: PROTOCOL_VERSION,
-            node: self.config.id.as_str().into(),
-            store: self.id.store,
-            incarnation: self.id.incarnation,
-            group: self.config.cluster_group.clone().unwrap_or_default(),
-            tags: Hello::told_tags(&self.config.tags),
-            wall: self.time.now.wall,
-            durability: self.config.store.durability,
-            features: FEATURE_DIGESTS | FEATURE_ENDS,
-            max_message_bytes: self.config.limits.max_message_bytes as u64,
-            max_frame_bytes: self.config.limits.max_frame_bytes() as u64,
-            reported: peer.map_or(Position::default(), |peer| peer.reported),
-            reported_incarnation: peer.map_or(Incarnation::default(), |peer| peer.incarnation),
-        }
-    }
-
-    pub(super) fn hello(&mut self, link: &mut Link, hello: Hello) -> Result<(), Close> {
+    pub(super) fn hello(&mut self, id: LinkId, hello: Hello) -> Result<(), Close> {
         if !self.id.has_begun {
-            let is_second = self.id.early.insert(link.id, hello).is_some();
+            let is_second = self.id.early.insert(id, hello).is_some();
             return if is_second { Err(protocol("a second Hello")) } else { Ok(()) };
         }
         let node = NodeId::new(&hello.node).map_err(|error| protocol(&format!("{error}")))?;
@@ -155,22 +123,22 @@ impl Connections<'_> {
         {
             return Err(protocol("a Hello with an impossible field"));
         }
+        let Some(link) = self.links.by_id.get_mut(&id) else { return Ok(()) };
         lend!(self, Dialing).meet(link);
         if node == self.config.id {
-            return Err(self.met_itself(link, &hello));
+            return Err(self.met_itself(id, &hello));
         }
-        if let Some(dialer) =
-            link.dialer.and_then(|index| self.mesh.dialers.by_index.get_mut(&index))
-        {
+        let dialer = link.dialer;
+        if let Some(dialer) = dialer.and_then(|index| self.mesh.dialers.by_index.get_mut(&index)) {
             dialer.met(node.clone());
             lend!(self, Dialing).note_entry(&node, true);
         }
-        if hello.features & LINK_IS_SURPLUS != 0 && link.dialer.is_some() {
+        if hello.features & LINK_IS_SURPLUS != 0 && dialer.is_some() {
             return Err(duplicate("the peer has another link to this node"));
         }
         match self.rival_of(&node) {
-            None => self.admit(link, node, &hello),
-            Some(rival) => self.decide_between(link, rival, node, hello),
+            None => self.admit(id, node, &hello),
+            Some(rival) => self.decide_between(id, rival, node, hello),
         }
     }
 
@@ -179,35 +147,32 @@ impl Connections<'_> {
         self.sessions.table.get(session)?.link.filter(|link| self.links.by_id.contains_key(link))
     }
 
-    pub(super) fn admit(
-        &mut self,
-        link: &mut Link,
-        node: NodeId,
-        hello: &Hello,
-    ) -> Result<(), Close> {
+    pub(super) fn admit(&mut self, id: LinkId, node: NodeId, hello: &Hello) -> Result<(), Close> {
         let session = self.peer_session(&node, hello)?;
+        let Some(link) = self.links.by_id.get_mut(&id) else { return Ok(()) };
         if link.dialer.is_none() {
-            self.send_hello(link, Some(&node));
+            lend!(self, Greeting).send_hello(link, Some(&node));
         }
-        self.doubt_its_store(link, session, hello);
+        self.doubt_its_store(id, session, hello);
+        let Some(link) = self.links.by_id.get_mut(&id) else { return Ok(()) };
         let mut peer = PeerLink::new(session, node.clone(), hello, self.time.now);
         peer.began = self.log.tail.durable();
         link.state = State::Peer(peer);
         if let Some(session) = self.sessions.table.get_mut(&session) {
-            session.link = Some(link.id);
+            session.link = Some(id);
             session.away_since = None;
         }
         self.out.metrics.peer_known(node.as_str());
-        self.out.push(Output::Admit(link.id));
+        self.out.push(Output::Admit(id));
         self.sessions.ready.insert(session);
         lend!(self, LinkOut).ping(link);
-        self.time.timers.set(Timer::Link(link.id), link.ping_at);
+        self.time.timers.set(Timer::Link(id), link.ping_at);
         lend!(self, LinkOut).tell_clock(link);
-        lend!(self, Gossip).introduce(link);
-        self.say_where_the_log_ends(link, &node, hello);
-        let synced = hello.durability == crate::config::Durability::Full;
+        lend!(self, Telling).introduce(link);
         let remote = link.remote.clone();
-        self.out.event(Event::PeerUp { peer: node, link: link.id, remote, synced });
+        self.say_where_the_log_ends(id, &node, hello);
+        let synced = hello.durability == crate::config::Durability::Full;
+        self.out.event(Event::PeerUp { peer: node, link: id, remote, synced });
         Ok(())
     }
 
@@ -272,7 +237,7 @@ impl Connections<'_> {
     }
 
     /// Ends a link from this side, or takes note that it has ended.
-    pub(super) fn finish(&mut self, link: Box<Link>, close: Option<Close>, reason: &str) {
+    pub(super) fn finish(&mut self, link: Link, close: Option<Close>, reason: &str) {
         let said = |close: &Close| format!("{} {}", close.code.number(), close.reason);
         let reason = close.as_ref().map_or(reason.into(), said);
         let slowest = close.as_ref().is_some_and(|close| close.code == CloseCode::Duplicate);
@@ -284,11 +249,11 @@ impl Connections<'_> {
         self.detach(link, &reason, slowest);
     }
 
-    fn detach(&mut self, link: Box<Link>, reason: &str, slowest: bool) {
+    fn detach(&mut self, link: Link, reason: &str, slowest: bool) {
         self.links.unsent -= link.counted;
         self.time.timers.clear(Timer::Link(link.id));
-        self.links.awaiting_commit.remove(&link.id);
-        self.links.unflushed.remove(&link.id);
+        self.links.work.awaiting_commit.remove(&link.id);
+        self.links.work.unflushed.remove(&link.id);
         self.id.early.remove(&link.id);
         self.id.unsaid.remove(&link.id);
         let reason: String = reason.into();
@@ -339,6 +304,37 @@ impl Connections<'_> {
         }
         self.log.receipts.end(id);
         self.log.receipts.touched.remove(&id);
+    }
+}
+
+impl Greeting<'_> {
+    pub(super) fn send_hello(&mut self, link: &mut Link, node: Option<&NodeId>) {
+        let hello = self.own_hello(node);
+        link.reminded = node.cloned();
+        self.out.transmit(link, Frame::Binary(Wire::Hello(hello).encode()));
+    }
+
+    /// What this node says of itself first; `node` is who hears it, if that is known.
+    pub(super) fn own_hello(&self, node: Option<&NodeId>) -> Hello {
+        let peer = node
+            .and_then(|node| self.sessions.by_name.get(&format!("peer:{node}")))
+            .and_then(|id| self.sessions.table.get(id))
+            .and_then(|session| session.peer());
+        Hello {
+            protocol: PROTOCOL_VERSION,
+            node: self.config.id.as_str().into(),
+            store: self.id.store,
+            incarnation: self.id.incarnation,
+            group: self.config.cluster_group.clone().unwrap_or_default(),
+            tags: Hello::told_tags(&self.config.tags),
+            wall: self.time.now.wall,
+            durability: self.config.store.durability,
+            features: FEATURE_DIGESTS | FEATURE_ENDS,
+            max_message_bytes: self.config.limits.max_message_bytes as u64,
+            max_frame_bytes: self.config.limits.max_frame_bytes() as u64,
+            reported: peer.map_or(Position::default(), |peer| peer.reported),
+            reported_incarnation: peer.map_or(Incarnation::default(), |peer| peer.incarnation),
+        }
     }
 }
 

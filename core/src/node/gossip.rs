@@ -1,6 +1,6 @@
 //! The topology of the mesh: this node tells what has changed here, and passes on what it hears.
 
-use super::handlers::{Conflicts, Connections, Gossip, Records, lend};
+use super::handlers::{Conflicts, Gossip, PeerFrames, Records, Telling, lend};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::String;
@@ -61,6 +61,81 @@ impl Gossip<'_> {
         (tags::join(tags.into_iter()), are_all)
     }
 
+    /// Passes on what is new, to all peers but the one that told it.
+    pub(super) fn spread_news(&mut self) {
+        if self.mesh.records_to_flood.is_empty() {
+            return;
+        }
+        let news: BTreeMap<NodeId, Option<LinkId>> =
+            core::mem::take(&mut self.mesh.records_to_flood);
+        let (reached, lost) = self.mesh.topology.changes();
+        reached.into_iter().for_each(|node| self.out.event(Event::NodeReached { node }));
+        lost.into_iter().for_each(|node| self.out.event(Event::NodeLost { node }));
+        let mut telling = lend!(self, Telling);
+        for link in self.links.by_id.values_mut() {
+            let others = news.iter().filter(|(_, from)| **from != Some(link.id));
+            let nodes: Vec<NodeId> = others.map(|(node, _)| node.clone()).collect();
+            telling.tell(link, &nodes);
+            telling.reconsider(link);
+        }
+    }
+
+    /// A session goes back to what it passed over, if it is time.
+    pub(super) fn go_back_if_due(&mut self, id: SessionId) {
+        let now = self.time.now.instant;
+        let due = self.sessions.table.get_mut(&id).filter(|session| session.may_go_back(now));
+        let Some(session) = due else { return };
+        let behind = session.peer().and_then(|peer| self.mesh.topology.behind(&peer.node));
+        let nobody = Reach::nobody();
+        if session.go_back(behind.unwrap_or(&nobody), now) {
+            self.out.metrics.rewound("destination");
+            lend!(self, Records).arrange_write(id);
+        }
+    }
+}
+
+impl PeerFrames<'_> {
+    /// A peer tells what it knows of the mesh.
+    pub(super) fn peer_topology(&mut self, link: &mut Link, batch: &Bytes) -> Result<(), Close> {
+        let records = records::<Record>(batch).map_err(|error| protocol(&format!("{error}")))?;
+        for record in records {
+            let node = record.id().ok_or_else(|| protocol("an impossible topology record"))?;
+            let start = record.incarnation;
+            let another = node == self.config.id && self.is_of_another(&record);
+            let known = self.mesh.topology.record(&node).map(|known| known.incarnation);
+            match self.mesh.topology.learn(&node, record, self.time.now.instant) {
+                News::Fresh => {
+                    if let Some(later) = known.filter(|known| *known > start) {
+                        lend!(self, Conflicts).met_older_start(node.clone(), start, later);
+                    }
+                    self.mesh.records_to_flood.insert(node, Some(link.id));
+                }
+                News::OfMyself if another => {
+                    // It will go above this one, too: each a second after the other.
+                    self.mesh.own_record_contested = true;
+                    self.mesh.on_change(self.time);
+                    let here = self.id.incarnation;
+                    let heard = format!(
+                        "its start {start} tells the mesh of itself, and this one is {here}"
+                    );
+                    lend!(self, Conflicts).met_another(node, &heard);
+                }
+                News::OfMyself => drop(self.mesh.records_to_flood.insert(node, None)),
+                News::Known | News::TooMany => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a record of this node is one of another process, which runs or has run on a copy of
+    /// its database, or under its id.
+    fn is_of_another(&self, record: &Record) -> bool {
+        let is_copy = record.store == self.id.store && !self.log.epochs.knows(record.incarnation);
+        is_copy || record.incarnation > self.id.incarnation
+    }
+}
+
+impl Telling<'_> {
     /// Tells a new peer all that is known of the mesh.
     pub(super) fn introduce(&mut self, link: &mut Link) {
         self.mesh.on_change(self.time);
@@ -90,59 +165,6 @@ impl Gossip<'_> {
         }
     }
 
-    /// A peer tells what it knows of the mesh.
-    pub(super) fn peer_topology(&mut self, link: &mut Link, batch: &Bytes) -> Result<(), Close> {
-        let records = records::<Record>(batch).map_err(|error| protocol(&format!("{error}")))?;
-        for record in records {
-            let node = record.id().ok_or_else(|| protocol("an impossible topology record"))?;
-            let start = record.incarnation;
-            let another = node == self.config.id && lend!(self, Connections).is_of_another(&record);
-            let known = self.mesh.topology.record(&node).map(|known| known.incarnation);
-            match self.mesh.topology.learn(&node, record, self.time.now.instant) {
-                News::Fresh => {
-                    if let Some(later) = known.filter(|known| *known > start) {
-                        lend!(self, Conflicts).met_older_start(node.clone(), start, later);
-                    }
-                    self.mesh.records_to_flood.insert(node, Some(link.id));
-                }
-                News::OfMyself if another => {
-                    // It will go above this one, too: each a second after the other.
-                    self.mesh.own_record_contested = true;
-                    self.mesh.on_change(self.time);
-                    let here = self.id.incarnation;
-                    let heard = format!(
-                        "its start {start} tells the mesh of itself, and this one is {here}"
-                    );
-                    lend!(self, Conflicts).met_another(node, &heard);
-                }
-                News::OfMyself => drop(self.mesh.records_to_flood.insert(node, None)),
-                News::Known | News::TooMany => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// Passes on what is new, to all peers but the one that told it.
-    pub(super) fn spread_news(&mut self) {
-        if self.mesh.records_to_flood.is_empty() {
-            return;
-        }
-        let news: BTreeMap<NodeId, Option<LinkId>> =
-            core::mem::take(&mut self.mesh.records_to_flood);
-        let (reached, lost) = self.mesh.topology.changes();
-        reached.into_iter().for_each(|node| self.out.event(Event::NodeReached { node }));
-        lost.into_iter().for_each(|node| self.out.event(Event::NodeLost { node }));
-        let ids: Vec<LinkId> = self.links.by_id.keys().copied().collect();
-        for id in ids {
-            let Some(mut link) = self.links.by_id.remove(&id) else { continue };
-            let others = news.iter().filter(|(_, from)| **from != Some(id));
-            let nodes: Vec<NodeId> = others.map(|(node, _)| node.clone()).collect();
-            self.tell(&mut link, &nodes);
-            self.reconsider(&link);
-            self.links.by_id.insert(id, link);
-        }
-    }
-
     /// Somebody may lie behind a peer who did not before: what its session went past is looked at
     /// again (P5).
     fn reconsider(&mut self, link: &Link) {
@@ -153,19 +175,6 @@ impl Gossip<'_> {
         {
             session.reconsider(behind, self.time.now.instant);
             self.sessions.ready.insert(peer.session);
-        }
-    }
-
-    /// A session goes back to what it passed over, if it is time.
-    pub(super) fn go_back_if_due(&mut self, id: SessionId) {
-        let now = self.time.now.instant;
-        let due = self.sessions.table.get_mut(&id).filter(|session| session.may_go_back(now));
-        let Some(session) = due else { return };
-        let behind = session.peer().and_then(|peer| self.mesh.topology.behind(&peer.node));
-        let nobody = Reach::nobody();
-        if session.go_back(behind.unwrap_or(&nobody), now) {
-            self.out.metrics.rewound("destination");
-            lend!(self, Records).arrange_write(id);
         }
     }
 }

@@ -86,21 +86,31 @@ handlers! {$
     /// What applications say of deliveries.
     Settling[config] { time, log, sessions, out }
     /// Frames of applications.
-    AppFrames[config] { id, time, log, sessions, links, mesh, out }
+    AppFrames[config] { id, time, log, sessions, mesh, out }
     /// Frames of peers.
-    PeerFrames[config] { id, time, log, sessions, links, mesh, out }
+    PeerFrames[config] { id, time, log, sessions, mesh, out }
     /// Links come and go, and with them what their sessions do.
     Connections[config] { id, time, log, sessions, links, mesh, out }
     /// Dials the peers of the configuration.
     Dialing[config] { id, time, log, sessions, mesh, out }
     /// Tells the mesh what has changed here, and passes on what others tell.
-    Gossip[config] { id, time, log, sessions, links, mesh, out }
+    Gossip[config] { time, log, sessions, links, mesh, out }
     /// Notices two processes under one id.
     Conflicts[config] { id, time, out }
     /// Pings links, and tells peers what the clock says.
     LinkOut[config] { time, out }
     /// Tells peers what is durable.
-    Acknowledging[] { id, time, log, links, out }
+    Acknowledging[] { id, time, log, out }
+    /// Keeps a link alive, or notices that it is not.
+    Heartbeat[config] { id, time, log, out }
+    /// Says who this node is.
+    Greeting[config] { id, time, sessions, out }
+    /// Tells a peer what is known of the mesh.
+    Telling[] { time, sessions, mesh, out }
+    /// Claims digests to a peer, and compares what it claims.
+    Claims[] { time, log, sessions, mesh, out }
+    /// Refuses what a rolled-back batch carried.
+    Refusals[] { log, sessions, out }
     /// Decides from which links to read on.
     Backpressure[] { time, log, links, out }
     /// Brings a session and its link together: what is handed over, and what comes of it.

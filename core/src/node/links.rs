@@ -1,8 +1,8 @@
 //! The links of a node, with what is to be done for which of them.
 
-use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
+use core::ops::{Deref, DerefMut};
 
 use crate::session::link::{AppLink, Link};
 use crate::types::ids::LinkId;
@@ -11,8 +11,7 @@ use crate::types::time::Now;
 /// All links, and work that waits for them.
 #[derive(Debug, Default)]
 pub(super) struct Links {
-    /// Boxed: a link is taken out and put back with each frame.
-    pub(super) by_id: BTreeMap<LinkId, Box<Link>>,
+    pub(super) by_id: BTreeMap<LinkId, Link>,
     /// How many of them are applications.
     pub(super) applications: usize,
     /// Bytes that applications have been sent and their sockets have not taken.
@@ -21,18 +20,62 @@ pub(super) struct Links {
     pub(super) candidates: BTreeMap<LinkId, LinkId>,
     /// Whether nothing is read from any link, as too much is not durable yet.
     pub(super) reading_paused: bool,
+    pub(super) work: LinkWork,
+}
+
+/// What is to be done for which links.
+#[derive(Debug, Default)]
+pub(super) struct LinkWork {
     /// Links that wait for a batch.
     pub(super) awaiting_commit: BTreeSet<LinkId>,
     /// Links with answers or acknowledgements to send.
     pub(super) unflushed: BTreeSet<LinkId>,
-    /// Links that have taken or given something: whether to read on is decided anew.
+    /// Links whose read-pause state must be recomputed.
     pub(super) backpressure_dirty: BTreeSet<LinkId>,
 }
 
+/// A link that a frame is handled on, and the work that it may give.
+pub(super) struct ActiveLink<'a> {
+    link: &'a mut Link,
+    pub(super) work: &'a mut LinkWork,
+}
+
+impl Deref for ActiveLink<'_> {
+    type Target = Link;
+
+    fn deref(&self) -> &Link {
+        self.link
+    }
+}
+
+impl DerefMut for ActiveLink<'_> {
+    fn deref_mut(&mut self) -> &mut Link {
+        self.link
+    }
+}
+
 impl Links {
+    /// A link to handle a frame on, if it is there.
+    pub(super) fn active(&mut self, id: LinkId) -> Option<ActiveLink<'_>> {
+        let link = self.by_id.get_mut(&id)?;
+        Some(ActiveLink { link, work: &mut self.work })
+    }
+
+    /// Calls this with each link.
+    pub(super) fn each_active(&mut self, mut work: impl FnMut(&mut ActiveLink<'_>)) {
+        for link in self.by_id.values_mut() {
+            work(&mut ActiveLink { link, work: &mut self.work });
+        }
+    }
+
     /// The application of a link, if there is one.
     pub(super) fn application(&mut self, link: LinkId) -> Option<&mut AppLink> {
         self.by_id.get_mut(&link)?.application_mut()
+    }
+
+    /// Whether the other end has dialled.
+    pub(super) fn is_accepted(&self, id: LinkId) -> bool {
+        self.by_id.get(&id).is_some_and(|link| link.dialer.is_none())
     }
 
     /// How far the clock of each peer is ahead, in milliseconds.

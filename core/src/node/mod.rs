@@ -64,7 +64,7 @@ use crate::admin::{AdminAnswer, AdminRefusal, AdminRequest};
 use crate::config::{Config, Durability};
 use crate::io::{Close, Frame, Input, Output, Protocol};
 use crate::log::Log;
-use crate::session::link::{Link, State};
+use crate::session::link::State;
 use crate::store::{Answer, CommitFailed, Committed, Latest, Query, Recovered, StoreFailure};
 use crate::types::clock::Clock;
 use crate::types::ids::{FetchId, Hash128, Incarnation, LinkId, SessionId, Ticket};
@@ -209,8 +209,10 @@ impl Node {
         }
         // Behind the sessions, which may just have found what has failed too often.
         lend!(self, Fetches).ask_burials();
-        for link in core::mem::take(&mut self.links.unflushed) {
-            lend!(self, Acknowledging).flush(link);
+        for id in core::mem::take(&mut self.links.work.unflushed) {
+            if let Some(link) = self.links.by_id.get_mut(&id) {
+                lend!(self, Acknowledging).flush(link);
+            }
         }
         if self.log.unclaimed.is_dirty() {
             self.time.timers.set_earlier(Timer::Cursors, self.time.now.instant + CURSOR_DELAY);
@@ -286,7 +288,7 @@ impl Node {
     }
 
     fn on_frame(&mut self, id: LinkId, frame: Frame) {
-        let Some(mut link) = self.links.by_id.remove(&id) else {
+        let Some(mut link) = self.links.active(id) else {
             self.out.metrics.stale += 1;
             return;
         };
@@ -301,53 +303,55 @@ impl Node {
                 Ok(())
             }
             Frame::Text(text) => lend!(self, AppFrames).text(&mut link, &text),
-            Frame::Binary(bytes) => self.on_binary_frame(&mut link, &bytes),
+            Frame::Binary(bytes) => self.on_binary_frame(id, &bytes),
         };
-        lend!(self, Connections).put_back(link, done);
+        lend!(self, Connections).after_frame(id, done);
         lend!(self, Connections).on_sign_of_life(id, pong);
     }
 
-    fn on_binary_frame(&mut self, link: &mut Link, bytes: &Bytes) -> Result<(), Close> {
+    fn on_binary_frame(&mut self, id: LinkId, bytes: &Bytes) -> Result<(), Close> {
+        let Some(mut link) = self.links.active(id) else { return Ok(()) };
         link.frames_in += 1;
         if link.protocol == Protocol::Json {
-            lend!(self, AppFrames).unexpected_binary(link);
+            lend!(self, AppFrames).unexpected_binary(&mut link);
             return Ok(());
         }
         let frame = Wire::decode(bytes).map_err(|error| protocol(&format!("{error}")))?;
         match &link.state {
-            State::Handshake => lend!(self, Connections).greeted(link, frame),
+            State::Handshake => lend!(self, Connections).greeted(id, frame),
             State::Candidate { .. } => Err(protocol(NO_PLACE)),
             State::Peer(_) => {
                 let has_messages = matches!(frame, Wire::Messages(_) | Wire::Timed(_));
-                lend!(self, PeerFrames).frame(link, frame)?;
+                lend!(self, PeerFrames).frame(&mut link, frame)?;
                 if has_messages {
-                    self.take_parked(link);
+                    self.take_parked(id);
                 }
                 Ok(())
             }
-            State::Application(_) => lend!(self, AppFrames).frame(link, frame),
+            State::Application(_) => lend!(self, AppFrames).frame(&mut link, frame),
         }
     }
 
     /// Takes the messages of a link in their order, as far as the newest of their keys is known
     /// without the store; asks for the others.
-    fn take_parked(&mut self, link: &mut Link) {
-        let Some((count, keys)) = lend!(self, PeerFrames).judge_parked(link) else { return };
+    fn take_parked(&mut self, id: LinkId) {
+        let Some(mut link) = self.links.active(id) else { return };
+        let Some((count, keys)) = lend!(self, PeerFrames).judge_parked(&mut link) else { return };
         if !keys.is_empty() {
-            let (purpose, query) = (Purpose::Lookup(link.id, keys.clone()), Query::Latest(keys));
+            let (purpose, query) = (Purpose::Lookup(id, keys.clone()), Query::Latest(keys));
             let lookup = self.queries.ask(&mut self.out, purpose, query);
             link.peer_mut().into_iter().for_each(|peer| peer.lookup = Some(lookup));
         }
-        lend!(self, PeerFrames).take_parked(link, count);
+        lend!(self, PeerFrames).take_parked(&mut link, count);
     }
 
     /// The newest of the keys of parked messages: remembered, and the messages are taken.
     fn on_looked_up(&mut self, id: LinkId, keys: Vec<Hash128>, found: Vec<Option<Latest>>) {
         self.log.learn_newest(keys.into_iter().zip(found), self.id.source);
-        let Some(mut link) = self.links.by_id.remove(&id) else { return };
+        let Some(link) = self.links.by_id.get_mut(&id) else { return };
         link.peer_mut().into_iter().for_each(|peer| peer.lookup = None);
-        self.take_parked(&mut link);
-        lend!(self, Connections).put_back(link, Ok(()));
+        self.take_parked(id);
+        lend!(self, Connections).after_frame(id, Ok(()));
     }
 
     /// The store has answered: what it found goes to whoever asked, and whoever waits asks.
@@ -401,7 +405,7 @@ impl Node {
         self.log.tail.committed(batch.rows);
         self.log.newest.trim(self.log.tail.durable());
         lend!(self, Expiry).look_for_held();
-        for link in core::mem::take(&mut self.links.awaiting_commit) {
+        for link in core::mem::take(&mut self.links.work.awaiting_commit) {
             lend!(self, Batches).release(link, id);
         }
         for order in self.queries.orders.extract_if(.., |order| order.batch <= id) {
@@ -411,7 +415,7 @@ impl Node {
         lend!(self, Resetting).reset_on();
         lend!(self, Room).notice_room();
         lend!(self, Connections).begin_to_talk();
-        lend!(self, Acknowledging).say_what_is_durable(id);
+        lend!(self, Connections).say_what_is_durable(id);
     }
 
     fn on_failed_commit(&mut self, failed: CommitFailed) {

@@ -1,6 +1,7 @@
 //! Frames of peers that name messages: what they have, ask for, have too, and have no more.
 
 use super::handlers::{Dialing, Ingest, PeerFrames, Records, lend};
+use super::links::ActiveLink;
 use alloc::collections::BTreeSet;
 use alloc::format;
 use alloc::vec::Vec;
@@ -25,7 +26,11 @@ use super::handover::{Carrier, Desk};
 impl PeerFrames<'_> {
     /// A peer has these durable: what this node owes it of them is settled, what this node has
     /// not is asked for.
-    pub(super) fn peer_has(&mut self, link: &mut Link, batch: &Bytes) -> Result<(), Close> {
+    pub(super) fn peer_has(
+        &mut self,
+        link: &mut ActiveLink<'_>,
+        batch: &Bytes,
+    ) -> Result<(), Close> {
         let ids = self.named(batch)?;
         lend!(self, Dialing).dialer_succeeded(link);
         let told = lend!(self, Records).settle_named(link, &ids);
@@ -55,17 +60,21 @@ impl PeerFrames<'_> {
         offer::ids(batch, &mut self.log.seen).map_err(|error| protocol(&format!("{error}")))
     }
 
-    fn say_seen_with(&mut self, link: &mut Link, batch: BatchId, id: Id) {
+    fn say_seen_with(&mut self, link: &mut ActiveLink<'_>, batch: BatchId, id: Id) {
         let Some(peer) = link.peer_mut() else { return };
         // What finds no room is offered again.
         if peer.seen_later.len() < PEER_WINDOW {
             peer.seen_later.push_back((batch, id));
-            self.links.awaiting_commit.insert(link.id);
+            link.work.awaiting_commit.insert(link.id);
         }
     }
 
     /// A peer asks for some of what it was offered.
-    pub(super) fn peer_wants(&mut self, link: &mut Link, batch: &Bytes) -> Result<(), Close> {
+    pub(super) fn peer_wants(
+        &mut self,
+        link: &mut ActiveLink<'_>,
+        batch: &Bytes,
+    ) -> Result<(), Close> {
         let ids = self.named(batch)?;
         let Some(id) = link.session() else { return Ok(()) };
         let Some(session) = self.sessions.table.get_mut(&id) else { return Ok(()) };
@@ -76,14 +85,22 @@ impl PeerFrames<'_> {
     }
 
     /// A peer has what it was offered.
-    pub(super) fn peer_has_seen(&mut self, link: &mut Link, batch: &Bytes) -> Result<(), Close> {
+    pub(super) fn peer_has_seen(
+        &mut self,
+        link: &mut ActiveLink<'_>,
+        batch: &Bytes,
+    ) -> Result<(), Close> {
         let ids = self.named(batch)?;
         lend!(self, Records).settle_named(link, &ids);
         Ok(())
     }
 
     /// A peer has no more what it had offered.
-    pub(super) fn peer_misses(&mut self, link: &mut Link, batch: &Bytes) -> Result<(), Close> {
+    pub(super) fn peer_misses(
+        &mut self,
+        link: &mut ActiveLink<'_>,
+        batch: &Bytes,
+    ) -> Result<(), Close> {
         for id in self.named(batch)? {
             self.mesh.wants.gone(id, link.id);
         }

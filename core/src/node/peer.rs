@@ -1,6 +1,7 @@
 //! Frames of peers: their messages, acknowledgements and refusals.
 
-use super::handlers::{Conflicts, Dialing, Gossip, Ingest, LinkOut, PeerFrames, Records, lend};
+use super::handlers::{Conflicts, Dialing, Ingest, LinkOut, PeerFrames, Records, lend};
+use super::links::ActiveLink;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -32,13 +33,13 @@ use super::handover::Carrier;
 impl PeerFrames<'_> {
     /// Takes a frame of a peer. Its messages are parked, to be taken as far as the newest of their
     /// keys is known.
-    pub(super) fn frame(&mut self, link: &mut Link, frame: Wire) -> Result<(), Close> {
+    pub(super) fn frame(&mut self, link: &mut ActiveLink<'_>, frame: Wire) -> Result<(), Close> {
         match frame {
             Wire::Messages(batch) => self.messages(link, &batch),
             Wire::Timed(batch) => self.timed(link, &batch),
             Wire::Ack(ack) => self.peer_acknowledged(link, ack),
             Wire::NotNow(not_now) => self.peer_refused(link, not_now),
-            Wire::Topology(batch) => lend!(self, Gossip).peer_topology(link, &batch),
+            Wire::Topology(batch) => self.peer_topology(link, &batch),
             Wire::Have(batch) => self.peer_has(link, &batch),
             Wire::Want(batch) => self.peer_wants(link, &batch),
             Wire::Seen(batch) => self.peer_has_seen(link, &batch),
@@ -48,7 +49,7 @@ impl PeerFrames<'_> {
         }
     }
 
-    fn messages(&mut self, link: &mut Link, batch: &Bytes) -> Result<(), Close> {
+    fn messages(&mut self, link: &mut ActiveLink<'_>, batch: &Bytes) -> Result<(), Close> {
         let messages = messages(batch).map_err(|error| protocol(&alloc::format!("{error}")))?;
         let by_wall = |message: Message| {
             let ends = Ends::ByWall(message.expires().unwrap_or_default());
@@ -58,7 +59,7 @@ impl PeerFrames<'_> {
     }
 
     /// Messages, and how long each has left: in queues and sockets their time goes on.
-    fn timed(&mut self, link: &mut Link, batch: &Bytes) -> Result<(), Close> {
+    fn timed(&mut self, link: &mut ActiveLink<'_>, batch: &Bytes) -> Result<(), Close> {
         let (head, messages) =
             timed(batch).map_err(|error| protocol(&alloc::format!("{error}")))?;
         if head.sent_ms > MAX_WALL.0 {
@@ -74,7 +75,11 @@ impl PeerFrames<'_> {
         self.park(link, messages.into_iter().map(here).collect())
     }
 
-    fn park(&mut self, link: &mut Link, messages: Vec<(Message, Ends)>) -> Result<(), Close> {
+    fn park(
+        &mut self,
+        link: &mut ActiveLink<'_>,
+        messages: Vec<(Message, Ends)>,
+    ) -> Result<(), Close> {
         for (message, _) in &messages {
             self.check_message(link, message)?;
         }
@@ -102,7 +107,10 @@ impl PeerFrames<'_> {
 
     /// How many parked messages can be taken in their order, and the keys to ask the store for
     /// before the others can; none while it is being asked.
-    pub(super) fn judge_parked(&mut self, link: &mut Link) -> Option<(usize, Vec<Hash128>)> {
+    pub(super) fn judge_parked(
+        &mut self,
+        link: &mut ActiveLink<'_>,
+    ) -> Option<(usize, Vec<Hash128>)> {
         let peer = link.peer_mut()?;
         if peer.lookup.is_some() {
             return None;
@@ -113,7 +121,7 @@ impl PeerFrames<'_> {
     }
 
     /// Takes so many parked messages.
-    pub(super) fn take_parked(&mut self, link: &mut Link, count: usize) {
+    pub(super) fn take_parked(&mut self, link: &mut ActiveLink<'_>, count: usize) {
         let Some(peer) = link.peer_mut() else { return };
         let timely = self.time.clock.timely().also_for(peer.clock_offset_ms(self.time.now));
         let session = peer.session;
@@ -130,10 +138,10 @@ impl PeerFrames<'_> {
         if let Some(peer) = link.peer_mut() {
             peer.parked = messages;
             if !peer.waiting.is_empty() {
-                self.links.awaiting_commit.insert(link.id);
+                link.work.awaiting_commit.insert(link.id);
             }
         }
-        self.links.unflushed.insert(link.id);
+        link.work.unflushed.insert(link.id);
     }
 
     /// The first of these messages that cannot be judged without the store, and the keys to ask
@@ -169,7 +177,7 @@ impl PeerFrames<'_> {
         first.map(|first| (first, keys))
     }
 
-    fn say_not_now(&mut self, link: &mut Link, reason: NotNowReason, message: &Message) {
+    fn say_not_now(&mut self, link: &mut ActiveLink<'_>, reason: NotNowReason, message: &Message) {
         let wall = self.time.now.wall.0;
         let Some(peer) = link.peer_mut() else { return };
         let number = peer.received;
@@ -190,7 +198,11 @@ impl PeerFrames<'_> {
         self.out.transmit(link, Frame::Binary(not_now.encode()));
     }
 
-    pub(super) fn peer_acknowledged(&mut self, link: &mut Link, ack: Ack) -> Result<(), Close> {
+    pub(super) fn peer_acknowledged(
+        &mut self,
+        link: &mut ActiveLink<'_>,
+        ack: Ack,
+    ) -> Result<(), Close> {
         lend!(self, Dialing).dialer_succeeded(link);
         let Some(peer) = link.peer_mut() else { return Ok(()) };
         if !peer.may_acknowledge(ack.upto) || ack.wall > MAX_WALL {
@@ -239,7 +251,11 @@ impl PeerFrames<'_> {
 
     /// The peer cannot take these now: they stay owed, and are sent again after a wait that
     /// grows with every refusal. No attempt is counted (P13).
-    pub(super) fn peer_refused(&mut self, link: &mut Link, not_now: NotNow) -> Result<(), Close> {
+    pub(super) fn peer_refused(
+        &mut self,
+        link: &mut ActiveLink<'_>,
+        not_now: NotNow,
+    ) -> Result<(), Close> {
         let Some(peer) = link.peer_mut() else { return Ok(()) };
         if not_now.first == 0 || not_now.first > not_now.last || !peer.may_acknowledge(not_now.last)
         {

@@ -7,6 +7,7 @@
 //! reads that stand together; a question is asked only when there is credit.
 
 use super::handlers::{AppFrames, Delivery, Reads, Settling, lend};
+use super::links::ActiveLink;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -15,7 +16,7 @@ use bytes::Bytes;
 
 use crate::admin::event::Event;
 use crate::io::{Close, Output};
-use crate::session::link::{Answer, Link, Pending};
+use crate::session::link::{Answer, Pending};
 use crate::store::{Query, Value};
 use crate::types::ids::{BatchId, FetchId, LinkId, Position, SessionId};
 use crate::types::refusal::{Code, Refusal};
@@ -37,7 +38,7 @@ const MAX_QUESTIONS: usize = 16;
 impl AppFrames<'_> {
     pub(super) fn application_reads(
         &mut self,
-        link: &mut Link,
+        link: &mut ActiveLink<'_>,
         batch: &Bytes,
     ) -> Result<(), Close> {
         let reads =
@@ -55,7 +56,7 @@ impl AppFrames<'_> {
         Ok(())
     }
 
-    pub(super) fn read_on(&mut self, link: &mut Link, read: &Read<'_>, frame: u64) {
+    pub(super) fn read_on(&mut self, link: &mut ActiveLink<'_>, read: &Read<'_>, frame: u64) {
         if self.id.phase != Phase::Running {
             let message = "this node is shutting down; ask another one, or when it is back";
             let re = read.id.as_deref().map(String::from);

@@ -1,7 +1,8 @@
 //! Timers: heartbeats, repeats, cursors, upkeep; and what sockets have taken.
 
 use super::handlers::{
-    Acknowledging, Connections, DeadLetters, Dialing, LinkOut, Records, Sockets, Upkeep, lend,
+    Acknowledging, Connections, DeadLetters, Dialing, Heartbeat, LinkOut, Records, Sockets, Upkeep,
+    lend,
 };
 use alloc::format;
 use alloc::vec::Vec;
@@ -28,47 +29,24 @@ const MAX_PRESENCE_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
 impl Connections<'_> {
     pub(super) fn link_timer(&mut self, id: LinkId) {
-        let Some(mut link) = self.links.by_id.remove(&id) else { return };
-        let now = self.time.now.instant;
+        let Some(link) = self.links.by_id.get_mut(&id) else { return };
+        let timeout = |reason| Close { code: CloseCode::Timeout, reason };
         match &link.state {
             State::Handshake => {
-                let reason = "no greeting within limits.handshake_timeout".into();
-                self.finish(link, Some(Close { code: CloseCode::Timeout, reason }), "");
+                self.close(id, timeout("no greeting within limits.handshake_timeout".into()));
             }
             State::Candidate { rival, .. } => {
                 let rival = *rival;
-                self.links.by_id.insert(id, link);
-                if let Some(rival) = self.links.by_id.remove(&rival) {
-                    let reason = "no answer, and the node has connected again".into();
-                    self.finish(rival, Some(Close { code: CloseCode::Timeout, reason }), "");
-                }
+                self.close(rival, timeout("no answer, and the node has connected again".into()));
             }
             State::Application(application) if application.ending.is_some() => {
-                self.finish_as_told(link);
+                self.close_as_told(id);
             }
             State::Peer(_) | State::Application(_) => {
-                let was_away = now.since(link.ping_at) > self.config.heartbeat.interval;
-                if link.paused || was_away {
-                    // Nothing is read, so nothing can be heard; nor could it be while this node
-                    // was stopped, or its machine suspended.
-                    link.heard = now;
-                }
-                let silent = now.since(link.heard);
-                if silent >= self.config.heartbeat.timeout {
+                if let Some(silent) = lend!(self, Heartbeat).beat(link) {
                     let reason = format!("nothing heard for {} ms", silent.as_millis());
-                    self.finish(link, Some(Close { code: CloseCode::Timeout, reason }), "");
-                    return;
+                    self.close(id, timeout(reason));
                 }
-                if link.ping_at <= now {
-                    lend!(self, LinkOut).ping(&mut link);
-                    // A peer that is sent nothing must hear all the same when a clock is right
-                    // again: the last acknowledgement, said once more, tells it.
-                    let durable = self.log.tail.durable();
-                    lend!(self, Acknowledging).acknowledge(&mut link, durable);
-                }
-                let deadline = link.heard + self.config.heartbeat.timeout;
-                self.time.timers.set(Timer::Link(id), link.ping_at.min(deadline));
-                self.links.by_id.insert(id, link);
             }
         }
     }
@@ -94,9 +72,9 @@ impl Connections<'_> {
         self.sessions.ready.remove(&id);
         self.sessions.interests.leave(id);
         self.time.timers.clear(Timer::Session(id));
-        if let Some(link) = session.link.and_then(|link| self.links.by_id.remove(&link)) {
+        if let Some(link) = session.link {
             let reason = format!("session ended: {reason}");
-            self.finish(link, Some(Close { code: CloseCode::GoingAway, reason }), "");
+            self.close(link, Close { code: CloseCode::GoingAway, reason });
         }
         self.log.tail.growing.sessions_ended.push(id);
         self.log.commit_wanted = true;
@@ -110,6 +88,33 @@ impl Connections<'_> {
         let behind = self.log.tail.durable().get().saturating_sub(session.next.before().get());
         let behind = if session.receives() { behind.min(self.log.capacity.usage.rows) } else { 0 };
         behind + session.flights.len() as u64
+    }
+}
+
+impl Heartbeat<'_> {
+    /// Pings a link if it is time. Answers how long nothing was heard on it, if that is too long.
+    pub(super) fn beat(&mut self, link: &mut Link) -> Option<Duration> {
+        let now = self.time.now.instant;
+        let was_away = now.since(link.ping_at) > self.config.heartbeat.interval;
+        if link.paused || was_away {
+            // Nothing is read, so nothing can be heard; nor could it be while this node was
+            // stopped, or its machine suspended.
+            link.heard = now;
+        }
+        let silent = now.since(link.heard);
+        if silent >= self.config.heartbeat.timeout {
+            return Some(silent);
+        }
+        if link.ping_at <= now {
+            lend!(self, LinkOut).ping(link);
+            // A peer that is sent nothing must hear all the same when a clock is right again: the
+            // last acknowledgement, said once more, tells it.
+            let durable = self.log.tail.durable();
+            lend!(self, Acknowledging).acknowledge(link, durable);
+        }
+        let deadline = link.heard + self.config.heartbeat.timeout;
+        self.time.timers.set(Timer::Link(link.id), link.ping_at.min(deadline));
+        None
     }
 }
 

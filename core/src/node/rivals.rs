@@ -3,14 +3,14 @@
 //! What stays true: one of the two stays, and both ends mean the same one. The link that was there
 //! may be dead without knowing it; a newer one waits until that has answered, or has not.
 
-use super::handlers::{Conflicts, Connections, Dialing, LinkOut, lend};
+use super::handlers::{Conflicts, Connections, Dialing, Greeting, LinkOut, lend};
 use alloc::boxed::Box;
 use alloc::format;
 use core::time::Duration;
 
 use crate::io::{Close, Frame};
 use crate::session::Session;
-use crate::session::link::{Link, State};
+use crate::session::link::State;
 use crate::types::ids::{LinkId, NodeId};
 use crate::types::time::Instant;
 use crate::types::timers::Timer;
@@ -25,7 +25,7 @@ impl Connections<'_> {
     /// Two links to the same node id: which one stays.
     pub(super) fn decide_between(
         &mut self,
-        link: &mut Link,
+        id: LinkId,
         rival: LinkId,
         node: NodeId,
         hello: Hello,
@@ -35,16 +35,16 @@ impl Connections<'_> {
         let known = session.and_then(Session::peer).zip(rival_link.peer());
         let known = known.map(|(peer, link)| (peer.store, link.incarnation));
         let rival_dialed = rival_link.dialer.is_some();
+        let dialed = !self.links.is_accepted(id);
         let replace = match known {
             Some((store, incarnation)) if store == hello.store => {
                 if incarnation == hello.incarnation {
                     // The one that the smaller id dialled stays, if it is alive: whoever accepts
                     // the other one cannot know that before it has asked.
-                    let dialed = link.dialer.is_some();
                     let stays = (self.config.id < node) == dialed;
                     (rival_dialed != dialed && (dialed || stays)).then_some(stays)
                 } else {
-                    self.met_start(link, rival, &node, (hello.incarnation, incarnation));
+                    self.met_start(id, rival, &node, (hello.incarnation, incarnation));
                     Some(hello.incarnation > incarnation)
                 }
             }
@@ -59,34 +59,31 @@ impl Connections<'_> {
                     lend!(self, Dialing).dialer_replaced(&rival, &node, hello.incarnation);
                     self.finish(rival, Some(duplicate("another link to the same node")), "");
                 }
-                self.admit(link, node, &hello)
+                self.admit(id, node, &hello)
             }
             Some(false) => Err(duplicate("another link to the same node")),
-            None if link.dialer.is_some() && rival_dialed => {
-                Err(duplicate("another link to the same node"))
-            }
+            None if dialed && rival_dialed => Err(duplicate("another link to the same node")),
             None => {
-                self.probe(link, rival, hello);
+                self.probe(id, rival, hello);
                 Ok(())
             }
         }
     }
 
     /// The older link may be dead without knowing it: it is pinged, and answers or goes.
-    fn probe(&mut self, link: &mut Link, rival: LinkId, hello: Hello) {
-        if let Some(mut old) = self.links.by_id.remove(&rival) {
-            lend!(self, LinkOut).ping(&mut old);
-            self.links.by_id.insert(rival, old);
+    fn probe(&mut self, id: LinkId, rival: LinkId, hello: Hello) {
+        if let Some(old) = self.links.by_id.get_mut(&rival) {
+            lend!(self, LinkOut).ping(old);
         }
-        if let Some(before) = self.links.candidates.insert(rival, link.id)
-            && let Some(before) = self.links.by_id.remove(&before)
-        {
+        if let Some(before) = self.links.candidates.insert(rival, id) {
             // It is not greeted: the peer would take that one for its link, and end the new one.
-            self.finish(before, Some(duplicate("another link to the same node")), "");
+            self.close(before, duplicate("another link to the same node"));
         }
         let since = self.time.now.instant;
-        self.time.timers.set(Timer::Link(link.id), since + PROBE_TIMEOUT);
-        link.state = State::Candidate { hello: Box::new(hello), rival, since };
+        self.time.timers.set(Timer::Link(id), since + PROBE_TIMEOUT);
+        if let Some(link) = self.links.by_id.get_mut(&id) {
+            link.state = State::Candidate { hello: Box::new(hello), rival, since };
+        }
     }
 
     /// Something has come on a link; `pong` is when the ping was sent that it answers. If the link
@@ -121,7 +118,7 @@ impl Connections<'_> {
                 lend!(self, Conflicts).met_another(peer, &heard);
             } else if rival.is_some_and(|rival| rival.incarnation == hello.incarnation) {
                 // The dialling end learns from this who is here, and that it has a link already.
-                let mut hello = self.own_hello(None);
+                let mut hello = lend!(self, Greeting).own_hello(None);
                 hello.features |= LINK_IS_SURPLUS;
                 self.out.transmit(&mut link, Frame::Binary(Wire::Hello(hello).encode()));
             }
@@ -130,15 +127,14 @@ impl Connections<'_> {
     }
 
     /// The link in doubt is gone: the candidate takes its place.
-    pub(super) fn admit_candidate(&mut self, candidate: LinkId) {
-        let Some(link) = self.links.by_id.remove(&candidate) else { return };
-        self.with_link(link, |node, link| {
-            let State::Candidate { hello, .. } =
-                core::mem::replace(&mut link.state, State::Handshake)
-            else {
-                return Ok(());
-            };
-            node.hello(link, *hello)
-        });
+    pub(super) fn admit_candidate(&mut self, id: LinkId) {
+        let Some(link) = self.links.by_id.get_mut(&id) else { return };
+        let before = core::mem::replace(&mut link.state, State::Handshake);
+        let done = if let State::Candidate { hello, .. } = before {
+            self.hello(id, *hello)
+        } else {
+            Ok(())
+        };
+        self.after_frame(id, done);
     }
 }

@@ -3,7 +3,6 @@
 use super::handlers::{
     Acknowledging, Backpressure, Connections, DeadLetters, Delivery, Fetches, Records, lend,
 };
-use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -63,14 +62,14 @@ impl Delivery<'_> {
         }
         if link.peer().is_some_and(|peer| peer.told_position < durable) {
             // Whoever has heard of a row knows how far the log goes: it notices an older copy.
-            self.links.unflushed.insert(link.id);
+            self.links.work.unflushed.insert(link.id);
         }
         let deaths = carrier.deaths;
         if session.cursor() != before {
             session.touch(Dirty::Soon);
         }
         self.log.trim_wanted = true;
-        self.links.backpressure_dirty.insert(link.id);
+        self.links.work.backpressure_dirty.insert(link.id);
         match session.next_wake(self.time.now.instant) {
             Some(at) => self.time.timers.set(Timer::Session(id), at),
             None => self.time.timers.clear(Timer::Session(id)),
@@ -176,14 +175,12 @@ impl Fetches<'_> {
 
 impl Acknowledging<'_> {
     /// Tells a peer what is durable, if that is news.
-    pub(super) fn flush(&mut self, id: LinkId) {
-        let Some(mut link) = self.links.by_id.remove(&id) else { return };
+    pub(super) fn flush(&mut self, link: &mut Link) {
         let durable = self.log.tail.durable();
         let news = |peer: &PeerLink| peer.settled != peer.told || peer.told_position < durable;
         if link.peer().is_some_and(news) {
-            self.acknowledge(&mut link, self.log.tail.durable());
+            self.acknowledge(link, durable);
         }
-        self.links.by_id.insert(id, link);
     }
 
     /// Tells a peer what is durable, where the log ends, and what the wall clock says.
@@ -212,25 +209,26 @@ impl Connections<'_> {
         let Some((_, until)) = application.ending else { return };
         if !application.answers.is_empty() {
             self.time.timers.set(Timer::Link(link), until);
-        } else if let Some(link) = self.links.by_id.remove(&link) {
-            self.finish_as_told(link);
+        } else {
+            self.close_as_told(link);
         }
     }
 
-    /// Ends a link when what its application sent before is answered.
-    pub(super) fn finish_when_answered(&mut self, mut link: Box<Link>, close: Close) {
-        match link.application_mut().filter(|application| !application.answers.is_empty()) {
+    /// Closes a link when what its application sent before is answered.
+    pub(super) fn close_when_answered(&mut self, id: LinkId, close: Close) {
+        let application = self.links.application(id);
+        match application.filter(|application| !application.answers.is_empty()) {
             Some(application) => {
                 application.end(close, self.time.now.instant);
                 self.sessions.ready.insert(application.session);
-                self.links.by_id.insert(link.id, link);
             }
-            None => self.finish(link, Some(close), ""),
+            None => self.close(id, close),
         }
     }
 
-    /// Ends an application's link as was decided before its last answers left.
-    pub(super) fn finish_as_told(&mut self, mut link: Box<Link>) {
+    /// Closes an application's link as was decided before its last answers left.
+    pub(super) fn close_as_told(&mut self, id: LinkId) {
+        let Some(mut link) = self.links.by_id.remove(&id) else { return };
         let ending = link.application_mut().and_then(|application| application.ending.take());
         self.finish(link, ending.map(|(close, _)| close), "");
     }
@@ -248,13 +246,13 @@ impl Connections<'_> {
             return;
         }
         let missed = self.log.tail.durable().get() - session.next.before().get();
-        let Some(link) = session.link.and_then(|link| self.links.by_id.remove(&link)) else {
+        let Some(link) = session.link.filter(|link| self.links.by_id.contains_key(link)) else {
             return;
         };
         self.out.metrics.missed += missed;
         let reason = alloc::format!("lagging {lag} bytes behind: too slow for what it receives");
         let code = crate::io::CloseCode::Limit;
-        self.finish(link, Some(Close { code, reason }), "");
+        self.close(link, Close { code, reason });
     }
 }
 
@@ -267,9 +265,9 @@ impl Backpressure<'_> {
         let full = self.log.tail.undurable_bytes() > crate::log::tail::UNDURABLE_MAX_BYTES;
         if full != self.links.reading_paused {
             self.links.reading_paused = full;
-            self.links.backpressure_dirty.extend(self.links.by_id.keys());
+            self.links.work.backpressure_dirty.extend(self.links.by_id.keys());
         }
-        for id in core::mem::take(&mut self.links.backpressure_dirty) {
+        for id in core::mem::take(&mut self.links.work.backpressure_dirty) {
             let Some(link) = self.links.by_id.get_mut(&id) else { continue };
             if link.application().is_some() {
                 if link.counted == 0 {

@@ -4,7 +4,7 @@
 //! What stays true: whoever was told something by another copy of a store offers it everything
 //! again (P2), and a second process is an ERROR in the log and counted.
 
-use super::handlers::{Acknowledging, Conflicts, Connections, Records, lend};
+use super::handlers::{Acknowledging, Conflicts, Connections, Greeting, Records, Telling, lend};
 use alloc::format;
 use alloc::string::String;
 use core::time::Duration;
@@ -23,6 +23,9 @@ use crate::wire::{BatchKind, FrameWriter, Hello};
 
 use super::connect::duplicate;
 
+/// Why a link to a node of this id is closed.
+const SAME_ID: &str = "this node has the same id";
+
 /// It is said at most this often that a node is there twice.
 const SAY_INTERVAL: Duration = Duration::from_secs(60);
 
@@ -40,17 +43,19 @@ impl Connections<'_> {
             self.time.timers.set(Timer::Dial(*index), self.time.now.instant);
         }
         for (id, hello) in core::mem::take(&mut self.id.early) {
-            if let Some(link) = self.links.by_id.remove(&id) {
-                self.with_link(link, |node, link| node.hello(link, hello));
+            if self.links.by_id.contains_key(&id) {
+                let done = self.hello(id, hello);
+                self.after_frame(id, done);
             }
         }
     }
 
-    pub(super) fn met_itself(&mut self, link: &mut Link, hello: &Hello) -> Close {
+    pub(super) fn met_itself(&mut self, id: LinkId, hello: &Hello) -> Close {
+        let Some(link) = self.links.by_id.get_mut(&id) else { return duplicate(SAME_ID) };
         if hello.store == self.id.store {
             if link.dialer.is_none() {
                 // The dialling end learns from this that it has met itself.
-                self.send_hello(link, None);
+                lend!(self, Greeting).send_hello(link, None);
             }
             if let Some(dialer) =
                 link.dialer.and_then(|index| self.mesh.dialers.by_index.get_mut(&index))
@@ -63,7 +68,7 @@ impl Connections<'_> {
             let heard = format!("{} calls itself so, with another database", link.remote);
             lend!(self, Conflicts).met_another(self.config.id.clone(), &heard);
         }
-        duplicate("this node has the same id")
+        duplicate(SAME_ID)
     }
 
     /// Tells the peer where the log ends, from which it sees whether this store went back. A store
@@ -71,7 +76,7 @@ impl Connections<'_> {
     /// that found, and one of which another copy had told says so; on each link until the peer has
     /// heard it, and the peer offers everything again (P2). What this start must not forget of that
     /// is durable before.
-    pub(super) fn say_where_the_log_ends(&mut self, link: &mut Link, peer: &NodeId, hello: &Hello) {
+    pub(super) fn say_where_the_log_ends(&mut self, link: LinkId, peer: &NodeId, hello: &Hello) {
         let (told, by) = (hello.reported, hello.reported_incarnation);
         match self.log.epochs.judge(told, by) {
             EpochVerdict::Known => {}
@@ -90,9 +95,24 @@ impl Connections<'_> {
             }
         }
         if self.id.is_durable {
-            lend!(self, Acknowledging).say_as_judged(link, told, by);
+            if let Some(link) = self.links.by_id.get_mut(&link) {
+                lend!(self, Acknowledging).say_as_judged(link, told, by);
+            }
         } else {
-            self.id.unsaid.insert(link.id, (told, by));
+            self.id.unsaid.insert(link, (told, by));
+        }
+    }
+
+    /// A batch is durable: what waited for it is said to the peers.
+    pub(super) fn say_what_is_durable(&mut self, batch: BatchId) {
+        if self.id.is_durable || batch < self.id.durable_with {
+            return;
+        }
+        self.id.is_durable = true;
+        for (id, (told, by)) in core::mem::take(&mut self.id.unsaid) {
+            if let Some(link) = self.links.by_id.get_mut(&id) {
+                lend!(self, Acknowledging).say_as_judged(link, told, by);
+            }
         }
     }
 
@@ -112,7 +132,7 @@ impl Connections<'_> {
     /// A node that has started again does not know whom it will find at an address: its first
     /// Hello there reminds nobody of what was reported. A peer that has started again, too, may
     /// hold an older copy and cannot tell: doubt means rewind (P2).
-    pub(super) fn doubt_its_store(&mut self, link: &Link, id: SessionId, hello: &Hello) {
+    pub(super) fn doubt_its_store(&mut self, link: LinkId, id: SessionId, hello: &Hello) {
         let head = self.log.tail.durable();
         let Some(session) = self.sessions.table.get_mut(&id) else { return };
         let Some(known) = session.peer() else { return };
@@ -129,7 +149,8 @@ impl Connections<'_> {
             lend!(self, Conflicts).met_older_start(node, hello.incarnation, later);
             return;
         }
-        let reminded = link.reminded.as_ref() == Some(&known.node);
+        let reminded = self.links.by_id.get(&link).and_then(|link| link.reminded.as_ref());
+        let reminded = reminded == Some(&known.node);
         if has_reported && !reminded && known.incarnation != hello.incarnation {
             session.rewind_for_lost(head);
             self.out.metrics.rewound("store_in_doubt");
@@ -137,40 +158,36 @@ impl Connections<'_> {
         }
     }
 
-    /// Whether a record of this node is one of another process, which runs or has run on a copy of
-    /// its database, or under its id.
-    pub(super) fn is_of_another(&self, record: &Record) -> bool {
-        let is_copy = record.store == self.id.store && !self.log.epochs.knows(record.incarnation);
-        is_copy || record.incarnation > self.id.incarnation
-    }
-
     /// A start of a node speaks where another one has a link. Where it is the earlier one there are
     /// two; where it is the later one the other may be gone. Each is told of the other one.
     pub(super) fn met_start(
         &mut self,
-        link: &mut Link,
+        id: LinkId,
         rival: LinkId,
         node: &NodeId,
         (start, linked): (Incarnation, Incarnation),
     ) {
         if start < linked {
             lend!(self, Conflicts).met_older_start(node.clone(), start, linked);
-            if link.dialer.is_none() {
-                // It learns from this that another one was told something.
-                self.send_hello(link, Some(node));
+            if let Some(link) = self.links.by_id.get_mut(&id) {
+                if link.dialer.is_none() {
+                    // It learns from this that another one was told something.
+                    lend!(self, Greeting).send_hello(link, Some(node));
+                }
+                lend!(self, Telling).tell_of_start(link, node, linked);
             }
-            self.tell_of_start(link, node, linked);
         }
-        if let Some(mut rival) = self.links.by_id.remove(&rival) {
-            self.tell_of_start(&mut rival, node, start);
-            self.links.by_id.insert(rival.id, rival);
+        if let Some(rival) = self.links.by_id.get_mut(&rival) {
+            lend!(self, Telling).tell_of_start(rival, node, start);
         }
     }
+}
 
+impl Telling<'_> {
     /// Tells a peer of another start of its own, which speaks or has spoken on another link: where
     /// neither was told anything by the other one's start, nothing else says so. It goes above its
     /// own record, as that of another process.
-    fn tell_of_start(&mut self, link: &mut Link, node: &NodeId, start: Incarnation) {
+    pub(super) fn tell_of_start(&mut self, link: &mut Link, node: &NodeId, start: Incarnation) {
         let session = self
             .sessions
             .by_name
@@ -196,21 +213,6 @@ impl Acknowledging<'_> {
     pub(super) fn say_as_judged(&mut self, link: &mut Link, told: Position, by: Incarnation) {
         let position = self.log.epochs.judge(told, by).said(self.log.tail.durable());
         self.acknowledge(link, position);
-    }
-
-    /// A batch is durable: what waited for it is said to the peers.
-    pub(super) fn say_what_is_durable(&mut self, batch: BatchId) {
-        let id = &mut self.id;
-        if id.is_durable || batch < id.durable_with {
-            return;
-        }
-        id.is_durable = true;
-        for (id, (told, by)) in core::mem::take(&mut id.unsaid) {
-            if let Some(mut link) = self.links.by_id.remove(&id) {
-                self.say_as_judged(&mut link, told, by);
-                self.links.by_id.insert(id, link);
-            }
-        }
     }
 }
 
