@@ -84,19 +84,47 @@ pub mod wire;
 pub use admin::event;
 pub use host::connection::{links, memory, state as line};
 pub use host::{
-    channel, connection, event_loop, event_stream, event_stream as feed, exit, handle,
-    happy_eyeballs, incoming, runtime, shared, slots, socket, upgrade,
+    connection, event_loop, event_stream, event_stream as feed, exit, handle, happy_eyeballs,
+    incoming, runtime, shared, slots, socket, upgrade,
 };
 pub use log::{group_copies, group_copies as copies, lifetime};
-pub use mesh::topology;
 pub use node::Node;
 pub use session::{interests, offer};
 pub use store::{backlog, digest};
 pub use types::{clock, ids, nearest, refusal, tags, time, value};
-pub use wire::{application, draft, json, message, read};
+pub use wire::{application, draft, message};
+
+/// Channels between tasks of any runtime.
+pub mod channel {
+    pub use crate::host::channel::*;
+    pub use crate::host::channel::{ChannelReceiver as Receiver, ChannelSender as Sender};
+}
+
+/// The JSON protocol of applications.
+pub mod json {
+    pub use crate::wire::json::*;
+    pub use crate::wire::json::{
+        JsonRequest as Request, SettleRequest as Settle, SettleTarget as Target,
+    };
+}
+
+/// What an application asks for with a read.
+pub mod read {
+    pub use crate::wire::read::ReadRequest as Read;
+    pub use crate::wire::read::*;
+}
+
+/// What is known of the mesh.
+pub mod topology {
+    pub use crate::mesh::topology::NodeRecord as Record;
+    pub use crate::mesh::topology::*;
+}
 
 /// An application of a node: the state machine of its connection, and handles and tasks around it.
 pub mod client {
     pub use crate::app::*;
+    pub use crate::app::{
+        ClientSession as Session, ClientSettings as Settings, DeliveredMessage as Delivery,
+    };
     pub use crate::host::client::{Application, Client, Turn, handles, service};
 }

@@ -17,11 +17,11 @@ use slipstream_core::ids::{Incarnation, Position, Sequence, StoreId};
 use slipstream_core::message::{Fields, Kind, Message};
 use slipstream_core::offer;
 use slipstream_core::time::WallMs;
-use slipstream_core::topology::Record;
+use slipstream_core::topology::NodeRecord;
 use slipstream_core::wire::{
     self, Ack, BatchKind, Connect, DeliveryHead, DigestsHead, FrameWriter, Hello, NotNow,
-    NotNowReason, Outcome, Publish, Read, ReadResult, ReadValue, Settle, TagSetDigest, Welcome,
-    Wire, WireError,
+    NotNowReason, OutcomeRecord, Publish, Read, ReadResult, ReadValue, Settle, TagSetDigest,
+    Welcome, Wire, WireError,
 };
 
 /// Most bytes allocated at a time for each byte that arrives: records in memory are larger than on
@@ -210,16 +210,16 @@ fn batch() -> impl Strategy<Value = (Bytes, Vec<usize>)> {
 
 fn outcome_of(
     (receipt, number, id, text, level): &(bool, u64, Option<String>, String, Durability),
-) -> Outcome<'_> {
+) -> OutcomeRecord<'_> {
     if *receipt {
-        Outcome::Receipt {
+        OutcomeRecord::Receipt {
             id: text,
             version: Hlc(*number),
             duplicate: number % 2 == 0,
             level: *level,
         }
     } else {
-        Outcome::Error {
+        OutcomeRecord::Error {
             id: id.as_deref(),
             frame: *number,
             code: text,
@@ -260,14 +260,16 @@ fn read(frame: &Bytes) -> Option<(usize, Bytes)> {
         Wire::Publish(batch) => {
             rewritten(BatchKind::Publish, &wire::records::<Publish<'_>>(batch).ok()?, &mut again)
         }
-        Wire::Outcomes(batch) => {
-            rewritten(BatchKind::Outcomes, &wire::records::<Outcome<'_>>(batch).ok()?, &mut again)
-        }
+        Wire::Outcomes(batch) => rewritten(
+            BatchKind::Outcomes,
+            &wire::records::<OutcomeRecord<'_>>(batch).ok()?,
+            &mut again,
+        ),
         Wire::Settle(batch) => {
             rewritten(BatchKind::Settle, &wire::records::<Settle<'_>>(batch).ok()?, &mut again)
         }
         Wire::Topology(batch) => {
-            rewritten(BatchKind::Topology, &wire::records::<Record>(batch).ok()?, &mut again)
+            rewritten(BatchKind::Topology, &wire::records::<NodeRecord>(batch).ok()?, &mut again)
         }
         Wire::Have(batch) | Wire::Want(batch) | Wire::Seen(batch) | Wire::Gone(batch) => {
             offer::read(batch).ok()?.len()

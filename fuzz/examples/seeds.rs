@@ -11,12 +11,12 @@ use bytes::{Bytes, BytesMut};
 use slipstream_core::clock::Hlc;
 use slipstream_core::config::{Durability, Limits};
 use slipstream_core::ids::{Incarnation, Position, Sequence, StoreId};
-use slipstream_core::json::{Request, parse};
+use slipstream_core::json::{JsonRequest, parse};
 use slipstream_core::message::{Fields, Kind, Message};
 use slipstream_core::time::WallMs;
 use slipstream_core::wire::{
     Ack, BatchKind, CHECKSUM_BYTES, Connect, DeliveryHead, FrameWriter, Hello, NotNow,
-    NotNowReason, Outcome, Publish, Read, Settle, Welcome, Wire,
+    NotNowReason, OutcomeRecord, Publish, Read, Settle, Welcome, Wire,
 };
 
 /// Frames of the file that are taken: enough for every shape in it.
@@ -78,7 +78,7 @@ fn binary_frames(frames: &[&str]) -> Vec<Bytes> {
     let mut all = Vec::new();
     let mut buffer = BytesMut::new();
     for (frame, sequence) in frames.iter().zip(1..) {
-        let Ok(Request::Publish(draft)) = parse(frame, &limits) else { continue };
+        let Ok(JsonRequest::Publish(draft)) = parse(frame, &limits) else { continue };
         let expires = WallMs(if draft.kind.is_state() { 0 } else { 1_800_000_000_000 });
         let id = draft.id.as_deref().unwrap_or("m");
         let fields = Fields {
@@ -127,8 +127,13 @@ fn small_frames() -> Vec<Bytes> {
     reads.push(&Read { kind: None, id: "", key: "k" });
     let mut outcomes = FrameWriter::new(BatchKind::Outcomes);
     let level = Durability::Full;
-    outcomes.push(&Outcome::Receipt { id: "m-1", version: Hlc(7 << 16), duplicate: false, level });
-    outcomes.push(&Outcome::Error {
+    outcomes.push(&OutcomeRecord::Receipt {
+        id: "m-1",
+        version: Hlc(7 << 16),
+        duplicate: false,
+        level,
+    });
+    outcomes.push(&OutcomeRecord::Error {
         id: None,
         frame: 9,
         code: "STORE_FULL",

@@ -9,7 +9,9 @@ use slipstream_core::admin::AdminRequest;
 use slipstream_core::clock::Hlc;
 use slipstream_core::config::{Config, Durability};
 use slipstream_core::digest::DigestQuery;
-use slipstream_core::ids::{DeadLetterId, Incarnation, LinkId, NodeId, Position, Sequence, StoreId};
+use slipstream_core::ids::{
+    DeadLetterId, Incarnation, LinkId, NodeId, Position, Sequence, StoreId,
+};
 use slipstream_core::io::{Frame, Input, Protocol};
 use slipstream_core::message::{Fields, Kind, Message};
 use slipstream_core::tags::TagSet;

@@ -4,7 +4,9 @@
 use bytes::BytesMut;
 use slipstream_core::config::Limits;
 use slipstream_core::draft::Draft;
-use slipstream_core::json::{self, MAX_REASON_BYTES, Request, Settle, Target, parse};
+use slipstream_core::json::{
+    self, JsonRequest, MAX_REASON_BYTES, SettleRequest, SettleTarget, parse,
+};
 use slipstream_core::message::MAX_MESSAGE_ID_BYTES;
 use slipstream_core::refusal::Refusal;
 use slipstream_core::value::check_value;
@@ -25,9 +27,9 @@ pub fn json(bytes: &[u8]) {
     };
     for limits in [Limits::default(), narrow] {
         match parse(frame, &limits) {
-            Ok(Request::Publish(draft)) => accepted(&draft, &limits),
-            Ok(Request::Settle(settle)) => settled(&settle),
-            Ok(Request::Read(read)) => {
+            Ok(JsonRequest::Publish(draft)) => accepted(&draft, &limits),
+            Ok(JsonRequest::Settle(settle)) => settled(&settle),
+            Ok(JsonRequest::Read(read)) => {
                 assert!((1..=limits.max_key_bytes).contains(&read.key.len()));
             }
             Err(refusal) => refused(&refusal),
@@ -53,18 +55,18 @@ fn accepted(draft: &Draft<'_>, limits: &Limits) {
     assert_eq!(&binary, draft);
 }
 
-fn settled(settle: &Settle<'_>) {
+fn settled(settle: &SettleRequest<'_>) {
     let (target, reason) = match settle {
-        Settle::Ack(_) | Settle::AckUpTo(_) => return,
-        Settle::AckId(id) => (Target::Id(id.clone()), ""),
-        Settle::Retry { target, reason } | Settle::Reject { target, reason } => {
+        SettleRequest::Ack(_) | SettleRequest::AckUpTo(_) => return,
+        SettleRequest::AckId(id) => (SettleTarget::Id(id.clone()), ""),
+        SettleRequest::Retry { target, reason } | SettleRequest::Reject { target, reason } => {
             (target.clone(), &**reason)
         }
     };
     assert!(reason.len() <= MAX_REASON_BYTES);
     match target {
-        Target::Delivery(_) => {}
-        Target::Id(id) => assert!((1..=MAX_MESSAGE_ID_BYTES).contains(&id.len())),
+        SettleTarget::Delivery(_) => {}
+        SettleTarget::Id(id) => assert!((1..=MAX_MESSAGE_ID_BYTES).contains(&id.len())),
     }
 }
 

@@ -19,7 +19,7 @@ use slipstream_core::store::{
     Batch, DeadLetter, DeadReason, ReceiptBlock, Row, SeenKey, SeenRecord, SessionRecord,
 };
 use slipstream_core::time::WallMs;
-use slipstream_store_sqlite::readback::{Cell, Readback, cells_of_dead_letter, cells_of_row};
+use slipstream_store_sqlite::readback::{Readback, StoredCell, cells_of_dead_letter, cells_of_row};
 use slipstream_tests::world::MemoryStore;
 
 use crate::wire::message;
@@ -131,12 +131,12 @@ fn written_letter(letter: &DeadLetter, damage: &Damage) {
 
 impl Damage {
     /// Changes one cell. Answers whether there was something to change.
-    fn strike(&self, cells: &mut [Cell]) -> bool {
+    fn strike(&self, cells: &mut [StoredCell]) -> bool {
         let cell = usize::from(self.cell) % cells.len();
         match &mut cells[cell] {
-            Cell::Null | Cell::Real(_) => return false,
-            Cell::Integer(number) => *number ^= i64::from(self.by) << (self.at % 8 * 8),
-            Cell::Text(bytes) | Cell::Blob(bytes) => {
+            StoredCell::Null | StoredCell::Real(_) => return false,
+            StoredCell::Integer(number) => *number ^= i64::from(self.by) << (self.at % 8 * 8),
+            StoredCell::Text(bytes) | StoredCell::Blob(bytes) => {
                 if bytes.is_empty() {
                     return false;
                 }
@@ -149,13 +149,13 @@ impl Damage {
 }
 
 impl AnyCell {
-    fn cell(self) -> Cell {
+    fn cell(self) -> StoredCell {
         match self {
-            Self::Null => Cell::Null,
-            Self::Integer(number) => Cell::Integer(number),
-            Self::Real(number) => Cell::Real(number),
-            Self::Text(text) => Cell::Text(text),
-            Self::Blob(bytes) => Cell::Blob(bytes),
+            Self::Null => StoredCell::Null,
+            Self::Integer(number) => StoredCell::Integer(number),
+            Self::Real(number) => StoredCell::Real(number),
+            Self::Text(text) => StoredCell::Text(text),
+            Self::Blob(bytes) => StoredCell::Blob(bytes),
         }
     }
 }

@@ -3,13 +3,13 @@
 use bytes::{Bytes, BytesMut};
 use slipstream_core::config::Limits;
 use slipstream_core::draft::Draft;
-use slipstream_core::json::{Settle, write};
+use slipstream_core::json::{SettleRequest, write};
 use slipstream_core::message::Message;
 use slipstream_core::offer;
-use slipstream_core::read::Read;
-use slipstream_core::topology::Record;
+use slipstream_core::read::ReadRequest;
+use slipstream_core::topology::NodeRecord;
 use slipstream_core::wire::{
-    self, BatchKind, DeliveryHead, FrameWriter, Outcome, Publish, ReadResult, Wire,
+    self, BatchKind, DeliveryHead, FrameWriter, OutcomeRecord, Publish, ReadResult, Wire,
 };
 
 /// The frame that `bytes` would be with a checksum that fits: nothing that a fuzzer makes up would
@@ -64,7 +64,7 @@ fn timed(batch: &Bytes) {
 }
 
 fn topology(batch: &Bytes) {
-    for record in wire::records::<Record>(batch).unwrap_or_default() {
+    for record in wire::records::<NodeRecord>(batch).unwrap_or_default() {
         if let Some(node) = record.id() {
             assert_eq!(node.as_str(), record.node);
         }
@@ -132,11 +132,11 @@ fn publishes(batch: &[u8]) {
 }
 
 fn outcomes(batch: &[u8]) {
-    let Ok(records) = wire::records::<Outcome<'_>>(batch) else { return };
+    let Ok(records) = wire::records::<OutcomeRecord<'_>>(batch) else { return };
     let mut writer = FrameWriter::new(BatchKind::Outcomes);
     records.iter().for_each(|record| writer.push(record));
     let Ok(Wire::Outcomes(again)) = Wire::decode(&writer.finish()) else { panic!("not a batch") };
-    assert_eq!(wire::records::<Outcome<'_>>(&again), Ok(records));
+    assert_eq!(wire::records::<OutcomeRecord<'_>>(&again), Ok(records));
 }
 
 fn deliveries(batch: &Bytes) {
@@ -151,7 +151,7 @@ fn reads(batch: &[u8]) {
     let mut writer = FrameWriter::new(BatchKind::Reads);
     for record in &records {
         writer.push(record);
-        let _refused = Read::from_wire(record, &Limits::default());
+        let _refused = ReadRequest::from_wire(record, &Limits::default());
     }
     let Ok(Wire::Reads(again)) = Wire::decode(&writer.finish()) else { panic!("not a batch") };
     assert_eq!(wire::records::<wire::Read<'_>>(&again), Ok(records));
@@ -170,7 +170,7 @@ fn settles(batch: &[u8]) {
     let mut writer = FrameWriter::new(BatchKind::Settle);
     for record in &records {
         writer.push(record);
-        let _refused = Settle::from_wire(record);
+        let _refused = SettleRequest::from_wire(record);
     }
     let Ok(Wire::Settle(again)) = Wire::decode(&writer.finish()) else { panic!("not a batch") };
     assert_eq!(wire::records::<wire::Settle<'_>>(&again), Ok(records));

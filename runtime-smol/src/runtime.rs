@@ -4,18 +4,18 @@ use slipstream_core::client::ConnectError;
 use slipstream_core::config::Limits;
 use slipstream_core::io::Protocol;
 use slipstream_core::runtime::Runtime;
-use slipstream_core::shared::{Shared, Source, Wakes};
+use slipstream_core::shared::{Shared, StreamSource, Wakes};
 use slipstream_core::socket::Opened;
 use slipstream_core::time::{Instant, Now};
-use slipstream_shell::{Socket, Stream, Tracing, clocks};
+use slipstream_shell::{Stream, TcpSocket, Tracing, clocks};
 
 /// The runtime that the handles of this crate work with.
 #[derive(Debug, Clone, Copy)]
 pub struct Smol;
 
 impl Runtime for Smol {
-    type Stream<S: Source + Unpin> = Stream<S>;
-    type Socket = Socket<Self>;
+    type Stream<S: StreamSource + Unpin> = Stream<S>;
+    type Socket = TcpSocket<Self>;
     type Timer = smol::Timer;
     type Log = Tracing;
 
@@ -50,7 +50,7 @@ impl Runtime for Smol {
         protocol: Protocol,
         token: Option<&str>,
         limits: &Limits,
-    ) -> Result<Opened<Socket<Self>>, ConnectError> {
+    ) -> Result<Opened<TcpSocket<Self>>, ConnectError> {
         slipstream_shell::dial(url, protocol, token, limits).await
     }
 }

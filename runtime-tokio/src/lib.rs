@@ -80,8 +80,8 @@ pub use slipstream_core as core;
 pub use slipstream_core::client::ConnectError;
 pub use slipstream_core::exit::{Exit, ExitReason, NodeGone};
 pub use slipstream_core::handle::Handle;
-pub use slipstream_shell::{Events, Options, StartError, Stream, check_url};
+pub use slipstream_shell::{Events, NodeOptions as Options, StartError, Stream, check_url};
 
 /// A running node: all that can be done with it are methods of its [`Handle`], and of its
 /// [`Client`]. Clones are for the same node; it goes on when all are dropped.
-pub type Node = slipstream_shell::Node<Tokio>;
+pub type Node = slipstream_shell::RunningNode<Tokio>;

@@ -4,10 +4,10 @@ use slipstream_core::client::ConnectError;
 use slipstream_core::config::Limits;
 use slipstream_core::io::Protocol;
 use slipstream_core::runtime::Runtime;
-use slipstream_core::shared::{Shared, Source, Wakes};
+use slipstream_core::shared::{Shared, StreamSource, Wakes};
 use slipstream_core::socket::Opened;
 use slipstream_core::time::{Instant, Now};
-use slipstream_shell::{Socket, Stream, Tracing, clocks};
+use slipstream_shell::{Stream, TcpSocket, Tracing, clocks};
 use std::pin::Pin;
 use tokio::time::Sleep;
 
@@ -16,8 +16,8 @@ use tokio::time::Sleep;
 pub struct Tokio;
 
 impl Runtime for Tokio {
-    type Stream<S: Source + Unpin> = Stream<S>;
-    type Socket = Socket<Self>;
+    type Stream<S: StreamSource + Unpin> = Stream<S>;
+    type Socket = TcpSocket<Self>;
     type Timer = Pin<Box<Sleep>>;
     type Log = Tracing;
 
@@ -52,7 +52,7 @@ impl Runtime for Tokio {
         protocol: Protocol,
         token: Option<&str>,
         limits: &Limits,
-    ) -> Result<Opened<Socket<Self>>, ConnectError> {
+    ) -> Result<Opened<TcpSocket<Self>>, ConnectError> {
         slipstream_shell::dial(url, protocol, token, limits).await
     }
 }

@@ -12,8 +12,8 @@ use slipstream_core::happy_eyeballs::{connect_first, deadline};
 use slipstream_core::io::Protocol;
 use slipstream_core::socket::Opened;
 
-use crate::http::{Target, unreachable};
-use crate::socket::{Shell, Socket};
+use crate::http::{HttpTarget, unreachable};
+use crate::socket::{Shell, TcpSocket};
 
 /// Opens a connection that speaks `protocol`.
 ///
@@ -24,16 +24,16 @@ pub async fn dial<N: Shell>(
     protocol: Protocol,
     token: Option<&str>,
     limits: &Limits,
-) -> Result<Opened<Socket<N>>, ConnectError> {
+) -> Result<Opened<TcpSocket<N>>, ConnectError> {
     let until = deadline::<N>(limits);
-    let target = Target::parse(url)?;
+    let target = HttpTarget::parse(url)?;
     let request = target.request(protocol, token)?;
     let addresses = resolve::<N>(&target.host, target.port).await.map_err(unreachable)?;
     let mut stream = connect_first::<N, _, _, _>(addresses, until, N::connect)
         .await
         .map_err(ConnectError::Unreachable)?;
     let rest = request.send(&mut stream).await?;
-    let socket = Socket::new(stream, rest, Role::Client, limits.max_frame_bytes());
+    let socket = TcpSocket::new(stream, rest, Role::Client, limits.max_frame_bytes());
     let remote = format!("{}:{}", target.host, target.port);
     Ok(Opened::new(socket, protocol, remote, target.query().to_owned()))
 }

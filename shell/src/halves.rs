@@ -36,14 +36,14 @@ const READ_BUFFER_JSON: usize = 8 * 1024;
 
 /// The half that writes. Its codec never reads.
 #[derive(Debug)]
-pub struct Writer<W> {
+pub struct WriteHalf<W> {
     socket: WebSocketStream<Join<Empty, W>>,
     motion: Motion,
     role: Role,
     largest: usize,
 }
 
-impl<W: AsyncWrite + Unpin> Writer<W> {
+impl<W: AsyncWrite + Unpin> WriteHalf<W> {
     pub(crate) async fn new(write: W, role: Role, largest: usize) -> Self {
         // Room for what is gathered and for a frame on top, twice, as masks and headers take some.
         let room = WRITE_BUFFER + largest.max(PIECE).saturating_mul(2).saturating_add(1024);
@@ -58,7 +58,7 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
     }
 }
 
-impl<W: AsyncWrite + Unpin> Writer<W> {
+impl<W: AsyncWrite + Unpin> WriteHalf<W> {
     async fn feed(&mut self, message: Message) -> Result<(), End> {
         self.socket.feed(message).await.map_err(lost)
     }
@@ -78,7 +78,7 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
     }
 }
 
-impl<W: AsyncWrite + Unpin + Send + 'static> socket::Writer for Writer<W> {
+impl<W: AsyncWrite + Unpin + Send + 'static> socket::Writer for WriteHalf<W> {
     async fn send(&mut self, mut frames: impl Frames) -> Result<(), End> {
         while let Some(frame) = frames.next() {
             match frame {
@@ -126,12 +126,12 @@ fn message(frame: Frame) -> Message {
 
 /// The half that reads. What its codec writes by itself goes nowhere.
 #[derive(Debug)]
-pub struct Reader<R> {
+pub struct ReadHalf<R> {
     socket: WebSocketStream<Join<R, Sink>>,
     motion: Motion,
 }
 
-impl<R: AsyncRead + Unpin> Reader<R> {
+impl<R: AsyncRead + Unpin> ReadHalf<R> {
     /// `rest` is what was read behind the handshake.
     pub(crate) async fn new(
         read: R,
@@ -156,7 +156,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
     }
 }
 
-impl<R: AsyncRead + Unpin + Send + 'static> socket::Reader for Reader<R> {
+impl<R: AsyncRead + Unpin + Send + 'static> socket::Reader for ReadHalf<R> {
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Frame, End>> {
         self.socket.poll_next_unpin(cx).map(|next| match next {
             Some(Ok(message)) => frame(message),

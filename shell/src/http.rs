@@ -16,14 +16,14 @@ use futures_util::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt a
 use slipstream_core::client::ConnectError;
 use slipstream_core::io::Protocol;
 use slipstream_core::runtime;
-use slipstream_core::upgrade::{Refusal, Rules, check, is_interim};
+use slipstream_core::upgrade::{Rules, UpgradeRefusal, check, is_interim};
 
 /// Longest request or response of an upgrade: room for a token of 8 KiB, percent-encoded.
 const MAX_HEAD: usize = 64 * 1024;
 
 /// Where a node is to be asked, from a URL.
 #[derive(Debug)]
-pub(crate) struct Target {
+pub(crate) struct HttpTarget {
     uri: Uri,
     /// The URL without its query, which may hold a token.
     shown: String,
@@ -31,7 +31,7 @@ pub(crate) struct Target {
     pub(crate) port: u16,
 }
 
-impl Target {
+impl HttpTarget {
     /// Of a URL that a node could be behind.
     pub(crate) fn parse(url: &str) -> Result<Self, ConnectError> {
         let shown = url.split('?').next().unwrap_or_default().to_owned();
@@ -57,7 +57,7 @@ impl Target {
         &self,
         protocol: Protocol,
         token: Option<&str>,
-    ) -> Result<Request, ConnectError> {
+    ) -> Result<HttpRequest, ConnectError> {
         let uri = self.uri.clone();
         let mut request = ClientRequestBuilder::new(uri).with_sub_protocol(protocol.name());
         if let Some(token) = token {
@@ -66,7 +66,7 @@ impl Target {
         let bad = |_| ConnectError::BadUrl(self.shown.clone());
         let request: client::Request = request.into_client_request().map_err(bad)?;
         let (bytes, key) = generate_request(request).map_err(not_a_node)?;
-        Ok(Request { bytes, key, protocol })
+        Ok(HttpRequest { bytes, key, protocol })
     }
 }
 
@@ -75,19 +75,19 @@ impl Target {
 /// # Errors
 /// [`ConnectError::BadUrl`] or [`ConnectError::NoTls`].
 pub fn check_url(url: &str) -> Result<(), ConnectError> {
-    Target::parse(url).map(|_| ())
+    HttpTarget::parse(url).map(|_| ())
 }
 
 /// A request, as bytes.
 #[derive(Debug)]
-pub(crate) struct Request {
+pub(crate) struct HttpRequest {
     bytes: Vec<u8>,
     /// What the answer must prove to have read.
     key: String,
     protocol: Protocol,
 }
 
-impl Request {
+impl HttpRequest {
     /// Asks for the upgrade. Returns what was read behind the answer.
     pub(crate) async fn send(
         self,
@@ -135,7 +135,7 @@ pub(crate) async fn answer(
 ) -> Option<Upgraded> {
     let (request, rest) = match read_head::<server::Request>(stream, Vec::new()).await {
         Ok(head) => head,
-        Err(HeadError::Bad(reason)) => return refuse(stream, &Refusal::bad(reason)).await,
+        Err(HeadError::Bad(reason)) => return refuse(stream, &UpgradeRefusal::bad(reason)).await,
         Err(HeadError::Lost(_)) => return None,
     };
     let headers = request.headers();
@@ -153,9 +153,9 @@ pub(crate) async fn answer(
 /// Answers a request that is not upgraded, and closes.
 async fn refuse(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
-    refusal: &Refusal,
+    refusal: &UpgradeRefusal,
 ) -> Option<Upgraded> {
-    let Refusal { status, reason } = refusal;
+    let UpgradeRefusal { status, reason } = refusal;
     tracing::debug!(target: "slipstream", status, reason, "refused a connection");
     let response = refusal.response();
     if stream.write_all(response.as_bytes()).await.is_ok() && stream.close().await.is_ok() {

@@ -2,8 +2,9 @@
 //! is the same on every runtime.
 //!
 //! A shell names its runtime by two traits: [`Runtime`](slipstream_core::runtime::Runtime), with
-//! clocks and tasks, and [`Net`], with its TCP streams. In return it is given a [`Node`] with its
-//! store, its listener and its dials. What the protocol decides is decided in [`slipstream_core`].
+//! clocks and tasks, and [`Net`], with its TCP streams. In return it is given a [`RunningNode`]
+//! with its store, its listener and its dials. What the protocol decides is decided in
+//! [`slipstream_core`].
 //!
 //! No runtime is in the tree of this crate: `.ci/shells` sees to that.
 //!
@@ -36,14 +37,14 @@ mod socket;
 mod stream;
 
 pub use dial::dial;
-pub use halves::{Reader, Writer};
+pub use halves::{ReadHalf, WriteHalf};
 pub use http::check_url;
 pub use listen::{accept, bind};
 pub use lock::share;
 pub use net::Net;
-pub use node::{Events, Node};
-pub use options::{Options, StartError, remedy, room};
+pub use node::{Events, RunningNode};
+pub use options::{NodeOptions, StartError, remedy, room};
 pub use random::random;
 pub use report::Tracing;
-pub use socket::{Shell, Socket};
+pub use socket::{Shell, TcpSocket};
 pub use stream::Stream;

@@ -18,7 +18,7 @@ use slipstream_core::upgrade::Rules;
 
 use crate::http;
 use crate::net::Net;
-use crate::socket::{Shell, Socket};
+use crate::socket::{Shell, TcpSocket};
 
 /// Connections that the system keeps until they are accepted: a fleet may come back at once.
 const BACKLOG: i32 = 1024;
@@ -82,8 +82,8 @@ async fn upgrade<N: Net>(
     mut stream: N::Tcp,
     remote: &str,
     rules: &Rules,
-) -> Option<Opened<Socket<N>>> {
+) -> Option<Opened<TcpSocket<N>>> {
     let http::Upgraded { protocol, query, rest } = http::answer(&mut stream, rules).await?;
-    let socket = Socket::new(stream, rest, Role::Server, rules.limits.max_frame_bytes());
+    let socket = TcpSocket::new(stream, rest, Role::Server, rules.limits.max_frame_bytes());
     Some(Opened::new(socket, protocol, remote.into(), query))
 }

@@ -14,12 +14,12 @@ use slipstream_core::runtime::{Runtime, Task};
 use slipstream_core::shared::{OneShot, OneShotSender};
 use slipstream_core::store::Recovered;
 use slipstream_core::upgrade::Rules;
-use slipstream_store_sqlite::{Damaged, Options as StoreOptions, Store};
+use slipstream_store_sqlite::{Damaged, SqliteStore, StoreOptions};
 use tracing::{Instrument as _, Span};
 
 use crate::http::check_url;
 use crate::listen;
-use crate::options::{Options, StartError, limit_applications, room, store_options};
+use crate::options::{NodeOptions, StartError, limit_applications, room, store_options};
 use crate::socket::Shell;
 use crate::stream::Stream;
 
@@ -31,9 +31,9 @@ pub type Events = Stream<Watcher>;
 ///
 /// Clones are for the same node; it goes on when all are dropped.
 #[derive(Debug, Clone)]
-pub struct Node<N: Runtime>(Handle<N>);
+pub struct RunningNode<N: Runtime>(Handle<N>);
 
-impl<N: Runtime> Deref for Node<N> {
+impl<N: Runtime> Deref for RunningNode<N> {
     type Target = Handle<N>;
 
     fn deref(&self) -> &Handle<N> {
@@ -41,14 +41,14 @@ impl<N: Runtime> Deref for Node<N> {
     }
 }
 
-impl<N: Shell> Node<N> {
+impl<N: Shell> RunningNode<N> {
     /// Opens the store, listens, and starts the node.
     ///
     /// # Errors
     /// [`StartError`] says what is in the way, and what to do.
-    pub async fn start(options: Options) -> Result<Self, StartError> {
+    pub async fn start(options: NodeOptions) -> Result<Self, StartError> {
         let files = store_options(&options)?;
-        let Options { mut config, listen: address, allowed_origins, .. } = options;
+        let NodeOptions { mut config, listen: address, allowed_origins, .. } = options;
         config.peers.iter().try_for_each(|url| check_url(url)).map_err(StartError::Peer)?;
         let cannot_listen = |source| StartError::Listen { address, source };
         let room = room(&config)?;
@@ -80,13 +80,13 @@ async fn open<N: Shell>(
     options: StoreOptions,
     inputs: Inputs<N>,
     span: Span,
-) -> Result<(Store, Recovered), StartError> {
+) -> Result<(SqliteStore, Recovered), StartError> {
     // Its thread never waits. What it may report is bounded by the node: one batch is under way at
     // a time, and so many questions.
     let notify = Box::new(move |input| inputs.push(Incoming::<N>::Input(input)));
     let on_damage = Box::new(move |damaged: Damaged| {
         span.in_scope(|| tracing::error!(target: "slipstream", "{damaged}"));
     });
-    let opened = N::unblock(move || Store::open(options, notify, on_damage)).await;
+    let opened = N::unblock(move || SqliteStore::open(options, notify, on_damage)).await;
     Ok(opened.map_err(StartError::Internal)??)
 }

@@ -7,14 +7,14 @@ use std::path::PathBuf;
 use rustix::io::Errno;
 use slipstream_core::client::ConnectError;
 use slipstream_core::config::Config;
-use slipstream_core::slots::{LEAST_DESCRIPTORS, Room};
-use slipstream_store_sqlite::{OpenError, Options as StoreOptions};
+use slipstream_core::slots::{LEAST_DESCRIPTORS, SlotCounts};
+use slipstream_store_sqlite::{OpenError, StoreOptions};
 
 use crate::random;
 
 /// What a node is started with.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct NodeOptions {
     /// What the protocol goes by.
     pub config: Config,
     /// Directory of the database; made if it is not there.
@@ -30,7 +30,7 @@ pub struct Options {
     pub accept_missing_log: bool,
 }
 
-impl Options {
+impl NodeOptions {
     /// A node that keeps its data in `data_dir`, and listens on loopback, port 7400.
     pub fn new(config: Config, data_dir: impl Into<PathBuf>) -> Self {
         let listen = (Ipv4Addr::LOCALHOST, 7400).into();
@@ -94,14 +94,14 @@ pub fn remedy(error: &io::Error) -> &'static str {
 ///
 /// # Errors
 /// [`StartError::Descriptors`] if that is too few.
-pub fn room(config: &Config) -> Result<Room, StartError> {
+pub fn room(config: &Config) -> Result<SlotCounts, StartError> {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
     let limit = limit.unwrap_or(u64::MAX);
-    Room::within(config, limit).ok_or(StartError::Descriptors { limit })
+    SlotCounts::within(config, limit).ok_or(StartError::Descriptors { limit })
 }
 
 /// Takes no more applications than there are descriptors for, and says so.
-pub(crate) fn limit_applications(config: &mut Config, room: Room) {
+pub(crate) fn limit_applications(config: &mut Config, room: SlotCounts) {
     let (applications, wanted) = (room.applications, config.limits.max_connections);
     if applications < wanted {
         config.limits.max_connections = applications;
@@ -115,7 +115,7 @@ pub(crate) fn limit_applications(config: &mut Config, room: Room) {
 }
 
 /// What the store is opened with; a new one gets a random identity.
-pub(crate) fn store_options(options: &Options) -> Result<StoreOptions, StartError> {
+pub(crate) fn store_options(options: &NodeOptions) -> Result<StoreOptions, StartError> {
     let id = random::store_id().map_err(StartError::Internal)?;
     let durability = options.config.store.durability;
     Ok(StoreOptions {

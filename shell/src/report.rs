@@ -4,14 +4,14 @@ use metrics::histogram;
 use slipstream_core::client::Ended;
 use slipstream_core::event::{Event, Level};
 use slipstream_core::io::Observation;
-use slipstream_core::runtime::Log;
+use slipstream_core::runtime::LogSink;
 use slipstream_core::store::StoreFailure;
 
 /// Log lines have the target `slipstream`, histograms the names of the core.
 #[derive(Debug, Clone, Copy)]
 pub struct Tracing;
 
-impl Log for Tracing {
+impl LogSink for Tracing {
     fn report(event: &Event) {
         match event.level() {
             Level::Debug => tracing::debug!(target: "slipstream", "{event}"),

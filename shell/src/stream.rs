@@ -4,7 +4,7 @@ use std::ops::{Deref, DerefMut};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use slipstream_core::shared::Source;
+use slipstream_core::shared::StreamSource;
 
 /// A stream of what comes one by one, with all methods of what it comes from.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ impl<S> DerefMut for Stream<S> {
     }
 }
 
-impl<S: Source + Unpin> futures_util::Stream for Stream<S> {
+impl<S: StreamSource + Unpin> futures_util::Stream for Stream<S> {
     type Item = S::Item;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<S::Item>> {

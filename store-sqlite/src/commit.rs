@@ -12,7 +12,7 @@ use crate::copies::{self, Remembered};
 use crate::history::{self, Trimmed};
 use crate::latest::Merged;
 use crate::meta::Meta;
-use crate::state::{Pages, State};
+use crate::state::{Pages, StoreState};
 use crate::tombstones::{self, Forgotten};
 use crate::{log, records};
 
@@ -35,7 +35,7 @@ pub(crate) struct Effects {
 }
 
 /// Writes `batch` within the caller's transaction.
-pub(crate) fn write(db: &Connection, state: &State, batch: &Batch) -> Result<Effects> {
+pub(crate) fn write(db: &Connection, state: &StoreState, batch: &Batch) -> Result<Effects> {
     // Deletions first: what they free takes up what is new.
     let trimmed = history::trim(db, &state.index, batch)?;
     let forgotten = tombstones::forget(db, state, batch)?;
@@ -60,7 +60,7 @@ pub(crate) fn write(db: &Connection, state: &State, batch: &Batch) -> Result<Eff
     Ok(Effects { trimmed, forgotten, remembered, merged, meta, pages })
 }
 
-impl State {
+impl StoreState {
     /// Takes over what a committed transaction did.
     pub(crate) fn apply(&mut self, batch: &Batch, effects: &Effects) {
         effects.trimmed.apply(&mut self.index);

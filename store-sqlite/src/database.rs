@@ -17,9 +17,9 @@ use crate::access::{self, make_directory, refusal, sync_directory};
 use crate::error::OpenError;
 use crate::files::{self, FILE_NAME, Files, wal_path};
 use crate::meta::Meta;
-use crate::options::Options;
+use crate::options::StoreOptions;
 use crate::owner::{Alone, Owner};
-use crate::room::Room;
+use crate::room::DatabaseRoom;
 use crate::{schema, wal};
 
 /// The oldest SQLite without the bug that loses commits when the WAL is reset.
@@ -39,7 +39,7 @@ pub(crate) struct Database {
     /// Both files, as they were opened.
     pub(crate) files: Files,
     /// Comes after the connection, so that it is dropped behind it.
-    pub(crate) room: Room,
+    pub(crate) room: DatabaseRoom,
     pub(crate) owner: Owner,
     /// What the database said without its log, if it had one.
     pub(crate) alone: Option<Alone>,
@@ -50,7 +50,7 @@ pub(crate) struct Database {
 }
 
 impl Database {
-    pub(crate) fn open(options: &Options) -> Result<Self, OpenError> {
+    pub(crate) fn open(options: &StoreOptions) -> Result<Self, OpenError> {
         if rusqlite::version_number() < MIN_SQLITE_VERSION {
             return Err(OpenError::OldSqlite { found: rusqlite::version() });
         }
@@ -95,7 +95,7 @@ impl Database {
         Ok(opened)
     }
 
-    fn open_file(path: PathBuf, options: &Options) -> Result<Self, OpenError> {
+    fn open_file(path: PathBuf, options: &StoreOptions) -> Result<Self, OpenError> {
         let failed = |source| refusal(&path, source);
         let found = files::find(&path);
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
@@ -130,7 +130,7 @@ impl Database {
         let files = Files::new(path.clone(), wal_path(&path)).map_err(|source| {
             OpenError::Directory { path: path.clone(), action: "look at the files", source }
         })?;
-        let room = Room::new(&path, &wal_path(&path));
+        let room = DatabaseRoom::new(&path, &wal_path(&path));
         let owner = Owner::default();
         let (alone, wal_lost_from) = (None, None);
         Ok(Self { connection: db, path, files, room, owner, alone, wal_pages, wal_lost_from })
@@ -161,7 +161,7 @@ fn inspect(db: &Connection, path: &Path) -> Result<i32, OpenError> {
     Ok(version)
 }
 
-fn configure(db: &Connection, path: &Path, options: &Options) -> Result<(), OpenError> {
+fn configure(db: &Connection, path: &Path, options: &StoreOptions) -> Result<(), OpenError> {
     set(db, path, "journal_mode", "WAL", "wal")?;
     match options.durability {
         Durability::Full => set(db, path, "synchronous", "EXTRA", "3")?,

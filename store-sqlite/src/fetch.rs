@@ -9,15 +9,15 @@ use slipstream_core::digest::{DigestQuery, Digests};
 use slipstream_core::ids::{DeadLetterId, Hash128, Position};
 use slipstream_core::store::{
     Answer, DEAD_LETTERS_BYTES, DeadLetter, LISTED_VALUE_BYTES, Latest, ListedLetter, MAX_TAG_SETS,
-    MAX_TAG_SETS_BYTES, Query, Row, StoredRow, VALUES_BYTES, Value,
+    MAX_TAG_SETS_BYTES, Query, Row, StoredRow, StoredValue, VALUES_BYTES,
 };
 use slipstream_core::tags::TagSet;
 
 use crate::latest;
 use crate::log::{self, Damaged};
-use crate::reader::{Reader, select_rows, stored_number};
+use crate::reader::{ReaderThread, select_rows, stored_number};
 use crate::records::{self, dead_letter_columns, listed_letter_columns};
-use crate::state::State;
+use crate::state::StoreState;
 
 /// Rows that one [`Query::Find`] looks at.
 const FIND_ROWS: u32 = 20_000;
@@ -31,14 +31,14 @@ const FOUND_ROWS: usize = 64;
 /// Looks `query` up; what is damaged goes into `damaged`.
 pub(crate) fn answer(
     db: &Connection,
-    state: &State,
+    state: &StoreState,
     query: &Query,
     damaged: &mut Vec<Damaged>,
 ) -> Result<Answer> {
-    Reader::new(db, state, damaged).answer(query)
+    ReaderThread::new(db, state, damaged).answer(query)
 }
 
-impl Reader<'_> {
+impl ReaderThread<'_> {
     fn answer(mut self, query: &Query) -> Result<Answer> {
         match query {
             Query::Rows { after, upto, newest_upto, tags, timely, max_rows, max_bytes } => {
@@ -237,11 +237,11 @@ impl Reader<'_> {
         Ok(Answer::Values(values))
     }
 
-    fn value(&mut self, key: &str, tags: &TagSet, looked_at: &mut u64) -> Result<Value> {
+    fn value(&mut self, key: &str, tags: &TagSet, looked_at: &mut u64) -> Result<StoredValue> {
         let Some(values) = self.values_of(key, tags, looked_at)? else {
-            return Ok(Value::TooMany);
+            return Ok(StoredValue::TooMany);
         };
-        Ok(Latest::newest(values, self.timely).map_or(Value::Absent, Value::Newest))
+        Ok(Latest::newest(values, self.timely).map_or(StoredValue::Absent, StoredValue::Newest))
     }
 
     /// The newest value of a key in each tag set that matches; `None` if they are too many.
@@ -336,7 +336,7 @@ fn told_size(letter: &DeadLetter) -> usize {
     records::letter_size(letter) as usize + letter.first_error.len() + letter.last_error.len()
 }
 
-fn stored(state: &State, row: Row) -> StoredRow {
+fn stored(state: &StoreState, row: Row) -> StoredRow {
     let position = row.position.get();
     let superseded = row.key_hash.is_some_and(|key| {
         state.index.is_superseded(position)

@@ -18,7 +18,7 @@ use slipstream_core::ids::Hash128;
 use slipstream_core::store::Batch;
 
 use crate::digest::{Digest, checksum_of};
-use crate::live::{Changes, Name, Names};
+use crate::live::{Changes, TagSetNumber, TagSetNumbers};
 
 /// Least number of keys merged with a commit, while a round goes on.
 const SLICE: usize = 200;
@@ -42,7 +42,7 @@ const MOST_PENDING_BYTES: u64 = 32 << 20;
 
 /// The newest row of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Newest {
+pub(crate) struct NewestRow {
     pub(crate) position: u64,
     pub(crate) size: u32,
     /// What stands for it in the digests.
@@ -55,21 +55,21 @@ struct Waiting {
     position: u64,
     print: Print,
     size: u32,
-    tags: Name,
+    tags: TagSetNumber,
 }
 
 impl Waiting {
-    fn newest(&self) -> Newest {
+    fn newest(&self) -> NewestRow {
         let Self { position, print, size, .. } = *self;
-        Newest { position, size, print }
+        NewestRow { position, size, print }
     }
 }
 
 /// Keys whose newest row is not in the table yet.
 #[derive(Debug, Default)]
-pub(crate) struct Pending {
+pub(crate) struct PendingRows {
     newest: BTreeMap<Hash128, Waiting>,
-    names: Names,
+    names: TagSetNumbers,
     /// The print that the table has for a pending key, once it was looked up: nothing changes it
     /// but merging the key.
     stored: RefCell<HashMap<Hash128, Print>>,
@@ -94,7 +94,7 @@ struct Round {
 pub(crate) struct Merged {
     keys: Vec<Hash128>,
     /// Rows that were found to be superseded.
-    pub(crate) superseded: Vec<Newest>,
+    pub(crate) superseded: Vec<NewestRow>,
     round: Option<Round>,
     /// The table knows every row up to here.
     pub(crate) upto: u64,
@@ -102,18 +102,23 @@ pub(crate) struct Merged {
     pub(crate) digest: Digest,
 }
 
-impl Pending {
+impl PendingRows {
     pub(crate) fn new(merged: u64) -> Self {
         Self { merged, ..Self::default() }
     }
 
-    pub(crate) fn newest(&self, key: &Hash128) -> Option<Newest> {
+    pub(crate) fn newest(&self, key: &Hash128) -> Option<NewestRow> {
         self.newest.get(key).map(Waiting::newest)
     }
 
     /// Notes a newer row of a key in this tag set; answers the pending one that it replaces.
-    pub(crate) fn insert(&mut self, key: Hash128, newest: Newest, tags: &str) -> Option<Newest> {
-        let Newest { position, size, print } = newest;
+    pub(crate) fn insert(
+        &mut self,
+        key: Hash128,
+        newest: NewestRow,
+        tags: &str,
+    ) -> Option<NewestRow> {
+        let NewestRow { position, size, print } = newest;
         self.bytes += u64::from(size);
         match self.newest.entry(key) {
             Entry::Occupied(mut waiting) => {
@@ -166,7 +171,7 @@ impl Pending {
         db: &Connection,
         range: (Bound<Hash128>, Hash128),
         most: usize,
-    ) -> Result<(BTreeMap<Hash128, Newest>, bool)> {
+    ) -> Result<(BTreeMap<Hash128, NewestRow>, bool)> {
         let (first, end) = range;
         let (from, above) = match first {
             Bound::Included(first) => (first, false),
@@ -205,7 +210,7 @@ impl Pending {
         db: &Connection,
         range: RangeInclusive<Hash128>,
         most: usize,
-    ) -> Result<BTreeMap<Hash128, Newest>> {
+    ) -> Result<BTreeMap<Hash128, NewestRow>> {
         let mut statement = db.prepare_cached(
             "SELECT position, size, print, key FROM latest WHERE key BETWEEN ?1 AND ?2 LIMIT ?3",
         )?;
@@ -269,7 +274,7 @@ impl Pending {
 }
 
 /// The newest row of a key that the table knows.
-pub(crate) fn stored(db: &Connection, key: &Hash128) -> Result<Option<Newest>> {
+pub(crate) fn stored(db: &Connection, key: &Hash128) -> Result<Option<NewestRow>> {
     lookup(&mut db.prepare_cached(LOOKUP)?, key)
 }
 
@@ -281,7 +286,7 @@ const PUT: &str = "INSERT INTO latest (key, position, size, print, checksum)
                    DO UPDATE SET position = ?2, size = ?3, print = ?4, checksum = ?5";
 
 /// CRC-32 of a row of the table.
-pub(crate) fn checksum(key: &[u8], newest: Newest) -> u32 {
+pub(crate) fn checksum(key: &[u8], newest: NewestRow) -> u32 {
     checksum_of([newest.position, newest.size.into(), newest.print.get()], &[key])
 }
 
@@ -303,7 +308,7 @@ impl<'a> Table<'a> {
         waiting: &Waiting,
         digest: &mut Digest,
         live: &mut Changes,
-    ) -> Result<Option<Newest>> {
+    ) -> Result<Option<NewestRow>> {
         let newest = waiting.newest();
         let old = lookup(&mut self.lookup, key)?;
         match old {
@@ -322,12 +327,12 @@ impl<'a> Table<'a> {
     }
 }
 
-fn lookup(statement: &mut CachedStatement<'_>, key: &Hash128) -> Result<Option<Newest>> {
+fn lookup(statement: &mut CachedStatement<'_>, key: &Hash128) -> Result<Option<NewestRow>> {
     statement.query_row([key.0], newest).optional()
 }
 
 /// Position, size and print from the first three columns.
-fn newest(row: &rusqlite::Row<'_>) -> Result<Newest> {
+fn newest(row: &rusqlite::Row<'_>) -> Result<NewestRow> {
     let print = Print::new(row.get::<_, i64>(2)?.cast_unsigned());
-    Ok(Newest { position: row.get::<_, i64>(0)?.cast_unsigned(), size: row.get(1)?, print })
+    Ok(NewestRow { position: row.get::<_, i64>(0)?.cast_unsigned(), size: row.get(1)?, print })
 }

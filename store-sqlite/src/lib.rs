@@ -80,6 +80,6 @@ mod writer;
 pub use database::MIN_SQLITE_VERSION;
 pub use error::OpenError;
 pub use log::Damaged;
-pub use options::Options;
+pub use options::{StoreOptions, StoreOptions as Options};
 pub use slipstream_core::store::Stopped;
-pub use store::{MAX_JOBS, Notify, OnDamage, Store};
+pub use store::{MAX_JOBS, Notify, OnDamage, SqliteStore, SqliteStore as Store};

@@ -19,23 +19,23 @@ const ALL: i64 = -1;
 
 /// The tag sets of pending rows, each as long as there is a row of it.
 #[derive(Debug, Default)]
-pub(crate) struct Names {
-    numbers: HashMap<Arc<str>, Name>,
+pub(crate) struct TagSetNumbers {
+    numbers: HashMap<Arc<str>, TagSetNumber>,
     /// By number: the tag set, and its rows.
     names: Vec<(Arc<str>, usize)>,
     /// Numbers without a row.
-    free: Vec<Name>,
+    free: Vec<TagSetNumber>,
     /// The one that was asked for last, as is likely again.
-    last: Option<Name>,
+    last: Option<TagSetNumber>,
 }
 
 /// The number of a tag set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Name(u32);
+pub(crate) struct TagSetNumber(u32);
 
-impl Names {
+impl TagSetNumbers {
     /// The number of a tag set that has a row more.
-    pub(crate) fn take(&mut self, name: &str) -> Name {
+    pub(crate) fn take(&mut self, name: &str) -> TagSetNumber {
         let last = self.last.filter(|last| self.name(*last) == name);
         let known = last.or_else(|| self.numbers.get(name).copied());
         let number = known.unwrap_or_else(|| self.add(name.into()));
@@ -44,10 +44,10 @@ impl Names {
         number
     }
 
-    fn add(&mut self, name: Arc<str>) -> Name {
+    fn add(&mut self, name: Arc<str>) -> TagSetNumber {
         let number = self.free.pop().unwrap_or_else(|| {
             self.names.push((name.clone(), 0));
-            Name(u32::try_from(self.names.len() - 1).expect("pending rows are bounded"))
+            TagSetNumber(u32::try_from(self.names.len() - 1).expect("pending rows are bounded"))
         });
         self.names[number.0 as usize].0 = name.clone();
         self.numbers.insert(name, number);
@@ -55,7 +55,7 @@ impl Names {
     }
 
     /// The tag set has a row less.
-    pub(crate) fn give_back(&mut self, number: Name) {
+    pub(crate) fn give_back(&mut self, number: TagSetNumber) {
         let (name, rows) = &mut self.names[number.0 as usize];
         *rows -= 1;
         if *rows == 0 {
@@ -65,7 +65,7 @@ impl Names {
         }
     }
 
-    pub(crate) fn name(&self, number: Name) -> &str {
+    pub(crate) fn name(&self, number: TagSetNumber) -> &str {
         &self.names[number.0 as usize].0
     }
 }
@@ -74,14 +74,14 @@ impl Names {
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
     /// By bucket, in order, and tag set.
-    buckets: Vec<(u16, Name, Print)>,
+    buckets: Vec<(u16, TagSetNumber, Print)>,
     /// By tag set.
-    all: BTreeMap<Name, Print>,
+    all: BTreeMap<TagSetNumber, Print>,
 }
 
 impl Changes {
     /// One print takes the place of another one.
-    pub(crate) fn replace(&mut self, key: &Hash128, tags: Name, old: Print, new: Print) {
+    pub(crate) fn replace(&mut self, key: &Hash128, tags: TagSetNumber, old: Print, new: Print) {
         let change = new.minus(old);
         if change == Print::NOTHING {
             return;
@@ -97,7 +97,12 @@ impl Changes {
     }
 
     /// Changes the table; `digest` is that of the tables.
-    pub(crate) fn write(&self, db: &Connection, names: &Names, digest: &mut Digest) -> Result<()> {
+    pub(crate) fn write(
+        &self,
+        db: &Connection,
+        names: &TagSetNumbers,
+        digest: &mut Digest,
+    ) -> Result<()> {
         let mut lookup = db.prepare_cached(LOOKUP)?;
         let mut put = db.prepare_cached(
             "INSERT INTO digests (bucket, tags, sum, checksum) VALUES (?1, ?2, ?3, ?4)
@@ -147,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_tag_set_has_one_number_as_long_as_there_is_a_row_of_it() {
-        let mut names = Names::default();
+        let mut names = TagSetNumbers::default();
         let (none, aws) = (names.take(""), names.take("aws"));
         assert_eq!([names.take(""), names.take("aws")], [none, aws]);
         names.give_back(aws);

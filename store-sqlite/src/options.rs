@@ -7,7 +7,7 @@ use slipstream_core::ids::{NodeId, StoreId};
 
 /// Where and how a store is opened.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub struct StoreOptions {
     /// The directory that holds the database; made if it is not there.
     pub data_dir: PathBuf,
     /// Whether commits wait for the disk (P1).
@@ -25,7 +25,7 @@ pub struct Options {
     pub accept_missing_log: bool,
 }
 
-impl Options {
+impl StoreOptions {
     /// A store in `data_dir` without a bound on its pages.
     pub fn new(data_dir: PathBuf, durability: Durability, new_store_id: StoreId) -> Self {
         Self {

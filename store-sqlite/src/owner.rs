@@ -16,7 +16,7 @@ use crate::digest::checksum_of;
 use crate::error::OpenError;
 use crate::files::{FRAME_HEADER, PAGE_BYTES, WAL_HEADER};
 use crate::meta::Meta;
-use crate::options::Options;
+use crate::options::StoreOptions;
 
 /// Is not in every database of this version: the first ones were made without it.
 const TABLE: &str = "
@@ -60,7 +60,7 @@ impl Owner {
         db: &Connection,
         path: &Path,
         wal_bytes: u64,
-        options: &Options,
+        options: &StoreOptions,
     ) -> Result<Self, OpenError> {
         let mut owner = Self::read(db, path)?.unwrap_or_default();
         if owner.is_open && wal_bytes < LEAST_WAL && !options.accept_missing_log {

@@ -13,7 +13,7 @@ use crate::records;
 
 /// A value as it lies in a row: a damaged file holds any kind in any column.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Cell {
+pub enum StoredCell {
     /// Nothing.
     Null,
     /// A number.
@@ -26,7 +26,7 @@ pub enum Cell {
     Blob(Vec<u8>),
 }
 
-impl ToSql for Cell {
+impl ToSql for StoredCell {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
         Ok(ToSqlOutput::Borrowed(match self {
             Self::Null => ValueRef::Null,
@@ -59,7 +59,7 @@ impl Readback {
     ///
     /// # Panics
     /// If SQLite fails.
-    pub fn row(&self, cells: &[Cell; 14]) -> Result<Row, Damaged> {
+    pub fn row(&self, cells: &[StoredCell; 14]) -> Result<Row, Damaged> {
         self.select(cells, log::read)
     }
 
@@ -70,11 +70,11 @@ impl Readback {
     ///
     /// # Panics
     /// If SQLite fails.
-    pub fn dead_letter(&self, cells: &[Cell; 14]) -> Result<DeadLetter, Damaged> {
+    pub fn dead_letter(&self, cells: &[StoredCell; 14]) -> Result<DeadLetter, Damaged> {
         self.select(cells, records::read_dead_letter)
     }
 
-    fn select<T>(&self, cells: &[Cell], read: impl Fn(&rusqlite::Row<'_>) -> T) -> T {
+    fn select<T>(&self, cells: &[StoredCell], read: impl Fn(&rusqlite::Row<'_>) -> T) -> T {
         let sql = format!("SELECT ?1{}", ", ?".repeat(cells.len() - 1));
         let mut statement = self.0.prepare_cached(&sql).expect("the statement is well-formed");
         statement
@@ -84,48 +84,48 @@ impl Readback {
 }
 
 /// The cells that a row is written as, in the order in which they are read.
-pub fn cells_of_row(row: &Row) -> [Cell; 14] {
+pub fn cells_of_row(row: &Row) -> [StoredCell; 14] {
     let session = |id: Option<slipstream_core::ids::SessionId>| {
-        id.map_or(Cell::Null, |id| Cell::Integer(id.get().cast_signed()))
+        id.map_or(StoredCell::Null, |id| StoredCell::Integer(id.get().cast_signed()))
     };
     let message = &row.message;
     [
-        Cell::Integer(row.position.get().cast_signed()),
+        StoredCell::Integer(row.position.get().cast_signed()),
         session(row.publisher),
         session(row.only),
-        Cell::Integer(log::checksum(row).into()),
-        Cell::Text(message.key().into()),
-        Cell::Blob(message.head().into()),
-        Cell::Text(message.body().into()),
-        Cell::Integer(message.kind().number().into()),
-        Cell::Integer(log::expires(row).cast_signed()),
-        Cell::Integer(log::row_size(row).into()),
-        Cell::Text(message.id().into()),
-        Cell::Integer(row.late.into()),
-        row.copy.map_or(Cell::Null, |copy| Cell::Blob(copy.content.0.into())),
+        StoredCell::Integer(log::checksum(row).into()),
+        StoredCell::Text(message.key().into()),
+        StoredCell::Blob(message.head().into()),
+        StoredCell::Text(message.body().into()),
+        StoredCell::Integer(message.kind().number().into()),
+        StoredCell::Integer(log::expires(row).cast_signed()),
+        StoredCell::Integer(log::row_size(row).into()),
+        StoredCell::Text(message.id().into()),
+        StoredCell::Integer(row.late.into()),
+        row.copy.map_or(StoredCell::Null, |copy| StoredCell::Blob(copy.content.0.into())),
         row.copy
             .and_then(|copy| copy.of)
-            .map_or(Cell::Null, |of| Cell::Integer(of.get().cast_signed())),
+            .map_or(StoredCell::Null, |of| StoredCell::Integer(of.get().cast_signed())),
     ]
 }
 
 /// The cells that a dead letter is written as, in the order in which they are read.
-pub fn cells_of_dead_letter(letter: &DeadLetter) -> [Cell; 14] {
+pub fn cells_of_dead_letter(letter: &DeadLetter) -> [StoredCell; 14] {
     let message = &letter.message;
     [
-        Cell::Integer(letter.id.get().cast_signed()),
-        Cell::Integer(letter.session.get().cast_signed()),
-        Cell::Text(letter.reason.as_str().into()),
-        Cell::Integer(letter.attempts.into()),
-        Cell::Text(letter.first_error.clone().into()),
-        Cell::Text(letter.last_error.clone().into()),
-        Cell::Integer(letter.first_at.0.cast_signed()),
-        Cell::Integer(letter.died_at.0.cast_signed()),
-        Cell::Integer(records::checksum(letter).into()),
-        Cell::Text(message.key().into()),
-        Cell::Blob(message.head().into()),
-        Cell::Text(message.body().into()),
-        Cell::Integer(records::letter_size(letter).into()),
-        Cell::Text(message.id().into()),
+        StoredCell::Integer(letter.id.get().cast_signed()),
+        StoredCell::Integer(letter.session.get().cast_signed()),
+        StoredCell::Text(letter.reason.as_str().into()),
+        StoredCell::Integer(letter.attempts.into()),
+        StoredCell::Text(letter.first_error.clone().into()),
+        StoredCell::Text(letter.last_error.clone().into()),
+        StoredCell::Integer(letter.first_at.0.cast_signed()),
+        StoredCell::Integer(letter.died_at.0.cast_signed()),
+        StoredCell::Integer(records::checksum(letter).into()),
+        StoredCell::Text(message.key().into()),
+        StoredCell::Blob(message.head().into()),
+        StoredCell::Text(message.body().into()),
+        StoredCell::Integer(records::letter_size(letter).into()),
+        StoredCell::Text(message.id().into()),
     ]
 }

@@ -8,7 +8,7 @@ use slipstream_core::ids::Position;
 use slipstream_core::store::Row;
 
 use crate::log::{self, Damaged};
-use crate::state::State;
+use crate::state::StoreState;
 
 macro_rules! select_rows {
     ($rest:literal) => {
@@ -18,9 +18,9 @@ macro_rules! select_rows {
 pub(crate) use select_rows;
 
 /// Answers one question: what is read, and what is to be reported of it.
-pub(crate) struct Reader<'a> {
+pub(crate) struct ReaderThread<'a> {
     pub(crate) db: &'a Connection,
-    pub(crate) state: &'a State,
+    pub(crate) state: &'a StoreState,
     /// The end of what is committed.
     pub(crate) head: Position,
     /// Which versions are older than all others, by the word of the question.
@@ -28,8 +28,12 @@ pub(crate) struct Reader<'a> {
     pub(crate) damaged: &'a mut Vec<Damaged>,
 }
 
-impl<'a> Reader<'a> {
-    pub(crate) fn new(db: &'a Connection, state: &'a State, damaged: &'a mut Vec<Damaged>) -> Self {
+impl<'a> ReaderThread<'a> {
+    pub(crate) fn new(
+        db: &'a Connection,
+        state: &'a StoreState,
+        damaged: &'a mut Vec<Damaged>,
+    ) -> Self {
         let head = Position::new(state.meta.head);
         Self { db, state, head, timely: Timely::ALL, damaged }
     }

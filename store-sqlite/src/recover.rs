@@ -30,15 +30,15 @@ use crate::digest::Digest;
 use crate::error::{OpenError, Unreadable};
 use crate::history;
 use crate::index::Class;
-use crate::latest::{self, Pending};
+use crate::latest::{self, PendingRows};
 use crate::live;
 use crate::log::{self, Damaged, row_columns};
 use crate::meta::Meta;
 use crate::records::{self, dead_letter_columns};
-use crate::state::{Pages, State};
+use crate::state::{Pages, StoreState};
 
 /// Positions that the table `latest` holds, by chunk.
-type Newest = HashMap<u64, Bits>;
+type NewestChunks = HashMap<u64, Bits>;
 
 impl Unreadable {
     /// What is said of it at the start.
@@ -57,12 +57,12 @@ impl Unreadable {
 
 /// Of all rows that were read.
 #[derive(Debug, Default)]
-struct Digests {
+struct DigestRows {
     log: Digest,
     records: Digest,
 }
 
-impl Digests {
+impl DigestRows {
     /// Takes in a row of a table but the log.
     fn record(&mut self, what: &'static str, stored: u32, sound: u32) -> Result<()> {
         if stored != sound {
@@ -77,11 +77,14 @@ type Result<T, E = Unreadable> = std::result::Result<T, E>;
 
 /// Reads the state of the store and what the core is told; [`Recovered::usage`] is left to the
 /// caller. Damaged messages that it meets go into `damaged`.
-pub(crate) fn recover(db: &Connection, damaged: &mut Vec<Damaged>) -> Result<(State, Recovered)> {
+pub(crate) fn recover(
+    db: &Connection,
+    damaged: &mut Vec<Damaged>,
+) -> Result<(StoreState, Recovered)> {
     let mut meta = Meta::read(db)?;
     let (floor, merged) = (meta.floor, meta.merged);
-    let mut digests = Digests::default();
-    let mut state = State { pending: Pending::new(merged), ..State::default() };
+    let mut digests = DigestRows::default();
+    let mut state = StoreState { pending: PendingRows::new(merged), ..StoreState::default() };
     let newest = read_newest(db, &mut digests)?;
     check_live(db, &mut digests)?;
     let (backlog, in_log) = scan_log(db, &mut state, &newest, merged, &mut digests)?;
@@ -129,14 +132,14 @@ pub(crate) fn recover(db: &Connection, damaged: &mut Vec<Damaged>) -> Result<(St
     Ok((state, recovered))
 }
 
-fn read_newest(db: &Connection, digests: &mut Digests) -> Result<Newest> {
-    let mut newest = Newest::new();
+fn read_newest(db: &Connection, digests: &mut DigestRows) -> Result<NewestChunks> {
+    let mut newest = NewestChunks::new();
     let mut statement = db.prepare("SELECT key, position, size, print, checksum FROM latest")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let position = row.get::<_, i64>(1)?.cast_unsigned();
         let print = Print::new(row.get::<_, i64>(3)?.cast_unsigned());
-        let found = latest::Newest { position, size: row.get(2)?, print };
+        let found = latest::NewestRow { position, size: row.get(2)?, print };
         // The same bytes as text would lie elsewhere in the table's order.
         let key = row.get_ref(0)?.as_blob();
         let key = key.map_err(|_| Unreadable::Damaged("table latest"))?;
@@ -147,7 +150,7 @@ fn read_newest(db: &Connection, digests: &mut Digests) -> Result<Newest> {
 }
 
 /// Nothing of it is needed in memory.
-fn check_live(db: &Connection, digests: &mut Digests) -> Result<()> {
+fn check_live(db: &Connection, digests: &mut DigestRows) -> Result<()> {
     let mut statement = db.prepare("SELECT bucket, tags, sum, checksum FROM digests")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
@@ -162,10 +165,10 @@ fn check_live(db: &Connection, digests: &mut Digests) -> Result<()> {
 /// last ones are of cluster groups.
 fn scan_log(
     db: &Connection,
-    state: &mut State,
-    newest: &Newest,
+    state: &mut StoreState,
+    newest: &NewestChunks,
     merged: u64,
-    digests: &mut Digests,
+    digests: &mut DigestRows,
 ) -> Result<(Backlog, VecDeque<(Hash128, Position)>)> {
     let (mut backlog, mut copies) = (Backlog::default(), VecDeque::new());
     let mut statement = db.prepare(
@@ -209,7 +212,7 @@ fn scan_log(
 /// set. A damaged one is left out.
 fn not_outdone(
     db: &Connection,
-    state: &State,
+    state: &StoreState,
     copies: VecDeque<(Hash128, Position)>,
 ) -> Result<Vec<(Hash128, Position, WallMs)>> {
     let mut statement =
@@ -240,7 +243,10 @@ fn not_outdone(
 }
 
 /// Events whose rows are gone from the log.
-fn read_copies(db: &Connection, digests: &mut Digests) -> Result<Vec<(Hash128, Position, WallMs)>> {
+fn read_copies(
+    db: &Connection,
+    digests: &mut DigestRows,
+) -> Result<Vec<(Hash128, Position, WallMs)>> {
     let mut statement = db.prepare("SELECT position, content, checksum FROM copies")?;
     let mut rows = statement.query([])?;
     let mut found = Vec::new();
@@ -257,7 +263,7 @@ fn read_copies(db: &Connection, digests: &mut Digests) -> Result<Vec<(Hash128, P
 /// Reads the rows that the table `latest` does not know.
 fn read_tail(
     db: &Connection,
-    state: &mut State,
+    state: &mut StoreState,
     merged: u64,
     damaged: &mut Vec<Damaged>,
 ) -> Result<()> {
@@ -278,7 +284,7 @@ fn read_tail(
     Ok(())
 }
 
-fn read_sessions(db: &Connection, digests: &mut Digests) -> Result<Vec<SessionRecord>> {
+fn read_sessions(db: &Connection, digests: &mut DigestRows) -> Result<Vec<SessionRecord>> {
     let sql = "SELECT id, name, cursor, state, checksum FROM sessions ORDER BY id";
     let mut statement = db.prepare(sql)?;
     let mut rows = statement.query([])?;
@@ -296,7 +302,7 @@ fn read_sessions(db: &Connection, digests: &mut Digests) -> Result<Vec<SessionRe
     Ok(sessions)
 }
 
-fn read_seen(db: &Connection, digests: &mut Digests) -> Result<Vec<SeenRecord>> {
+fn read_seen(db: &Connection, digests: &mut DigestRows) -> Result<Vec<SeenRecord>> {
     let mut statement =
         db.prepare("SELECT origin, incarnation, chunk, marks, checksum FROM seen")?;
     let mut rows = statement.query([])?;
@@ -316,7 +322,7 @@ fn read_seen(db: &Connection, digests: &mut Digests) -> Result<Vec<SeenRecord>> 
     Ok(found)
 }
 
-fn read_receipts(db: &Connection, digests: &mut Digests) -> Result<Vec<ReceiptBlock>> {
+fn read_receipts(db: &Connection, digests: &mut DigestRows) -> Result<Vec<ReceiptBlock>> {
     let sql = "SELECT session, number, wall, receipts, checksum FROM receipts
                ORDER BY session, number";
     let mut statement = db.prepare(sql)?;
@@ -338,7 +344,7 @@ fn read_receipts(db: &Connection, digests: &mut Digests) -> Result<Vec<ReceiptBl
 /// Reads them whole: a damaged one is not answered, and so not counted.
 fn count_dead_letters(
     db: &Connection,
-    digests: &mut Digests,
+    digests: &mut DigestRows,
     damaged: &mut Vec<Damaged>,
 ) -> Result<Vec<(SessionId, DeadReason, u64, u64)>> {
     let sql = concat!("SELECT ", dead_letter_columns!(), " FROM dead_letters");

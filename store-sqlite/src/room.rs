@@ -34,7 +34,7 @@ const TIGHT: u64 = 256 << 20;
 
 /// The room of an open database.
 #[derive(Debug)]
-pub(crate) struct Room {
+pub(crate) struct DatabaseRoom {
     /// Is not dropped before the database is closed: that releases SQLite's locks.
     database: Option<disk::Handle>,
     /// Whether the file system promises blocks.
@@ -45,7 +45,7 @@ pub(crate) struct Room {
     asked_at: Option<Instant>,
 }
 
-impl Room {
+impl DatabaseRoom {
     /// Of a database that this process has locked.
     pub(crate) fn new(database: &Path, wal: &Path) -> Self {
         let handle = disk::Handle::open(database);

@@ -8,14 +8,14 @@ use slipstream_core::digest::print_of;
 use slipstream_core::store::Row;
 
 use crate::index::Index;
-use crate::latest::{Newest, Pending};
+use crate::latest::{NewestRow, PendingRows};
 use crate::meta::Meta;
 
 /// What is known in memory about what is committed.
 #[derive(Debug, Default)]
-pub(crate) struct State {
+pub(crate) struct StoreState {
     pub(crate) index: Index,
-    pub(crate) pending: Pending,
+    pub(crate) pending: PendingRows,
     pub(crate) meta: Meta,
     pub(crate) pages: Pages,
     /// Rows of table `copies`.
@@ -33,12 +33,12 @@ pub(crate) struct Pages {
     pub(crate) free: u64,
 }
 
-impl State {
+impl StoreState {
     /// Notes a row, if it is the newest of its key, which the table `latest` does not know.
     pub(crate) fn note_newest(&mut self, row: &Row, size: u32) {
         let Some(key) = row.key_hash else { return };
         let print = print_of(&key, &row.message);
-        let newest = Newest { position: row.position.get(), size, print };
+        let newest = NewestRow { position: row.position.get(), size, print };
         if let Some(old) = self.pending.insert(key, newest, row.message.tags()) {
             self.index.supersede(old.position, old.size);
         }

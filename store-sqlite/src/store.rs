@@ -13,8 +13,8 @@ use slipstream_core::store::{self, Batch, Query, Recovered, Stopped, StoreFailur
 
 use crate::error::OpenError;
 use crate::log::Damaged;
-use crate::options::Options;
-use crate::writer::Writer;
+use crate::options::StoreOptions;
+use crate::writer::WriterThread;
 
 /// Jobs that may wait for the thread; a caller with one more waits itself.
 pub const MAX_JOBS: usize = 1024;
@@ -27,9 +27,9 @@ pub type Notify = Box<dyn FnMut(Input) + Send>;
 /// left out of the answer, and should be logged as an error.
 pub type OnDamage = Box<dyn FnMut(Damaged) + Send>;
 
-/// A store at work. Dropping it does what [`Store::close`](store::Store::close) does, without
+/// A store at work. Dropping it does what [`SqliteStore::close`](store::Store::close) does, without
 /// telling how it went.
-pub struct Store {
+pub struct SqliteStore {
     jobs: Option<SyncSender<Job>>,
     thread: Option<JoinHandle<Result<(), StoreFailure>>>,
 }
@@ -40,17 +40,17 @@ enum Job {
     Ping(Box<dyn FnOnce() + Send>),
 }
 
-impl Store {
+impl SqliteStore {
     /// Opens the store, or makes it, and reads what it knows. Takes seconds if the log is large.
     ///
     /// # Errors
     /// [`OpenError`], which names the file and the remedy.
     pub fn open(
-        options: Options,
+        options: StoreOptions,
         notify: Notify,
         on_damage: OnDamage,
     ) -> Result<(Self, Recovered), OpenError> {
-        let (writer, recovered) = Writer::open(&options)?;
+        let (writer, recovered) = WriterThread::open(&options)?;
         let (jobs, received) = sync_channel(MAX_JOBS);
         let thread = std::thread::Builder::new()
             .name("slipstream-store".into())
@@ -75,7 +75,7 @@ impl Store {
     }
 }
 
-impl store::Store for Store {
+impl store::Store for SqliteStore {
     /// Waits only while [`MAX_JOBS`] others do.
     fn commit(&self, batch: Box<Batch>) -> Result<(), Stopped> {
         self.send(Job::Commit(batch))
@@ -100,13 +100,13 @@ impl store::Store for Store {
     }
 }
 
-impl Drop for Store {
+impl Drop for SqliteStore {
     fn drop(&mut self) {
         drop(self.stop());
     }
 }
 
-impl fmt::Debug for Store {
+impl fmt::Debug for SqliteStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Store").finish_non_exhaustive()
     }
@@ -119,13 +119,13 @@ struct Reports {
 }
 
 impl Reports {
-    fn report_damage(&mut self, writer: &mut Writer) {
+    fn report_damage(&mut self, writer: &mut WriterThread) {
         writer.damaged.drain(..).for_each(&mut self.on_damage);
     }
 }
 
 fn work(
-    mut writer: Writer,
+    mut writer: WriterThread,
     jobs: &Receiver<Job>,
     mut reports: Reports,
 ) -> Result<(), StoreFailure> {
@@ -145,7 +145,7 @@ fn work(
     }
 }
 
-fn carry_out(job: Job, writer: &mut Writer, notify: &mut Notify) {
+fn carry_out(job: Job, writer: &mut WriterThread, notify: &mut Notify) {
     match job {
         Job::Commit(batch) => {
             notify(match writer.commit(batch) {

@@ -15,9 +15,9 @@ use slipstream_core::store::{Batch, MAX_TAG_SETS, Row};
 use crate::bits::CHUNK;
 use crate::digest::Digest;
 use crate::index::{Class, Index, NEVER};
-use crate::latest::{self, Newest};
+use crate::latest::{self, NewestRow};
 use crate::log::{self, row_columns};
-use crate::state::State;
+use crate::state::StoreState;
 
 /// Tombstones looked at with a commit.
 const LOOKED_AT: usize = 64;
@@ -50,7 +50,7 @@ impl Forgotten {
 }
 
 /// Deletes tombstones that are older than the batch says.
-pub(crate) fn forget(db: &Connection, state: &State, batch: &Batch) -> Result<Forgotten> {
+pub(crate) fn forget(db: &Connection, state: &StoreState, batch: &Batch) -> Result<Forgotten> {
     let before = batch.tombstones_before.0;
     let mut forgotten = Forgotten::default();
     let mut left = LOOKED_AT;
@@ -82,7 +82,7 @@ pub(crate) fn forget(db: &Connection, state: &State, batch: &Batch) -> Result<Fo
 }
 
 /// Whether the table knows this row as the newest of its key, and no other tag set has a value.
-fn may_go(db: &Connection, state: &State, row: &Row) -> Result<bool> {
+fn may_go(db: &Connection, state: &StoreState, row: &Row) -> Result<bool> {
     let Some(key) = row.key_hash.filter(|_| row.message.kind() == Kind::Dk) else {
         return Ok(false);
     };
@@ -91,13 +91,13 @@ fn may_go(db: &Connection, state: &State, row: &Row) -> Result<bool> {
         return Ok(false);
     }
     let all = state.pending.of_key(db, key.same_key(), MAX_TAG_SETS)?;
-    let deleted = |other: &Newest| state.index.is_tombstone(other.position);
+    let deleted = |other: &NewestRow| state.index.is_tombstone(other.position);
     Ok(all.len() <= MAX_TAG_SETS && all.values().all(deleted))
 }
 
-fn newest(row: &Row) -> Newest {
+fn newest(row: &Row) -> NewestRow {
     // A delete has no print, so the digests stay as they are when it goes.
-    Newest { position: row.position.get(), size: log::row_size(row), print: Print::NOTHING }
+    NewestRow { position: row.position.get(), size: log::row_size(row), print: Print::NOTHING }
 }
 
 fn row_at(db: &Connection, position: u64) -> Result<Option<Row>> {

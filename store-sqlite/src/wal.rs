@@ -36,12 +36,12 @@ pub(crate) fn lost_from(path: &Path) -> Result<Option<u32>> {
     if !fill(&mut file, &mut header)? {
         return Ok(None);
     }
-    let Some(log) = Log::new(&header) else {
+    let Some(log) = WalHeader::new(&header) else {
         // It is written as a whole and synced before the first frame.
         return Ok(Some(0));
     };
     let mut frame = vec![0; FRAME_HEADER + log.page_size];
-    let mut frames = Frames { log, before: log.checksum, ..Frames::default() };
+    let mut frames = WalFrames { log, before: log.checksum, ..WalFrames::default() };
     while fill(&mut file, &mut frame)? {
         if frames.proves_damage(&frame) {
             return Ok(frames.stopped_at);
@@ -63,14 +63,14 @@ type Checksum = (u32, u32);
 
 /// What the header says.
 #[derive(Debug, Clone, Copy, Default)]
-struct Log {
+struct WalHeader {
     is_big_endian: bool,
     page_size: usize,
     salt: (u32, u32),
     checksum: Checksum,
 }
 
-impl Log {
+impl WalHeader {
     fn new(header: &[u8; HEADER]) -> Option<Self> {
         let magic = word(header, 0);
         let mut log = Self {
@@ -102,8 +102,8 @@ impl Log {
 
 /// The frames, one after the other.
 #[derive(Debug, Default)]
-struct Frames {
-    log: Log,
+struct WalFrames {
+    log: WalHeader,
     /// Number of the last frame looked at.
     number: u32,
     /// The checksum that the last frame carries, ...
@@ -116,7 +116,7 @@ struct Frames {
     stopped_at: Option<u32>,
 }
 
-impl Frames {
+impl WalFrames {
     /// Takes in the next frame; whether it proves that SQLite stops before the end.
     fn proves_damage(&mut self, frame: &[u8]) -> bool {
         self.number += 1;

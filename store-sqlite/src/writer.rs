@@ -20,8 +20,8 @@ use crate::error::OpenError;
 use crate::files::{INTERVAL, PAGE_BYTES};
 use crate::index::Class;
 use crate::log::Damaged;
-use crate::options::Options;
-use crate::state::State;
+use crate::options::StoreOptions;
+use crate::state::StoreState;
 use crate::{fetch, history, recover};
 
 /// Pages in the WAL (16 MiB) above which it is copied into the database.
@@ -36,9 +36,9 @@ const MOST_WAL_PAGES: u32 = 16_384;
 
 /// Owns the connection; lives on the store's thread.
 #[derive(Debug)]
-pub(crate) struct Writer {
+pub(crate) struct WriterThread {
     database: Database,
-    state: State,
+    state: StoreState,
     usage: Usage,
     /// A checkpoint is due when the WAL has more pages.
     checkpoint_above: u32,
@@ -48,8 +48,8 @@ pub(crate) struct Writer {
     pub(crate) damaged: Vec<Damaged>,
 }
 
-impl Writer {
-    pub(crate) fn open(options: &Options) -> Result<(Self, Recovered), OpenError> {
+impl WriterThread {
+    pub(crate) fn open(options: &StoreOptions) -> Result<(Self, Recovered), OpenError> {
         let database = Database::open(options)?;
         let mut damaged: Vec<_> = database.wal_lost_from.map(Damaged::Wal).into_iter().collect();
         let (state, mut recovered) = recover::recover(&database.connection, &mut damaged)
@@ -209,7 +209,7 @@ impl Writer {
         }
     }
 
-    /// Time until [`Writer::check_files`] is due.
+    /// Time until [`WriterThread::check_files`] is due.
     pub(crate) fn check_in(&self) -> Duration {
         match self.broken {
             Some(_) => INTERVAL,
@@ -233,7 +233,8 @@ impl Writer {
     fn measure(&mut self) -> Result<(), String> {
         let frames = self.wal_pages();
         let sizes = self.database.files.compare(frames)?;
-        let State { index, pages, dropped_total, forgotten_total, held_bytes, .. } = &self.state;
+        let StoreState { index, pages, dropped_total, forgotten_total, held_bytes, .. } =
+            &self.state;
         self.usage = Usage {
             room_bytes: self.database.room.left(&self.database.path, pages.free * PAGE_BYTES),
             used_bytes: pages.all.saturating_sub(pages.free) * PAGE_BYTES,

@@ -8,7 +8,7 @@ use slipstream_core::event::{Event, Level};
 use slipstream_core::ids::{LinkId, NodeId};
 use slipstream_core::io::{Frame, Input};
 use slipstream_core::store::StoreFailure;
-use slipstream_core::topology::Record;
+use slipstream_core::topology::NodeRecord;
 use slipstream_core::wire::{Hello, Wire, records};
 use slipstream_tests::world::{self, MemoryStore, World, carry, join};
 
@@ -295,7 +295,7 @@ fn revisions(world: &mut World, link: LinkId) -> (Vec<u64>, Vec<Bytes>) {
     for frame in world.frames(link) {
         let Frame::Binary(bytes) = frame else { continue };
         if let Wire::Topology(batch) = Wire::decode(&bytes).expect("the node sends frames") {
-            let told = records::<Record>(&batch).expect("records");
+            let told = records::<NodeRecord>(&batch).expect("records");
             revisions.extend(told.iter().filter(|it| it.node == "a").map(|it| it.revision));
             batches.push(bytes);
         }

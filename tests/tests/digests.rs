@@ -264,7 +264,7 @@ fn traffic_is_no_difference() {
 fn peer(world: &mut World, features: u64) -> LinkId {
     let hello = Hello { tags: "gcp".into(), features, ..world.hello("z") };
     let link = world.greet(hello);
-    let record = slipstream_core::topology::Record {
+    let record = slipstream_core::topology::NodeRecord {
         node: "z".into(),
         store: StoreId(77),
         incarnation: Incarnation::new(1),

@@ -11,7 +11,7 @@ use slipstream_core::ids::{DeadLetterId, Incarnation, LinkId, NodeId, Sequence};
 use slipstream_core::io::{Frame, Input, Protocol};
 use slipstream_core::message::{Fields, Kind, Message};
 use slipstream_core::time::WallMs;
-use slipstream_core::topology::Record;
+use slipstream_core::topology::NodeRecord;
 use slipstream_core::wire::{
     BatchKind, Connect, FEATURE_ENDS, FrameWriter, Left, TimedHead, Wire as PeerFrame, deliveries,
     timed,
@@ -317,7 +317,7 @@ fn linked(world: &mut World, node: &str, links: &str) -> LinkId {
     let link = world.greet(hello);
     let (node, links, tags) = (node.into(), links.into(), String::new());
     let mut frame = FrameWriter::new(BatchKind::Topology);
-    frame.push(&Record { node, store, incarnation, revision: 1, tags, links });
+    frame.push(&NodeRecord { node, store, incarnation, revision: 1, tags, links });
     world.binary(link, frame.finish());
     world.settle();
     link

@@ -10,7 +10,7 @@ use slipstream_core::io::{Frame, Input};
 use slipstream_core::message::{Fields, Kind, Message};
 use slipstream_core::offer;
 use slipstream_core::time::WallMs;
-use slipstream_core::topology::Record;
+use slipstream_core::topology::NodeRecord;
 use slipstream_core::wire::{BatchKind, FrameWriter, Hello, Wire};
 use slipstream_tests::world::{self, World, carry, join};
 
@@ -58,14 +58,14 @@ impl Triangle {
     }
 }
 
-fn record(node: &str, revision: u64, tags: &str, links: &str) -> Record {
+fn record(node: &str, revision: u64, tags: &str, links: &str) -> NodeRecord {
     let (store, incarnation) = (StoreId(77), Incarnation::new(1));
     let (node, tags, links) = (node.into(), tags.into(), links.into());
-    Record { node, store, incarnation, revision, tags, links }
+    NodeRecord { node, store, incarnation, revision, tags, links }
 }
 
 /// `z` tells what it knows of the mesh.
-fn tell(world: &mut World, link: LinkId, records: &[Record]) {
+fn tell(world: &mut World, link: LinkId, records: &[NodeRecord]) {
     let mut writer = FrameWriter::new(BatchKind::Topology);
     records.iter().for_each(|record| writer.push(record));
     world.give(Input::Received { link, frame: Frame::Binary(writer.finish()) });

@@ -5,7 +5,7 @@ use std::time::Duration;
 use slipstream_core::config::Config;
 use slipstream_core::ids::{Incarnation, LinkId, NodeId, Position, StoreId};
 use slipstream_core::io::Frame;
-use slipstream_core::topology::Record;
+use slipstream_core::topology::NodeRecord;
 use slipstream_core::wire::{Ack, BatchKind, FrameWriter, Wire, messages, timed};
 use slipstream_tests::world::World;
 
@@ -67,14 +67,14 @@ impl Small {
     }
 }
 
-fn record(node: &str, revision: u64, tags: &str, links: &str) -> Record {
+fn record(node: &str, revision: u64, tags: &str, links: &str) -> NodeRecord {
     let (store, incarnation) = (StoreId(77), Incarnation::new(1));
     let (node, tags, links) = (node.into(), tags.into(), links.into());
-    Record { node, store, incarnation, revision, tags, links }
+    NodeRecord { node, store, incarnation, revision, tags, links }
 }
 
 /// A link from a node that tells this of the mesh.
-fn link(world: &mut World, node: &str, records: &[Record]) -> LinkId {
+fn link(world: &mut World, node: &str, records: &[NodeRecord]) -> LinkId {
     let hello = world.hello(node);
     let link = world.greet(hello);
     tell(world, link, records);
@@ -82,7 +82,7 @@ fn link(world: &mut World, node: &str, records: &[Record]) -> LinkId {
     link
 }
 
-fn tell(world: &mut World, link: LinkId, records: &[Record]) {
+fn tell(world: &mut World, link: LinkId, records: &[NodeRecord]) {
     let mut writer = FrameWriter::new(BatchKind::Topology);
     records.iter().for_each(|record| writer.push(record));
     world.binary(link, writer.finish());

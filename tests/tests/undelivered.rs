@@ -13,7 +13,7 @@ use slipstream_core::message::{Fields, Kind, Message};
 use slipstream_core::store::{DeadReason, StoreFailure};
 use slipstream_core::tags::TagSet;
 use slipstream_core::time::WallMs;
-use slipstream_core::topology::Record;
+use slipstream_core::topology::NodeRecord;
 use slipstream_core::wire::{Ack, BatchKind, Connect, FrameWriter, Wire as PeerFrame};
 use slipstream_tests::world::{Wire, World, carry, join};
 
@@ -337,7 +337,7 @@ fn linked(world: &mut World, node: &str, links: &str) -> LinkId {
     let link = world.greet(hello);
     let (node, links, tags) = (node.into(), links.into(), String::new());
     let mut frame = FrameWriter::new(BatchKind::Topology);
-    frame.push(&Record { node, store, incarnation, revision: 1, tags, links });
+    frame.push(&NodeRecord { node, store, incarnation, revision: 1, tags, links });
     world.binary(link, frame.finish());
     world.settle();
     link

@@ -1,4 +1,4 @@
-//! What the node counts on its way, cheaply; [`Metrics::counters`] puts names to it.
+//! What the node counts on its way, cheaply; [`NodeMetrics::counters`] puts names to it.
 
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
@@ -16,7 +16,7 @@ pub const RECONNECT_REASONS: [&str; 5] = ["going_away", "timeout", "duplicate", 
 
 /// Counters since the start.
 #[derive(Debug, Default)]
-pub struct Metrics {
+pub struct NodeMetrics {
     processed: BTreeMap<NodeId, [u64; Kind::ALL.len()]>,
     sent: BTreeMap<String, [u64; 3]>,
     offers: BTreeMap<String, u64>,
@@ -48,7 +48,7 @@ pub struct Metrics {
     peer_bytes: BTreeMap<String, (u64, u64)>,
 }
 
-impl Metrics {
+impl NodeMetrics {
     /// Messages accepted into the log.
     pub fn processed(&mut self, origin: &str, kind: Kind) {
         let index = usize::from(kind.number());

@@ -5,7 +5,7 @@ use alloc::string::String;
 use core::time::Duration;
 
 use super::Ended;
-use super::delivery::{Delivery, Text, Version};
+use super::delivery::{DeliveredMessage, Text, Version};
 use crate::config::Durability;
 use crate::types::clock::Hlc;
 
@@ -129,8 +129,8 @@ pub enum Heard<P, R> {
     Published(P, Result<Receipt, PublishError>),
     /// What a key holds.
     Read(R, Result<Value, ReadError>),
-    /// A message, to be settled by [`Session::settle`](super::Session::settle).
-    Delivered(Delivery),
+    /// A message, to be settled by [`ClientSession::settle`](super::ClientSession::settle).
+    Delivered(DeliveredMessage),
     /// All that was there at the greeting has been handed over.
     Synced,
 }

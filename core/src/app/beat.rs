@@ -21,13 +21,13 @@ pub enum Beat {
 
 /// When something came last, and when it was asked for.
 #[derive(Debug)]
-pub(super) struct Pulse {
+pub(super) struct AppHeartbeat {
     heartbeat: Heartbeat,
     heard: Instant,
     pinged: Option<Instant>,
 }
 
-impl Pulse {
+impl AppHeartbeat {
     pub(super) fn new(heartbeat: Heartbeat, now: Instant) -> Self {
         Self { heartbeat, heard: now, pinged: None }
     }

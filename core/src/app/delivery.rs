@@ -15,7 +15,7 @@ use crate::wire::message::Message;
 
 /// A message that was handed over.
 #[derive(Debug, Clone)]
-pub struct Delivery {
+pub struct DeliveredMessage {
     /// To be named in the acknowledgement.
     pub id: Position,
     /// How often it was handed over before.
@@ -32,7 +32,7 @@ pub(super) enum Content {
     Json(Box<Json>),
 }
 
-impl Delivery {
+impl DeliveredMessage {
     /// Which message it is, whatever its number.
     pub(super) fn mark(&self) -> Mark {
         match &self.content {

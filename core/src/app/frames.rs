@@ -14,7 +14,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::answer::{Outcome, Refused, Value};
-use super::delivery::{Content, Delivery, Text, Version};
+use super::delivery::{Content, DeliveredMessage, Text, Version};
 use super::{CodecError, Received, json};
 use crate::io::{Frame, Protocol};
 use crate::wire::json::write::version_text;
@@ -108,7 +108,7 @@ pub fn received(frame: &Frame, conflated: &mut u64) -> Result<Option<Received>, 
 fn received_binary(frame: &Bytes, conflated: &mut u64) -> Result<Option<Received>, CodecError> {
     Ok(match Wire::decode(frame) {
         Ok(Wire::Outcomes(batch)) => {
-            let outcomes = wire::records::<wire::Outcome<'_>>(&batch).map_err(malformed)?;
+            let outcomes = wire::records::<wire::OutcomeRecord<'_>>(&batch).map_err(malformed)?;
             let outcomes =
                 outcomes.into_iter().map(|outcome| outcome_of(&batch, outcome)).collect();
             Some(Received::Outcomes(outcomes))
@@ -120,7 +120,7 @@ fn received_binary(frame: &Bytes, conflated: &mut u64) -> Result<Option<Received
         }
         Ok(Wire::Deliveries(batch)) => {
             let deliveries = wire::deliveries(&batch).map_err(malformed)?.into_iter();
-            let deliveries = deliveries.map(|(head, message)| Delivery {
+            let deliveries = deliveries.map(|(head, message)| DeliveredMessage {
                 id: head.delivery,
                 redelivery: head.redelivery,
                 conflated: core::mem::take(conflated),
@@ -139,15 +139,15 @@ fn received_binary(frame: &Bytes, conflated: &mut u64) -> Result<Option<Received
     })
 }
 
-fn outcome_of(batch: &Bytes, outcome: wire::Outcome<'_>) -> Outcome {
+fn outcome_of(batch: &Bytes, outcome: wire::OutcomeRecord<'_>) -> Outcome {
     match outcome {
-        wire::Outcome::Receipt { id, version, duplicate, level } => Outcome::Receipt {
+        wire::OutcomeRecord::Receipt { id, version, duplicate, level } => Outcome::Receipt {
             id: Text::within(batch, id),
             version: Version::Clock(version),
             duplicate,
             level,
         },
-        wire::Outcome::Error { id, frame, code, retryable, retry_after_ms, message } => {
+        wire::OutcomeRecord::Error { id, frame, code, retryable, retry_after_ms, message } => {
             Outcome::Refused(Refused {
                 id: id.map(|id| Text::within(batch, id)),
                 frame,

@@ -20,7 +20,7 @@ use crate::types::ids::Position;
 const REMEMBERED_WINDOWS: usize = 4;
 
 #[derive(Debug)]
-enum State {
+enum DeliveryState {
     Held,
     Settled(Verdict),
 }
@@ -30,12 +30,12 @@ struct Entry {
     mark: Mark,
     /// Connection that delivered it last.
     connection: u64,
-    state: State,
+    state: DeliveryState,
 }
 
 /// What is to be done with a delivery.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum DeliveryStep {
     /// Hand it over.
     Hand,
     /// It is in the application's hands.
@@ -67,22 +67,23 @@ impl Hands {
     }
 
     /// Takes note of a delivery.
-    pub(super) fn delivered(&mut self, id: Position, mark: Mark) -> Step {
+    pub(super) fn delivered(&mut self, id: Position, mark: Mark) -> DeliveryStep {
         let connection = self.connection;
         match self.entries.get_mut(&id).filter(|entry| entry.mark == mark) {
             Some(entry) => {
                 entry.connection = connection;
                 match &entry.state {
-                    State::Held => Step::Held,
-                    State::Settled(verdict) => Step::Settled(verdict.clone()),
+                    DeliveryState::Held => DeliveryStep::Held,
+                    DeliveryState::Settled(verdict) => DeliveryStep::Settled(verdict.clone()),
                 }
             }
             None => {
-                let entry = Entry { mark, connection, state: State::Held };
+                let entry = Entry { mark, connection, state: DeliveryState::Held };
                 let before = self.entries.insert(id, entry);
-                let was_held = before.is_some_and(|entry| matches!(entry.state, State::Held));
+                let was_held =
+                    before.is_some_and(|entry| matches!(entry.state, DeliveryState::Held));
                 self.held += usize::from(!was_held);
-                Step::Hand
+                DeliveryStep::Hand
             }
         }
     }
@@ -96,13 +97,14 @@ impl Hands {
         verdict: Option<Verdict>,
         window: usize,
     ) -> bool {
-        let held = |entry: &&mut Entry| entry.mark == mark && matches!(entry.state, State::Held);
+        let held =
+            |entry: &&mut Entry| entry.mark == mark && matches!(entry.state, DeliveryState::Held);
         let Some(entry) = self.entries.get_mut(&id).filter(held) else { return false };
         self.held -= 1;
         let told = entry.connection == self.connection && verdict.is_some();
         match verdict {
             Some(verdict @ (Verdict::Ack | Verdict::Reject(_))) => {
-                entry.state = State::Settled(verdict);
+                entry.state = DeliveryState::Settled(verdict);
                 self.settled.push_back(id);
             }
             // Its repeat is to be handed over.
@@ -110,7 +112,7 @@ impl Hands {
         }
         while self.settled.len() > window.saturating_mul(REMEMBERED_WINDOWS) {
             let Some(oldest) = self.settled.pop_front() else { break };
-            let is_settled = |entry: &Entry| matches!(entry.state, State::Settled(_));
+            let is_settled = |entry: &Entry| matches!(entry.state, DeliveryState::Settled(_));
             if self.entries.get(&oldest).is_some_and(is_settled) {
                 self.entries.remove(&oldest);
             }

@@ -17,7 +17,7 @@ use crate::types::value::NO_VALUE;
 use crate::wire::application::{AckMode, InForce, Replay};
 use crate::wire::json::number::whole;
 use crate::wire::message::Kind;
-use crate::wire::read::Read as Asked;
+use crate::wire::read::ReadRequest as Asked;
 use crate::wire::{APPLICATION_PROTOCOL_VERSION, Publish, Read, Settle, Welcome};
 use bytes::Bytes;
 use serde::de::{Error, Visitor};
@@ -25,7 +25,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 
 use super::answer::{Outcome, Refused, Value};
-use super::delivery::{Content, Delivery, Json, Text, Version};
+use super::delivery::{Content, DeliveredMessage, Json, Text, Version};
 use super::{CodecError, Received};
 
 /// A message to publish.
@@ -315,25 +315,27 @@ pub(super) fn received(text: &Bytes) -> Result<Option<Received>, CodecError> {
             value: any.value.map(|value| Text::within(text, value.get())),
         }])),
         kind => match any.value.map(RawValue::get).or((kind == "DK").then_some(NO_VALUE)) {
-            Some(value) if any.delivery_id > 0 => Some(Received::Deliveries(vec![Delivery {
-                id: Position::new(any.delivery_id),
-                redelivery: any.redelivery,
-                conflated: any.conflated,
-                content: Content::Json(Box::new(Json {
-                    frame: Text(text.clone()),
-                    value: match &*any.kind {
-                        "DK" => Text::from(NO_VALUE.to_owned()),
-                        _ => Text::within(text, value),
-                    },
-                    kind: any.kind.into(),
-                    message_id: any.message_id.into(),
-                    key: any.key.into(),
-                    origin: any.origin_instance_id.into(),
-                    path: any.message_path.join(","),
-                    tags: any.targeted_tags.join(","),
-                    version: any.version.into(),
-                })),
-            }])),
+            Some(value) if any.delivery_id > 0 => {
+                Some(Received::Deliveries(vec![DeliveredMessage {
+                    id: Position::new(any.delivery_id),
+                    redelivery: any.redelivery,
+                    conflated: any.conflated,
+                    content: Content::Json(Box::new(Json {
+                        frame: Text(text.clone()),
+                        value: match &*any.kind {
+                            "DK" => Text::from(NO_VALUE.to_owned()),
+                            _ => Text::within(text, value),
+                        },
+                        kind: any.kind.into(),
+                        message_id: any.message_id.into(),
+                        key: any.key.into(),
+                        origin: any.origin_instance_id.into(),
+                        path: any.message_path.join(","),
+                        tags: any.targeted_tags.join(","),
+                        version: any.version.into(),
+                    })),
+                }]))
+            }
             Some(_) | None => None,
         },
     })

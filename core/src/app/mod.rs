@@ -1,10 +1,10 @@
 //! The application's side of a connection as a state machine: data in, data out.
 //!
 //! `frames` and `json` write and read what stands on one connection, in both protocols; what comes
-//! of it is told by `delivery` and `answer`. A [`Session`] is what an application keeps between two
-//! connections: what is unanswered, what is in its hands, and what it has settled; it decides what
-//! is said again and what is not handed over twice. [`Publication`] and [`Filter`] are what
-//! programs write. Knows no task, socket or clock: those are in `host::client`, and the same
+//! of it is told by `delivery` and `answer`. A [`ClientSession`] is what an application keeps
+//! between two connections: what is unanswered, what is in its hands, and what it has settled; it
+//! decides what is said again and what is not handed over twice. [`Publication`] and [`Filter`] are
+//! what programs write. Knows no task, socket or clock: those are in `host::client`, and the same
 //! session serves a node within the process and one that is reached through the network. From
 //! outside both are [`crate::client`].
 
@@ -28,12 +28,12 @@ use alloc::vec::Vec;
 
 pub use answer::{Heard, Outcome, PublishError, ReadError, Receipt, Refused, Value, Verdict};
 pub use beat::Beat;
-pub use delivery::{Delivery, Text, Version};
+pub use delivery::{DeliveredMessage, Text, Version};
 pub use ended::{ConnectError, Ended};
 pub use frames::{connect, publish, read, received, settle, welcome};
 pub use options::{ClientOptions, OnLost};
 pub use publication::{Filter, Publication, QueryString};
-pub use session::{Session, Settings, Settlement};
+pub use session::{ClientSession, ClientSettings, Settlement};
 
 pub use crate::wire::Welcome;
 
@@ -45,7 +45,7 @@ pub enum Received {
     /// Answers to reads, in the order of the reads.
     Results(Vec<Value>),
     /// Deliveries, in the order of the node's log.
-    Deliveries(Vec<Delivery>),
+    Deliveries(Vec<DeliveredMessage>),
     /// All that was in the log at the greeting has been handed over.
     Synced,
 }

@@ -5,7 +5,7 @@ use alloc::sync::Arc;
 use core::fmt;
 use core::time::Duration;
 
-use super::{Ended, Filter, QueryString, Settings};
+use super::{ClientSettings, Ended, Filter, QueryString};
 use crate::config::{Config, Heartbeat, Limits, Reconnect};
 use crate::io::Protocol;
 
@@ -96,8 +96,8 @@ impl ClientOptions {
     }
 
     /// How the session of an application with this filter behaves.
-    pub fn settings(&self, filter: &Filter, reconnects: bool) -> Settings {
-        Settings {
+    pub fn settings(&self, filter: &Filter, reconnects: bool) -> ClientSettings {
+        ClientSettings {
             protocol: self.protocol,
             named: filter.name().is_some(),
             reconnects,

@@ -83,7 +83,8 @@ impl Publication {
     /// `messageId`, up to 128 bytes: what a publisher of one name publishes under one id within a
     /// day is one message (P9); without a name that holds for one connection. Unique within the
     /// cluster group, if the node has one. Empty, or without this, one is made up: enough for
-    /// repeats within one [`Session`](super::Session), but not for a program that starts anew.
+    /// repeats within one [`ClientSession`](super::ClientSession), but not for a program that
+    /// starts anew.
     #[must_use]
     pub fn with_id(mut self, id: impl Into<String>) -> Self {
         self.id = id.into();

@@ -33,7 +33,7 @@ const TEXTS: usize = 4096;
 const KINDS: [Kind; 3] = [Kind::Sk, Kind::Sa, Kind::Sw];
 
 #[derive(Debug)]
-enum Asked<P, R> {
+enum OpenRequest<P, R> {
     Publish {
         publication: Publication,
         ticket: P,
@@ -54,10 +54,10 @@ enum Asked<P, R> {
 #[derive(Debug)]
 pub(super) struct Questions<P, R> {
     /// The first `sent` were said on this connection.
-    asked: VecDeque<Asked<P, R>>,
+    asked: VecDeque<OpenRequest<P, R>>,
     sent: usize,
     /// Refused because the node is ending: to be said on the next connection, before the others.
-    postponed: Vec<Asked<P, R>>,
+    postponed: Vec<OpenRequest<P, R>>,
 }
 
 impl<P, R> Default for Questions<P, R> {
@@ -85,7 +85,7 @@ impl<P, R> Questions<P, R> {
         if publication.bytes() > frame_bytes {
             return Some(too_large(publication, ticket, frame_bytes));
         }
-        self.asked.push_back(Asked::Publish { publication, ticket, said: None });
+        self.asked.push_back(OpenRequest::Publish { publication, ticket, said: None });
         None
     }
 
@@ -101,7 +101,7 @@ impl<P, R> Questions<P, R> {
             (Protocol::Json, None) => (Some(KINDS[0]), &KINDS[1..]),
             (Protocol::Json | Protocol::Postcard, kind) => (kind, &[][..]),
         };
-        self.asked.push_back(Asked::Read { id, key, kind, untried, ticket });
+        self.asked.push_back(OpenRequest::Read { id, key, kind, untried, ticket });
     }
 
     /// A new connection, to a node that takes frames of this size. What it would not survive, and
@@ -114,16 +114,20 @@ impl<P, R> Questions<P, R> {
     ) {
         for asked in core::mem::take(&mut self.asked) {
             match asked {
-                Asked::Publish { ticket, said: Some(said), .. } if now.since(said) > REMEMBERED => {
+                OpenRequest::Publish { ticket, said: Some(said), .. }
+                    if now.since(said) > REMEMBERED =>
+                {
                     let why = Ended::Lost("there was no connection for nearly a day".into());
                     heard.push(Heard::Published(ticket, Err(PublishError::Unanswered(why))));
                 }
-                Asked::Publish { publication, ticket, said }
+                OpenRequest::Publish { publication, ticket, said }
                     if publication.bytes() > frame_bytes =>
                 {
                     heard.push(no_room(publication, ticket, said, frame_bytes));
                 }
-                kept @ (Asked::Publish { .. } | Asked::Read { .. }) => self.asked.push_back(kept),
+                kept @ (OpenRequest::Publish { .. } | OpenRequest::Read { .. }) => {
+                    self.asked.push_back(kept)
+                }
             }
         }
     }
@@ -135,7 +139,7 @@ impl<P, R> Questions<P, R> {
         let mut bytes = 0;
         for asked in self.asked.iter_mut().skip(self.sent) {
             match asked {
-                Asked::Publish { publication, said, .. } => {
+                OpenRequest::Publish { publication, said, .. } => {
                     said.get_or_insert(now);
                     let publication = &*publication;
                     if bytes + publication.bytes() > limit {
@@ -146,7 +150,7 @@ impl<P, R> Questions<P, R> {
                     bytes += publication.bytes();
                     records.push(publication.record());
                 }
-                Asked::Read { id, key, kind, .. } => {
+                OpenRequest::Read { id, key, kind, .. } => {
                     // Answers come in the order of the frames.
                     frames.append(&mut batches(BatchKind::Publish, &records));
                     records.clear();
@@ -174,11 +178,11 @@ impl<P, R> Questions<P, R> {
             && let Some(asked) = self.asked.get_mut(self.sent)
         {
             match asked {
-                Asked::Read { id, key, kind, .. } => {
+                OpenRequest::Read { id, key, kind, .. } => {
                     frames.push(json::read(&Read { kind: *kind, id, key }));
                     self.sent += 1;
                 }
-                Asked::Publish { publication, said, .. } => {
+                OpenRequest::Publish { publication, said, .. } => {
                     match json::publish(&publication.record()) {
                         Ok(text) if text.len() <= frame_bytes => {
                             said.get_or_insert(now);
@@ -194,7 +198,7 @@ impl<P, R> Questions<P, R> {
 
     /// Answers the first publication that was not said on this connection: it cannot be.
     fn give_up(&mut self, error: Option<CodecError>, frame_bytes: usize) -> Option<Heard<P, R>> {
-        let Some(Asked::Publish { publication, ticket, said }) = self.asked.remove(self.sent)
+        let Some(OpenRequest::Publish { publication, ticket, said }) = self.asked.remove(self.sent)
         else {
             return None;
         };
@@ -220,13 +224,14 @@ impl<P, R> Questions<P, R> {
         let refusal = match outcome {
             Outcome::Receipt { id, version, duplicate, level } => {
                 let version = version.clock().ok_or_else(|| no_version(&version))?;
-                let is_publication = |asked: &Asked<P, R>| matches!(asked, Asked::Publish { .. });
+                let is_publication =
+                    |asked: &OpenRequest<P, R>| matches!(asked, OpenRequest::Publish { .. });
                 let receipt = Receipt { id, version, duplicate, level };
                 return match self.take(&receipt.id, is_publication)? {
-                    Asked::Publish { ticket, .. } => {
+                    OpenRequest::Publish { ticket, .. } => {
                         Ok(Some(Heard::Published(ticket, Ok(receipt))))
                     }
-                    Asked::Read { id, .. } => Err(not_asked(&id)),
+                    OpenRequest::Read { id, .. } => Err(not_asked(&id)),
                 };
             }
             Outcome::Refused(refusal) => refusal,
@@ -234,13 +239,13 @@ impl<P, R> Questions<P, R> {
         let Some(id) = &refusal.id else { return Ok(None) };
         let mut asked = self.take(id, |_| true)?;
         if comes_back && &*refusal.code == Code::ShuttingDown.as_str() {
-            if let Asked::Publish { said, .. } = &mut asked {
+            if let OpenRequest::Publish { said, .. } = &mut asked {
                 *said = None;
             }
             self.postponed.push(asked);
             return Ok(None);
         }
-        if let Asked::Read { kind, untried, .. } = &mut asked
+        if let OpenRequest::Read { kind, untried, .. } = &mut asked
             && let [next, rest @ ..] = *untried
             && &*refusal.code == Code::WrongKind.as_str()
         {
@@ -250,10 +255,12 @@ impl<P, R> Questions<P, R> {
         }
         let refusal = Box::new(refusal);
         Ok(Some(match asked {
-            Asked::Publish { ticket, .. } => {
+            OpenRequest::Publish { ticket, .. } => {
                 Heard::Published(ticket, Err(PublishError::Refused(refusal)))
             }
-            Asked::Read { ticket, .. } => Heard::Read(ticket, Err(ReadError::Refused(refusal))),
+            OpenRequest::Read { ticket, .. } => {
+                Heard::Read(ticket, Err(ReadError::Refused(refusal)))
+            }
         }))
     }
 
@@ -262,9 +269,9 @@ impl<P, R> Questions<P, R> {
     /// # Errors
     /// [`CodecError::Protocol`] if nobody has asked.
     pub(super) fn found(&mut self, value: Value) -> Result<Heard<P, R>, CodecError> {
-        match self.take(&value.id, |asked| matches!(asked, Asked::Read { .. }))? {
-            Asked::Read { ticket, .. } => Ok(Heard::Read(ticket, Ok(value))),
-            Asked::Publish { .. } => Err(not_asked(&value.id)),
+        match self.take(&value.id, |asked| matches!(asked, OpenRequest::Read { .. }))? {
+            OpenRequest::Read { ticket, .. } => Ok(Heard::Read(ticket, Ok(value))),
+            OpenRequest::Publish { .. } => Err(not_asked(&value.id)),
         }
     }
 
@@ -281,18 +288,20 @@ impl<P, R> Questions<P, R> {
         let mut kept = VecDeque::new();
         for asked in self.postponed.drain(..).chain(self.asked.drain(..)) {
             match asked {
-                Asked::Publish { ticket, said: Some(_), .. } if over || !named => {
+                OpenRequest::Publish { ticket, said: Some(_), .. } if over || !named => {
                     let error = PublishError::Unanswered(why.clone());
                     heard.push(Heard::Published(ticket, Err(error)));
                 }
-                Asked::Publish { ticket, .. } if over => {
+                OpenRequest::Publish { ticket, .. } if over => {
                     let error = PublishError::NotSent(why.clone());
                     heard.push(Heard::Published(ticket, Err(error)));
                 }
-                Asked::Read { ticket, .. } if over => {
+                OpenRequest::Read { ticket, .. } if over => {
                     heard.push(Heard::Read(ticket, Err(ReadError::Ended(why.clone()))));
                 }
-                waiting @ (Asked::Publish { .. } | Asked::Read { .. }) => kept.push_back(waiting),
+                waiting @ (OpenRequest::Publish { .. } | OpenRequest::Read { .. }) => {
+                    kept.push_back(waiting)
+                }
             }
         }
         self.asked = kept;
@@ -302,11 +311,11 @@ impl<P, R> Questions<P, R> {
     fn take(
         &mut self,
         id: &str,
-        fits: impl Fn(&Asked<P, R>) -> bool,
-    ) -> Result<Asked<P, R>, CodecError> {
-        let of = |asked: &Asked<P, R>| match asked {
-            Asked::Publish { publication, .. } => publication.id() == id,
-            Asked::Read { id: own, .. } => own == id,
+        fits: impl Fn(&OpenRequest<P, R>) -> bool,
+    ) -> Result<OpenRequest<P, R>, CodecError> {
+        let of = |asked: &OpenRequest<P, R>| match asked {
+            OpenRequest::Publish { publication, .. } => publication.id() == id,
+            OpenRequest::Read { id: own, .. } => own == id,
         };
         let found = self.asked.iter().take(self.sent).position(|asked| of(asked) && fits(asked));
         let taken = found.and_then(|at| self.asked.remove(at));

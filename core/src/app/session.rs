@@ -10,7 +10,8 @@
 //! - Deliveries are handed over and settled as `hands` says.
 //! - After the close codes that mean "do not come again" nothing is tried again.
 //!
-//! [`Settings`] say whether a session has a name and whether it goes on after a lost connection.
+//! [`ClientSettings`] say whether a session has a name and whether it goes on after a lost
+//! connection.
 
 use alloc::format;
 use alloc::string::String;
@@ -18,10 +19,10 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::answer::{Heard, Outcome, Verdict};
-use super::beat::{Beat, Pulse};
-use super::delivery::{Delivery, Mark};
+use super::beat::{AppHeartbeat, Beat};
+use super::delivery::{DeliveredMessage, Mark};
 use super::frames;
-use super::hands::{Hands, Step};
+use super::hands::{DeliveryStep, Hands};
 use super::questions::Questions;
 use super::{CodecError, Ended, Publication, Received};
 use crate::config::{Heartbeat, Reconnect};
@@ -36,7 +37,7 @@ use crate::wire::{Settle, Welcome};
 
 /// How a session behaves.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct ClientSettings {
     /// What it speaks.
     pub protocol: Protocol,
     /// Whether it has a name.
@@ -54,8 +55,8 @@ pub struct Settings {
 
 /// See the module.
 #[derive(Debug)]
-pub struct Session<P, R> {
-    pub(super) settings: Settings,
+pub struct ClientSession<P, R> {
+    pub(super) settings: ClientSettings,
     random: Random,
     /// Of ids made up here.
     prefix: u64,
@@ -69,14 +70,14 @@ pub struct Session<P, R> {
     window: usize,
     /// Whether the node waits for acknowledgements.
     acknowledges: bool,
-    pulse: Pulse,
+    pulse: AppHeartbeat,
     failures: u32,
     conflated: u64,
 }
 
-impl<P, R> Session<P, R> {
+impl<P, R> ClientSession<P, R> {
     /// A session that is not connected. `seed` is random: message ids are made of it.
-    pub fn new(settings: Settings, seed: u64, now: Instant) -> Self {
+    pub fn new(settings: ClientSettings, seed: u64, now: Instant) -> Self {
         let mut random = Random::new(seed);
         Self {
             prefix: random.next(),
@@ -88,7 +89,7 @@ impl<P, R> Session<P, R> {
             frame_bytes: None,
             window: 1,
             acknowledges: true,
-            pulse: Pulse::new(settings.heartbeat.clone(), now),
+            pulse: AppHeartbeat::new(settings.heartbeat.clone(), now),
             failures: 0,
             conflated: 0,
             settings,
@@ -196,9 +197,9 @@ impl<P, R> Session<P, R> {
                 self.failures = 0;
                 for delivery in deliveries {
                     match self.hands.delivered(delivery.id, delivery.mark()) {
-                        Step::Hand => heard.push(Heard::Delivered(delivery)),
-                        Step::Held => self.conflated += delivery.conflated,
-                        Step::Settled(verdict) => {
+                        DeliveryStep::Hand => heard.push(Heard::Delivered(delivery)),
+                        DeliveryStep::Held => self.conflated += delivery.conflated,
+                        DeliveryStep::Settled(verdict) => {
                             self.conflated += delivery.conflated;
                             self.verdicts.push((delivery.id, verdict));
                         }
@@ -248,7 +249,7 @@ impl<P, R> Session<P, R> {
     }
 }
 
-/// What an application says of one delivery, to be given to its [`Session`].
+/// What an application says of one delivery, to be given to its [`ClientSession`].
 #[derive(Debug)]
 pub struct Settlement {
     id: Position,
@@ -259,7 +260,7 @@ pub struct Settlement {
 impl Settlement {
     /// About `delivery`; `None`: it is let go of without a word, and wanted again when the node
     /// repeats it. A reason above the limit is cut.
-    pub fn of(delivery: &Delivery, mut verdict: Option<Verdict>) -> Self {
+    pub fn of(delivery: &DeliveredMessage, mut verdict: Option<Verdict>) -> Self {
         if let Some(Verdict::Retry(reason) | Verdict::Reject(reason)) = &mut verdict {
             reason.truncate(reason.floor_char_boundary(MAX_REASON_BYTES));
         }

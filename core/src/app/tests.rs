@@ -19,17 +19,17 @@ use crate::types::ids::{Incarnation, Position, Sequence};
 use crate::types::refusal::{Code, Refusal};
 use crate::types::time::{Instant, WallMs};
 use crate::wire::application::{AckMode, Replay, Wishes};
-use crate::wire::json::{Request, Target, parse, write};
+use crate::wire::json::{JsonRequest, SettleTarget, parse, write};
 use crate::wire::message::{Fields, Kind, Message};
 use crate::wire::{self, BatchKind, DeliveryHead, FrameWriter, Publish, Settle, Welcome, Wire};
 
 pub(crate) const NOW: Instant = Instant::from_micros(0);
 pub(crate) const WINDOW: u32 = 8;
 
-pub(crate) type App = Session<usize, usize>;
+pub(crate) type App = ClientSession<usize, usize>;
 
-pub(crate) fn settings(named: bool) -> Settings {
-    Settings {
+pub(crate) fn settings(named: bool) -> ClientSettings {
+    ClientSettings {
         protocol: Protocol::Postcard,
         named,
         reconnects: true,
@@ -40,7 +40,7 @@ pub(crate) fn settings(named: bool) -> Settings {
 }
 
 pub(crate) fn session(named: bool) -> App {
-    Session::new(settings(named), 42, NOW)
+    ClientSession::new(settings(named), 42, NOW)
 }
 
 pub(crate) fn welcome() -> Welcome {
@@ -158,7 +158,7 @@ impl Node {
                     if self.ending {
                         let (code, message) = ("SHUTTING_DOWN", "");
                         let (id, frame, retryable) = (Some(id), 1, true);
-                        let refused = wire::Outcome::Error {
+                        let refused = wire::OutcomeRecord::Error {
                             id,
                             frame,
                             code,
@@ -171,7 +171,7 @@ impl Node {
                     }
                     let duplicate = self.accept(id);
                     let (version, level) = (Hlc::default(), Durability::Full);
-                    writer.push(&wire::Outcome::Receipt { id, version, duplicate, level });
+                    writer.push(&wire::OutcomeRecord::Receipt { id, version, duplicate, level });
                 }
                 self.to_app.push_back(Frame::Binary(writer.finish()));
             }
@@ -188,7 +188,7 @@ impl Node {
         let text = core::str::from_utf8(text).expect("it is text");
         let mut out = BytesMut::new();
         match parse(text, &Limits::default()).expect("the session speaks the protocol") {
-            Request::Publish(draft) => {
+            JsonRequest::Publish(draft) => {
                 let id = draft.id.expect("it has an id");
                 if self.ending {
                     let re = Some(id.into());
@@ -200,17 +200,17 @@ impl Node {
                 }
                 self.to_app.push_back(Frame::Text(out.freeze()));
             }
-            Request::Settle(wire::json::Settle::Ack(delivery)) => {
+            JsonRequest::Settle(wire::json::SettleRequest::Ack(delivery)) => {
                 self.settle(Settle::Ack(delivery))
             }
-            Request::Settle(wire::json::Settle::Retry {
-                target: Target::Delivery(delivery),
+            JsonRequest::Settle(wire::json::SettleRequest::Retry {
+                target: SettleTarget::Delivery(delivery),
                 reason,
             }) => {
                 self.settle(Settle::Retry { delivery, reason: &reason });
             }
-            Request::Settle(wire::json::Settle::Reject {
-                target: Target::Delivery(delivery),
+            JsonRequest::Settle(wire::json::SettleRequest::Reject {
+                target: SettleTarget::Delivery(delivery),
                 reason,
             }) => {
                 self.settle(Settle::Reject { delivery, reason: &reason });
@@ -289,7 +289,7 @@ struct World {
     heard: Vec<Heard<usize, usize>>,
     published: usize,
     answers: BTreeMap<usize, Result<Receipt, PublishError>>,
-    hands: Vec<Delivery>,
+    hands: Vec<DeliveredMessage>,
     /// How often each message may be handed over: once, and again for each time that the
     /// application wants it again.
     allowed: BTreeMap<u64, u32>,
@@ -303,7 +303,7 @@ impl World {
     fn speaking(named: bool, json: bool) -> Self {
         let protocol = if json { Protocol::Json } else { Protocol::Postcard };
         let mut world = Self {
-            app: Session::new(Settings { protocol, ..settings(named) }, 42, NOW),
+            app: ClientSession::new(ClientSettings { protocol, ..settings(named) }, 42, NOW),
             node: Node { json, ..Node::default() },
             heard: Vec::new(),
             published: 0,
@@ -519,7 +519,7 @@ fn answers_to_nothing_and_frames_for_others_end_the_connection() {
     let receipt = |id| {
         let mut writer = FrameWriter::new(BatchKind::Outcomes);
         let (version, level) = (Hlc::default(), Durability::Full);
-        writer.push(&wire::Outcome::Receipt { id, version, duplicate: false, level });
+        writer.push(&wire::OutcomeRecord::Receipt { id, version, duplicate: false, level });
         Frame::Binary(writer.finish())
     };
     let frames =
@@ -697,7 +697,14 @@ fn a_refused_acknowledgement_is_no_answer_to_a_question() {
     let mut writer = FrameWriter::new(BatchKind::Outcomes);
     let (code, message) = ("INVALID_FIELD", "the reason is too long");
     let (id, frame, retryable) = (None, 3, false);
-    writer.push(&wire::Outcome::Error { id, frame, code, retryable, retry_after_ms: 0, message });
+    writer.push(&wire::OutcomeRecord::Error {
+        id,
+        frame,
+        code,
+        retryable,
+        retry_after_ms: 0,
+        message,
+    });
     let mut heard = Vec::new();
     app.received(&Frame::Binary(writer.finish()), NOW, &mut heard).expect("it is understood");
     assert!(heard.is_empty(), "{heard:?}");

@@ -7,8 +7,8 @@
 //! - What is [pushed](Sender::push) neither waits nor takes room, and is received first. It is
 //!   bounded by whoever asked for it.
 //! - With the receiving end goes what is queued: whoever waits for an answer to that hears of it.
-//! - A [`Receiver::next`] that never waits lets others run now and then: its thread may be the only
-//!   one.
+//! - A [`ChannelReceiver::next`] that never waits lets others run now and then: its thread may be
+//!   the only one.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -154,36 +154,38 @@ impl<T> Channel<T> {
 
 /// A channel for at most `capacity`, and what is [pushed](Sender::push). It takes its memory at
 /// once.
-pub fn bounded<R: Runtime, T: Send + 'static>(capacity: usize) -> (Sender<T>, Receiver<T>) {
+pub fn bounded<R: Runtime, T: Send + 'static>(
+    capacity: usize,
+) -> (ChannelSender<T>, ChannelReceiver<T>) {
     ends(R::share(Channel::bounded(capacity)))
 }
 
-fn ends<T>(channel: Shared<Channel<T>>) -> (Sender<T>, Receiver<T>) {
-    (Sender(channel.clone()), Receiver { channel, in_a_row: 0 })
+fn ends<T>(channel: Shared<Channel<T>>) -> (ChannelSender<T>, ChannelReceiver<T>) {
+    (ChannelSender(channel.clone()), ChannelReceiver { channel, in_a_row: 0 })
 }
 
 /// An end that sends. Clones send to the same receiver.
-pub struct Sender<T>(Shared<Channel<T>>);
+pub struct ChannelSender<T>(Shared<Channel<T>>);
 
-impl<T> Clone for Sender<T> {
+impl<T> Clone for ChannelSender<T> {
     fn clone(&self) -> Self {
         Self(self.0.clone())
     }
 }
 
-impl<T> fmt::Debug for Sender<T> {
+impl<T> fmt::Debug for ChannelSender<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Sender")
     }
 }
 
-impl<T> Sender<T> {
+impl<T> ChannelSender<T> {
     /// Sends when there is room. What is given up before is not sent.
     ///
     /// # Errors
     /// [`Closed`] if nobody receives any more.
     pub async fn send(&self, item: T) -> Result<(), Closed> {
-        let (mut item, mut place) = (Some(item), Place { channel: &self.0, ticket: None });
+        let (mut item, mut place) = (Some(item), WaitingPlace { channel: &self.0, ticket: None });
         poll_fn(|cx| self.0.with(|it| it.poll_send(&mut item, &mut place.ticket, cx))).await
     }
 
@@ -202,12 +204,12 @@ impl<T> Sender<T> {
 }
 
 /// A place among those who wait, which is given up with this.
-struct Place<'a, T> {
+struct WaitingPlace<'a, T> {
     channel: &'a Shared<Channel<T>>,
     ticket: Option<u64>,
 }
 
-impl<T> Drop for Place<'_, T> {
+impl<T> Drop for WaitingPlace<'_, T> {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket {
             self.channel.with(|channel| channel.leave(ticket));
@@ -216,19 +218,19 @@ impl<T> Drop for Place<'_, T> {
 }
 
 /// The end that receives.
-pub struct Receiver<T> {
+pub struct ChannelReceiver<T> {
     channel: Shared<Channel<T>>,
     /// Taken without waiting.
     in_a_row: usize,
 }
 
-impl<T> fmt::Debug for Receiver<T> {
+impl<T> fmt::Debug for ChannelReceiver<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Receiver")
     }
 }
 
-impl<T> Receiver<T> {
+impl<T> ChannelReceiver<T> {
     /// The next one; nothing ever, when nobody is left who could send. Can be given up without
     /// loss.
     pub async fn next(&mut self) -> T {
@@ -250,7 +252,7 @@ impl<T> Receiver<T> {
     }
 }
 
-impl<T> Drop for Receiver<T> {
+impl<T> Drop for ChannelReceiver<T> {
     fn drop(&mut self) {
         // Dropped where nothing is locked.
         drop(self.channel.with(Channel::close));
@@ -288,7 +290,7 @@ mod tests {
     }
 
     impl<'a> Sending<'a> {
-        fn new(sender: &'a Sender<usize>, number: usize) -> Self {
+        fn new(sender: &'a ChannelSender<usize>, number: usize) -> Self {
             Self { number, count: Arc::default(), future: Box::pin(sender.send(number)) }
         }
 
@@ -303,7 +305,7 @@ mod tests {
         }
     }
 
-    fn new(capacity: usize) -> (Sender<usize>, Receiver<usize>) {
+    fn new(capacity: usize) -> (ChannelSender<usize>, ChannelReceiver<usize>) {
         ends(share(Channel::bounded(capacity)))
     }
 

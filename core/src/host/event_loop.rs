@@ -20,13 +20,13 @@ use hashbrown::HashMap;
 use crate::admin::AdminAnswer;
 use crate::admin::event::Event;
 use crate::config::Limits;
-use crate::host::channel::Receiver;
+use crate::host::channel::ChannelReceiver;
 use crate::host::connection::links::ConnectionHandles;
 use crate::host::connection::{self, Connection, Incoming, Inputs};
 use crate::host::event_stream::Watchers;
 use crate::host::exit::{ExitReason, NodeGone};
-use crate::host::incoming::Request;
-use crate::host::runtime::{Alarm, Log, Runtime, Task};
+use crate::host::incoming::NodeRequest;
+use crate::host::runtime::{Alarm, LogSink, Runtime, Task};
 use crate::host::shared::OneShotSender;
 use crate::io::{End, Input, Output};
 use crate::node::Node;
@@ -97,7 +97,7 @@ impl<R: Runtime, S: Store> EventLoop<R, S> {
     }
 
     /// Turns the node until it has stopped or must not go on, and closes the store.
-    pub async fn run(mut self, mut received: Receiver<Incoming<R>>) -> ExitReason {
+    pub async fn run(mut self, mut received: ChannelReceiver<Incoming<R>>) -> ExitReason {
         let mut alarm = Alarm::<R>::default();
         let exit = loop {
             if let Err(exit) = self.carry_out() {
@@ -152,19 +152,19 @@ impl<R: Runtime, S: Store> EventLoop<R, S> {
                 }
                 return count;
             }
-            Incoming::<R>::Input(input) | Incoming::<R>::Asked(Request::Input(input)) => {
+            Incoming::<R>::Input(input) | Incoming::<R>::Asked(NodeRequest::Input(input)) => {
                 self.handle(input, now);
             }
-            Incoming::<R>::Asked(Request::Admin(request, asked)) => {
+            Incoming::<R>::Asked(NodeRequest::Admin(request, asked)) => {
                 self.last_ticket = self.last_ticket.next();
                 self.asked.insert(self.last_ticket, asked);
                 self.node.handle(Input::Admin { ticket: self.last_ticket, request }, now);
             }
             // Without a store nothing is kept, and that tells enough.
-            Incoming::<R>::Asked(Request::Alive(asked)) => {
+            Incoming::<R>::Asked(NodeRequest::Alive(asked)) => {
                 let _ = self.store.ping(Box::new(move || asked.keep(Ok(()))));
             }
-            Incoming::<R>::Asked(Request::Watch(feed)) => self.watchers.add(feed),
+            Incoming::<R>::Asked(NodeRequest::Watch(feed)) => self.watchers.add(feed),
         }
         1
     }
@@ -283,7 +283,7 @@ mod tests {
     use crate::host::connection::Transport;
     use crate::host::event_stream::{Feed, Watcher};
     use crate::host::runtime::by_hand::{ByHand, Far, not_closed, reported, settle, start, taken};
-    use crate::host::shared::{OneShot, Source, share};
+    use crate::host::shared::{OneShot, StreamSource, share};
     use crate::host::socket::Opened;
     use crate::io::{Frame, Protocol};
     use crate::store::{Batch, Committed, Query, Recovered, Usage};
@@ -343,7 +343,7 @@ mod tests {
     struct Turned {
         event_loop: EventLoop<ByHand, Keeping>,
         store: Keeping,
-        received: Receiver<Incoming<ByHand>>,
+        received: ChannelReceiver<Incoming<ByHand>>,
         /// Of what accepts connections.
         accepts: Arc<()>,
     }
@@ -458,15 +458,18 @@ mod tests {
         let mut turned = Turned::started();
         let feed = share(Feed::default());
         let mut watcher = Watcher::of(feed.clone());
-        turned.take(Incoming::<ByHand>::Asked(Request::Watch(feed)), at(0));
+        turned.take(Incoming::<ByHand>::Asked(NodeRequest::Watch(feed)), at(0));
         let status = share(OneShot::default());
         let asked = OneShotSender::of(status.clone(), Err(NodeGone));
-        turned.take(Incoming::<ByHand>::Asked(Request::Admin(AdminRequest::Status, asked)), at(1));
+        turned.take(
+            Incoming::<ByHand>::Asked(NodeRequest::Admin(AdminRequest::Status, asked)),
+            at(1),
+        );
         let alive = [false, true].map(|is_gone| {
             turned.store.with(|given| given.is_gone = is_gone);
             let alive = share(OneShot::default());
             let asked = OneShotSender::of(alive.clone(), Err(NodeGone));
-            turned.take(Incoming::<ByHand>::Asked(Request::Alive(asked)), at(1));
+            turned.take(Incoming::<ByHand>::Asked(NodeRequest::Alive(asked)), at(1));
             alive.with(|alive| alive.poll(&mut cx()))
         });
         assert_eq!(alive, [Poll::Ready(Ok(())), Poll::Ready(Err(NodeGone))]);
@@ -476,13 +479,16 @@ mod tests {
         assert!(matches!(status, Poll::Ready(Ok(AdminAnswer::Status(_)))), "{status:?}");
 
         assert_eq!(Arc::strong_count(&turned.accepts), 2);
-        turned.take(Incoming::<ByHand>::Asked(Request::Input(Input::ShutDown)), at(2));
+        turned.take(Incoming::<ByHand>::Asked(NodeRequest::Input(Input::ShutDown)), at(2));
         settle();
         assert_eq!(Arc::strong_count(&turned.accepts), 1, "nothing more is accepted");
         assert_eq!(turned.turn(at(2)), Some(ExitReason::Stopped));
         let never = share(OneShot::default());
         let asked = OneShotSender::of(never.clone(), Err(NodeGone));
-        turned.take(Incoming::<ByHand>::Asked(Request::Admin(AdminRequest::Status, asked)), at(3));
+        turned.take(
+            Incoming::<ByHand>::Asked(NodeRequest::Admin(AdminRequest::Status, asked)),
+            at(3),
+        );
         drop(turned);
         let never = never.with(|never| never.poll(&mut cx()));
         assert!(matches!(never, Poll::Ready(Err(NodeGone))), "{never:?}");

@@ -6,7 +6,7 @@ use core::future::poll_fn;
 use core::task::{Context, Poll, Waker};
 
 use crate::admin::event::Event;
-use crate::host::shared::{Shared, Source, Wakes, keep};
+use crate::host::shared::{Shared, StreamSource, Wakes, keep};
 
 /// Events that a watcher may be behind.
 const BEHIND: usize = 1024;
@@ -45,7 +45,7 @@ impl Watcher {
     }
 }
 
-impl Source for Watcher {
+impl StreamSource for Watcher {
     type Item = Event;
 
     fn poll_item(&mut self, cx: &mut Context<'_>) -> Poll<Option<Event>> {

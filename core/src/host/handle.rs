@@ -12,7 +12,7 @@ use crate::host::client::Client;
 use crate::host::connection::{Incoming, Inputs};
 use crate::host::event_stream::{Feed, Watcher};
 use crate::host::exit::{ExitReason, NodeGone};
-use crate::host::incoming::Request;
+use crate::host::incoming::NodeRequest;
 use crate::host::runtime::Runtime;
 use crate::host::shared::{OneShot, OneShotSender, Shared};
 use crate::io::Input;
@@ -65,7 +65,7 @@ impl<R: Runtime> Handle<R> {
     /// # Errors
     /// [`NodeGone`] if the node has ended, or ends before it answers.
     pub async fn admin(&self, request: AdminRequest) -> Result<AdminAnswer, NodeGone> {
-        self.ask(|asked| Request::Admin(request, asked)).await
+        self.ask(|asked| NodeRequest::Admin(request, asked)).await
     }
 
     /// Replaces the peers to dial and the tags of this node.
@@ -73,7 +73,7 @@ impl<R: Runtime> Handle<R> {
     /// # Errors
     /// [`NodeGone`] if the node has ended.
     pub async fn reconfigure(&self, peers: Vec<String>, tags: TagSet) -> Result<(), NodeGone> {
-        self.give(Request::Input(Input::Reconfigure { peers, tags })).await
+        self.give(NodeRequest::Input(Input::Reconfigure { peers, tags })).await
     }
 
     /// Returns when the loop has turned and the store's thread has answered. For as long as that
@@ -82,7 +82,7 @@ impl<R: Runtime> Handle<R> {
     /// # Errors
     /// [`NodeGone`] if the node has ended.
     pub async fn alive(&self) -> Result<(), NodeGone> {
-        self.ask(Request::Alive).await
+        self.ask(NodeRequest::Alive).await
     }
 
     /// The node, its links, sessions, store and topology, as they are now.
@@ -103,7 +103,7 @@ impl<R: Runtime> Handle<R> {
     /// [`NodeGone`] if the node has ended.
     pub async fn events(&self) -> Result<R::Stream<Watcher>, NodeGone> {
         let feed = R::share(Feed::default());
-        self.give(Request::Watch(feed.clone())).await?;
+        self.give(NodeRequest::Watch(feed.clone())).await?;
         Ok(Watcher::of(feed).into())
     }
 
@@ -113,7 +113,7 @@ impl<R: Runtime> Handle<R> {
     /// # Errors
     /// [`NodeGone`] if the node has ended.
     pub async fn stop(&self) -> Result<(), NodeGone> {
-        self.give(Request::Input(Input::ShutDown)).await
+        self.give(NodeRequest::Input(Input::ShutDown)).await
     }
 
     /// [`Handle::stop`], and [`Handle::ended`].
@@ -128,13 +128,13 @@ impl<R: Runtime> Handle<R> {
         self.exit.wait(OneShot::poll).await
     }
 
-    async fn give(&self, request: Request) -> Result<(), NodeGone> {
+    async fn give(&self, request: NodeRequest) -> Result<(), NodeGone> {
         self.inputs.send(Incoming::<R>::Asked(request)).await.map_err(|_| NodeGone)
     }
 
     async fn ask<T: Clone + Send + 'static>(
         &self,
-        ask: impl FnOnce(OneShotSender<Result<T, NodeGone>>) -> Request,
+        ask: impl FnOnce(OneShotSender<Result<T, NodeGone>>) -> NodeRequest,
     ) -> Result<T, NodeGone> {
         let answer = R::share(OneShot::default());
         self.give(ask(OneShotSender::of(answer.clone(), Err(NodeGone)))).await?;

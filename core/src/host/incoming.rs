@@ -22,12 +22,12 @@ pub enum Incoming<O> {
     /// All else, as it is.
     Input(Input),
     /// Somebody asks something of the node.
-    Asked(Request),
+    Asked(NodeRequest),
 }
 
 /// What is asked of a node by those who hold it.
 #[derive(Debug)]
-pub enum Request {
+pub enum NodeRequest {
     /// A question or order of the operator.
     Admin(AdminRequest, OneShotSender<Result<AdminAnswer, NodeGone>>),
     /// To be kept by the store's thread: a sign that it lives.

@@ -14,7 +14,7 @@ use core::time::Duration;
 use crate::admin::event::Event;
 use crate::app::{ConnectError, Ended};
 use crate::config::Limits;
-use crate::host::shared::{OneShot, OneShotSender, Shared, Source, Wakes};
+use crate::host::shared::{OneShot, OneShotSender, Shared, StreamSource, Wakes};
 use crate::host::socket::{Opened, Socket};
 use crate::io::{Observation, Protocol};
 use crate::store::StoreFailure;
@@ -26,13 +26,13 @@ pub use self::yield_now as rest;
 /// and handles: therefore it can be cloned and printed.
 pub trait Runtime: fmt::Debug + Clone + Send + Sync + 'static {
     /// What comes one by one, as the users of this runtime know it.
-    type Stream<S: Source + Unpin>: From<S>;
+    type Stream<S: StreamSource + Unpin>: From<S>;
     /// A connection whose handshake is done.
     type Socket: Socket;
     /// Ready at a time.
     type Timer: Future + Send + Unpin;
     /// Where operators look.
-    type Log: Log;
+    type Log: LogSink;
 
     /// Something for several tasks to hold on to, behind a lock of this runtime's threads.
     fn share<T: Wakes + Send + 'static>(what: T) -> Shared<T>;
@@ -70,7 +70,7 @@ pub trait Runtime: fmt::Debug + Clone + Send + Sync + 'static {
 }
 
 /// What operators look at: logs and histograms.
-pub trait Log {
+pub trait LogSink {
     /// Something happened at the node.
     fn report(event: &Event);
 

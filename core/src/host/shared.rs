@@ -90,7 +90,7 @@ impl<T: Wakes> Shared<T> {
 }
 
 /// What comes one by one, for a stream.
-pub trait Source {
+pub trait StreamSource {
     /// What comes.
     type Item;
 

@@ -156,7 +156,7 @@ pub const LEAST_DESCRIPTORS: usize = OWN + LEAST;
 /// How many connections of each kind a node takes, so that none of them uses up the descriptors of
 /// another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Room {
+pub struct SlotCounts {
     /// Applications: `limits.max_connections`, or fewer.
     pub applications: usize,
     /// Handshakes and farewells.
@@ -165,7 +165,7 @@ pub struct Room {
     pub operators: usize,
 }
 
-impl Room {
+impl SlotCounts {
     /// Of a process that may open so many descriptors. Some of them are kept back for peers. `None`
     /// if there are fewer than [`LEAST_DESCRIPTORS`].
     pub fn within(config: &Config, descriptors: u64) -> Option<Self> {
@@ -255,8 +255,8 @@ mod tests {
     #[test]
     fn descriptors_are_shared_out_and_some_are_kept_for_peers() {
         let mut config = Config::new(NodeId::new("aws").expect("a name"));
-        let room = |config: &Config, descriptors| Room::within(config, descriptors);
-        let plenty = Room { applications: 10_000, unfinished: 256, operators: 128 };
+        let room = |config: &Config, descriptors| SlotCounts::within(config, descriptors);
+        let plenty = SlotCounts { applications: 10_000, unfinished: 256, operators: 128 };
         assert_eq!(room(&config, u64::MAX), Some(plenty));
         assert_eq!(room(&config, 11_440), Some(plenty));
         assert_eq!(room(&config, LEAST_DESCRIPTORS as u64 - 1), None);

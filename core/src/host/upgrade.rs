@@ -28,14 +28,14 @@ pub struct Rules {
 
 /// Why a request is not upgraded.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Refusal {
+pub struct UpgradeRefusal {
     /// Status of the response: number and name.
     pub status: &'static str,
     /// For people.
     pub reason: String,
 }
 
-impl Refusal {
+impl UpgradeRefusal {
     /// What came is no HTTP, or too much of it.
     pub fn bad(reason: String) -> Self {
         Self { status: "400 Bad Request", reason }
@@ -91,25 +91,25 @@ impl Rules {
     /// header, `None` for one that is not text.
     ///
     /// # Errors
-    /// [`Refusal`] if the page's origin is unknown, what is asked for is no WebSocket, or no
+    /// [`UpgradeRefusal`] if the page's origin is unknown, what is asked for is no WebSocket, or no
     /// subprotocol is known.
     pub fn judge<'a>(
         &self,
         headers: impl Fn(&'static str) -> Vec<Option<&'a str>>,
-    ) -> Result<Agreed<'a>, Refusal> {
+    ) -> Result<Agreed<'a>, UpgradeRefusal> {
         let known = |origin: Option<&str>| {
             origin.is_some_and(|it| origin_allowed(it, self.loopback, &self.allowed_origins))
         };
         if !headers("Origin").into_iter().all(known) {
             let reason = "pages of this origin may not connect; add it to listen.allowed_origins";
-            return Err(Refusal { status: "403 Forbidden", reason: reason.into() });
+            return Err(UpgradeRefusal { status: "403 Forbidden", reason: reason.into() });
         }
         let key = asked_for(&headers)?;
         let offered: Option<Vec<_>> = headers("Sec-WebSocket-Protocol").into_iter().collect();
-        let offered =
-            offered.ok_or_else(|| Refusal::bad("Sec-WebSocket-Protocol is not text".into()))?;
+        let offered = offered
+            .ok_or_else(|| UpgradeRefusal::bad("Sec-WebSocket-Protocol is not text".into()))?;
         let (protocol, confirmed) = negotiate(Some(&offered.join(",")))
-            .map_err(|unknown| Refusal::bad(unknown.to_string()))?;
+            .map_err(|unknown| UpgradeRefusal::bad(unknown.to_string()))?;
         Ok(Agreed { protocol, confirmed, key })
     }
 }
@@ -120,9 +120,9 @@ const VERSION: &str = "13";
 /// The key of a request that asks for a WebSocket (RFC 6455 section 4.2.1).
 fn asked_for<'a>(
     headers: &impl Fn(&'static str) -> Vec<Option<&'a str>>,
-) -> Result<&'a str, Refusal> {
+) -> Result<&'a str, UpgradeRefusal> {
     let asks = holds(&headers("Upgrade"), "websocket");
-    let refused = |reason| Err(Refusal::no_websocket(asks, reason));
+    let refused = |reason| Err(UpgradeRefusal::no_websocket(asks, reason));
     if !asks {
         return refused("there is no Upgrade: websocket");
     }
@@ -239,7 +239,7 @@ mod tests {
         ]
     }
 
-    fn judged<'a>(lines: &Lines<'a>) -> Result<Agreed<'a>, Refusal> {
+    fn judged<'a>(lines: &Lines<'a>) -> Result<Agreed<'a>, UpgradeRefusal> {
         let limits = Limits::default();
         let (allowed_origins, unfinished) = (Vec::new(), 8);
         let rules = Rules { allowed_origins, loopback: true, limits, unfinished };

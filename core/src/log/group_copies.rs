@@ -126,7 +126,7 @@ impl GroupCopies {
 /// newest of its key then. What stays true: a stretch is known while a row that may have replaced
 /// one of it lies ahead.
 #[derive(Debug, Default)]
-pub struct Checked(VecDeque<Stretch>);
+pub struct Checked(VecDeque<CopyRange>);
 
 /// Stretches that a session remembers, ...
 const MAX_STRETCHES: usize = 1024;
@@ -136,7 +136,7 @@ const RECORDED_STRETCHES: usize = 32;
 
 /// One of them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stretch {
+pub struct CopyRange {
     from: Position,
     upto: Position,
     /// The end of the log when the store was asked.
@@ -150,7 +150,7 @@ impl Checked {
     pub fn note(&mut self, after: Position, upto: Position, head: Position) {
         self.0.retain(|stretch| stretch.head > after);
         if after < upto {
-            self.push(Stretch { from: after.next(), upto, head, handed: 0 });
+            self.push(CopyRange { from: after.next(), upto, head, handed: 0 });
         }
     }
 
@@ -159,7 +159,7 @@ impl Checked {
     /// value was of another tag set.
     pub fn note_row(&mut self, position: Position, by: Option<Position>, handed: u32) {
         let head = by.unwrap_or(Position::new(u64::MAX));
-        self.push(Stretch { from: position, upto: position, head, handed });
+        self.push(CopyRange { from: position, upto: position, head, handed });
     }
 
     /// What replaced the row has been handed over.
@@ -168,11 +168,11 @@ impl Checked {
     }
 
     /// Goes on with what [`Self::record`] said in an earlier life.
-    pub fn recover(&mut self, record: Vec<Stretch>) {
+    pub fn recover(&mut self, record: Vec<CopyRange>) {
         record.into_iter().for_each(|stretch| self.push(stretch));
     }
 
-    fn push(&mut self, stretch: Stretch) {
+    fn push(&mut self, stretch: CopyRange) {
         self.0.push_back(stretch);
         if self.0.len() > MAX_STRETCHES
             && let Some(first) = self.0.pop_front()
@@ -183,7 +183,7 @@ impl Checked {
     }
 
     /// What is to be remembered across a restart: the last stretches, and those before as one.
-    pub fn record(&self) -> Vec<Stretch> {
+    pub fn record(&self) -> Vec<CopyRange> {
         let surplus = self.0.len().saturating_sub(RECORDED_STRETCHES);
         let first = self.0.range(..surplus).copied().reduce(|a, b| a.joined(&b));
         first.into_iter().chain(self.0.range(surplus..).copied()).collect()
@@ -192,7 +192,7 @@ impl Checked {
     /// Whether the row at `replaced` was left out because the row `by` was there already; and how
     /// often it had been handed over before.
     pub fn left_out(&self, replaced: Position, by: Position) -> Option<u32> {
-        let within = |stretch: &&Stretch| stretch.from <= replaced && replaced <= stretch.upto;
+        let within = |stretch: &&CopyRange| stretch.from <= replaced && replaced <= stretch.upto;
         let known = self.0.iter().filter(within).filter(|stretch| by <= stretch.head);
         known.map(|stretch| stretch.handed).max()
     }
@@ -208,7 +208,7 @@ impl Checked {
     }
 }
 
-impl Stretch {
+impl CopyRange {
     /// Both, and what lies between: that was handed over, and may be once more.
     fn joined(&self, other: &Self) -> Self {
         Self {

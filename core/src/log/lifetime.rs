@@ -29,7 +29,7 @@ pub struct Lifetimes {
     /// ... and have at most their time to live from this time on.
     since: WallMs,
     anew: Anew,
-    stored: Stored,
+    stored: StoredLifetimes,
 }
 
 /// Which rows have their time to live anew, as nothing is known of what had passed before. Later
@@ -44,7 +44,7 @@ struct Anew {
 
 /// What a later start must know.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-struct Stored {
+struct StoredLifetimes {
     /// How far this time is ahead of the wall clock, milliseconds, as far as that can be trusted.
     ahead_ms: i64,
 }
@@ -68,8 +68,8 @@ impl Lifetimes {
     /// A start, on a log that ends at `head`; `record` is what an earlier one has stored.
     /// Answers what follows in the record, too.
     pub fn recover(record: &[u8], head: Position, now: Now) -> (Self, &[u8]) {
-        let (stored, rest): (Stored, _) =
-            postcard::take_from_bytes(record).unwrap_or((Stored::default(), &[]));
+        let (stored, rest): (StoredLifetimes, _) =
+            postcard::take_from_bytes(record).unwrap_or((StoredLifetimes::default(), &[]));
         let time_then = WallMs(now.wall.0.saturating_add_signed(stored.ahead_ms));
         let upto = head;
         let (counted_from, since, anew) = (now.instant, time_then, Anew::default());

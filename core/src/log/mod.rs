@@ -24,8 +24,8 @@ use crate::types::time::{Instant, Now};
 use self::capacity::{Capacity, Load};
 use self::epochs::EpochHistory;
 use self::group_copies::GroupCopies;
-use self::newest::{Newest, NewestOfKeys};
-use self::receipts::{Bounds, Receipts};
+use self::newest::{NewestOfKey, NewestOfKeys};
+use self::receipts::{Bounds, ReceiptLog};
 use self::seen::{Seen, Source};
 use self::tail::Tail;
 use self::unclaimed::Unclaimed;
@@ -38,7 +38,7 @@ pub struct Log {
     pub seen: Seen,
     pub newest: NewestOfKeys,
     pub group_copies: GroupCopies,
-    pub receipts: Receipts,
+    pub receipts: ReceiptLog,
     /// Events that were handed on to nobody yet, and the node's own dead letters.
     pub unclaimed: Unclaimed,
     /// Where the log ended at earlier starts.
@@ -68,7 +68,7 @@ impl Log {
             seen: Seen::recover(&recovered.seen),
             newest: NewestOfKeys::new(recovered.clock),
             group_copies: GroupCopies::recover(&recovered.copies),
-            receipts: Receipts::recover(&recovered.receipts, bounds, wall, now),
+            receipts: ReceiptLog::recover(&recovered.receipts, bounds, wall, now),
             unclaimed: Unclaimed::default(),
             epochs: EpochHistory::default(),
             backlog: recovered.backlog.clone(),
@@ -98,7 +98,7 @@ impl Log {
             };
             let source = self.seen.source_of(&message);
             let (version, sequence) = (message.version(), message.sequence());
-            self.newest.learn(key, Newest { version, source, sequence, position });
+            self.newest.learn(key, NewestOfKey { version, source, sequence, position });
         }
     }
 }

@@ -23,7 +23,7 @@ pub const MAX_KEYS: usize = 200_000;
 
 /// The newest message of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Newest {
+pub struct NewestOfKey {
     /// Its version.
     pub version: Hlc,
     /// Its origin and incarnation.
@@ -51,7 +51,7 @@ pub enum Comparison {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Before {
     /// Of the key and its tag set.
-    pub newest: Option<Newest>,
+    pub newest: Option<NewestOfKey>,
     /// The newest version of the key in any tag set, if it is above the horizon, and the last row
     /// that has it: two origins may have given the same one.
     pub of_all: Option<(Hlc, Position)>,
@@ -75,12 +75,12 @@ struct Key {
     /// The newest version that was written, whatever its tag set, and the last row that has it.
     of_all: Option<(Hlc, Position)>,
     /// Of nearly all keys this is the only tag set.
-    first: (Hash128, Newest),
-    others: Option<Box<HashMap<Hash128, Newest>>>,
+    first: (Hash128, NewestOfKey),
+    others: Option<Box<HashMap<Hash128, NewestOfKey>>>,
 }
 
 impl Key {
-    fn newest(&self, hash: &Hash128) -> Option<&Newest> {
+    fn newest(&self, hash: &Hash128) -> Option<&NewestOfKey> {
         let (first, newest) = &self.first;
         if first == hash {
             return Some(newest);
@@ -88,7 +88,7 @@ impl Key {
         self.others.as_ref()?.get(hash)
     }
 
-    fn put(&mut self, hash: Hash128, newest: Newest) -> Option<Newest> {
+    fn put(&mut self, hash: Hash128, newest: NewestOfKey) -> Option<NewestOfKey> {
         if self.first.0 == hash {
             return Some(core::mem::replace(&mut self.first.1, newest));
         }
@@ -96,7 +96,7 @@ impl Key {
     }
 
     /// Keeps only some tag sets. Answers how many are left.
-    fn retain(&mut self, keeps: impl Fn(&Hash128, &Newest) -> bool) -> usize {
+    fn retain(&mut self, keeps: impl Fn(&Hash128, &NewestOfKey) -> bool) -> usize {
         if let Some(others) = &mut self.others {
             others.retain(|hash, newest| keeps(hash, newest));
         }
@@ -151,7 +151,7 @@ impl NewestOfKeys {
     }
 
     /// What is known to be the newest of the key and its tag set.
-    pub fn newest(&self, key: &Hash128) -> Option<&Newest> {
+    pub fn newest(&self, key: &Hash128) -> Option<&NewestOfKey> {
         self.keys.get(&key.key_part())?.newest(key)
     }
 
@@ -162,7 +162,7 @@ impl NewestOfKeys {
 
     /// Takes note of a new newest; answers what it replaces, and whether another tag set of the key
     /// may have a newer value.
-    pub fn put(&mut self, key: Hash128, newest: Newest) -> (Before, bool) {
+    pub fn put(&mut self, key: Hash128, newest: NewestOfKey) -> (Before, bool) {
         let version = newest.version;
         let last = Some((version, newest.position));
         let before = match self.keys.entry(key.key_part()) {
@@ -184,7 +184,7 @@ impl NewestOfKeys {
     }
 
     /// Takes note of what the store says, unless something is known already.
-    pub fn learn(&mut self, key: Hash128, newest: Newest) {
+    pub fn learn(&mut self, key: Hash128, newest: NewestOfKey) {
         if self.knows(&key) {
             return;
         }
@@ -201,7 +201,7 @@ impl NewestOfKeys {
     pub fn learn_absent(&mut self, key: Hash128, source: Source) {
         self.learn(
             key,
-            Newest {
+            NewestOfKey {
                 version: Hlc(0),
                 source,
                 sequence: Sequence::new(0),
@@ -247,7 +247,8 @@ impl NewestOfKeys {
         let horizon = self.horizon;
         self.count = 0;
         self.keys.retain(|_, key| {
-            let stays = |newest: &Newest| newest.version > horizon || newest.position > durable;
+            let stays =
+                |newest: &NewestOfKey| newest.version > horizon || newest.position > durable;
             let left = key.retain(|_, newest| stays(newest));
             key.of_all.take_if(|(version, _)| *version <= horizon);
             self.count += left;
@@ -256,7 +257,7 @@ impl NewestOfKeys {
     }
 }
 
-fn is_newer(message: &Message, than: &Newest, seen: &Seen) -> bool {
+fn is_newer(message: &Message, than: &NewestOfKey, seen: &Seen) -> bool {
     let there: (Hlc, &str, Incarnation, Sequence) = match seen.names(than.source) {
         Some((origin, incarnation)) => (than.version, origin.as_str(), incarnation, than.sequence),
         None => (than.version, "", Incarnation::new(0), than.sequence),
@@ -290,8 +291,8 @@ mod tests {
         Message::encode(&fields, &mut BytesMut::new())
     }
 
-    fn entry(version: u64, source: Source, position: u64) -> Newest {
-        Newest {
+    fn entry(version: u64, source: Source, position: u64) -> NewestOfKey {
+        NewestOfKey {
             version: Hlc(version),
             source,
             sequence: Sequence::new(1),

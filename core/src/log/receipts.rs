@@ -35,7 +35,7 @@ pub struct Bounds {
 
 /// A receipt that was given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Receipt {
+pub struct GivenReceipt {
     /// What was published.
     pub content: Hash128,
     /// The version that it was given.
@@ -46,18 +46,18 @@ pub struct Receipt {
 
 /// What is known of a `messageId`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Known {
+pub enum ReceiptCheck {
     /// Nothing.
     Fresh,
     /// The same content was published under it.
-    Same(Receipt),
+    Same(GivenReceipt),
     /// Other content was published under it.
     Other,
 }
 
 /// Receipts of all sessions.
 #[derive(Debug)]
-pub struct Receipts {
+pub struct ReceiptLog {
     bounds: Bounds,
     sessions: BTreeMap<SessionId, Ring>,
     /// Sessions whose receipts are to be written down.
@@ -71,11 +71,11 @@ pub struct Receipts {
 
 #[derive(Debug, Default)]
 struct Ring {
-    by_id: HashMap<Hash128, (Receipt, WallMs)>,
+    by_id: HashMap<Hash128, (GivenReceipt, WallMs)>,
     /// By when they were given.
     order: VecDeque<(Hash128, WallMs)>,
     /// Receipts since the last batch.
-    fresh: Vec<Stored>,
+    fresh: Vec<StoredReceipts>,
     /// Blocks in the store: number, how many receipts.
     blocks: VecDeque<(u64, usize)>,
     next_block: u64,
@@ -83,13 +83,13 @@ struct Ring {
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-struct Stored {
+struct StoredReceipts {
     id: Hash128,
     content: Hash128,
     version: Hlc,
 }
 
-impl Receipts {
+impl ReceiptLog {
     /// What the store remembers, at a start. A block that cannot be read is left out.
     ///
     /// `last` is what the wall clock had said before: the time since then counts, up to [`WINDOW`].
@@ -106,10 +106,11 @@ impl Receipts {
             let ring = receipts.sessions.entry(block.session).or_default();
             ring.durable = true;
             ring.next_block = ring.next_block.max(block.number + 1);
-            let stored: Vec<Stored> = postcard::from_bytes(&block.receipts).unwrap_or_default();
+            let stored: Vec<StoredReceipts> =
+                postcard::from_bytes(&block.receipts).unwrap_or_default();
             ring.blocks.push_back((block.number, stored.len()));
-            for Stored { id, content, version } in stored {
-                let receipt = Receipt { content, version, batch: BatchId::new(0) };
+            for StoredReceipts { id, content, version } in stored {
+                let receipt = GivenReceipt { content, version, batch: BatchId::new(0) };
                 if ring.by_id.insert(id, (receipt, block.wall)).is_none() {
                     receipts.total += 1;
                 }
@@ -131,13 +132,13 @@ impl Receipts {
         id: &Hash128,
         content: &Hash128,
         time: WallMs,
-    ) -> Known {
-        let Some(ring) = self.sessions.get(&session) else { return Known::Fresh };
+    ) -> ReceiptCheck {
+        let Some(ring) = self.sessions.get(&session) else { return ReceiptCheck::Fresh };
         match ring.by_id.get(id) {
-            Some((_, given)) if *given < time.minus(WINDOW) => Known::Fresh,
-            Some((receipt, _)) if receipt.content == *content => Known::Same(*receipt),
-            Some(_) => Known::Other,
-            None => Known::Fresh,
+            Some((_, given)) if *given < time.minus(WINDOW) => ReceiptCheck::Fresh,
+            Some((receipt, _)) if receipt.content == *content => ReceiptCheck::Same(*receipt),
+            Some(_) => ReceiptCheck::Other,
+            None => ReceiptCheck::Fresh,
         }
     }
 
@@ -148,7 +149,7 @@ impl Receipts {
         session: SessionId,
         durable: bool,
         id: Hash128,
-        receipt: Receipt,
+        receipt: GivenReceipt,
         time: WallMs,
     ) {
         let ring = self.sessions.entry(session).or_default();
@@ -158,7 +159,11 @@ impl Receipts {
         }
         ring.order.push_back((id, time));
         if durable {
-            ring.fresh.push(Stored { id, content: receipt.content, version: receipt.version });
+            ring.fresh.push(StoredReceipts {
+                id,
+                content: receipt.content,
+                version: receipt.version,
+            });
         }
     }
 
@@ -283,13 +288,13 @@ mod tests {
         Hash128::of(&[&n.to_le_bytes()])
     }
 
-    fn receipt(n: u64) -> Receipt {
-        Receipt { content: hash(n), version: Hlc::at(WallMs(n)), batch: BatchId::new(0) }
+    fn receipt(n: u64) -> GivenReceipt {
+        GivenReceipt { content: hash(n), version: Hlc::at(WallMs(n)), batch: BatchId::new(0) }
     }
 
     /// What a start knows whose clocks stand still.
-    fn recovered(blocks: &[ReceiptBlock], bounds: Bounds) -> Receipts {
-        Receipts::recover(
+    fn recovered(blocks: &[ReceiptBlock], bounds: Bounds) -> ReceiptLog {
+        ReceiptLog::recover(
             blocks,
             bounds,
             WallMs(0),
@@ -297,7 +302,7 @@ mod tests {
         )
     }
 
-    fn receipts(ids: usize, bytes: usize) -> Receipts {
+    fn receipts(ids: usize, bytes: usize) -> ReceiptLog {
         recovered(&[], Bounds { ids, bytes })
     }
 
@@ -306,10 +311,10 @@ mod tests {
         let mut receipts = receipts(10, 1 << 20);
         receipts.insert(SESSION, true, hash(1), receipt(5), WallMs(5));
         let known = |content| receipts.check(SESSION, &hash(1), &hash(content), WallMs(6));
-        assert_eq!(known(5), Known::Same(receipt(5)));
-        assert_eq!(known(6), Known::Other);
+        assert_eq!(known(5), ReceiptCheck::Same(receipt(5)));
+        assert_eq!(known(6), ReceiptCheck::Other);
         let elsewhere = receipts.check(SessionId::new(2), &hash(1), &hash(5), WallMs(6));
-        assert_eq!(elsewhere, Known::Fresh);
+        assert_eq!(elsewhere, ReceiptCheck::Fresh);
     }
 
     // keeps: idempotent
@@ -326,7 +331,8 @@ mod tests {
         assert_eq!(stored.len(), 3);
         let after = recovered(&stored, Bounds { ids: 3, bytes: 1 << 20 });
         for n in 1..=5 {
-            let expected = if n <= 2 { Known::Fresh } else { Known::Same(receipt(n)) };
+            let expected =
+                if n <= 2 { ReceiptCheck::Fresh } else { ReceiptCheck::Same(receipt(n)) };
             assert_eq!(before.check(SESSION, &hash(n), &hash(n), WallMs(9)), expected);
             assert_eq!(after.check(SESSION, &hash(n), &hash(n), WallMs(9)), expected);
         }
@@ -338,8 +344,14 @@ mod tests {
         let mut receipts = receipts(10, 1 << 20);
         let day = 24 * 60 * 60 * 1000;
         receipts.insert(SESSION, true, hash(1), receipt(5), WallMs(5));
-        assert_ne!(receipts.check(SESSION, &hash(1), &hash(5), WallMs(5 + day)), Known::Fresh);
-        assert_eq!(receipts.check(SESSION, &hash(1), &hash(5), WallMs(6 + day)), Known::Fresh);
+        assert_ne!(
+            receipts.check(SESSION, &hash(1), &hash(5), WallMs(5 + day)),
+            ReceiptCheck::Fresh
+        );
+        assert_eq!(
+            receipts.check(SESSION, &hash(1), &hash(5), WallMs(6 + day)),
+            ReceiptCheck::Fresh
+        );
     }
 
     #[test]
@@ -351,7 +363,7 @@ mod tests {
         receipts.insert(SESSION, true, hash(1), receipt(later), WallMs(later));
         receipts.take_blocks([SESSION].into_iter(), WallMs(later));
         let known = receipts.check(SESSION, &hash(1), &hash(later), WallMs(later + 1));
-        assert_eq!(known, Known::Same(receipt(later)));
+        assert_eq!(known, ReceiptCheck::Same(receipt(later)));
     }
 
     // keeps: memory-bounds
@@ -365,8 +377,8 @@ mod tests {
         }
         receipts.take_blocks([SESSION, quiet].into_iter(), WallMs(1));
         assert!(receipts.len() <= 100);
-        assert_ne!(receipts.check(quiet, &hash(0), &hash(0), WallMs(1)), Known::Fresh);
-        assert_ne!(receipts.check(SESSION, &hash(200), &hash(200), WallMs(1)), Known::Fresh);
+        assert_ne!(receipts.check(quiet, &hash(0), &hash(0), WallMs(1)), ReceiptCheck::Fresh);
+        assert_ne!(receipts.check(SESSION, &hash(200), &hash(200), WallMs(1)), ReceiptCheck::Fresh);
     }
 
     // keeps: memory-bounds
@@ -392,7 +404,7 @@ mod tests {
         let mut receipts = receipts(10, 1 << 20);
         receipts.insert(SESSION, true, hash(1), receipt(1), WallMs(1));
         receipts.undo(SESSION, &hash(1));
-        assert_eq!(receipts.check(SESSION, &hash(1), &hash(1), WallMs(1)), Known::Fresh);
+        assert_eq!(receipts.check(SESSION, &hash(1), &hash(1), WallMs(1)), ReceiptCheck::Fresh);
         assert!(receipts.take_blocks([SESSION].into_iter(), WallMs(1)).0.is_empty());
     }
 
@@ -451,9 +463,9 @@ mod tests {
                         });
                         let recent = place.is_some_and(|at| published.len() - at <= IDS);
                         match said {
-                            Known::Fresh => {
+                            ReceiptCheck::Fresh => {
                                 prop_assert!(!recent, "{} is forgotten too early", id);
-                                let receipt = Receipt {
+                                let receipt = GivenReceipt {
                                     content: hash(content),
                                     version: Hlc::at(WallMs(now)),
                                     batch: BatchId::new(1),
@@ -462,12 +474,12 @@ mod tests {
                                 published.push((id, content, now));
                                 growing.push((session, id));
                             }
-                            Known::Same(receipt) => {
+                            ReceiptCheck::Same(receipt) => {
                                 let (_, known, at) = published[place.expect("it was published")];
                                 prop_assert_eq!(known, content);
                                 prop_assert_eq!(Hlc::at(WallMs(at)), receipt.version);
                             }
-                            Known::Other => {
+                            ReceiptCheck::Other => {
                                 let (_, known, _) = published[place.expect("it was published")];
                                 prop_assert_ne!(known, content);
                             }

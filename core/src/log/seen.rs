@@ -5,7 +5,7 @@
 //! number. What stays true: a mark is set once and stays, unless its batch is rolled back; changed
 //! records go to the store with the batch that they speak of. Memory is bounded: beyond
 //! [`MAX_CHUNKS`] the lowest bitmap of the oldest incarnation is given up, and what it does not
-//! remember is [`Verdict::Below`]: to be judged by content.
+//! remember is [`SeenVerdict::Below`]: to be judged by content.
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -37,7 +37,7 @@ pub(crate) type Id = (Source, Sequence);
 
 /// What the seen-set says of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum SeenVerdict {
     /// Never processed.
     New,
     /// Processed.
@@ -150,14 +150,14 @@ impl Seen {
     }
 
     /// Whether the message was processed.
-    pub fn check(&self, source: Source, sequence: Sequence) -> Verdict {
-        self.tracks.get(&source).map_or(Verdict::New, |track| track.check(sequence.get()))
+    pub fn check(&self, source: Source, sequence: Sequence) -> SeenVerdict {
+        self.tracks.get(&source).map_or(SeenVerdict::New, |track| track.check(sequence.get()))
     }
 
     /// Marks the message as processed. Answers whether it was not before.
     pub fn mark(&mut self, source: Source, sequence: Sequence) -> bool {
         let Some(track) = self.tracks.get_mut(&source) else { return false };
-        if track.check(sequence.get()) == Verdict::Seen {
+        if track.check(sequence.get()) == SeenVerdict::Seen {
             return false;
         }
         let before = track.chunks.len();
@@ -182,7 +182,7 @@ impl Seen {
     pub fn forget(&mut self, source: Source, sequence: Sequence) -> bool {
         let Some(track) = self.tracks.get(&source) else { return false };
         let behind = track.prefix.saturating_sub(sequence.get());
-        if track.check(sequence.get()) != Verdict::Seen || behind > MAX_BEHIND {
+        if track.check(sequence.get()) != SeenVerdict::Seen || behind > MAX_BEHIND {
             return false;
         }
         self.unmark(source, sequence);
@@ -287,13 +287,13 @@ impl Track {
         SeenKey { origin: self.origin.clone(), incarnation: self.incarnation, chunk }
     }
 
-    fn check(&self, sequence: u64) -> Verdict {
+    fn check(&self, sequence: u64) -> SeenVerdict {
         if sequence <= self.prefix || self.bit(sequence) {
-            Verdict::Seen
+            SeenVerdict::Seen
         } else if sequence <= self.floor {
-            Verdict::Below
+            SeenVerdict::Below
         } else {
-            Verdict::New
+            SeenVerdict::New
         }
     }
 
@@ -424,8 +424,8 @@ mod tests {
         assert_eq!(seen.chunks, 2);
         seen.mark(source, Sequence::new(1));
         assert_eq!(seen.chunks, 1, "the second bitmap is only partly covered");
-        assert_eq!(seen.check(source, Sequence::new(70_000)), Verdict::Seen);
-        assert_eq!(seen.check(source, Sequence::new(70_001)), Verdict::New);
+        assert_eq!(seen.check(source, Sequence::new(70_000)), SeenVerdict::Seen);
+        assert_eq!(seen.check(source, Sequence::new(70_001)), SeenVerdict::New);
     }
 
     #[test]
@@ -436,8 +436,8 @@ mod tests {
         }
         assert!(!seen.forget(source, Sequence::new(1)));
         assert!(seen.forget(source, Sequence::new(2)));
-        assert_eq!(seen.check(source, Sequence::new(2)), Verdict::New);
-        assert_eq!(seen.check(source, Sequence::new(MAX_BEHIND + 2)), Verdict::Seen);
+        assert_eq!(seen.check(source, Sequence::new(2)), SeenVerdict::New);
+        assert_eq!(seen.check(source, Sequence::new(MAX_BEHIND + 2)), SeenVerdict::Seen);
     }
 
     // keeps: memory-bounds
@@ -448,8 +448,8 @@ mod tests {
             seen.mark(source, Sequence::new(chunk * CHUNK + 2));
         }
         assert_eq!(seen.chunks, MAX_CHUNKS);
-        assert_eq!(seen.check(source, Sequence::new(2)), Verdict::Below);
-        assert_eq!(seen.check(source, Sequence::new(CHUNK + 2)), Verdict::Seen);
+        assert_eq!(seen.check(source, Sequence::new(2)), SeenVerdict::Below);
+        assert_eq!(seen.check(source, Sequence::new(CHUNK + 2)), SeenVerdict::Seen);
     }
 
     #[derive(Debug, Clone)]
@@ -504,7 +504,8 @@ mod tests {
                 }
             }
             for n in (1..40).chain(65_500..65_600).chain(131_000..131_100) {
-                let expected = if model.contains(&n) { Verdict::Seen } else { Verdict::New };
+                let is_seen = model.contains(&n);
+                let expected = if is_seen { SeenVerdict::Seen } else { SeenVerdict::New };
                 prop_assert_eq!(seen.check(source, Sequence::new(n)), expected, "{}", n);
             }
         }
@@ -563,9 +564,9 @@ mod tests {
                     Crowded::Mark(source, n) => {
                         let before = seen.check(short[source], Sequence::new(n));
                         let fresh = seen.mark(short[source], Sequence::new(n));
-                        prop_assert_eq!(fresh, before != Verdict::Seen);
+                        prop_assert_eq!(fresh, before != SeenVerdict::Seen);
                         let is_new = model[source].insert(n);
-                        prop_assert!(is_new || !fresh || before == Verdict::Below);
+                        prop_assert!(is_new || !fresh || before == SeenVerdict::Below);
                         last = is_new.then_some((source, n));
                     }
                     // Only what the growing batch has marked is ever taken back.
@@ -592,10 +593,10 @@ mod tests {
             for (source, marked) in short.iter().zip(&model) {
                 for n in marked {
                     let verdict = seen.check(*source, Sequence::new(*n));
-                    prop_assert!(verdict != Verdict::New, "{} would be processed again", n);
+                    prop_assert!(verdict != SeenVerdict::New, "{} would be processed again", n);
                 }
                 for n in (1..40).filter(|n| !marked.contains(n)) {
-                    prop_assert!(seen.check(*source, Sequence::new(n)) != Verdict::Seen);
+                    prop_assert!(seen.check(*source, Sequence::new(n)) != SeenVerdict::Seen);
                 }
             }
         }
@@ -624,7 +625,7 @@ mod tests {
                     seen.source(&NodeId::new("a").expect("a name"), Incarnation::new(1));
                 for sequence in [1, n, n] {
                     seen.mark(source, Sequence::new(sequence));
-                    assert_eq!(seen.check(source, Sequence::new(sequence)), Verdict::Seen);
+                    assert_eq!(seen.check(source, Sequence::new(sequence)), SeenVerdict::Seen);
                 }
                 let _changes = seen.take_changes();
             });

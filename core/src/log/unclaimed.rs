@@ -84,7 +84,7 @@ struct Part {
 }
 
 #[derive(Serialize, Deserialize)]
-struct Record {
+struct OwnRecord {
     upto: Position,
     stretches: Vec<(Position, Position)>,
     parts: Vec<(WallMs, Part)>,
@@ -97,9 +97,10 @@ impl Unclaimed {
         let mut found = Self { last: head, upto: head, ..Self::default() };
         // With it goes where the log ended at this start: it must not wait.
         found.touch();
-        let record = record.and_then(|record| postcard::from_bytes::<Record>(&record.state).ok());
+        let record =
+            record.and_then(|record| postcard::from_bytes::<OwnRecord>(&record.state).ok());
         // Without a record none of it is known: nothing of it is said to be unclaimed.
-        let Some(Record { upto, stretches, parts }) = record else { return found };
+        let Some(OwnRecord { upto, stretches, parts }) = record else { return found };
         found.stretches = stretches.into_iter().filter(|(_, last)| *last <= head).collect();
         found.parts = parts.into_iter().collect();
         found.bound_stretches();
@@ -121,13 +122,13 @@ impl Unclaimed {
 
     /// Up to here the events were noted when the record was written.
     pub fn noted_upto(record: Option<&SessionRecord>) -> Position {
-        let read = record.and_then(|it| postcard::take_from_bytes::<Record>(&it.state).ok());
+        let read = record.and_then(|it| postcard::take_from_bytes::<OwnRecord>(&it.state).ok());
         read.map_or(Position::default(), |(record, _)| record.upto)
     }
 
     /// What follows in the record.
     pub fn rest_of(record: &SessionRecord) -> &[u8] {
-        let read = postcard::take_from_bytes::<Record>(&record.state);
+        let read = postcard::take_from_bytes::<OwnRecord>(&record.state);
         read.map_or(&[], |(_, rest)| rest)
     }
 
@@ -150,7 +151,7 @@ impl Unclaimed {
         }
         let cursor = stretches.first().map_or(self.upto, |(first, _)| first.before());
         let parts = self.parts.iter().map(|(ends, part)| (*ends, *part)).collect();
-        let record = Record { upto: self.upto, stretches, parts };
+        let record = OwnRecord { upto: self.upto, stretches, parts };
         let state = postcard::to_allocvec(&record).expect("a record can be encoded").into();
         Some(SessionRecord { id: NODE, name: NODE_NAME.into(), cursor, state })
     }

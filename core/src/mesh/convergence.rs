@@ -55,7 +55,7 @@ impl Claim {
 
 /// What came of comparing on this link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
+enum DigestVerdict {
     Unknown,
     /// As of this end of the log.
     Equal(Position),
@@ -64,7 +64,7 @@ enum Verdict {
 
 /// A tag set with its digests there and here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Difference {
+struct DigestDifference {
     tags: u64,
     theirs: Print,
     ours: Print,
@@ -82,8 +82,8 @@ pub(crate) struct Convergence {
     claim: (Position, Instant),
     theirs: Option<Claim>,
     /// Found with the last claim, when the log ended there.
-    found: (Position, Vec<Difference>),
-    verdict: Verdict,
+    found: (Position, Vec<DigestDifference>),
+    verdict: DigestVerdict,
     rewinds: u32,
     rewind_at: Instant,
 }
@@ -97,7 +97,7 @@ impl Convergence {
             claim: (head, now),
             theirs: None,
             found: (head, Vec::new()),
-            verdict: Verdict::Unknown,
+            verdict: DigestVerdict::Unknown,
             rewinds: 0,
             rewind_at: now,
         }
@@ -108,11 +108,11 @@ impl Convergence {
     pub fn look(&mut self, link: LinkId, cursor: Position, head: Position, now: Instant) {
         if self.link.replace(link) != Some(link) {
             (self.claim, self.theirs, self.found) = ((head, now), None, (head, Vec::new()));
-            if self.verdict != Verdict::Differs {
-                self.verdict = Verdict::Unknown;
+            if self.verdict != DigestVerdict::Differs {
+                self.verdict = DigestVerdict::Unknown;
             }
         }
-        if cursor >= self.mark.0 && self.verdict != Verdict::Differs {
+        if cursor >= self.mark.0 && self.verdict != DigestVerdict::Differs {
             self.held_at = self.mark.1;
             self.mark = (head, now);
         }
@@ -154,7 +154,7 @@ impl Convergence {
         let theirs = self.theirs.take()?;
         let found = differences(own, is_shared, &theirs);
         if found.is_empty() {
-            self.verdict = Verdict::Equal(head);
+            self.verdict = DigestVerdict::Equal(head);
             (self.held_at, self.mark) = (now, (head, now));
             (self.rewinds, self.rewind_at) = (0, now);
         }
@@ -163,7 +163,7 @@ impl Convergence {
         let differs = again > 0 && cursor >= *before;
         self.found = (head, found);
         if differs {
-            self.verdict = Verdict::Differs;
+            self.verdict = DigestVerdict::Differs;
         }
         differs.then_some(again)
     }
@@ -183,7 +183,7 @@ impl Convergence {
     /// How long it is since the peer held what this node holds: nothing, if the link is there,
     /// all is settled, and the two are not known to differ.
     pub fn lag(&self, settled: bool, now: Instant) -> Duration {
-        if settled && self.verdict != Verdict::Differs {
+        if settled && self.verdict != DigestVerdict::Differs {
             return Duration::ZERO;
         }
         now.since(self.held_at)
@@ -192,16 +192,20 @@ impl Convergence {
     /// What came of comparing, in a word, if the log ends at `head`.
     pub fn verdict(&self, head: Position) -> &'static str {
         match self.verdict {
-            Verdict::Equal(at) if at == head => "equal",
-            Verdict::Differs => "differ",
-            Verdict::Unknown | Verdict::Equal(_) => "unknown",
+            DigestVerdict::Equal(at) if at == head => "equal",
+            DigestVerdict::Differs => "differ",
+            DigestVerdict::Unknown | DigestVerdict::Equal(_) => "unknown",
         }
     }
 }
 
 /// The tag sets in which a claim differs from the digests of this node, as many as are remembered.
 /// One that only one side names is looked at only if the other side has named all.
-fn differences(own: &Roots, is_shared: impl Fn(&TagSet) -> bool, claim: &Claim) -> Vec<Difference> {
+fn differences(
+    own: &Roots,
+    is_shared: impl Fn(&TagSet) -> bool,
+    claim: &Claim,
+) -> Vec<DigestDifference> {
     let mut left = claim.digests.clone();
     let mut found = Vec::new();
     for (set, ours) in &own.digests {
@@ -212,13 +216,13 @@ fn differences(own: &Roots, is_shared: impl Fn(&TagSet) -> bool, claim: &Claim) 
             None => continue,
         };
         if theirs != ours && is_shared(set) {
-            found.push(Difference { tags, theirs, ours });
+            found.push(DigestDifference { tags, theirs, ours });
         }
     }
     if own.upto.is_none() {
         let others = left.into_iter().filter(|(_, theirs)| *theirs != Print::NOTHING);
         let ours = Print::NOTHING;
-        found.extend(others.map(|(tags, theirs)| Difference { tags, theirs, ours }));
+        found.extend(others.map(|(tags, theirs)| DigestDifference { tags, theirs, ours }));
     }
     found.truncate(MAX_DIFFERENCES);
     found

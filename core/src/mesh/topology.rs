@@ -1,8 +1,8 @@
 //! The mesh as this node knows it, and who passes a message on to whom (P5).
 //!
-//! Every node floods a small [`Record`] of itself and keeps the newest of each. From them all nodes
-//! compute the same spanning tree per origin: the fewest links, ties to the smallest id. A node
-//! sends a message at once to its children in that tree, so that in steady state each payload
+//! Every node floods a small [`NodeRecord`] of itself and keeps the newest of each. From them all
+//! nodes compute the same spanning tree per origin: the fewest links, ties to the smallest id. A
+//! node sends a message at once to its children in that tree, so that in steady state each payload
 //! crosses one link less than there are nodes. What stays true: records decide only what is sent
 //! *first*. Everybody else who is owed is offered the identity ([`crate::session::offer`]), so
 //! records that are wrong, forged or late cost copies or a little time, and nothing else.
@@ -29,7 +29,7 @@ const FORGET_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 /// What a node says of itself to the whole mesh. Of two records of a node, the one with the higher
 /// revision counts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
+pub struct NodeRecord {
     /// Its id.
     pub node: String,
     /// Its database.
@@ -49,7 +49,7 @@ pub struct Record {
 /// What a record takes at most besides its tags, its links, and the frame around it.
 const RECORD_BYTES: usize = 128;
 
-impl Record {
+impl NodeRecord {
     /// The id, if the record can be one at all.
     pub fn id(&self) -> Option<NodeId> {
         let well_formed = tags::is_canonical(&self.tags, MAX_TAGS)
@@ -106,8 +106,8 @@ pub(crate) enum News {
 }
 
 #[derive(Debug)]
-struct Known {
-    record: Record,
+struct KnownNode {
+    record: NodeRecord,
     /// When it came, or was last of use.
     used: Instant,
 }
@@ -117,7 +117,7 @@ struct Known {
 pub(crate) struct Topology {
     me: NodeId,
     max_nodes: usize,
-    records: BTreeMap<NodeId, Known>,
+    records: BTreeMap<NodeId, KnownNode>,
     graph: Option<Graph>,
     /// The other nodes that could be reached when that was asked last.
     told: BTreeSet<NodeId>,
@@ -139,12 +139,12 @@ struct Graph {
     /// Per root: where this node is in its tree.
     trees: HashMap<usize, Tree>,
     /// What was asked last, as is likely again.
-    last: Asked,
+    last: WaysAsked,
 }
 
 /// Where a message leads that went this path, with these tags, by way of this peer.
 #[derive(Debug, Default)]
-struct Asked {
+struct WaysAsked {
     path: String,
     tags: String,
     peer: Option<NodeId>,
@@ -177,13 +177,13 @@ pub(crate) enum Route {
 
 impl Topology {
     /// Only the node itself is known, by its first record.
-    pub fn new(me: NodeId, max_nodes: usize, record: Record, now: Instant) -> Self {
-        let records = BTreeMap::from([(me.clone(), Known { record, used: now })]);
+    pub fn new(me: NodeId, max_nodes: usize, record: NodeRecord, now: Instant) -> Self {
+        let records = BTreeMap::from([(me.clone(), KnownNode { record, used: now })]);
         Self { me, max_nodes, records, graph: None, told: BTreeSet::new() }
     }
 
     /// The node's own record.
-    pub fn mine(&self) -> &Record {
+    pub fn mine(&self) -> &NodeRecord {
         &self.records[&self.me].record
     }
 
@@ -193,20 +193,20 @@ impl Topology {
         if mine.tags == tags && mine.links == links {
             return false;
         }
-        let record = Record { tags: tags.into(), links: links.into(), ..mine.clone() };
+        let record = NodeRecord { tags: tags.into(), links: links.into(), ..mine.clone() };
         self.replace_mine(record, self.mine().revision + 1);
         true
     }
 
-    fn replace_mine(&mut self, record: Record, revision: u64) {
+    fn replace_mine(&mut self, record: NodeRecord, revision: u64) {
         if let Some(mine) = self.records.get_mut(&self.me) {
-            mine.record = Record { revision, ..record };
+            mine.record = NodeRecord { revision, ..record };
         }
         self.graph = None;
     }
 
     /// Takes a record that came in.
-    pub fn learn(&mut self, node: &NodeId, record: Record, now: Instant) -> News {
+    pub fn learn(&mut self, node: &NodeId, record: NodeRecord, now: Instant) -> News {
         if *node == self.me {
             // Another process under this id may have come to the same revision. What comes back may
             // be cut to the frames of who was told.
@@ -223,21 +223,21 @@ impl Topology {
         let full = self.records.len() >= self.max_nodes;
         match self.records.get_mut(node) {
             Some(known) if known.record.revision >= record.revision => return News::Known,
-            Some(known) => *known = Known { record, used: now },
+            Some(known) => *known = KnownNode { record, used: now },
             None if full => return News::TooMany,
-            None => drop(self.records.insert(node.clone(), Known { record, used: now })),
+            None => drop(self.records.insert(node.clone(), KnownNode { record, used: now })),
         }
         self.graph = None;
         News::Fresh
     }
 
     /// The record of a node.
-    pub fn record(&self, node: &NodeId) -> Option<&Record> {
+    pub fn record(&self, node: &NodeId) -> Option<&NodeRecord> {
         self.records.get(node).map(|known| &known.record)
     }
 
     /// All records, by id.
-    pub fn records(&self) -> impl Iterator<Item = (&NodeId, &Record)> {
+    pub fn records(&self) -> impl Iterator<Item = (&NodeId, &NodeRecord)> {
         self.records.iter().map(|(node, known)| (node, &known.record))
     }
 
@@ -245,7 +245,7 @@ impl Topology {
     pub fn statuses(&mut self) -> Vec<NodeStatus> {
         self.graph();
         let reached = self.graph.as_ref().map(|graph| &graph.numbers);
-        let status = |(node, record): (&NodeId, &Record)| NodeStatus {
+        let status = |(node, record): (&NodeId, &NodeRecord)| NodeStatus {
             node: node.as_str().into(),
             tags: tags::list(&record.tags).map(String::from).collect(),
             any_tag: record.has_any_tag(),
@@ -332,7 +332,7 @@ impl Topology {
 }
 
 impl Graph {
-    fn new(me: &NodeId, records: &BTreeMap<NodeId, Known>) -> Self {
+    fn new(me: &NodeId, records: &BTreeMap<NodeId, KnownNode>) -> Self {
         let names = |node: &NodeId, other: &str| {
             records
                 .get(node)
@@ -363,7 +363,7 @@ impl Graph {
         let neighbours = reached.values().map(number).collect();
         let tags = nodes.iter().map(|node| records[node].record.reach());
         let (tags, me) = (tags.collect(), numbers[me]);
-        let (behind, trees, last) = (HashMap::new(), HashMap::new(), Asked::default());
+        let (behind, trees, last) = (HashMap::new(), HashMap::new(), WaysAsked::default());
         let mut graph = Self { nodes, numbers, neighbours, tags, me, behind, trees, last };
         graph.look_behind();
         graph
@@ -480,8 +480,8 @@ mod tests {
         Message::encode(&fields, &mut bytes::BytesMut::new())
     }
 
-    fn record(number: usize, links: &BTreeSet<usize>, revision: u64) -> Record {
-        Record {
+    fn record(number: usize, links: &BTreeSet<usize>, revision: u64) -> NodeRecord {
+        NodeRecord {
             node: id(number).to_string(),
             store: StoreId(number as u128),
             incarnation: Incarnation::new(1),
@@ -602,7 +602,7 @@ mod tests {
     fn a_record_is_cut_to_the_frames_of_who_is_told() {
         let tags: BTreeSet<_> = (0..100).map(|tag| std::format!("t{tag}")).collect();
         let tags = tags::join(tags.iter().map(String::as_str));
-        let whole = Record { tags, ..record(0, &BTreeSet::from([1]), 1) };
+        let whole = NodeRecord { tags, ..record(0, &BTreeSet::from([1]), 1) };
         let bytes = whole.frame_bytes();
         assert_eq!(whole.within(bytes).as_deref(), Some(&whole));
         for limit in [bytes - 1, 300, 136] {
@@ -614,7 +614,7 @@ mod tests {
         }
         assert_eq!(whole.within(100), None);
         let longest = "x".repeat(64);
-        let largest = Record {
+        let largest = NodeRecord {
             node: longest.clone(),
             store: StoreId(u128::MAX),
             incarnation: Incarnation::new(u64::MAX),
@@ -655,7 +655,7 @@ mod tests {
     fn its_own_record_that_was_cut_is_known_when_it_comes_back() {
         let tags: BTreeSet<_> = (0..100).map(|tag| std::format!("t{tag}")).collect();
         let tags = tags::join(tags.iter().map(String::as_str));
-        let whole = Record { tags, ..record(0, &BTreeSet::from([1]), 7) };
+        let whole = NodeRecord { tags, ..record(0, &BTreeSet::from([1]), 7) };
         let now = Instant::from_micros(0);
         let mut topology = Topology::new(id(0), 100, whole.clone(), now);
         for limit in [whole.frame_bytes(), 300, 136] {
@@ -663,7 +663,7 @@ mod tests {
             assert_eq!(topology.learn(&id(0), cut, now), News::Known);
         }
         assert_eq!(topology.mine().revision, 7);
-        let twin = Record { incarnation: Incarnation::new(2), ..whole };
+        let twin = NodeRecord { incarnation: Incarnation::new(2), ..whole };
         assert_eq!(topology.learn(&id(0), twin, now), News::OfMyself);
         assert_eq!(topology.mine().revision, 8);
     }

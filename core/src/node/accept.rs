@@ -4,10 +4,10 @@
 use super::handlers::Ingest;
 use crate::log::group_copies::{self, GroupCopy};
 use crate::log::lifetime::{Ends, time_to_live};
-use crate::log::newest::{Before, Comparison, Newest};
-use crate::log::receipts::{Known, Receipt};
-use crate::log::seen::{Source, Verdict};
-use crate::session::link::Answer;
+use crate::log::newest::{Before, Comparison, NewestOfKey};
+use crate::log::receipts::{GivenReceipt, ReceiptCheck};
+use crate::log::seen::{SeenVerdict, Source};
+use crate::session::link::AppAnswer;
 use crate::store::Row;
 use crate::types::clock::Timely;
 use crate::types::ids::{BatchId, Hash128, LinkId, Position, SessionId};
@@ -39,15 +39,17 @@ impl Ingest<'_> {
         session: SessionId,
         draft: &Draft<'_>,
         frame: u64,
-    ) -> Result<(BatchId, Answer), Refusal> {
+    ) -> Result<(BatchId, AppAnswer), Refusal> {
         let known =
             draft.id.as_ref().map(|id| (Hash128::of(&[id.as_bytes()]), draft.content_hash()));
         if let Some((id, content)) = &known {
             let time = self.log.receipts.time(self.time.now.instant);
             match self.log.receipts.check(session, id, content, time) {
-                Known::Fresh => {}
-                Known::Same(receipt) => return Ok(self.published_before(draft, receipt, frame)),
-                Known::Other => {
+                ReceiptCheck::Fresh => {}
+                ReceiptCheck::Same(receipt) => {
+                    return Ok(self.published_before(draft, receipt, frame));
+                }
+                ReceiptCheck::Other => {
                     return Err(Refusal::new(
                         Code::IdReused,
                         "this messageId was used for other content; use a new one",
@@ -89,25 +91,25 @@ impl Ingest<'_> {
         if let Some((id, content)) = known {
             let durable =
                 self.sessions.table.get(&session).is_some_and(|session| session.is_durable());
-            let receipt = Receipt { content, version, batch };
+            let receipt = GivenReceipt { content, version, batch };
             let time = self.log.receipts.time(self.time.now.instant);
             self.log.receipts.insert(session, durable, id, receipt, time);
             self.log.tail.marks.receipts.push((session, id));
             self.log.receipts.touched.insert(session);
         }
-        Ok((batch, Answer::Receipt { id, version, duplicate: false, frame }))
+        Ok((batch, AppAnswer::Receipt { id, version, duplicate: false, frame }))
     }
 
     fn published_before(
         &mut self,
         draft: &Draft<'_>,
-        receipt: Receipt,
+        receipt: GivenReceipt,
         frame: u64,
-    ) -> (BatchId, Answer) {
+    ) -> (BatchId, AppAnswer) {
         self.out.metrics.idempotent += 1;
         let id = draft.id.as_deref().unwrap_or_default();
         let id = bytes::Bytes::copy_from_slice(id.as_bytes());
-        let answer = Answer::Receipt { id, version: receipt.version, duplicate: true, frame };
+        let answer = AppAnswer::Receipt { id, version: receipt.version, duplicate: true, frame };
         (receipt.batch, answer)
     }
 
@@ -162,12 +164,12 @@ impl Ingest<'_> {
     ) -> Accepted {
         let verdict = self.log.seen.check(source, message.sequence());
         match verdict {
-            Verdict::Seen => return self.seen_before(source, message, from),
-            Verdict::Below if !message.kind().is_state() => {
+            SeenVerdict::Seen => return self.seen_before(source, message, from),
+            SeenVerdict::Below if !message.kind().is_state() => {
                 self.out.metrics.expired += 1;
                 return Accepted::With(None);
             }
-            Verdict::Below | Verdict::New => {}
+            SeenVerdict::Below | SeenVerdict::New => {}
         }
         // An event whose time is over is handed on to nobody, but has its place in the log: it may
         // be a dead letter here.
@@ -278,7 +280,7 @@ impl Ingest<'_> {
         let mut late = false;
         if let Some(key) = key_hash {
             let (version, sequence) = (message.version(), message.sequence());
-            let newest = Newest { version, source, sequence, position };
+            let newest = NewestOfKey { version, source, sequence, position };
             let (before, is_late) = self.log.newest.put(key, newest);
             late = is_late;
             let gave_way = before.newest.filter(|newest| newest.version > version);
@@ -295,8 +297,8 @@ impl Ingest<'_> {
 
     /// An untimely value that gave way may come back: where it became timely before a node heard of
     /// what it gave way to here, it is the newest there, and so it must be here (P6).
-    fn let_return(&mut self, gave_way: Option<Newest>) {
-        let Some(Newest { source, sequence, .. }) = gave_way else { return };
+    fn let_return(&mut self, gave_way: Option<NewestOfKey>) {
+        let Some(NewestOfKey { source, sequence, .. }) = gave_way else { return };
         if self.log.seen.forget(source, sequence) {
             self.log.tail.marks.forgotten.push((source, sequence));
             self.time.timers.set_earlier(Timer::Cursors, self.time.now.instant + CURSOR_DELAY);

@@ -10,14 +10,14 @@ use bytes::Bytes;
 
 use crate::admin::event::Event;
 use crate::io::{Close, CloseCode, Output, Protocol};
-use crate::session::link::{Answer, AppLink, Link, Pending, Row, State};
-use crate::session::{Application, Beginning, Dirty, Role, Session, Used};
+use crate::session::link::{AppAnswer, AppLink, ErrorStreak, Link, LinkState, PendingAnswer};
+use crate::session::{AppRole, Beginning, Dirty, Role, Session, Used};
 use crate::types::ids::{BatchId, LinkId, Position, SessionId};
 use crate::types::rate::RateLimit;
 use crate::types::refusal::{Code, Refusal};
 use crate::wire::application::{InForce, Replay, Wishes};
 use crate::wire::draft::Draft;
-use crate::wire::json::{self, Request, Settle};
+use crate::wire::json::{self, JsonRequest, SettleRequest};
 use crate::wire::{self, APPLICATION_PROTOCOL_VERSION, Welcome, Wire, records};
 
 use super::connect::{NO_PLACE, protocol};
@@ -39,7 +39,7 @@ impl Connections<'_> {
         let began = self.sessions.table.get(&session).and_then(Session::application);
         let in_force = InForce {
             keys: wishes.keys.clone(),
-            replay: began.map_or(wishes.replay(), Application::replay),
+            replay: began.map_or(wishes.replay(), AppRole::replay),
             ack: wishes.ack(),
             conflate: wishes.conflate,
         };
@@ -68,18 +68,18 @@ impl Connections<'_> {
         } else {
             self.log.tail.growing_id()
         };
-        let greeting = Pending {
+        let greeting = PendingAnswer {
             place: Position::default(),
             batch,
             received: self.time.now.instant,
-            answer: Answer::Welcome(frame),
+            answer: AppAnswer::Welcome(frame),
         };
-        link.state = State::Application(AppLink {
+        link.state = LinkState::Application(AppLink {
             session,
             client: wishes.client.clone(),
             answers: VecDeque::from([greeting]),
             reading: None,
-            errors: Row::default(),
+            errors: ErrorStreak::default(),
             synced_at: Some(self.log.tail.durable()),
             publish_rate: RateLimit::new(self.config.limits.publish_rate, self.time.now.instant),
             unsent: VecDeque::new(),
@@ -168,7 +168,7 @@ impl Connections<'_> {
             Replay::All => (Position::default(), durable),
             Replay::New => (durable.next(), Position::default()),
         };
-        let application = Application {
+        let application = AppRole {
             client: wishes.client.clone(),
             tags: wishes.tags.clone(),
             keys: wishes.keys.clone(),
@@ -260,9 +260,11 @@ impl AppFrames<'_> {
         };
         let ordinal = link.frames_in;
         match json::parse(frame, &self.config.limits) {
-            Ok(Request::Publish(draft)) => self.publish_on(link, &draft, ordinal),
-            Ok(Request::Settle(settle)) => lend!(self, Settling).settle_on(link, &settle, ordinal),
-            Ok(Request::Read(read)) => self.read_on(link, &read, ordinal),
+            Ok(JsonRequest::Publish(draft)) => self.publish_on(link, &draft, ordinal),
+            Ok(JsonRequest::Settle(settle)) => {
+                lend!(self, Settling).settle_on(link, &settle, ordinal)
+            }
+            Ok(JsonRequest::Read(read)) => self.read_on(link, &read, ordinal),
             Err(refusal) => lend!(self, Settling).reject(link, refusal, ordinal),
         }
         Ok(())
@@ -320,7 +322,7 @@ impl AppFrames<'_> {
             if link.is_ending() {
                 break;
             }
-            match Settle::from_wire(settle) {
+            match SettleRequest::from_wire(settle) {
                 Ok(settle) => lend!(self, Settling).settle_on(link, &settle, ordinal),
                 Err(refusal) => lend!(self, Settling).reject(link, refusal, ordinal),
             }
@@ -350,10 +352,10 @@ impl AppFrames<'_> {
                     session.note_use(Used::Answered);
                 }
                 lend!(self, Records).arrange_write(session);
-                let duplicate = matches!(answer, Answer::Receipt { duplicate: true, .. });
+                let duplicate = matches!(answer, AppAnswer::Receipt { duplicate: true, .. });
                 let place = if duplicate { Position::default() } else { self.log.tail.head() };
                 let received = self.time.now.instant;
-                application.answers.push_back(Pending { place, batch, received, answer });
+                application.answers.push_back(PendingAnswer { place, batch, received, answer });
                 link.work.awaiting_commit.insert(link.id);
                 if batch <= self.log.tail.committed_id() {
                     self.sessions.ready.insert(session);
@@ -377,11 +379,11 @@ impl Settling<'_> {
         application.erred(refusal.code, self.time.now.instant);
         // It leaves with the answer before it, and must not hide what that waits for.
         let batch = application.answers.back().map_or(BatchId::default(), |last| last.batch);
-        application.answers.push_back(Pending {
+        application.answers.push_back(PendingAnswer {
             place: Position::default(),
             batch,
             received: self.time.now.instant,
-            answer: Answer::Error { refusal, frame },
+            answer: AppAnswer::Error { refusal, frame },
         });
         self.sessions.ready.insert(application.session);
     }

@@ -4,13 +4,13 @@
 //! the store is asked for it at once. What stays true: a flight that is to be a dead letter ends in
 //! the batch that brings the letter.
 
-use super::handlers::{DeadLetters, Fetches, Records, lend};
+use super::handlers::{Burial, Fetches, Records, lend};
 use alloc::vec::Vec;
 
 use crate::admin::event::Event;
 use crate::io::Output;
 use crate::log::dead_letter::{Leaving, Letter};
-use crate::session::{Dirty, Flight, Heard, Word};
+use crate::session::{Dirty, Flight, Settled, Word};
 use crate::store::{DeadLetter, DeadReason, Query, StoredRow};
 use crate::types::ids::{DeadLetterId, Position, SessionId};
 use crate::wire::message::Message;
@@ -43,7 +43,7 @@ impl Fetches<'_> {
     }
 }
 
-impl DeadLetters<'_> {
+impl Burial<'_> {
     /// The store has found what is to be dead letters.
     pub(super) fn burial_fetched(
         &mut self,
@@ -100,7 +100,7 @@ impl DeadLetters<'_> {
 
     /// An acknowledgement came late: its dead letters are none any more. Answers whether it has
     /// settled anything.
-    pub(super) fn take_back(&mut self, owner: SessionId, heard: Heard) -> bool {
+    pub(super) fn take_back(&mut self, owner: SessionId, heard: Settled) -> bool {
         for (_, letter) in heard.letters {
             self.told_taken_back(owner, letter.id);
             self.leave_for_good(owner, letter);

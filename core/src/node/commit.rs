@@ -1,6 +1,6 @@
 //! Batches: sealed when the store is free, and what is released or taken back after.
 
-use super::handlers::{Batches, DeadLetters, Records, Refusals, Retention, lend};
+use super::handlers::{Batches, Burial, Records, Refusals, Retention, lend};
 use super::links::ActiveLink;
 use alloc::boxed::Box;
 use alloc::string::ToString;
@@ -13,7 +13,7 @@ use crate::log::epochs::EpochHistory;
 use crate::log::lifetime::Lifetimes;
 use crate::log::unclaimed::Unclaimed;
 use crate::mesh::unmet::Unmet;
-use crate::session::link::{Answer, State};
+use crate::session::link::{AppAnswer, LinkState};
 use crate::session::{Dirty, Session};
 use crate::store::{Batch, Row, SessionRecord, Usage};
 use crate::types::ids::{BatchId, Position};
@@ -115,8 +115,8 @@ impl Batches<'_> {
     pub(super) fn release(&mut self, id: crate::types::ids::LinkId, batch: BatchId) {
         let Some(link) = self.links.by_id.get_mut(&id) else { return };
         match &mut link.state {
-            State::Handshake | State::Candidate { .. } => {}
-            State::Peer(peer) => {
+            LinkState::Handshake | LinkState::Candidate { .. } => {}
+            LinkState::Peer(peer) => {
                 peer.committed(batch);
                 let seen = peer.take_seen(batch);
                 if !peer.waiting.is_empty() || !peer.seen_later.is_empty() {
@@ -125,7 +125,7 @@ impl Batches<'_> {
                 self.links.work.unflushed.insert(id);
                 self.out.name(link, BatchKind::Seen, seen, &self.log.seen);
             }
-            State::Application(application) => {
+            LinkState::Application(application) => {
                 // The last one may be a repeated receipt, which waits for nothing itself.
                 if application.answers.iter().rev().any(|answer| answer.batch > batch) {
                     self.links.work.awaiting_commit.insert(id);
@@ -186,7 +186,7 @@ impl Batches<'_> {
             }
             letters.extend(marks.letters);
         }
-        lend!(self, DeadLetters).stay(letters);
+        lend!(self, Burial).stay(letters);
         self.log.seen.restore_changes(&batch.seen, batch.seen_dropped.clone());
         self.log.receipts.undo_blocks(&batch.receipts);
         let after = self.log.tail.durable().next();
@@ -233,8 +233,8 @@ impl Refusals<'_> {
     /// Publishers that waited are refused; peers are told to send again later.
     pub(super) fn refuse_undurable(&mut self, link: &mut ActiveLink<'_>, failed: BatchId) {
         match &mut link.state {
-            State::Handshake | State::Candidate { .. } => {}
-            State::Peer(peer) => {
+            LinkState::Handshake | LinkState::Candidate { .. } => {}
+            LinkState::Peer(peer) => {
                 if let Some((first, last)) = peer.failed() {
                     let reason = NotNowReason::StoreFull;
                     let not_now = Wire::NotNow(NotNow { first, last, reason });
@@ -242,13 +242,13 @@ impl Refusals<'_> {
                     link.work.unflushed.insert(link.id);
                 }
             }
-            State::Application(application) => {
+            LinkState::Application(application) => {
                 let mut has_greeting = false;
                 for pending in &mut application.answers {
                     if pending.batch < failed {
                         continue;
                     }
-                    if let Answer::Welcome(_) = pending.answer {
+                    if let AppAnswer::Welcome(_) = pending.answer {
                         // The record of the new session goes with the next batch.
                         pending.batch = self.log.tail.growing_id();
                         has_greeting = true;
@@ -256,7 +256,7 @@ impl Refusals<'_> {
                     }
                     pending.batch = BatchId::default();
                     pending.place = pending.place.min(self.log.tail.durable());
-                    if let Answer::Receipt { id, frame, .. } = &pending.answer {
+                    if let AppAnswer::Receipt { id, frame, .. } = &pending.answer {
                         let mut refusal = Refusal::new(
                             Code::StoreFull,
                             "the node could not write the message: its disk is full",
@@ -264,7 +264,7 @@ impl Refusals<'_> {
                         refusal.re = core::str::from_utf8(id).ok().map(ToString::to_string);
                         refusal.retry_after = Some(REST_AFTER_FULL);
                         self.out.metrics.rejected(refusal.code);
-                        pending.answer = Answer::Error { refusal, frame: *frame };
+                        pending.answer = AppAnswer::Error { refusal, frame: *frame };
                     }
                 }
                 self.sessions.ready.insert(application.session);

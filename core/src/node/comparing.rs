@@ -4,7 +4,7 @@
 //! asked only if something was written since it was asked last. What stays true: the digests that
 //! are claimed or compared are those of everything that is durable at that moment.
 
-use super::handlers::{Claims, Comparison, Operator, PeerFrames, Records, lend};
+use super::handlers::{Claims, DigestComparison, Operator, PeerFrames, Records, lend};
 use alloc::boxed::Box;
 use alloc::format;
 
@@ -43,7 +43,7 @@ impl PeerFrames<'_> {
     }
 }
 
-impl Comparison<'_> {
+impl DigestComparison<'_> {
     /// Sees how far the peers are, and whether it is time to claim or to compare digests.
     pub(super) fn compare_with_peers(&mut self) {
         if self.id.phase != Phase::Running {

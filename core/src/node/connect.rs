@@ -7,7 +7,7 @@ use alloc::string::String;
 use crate::admin::event::Event;
 use crate::io::{Close, CloseCode, Frame, LinkUp, Output, Protocol};
 use crate::mesh::dial::DialState;
-use crate::session::link::{Link, PeerLink, State};
+use crate::session::link::{Link, LinkState, PeerLink};
 use crate::session::{Dirty, Peer, Role, Session};
 use crate::types::close::MAX_REASON;
 use crate::types::ids::{Incarnation, LinkId, NodeId, Position, SessionId};
@@ -34,7 +34,7 @@ impl Connections<'_> {
             protocol: up.protocol,
             query: up.query,
             opened: self.time.now.instant,
-            state: State::Handshake,
+            state: LinkState::Handshake,
             frames_in: 0,
             cost_in_flight: 0,
             counted: 0,
@@ -157,7 +157,7 @@ impl Connections<'_> {
         let Some(link) = self.links.by_id.get_mut(&id) else { return Ok(()) };
         let mut peer = PeerLink::new(session, node.clone(), hello, self.time.now);
         peer.began = self.log.tail.durable();
-        link.state = State::Peer(peer);
+        link.state = LinkState::Peer(peer);
         if let Some(session) = self.sessions.table.get_mut(&session) {
             session.link = Some(id);
             session.away_since = None;
@@ -258,8 +258,8 @@ impl Connections<'_> {
         self.id.unsaid.remove(&link.id);
         let reason: String = reason.into();
         match &link.state {
-            State::Handshake | State::Candidate { .. } => {}
-            State::Peer(peer) => {
+            LinkState::Handshake | LinkState::Candidate { .. } => {}
+            LinkState::Peer(peer) => {
                 self.out.metrics.peer_bytes(peer.node.as_str(), link.bytes);
                 self.out.metrics.reconnect(peer.node.as_str(), reason_label(&reason));
                 let peer = peer.node.clone();
@@ -267,7 +267,7 @@ impl Connections<'_> {
                 self.mesh.wants.ended(link.id);
                 self.mesh.on_change(self.time);
             }
-            State::Application(application) => {
+            LinkState::Application(application) => {
                 self.links.applications -= 1;
                 let (client, reason) = (application.client.clone(), reason.clone());
                 self.out.event(Event::ApplicationDown { link: link.id, client, reason });

@@ -4,7 +4,7 @@
 //! that an application was owed is that application's affair, and one that came from elsewhere and
 //! was for this node alone has arrived.
 
-use super::handlers::{DeadLetters, Expiry, Looks, lend};
+use super::handlers::{Burial, Expiry, Looks, lend};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
@@ -26,7 +26,7 @@ const BYTES: usize = 256 << 10;
 
 /// What becomes of an event that is about to go.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(super) enum EventFate {
     /// Somebody has it, or will have it as a dead letter.
     Settled,
     /// A peer may be about to acknowledge it.
@@ -35,7 +35,7 @@ pub(super) enum Fate {
     Dead,
 }
 
-impl DeadLetters<'_> {
+impl Burial<'_> {
     /// Number and bytes of the dead letters of a session, or of the node.
     pub(super) fn dead_of(
         &mut self,
@@ -90,7 +90,7 @@ impl Expiry<'_> {
         else {
             return;
         };
-        lend!(self, DeadLetters).note_all_delivered();
+        lend!(self, Burial).note_all_delivered();
         let (mut deaths, mut later) = (Vec::new(), Vec::new());
         if at == WallMs(0) {
             // They may have come after the last record: only now it is known when they end.
@@ -109,12 +109,12 @@ impl Expiry<'_> {
                 continue;
             }
             match lend!(self, Looks).fate(&row) {
-                Fate::UnderWay => {
+                EventFate::UnderWay => {
                     later.push((row.position, ends));
                     continue;
                 }
-                Fate::Settled => {}
-                Fate::Dead => {
+                EventFate::Settled => {}
+                EventFate::Dead => {
                     self.out.metrics.expired += 1;
                     if let Some(copy) = row.copy {
                         self.log.group_copies.end(&copy, row.position);
@@ -127,7 +127,7 @@ impl Expiry<'_> {
             self.log.unclaimed.delivered(row.position);
         }
         self.log.unclaimed.looked(at, upto, &later, now);
-        lend!(self, DeadLetters).bury(NODE, deaths);
+        lend!(self, Burial).bury(NODE, deaths);
         self.look_for_expired();
         self.look_for_held();
     }
@@ -145,7 +145,7 @@ impl Looks<'_> {
     }
 
     /// What becomes of an event that is about to go from here.
-    pub(super) fn fate(&mut self, row: &Row) -> Fate {
+    pub(super) fn fate(&mut self, row: &Row) -> EventFate {
         let tags = &self.config.tags;
         let mut owed_to_peer = false;
         // A peer on the path may have lost it since, and is owed it until it says that it has it.
@@ -154,13 +154,13 @@ impl Looks<'_> {
             let is_handed = handed.is_some_and(|handed| handed > 0);
             let is_owed = handed.is_some() || is_ahead(session, row, tags);
             match &session.role {
-                Role::Peer(_) if is_handed => return Fate::UnderWay,
+                Role::Peer(_) if is_handed => return EventFate::UnderWay,
                 Role::Peer(peer) if is_owed => {
                     // Over another way it is not this node that it waits for.
                     owed_to_peer |=
                         session.link.is_some() || !self.mesh.topology.reaches(&peer.node);
                 }
-                Role::Application(_) if is_handed => return Fate::Settled,
+                Role::Application(_) if is_handed => return EventFate::Settled,
                 // What lies ahead of it, it will be handed; what it has passed, it has settled,
                 // or has as its own dead letter, also where a crash has made that unknown here.
                 Role::Application(application)
@@ -169,7 +169,7 @@ impl Looks<'_> {
                         && row.position >= application.from
                         && session.is_owed(row, tags) =>
                 {
-                    return Fate::Settled;
+                    return EventFate::Settled;
                 }
                 Role::Peer(_) | Role::Application(_) => {}
             }
@@ -177,7 +177,7 @@ impl Looks<'_> {
         let message = &row.message;
         let is_own = message.origin() == self.config.id.as_str();
         let has_arrived = !is_own && tags.matches(message.tags());
-        if has_arrived && !owed_to_peer { Fate::Settled } else { Fate::Dead }
+        if has_arrived && !owed_to_peer { EventFate::Settled } else { EventFate::Dead }
     }
 }
 

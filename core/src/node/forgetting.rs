@@ -6,7 +6,7 @@
 //! and none above the bound of the node's dead letters: then such an event goes as other history
 //! does, counted (P8).
 
-use super::handlers::{DeadLetters, Expiry, Forgetting, Looks, Retention, lend};
+use super::handlers::{Burial, Expiry, Forgetting, Looks, Retention, lend};
 use alloc::vec::Vec;
 
 use crate::config::Config;
@@ -18,7 +18,7 @@ use crate::types::ids::Position;
 use crate::types::time::Instant;
 
 use super::burial::Death;
-use super::expiring::Fate;
+use super::expiring::EventFate;
 use super::identity::Phase;
 use super::queries::Purpose;
 
@@ -53,7 +53,7 @@ impl Expiry<'_> {
 impl Looks<'_> {
     /// Asks the store for those behind which so many bytes of them were looked at.
     pub(super) fn look_further(&mut self, looked: u64) {
-        lend!(self, DeadLetters).note_all_delivered();
+        lend!(self, Burial).note_all_delivered();
         let upto = self.log.floor;
         let Some(first) = self.log.unclaimed.first().filter(|first| *first <= upto) else {
             // What was in the way has been handed on meanwhile.
@@ -65,13 +65,13 @@ impl Looks<'_> {
     }
 
     /// What becomes of an event, if the row is one.
-    pub(super) fn fate_of_held(&mut self, row: &Row) -> Option<Fate> {
+    pub(super) fn fate_of_held(&mut self, row: &Row) -> Option<EventFate> {
         if row.key_hash.is_some() {
             return None;
         }
         let is_event = row.only.is_none() && row.message.expires().is_some();
         let is_known = is_event && self.log.unclaimed.contains(row.position);
-        Some(if is_known { self.fate(row) } else { Fate::Settled })
+        Some(if is_known { self.fate(row) } else { EventFate::Settled })
     }
 }
 
@@ -79,23 +79,23 @@ impl Forgetting<'_> {
     /// The store has found events that it holds: as many bytes of them as are to go are judged.
     pub(super) fn held_fetched(&mut self, looked: u64, rows: Vec<StoredRow>, upto: Position) {
         self.log.unclaimed.is_looking = false;
-        lend!(self, DeadLetters).note_all_delivered();
+        lend!(self, Burial).note_all_delivered();
         // Somebody may need again what nobody needed when it was asked for.
         let upto = upto.min(lend!(self, Retention).floors().0);
         let (mut deaths, mut judged, mut looked) = (Vec::new(), upto, looked);
         for StoredRow { row, .. } in rows {
             let is_enough = row.position > upto || looked >= self.log.capacity.usage.held_bytes;
             let fate = if is_enough {
-                Some(Fate::UnderWay)
+                Some(EventFate::UnderWay)
             } else {
                 lend!(self, Looks).fate_of_held(&row)
             };
             match fate {
-                Some(Fate::UnderWay) => {
+                Some(EventFate::UnderWay) => {
                     judged = upto.min(row.position.before());
                     break;
                 }
-                Some(Fate::Dead) => {
+                Some(EventFate::Dead) => {
                     if let Some(copy) = row.copy {
                         self.log.group_copies.end(&copy, row.position);
                     }
@@ -104,13 +104,13 @@ impl Forgetting<'_> {
                     let (message, reason) = (row.message, DeadReason::Forgotten);
                     deaths.push(Death { position: row.position, message, reason, flight });
                 }
-                Some(Fate::Settled) => looked += row.size() as u64,
+                Some(EventFate::Settled) => looked += row.size() as u64,
                 None => {}
             }
         }
         let before = self.log.unclaimed.first();
         self.log.unclaimed.settle_upto(judged);
-        lend!(self, DeadLetters).bury(NODE, deaths);
+        lend!(self, Burial).bury(NODE, deaths);
         if self.log.unclaimed.first() == before {
             return;
         }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::admin::event::Event;
 use crate::io::{Close, Frame};
-use crate::mesh::topology::{News, Record};
+use crate::mesh::topology::{News, NodeRecord};
 use crate::session::link::Link;
 use crate::types::ids::{LinkId, NodeId, SessionId};
 use crate::types::tags::{self, Reach, TagSet};
@@ -30,7 +30,7 @@ impl Gossip<'_> {
         }
         let (tags, are_all) = self.all_tags();
         if is_cut || !are_all {
-            // See `Record::links`.
+            // See `NodeRecord::links`.
             links.insert(self.config.id.as_str());
         }
         let links = tags::join(links.into_iter());
@@ -97,7 +97,8 @@ impl Gossip<'_> {
 impl PeerFrames<'_> {
     /// A peer tells what it knows of the mesh.
     pub(super) fn peer_topology(&mut self, link: &mut Link, batch: &Bytes) -> Result<(), Close> {
-        let records = records::<Record>(batch).map_err(|error| protocol(&format!("{error}")))?;
+        let records =
+            records::<NodeRecord>(batch).map_err(|error| protocol(&format!("{error}")))?;
         for record in records {
             let node = record.id().ok_or_else(|| protocol("an impossible topology record"))?;
             let start = record.incarnation;
@@ -129,7 +130,7 @@ impl PeerFrames<'_> {
 
     /// Whether a record of this node is one of another process, which runs or has run on a copy of
     /// its database, or under its id.
-    fn is_of_another(&self, record: &Record) -> bool {
+    fn is_of_another(&self, record: &NodeRecord) -> bool {
         let is_copy = record.store == self.id.store && !self.log.epochs.knows(record.incarnation);
         is_copy || record.incarnation > self.id.incarnation
     }

@@ -8,7 +8,7 @@
 use crate::config::Config;
 use crate::log::Log;
 
-use super::identity::Identity;
+use super::identity::NodeIdentity;
 use super::links::Links;
 use super::mesh::Mesh;
 use super::outbox::Outbox;
@@ -22,7 +22,7 @@ macro_rules! part {
         Config
     };
     (id) => {
-        Identity
+        NodeIdentity
     };
     (time) => {
         Time
@@ -80,7 +80,7 @@ handlers! {$
     /// Watches the room in the store.
     Room[] { time, log, out }
     /// Keeps dead letters: what becomes one, and what is none any more.
-    DeadLetters[] { time, log, sessions, out }
+    Burial[] { time, log, sessions, out }
     /// A message comes in, from an application or a peer. Cannot touch a link.
     Ingest[config] { id, time, log, sessions, mesh, out }
     /// What applications say of deliveries.
@@ -102,7 +102,7 @@ handlers! {$
     /// Tells peers what is durable.
     Acknowledging[] { id, time, log, out }
     /// Keeps a link alive, or notices that it is not.
-    Heartbeat[config] { id, time, log, out }
+    LinkHeartbeat[config] { id, time, log, out }
     /// Says who this node is.
     Greeting[config] { id, time, sessions, out }
     /// Tells a peer what is known of the mesh.
@@ -114,7 +114,7 @@ handlers! {$
     /// Decides from which links to read on.
     Backpressure[] { time, log, links, out }
     /// Brings a session and its link together: what is handed over, and what comes of it.
-    Delivery[config] { time, log, sessions, links, mesh, out }
+    Handover[config] { time, log, sessions, links, mesh, out }
     /// What sockets have taken.
     Sockets[config] { time, log, sessions, links, out }
     /// Asks the store for rows of sessions.
@@ -132,7 +132,7 @@ handlers! {$
     /// Events that history has no room for.
     Forgetting[config] { time, log, sessions, links, mesh, queries, out }
     /// Compares digests with those of peers.
-    Comparison[] { id, time, log, sessions, links, mesh, queries, out }
+    DigestComparison[] { id, time, log, sessions, links, mesh, queries, out }
     /// Carries out the order to reset the clock.
     Resetting[config] { id, time, log, sessions, mesh, queries, out }
     /// Answers the questions of operators, and carries out their orders.

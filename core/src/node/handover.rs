@@ -16,7 +16,7 @@ use crate::log::lifetime::Moment;
 use crate::log::seen::Seen;
 use crate::log::tail::Tail;
 use crate::mesh::topology::{Route, Topology};
-use crate::session::link::{Link, PEER_WINDOW, State};
+use crate::session::link::{Link, LinkState, PEER_WINDOW};
 use crate::session::{Flight, Had, Offer, Role, Session, Word};
 use crate::store::{DeadReason, Query, Row, StoredRow};
 use crate::types::clock::Clock;
@@ -62,7 +62,7 @@ pub(super) struct Carrier<'a> {
 
 /// Why a session stopped walking.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Stop {
+pub(super) enum WalkStop {
     /// Everything up to the bound was looked at.
     Done,
     /// The application or peer must acknowledge first.
@@ -77,17 +77,19 @@ pub(super) enum Stop {
 
 impl Desk<'_> {
     /// Hands over what is owed up to and with `upto`, as far as it goes.
-    pub(super) fn walk(&mut self, upto: Position) -> Stop {
+    pub(super) fn walk(&mut self, upto: Position) -> WalkStop {
         if !self.session.receives() {
             self.session.next = self.session.next.max(upto.next());
         }
         let reach = self.link.reach();
         loop {
             if self.session.next > upto.min(reach) {
-                return if reach < upto { Stop::Held } else { Stop::Done };
+                return if reach < upto { WalkStop::Held } else { WalkStop::Done };
             }
             if let Some(stop) = self.stop() {
-                if matches!(stop, Stop::Window | Stop::Credit) && self.session.wants_conflation() {
+                if matches!(stop, WalkStop::Window | WalkStop::Credit)
+                    && self.session.wants_conflation()
+                {
                     self.session.conflate(self.log.durable());
                 }
                 return stop;
@@ -97,22 +99,22 @@ impl Desk<'_> {
             // Where the newest of the key matters, the store has the word.
             let tail = tail.filter(|tail| !self.session.is_checked(&tail.row));
             let Some(tail) = tail else {
-                return Stop::Store(Some(self.query()));
+                return WalkStop::Store(Some(self.query()));
             };
             self.carrier.offer(self.session, self.link, &tail.row, Some(&mut tail.json));
             self.session.next = position.next();
         }
     }
 
-    fn stop(&self) -> Option<Stop> {
+    fn stop(&self) -> Option<WalkStop> {
         if self.session.fetch.is_some() {
-            Some(Stop::Store(None))
+            Some(WalkStop::Store(None))
         } else if self.is_held() {
-            Some(Stop::Held)
+            Some(WalkStop::Held)
         } else if !self.link.has_credit() {
-            Some(Stop::Credit)
+            Some(WalkStop::Credit)
         } else {
-            (self.window() == 0).then_some(Stop::Window)
+            (self.window() == 0).then_some(WalkStop::Window)
         }
     }
 
@@ -475,16 +477,16 @@ impl Carrier<'_> {
             return;
         }
         match &link.state {
-            State::Peer(peer) => {
+            LinkState::Peer(peer) => {
                 self.out.metrics.sent(peer.node.as_str(), self.first, self.again, self.pulled);
             }
-            State::Application(_) if !session.is_durable() => {
+            LinkState::Application(_) if !session.is_durable() => {
                 self.out.metrics.delivered("app:other", self.first, self.again);
             }
-            State::Application(_) => {
+            LinkState::Application(_) => {
                 self.out.metrics.delivered(&session.name, self.first, self.again);
             }
-            State::Handshake | State::Candidate { .. } => {}
+            LinkState::Handshake | LinkState::Candidate { .. } => {}
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::wire::Hello;
 
 /// Who a node is, and what it knows of others of its id.
 #[derive(Debug)]
-pub(super) struct Identity {
+pub(super) struct NodeIdentity {
     /// The database.
     pub(super) store: StoreId,
     /// The start of this process.
@@ -45,7 +45,7 @@ pub(super) enum Phase {
     Halted,
 }
 
-impl Identity {
+impl NodeIdentity {
     /// A start of which nobody knows yet.
     pub(super) fn new(
         store: StoreId,

@@ -7,7 +7,7 @@ use core::time::Duration;
 use crate::config::Config;
 use crate::mesh::convergence::Comparing;
 use crate::mesh::dial::Dialer;
-use crate::mesh::topology::{Record, Topology};
+use crate::mesh::topology::{NodeRecord, Topology};
 use crate::mesh::unmet::Unmet;
 use crate::session::offer::Wants;
 use crate::types::ids::{DialId, Incarnation, LinkId, NodeId, StoreId};
@@ -47,7 +47,7 @@ pub(super) struct Dialers {
 impl Mesh {
     /// A mesh of which only this node is known, in this start of it.
     pub(super) fn new(config: &Config, store: StoreId, start: Incarnation, now: Instant) -> Self {
-        let record = Record {
+        let record = NodeRecord {
             node: config.id.as_str().into(),
             store,
             incarnation: start,

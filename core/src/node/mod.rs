@@ -64,7 +64,7 @@ use crate::admin::{AdminAnswer, AdminRefusal, AdminRequest};
 use crate::config::{Config, Durability};
 use crate::io::{Close, Frame, Input, Output, Protocol};
 use crate::log::Log;
-use crate::session::link::State;
+use crate::session::link::LinkState;
 use crate::store::{Answer, CommitFailed, Committed, Latest, Query, Recovered, StoreFailure};
 use crate::types::clock::Clock;
 use crate::types::ids::{FetchId, Hash128, Incarnation, LinkId, SessionId, Ticket};
@@ -75,8 +75,8 @@ use crate::wire::Wire;
 
 use self::connect::{NO_PLACE, pinged_at, protocol};
 use self::handlers::*;
-use self::handover::Stop;
-use self::identity::{Identity, Phase};
+use self::handover::WalkStop;
+use self::identity::{NodeIdentity, Phase};
 use self::links::Links;
 use self::mesh::Mesh;
 use self::outbox::Outbox;
@@ -96,7 +96,7 @@ const MAKE_ROOM_INTERVAL: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Node {
     config: Config,
-    id: Identity,
+    id: NodeIdentity,
     time: Time,
     log: Log,
     sessions: Sessions,
@@ -122,7 +122,7 @@ impl Node {
         let mut log = Log::recover(&recovered, &config, now);
         let source = log.seen.source(&config.id, incarnation);
         let mut node = Self {
-            id: Identity::new(recovered.store_id, incarnation, source, now.wall),
+            id: NodeIdentity::new(recovered.store_id, incarnation, source, now.wall),
             time,
             log,
             sessions: Sessions::recover(&recovered),
@@ -230,20 +230,20 @@ impl Node {
     /// Hands a session what its link can take now.
     fn serve(&mut self, id: SessionId) {
         lend!(self, Gossip).go_back_if_due(id);
-        let stop = lend!(self, Delivery).visit(id, |desk, durable, committed| {
+        let stop = lend!(self, Handover).visit(id, |desk, durable, committed| {
             desk.answer(durable, committed);
-            if desk.link.is_greeted() { desk.walk(durable) } else { Stop::Held }
+            if desk.link.is_greeted() { desk.walk(durable) } else { WalkStop::Held }
         });
         let Some(stop) = stop else { return };
         lend!(self, Reads).ask_reads(id);
         lend!(self, Fetches).repeat_due(id);
         let idle = self.sessions.table.get(&id).is_some_and(|session| session.fetch.is_none());
-        if let Stop::Store(Some(query)) = stop
+        if let WalkStop::Store(Some(query)) = stop
             && idle
         {
             lend!(self, Fetches).fetch_for(id, query);
         }
-        lend!(self, Delivery).say_synced(id);
+        lend!(self, Handover).say_synced(id);
         lend!(self, Connections).close_if_ending(id);
         lend!(self, Connections).close_if_lagging(id);
     }
@@ -268,7 +268,7 @@ impl Node {
         let offsets_ms = self.links.clock_offsets_ms(self.time.now);
         lend!(self, Upkeep).look_at_the_clock(&offsets_ms);
         lend!(self, Gossip).tell_mesh();
-        lend!(self, Comparison).compare_with_peers();
+        lend!(self, DigestComparison).compare_with_peers();
         self.mesh.topology.forget_lost(now);
         lend!(self, Room).look_for_room();
         let ended = lend!(self, Upkeep).note_and_give_up();
@@ -318,9 +318,9 @@ impl Node {
         }
         let frame = Wire::decode(bytes).map_err(|error| protocol(&format!("{error}")))?;
         match &link.state {
-            State::Handshake => lend!(self, Connections).greeted(id, frame),
-            State::Candidate { .. } => Err(protocol(NO_PLACE)),
-            State::Peer(_) => {
+            LinkState::Handshake => lend!(self, Connections).greeted(id, frame),
+            LinkState::Candidate { .. } => Err(protocol(NO_PLACE)),
+            LinkState::Peer(_) => {
                 let has_messages = matches!(frame, Wire::Messages(_) | Wire::Timed(_));
                 lend!(self, PeerFrames).frame(&mut link, frame)?;
                 if has_messages {
@@ -328,7 +328,7 @@ impl Node {
                 }
                 Ok(())
             }
-            State::Application(_) => lend!(self, AppFrames).frame(&mut link, frame),
+            LinkState::Application(_) => lend!(self, AppFrames).frame(&mut link, frame),
         }
     }
 
@@ -360,25 +360,25 @@ impl Node {
         match (purpose, answer) {
             (Purpose::Walk(session, asked), Answer::Rows { rows, upto, superseded }) => {
                 let found = (rows, superseded);
-                lend!(self, Delivery).rows_fetched(session, fetch, asked, found, upto);
+                lend!(self, Handover).rows_fetched(session, fetch, asked, found, upto);
             }
             (Purpose::Repeat(session, asked), Answer::RowsAt(rows)) => {
-                lend!(self, Delivery).repeats_fetched(session, fetch, &asked, rows);
+                lend!(self, Handover).repeats_fetched(session, fetch, &asked, rows);
             }
             (Purpose::Lookup(link, keys), Answer::Latest(found)) => {
                 self.on_looked_up(link, keys, found);
             }
             (Purpose::Read(link), Answer::Values(found)) => {
-                lend!(self, Delivery).values_fetched(link, fetch, found);
+                lend!(self, Handover).values_fetched(link, fetch, found);
             }
             (Purpose::Bury(session, asked), Answer::RowsAt(rows)) => {
-                lend!(self, DeadLetters).burial_fetched(session, &asked, rows);
+                lend!(self, Burial).burial_fetched(session, &asked, rows);
             }
             (Purpose::Operator(ticket), answer) => {
                 lend!(self, Operator).operator_fetched(fetch, ticket, answer);
             }
             (Purpose::Compare, Answer::Digests(digests)) => {
-                lend!(self, Comparison).own_digests(digests);
+                lend!(self, DigestComparison).own_digests(digests);
             }
             (Purpose::Expired(at), Answer::Rows { rows, upto, .. }) => {
                 lend!(self, Expiry).expired_fetched(at, rows, upto);

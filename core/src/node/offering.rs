@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::io::Close;
 use crate::log::seen::Id;
-use crate::log::seen::Verdict;
+use crate::log::seen::SeenVerdict;
 use crate::mesh::topology::Route;
 use crate::session::link::{Link, PEER_WINDOW};
 use crate::session::offer;
@@ -40,7 +40,7 @@ impl PeerFrames<'_> {
                 // Both have offered it to each other: each offer answers the other one.
                 continue;
             }
-            if self.log.seen.check(id.0, id.1) != Verdict::Seen {
+            if self.log.seen.check(id.0, id.1) != SeenVerdict::Seen {
                 if self.mesh.wants.ask(id, link.id, self.time.now.instant) {
                     wanted.push(id);
                 }

@@ -1,6 +1,6 @@
 //! Operators: questions about the node, and orders.
 
-use super::handlers::{DeadLetters, Ingest, Operator, Records, lend};
+use super::handlers::{Burial, Ingest, Operator, Records, lend};
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -213,15 +213,7 @@ impl Operator<'_> {
         }
         lend!(self, Records).touch(session, Dirty::Now);
         let (replay, stands) = (again, false);
-        lend!(self, DeadLetters).leave(Leaving {
-            id,
-            session,
-            reason,
-            bytes,
-            kept,
-            replay,
-            stands,
-        });
+        lend!(self, Burial).leave(Leaving { id, session, reason, bytes, kept, replay, stands });
         self.order(ticket, false);
     }
 

@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use bytes::BytesMut;
 
 use crate::admin::event::Event;
-use crate::admin::metrics::Metrics;
+use crate::admin::metrics::NodeMetrics;
 use crate::io::{Frame, Output};
 use crate::log::seen::{Id, Seen};
 use crate::session::link::Link;
@@ -24,7 +24,7 @@ const BUFFER_BYTES: usize = 64 << 10;
 #[derive(Debug)]
 pub(super) struct Outbox {
     queue: VecDeque<Output>,
-    pub(super) metrics: Metrics,
+    pub(super) metrics: NodeMetrics,
     /// Where messages and frames are written; what is written is split off.
     pub(super) buffer: BytesMut,
     /// Where the path of a message is put together.
@@ -35,7 +35,7 @@ impl Default for Outbox {
     fn default() -> Self {
         Self {
             queue: VecDeque::new(),
-            metrics: Metrics::default(),
+            metrics: NodeMetrics::default(),
             buffer: BytesMut::with_capacity(BUFFER_BYTES),
             path: String::new(),
         }

@@ -12,7 +12,7 @@ use crate::io::{Close, Frame};
 use crate::log::group_copies;
 use crate::log::lifetime::Ends;
 use crate::log::newest::Comparison;
-use crate::log::seen::Verdict;
+use crate::log::seen::SeenVerdict;
 use crate::session::Dirty;
 use crate::session::link::Link;
 use crate::store::Row;
@@ -165,7 +165,7 @@ impl PeerFrames<'_> {
                 let content = group_copies::content(message);
                 content.is_some_and(|content| self.log.group_copies.find(&content).is_some())
             };
-            if self.log.seen.check(source, message.sequence()) != Verdict::Seen
+            if self.log.seen.check(source, message.sequence()) != SeenVerdict::Seen
                 && (self.log.newest.compare(&key, message, &self.log.seen, timely)
                     == Comparison::Unknown
                     || (!self.log.newest.knows(&key) && is_copy()))

@@ -6,7 +6,7 @@
 //! and so nobody reads an older value than he was handed. A link has one question open, for all
 //! reads that stand together; a question is asked only when there is credit.
 
-use super::handlers::{AppFrames, Delivery, Reads, Settling, lend};
+use super::handlers::{AppFrames, Handover, Reads, Settling, lend};
 use super::links::ActiveLink;
 use alloc::format;
 use alloc::string::String;
@@ -16,13 +16,13 @@ use bytes::Bytes;
 
 use crate::admin::event::Event;
 use crate::io::{Close, Output};
-use crate::session::link::{Answer, Pending};
-use crate::store::{Query, Value};
+use crate::session::link::{AppAnswer, PendingAnswer};
+use crate::store::{Query, StoredValue};
 use crate::types::ids::{BatchId, FetchId, LinkId, Position, SessionId};
 use crate::types::refusal::{Code, Refusal};
 use crate::wire::draft::refusal;
 use crate::wire::message::{Kind, Message};
-use crate::wire::read::Read;
+use crate::wire::read::ReadRequest;
 use crate::wire::{self, records};
 
 use super::connect::protocol;
@@ -48,7 +48,7 @@ impl AppFrames<'_> {
             if link.is_ending() {
                 break;
             }
-            match Read::from_wire(read, &self.config.limits) {
+            match ReadRequest::from_wire(read, &self.config.limits) {
                 Ok(read) => self.read_on(link, &read, ordinal),
                 Err(refusal) => lend!(self, Settling).reject(link, refusal, ordinal),
             }
@@ -56,7 +56,12 @@ impl AppFrames<'_> {
         Ok(())
     }
 
-    pub(super) fn read_on(&mut self, link: &mut ActiveLink<'_>, read: &Read<'_>, frame: u64) {
+    pub(super) fn read_on(
+        &mut self,
+        link: &mut ActiveLink<'_>,
+        read: &ReadRequest<'_>,
+        frame: u64,
+    ) {
         if self.id.phase != Phase::Running {
             let message = "this node is shutting down; ask another one, or when it is back";
             let re = read.id.as_deref().map(String::from);
@@ -67,11 +72,11 @@ impl AppFrames<'_> {
         // It leaves behind the answer before it, and must not hide what that waits for.
         let batch = application.answers.back().map_or(BatchId::default(), |last| last.batch);
         let errors = application.asked();
-        application.answers.push_back(Pending {
+        application.answers.push_back(PendingAnswer {
             place: Position::default(),
             batch,
             received: self.time.now.instant,
-            answer: Answer::Read { read: read.clone().into_owned(), frame, errors },
+            answer: AppAnswer::Read { read: read.clone().into_owned(), frame, errors },
         });
         self.sessions.ready.insert(application.session);
     }
@@ -87,10 +92,10 @@ impl Reads<'_> {
         };
         let (number, has_credit) = (link.id, link.has_credit());
         let Some(application) = link.application_mut() else { return };
-        let turn = |pending: &Pending| match &pending.answer {
-            Answer::Read { read, .. } if pending.batch <= committed => Some(read.key.clone()),
-            Answer::Read { .. } | Answer::Welcome(_) | Answer::Receipt { .. } => None,
-            Answer::Result { .. } | Answer::Error { .. } => None,
+        let turn = |pending: &PendingAnswer| match &pending.answer {
+            AppAnswer::Read { read, .. } if pending.batch <= committed => Some(read.key.clone()),
+            AppAnswer::Read { .. } | AppAnswer::Welcome(_) | AppAnswer::Receipt { .. } => None,
+            AppAnswer::Result { .. } | AppAnswer::Error { .. } => None,
         };
         let mut turns = application.answers.iter().map_while(turn).peekable();
         let may = application.greeted && application.reading.is_none() && has_credit;
@@ -128,9 +133,9 @@ impl Reads<'_> {
     }
 }
 
-impl Delivery<'_> {
+impl Handover<'_> {
     /// What the store found for the first reads of a link.
-    pub(super) fn values_fetched(&mut self, link: LinkId, fetch: FetchId, found: Vec<Value>) {
+    pub(super) fn values_fetched(&mut self, link: LinkId, fetch: FetchId, found: Vec<StoredValue>) {
         let Some(application) = self.links.application(link) else { return };
         if application.reading != Some(fetch) {
             return;
@@ -143,19 +148,21 @@ impl Delivery<'_> {
 }
 
 impl Desk<'_> {
-    fn tell(&mut self, found: Vec<Value>) {
+    fn tell(&mut self, found: Vec<StoredValue>) {
         for value in found {
             let Some(application) = self.link.application_mut() else { return };
-            let Some(Pending { answer, .. }) = application.answers.pop_front() else { return };
-            let Answer::Read { read, frame, errors } = answer else { return };
+            let Some(PendingAnswer { answer, .. }) = application.answers.pop_front() else {
+                return;
+            };
+            let AppAnswer::Read { read, frame, errors } = answer else { return };
             let answer = match judge(&read, value) {
-                Ok(newest) => Answer::Result { read, newest },
+                Ok(newest) => AppAnswer::Result { read, newest },
                 Err(refusal) => {
                     application.asked_in_vain(errors, refusal.code, self.carrier.now.instant);
                     self.carrier.out.metrics.rejected(refusal.code);
                     let event = Event::Rejected { link: self.link.id, code: refusal.code.as_str() };
                     self.carrier.out.push(Output::Event(event));
-                    Answer::Error { refusal, frame }
+                    AppAnswer::Error { refusal, frame }
                 }
             };
             self.say(answer);
@@ -169,21 +176,21 @@ impl Desk<'_> {
 /// # Errors
 /// The [`Refusal`] of a read of another kind, or of a key with more tag sets than a read looks
 /// at.
-fn judge(read: &Read<'_>, found: Value) -> Result<Option<Message>, Refusal> {
+fn judge(read: &ReadRequest<'_>, found: StoredValue) -> Result<Option<Message>, Refusal> {
     let refused = |code, path, message: String| {
         Err(Refusal { re: read.id.as_deref().map(String::from), ..refusal(code, path, message) })
     };
     match found {
-        Value::Absent => Ok(None),
-        Value::TooMany => {
+        StoredValue::Absent => Ok(None),
+        StoredValue::TooMany => {
             let message = "the key has more tag sets, or larger ones, than a read looks at";
             refused(Code::TooLarge, "$.key", message.into())
         }
-        Value::Newest(latest) => {
+        StoredValue::Newest(latest) => {
             let there = latest.message.kind();
             match read.kind {
                 Some(kind) if kind != there && there != Kind::Dk => {
-                    let name = Read::name_of(there).unwrap_or_default();
+                    let name = ReadRequest::name_of(there).unwrap_or_default();
                     let message = format!(
                         "the key holds {}, not {}; ask with {name}",
                         there.as_str(),

@@ -12,7 +12,7 @@ use crate::types::rate::RateLimit;
 use crate::types::time::Now;
 use crate::wire::draft::MAX_TTL;
 
-use super::handlers::{DeadLetters, Records, Recovery, lend};
+use super::handlers::{Burial, Records, Recovery, lend};
 
 impl Recovery<'_> {
     pub(super) fn recover_sessions(&mut self, recovered: &Recovered, now: Now) {
@@ -43,7 +43,7 @@ impl Recovery<'_> {
             lend!(self, Records).begin_absences_anew(&mut self.mesh.dialers.unmet);
         }
         for (id, reason, count, bytes) in &recovered.dead_letters {
-            if let Some(dead) = lend!(self, DeadLetters).dead_of(*id) {
+            if let Some(dead) = lend!(self, Burial).dead_of(*id) {
                 dead.insert(*reason, (*count, *bytes));
             }
         }

@@ -1,7 +1,7 @@
 //! Timers: heartbeats, repeats, cursors, upkeep; and what sockets have taken.
 
 use super::handlers::{
-    Acknowledging, Connections, DeadLetters, Dialing, Heartbeat, LinkOut, Records, Sockets, Upkeep,
+    Acknowledging, Burial, Connections, Dialing, LinkHeartbeat, LinkOut, Records, Sockets, Upkeep,
     lend,
 };
 use alloc::format;
@@ -13,7 +13,7 @@ use bytes::Bytes;
 use crate::admin::event::Event;
 use crate::io::{Close, CloseCode, Frame, Output};
 use crate::log::unclaimed::NODE;
-use crate::session::link::{Link, State};
+use crate::session::link::{Link, LinkState};
 use crate::session::{Dirty, Session, Used, retry_wait};
 use crate::types::clock::ClockFault;
 use crate::types::ids::{LinkId, SessionId};
@@ -32,18 +32,18 @@ impl Connections<'_> {
         let Some(link) = self.links.by_id.get_mut(&id) else { return };
         let timeout = |reason| Close { code: CloseCode::Timeout, reason };
         match &link.state {
-            State::Handshake => {
+            LinkState::Handshake => {
                 self.close(id, timeout("no greeting within limits.handshake_timeout".into()));
             }
-            State::Candidate { rival, .. } => {
+            LinkState::Candidate { rival, .. } => {
                 let rival = *rival;
                 self.close(rival, timeout("no answer, and the node has connected again".into()));
             }
-            State::Application(application) if application.ending.is_some() => {
+            LinkState::Application(application) if application.ending.is_some() => {
                 self.close_as_told(id);
             }
-            State::Peer(_) | State::Application(_) => {
-                if let Some(silent) = lend!(self, Heartbeat).beat(link) {
+            LinkState::Peer(_) | LinkState::Application(_) => {
+                if let Some(silent) = lend!(self, LinkHeartbeat).beat(link) {
                     let reason = format!("nothing heard for {} ms", silent.as_millis());
                     self.close(id, timeout(reason));
                 }
@@ -62,7 +62,7 @@ impl Connections<'_> {
 
     /// Ends a session for good.
     pub(super) fn end_session_by_id(&mut self, id: SessionId, reason: &str) {
-        lend!(self, DeadLetters).note_delivered(id);
+        lend!(self, Burial).note_delivered(id);
         let Some(session) = self.sessions.table.remove(&id) else { return };
         self.sessions.by_name.remove(&session.name);
         self.log.receipts.end(id);
@@ -91,7 +91,7 @@ impl Connections<'_> {
     }
 }
 
-impl Heartbeat<'_> {
+impl LinkHeartbeat<'_> {
     /// Pings a link if it is time. Answers how long nothing was heard on it, if that is too long.
     pub(super) fn beat(&mut self, link: &mut Link) -> Option<Duration> {
         let now = self.time.now.instant;
@@ -175,8 +175,8 @@ impl Sockets<'_> {
             settled.note_use(Used::Answered);
             let heard = settled.end_acknowledged(&done, Dirty::Soon);
             lend!(self, Records).arrange_write(session);
-            lend!(self, DeadLetters).note_delivered(session);
-            lend!(self, DeadLetters).take_back(session, heard);
+            lend!(self, Burial).note_delivered(session);
+            lend!(self, Burial).take_back(session, heard);
         }
         self.sessions.ready.insert(session);
     }

@@ -14,7 +14,7 @@ use alloc::vec::Vec;
 use crate::admin::event::Event;
 use crate::admin::{AdminAnswer, AdminRefusal};
 use crate::io::Output;
-use crate::log::newest::Newest;
+use crate::log::newest::NewestOfKey;
 use crate::store::{Query, Row, StoreFailure, StoredRow};
 use crate::types::clock::{Hlc, Timely};
 use crate::types::ids::{Hash128, Position, Ticket};
@@ -147,7 +147,7 @@ impl Resetting<'_> {
         let source = lend!(self, Ingest).source_of(&row.message);
         let (was, sequence) = (row.message.version(), row.message.sequence());
         // So it is known what gives way.
-        let newest = Newest { version: was, source, sequence, position: row.position };
+        let newest = NewestOfKey { version: was, source, sequence, position: row.position };
         self.log.newest.learn(key, newest);
         self.id.sequence = self.id.sequence.next();
         let fields = Fields {

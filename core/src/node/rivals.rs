@@ -10,7 +10,7 @@ use core::time::Duration;
 
 use crate::io::{Close, Frame};
 use crate::session::Session;
-use crate::session::link::State;
+use crate::session::link::LinkState;
 use crate::types::ids::{LinkId, NodeId};
 use crate::types::time::Instant;
 use crate::types::timers::Timer;
@@ -82,7 +82,7 @@ impl Connections<'_> {
         let since = self.time.now.instant;
         self.time.timers.set(Timer::Link(id), since + PROBE_TIMEOUT);
         if let Some(link) = self.links.by_id.get_mut(&id) {
-            link.state = State::Candidate { hello: Box::new(hello), rival, since };
+            link.state = LinkState::Candidate { hello: Box::new(hello), rival, since };
         }
     }
 
@@ -93,8 +93,10 @@ impl Connections<'_> {
     pub(super) fn on_sign_of_life(&mut self, rival: LinkId, pong: Option<Instant>) {
         let Some(candidate) = self.links.candidates.get(&rival).copied() else { return };
         let is_answer = match self.links.by_id.get(&candidate).map(|link| &link.state) {
-            Some(State::Candidate { since, .. }) => pong.is_some_and(|at| at >= *since),
-            Some(State::Handshake | State::Peer(_) | State::Application(_)) | None => true,
+            Some(LinkState::Candidate { since, .. }) => pong.is_some_and(|at| at >= *since),
+            Some(LinkState::Handshake | LinkState::Peer(_) | LinkState::Application(_)) | None => {
+                true
+            }
         };
         if is_answer {
             self.links.candidates.remove(&rival);
@@ -107,7 +109,7 @@ impl Connections<'_> {
 
     pub(super) fn refuse_candidate(&mut self, candidate: LinkId) {
         let Some(mut link) = self.links.by_id.remove(&candidate) else { return };
-        if let State::Candidate { hello, rival, .. } = &link.state
+        if let LinkState::Candidate { hello, rival, .. } = &link.state
             && let Ok(peer) = NodeId::new(&hello.node)
         {
             let known = self.sessions.by_name.get(&format!("peer:{peer}"));
@@ -129,8 +131,8 @@ impl Connections<'_> {
     /// The link in doubt is gone: the candidate takes its place.
     pub(super) fn admit_candidate(&mut self, id: LinkId) {
         let Some(link) = self.links.by_id.get_mut(&id) else { return };
-        let before = core::mem::replace(&mut link.state, State::Handshake);
-        let done = if let State::Candidate { hello, .. } = before {
+        let before = core::mem::replace(&mut link.state, LinkState::Handshake);
+        let done = if let LinkState::Candidate { hello, .. } = before {
             self.hello(id, *hello)
         } else {
             Ok(())

@@ -1,7 +1,7 @@
 //! A visit to one session: answers and deliveries leave in the order of the log.
 
 use super::handlers::{
-    Acknowledging, Backpressure, Connections, DeadLetters, Delivery, Fetches, Records, lend,
+    Acknowledging, Backpressure, Burial, Connections, Fetches, Handover, Records, lend,
 };
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -9,7 +9,7 @@ use core::time::Duration;
 use bytes::Bytes;
 
 use crate::io::{Close, Frame, Observation, Output, Protocol};
-use crate::session::link::{APPLICATION_CREDIT, Answer, Link, PeerLink, Pending};
+use crate::session::link::{APPLICATION_CREDIT, AppAnswer, Link, PeerLink, PendingAnswer};
 use crate::session::{Dirty, Used};
 use crate::store::{Query, StoredRow};
 use crate::types::ids::{FetchId, LinkId, Position, SessionId};
@@ -17,15 +17,15 @@ use crate::types::time::Instant;
 use crate::types::timers::Timer;
 use crate::wire::json;
 use crate::wire::message::Message;
-use crate::wire::read::Read;
-use crate::wire::{Ack, BatchKind, Outcome, ReadResult, ReadValue, Wire};
+use crate::wire::read::ReadRequest;
+use crate::wire::{Ack, BatchKind, OutcomeRecord, ReadResult, ReadValue, Wire};
 
 use super::handover::{Carrier, Desk};
 
 /// Flights that are handed over again at once.
 const REPEATS: usize = 256;
 
-impl Delivery<'_> {
+impl Handover<'_> {
     /// Brings session and link together, and takes care of what comes of it.
     pub(super) fn visit<T>(
         &mut self,
@@ -75,8 +75,8 @@ impl Delivery<'_> {
             None => self.time.timers.clear(Timer::Session(id)),
         }
         lend!(self, Records).arrange_write(id);
-        lend!(self, DeadLetters).note_delivered(id);
-        lend!(self, DeadLetters).bury(id, deaths);
+        lend!(self, Burial).note_delivered(id);
+        lend!(self, Burial).bury(id, deaths);
         Some(result)
     }
 
@@ -332,9 +332,9 @@ impl Desk<'_> {
         let mut receipts: Option<(Instant, usize)> = None;
         while let Some(application) = self.link.application() {
             let Some(pending) = application.answers.front() else { break };
-            let Pending { place, batch, .. } = pending;
+            let PendingAnswer { place, batch, .. } = pending;
             let place = *place;
-            let is_read = matches!(pending.answer, Answer::Read { .. });
+            let is_read = matches!(pending.answer, AppAnswer::Read { .. });
             if *batch > committed || is_read || !self.link.has_credit() {
                 break;
             }
@@ -349,7 +349,7 @@ impl Desk<'_> {
             }
             let Some(application) = self.link.application_mut() else { break };
             let Some(pending) = application.answers.pop_front() else { break };
-            if matches!(pending.answer, Answer::Receipt { .. }) {
+            if matches!(pending.answer, AppAnswer::Receipt { .. }) {
                 match &mut receipts {
                     Some((received, count)) if *received == pending.received => *count += 1,
                     Some(_) | None => {
@@ -371,54 +371,54 @@ impl Desk<'_> {
         }
     }
 
-    pub(super) fn say(&mut self, answer: Answer) {
+    pub(super) fn say(&mut self, answer: AppAnswer) {
         match self.link.protocol {
             Protocol::Json => self.say_in_json(&answer),
             Protocol::Postcard => self.say_in_binary(&answer),
         }
     }
 
-    fn say_in_json(&mut self, answer: &Answer) {
+    fn say_in_json(&mut self, answer: &AppAnswer) {
         let Carrier { config, out, .. } = &mut self.carrier;
         let buffer = &mut out.buffer;
         let frame = match answer {
-            Answer::Welcome(frame) => frame.clone(),
-            Answer::Receipt { id, version, duplicate, .. } => {
+            AppAnswer::Welcome(frame) => frame.clone(),
+            AppAnswer::Receipt { id, version, duplicate, .. } => {
                 let level = config.store.durability;
                 let node = config.id.as_str();
                 json::write::receipt(text(id), node, *version, *duplicate, level, buffer);
                 buffer.split().freeze()
             }
-            Answer::Result { read, newest } => {
+            AppAnswer::Result { read, newest } => {
                 json::write::result(read.id.as_deref(), &read.key, newest.as_ref(), buffer);
                 buffer.split().freeze()
             }
-            Answer::Error { refusal, frame } => {
+            AppAnswer::Error { refusal, frame } => {
                 json::write::error(refusal, *frame, buffer);
                 buffer.split().freeze()
             }
-            Answer::Read { .. } => return,
+            AppAnswer::Read { .. } => return,
         };
         self.greet_with(answer);
         self.carrier.out.transmit(self.link, Frame::Text(frame));
     }
 
-    fn say_in_binary(&mut self, answer: &Answer) {
+    fn say_in_binary(&mut self, answer: &AppAnswer) {
         let outcome = match answer {
-            Answer::Welcome(frame) => {
+            AppAnswer::Welcome(frame) => {
                 self.greet_with(answer);
                 self.carrier.out.transmit(self.link, Frame::Binary(frame.clone()));
                 return;
             }
-            Answer::Receipt { id, version, duplicate, .. } => Outcome::Receipt {
+            AppAnswer::Receipt { id, version, duplicate, .. } => OutcomeRecord::Receipt {
                 id: text(id),
                 version: *version,
                 duplicate: *duplicate,
                 level: self.carrier.config.store.durability,
             },
-            Answer::Result { read, newest } => return self.say_result(read, newest.as_ref()),
-            Answer::Read { .. } => return,
-            Answer::Error { refusal, frame } => Outcome::Error {
+            AppAnswer::Result { read, newest } => return self.say_result(read, newest.as_ref()),
+            AppAnswer::Read { .. } => return,
+            AppAnswer::Error { refusal, frame } => OutcomeRecord::Error {
                 id: refusal.re.as_deref(),
                 frame: *frame,
                 code: refusal.code.as_str(),
@@ -431,7 +431,7 @@ impl Desk<'_> {
         self.carrier.make_room(self.link, BatchKind::Outcomes, 256, limit).push(&outcome);
     }
 
-    fn say_result(&mut self, read: &Read<'_>, newest: Option<&Message>) {
+    fn say_result(&mut self, read: &ReadRequest<'_>, newest: Option<&Message>) {
         let value = newest.map(|message| ReadValue {
             kind: message.kind(),
             version: message.version(),
@@ -445,8 +445,8 @@ impl Desk<'_> {
         self.carrier.make_room(self.link, kind, length, limit).push(&result);
     }
 
-    fn greet_with(&mut self, answer: &Answer) {
-        if let Answer::Welcome(_) = answer
+    fn greet_with(&mut self, answer: &AppAnswer) {
+        if let AppAnswer::Welcome(_) = answer
             && let Some(application) = self.link.application_mut()
         {
             application.greeted = true;

@@ -1,6 +1,6 @@
 //! What applications say of deliveries, and what comes of it.
 
-use super::handlers::{Connections, DeadLetters, Records, Settling, lend};
+use super::handlers::{Burial, Connections, Records, Settling, lend};
 use alloc::borrow::Cow;
 use alloc::string::{String, ToString};
 
@@ -8,17 +8,17 @@ use crate::session::link::Link;
 use crate::session::{Dirty, Unheard, Used, Word, retry_wait};
 use crate::types::ids::{DeadLetterId, SessionId};
 use crate::types::refusal::{Code, Refusal};
-use crate::wire::json::{Settle, Target};
+use crate::wire::json::{SettleRequest, SettleTarget};
 
 use super::identity::Phase;
 
 impl Settling<'_> {
-    pub(super) fn settle_on(&mut self, link: &mut Link, settle: &Settle<'_>, frame: u64) {
+    pub(super) fn settle_on(&mut self, link: &mut Link, settle: &SettleRequest<'_>, frame: u64) {
         let Some(application) = link.application_mut() else { return };
         let id = application.session;
         let heard = self.settle(id, settle);
         self.sessions.ready.insert(id);
-        lend!(self, DeadLetters).note_delivered(id);
+        lend!(self, Burial).note_delivered(id);
         if let (Ok(true), Some(application)) = (&heard, link.application_mut()) {
             application.settled = true;
         }
@@ -38,28 +38,33 @@ impl Settling<'_> {
     }
 
     /// Takes a word about deliveries. Answers whether it has settled any.
-    fn settle(&mut self, id: SessionId, settle: &Settle<'_>) -> Result<bool, Unheard> {
+    fn settle(&mut self, id: SessionId, settle: &SettleRequest<'_>) -> Result<bool, Unheard> {
         let Some(session) = self.sessions.table.get_mut(&id) else { return Ok(false) };
         match settle {
-            Settle::Ack(delivery) => session
-                .acknowledge(*delivery)
-                .map(|heard| lend!(self, DeadLetters).take_back(id, heard)),
-            Settle::AckUpTo(delivery) => session
+            SettleRequest::Ack(delivery) => {
+                session.acknowledge(*delivery).map(|heard| lend!(self, Burial).take_back(id, heard))
+            }
+            SettleRequest::AckUpTo(delivery) => session
                 .acknowledge_upto(*delivery)
-                .map(|heard| lend!(self, DeadLetters).take_back(id, heard)),
-            Settle::AckId(message) => session
+                .map(|heard| lend!(self, Burial).take_back(id, heard)),
+            SettleRequest::AckId(message) => session
                 .acknowledge_id(message)
-                .map(|heard| lend!(self, DeadLetters).take_back(id, heard)),
-            Settle::Retry { target, reason } => {
+                .map(|heard| lend!(self, Burial).take_back(id, heard)),
+            SettleRequest::Retry { target, reason } => {
                 self.retry(id, target, said(reason, "NACK retry")).map(|()| false)
             }
-            Settle::Reject { target, reason } => {
+            SettleRequest::Reject { target, reason } => {
                 self.refuse(id, target, said(reason, "NACK reject"))
             }
         }
     }
 
-    fn retry(&mut self, id: SessionId, target: &Target<'_>, why: &str) -> Result<(), Unheard> {
+    fn retry(
+        &mut self,
+        id: SessionId,
+        target: &SettleTarget<'_>,
+        why: &str,
+    ) -> Result<(), Unheard> {
         let Some(session) = self.sessions.table.get_mut(&id) else { return Ok(()) };
         let Some(position) = session.refusable(target, true)? else { return Ok(()) };
         let Some(flight) = session.flights.get_mut(&position) else { return Ok(()) };
@@ -81,7 +86,12 @@ impl Settling<'_> {
 
     /// What an application wants none of is final at once: the next batch says so, whatever becomes
     /// of the connection, and the message itself follows when the store has found it.
-    fn refuse(&mut self, id: SessionId, target: &Target<'_>, why: &str) -> Result<bool, Unheard> {
+    fn refuse(
+        &mut self,
+        id: SessionId,
+        target: &SettleTarget<'_>,
+        why: &str,
+    ) -> Result<bool, Unheard> {
         let Some(session) = self.sessions.table.get_mut(&id) else { return Ok(false) };
         let Some(position) = session.refusable(target, false)? else { return Ok(false) };
         let Some(flight) = session.flights.get_mut(&position) else { return Ok(false) };
@@ -120,14 +130,16 @@ impl Connections<'_> {
 }
 
 /// The `messageId` that a frame names.
-fn named<'a>(settle: &'a Settle<'_>) -> Option<&'a str> {
+fn named<'a>(settle: &'a SettleRequest<'_>) -> Option<&'a str> {
     match settle {
-        Settle::Ack(_) | Settle::AckUpTo(_) => None,
-        Settle::AckId(id) => Some(id),
-        Settle::Retry { target, .. } | Settle::Reject { target, .. } => match target {
-            Target::Delivery(_) => None,
-            Target::Id(id) => Some(id),
-        },
+        SettleRequest::Ack(_) | SettleRequest::AckUpTo(_) => None,
+        SettleRequest::AckId(id) => Some(id),
+        SettleRequest::Retry { target, .. } | SettleRequest::Reject { target, .. } => {
+            match target {
+                SettleTarget::Delivery(_) => None,
+                SettleTarget::Id(id) => Some(id),
+            }
+        }
     }
 }
 

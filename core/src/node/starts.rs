@@ -13,7 +13,7 @@ use crate::admin::event::Event;
 use crate::io::{Close, Frame};
 use crate::log::epochs::EpochVerdict;
 use crate::log::unclaimed::NODE;
-use crate::mesh::topology::Record;
+use crate::mesh::topology::NodeRecord;
 use crate::session::link::Link;
 use crate::session::{Dirty, Session};
 use crate::types::ids::{BatchId, Incarnation, LinkId, NodeId, Position, SessionId};
@@ -195,7 +195,7 @@ impl Telling<'_> {
             .and_then(|id| self.sessions.table.get(id));
         let Some(store) = session.and_then(Session::peer).map(|peer| peer.store) else { return };
         let known = self.mesh.topology.record(node).map_or(0, |known| known.revision);
-        let record = Record {
+        let record = NodeRecord {
             node: node.as_str().into(),
             store,
             incarnation: start,

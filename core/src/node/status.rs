@@ -8,7 +8,7 @@ use crate::admin::{COVERED, LinkStatus, SELF, SessionStatus, Status, StoreStatus
 use crate::io::Protocol;
 use crate::log::receipts::RECEIPT_BYTES;
 use crate::mesh::dial::{DialState, Dialer};
-use crate::session::link::{Link, State};
+use crate::session::link::{Link, LinkState};
 use crate::session::{Session, UNNAMED};
 use crate::store::DeadReason;
 
@@ -108,12 +108,12 @@ impl StatusReport<'_> {
     fn link_status(&self, link: &Link) -> LinkStatus {
         let dialer = link.dialer.and_then(|index| self.mesh.dialers.by_index.get(&index));
         let (role, state) = match &link.state {
-            State::Handshake | State::Candidate { .. } => match dialer {
+            LinkState::Handshake | LinkState::Candidate { .. } => match dialer {
                 Some(dialer) if dialer.is_self => ("peer", SELF),
                 Some(_) | None => ("peer", "handshake"),
             },
-            State::Peer(_) => ("peer", "up"),
-            State::Application(_) => ("app", "up"),
+            LinkState::Peer(_) => ("peer", "up"),
+            LinkState::Application(_) => ("app", "up"),
         };
         let peer = link.peer();
         let client = link.application().and_then(|application| application.client.clone());

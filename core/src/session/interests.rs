@@ -24,12 +24,12 @@ pub struct Interests {
     /// Sessions by each of their tags.
     tags: BTreeMap<Box<str>, BTreeSet<SessionId>>,
     /// What each session is entered under.
-    entries: BTreeMap<SessionId, Entry>,
+    entries: BTreeMap<SessionId, InterestEntry>,
 }
 
 /// What a session is entered under.
 #[derive(Debug)]
-struct Entry {
+struct InterestEntry {
     /// Sorted key prefixes; `None`: all keys.
     keys: Option<Vec<String>>,
     tags: TagSet,
@@ -51,13 +51,13 @@ impl Interests {
         for tag in tags.iter() {
             self.tags.entry(tag.into()).or_default().insert(session);
         }
-        let entry = Entry { keys: keys.map(<[String]>::to_vec), tags: tags.clone() };
+        let entry = InterestEntry { keys: keys.map(<[String]>::to_vec), tags: tags.clone() };
         self.entries.insert(session, entry);
     }
 
     /// Takes a session out, if it is entered.
     pub fn leave(&mut self, session: SessionId) {
-        let Some(Entry { keys, tags }) = self.entries.remove(&session) else { return };
+        let Some(InterestEntry { keys, tags }) = self.entries.remove(&session) else { return };
         self.every_key.remove(&session);
         let keys = keys.unwrap_or_default();
         keys.iter().for_each(|prefix| take_out(&mut self.prefixes, prefix, session));
@@ -106,7 +106,7 @@ impl Interests {
     }
 }
 
-impl Entry {
+impl InterestEntry {
     fn wants(&self, key: &str) -> bool {
         self.keys.as_ref().is_none_or(|keys| begins_with_any(keys, key))
     }

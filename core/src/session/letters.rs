@@ -26,7 +26,7 @@ pub struct Letters {
     /// Some of the deliveries up to here may be letters that are not known.
     forgotten: Position,
     /// Each leads to where its delivery lies now, however often it was replayed.
-    replays: VecDeque<Replay>,
+    replays: VecDeque<LetterReplay>,
     /// Letters whose purge is not durable yet, and whether they were acknowledged since: where it
     /// fails they are letters again, or not.
     purged: BTreeMap<Position, (Letter, bool)>,
@@ -34,7 +34,7 @@ pub struct Letters {
 
 /// A letter that was handed over again as another delivery.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-struct Replay {
+struct LetterReplay {
     was: Position,
     is: Position,
     name: u64,
@@ -45,7 +45,7 @@ struct Replay {
 pub(super) struct LettersRecord {
     known: Vec<LetterRecord>,
     forgotten: Position,
-    replays: Vec<Replay>,
+    replays: Vec<LetterReplay>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -113,7 +113,7 @@ impl Letters {
         self.lead(was, is);
         self.lead(before, is);
         // Where the session has begun again, the replay before this one may be to come.
-        self.replays.push_back(Replay { was: before, is, name: letter.name });
+        self.replays.push_back(LetterReplay { was: before, is, name: letter.name });
         if self.replays.len() > MAX_REPLAYS {
             self.replays.pop_front();
         }

@@ -22,7 +22,7 @@ use crate::types::rate::RateLimit;
 use crate::types::refusal::{Code, Refusal};
 use crate::types::time::{Instant, Now, WallMs};
 use crate::wire::message::Message;
-use crate::wire::read::Read;
+use crate::wire::read::ReadRequest;
 use crate::wire::{FEATURE_DIGESTS, FEATURE_ENDS, FrameWriter, Hello};
 
 /// Cost of the frames that an application's link may have in flight.
@@ -57,7 +57,7 @@ pub struct Link {
     /// When it came up.
     pub opened: Instant,
     /// How far it has come.
-    pub state: State,
+    pub state: LinkState,
     /// Frames received, the one at hand included.
     pub frames_in: u64,
     /// Cost of frames that the socket has not taken.
@@ -88,7 +88,7 @@ pub struct Link {
 
 /// How far a link has come.
 #[derive(Debug)]
-pub enum State {
+pub enum LinkState {
     /// Nobody has said who it is.
     Handshake,
     /// A node whose id is in use by another link, the `rival`, which was pinged at `since`: that
@@ -158,11 +158,11 @@ pub struct AppLink {
     /// Name, if it has one.
     pub client: Option<String>,
     /// Answers that have not left, in the order of the frames.
-    pub answers: VecDeque<Pending>,
+    pub answers: VecDeque<PendingAnswer>,
     /// The question to the store for the reads at the front of the answers.
     pub reading: Option<FetchId>,
     /// Client errors at the end of what came.
-    pub errors: Row,
+    pub errors: ErrorStreak,
     /// SYNCED is due when the session has been handed everything up to here.
     pub synced_at: Option<Position>,
     /// Limit of publishing.
@@ -179,7 +179,7 @@ pub struct AppLink {
 
 /// Client errors in a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Row {
+pub struct ErrorStreak {
     count: u32,
     /// Whether it follows a read whose answer is not known.
     follows_read: bool,
@@ -187,7 +187,7 @@ pub struct Row {
 
 /// An answer on its way.
 #[derive(Debug)]
-pub struct Pending {
+pub struct PendingAnswer {
     /// Its place in the log: deliveries before it leave first.
     pub place: Position,
     /// The batch that it waits for; 0: none.
@@ -195,12 +195,12 @@ pub struct Pending {
     /// When its frame came.
     pub received: Instant,
     /// What it says.
-    pub answer: Answer,
+    pub answer: AppAnswer,
 }
 
 /// What an application is told.
 #[derive(Debug)]
-pub enum Answer {
+pub enum AppAnswer {
     /// Greeting, encoded.
     Welcome(Bytes),
     /// Receipt.
@@ -217,16 +217,16 @@ pub enum Answer {
     /// A read whose turn has not come: the store is asked first.
     Read {
         /// What is asked.
-        read: Read<'static>,
+        read: ReadRequest<'static>,
         /// Number of the frame.
         frame: u64,
         /// Client errors before it.
-        errors: Row,
+        errors: ErrorStreak,
     },
     /// The answer to a read.
     Result {
         /// What was asked.
-        read: Read<'static>,
+        read: ReadRequest<'static>,
         /// The newest message of the key, if there is one.
         newest: Option<Message>,
     },
@@ -243,8 +243,8 @@ impl Link {
     /// Whether another frame may be transmitted.
     pub fn has_credit(&self) -> bool {
         let credit = match self.state {
-            State::Peer(_) => PEER_CREDIT,
-            State::Handshake | State::Candidate { .. } | State::Application(_) => {
+            LinkState::Peer(_) => PEER_CREDIT,
+            LinkState::Handshake | LinkState::Candidate { .. } | LinkState::Application(_) => {
                 APPLICATION_CREDIT
             }
         };
@@ -254,22 +254,22 @@ impl Link {
     /// Whether too much waits on it to read on.
     pub fn is_congested(&self) -> bool {
         match &self.state {
-            State::Handshake | State::Candidate { .. } => false,
+            LinkState::Handshake | LinkState::Candidate { .. } => false,
             // Acknowledgements and refusals leave whatever the credit says, because they answer
             // what came: who does not read them is not read either.
-            State::Peer(peer) => {
+            LinkState::Peer(peer) => {
                 peer.parked.len() > MAX_PARKED || self.cost_in_flight > 2 * PEER_CREDIT
             }
-            State::Application(application) => application.answers.len() > MAX_ANSWERS,
+            LinkState::Application(application) => application.answers.len() > MAX_ANSWERS,
         }
     }
 
     /// Whether deliveries may leave: an application is greeted first.
     pub fn is_greeted(&self) -> bool {
         match &self.state {
-            State::Handshake | State::Candidate { .. } => false,
-            State::Peer(_) => true,
-            State::Application(application) => application.greeted,
+            LinkState::Handshake | LinkState::Candidate { .. } => false,
+            LinkState::Peer(_) => true,
+            LinkState::Application(application) => application.greeted,
         }
     }
 
@@ -284,7 +284,7 @@ impl Link {
     pub fn reach(&self) -> Position {
         let answers = self.application().map(|application| &application.answers);
         let waiting = answers.filter(|answers| {
-            matches!(answers.front(), Some(Pending { answer: Answer::Read { .. }, .. }))
+            matches!(answers.front(), Some(PendingAnswer { answer: AppAnswer::Read { .. }, .. }))
         });
         let mut places = waiting.into_iter().flatten().map(|pending| pending.place);
         let first = places.find(|place| *place > Position::default());
@@ -294,41 +294,41 @@ impl Link {
     /// The session that it serves.
     pub fn session(&self) -> Option<SessionId> {
         match &self.state {
-            State::Handshake | State::Candidate { .. } => None,
-            State::Peer(peer) => Some(peer.session),
-            State::Application(application) => Some(application.session),
+            LinkState::Handshake | LinkState::Candidate { .. } => None,
+            LinkState::Peer(peer) => Some(peer.session),
+            LinkState::Application(application) => Some(application.session),
         }
     }
 
     /// The peer, if it is one.
     pub fn peer(&self) -> Option<&PeerLink> {
         match &self.state {
-            State::Peer(peer) => Some(peer),
-            State::Handshake | State::Candidate { .. } | State::Application(_) => None,
+            LinkState::Peer(peer) => Some(peer),
+            LinkState::Handshake | LinkState::Candidate { .. } | LinkState::Application(_) => None,
         }
     }
 
     /// The peer, if it is one.
     pub fn peer_mut(&mut self) -> Option<&mut PeerLink> {
         match &mut self.state {
-            State::Peer(peer) => Some(peer),
-            State::Handshake | State::Candidate { .. } | State::Application(_) => None,
+            LinkState::Peer(peer) => Some(peer),
+            LinkState::Handshake | LinkState::Candidate { .. } | LinkState::Application(_) => None,
         }
     }
 
     /// The application, if it is one.
     pub fn application(&self) -> Option<&AppLink> {
         match &self.state {
-            State::Application(application) => Some(application),
-            State::Handshake | State::Candidate { .. } | State::Peer(_) => None,
+            LinkState::Application(application) => Some(application),
+            LinkState::Handshake | LinkState::Candidate { .. } | LinkState::Peer(_) => None,
         }
     }
 
     /// The application, if it is one.
     pub fn application_mut(&mut self) -> Option<&mut AppLink> {
         match &mut self.state {
-            State::Application(application) => Some(application),
-            State::Handshake | State::Candidate { .. } | State::Peer(_) => None,
+            LinkState::Application(application) => Some(application),
+            LinkState::Handshake | LinkState::Candidate { .. } | LinkState::Peer(_) => None,
         }
     }
 }
@@ -336,7 +336,7 @@ impl Link {
 impl AppLink {
     /// A frame was no error.
     pub fn went_well(&mut self) {
-        self.errors = Row::default();
+        self.errors = ErrorStreak::default();
     }
 
     /// Counts a refusal. A client that errs too often in a row is to be closed.
@@ -349,17 +349,17 @@ impl AppLink {
 
     /// A read waits for its answer: only that tells whether a row of errors goes on. Answers with
     /// the errors before it.
-    pub fn asked(&mut self) -> Row {
-        core::mem::replace(&mut self.errors, Row { count: 0, follows_read: true })
+    pub fn asked(&mut self) -> ErrorStreak {
+        core::mem::replace(&mut self.errors, ErrorStreak { count: 0, follows_read: true })
     }
 
     /// The first of the reads that waited was refused, `before` being the errors before it.
-    pub fn asked_in_vain(&mut self, before: Row, code: Code, now: Instant) {
+    pub fn asked_in_vain(&mut self, before: ErrorStreak, code: Code, now: Instant) {
         let refused = before.count + u32::from(!code.retryable());
         let mut rows = self.answers.iter_mut().filter_map(|pending| match &mut pending.answer {
-            Answer::Read { errors, .. } => Some(errors),
-            Answer::Welcome(_) | Answer::Receipt { .. } => None,
-            Answer::Result { .. } | Answer::Error { .. } => None,
+            AppAnswer::Read { errors, .. } => Some(errors),
+            AppAnswer::Welcome(_) | AppAnswer::Receipt { .. } => None,
+            AppAnswer::Result { .. } | AppAnswer::Error { .. } => None,
         });
         let next = rows.next().unwrap_or(&mut self.errors);
         let in_row = if next.follows_read {

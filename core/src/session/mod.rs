@@ -39,8 +39,8 @@ pub use self::flight::{Flight, Offer, Word};
 pub use self::letters::Letters;
 pub use self::passed::{Passed, Stretch};
 pub use self::record::Used;
-use self::settling::Ended;
-pub use self::settling::{Heard, Unheard};
+use self::settling::EndedDeliveries;
+pub use self::settling::{Settled, Unheard};
 
 /// Unnamed applications' sessions have numbers from here on; they are never stored.
 pub const UNNAMED: u64 = 1 << 62;
@@ -57,7 +57,7 @@ pub enum Role {
     /// Another node.
     Peer(Peer),
     /// An application.
-    Application(Application),
+    Application(AppRole),
 }
 
 /// What is known of a peer across links.
@@ -75,7 +75,7 @@ pub struct Peer {
 
 /// What an application receives, and how.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Application {
+pub struct AppRole {
     /// Name; `None` ends the session with its link.
     pub client: Option<String>,
     /// Its tags; `None`: the node's.
@@ -167,7 +167,7 @@ pub struct Session {
     /// Whether the store was asked for some of them.
     pub is_burying: bool,
     /// Deliveries that ended last.
-    ended: Ended,
+    ended: EndedDeliveries,
     /// Its dead letters, by the deliveries that they were.
     pub letters: Letters,
     /// Nothing is handed over before this time.
@@ -197,7 +197,7 @@ impl Session {
     pub fn new(id: SessionId, role: Role, next: Position, repeats: RateLimit) -> Self {
         let name = match &role {
             Role::Peer(peer) => alloc::format!("peer:{}", peer.node),
-            Role::Application(Application { client: Some(client), .. }) => {
+            Role::Application(AppRole { client: Some(client), .. }) => {
                 alloc::format!("app:{client}")
             }
             Role::Application(_) => alloc::format!("link:{}", id.get() - UNNAMED),
@@ -230,7 +230,7 @@ impl Session {
             fresh: false,
             has_dying: false,
             is_burying: false,
-            ended: Ended::default(),
+            ended: EndedDeliveries::default(),
             letters: Letters::default(),
             hold_until: None,
             refusals: 0,
@@ -448,7 +448,7 @@ impl Session {
     }
 
     /// The application, if it is one's session.
-    pub fn application(&self) -> Option<&Application> {
+    pub fn application(&self) -> Option<&AppRole> {
         match &self.role {
             Role::Peer(_) => None,
             Role::Application(application) => Some(application),
@@ -471,7 +471,7 @@ impl Session {
     }
 }
 
-impl Application {
+impl AppRole {
     /// Where its session began.
     pub fn replay(&self) -> Replay {
         let all = self.from == Position::default() || self.replay > Position::default();

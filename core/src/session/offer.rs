@@ -32,7 +32,7 @@ const MAX_ASKED: usize = 16_384;
 
 /// Identities that follow each other.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Span {
+pub struct OfferSpan {
     /// Their origin.
     pub origin: NodeId,
     /// Its start.
@@ -97,9 +97,9 @@ pub(crate) fn write(kind: BatchKind, mut ids: Vec<Id>, seen: &Seen, limit: usize
 ///
 /// # Errors
 /// [`WireError::Malformed`] if the batch is not made of spans up to its end, or names too many.
-pub fn read(batch: &[u8]) -> Result<Vec<Span>, WireError> {
+pub fn read(batch: &[u8]) -> Result<Vec<OfferSpan>, WireError> {
     let bad = WireError::Malformed(batch.first().copied().unwrap_or_default());
-    let mut spans: Vec<Span> = Vec::new();
+    let mut spans: Vec<OfferSpan> = Vec::new();
     let mut named: u64 = 0;
     for record in records::<SpanRecord<'_>>(batch)? {
         let (origin, incarnation, before) = match spans.last() {
@@ -116,7 +116,7 @@ pub fn read(batch: &[u8]) -> Result<Vec<Span>, WireError> {
             return Err(bad);
         }
         let (first, last) = (Sequence::new(first), Sequence::new(last));
-        spans.push(Span { origin, incarnation, first, last });
+        spans.push(OfferSpan { origin, incarnation, first, last });
     }
     Ok(spans)
 }
@@ -127,7 +127,7 @@ pub fn read(batch: &[u8]) -> Result<Vec<Span>, WireError> {
 /// As [`read`].
 pub(crate) fn ids(batch: &[u8], seen: &mut Seen) -> Result<Vec<Id>, WireError> {
     let mut ids = Vec::new();
-    for Span { origin, incarnation, first, last } in read(batch)? {
+    for OfferSpan { origin, incarnation, first, last } in read(batch)? {
         let source = seen.source(&origin, incarnation);
         ids.extend((first.get()..=last.get()).map(|number| (source, Sequence::new(number))));
     }
@@ -151,7 +151,7 @@ struct Offered {
 
 /// How an offer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Closed {
+pub(crate) struct ClosedOffer {
     /// Its row.
     pub position: Position,
     /// Whether the peer was told of it: then it knows that the message is durable here.
@@ -168,10 +168,10 @@ impl Offers {
     }
 
     /// The row of this identity is no longer on offer.
-    pub fn close(&mut self, id: Id) -> Option<Closed> {
+    pub fn close(&mut self, id: Id) -> Option<ClosedOffer> {
         // Its time stays, and finds nothing.
         let Offered { position, said } = self.by_id.remove(&id)?;
-        Some(Closed { position, said })
+        Some(ClosedOffer { position, said })
     }
 
     /// The rows to be offered now, with those that would be due until `upto`: what leaves together
@@ -282,9 +282,9 @@ impl Wants {
 }
 
 /// For people: how a frame of identities reads.
-pub fn describe(spans: &[Span]) -> String {
+pub fn describe(spans: &[OfferSpan]) -> String {
     let mut text = String::new();
-    for Span { origin, incarnation, first, last } in spans {
+    for OfferSpan { origin, incarnation, first, last } in spans {
         let comma = if text.is_empty() { "" } else { ", " };
         let number = incarnation.get();
         text.push_str(&alloc::format!("{comma}{origin}/{number:x}/{first}..={last}"));
@@ -412,9 +412,9 @@ mod tests {
         offers.say(id, now);
         assert_eq!(offers.take_due(now), []);
         assert_eq!(offers.next(), Some(now + REPEAT_AFTER));
-        assert_eq!(offers.close(id), Some(Closed { position, said: true }));
+        assert_eq!(offers.close(id), Some(ClosedOffer { position, said: true }));
         assert_eq!(offers.close(id), None);
         offers.open(id, position, now);
-        assert_eq!(offers.close(id), Some(Closed { position, said: false }));
+        assert_eq!(offers.close(id), Some(ClosedOffer { position, said: false }));
     }
 }

@@ -8,7 +8,7 @@ use core::time::Duration;
 
 use super::{Dirty, Flight, Offer, Session};
 use crate::log::seen::Id;
-use crate::session::offer::Closed;
+use crate::session::offer::ClosedOffer;
 use crate::store::Row;
 use crate::types::ids::Position;
 use crate::types::tags::Reach;
@@ -54,7 +54,7 @@ impl Session {
 
     /// The peer has what it was, or would have been, offered. Answers how that offer ended if it
     /// was still open.
-    pub fn settle_offer(&mut self, id: Id) -> Option<Closed> {
+    pub fn settle_offer(&mut self, id: Id) -> Option<ClosedOffer> {
         let closed = self.offers.close(id)?;
         self.flights.remove(&closed.position).map(|_| closed)
     }

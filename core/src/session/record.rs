@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::letters::{Letters, LettersRecord};
 use super::passed::{Passed, PassedRecord};
-use super::{Application, Beginning, Conflation, Dirty, Flight, Peer, Role, Session, Word};
+use super::{AppRole, Beginning, Conflation, Dirty, Flight, Peer, Role, Session, Word};
 use crate::store::SessionRecord;
 use crate::types::ids::{DeadLetterId, Incarnation, NodeId, Position, StoreId, is_name};
 use crate::types::rate::RateLimit;
@@ -16,7 +16,7 @@ use crate::types::time::WallMs;
 use crate::wire::application::AckMode;
 
 #[derive(Serialize, Deserialize)]
-struct Record {
+struct StoredState {
     role: RoleRecord,
     next: Position,
     open: Vec<OpenRecord>,
@@ -107,7 +107,7 @@ impl Session {
         node_tags: &TagSet,
         repeats: RateLimit,
     ) -> Option<Self> {
-        let (Record { role, next, open, away_since, node_tags: before }, rest) =
+        let (StoredState { role, next, open, away_since, node_tags: before }, rest) =
             postcard::take_from_bytes(&record.state).ok()?;
         let (kind, name) = record.name.split_once(':')?;
         let (mut passed, mut lost) = (Passed::default(), Position::default());
@@ -123,7 +123,7 @@ impl Session {
                 if kind != "app" || !is_name(name) {
                     return None;
                 }
-                Role::Application(Application {
+                Role::Application(AppRole {
                     client: Some(name.into()),
                     tags: tags.transpose().ok()?,
                     keys,
@@ -213,8 +213,9 @@ impl Session {
         let away_since = self.away_since.unwrap_or(wall);
         let node_tags = node_tags.as_str().into();
         let encoded = "a record can be encoded";
-        let mut state = postcard::to_allocvec(&Record { role, next, open, away_since, node_tags })
-            .expect(encoded);
+        let mut state =
+            postcard::to_allocvec(&StoredState { role, next, open, away_since, node_tags })
+                .expect(encoded);
         let checked = self.checked.record();
         let settling = self.settling_record();
         let Beginning { first_event, head, time } = self.beginning;

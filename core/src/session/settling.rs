@@ -9,7 +9,7 @@ use alloc::vec::Vec;
 
 use crate::types::ids::{DeadLetterId, Position};
 use crate::wire::application::AckMode;
-use crate::wire::json::Target;
+use crate::wire::json::SettleTarget;
 
 use crate::log::dead_letter::{Letter, Said};
 
@@ -40,7 +40,7 @@ pub enum Unheard {
 
 /// What a word has done.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Heard {
+pub struct Settled {
     /// Whether it has settled anything.
     pub settled: bool,
     /// Dead letters that it takes back.
@@ -49,7 +49,7 @@ pub struct Heard {
 
 /// Deliveries that ended last, where that is not known from the log.
 #[derive(Debug, Default)]
-pub(super) struct Ended {
+pub(super) struct EndedDeliveries {
     /// Ids of what was settled.
     ids: VecDeque<Box<str>>,
     /// What ended without a word, because something newer has taken its place.
@@ -58,7 +58,7 @@ pub(super) struct Ended {
     rejected: VecDeque<(Position, Option<Box<str>>)>,
 }
 
-impl Ended {
+impl EndedDeliveries {
     fn settled(&mut self, id: Box<str>) {
         self.ids.push_back(id);
         if self.ids.len() > REMEMBERED {
@@ -78,31 +78,31 @@ impl Ended {
         self.ids.iter().any(|settled| **settled == *id)
     }
 
-    fn is_outdone(&self, target: &Target<'_>) -> bool {
+    fn is_outdone(&self, target: &SettleTarget<'_>) -> bool {
         is_among(&self.outdone, target)
     }
 
-    fn is_rejected(&self, target: &Target<'_>) -> bool {
+    fn is_rejected(&self, target: &SettleTarget<'_>) -> bool {
         is_among(&self.rejected, target)
     }
 }
 
-fn is_among(ended: &VecDeque<(Position, Option<Box<str>>)>, target: &Target<'_>) -> bool {
+fn is_among(ended: &VecDeque<(Position, Option<Box<str>>)>, target: &SettleTarget<'_>) -> bool {
     ended.iter().any(|(position, id)| match target {
-        Target::Delivery(delivery) => position == delivery,
-        Target::Id(named) => id.as_deref() == Some(named),
+        SettleTarget::Delivery(delivery) => position == delivery,
+        SettleTarget::Id(named) => id.as_deref() == Some(named),
     })
 }
 
 impl Session {
     /// Ends a delivery, or what it was replayed as. Takes it back, if it is a dead letter that was
     /// not refused.
-    pub fn acknowledge(&mut self, delivery: Position) -> Result<Heard, Unheard> {
+    pub fn acknowledge(&mut self, delivery: Position) -> Result<Settled, Unheard> {
         let place = self.place_of(delivery);
         let is_here = self.flights.contains_key(&place) || self.letters.of(place).is_some();
         self.letters.settle_purged(place);
         if !is_here && place == delivery && self.letters.kin(place).is_empty() {
-            return self.was_settled(place).map(|()| Heard::default());
+            return self.was_settled(place).map(|()| Settled::default());
         }
         // Elsewhere it may have been refused only where it is nowhere else any more.
         let kin = if is_here { Vec::new() } else { self.letters.kin(place) };
@@ -112,7 +112,7 @@ impl Session {
         if is_here || place >= self.next || kin.iter().any(|it| self.letters.of(*it).is_some()) {
             return Ok(self.end_acknowledged(&[place], Dirty::Now));
         }
-        self.was_settled(place).map(|()| Heard::default())
+        self.was_settled(place).map(|()| Settled::default())
     }
 
     /// The dead letter that a refusal has made, or will make, of a delivery.
@@ -132,14 +132,14 @@ impl Session {
     }
 
     /// Ends a delivery and those before it that had no word of their own.
-    pub fn acknowledge_upto(&mut self, delivery: Position) -> Result<Heard, Unheard> {
+    pub fn acknowledge_upto(&mut self, delivery: Position) -> Result<Settled, Unheard> {
         if !self.was_handed(delivery) {
             return Err(Unheard::Never);
         }
         let place = self.place_of(delivery);
         let is_replayed =
             place != delivery && !self.flights.get(&place).is_some_and(|it| it.word.is_said());
-        let named = if is_replayed { self.acknowledge(delivery)? } else { Heard::default() };
+        let named = if is_replayed { self.acknowledge(delivery)? } else { Settled::default() };
         let flight = self.flights.get(&delivery).map(|flight| flight.carried);
         let last = flight.or_else(|| self.letters.of(delivery)?.carried());
         let carried = self.carried_before(delivery, last);
@@ -152,7 +152,7 @@ impl Session {
     }
 
     /// Ends the oldest open delivery of this `messageId`; else takes its dead letter back.
-    pub fn acknowledge_id(&mut self, id: &str) -> Result<Heard, Unheard> {
+    pub fn acknowledge_id(&mut self, id: &str) -> Result<Settled, Unheard> {
         if let Some(position) = self.open_of(id).or_else(|| self.letters.named(id)) {
             let heard = self.acknowledge(position)?;
             if !heard.letters.is_empty() {
@@ -161,9 +161,9 @@ impl Session {
             return Ok(heard);
         }
         if self.may_come_again() {
-            return Ok(Heard::default());
+            return Ok(Settled::default());
         }
-        self.was_settled_by(&Target::Id(id.into())).map(|()| Heard::default())
+        self.was_settled_by(&SettleTarget::Id(id.into())).map(|()| Settled::default())
     }
 
     /// Whether deliveries whose ids are not known may come again: after a restart, or since the
@@ -178,12 +178,12 @@ impl Session {
     /// A dead letter that it speaks of instead has had its own word from now on.
     pub fn refusable(
         &mut self,
-        target: &Target<'_>,
+        target: &SettleTarget<'_>,
         retry: bool,
     ) -> Result<Option<Position>, Unheard> {
         let position = match target {
-            Target::Delivery(delivery) => Some(self.place_of(*delivery)),
-            Target::Id(id) => {
+            SettleTarget::Delivery(delivery) => Some(self.place_of(*delivery)),
+            SettleTarget::Id(id) => {
                 let letter = || self.letters.named(id).map(|was| self.place_of(was));
                 self.open_of(id).or_else(letter)
             }
@@ -233,7 +233,7 @@ impl Session {
     fn was_settled(&self, delivery: Position) -> Result<(), Unheard> {
         if !self.was_handed(delivery) {
             Err(Unheard::Never)
-        } else if self.ended.is_rejected(&Target::Delivery(delivery)) {
+        } else if self.ended.is_rejected(&SettleTarget::Delivery(delivery)) {
             Err(Unheard::Settled)
         } else if self.has_forgotten_letters() && self.letters.may_have_forgotten(delivery) {
             Err(Unheard::Forgotten)
@@ -242,10 +242,10 @@ impl Session {
         }
     }
 
-    fn was_settled_by(&self, target: &Target<'_>) -> Result<(), Unheard> {
+    fn was_settled_by(&self, target: &SettleTarget<'_>) -> Result<(), Unheard> {
         match target {
-            Target::Delivery(delivery) => self.was_settled(*delivery),
-            Target::Id(id) => {
+            SettleTarget::Delivery(delivery) => self.was_settled(*delivery),
+            SettleTarget::Id(id) => {
                 let is_known = self.ended.is_settled(id) || self.ended.is_outdone(target);
                 if is_known || self.is_automatic() || self.letters.named(id).is_some() {
                     Ok(())
@@ -299,8 +299,8 @@ impl Session {
     /// Ends deliveries that are done with, and what else there is of the same messages: what they
     /// were replayed as, and the dead letters that they are, or had become before the session
     /// began again.
-    pub fn end_acknowledged(&mut self, deliveries: &[Position], dirty: Dirty) -> Heard {
-        let mut heard = Heard { settled: !deliveries.is_empty(), letters: Vec::new() };
+    pub fn end_acknowledged(&mut self, deliveries: &[Position], dirty: Dirty) -> Settled {
+        let mut heard = Settled { settled: !deliveries.is_empty(), letters: Vec::new() };
         for delivery in deliveries {
             let kin = self.end_kin(*delivery);
             if let Some(id) = self.end_flight(*delivery).and_then(|flight| flight.id) {

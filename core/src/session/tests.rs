@@ -24,8 +24,8 @@ fn repeats(rate: u32) -> RateLimit {
     RateLimit::new(rate, Instant::from_micros(0))
 }
 
-fn named() -> Application {
-    Application {
+fn named() -> AppRole {
+    AppRole {
         client: Some("pi-1".into()),
         tags: None,
         keys: None,
@@ -414,7 +414,7 @@ proptest! {
         let peer_owed = session(peer()).is_owed(&row, &node_tags);
         prop_assert_eq!(peer_owed, path.rsplit(',').nth(1) != Some("b"), "who handed it over");
         let tags = own.as_ref().map(|own| TagSet::new(own.iter().map(String::as_str)));
-        let role = Application {
+        let role = AppRole {
             tags: tags.map(|tags| tags.expect("good tags")),
             keys: prefixes.clone().map(|prefixes| prefixes.into_iter().collect()),
             ..named()
@@ -437,7 +437,7 @@ proptest! {
         let role = if application {
             let tags = tags.map(|tags| TagSet::new(tags.iter().map(String::as_str)));
             let tags = tags.map(|tags| tags.expect("good tags"));
-            Role::Application(Application { tags, keys, ..named() })
+            Role::Application(AppRole { tags, keys, ..named() })
         } else {
             peer()
         };

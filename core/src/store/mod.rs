@@ -46,6 +46,7 @@ use crate::types::tags::TagSet;
 use crate::types::time::WallMs;
 use crate::wire::message::Message;
 
+pub use self::StoredValue as Value;
 pub use self::handle::{Stopped, Store};
 pub use self::latest::Latest;
 pub use self::listed::{LISTED_VALUE_BYTES, ListedLetter};
@@ -422,7 +423,7 @@ pub enum Answer {
     Latest(Vec<Option<Latest>>),
     /// To [`Query::Values`]: of the first keys that were asked, in their order; at least of one. Of
     /// the others nothing is said once [`VALUES_BYTES`] were looked at.
-    Values(Vec<Value>),
+    Values(Vec<StoredValue>),
     /// To [`Query::Find`].
     Find {
         /// The rows found in this stretch.
@@ -458,7 +459,7 @@ pub const MAX_TAG_SETS_BYTES: u64 = 64 << 20;
 
 /// What a key holds for whoever asked (P6).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Value {
+pub enum StoredValue {
     /// The newest message among the tag sets that match; a delete too.
     Newest(Latest),
     /// No tag set that matches has any.
@@ -474,7 +475,7 @@ pub struct StoredRow {
     pub row: Row,
     /// Whether a newer message of its key and tag set is in the store, or, where the question
     /// says so, of its key and any tag set that matches; also told of a row that is for one
-    /// session only. Where a key is [`Value::TooMany`], its other tag sets are not looked at.
+    /// session only. Where a key is [`StoredValue::TooMany`], its other tag sets are not looked at.
     pub superseded: bool,
 }
 

@@ -15,7 +15,7 @@ use crate::wire::message::Kind;
 
 /// A question for the converged value of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Read<'a> {
+pub struct ReadRequest<'a> {
     /// The kind that it is expected to have; `None`: whichever it has.
     pub kind: Option<Kind>,
     /// `messageId`, for the answer.
@@ -24,7 +24,7 @@ pub struct Read<'a> {
     pub key: Cow<'a, str>,
 }
 
-impl<'a> Read<'a> {
+impl<'a> ReadRequest<'a> {
     /// The kind that a frame of this type asks for.
     pub fn kind_of(name: &str) -> Option<Kind> {
         Kind::ALL.into_iter().find(|kind| Self::name_of(*kind) == Some(name))
@@ -70,8 +70,8 @@ impl<'a> Read<'a> {
     }
 
     /// The read without its frame.
-    pub fn into_owned(self) -> Read<'static> {
+    pub fn into_owned(self) -> ReadRequest<'static> {
         let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
-        Read { kind: self.kind, id: self.id.map(owned), key: owned(self.key) }
+        ReadRequest { kind: self.kind, id: self.id.map(owned), key: owned(self.key) }
     }
 }

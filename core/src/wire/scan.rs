@@ -42,7 +42,7 @@ pub(crate) fn message_id(frame: &str) -> Option<String> {
 
 /// Name of the envelope's field in which the byte at `offset` lies.
 pub(crate) fn field_at(frame: &str, offset: usize) -> Option<Cow<'_, str>> {
-    let end = |member: &Member<'_>| member.value.as_ptr() as usize + member.value.len();
+    let end = |member: &ObjectMember<'_>| member.value.as_ptr() as usize + member.value.len();
     let offset = frame.as_ptr() as usize + offset;
     string(Members::new(frame).find(|member| end(member) > offset)?.name).ok()
 }
@@ -68,13 +68,13 @@ pub(crate) fn string(raw: &str) -> Result<Cow<'_, str>, BadString> {
 }
 
 /// One field of an envelope, as it was written.
-struct Member<'a> {
+struct ObjectMember<'a> {
     /// With its quotes.
     name: &'a str,
     value: &'a str,
 }
 
-impl Member<'_> {
+impl ObjectMember<'_> {
     fn is(&self, name: &str) -> bool {
         string(self.name).is_ok_and(|own| own == name)
     }
@@ -95,9 +95,9 @@ impl<'a> Members<'a> {
 }
 
 impl<'a> Iterator for Members<'a> {
-    type Item = Member<'a>;
+    type Item = ObjectMember<'a>;
 
-    fn next(&mut self) -> Option<Member<'a>> {
+    fn next(&mut self) -> Option<ObjectMember<'a>> {
         let start = skip_white_space(self.text, self.next.take()?);
         let bytes = self.text.as_bytes();
         if bytes.get(start) != Some(&b'"') {
@@ -111,7 +111,7 @@ impl<'a> Iterator for Members<'a> {
         let value = skip_white_space(self.text, colon + 1);
         let end = value_end(self.text, value);
         self.next = (bytes.get(end) == Some(&b',')).then_some(end + 1);
-        Some(Member {
+        Some(ObjectMember {
             name: &self.text[start..name_end],
             value: self.text[value..end].trim_end_matches(WHITE_SPACE),
         })

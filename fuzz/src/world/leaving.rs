@@ -8,8 +8,8 @@ use slipstream_core::ids::Position;
 use slipstream_core::io::Protocol;
 use slipstream_core::message::Message;
 use slipstream_core::offer;
-use slipstream_core::topology::Record;
-use slipstream_core::wire::{self, Outcome, ReadResult, Wire};
+use slipstream_core::topology::NodeRecord;
+use slipstream_core::wire::{self, OutcomeRecord, ReadResult, Wire};
 
 use super::Socket;
 
@@ -60,7 +60,7 @@ pub(super) fn check_binary(
     match Wire::decode(bytes).expect("the node sends frames") {
         Wire::Hello(_) | Wire::NotNow(_) => false,
         Wire::Topology(batch) => {
-            let records = wire::records::<Record>(&batch).expect("the node sends records");
+            let records = wire::records::<NodeRecord>(&batch).expect("the node sends records");
             assert!(records.iter().all(|record| record.id().is_some()));
             false
         }
@@ -87,10 +87,12 @@ pub(super) fn check_binary(
             true
         }
         Wire::Outcomes(batch) => {
-            for outcome in wire::records::<Outcome<'_>>(&batch).expect("the node sends outcomes") {
+            for outcome in
+                wire::records::<OutcomeRecord<'_>>(&batch).expect("the node sends outcomes")
+            {
                 match outcome {
-                    Outcome::Receipt { id, .. } => assert_durable(id, durable),
-                    Outcome::Error { frame, .. } => {
+                    OutcomeRecord::Receipt { id, .. } => assert_durable(id, durable),
+                    OutcomeRecord::Error { frame, .. } => {
                         assert!((1..=socket.frames_in).contains(&frame));
                     }
                 }

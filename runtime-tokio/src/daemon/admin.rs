@@ -29,9 +29,9 @@ use hyper_util::service::TowerToHyperService;
 use slipstream_shell::bind;
 use tokio::net::{TcpListener, TcpStream};
 
-use places::{Place, Places, Watched};
+use places::{AdminPlace, Places, Watched};
 use pulse::Pulse;
-use reply::Failure;
+use reply::ReplyFailure;
 
 use super::logging::LogHandle;
 use super::metrics::Metrics;
@@ -89,10 +89,10 @@ impl Admin {
     }
 
     /// The node, once it has started.
-    fn running(&self) -> Result<&Running, Failure> {
+    fn running(&self) -> Result<&Running, ReplyFailure> {
         self.running.get().ok_or_else(|| {
             let seconds = self.since.elapsed().as_secs();
-            Failure::unavailable(format!(
+            ReplyFailure::unavailable(format!(
                 "the node is starting: its store has been opened for {seconds} s"
             ))
         })
@@ -136,7 +136,7 @@ async fn serve(listener: TcpListener, places: usize, admin: Arc<Admin>) {
     }
 }
 
-async fn converse(stream: TcpStream, place: Place, router: Router) {
+async fn converse(stream: TcpStream, place: AdminPlace, router: Router) {
     let activity = place.activity();
     let pages = TowerToHyperService::new(router);
     let answer = |request: hyper::Request<hyper::body::Incoming>| {
@@ -181,8 +181,8 @@ fn router(admin: Arc<Admin>) -> Router {
         .route("/clock/reset", post(pages::reset_clock))
         .route("/log", get(pages::log).put(pages::set_log))
         .route("/reload", post(pages::reload))
-        .fallback(async || Failure::not_found("there is nothing under this path"))
-        .method_not_allowed_fallback(async || Failure::wrong_method())
+        .fallback(async || ReplyFailure::not_found("there is nothing under this path"))
+        .method_not_allowed_fallback(async || ReplyFailure::wrong_method())
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
         .layer(from_fn_with_state(admin.clone(), around))
         .with_state(admin)
@@ -193,10 +193,10 @@ async fn around(
     State(admin): State<Arc<Admin>>,
     request: Request,
     next: Next,
-) -> Result<Response, Failure> {
+) -> Result<Response, ReplyFailure> {
     guard::check(request.uri(), request.headers(), &admin.allowed_hosts)?;
     match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
         Ok(response) => Ok(response),
-        Err(_) => Err(Failure::unavailable("the node did not answer in time")),
+        Err(_) => Err(ReplyFailure::unavailable("the node did not answer in time")),
     }
 }

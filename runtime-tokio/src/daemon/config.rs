@@ -12,7 +12,7 @@ mod units;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-pub use draft::Place;
+pub use draft::KeyPlace;
 pub(crate) use filter::{BadFilter, parse_filter};
 pub use settings::{ListenSettings, LogFormat, LogSettings, Settings};
 use toml::Table;
@@ -38,7 +38,7 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
-    fn of(place: Place, message: String) -> Self {
+    fn of(place: KeyPlace, message: String) -> Self {
         Self::Invalid(vec![Problem { place, message }])
     }
 }
@@ -51,7 +51,7 @@ fn lines(problems: &[Problem]) -> String {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// Where it was written.
-    pub place: Place,
+    pub place: KeyPlace,
     /// What is wrong, and what is allowed.
     pub message: String,
 }
@@ -85,7 +85,7 @@ pub fn parse(
     text: &str,
     variables: &[(String, String)],
 ) -> Result<Settings, ConfigError> {
-    let mut draft = draft::Draft::new(file);
+    let mut draft = draft::ConfigDraft::new(file);
     draft.take_file(text)?;
     draft.take_environment(variables);
     let mut settings = draft.finish()?;

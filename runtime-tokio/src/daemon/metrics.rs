@@ -259,14 +259,14 @@ fn take_peer_bytes(peer: &str, received: u64, sent: u64) {
 
 /// What the sessions with one label add up to.
 #[derive(Default)]
-struct Outbox {
+struct OutboxGauges {
     messages: u64,
     bytes: u64,
     oldest_ms: u64,
     dead_letters: [u64; DeadReason::ALL.len()],
 }
 
-impl Outbox {
+impl OutboxGauges {
     fn add(&mut self, session: &SessionStatus) {
         self.messages += session.behind + session.in_flight as u64;
         self.bytes += session.behind_bytes;
@@ -278,7 +278,7 @@ impl Outbox {
 }
 
 fn take_sessions(status: &Status, labels: &mut Labels) {
-    let mut outboxes = HashMap::<String, Outbox>::new();
+    let mut outboxes = HashMap::<String, OutboxGauges>::new();
     for session in &status.sessions {
         outboxes.entry(labels.session(&session.name)).or_default().add(session);
     }

@@ -13,14 +13,18 @@ use slipstream_core::ids::{Hash128, Position};
 use slipstream_core::tags::{self, TagSet};
 
 use crate::live::{LOOKUP, sum};
-use crate::reader::Reader;
-use crate::state::State;
+use crate::reader::ReaderThread;
+use crate::state::StoreState;
 
 /// Pending keys that one question looks up in the table `latest`.
 const LOOKED_UP: usize = 8192;
 
 /// The digests of tag sets behind `after`.
-pub(super) fn tag_sets(db: &Connection, state: &State, after: Option<&TagSet>) -> Result<Digests> {
+pub(super) fn tag_sets(
+    db: &Connection,
+    state: &StoreState,
+    after: Option<&TagSet>,
+) -> Result<Digests> {
     if !state.pending.look_up(db, LOOKED_UP)? {
         return Ok(Digests::Behind);
     }
@@ -79,7 +83,7 @@ fn roots(sums: BTreeMap<String, Print>, mut more: bool) -> Roots {
 }
 
 /// The digest of each bucket of a tag set.
-pub(super) fn buckets(db: &Connection, state: &State, tags: &TagSet) -> Result<Digests> {
+pub(super) fn buckets(db: &Connection, state: &StoreState, tags: &TagSet) -> Result<Digests> {
     if !state.pending.look_up(db, LOOKED_UP)? {
         return Ok(Digests::Behind);
     }
@@ -100,7 +104,7 @@ pub(super) fn buckets(db: &Connection, state: &State, tags: &TagSet) -> Result<D
 
 /// The live messages of a bucket of a tag set behind `after`.
 pub(super) fn entries(
-    reader: &mut Reader<'_>,
+    reader: &mut ReaderThread<'_>,
     tags: &TagSet,
     bucket: u16,
     after: Option<Hash128>,

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use slipstream_core::clock::Hlc;
 use slipstream_core::config::Durability;
 use slipstream_core::wire::{
-    self, BatchKind, FrameWriter, Outcome, Publish, Read, ReadResult, Welcome, Wire,
+    self, BatchKind, FrameWriter, OutcomeRecord, Publish, Read, ReadResult, Welcome, Wire,
 };
 use tempfile::TempDir;
 use tungstenite::handshake::server::{ErrorResponse, Request, Response};
@@ -153,7 +153,7 @@ fn binary_answer(frame: &[u8]) -> Vec<u8> {
             let mut writer = FrameWriter::new(BatchKind::Outcomes);
             for Publish { id, .. } in wire::records(&batch).expect("records") {
                 let (version, level) = (Hlc::default(), Durability::Full);
-                writer.push(&Outcome::Receipt { id, version, duplicate: false, level });
+                writer.push(&OutcomeRecord::Receipt { id, version, duplicate: false, level });
             }
             writer.finish().into()
         }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use slipstream_core::ids::Position;
 use slipstream_core::io::{Frame, Protocol};
 use slipstream_core::message::Kind;
-use slipstream_core::read::Read;
+use slipstream_core::read::ReadRequest;
 use slipstream_core::wire::{
     BatchKind, Connect, FrameWriter, Publish as WirePublish, Read as WireRead, Settle, Wire,
 };
@@ -220,7 +220,7 @@ pub fn publish_frame(protocol: Protocol, publish: &Publish) -> Frame {
 pub fn read_frame(protocol: Protocol, id: &str, key: &str, kind: Kind) -> Frame {
     match protocol {
         Protocol::Json => {
-            let name = Read::name_of(kind).expect("only kinds that are read are drawn");
+            let name = ReadRequest::name_of(kind).expect("only kinds that are read are drawn");
             let text = format!(r#"{{"type":"{name}","messageId":"{id}","key":"{key}"}}"#);
             Frame::Text(text.into())
         }

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use bytes::BytesMut;
 use slipstream_core::ids::{DialId, LinkId};
 use slipstream_core::io::{Close, CloseCode, Frame, Input, LinkUp, Protocol};
-use slipstream_core::topology::Record;
+use slipstream_core::topology::NodeRecord;
 
 use super::counts::{Fault, Sometimes};
 use super::facts::{APPLICATION_CREDIT, Fact, Party};
@@ -59,7 +59,7 @@ impl World {
         use super::frames::Answer;
         match item {
             Item::NotNow(_) => self.counts.sometimes(Sometimes::NotNow),
-            Item::Topology(records) if records.iter().any(Record::has_any_tag) => {
+            Item::Topology(records) if records.iter().any(NodeRecord::has_any_tag) => {
                 self.counts.sometimes(Sometimes::AnyTag);
             }
             Item::Delivery(delivery) if delivery.redelivery > 0 => {

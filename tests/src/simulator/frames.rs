@@ -10,11 +10,11 @@ use slipstream_core::ids::{Identity, Sequence};
 use slipstream_core::io::Frame;
 use slipstream_core::json::write::version_text;
 use slipstream_core::message::{Kind, Message};
-use slipstream_core::offer::{Span, describe, read};
-use slipstream_core::topology::Record;
+use slipstream_core::offer::{OfferSpan, describe, read};
+use slipstream_core::topology::NodeRecord;
 use slipstream_core::wire::{
-    Ack, NotNow, Outcome, ReadResult, TagSetDigest, Wire, deliveries, digests, messages, records,
-    timed,
+    Ack, NotNow, OutcomeRecord, ReadResult, TagSetDigest, Wire, deliveries, digests, messages,
+    records, timed,
 };
 
 /// One thing that a frame of a node says.
@@ -39,11 +39,11 @@ pub enum Item {
     /// A node's greeting.
     Hello,
     /// What a node knows of the mesh.
-    Topology(Vec<Record>),
+    Topology(Vec<NodeRecord>),
     /// What the tag sets that are for both add up to.
     Digests(Vec<TagSetDigest>),
     /// Messages by their identity.
-    Named(Naming, Vec<Span>),
+    Named(Naming, Vec<OfferSpan>),
     /// Ping.
     Ping,
     /// Pong.
@@ -150,7 +150,7 @@ impl fmt::Display for Item {
             }
             Self::Hello => f.write_str("hello"),
             Self::Topology(records) => {
-                for Record { node, links, .. } in records {
+                for NodeRecord { node, links, .. } in records {
                     write!(f, "{node} is linked to [{links}] ")?;
                 }
                 Ok(())
@@ -293,7 +293,8 @@ fn parse_binary(bytes: &Bytes, node: &str) -> Result<Vec<Item>, String> {
         Wire::Synced => vec![Item::Synced],
         Wire::Conflated(values) => vec![Item::Conflated(values)],
         Wire::Outcomes(batch) => {
-            let outcomes = records::<Outcome<'_>>(&batch).map_err(|error| error.to_string())?;
+            let outcomes =
+                records::<OutcomeRecord<'_>>(&batch).map_err(|error| error.to_string())?;
             outcomes.into_iter().map(|outcome| Item::Answer(answer(&outcome, node))).collect()
         }
         Wire::Deliveries(batch) => {
@@ -324,7 +325,7 @@ fn parse_binary(bytes: &Bytes, node: &str) -> Result<Vec<Item>, String> {
 }
 
 /// The identities of these spans.
-pub fn identities(spans: &[Span]) -> impl Iterator<Item = Identity> + '_ {
+pub fn identities(spans: &[OfferSpan]) -> impl Iterator<Item = Identity> + '_ {
     spans.iter().flat_map(|span| {
         (span.first.get()..=span.last.get()).map(|number| Identity {
             origin: span.origin.clone(),
@@ -350,14 +351,14 @@ fn result_of(result: &ReadResult<'_>) -> Answer {
     }
 }
 
-fn answer(outcome: &Outcome<'_>, node: &str) -> Answer {
+fn answer(outcome: &OutcomeRecord<'_>, node: &str) -> Answer {
     match outcome {
-        Outcome::Receipt { id, version, duplicate, .. } => Answer::Receipt {
+        OutcomeRecord::Receipt { id, version, duplicate, .. } => Answer::Receipt {
             id: (*id).into(),
             version: version_text(*version, node),
             duplicate: *duplicate,
         },
-        Outcome::Error { id, frame, code, retryable, .. } => Answer::Refusal {
+        OutcomeRecord::Error { id, frame, code, retryable, .. } => Answer::Refusal {
             re: id.map(String::from),
             frame: *frame,
             code: (*code).into(),

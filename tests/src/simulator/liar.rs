@@ -17,7 +17,7 @@ use slipstream_core::io::{Frame, Protocol};
 use slipstream_core::message::{Fields, Kind, Message};
 use slipstream_core::tags::TagSet;
 use slipstream_core::time::WallMs;
-use slipstream_core::topology::Record;
+use slipstream_core::topology::NodeRecord;
 use slipstream_core::wire::{
     Ack, BatchKind, DigestsHead, FrameWriter, Hello, NotNow, NotNowReason, TagSetDigest, Wire,
 };
@@ -244,7 +244,7 @@ impl World {
         let random = &mut self.random;
         let links = self.names.iter().filter(|_| random.chance(500)).map(String::as_str);
         let links = TagSet::new(links).expect("names of nodes have the form of tags");
-        let record = Record {
+        let record = NodeRecord {
             node: self.names[choice].clone(),
             store: StoreId(1),
             incarnation: Incarnation::new(1),

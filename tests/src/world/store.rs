@@ -11,7 +11,7 @@ use slipstream_core::ids::{DeadLetterId, Hash128, Incarnation, Position, Session
 use slipstream_core::message::{Kind, Message};
 use slipstream_core::store::{
     Answer, Batch, DeadLetter, DeadReason, Latest, ListedLetter, Query, ReceiptBlock, Recovered,
-    Row, SeenKey, SeenRecord, SessionRecord, StoredRow, Usage, VALUES_BYTES, Value,
+    Row, SeenKey, SeenRecord, SessionRecord, StoredRow, StoredValue, Usage, VALUES_BYTES,
 };
 use slipstream_core::tags::{TagSet, list};
 use slipstream_core::time::WallMs;
@@ -462,7 +462,7 @@ impl MemoryStore {
         let mut values = Vec::new();
         for key in keys {
             let value = self.value(key, tags, timely);
-            if let Value::Newest(latest) = &value {
+            if let StoredValue::Newest(latest) = &value {
                 looked_at += latest.message.encoded().len() as u64;
             }
             values.push(value);
@@ -473,9 +473,9 @@ impl MemoryStore {
         Answer::Values(values)
     }
 
-    fn value(&self, key: &str, tags: &TagSet, timely: Timely) -> Value {
+    fn value(&self, key: &str, tags: &TagSet, timely: Timely) -> StoredValue {
         let values = self.values_of(key, tags).map(latest_of).collect();
-        Latest::newest(values, timely).map_or(Value::Absent, Value::Newest)
+        Latest::newest(values, timely).map_or(StoredValue::Absent, StoredValue::Newest)
     }
 
     /// The newest value of a key in each tag set that matches.

@@ -8,7 +8,7 @@ fn heard(frame: &str) -> Option<Received> {
     received(&String::from(frame).into()).expect(frame)
 }
 
-fn delivery(frame: &str) -> Delivery {
+fn delivery(frame: &str) -> DeliveredMessage {
     match heard(frame) {
         Some(Received::Deliveries(mut deliveries)) if deliveries.len() == 1 => deliveries.remove(0),
         other => panic!("{frame}: {other:?}"),

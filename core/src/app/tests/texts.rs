@@ -6,7 +6,7 @@ use crate::wire::application::InForce;
 
 fn session() -> App {
     let protocol = Protocol::Json;
-    Session::new(Settings { protocol, window: 3 * 4096, ..settings(true) }, 42, NOW)
+    ClientSession::new(ClientSettings { protocol, window: 3 * 4096, ..settings(true) }, 42, NOW)
 }
 
 fn connected() -> App {

@@ -1,4 +1,5 @@
-//! An application as its handles and its task see it: a [`Session`], and those who wait for it.
+//! An application as its handles and its task see it: a [`ClientSession`], and those who wait for
+//! it.
 //!
 //! Handles ask, settle and wait; one task carries frames between the session and a connection. They
 //! meet here and nowhere else, so what may be dropped, and when, is a matter of this state alone.
@@ -23,8 +24,8 @@ use bytes::Bytes;
 
 use super::waiting::{Answers, Queue};
 use crate::app::{
-    Beat, Delivery, Ended, Heard, Publication, PublishError, ReadError, Receipt, Session, Settings,
-    Settlement, Value,
+    Beat, ClientSession, ClientSettings, DeliveredMessage, Ended, Heard, Publication, PublishError,
+    ReadError, Receipt, Settlement, Value,
 };
 use crate::host::shared::{Wakes, keep};
 use crate::io::Frame;
@@ -34,8 +35,8 @@ use crate::wire::message::Kind;
 
 /// What a subscription is handed.
 #[derive(Debug)]
-pub(super) enum Item {
-    Delivery(Delivery),
+pub(super) enum InboxItem {
+    Delivery(DeliveredMessage),
     Synced,
     Ended(Ended),
 }
@@ -60,13 +61,13 @@ pub enum Turn {
 /// See the module.
 #[derive(Debug)]
 pub struct Application {
-    session: Session<u64, u64>,
+    session: ClientSession<u64, u64>,
     heard: Vec<Heard<u64, u64>>,
     /// The greeting of the last connection.
     welcome: Option<Welcome>,
     receipts: Answers<Result<Receipt, PublishError>>,
     values: Answers<Result<Value, ReadError>>,
-    items: VecDeque<Item>,
+    items: VecDeque<InboxItem>,
     /// Whether it was opened to receive.
     receives: bool,
     subscribed: bool,
@@ -94,9 +95,9 @@ impl Wakes for Application {
 /// What its task does.
 impl Application {
     /// One that is not connected, and has no handles yet. `seed` is random.
-    pub fn new(settings: Settings, receives: bool, seed: u64, now: Instant) -> Self {
+    pub fn new(settings: ClientSettings, receives: bool, seed: u64, now: Instant) -> Self {
         Self {
-            session: Session::new(settings, seed, now),
+            session: ClientSession::new(settings, seed, now),
             heard: Vec::new(),
             welcome: None,
             receipts: Answers::default(),
@@ -187,7 +188,7 @@ impl Application {
         self.session.end(&why, &mut self.heard);
         self.tell();
         if why != Ended::Here {
-            self.items.push_back(Item::Ended(why.clone()));
+            self.items.push_back(InboxItem::Ended(why.clone()));
         }
         self.ended = Some(why);
         self.woken.extend(self.receiver.take());
@@ -220,8 +221,8 @@ impl Application {
                 Heard::Read(ticket, value) => self.values.give(ticket, value, &mut self.woken),
                 // Nobody is left to take it: it is handed over again, to the next subscription.
                 Heard::Delivered(_) | Heard::Synced if !self.subscribed => {}
-                Heard::Delivered(delivery) => self.items.push_back(Item::Delivery(delivery)),
-                Heard::Synced => self.items.push_back(Item::Synced),
+                Heard::Delivered(delivery) => self.items.push_back(InboxItem::Delivery(delivery)),
+                Heard::Synced => self.items.push_back(InboxItem::Synced),
             }
         }
         if !self.items.is_empty() {
@@ -344,7 +345,7 @@ impl Application {
     }
 
     /// The next item of the subscription; `None` after the end.
-    pub(super) fn poll_item(&mut self, cx: &mut Context<'_>) -> Poll<Option<Item>> {
+    pub(super) fn poll_item(&mut self, cx: &mut Context<'_>) -> Poll<Option<InboxItem>> {
         if let Some(item) = self.items.pop_front() {
             return Poll::Ready(Some(item));
         }

@@ -12,11 +12,11 @@ use core::ops::Deref;
 use core::pin::Pin;
 use core::task::{Context, Poll, ready};
 
-use super::application::{Application, Item};
+use super::application::{Application, InboxItem};
 use crate::app::{
     self, Ended, Publication, PublishError, ReadError, Receipt, Settlement, Value, Verdict,
 };
-use crate::host::shared::{Shared, Source};
+use crate::host::shared::{Shared, StreamSource};
 use crate::wire::Welcome;
 use crate::wire::application::InForce;
 use crate::wire::message::Kind;
@@ -308,21 +308,21 @@ impl Receiver {
     ) -> Poll<Option<Result<SubscriptionEvent, Ended>>> {
         let application = &self.publisher.application;
         Poll::Ready(match ready!(application.with(|it| it.poll_item(cx))) {
-            Some(Item::Delivery(message)) => {
+            Some(InboxItem::Delivery(message)) => {
                 let mut delivery = Delivery { message, unsettled: Some(application.clone()) };
                 if self.settles_when_taken {
                     delivery.settle(Some(Verdict::Ack));
                 }
                 Some(Ok(SubscriptionEvent::Delivery(delivery)))
             }
-            Some(Item::Synced) => Some(Ok(SubscriptionEvent::Synced)),
-            Some(Item::Ended(why)) => Some(Err(why)),
+            Some(InboxItem::Synced) => Some(Ok(SubscriptionEvent::Synced)),
+            Some(InboxItem::Ended(why)) => Some(Err(why)),
             None => None,
         })
     }
 }
 
-impl Source for Receiver {
+impl StreamSource for Receiver {
     type Item = Result<Delivery, Ended>;
 
     fn poll_item(&mut self, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
@@ -346,7 +346,7 @@ impl Drop for Receiver {
 /// A message that was handed over. One that is dropped without a word is handed over again.
 #[derive(Debug)]
 pub struct Delivery {
-    message: app::Delivery,
+    message: app::DeliveredMessage,
     /// `None` once it is settled.
     unsettled: Option<Shared<Application>>,
 }
@@ -377,9 +377,9 @@ impl Delivery {
 }
 
 impl Deref for Delivery {
-    type Target = app::Delivery;
+    type Target = app::DeliveredMessage;
 
-    fn deref(&self) -> &app::Delivery {
+    fn deref(&self) -> &app::DeliveredMessage {
         &self.message
     }
 }

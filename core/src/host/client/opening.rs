@@ -6,7 +6,7 @@ use core::task::Waker;
 
 use super::Application;
 use super::handles::{Pending, Publisher, Receiver};
-use super::place::Place;
+use super::place::Endpoint;
 use super::service::Service;
 use crate::app::{
     ClientOptions, ConnectError, Ended, Filter, Publication, PublishError, ReadError, Receipt,
@@ -22,7 +22,7 @@ use crate::host::shared::{Once, Promise, Shared, Wakes};
 /// connection, which is opened again when it is lost.
 #[derive(Debug, Clone)]
 pub struct Client<R: Runtime> {
-    place: Place<R>,
+    place: Endpoint<R>,
     options: ClientOptions,
     unnamed: Shared<Unnamed>,
 }
@@ -59,15 +59,15 @@ impl<R: Runtime> Client<R> {
     /// Of the node behind `url`, which is connected to for the first application and not before.
     /// As for [`Client::connect`], the query string of `url` is not kept.
     pub fn new(url: &str, options: ClientOptions) -> Self {
-        Self::at(Place::behind(url), options)
+        Self::at(Endpoint::behind(url), options)
     }
 
     /// Of a node of this process, which takes these inputs.
     pub(crate) fn here(inputs: Inputs<R>, options: ClientOptions) -> Self {
-        Self::at(Place::Here(inputs), options)
+        Self::at(Endpoint::Here(inputs), options)
     }
 
-    fn at(place: Place<R>, options: ClientOptions) -> Self {
+    fn at(place: Endpoint<R>, options: ClientOptions) -> Self {
         Self { place, options, unnamed: R::share(Unnamed::default()) }
     }
 

@@ -11,7 +11,7 @@ use crate::app::Ended;
 use crate::host::channel;
 use crate::host::connection::memory::Memory;
 use crate::host::connection::{self, Incoming, Inputs, Transport};
-use crate::host::runtime::{Alarm, Log as _, Runtime, first};
+use crate::host::runtime::{Alarm, LogSink as _, Runtime, first};
 use crate::host::socket::Opened;
 use crate::io::Protocol;
 use crate::types::ids::DialId;
@@ -21,14 +21,14 @@ const INPUTS: usize = 4;
 
 /// Where a node is.
 #[derive(Debug, Clone)]
-pub(super) enum Place<R: Runtime> {
+pub(super) enum Endpoint<R: Runtime> {
     /// In this process: it takes these inputs.
     Here(Inputs<R>),
     /// Behind this URL.
     There(String),
 }
 
-impl<R: Runtime> Place<R> {
+impl<R: Runtime> Endpoint<R> {
     /// Behind this URL. Its query string is not kept: it may hold a token.
     pub(super) fn behind(url: &str) -> Self {
         Self::There(url.split('?').next().unwrap_or_default().into())

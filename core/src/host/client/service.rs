@@ -42,7 +42,7 @@ pub enum Step {
 
 /// Where it stands.
 #[derive(Debug)]
-enum State {
+enum SupervisorState {
     /// There is no connection, and none is wanted before this time.
     Resting(Instant, Option<Ended>),
     /// One is being opened; it must be there, and greet, before this time.
@@ -65,7 +65,7 @@ pub struct Service {
     first: Option<Promise<Result<(), ConnectError>>>,
     filter: Filter,
     options: ClientOptions,
-    state: State,
+    state: SupervisorState,
     /// The last connection: what comes from another one is not heard.
     link: LinkId,
 }
@@ -79,7 +79,7 @@ impl Service {
         options: ClientOptions,
         now: Instant,
     ) -> Self {
-        let state = State::Resting(now, None);
+        let state = SupervisorState::Resting(now, None);
         let (first, link) = (Some(first), LinkId::default());
         Self { application, first, filter, options, state, link }
     }
@@ -98,31 +98,37 @@ impl Service {
     pub fn turn(&mut self, now: Instant) -> Step {
         loop {
             match &mut self.state {
-                State::Over => return Step::Done,
-                State::Closing(_, until) => {
+                SupervisorState::Over => return Step::Done,
+                SupervisorState::Closing(_, until) => {
                     return if now < *until { Step::Wait(*until) } else { Step::Done };
                 }
-                State::Connected(link, unsent) => {
+                SupervisorState::Connected(link, unsent) => {
                     match carry(&self.application, link, unsent, now) {
                         Ok(Some(until)) => return Step::Wait(until),
                         Ok(None) => self.close(now),
                         Err(why) => self.failed(why.into(), now),
                     }
                 }
-                State::Resting(..) | State::Opening(_) | State::Open(..)
+                SupervisorState::Resting(..)
+                | SupervisorState::Opening(_)
+                | SupervisorState::Open(..)
                     if self.application.with(|it| it.is_done()) =>
                 {
                     return Step::Done;
                 }
-                State::Resting(until, lost) if *until <= now => {
+                SupervisorState::Resting(until, lost) if *until <= now => {
                     let lost = lost.take();
-                    self.state = State::Opening(now + self.options.timeout);
+                    self.state = SupervisorState::Opening(now + self.options.timeout);
                     return Step::Open { lost };
                 }
-                State::Opening(until) | State::Open(_, until) if *until <= now => {
+                SupervisorState::Opening(until) | SupervisorState::Open(_, until)
+                    if *until <= now =>
+                {
                     self.failed(ConnectError::TimedOut(self.options.timeout), now);
                 }
-                State::Resting(until, _) | State::Opening(until) | State::Open(_, until) => {
+                SupervisorState::Resting(until, _)
+                | SupervisorState::Opening(until)
+                | SupervisorState::Open(_, until) => {
                     return Step::Wait(*until);
                 }
             }
@@ -140,7 +146,7 @@ impl Service {
         match incoming {
             Incoming::Opened(opened) => return Some(opened),
             Incoming::NotOpened(_, error) => {
-                if matches!(self.state, State::Opening(_)) {
+                if matches!(self.state, SupervisorState::Opening(_)) {
                     self.failed(error, now);
                 }
             }
@@ -148,7 +154,7 @@ impl Service {
                 self.received(&frames, end, now);
             }
             Incoming::Input(Input::Sent { link, frames, .. }) if link == self.link => {
-                if let State::Connected(_, unsent) = &mut self.state {
+                if let SupervisorState::Connected(_, unsent) = &mut self.state {
                     *unsent = unsent.saturating_sub(frames);
                 }
             }
@@ -157,11 +163,13 @@ impl Service {
             }
             Incoming::Input(Input::LinkDown { link, reason, .. }) if link == self.link => {
                 match self.state {
-                    State::Closing(..) => self.state = State::Over,
-                    State::Open(..) | State::Connected(..) => {
+                    SupervisorState::Closing(..) => self.state = SupervisorState::Over,
+                    SupervisorState::Open(..) | SupervisorState::Connected(..) => {
                         self.failed(Ended::Lost(reason).into(), now);
                     }
-                    State::Resting(..) | State::Opening(_) | State::Over => {}
+                    SupervisorState::Resting(..)
+                    | SupervisorState::Opening(_)
+                    | SupervisorState::Over => {}
                 }
             }
             // Of a connection that is given up, or not for an application.
@@ -178,13 +186,13 @@ impl Service {
 
     /// Takes a connection. One that comes too late ends.
     pub fn opened(&mut self, mut link: Link) {
-        if let State::Opening(until) = self.state {
+        if let SupervisorState::Opening(until) = self.state {
             // In JSON the node speaks first.
             if self.options.protocol == Protocol::Postcard {
                 link.transmit(connect());
                 link.flush();
             }
-            self.state = State::Open(link, until);
+            self.state = SupervisorState::Open(link, until);
         }
     }
 
@@ -194,22 +202,25 @@ impl Service {
         }
         let Some(end) = end else { return };
         match &self.state {
-            State::Open(link, _) | State::Connected(link, _) => {
+            SupervisorState::Open(link, _) | SupervisorState::Connected(link, _) => {
                 link.end(end.clone());
                 self.failed(end.into(), now);
             }
-            State::Closing(..) | State::Resting(..) | State::Opening(_) | State::Over => {}
+            SupervisorState::Closing(..)
+            | SupervisorState::Resting(..)
+            | SupervisorState::Opening(_)
+            | SupervisorState::Over => {}
         }
     }
 
     fn hear(&mut self, frames: &[Frame], now: Instant) -> Result<(), Ended> {
         let mut frames = frames.iter();
-        while let State::Open(..) = self.state
+        while let SupervisorState::Open(..) = self.state
             && let Some(frame) = frames.next()
         {
             self.greeted(frame, now)?;
         }
-        if let State::Connected(..) = self.state {
+        if let SupervisorState::Connected(..) = self.state {
             self.application.with(|it| frames.try_for_each(|frame| it.received(frame, now)))?;
         }
         Ok(())
@@ -224,16 +235,18 @@ impl Service {
         if let Some(first) = self.first.take() {
             first.keep(Ok(()));
         }
-        if let State::Open(link, _) = core::mem::replace(&mut self.state, State::Over) {
-            self.state = State::Connected(link, 0);
+        if let SupervisorState::Open(link, _) =
+            core::mem::replace(&mut self.state, SupervisorState::Over)
+        {
+            self.state = SupervisorState::Connected(link, 0);
         }
         Ok(())
     }
 
     /// There is no connection, or not any more.
     fn failed(&mut self, error: ConnectError, now: Instant) {
-        let before = core::mem::replace(&mut self.state, State::Over);
-        if let State::Open(link, _) | State::Connected(link, _) = before {
+        let before = core::mem::replace(&mut self.state, SupervisorState::Over);
+        if let SupervisorState::Open(link, _) | SupervisorState::Connected(link, _) = before {
             link.end(farewell());
         }
         if let Some(first) = self.first.take() {
@@ -246,15 +259,17 @@ impl Service {
             if let Some(on_lost) = &self.options.on_lost {
                 on_lost(&why);
             }
-            self.state = State::Resting(now + wait, Some(why));
+            self.state = SupervisorState::Resting(now + wait, Some(why));
         }
     }
 
     /// Nobody wants anything any more.
     fn close(&mut self, now: Instant) {
-        if let State::Connected(link, _) = core::mem::replace(&mut self.state, State::Over) {
+        if let SupervisorState::Connected(link, _) =
+            core::mem::replace(&mut self.state, SupervisorState::Over)
+        {
             link.end(farewell());
-            self.state = State::Closing(link, now + CLOSE_DEADLINE);
+            self.state = SupervisorState::Closing(link, now + CLOSE_DEADLINE);
         }
     }
 }

@@ -9,7 +9,7 @@ use hashbrown::HashMap;
 use crate::host::shared::{keep, unwoken};
 
 #[derive(Debug)]
-enum Answer<T> {
+enum WaitingAnswer<T> {
     Awaited(Option<Waker>),
     Given(T),
 }
@@ -17,7 +17,7 @@ enum Answer<T> {
 /// Answers that were not fetched yet, by ticket. A ticket that was given up is forgotten.
 #[derive(Debug)]
 pub(super) struct Answers<T> {
-    answers: HashMap<u64, Answer<T>>,
+    answers: HashMap<u64, WaitingAnswer<T>>,
     last: u64,
 }
 
@@ -31,14 +31,15 @@ impl<T> Answers<T> {
     /// A ticket for an answer to come.
     pub(super) fn ticket(&mut self) -> u64 {
         self.last += 1;
-        self.answers.insert(self.last, Answer::Awaited(None));
+        self.answers.insert(self.last, WaitingAnswer::Awaited(None));
         self.last
     }
 
     /// Keeps the answer for whoever waits.
     pub(super) fn give(&mut self, ticket: u64, given: T, woken: &mut Vec<Waker>) {
         if let Some(answer) = self.answers.get_mut(&ticket)
-            && let Answer::Awaited(waker) = core::mem::replace(answer, Answer::Given(given))
+            && let WaitingAnswer::Awaited(waker) =
+                core::mem::replace(answer, WaitingAnswer::Given(given))
         {
             woken.extend(waker);
         }
@@ -52,10 +53,10 @@ impl<T> Answers<T> {
         woken: &mut Vec<Waker>,
     ) -> Poll<T> {
         match self.answers.remove(&ticket) {
-            Some(Answer::Given(answer)) => Poll::Ready(answer),
-            Some(Answer::Awaited(mut waker)) => {
+            Some(WaitingAnswer::Given(answer)) => Poll::Ready(answer),
+            Some(WaitingAnswer::Awaited(mut waker)) => {
                 keep(&mut waker, cx.waker(), woken);
-                self.answers.insert(ticket, Answer::Awaited(waker));
+                self.answers.insert(ticket, WaitingAnswer::Awaited(waker));
                 Poll::Pending
             }
             // Fetched before: there is nothing to be woken for.
@@ -65,7 +66,7 @@ impl<T> Answers<T> {
 
     /// Nobody waits for it any more.
     pub(super) fn give_up(&mut self, ticket: u64, woken: &mut Vec<Waker>) {
-        if let Some(Answer::Awaited(waker)) = self.answers.remove(&ticket) {
+        if let Some(WaitingAnswer::Awaited(waker)) = self.answers.remove(&ticket) {
             woken.extend(waker);
         }
     }

@@ -26,7 +26,7 @@ use core::time::Duration;
 
 use crate::app::ConnectError;
 use crate::config::Limits;
-use crate::host::channel::Sender;
+use crate::host::channel::ChannelSender;
 use crate::host::connection::links::ConnectionHandle;
 use crate::host::connection::memory::Memory;
 use crate::host::connection::state::{ConnectionState, Flow, Gathered};
@@ -63,7 +63,7 @@ pub type Connection<R> = Opened<Transport<<R as Runtime>::Socket>>;
 pub type Incoming<R> = crate::host::incoming::Incoming<Box<Connection<R>>>;
 
 /// The way to a loop. Whoever finds no room waits, and so does its peer.
-pub type Inputs<R> = Sender<Incoming<R>>;
+pub type Inputs<R> = ChannelSender<Incoming<R>>;
 
 /// A connection through a socket, for a loop.
 pub fn through_socket<R: Runtime>(opened: Opened<R::Socket>) -> Connection<R> {

@@ -6,7 +6,7 @@ use core::task::Context;
 use bytes::Bytes;
 
 use super::*;
-use crate::host::channel::{Receiver, bounded};
+use crate::host::channel::{ChannelReceiver, bounded};
 use crate::host::runtime::by_hand::{
     ByHand, Far, answer_dial, pass, settle, start, taken, tasks, work,
 };
@@ -29,7 +29,7 @@ fn opened(socket: Memory) -> Opened<Memory> {
 /// An open connection as a loop sees it, and its other end.
 struct World {
     link: ConnectionHandle,
-    received: Receiver<Incoming<ByHand>>,
+    received: ChannelReceiver<Incoming<ByHand>>,
     there: Far,
 }
 

@@ -174,7 +174,7 @@ impl ByHand {
 }
 
 impl Runtime for ByHand {
-    type Stream<S: Source + Unpin> = Row<S>;
+    type Stream<S: StreamSource + Unpin> = Row<S>;
     type Socket = Memory;
     type Timer = Timer;
     type Log = Kept;
@@ -227,7 +227,7 @@ impl Runtime for ByHand {
 #[derive(Debug)]
 pub(crate) struct Kept;
 
-impl Log for Kept {
+impl LogSink for Kept {
     fn report(event: &Event) {
         world(|world| world.reported.push(event.clone()));
     }

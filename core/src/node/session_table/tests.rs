@@ -5,7 +5,7 @@ use alloc::vec::Vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::session::{Application, Dirty, Flight, Role};
+use crate::session::{AppRole, Dirty, Flight, Role};
 use crate::types::ids::LinkId;
 use crate::types::rate::RateLimit;
 use crate::types::time::{Instant, WallMs};
@@ -14,7 +14,7 @@ use crate::wire::application::AckMode;
 const WALL: WallMs = WallMs(1_790_000_000_000);
 
 fn session(number: u64) -> Session {
-    let application = Application {
+    let application = AppRole {
         client: Some(alloc::format!("app-{number}")),
         tags: None,
         keys: Some(Vec::from(["order:".into()])),

@@ -18,6 +18,7 @@ use alloc::vec::Vec;
 use bytes::{Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 
+pub use self::OutcomeRecord as Outcome;
 use crate::config::Durability;
 use crate::types::clock::Hlc;
 use crate::types::ids::Position;
@@ -58,7 +59,7 @@ pub enum Wire {
     Welcome(Welcome),
     /// Application to node: [`Publish`] records.
     Publish(Bytes),
-    /// Node to application: [`Outcome`] records, in the order of the published messages.
+    /// Node to application: [`OutcomeRecord`] records, in the order of the published messages.
     Outcomes(Bytes),
     /// Node to application: a [`DeliveryHead`] and a [`Message`], repeated.
     Deliveries(Bytes),
@@ -69,7 +70,8 @@ pub enum Wire {
     /// Node to application: before the next delivery so many values were left out, because newer
     /// ones of their keys have taken their place (P8).
     Conflated(u64),
-    /// Node to node: [`Record`](crate::mesh::topology::Record)s, each of some node of the mesh.
+    /// Node to node: [`NodeRecord`](crate::mesh::topology::NodeRecord)s, each of some node of the
+    /// mesh.
     Topology(Bytes),
     /// Node to node: identities ([`crate::session::offer`]) of messages that are durable here.
     Have(Bytes),
@@ -118,7 +120,7 @@ pub struct Publish<'a> {
 
 /// What became of a published message.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Outcome<'a> {
+pub enum OutcomeRecord<'a> {
     /// It is in the node's store.
     Receipt {
         /// `messageId`.
@@ -401,7 +403,8 @@ impl FrameWriter {
     }
 }
 
-/// The records of a batch of [`Publish`], [`Outcome`], [`Settle`], [`Read`] or [`ReadResult`].
+/// The records of a batch of [`Publish`], [`OutcomeRecord`], [`Settle`], [`Read`] or
+/// [`ReadResult`].
 ///
 /// # Errors
 /// [`WireError::Malformed`] if the batch is not made of such records up to its end.

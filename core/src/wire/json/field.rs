@@ -127,12 +127,12 @@ impl Field {
 }
 
 /// Name of a field, whichever way it is escaped.
-pub(super) enum Name<'a> {
+pub(super) enum FieldName<'a> {
     Known(Field),
     Unknown(Cow<'a, str>),
 }
 
-impl<'de> Deserialize<'de> for Name<'de> {
+impl<'de> Deserialize<'de> for FieldName<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_identifier(NameVisitor)
     }
@@ -141,19 +141,19 @@ impl<'de> Deserialize<'de> for Name<'de> {
 struct NameVisitor;
 
 impl<'de> Visitor<'de> for NameVisitor {
-    type Value = Name<'de>;
+    type Value = FieldName<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the name of a field")
     }
 
-    fn visit_borrowed_str<E>(self, name: &'de str) -> Result<Name<'de>, E> {
-        Ok(Field::from_name(name).map_or(Name::Unknown(Cow::Borrowed(name)), Name::Known))
+    fn visit_borrowed_str<E>(self, name: &'de str) -> Result<FieldName<'de>, E> {
+        Ok(Field::from_name(name).map_or(FieldName::Unknown(Cow::Borrowed(name)), FieldName::Known))
     }
 
-    fn visit_str<E>(self, name: &str) -> Result<Name<'de>, E> {
-        let unknown = || Name::Unknown(Cow::Owned(String::from(name)));
-        Ok(Field::from_name(name).map_or_else(unknown, Name::Known))
+    fn visit_str<E>(self, name: &str) -> Result<FieldName<'de>, E> {
+        let unknown = || FieldName::Unknown(Cow::Owned(String::from(name)));
+        Ok(Field::from_name(name).map_or_else(unknown, FieldName::Known))
     }
 }
 

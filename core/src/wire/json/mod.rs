@@ -12,8 +12,8 @@ mod parse;
 mod settle;
 pub mod write;
 
-pub use parse::{Request, parse};
-pub use settle::{MAX_REASON_BYTES, Settle, Target};
+pub use parse::{JsonRequest, parse};
+pub use settle::{MAX_REASON_BYTES, SettleRequest, SettleTarget};
 
 #[cfg(test)]
 mod tests;

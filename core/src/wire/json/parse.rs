@@ -15,34 +15,34 @@ use core::time::Duration;
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::field::{Field, Name, OF_MESSAGES, OF_READS, OF_SETTLEMENTS, Unknown};
+use super::field::{Field, FieldName, OF_MESSAGES, OF_READS, OF_SETTLEMENTS, Unknown};
 use super::number::whole;
-use super::settle::{Settle, Target, reason_of};
+use super::settle::{SettleRequest, SettleTarget, reason_of};
 use crate::config::Limits;
 use crate::types::ids::{Position, is_name};
 use crate::types::refusal::{Code, Refusal};
 use crate::types::value::NO_VALUE;
 use crate::wire::draft::{Draft, bad_tag, canonical_tags, check_id, too_deep};
 use crate::wire::message::Kind;
-use crate::wire::read::Read;
+use crate::wire::read::ReadRequest;
 use crate::wire::scan;
 
 /// What an application asks with one frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Request<'a> {
+pub enum JsonRequest<'a> {
     /// Publish this.
     Publish(Draft<'a>),
     /// Take note of what became of a delivery.
-    Settle(Settle<'a>),
+    Settle(SettleRequest<'a>),
     /// Answer the value of a key.
-    Read(Read<'a>),
+    Read(ReadRequest<'a>),
 }
 
 /// Takes a text frame apart.
 ///
 /// # Errors
 /// A [`Refusal`] to be answered as ERR; its code says what is wrong.
-pub fn parse<'a>(frame: &'a str, limits: &Limits) -> Result<Request<'a>, Refusal> {
+pub fn parse<'a>(frame: &'a str, limits: &Limits) -> Result<JsonRequest<'a>, Refusal> {
     let request = Envelope::read(frame, limits).and_then(|envelope| envelope.request(limits));
     request.map_err(|refusal| Refusal { re: scan::message_id(frame), ..refusal })
 }
@@ -101,21 +101,21 @@ impl<'a> Envelope<'a> {
         Ok(())
     }
 
-    fn request(&self, limits: &Limits) -> Result<Request<'a>, Refusal> {
+    fn request(&self, limits: &Limits) -> Result<JsonRequest<'a>, Refusal> {
         let Some(name) = self.text(Field::Type)? else {
             // It may be there by another name.
             self.unknown.refuse(OF_MESSAGES)?;
             return Err(Field::Type.missing());
         };
         match &*name {
-            "ACK" => self.taking(OF_SETTLEMENTS)?.ack().map(Request::Settle),
-            "NACK" => self.taking(OF_SETTLEMENTS)?.nack().map(Request::Settle),
-            name => match (Kind::from_name(name), Read::kind_of(name)) {
+            "ACK" => self.taking(OF_SETTLEMENTS)?.ack().map(JsonRequest::Settle),
+            "NACK" => self.taking(OF_SETTLEMENTS)?.nack().map(JsonRequest::Settle),
+            name => match (Kind::from_name(name), ReadRequest::kind_of(name)) {
                 (Some(kind), _) => {
-                    self.taking(OF_MESSAGES)?.publish(kind, limits).map(Request::Publish)
+                    self.taking(OF_MESSAGES)?.publish(kind, limits).map(JsonRequest::Publish)
                 }
                 (None, Some(kind)) => {
-                    self.taking(OF_READS)?.read_of(kind, limits).map(Request::Read)
+                    self.taking(OF_READS)?.read_of(kind, limits).map(JsonRequest::Read)
                 }
                 (None, None) => Err(unknown_type(name)),
             },
@@ -128,8 +128,8 @@ impl<'a> Envelope<'a> {
         self.unknown.refuse(fields).map(|()| self)
     }
 
-    fn read_of(&self, kind: Kind, limits: &Limits) -> Result<Read<'a>, Refusal> {
-        let read = Read { kind: Some(kind), id: self.id()?, key: self.key()? };
+    fn read_of(&self, kind: Kind, limits: &Limits) -> Result<ReadRequest<'a>, Refusal> {
+        let read = ReadRequest { kind: Some(kind), id: self.id()?, key: self.key()? };
         read.check(limits)?;
         Ok(read)
     }
@@ -157,7 +157,7 @@ impl<'a> Envelope<'a> {
         Ok(draft)
     }
 
-    fn ack(&self) -> Result<Settle<'a>, Refusal> {
+    fn ack(&self) -> Result<SettleRequest<'a>, Refusal> {
         let target = self.target()?;
         let up_to = match self.optional(Field::UpTo) {
             None | Some("false") => false,
@@ -165,33 +165,33 @@ impl<'a> Envelope<'a> {
             Some(_) => return Err(Field::UpTo.invalid("true or false")),
         };
         match (target, up_to) {
-            (Target::Delivery(delivery), false) => Ok(Settle::Ack(delivery)),
-            (Target::Delivery(delivery), true) => Ok(Settle::AckUpTo(delivery)),
-            (Target::Id(id), false) => Ok(Settle::AckId(id)),
-            (Target::Id(_), true) => {
+            (SettleTarget::Delivery(delivery), false) => Ok(SettleRequest::Ack(delivery)),
+            (SettleTarget::Delivery(delivery), true) => Ok(SettleRequest::AckUpTo(delivery)),
+            (SettleTarget::Id(id), false) => Ok(SettleRequest::AckId(id)),
+            (SettleTarget::Id(_), true) => {
                 let message = "upTo needs a deliveryId: a messageId has no order";
                 Err(Field::DeliveryId.refusal(Code::MissingField, message))
             }
         }
     }
 
-    fn nack(&self) -> Result<Settle<'a>, Refusal> {
+    fn nack(&self) -> Result<SettleRequest<'a>, Refusal> {
         let target = self.target()?;
         let action = self.text(Field::Action)?.ok_or_else(|| Field::Action.missing())?;
         let reason = self.raw(Field::Reason).map(reason_of).unwrap_or_default();
         match &*action {
-            "retry" => Ok(Settle::Retry { target, reason }),
-            "reject" => Ok(Settle::Reject { target, reason }),
+            "retry" => Ok(SettleRequest::Retry { target, reason }),
+            "reject" => Ok(SettleRequest::Reject { target, reason }),
             _ => Err(Field::Action.invalid("\"retry\" or \"reject\"")),
         }
     }
 
     /// The delivery that is meant. A `deliveryId` is exact and goes before a `messageId`.
-    fn target(&self) -> Result<Target<'a>, Refusal> {
+    fn target(&self) -> Result<SettleTarget<'a>, Refusal> {
         let id = self.id()?;
         match (self.integer(Field::DeliveryId)?, id) {
-            (Some(delivery), _) => Ok(Target::Delivery(Position::new(delivery))),
-            (None, Some(id)) => Ok(Target::Id(id)),
+            (Some(delivery), _) => Ok(SettleTarget::Delivery(Position::new(delivery))),
+            (None, Some(id)) => Ok(SettleTarget::Id(id)),
             (None, None) => {
                 let message = "there is neither a deliveryId nor a messageId";
                 Err(Field::DeliveryId.refusal(Code::MissingField, message))
@@ -274,15 +274,15 @@ impl<'de> Visitor<'de> for &mut Envelope<'de> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(name) = map.next_key::<Name<'de>>()? {
+        while let Some(name) = map.next_key::<FieldName<'de>>()? {
             match name {
-                Name::Known(field) => {
+                FieldName::Known(field) => {
                     let slot = &mut self.fields[field as usize];
                     if slot.replace(map.next_value()?).is_some() {
                         self.twice = Some(field);
                     }
                 }
-                Name::Unknown(name) => {
+                FieldName::Unknown(name) => {
                     self.unknown.push(name);
                     map.next_value::<IgnoredAny>()?;
                 }

@@ -16,7 +16,7 @@ pub const MAX_REASON_BYTES: usize = 4096;
 
 /// What an application says of deliveries.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Settle<'a> {
+pub enum SettleRequest<'a> {
     /// Done with this one.
     Ack(Position),
     /// Done with this one and all before it.
@@ -26,20 +26,20 @@ pub enum Settle<'a> {
     /// Hand it over again, later.
     Retry {
         /// Which.
-        target: Target<'a>,
+        target: SettleTarget<'a>,
         /// Why; empty if it was not said.
         reason: Cow<'a, str>,
     },
     /// Make it a dead letter.
     Reject {
         /// Which.
-        target: Target<'a>,
+        target: SettleTarget<'a>,
         /// Why; empty if it was not said.
         reason: Cow<'a, str>,
     },
 }
 
-impl<'a> Settle<'a> {
+impl<'a> SettleRequest<'a> {
     /// Takes what a binary client says of a delivery.
     ///
     /// # Errors
@@ -54,10 +54,10 @@ impl<'a> Settle<'a> {
                 Self::AckId(Cow::Borrowed(id))
             }
             wire::Settle::Retry { delivery, reason } => {
-                Self::Retry { target: Target::Delivery(delivery), reason: cut(reason) }
+                Self::Retry { target: SettleTarget::Delivery(delivery), reason: cut(reason) }
             }
             wire::Settle::Reject { delivery, reason } => {
-                Self::Reject { target: Target::Delivery(delivery), reason: cut(reason) }
+                Self::Reject { target: SettleTarget::Delivery(delivery), reason: cut(reason) }
             }
         })
     }
@@ -65,7 +65,7 @@ impl<'a> Settle<'a> {
 
 /// The delivery that a NACK names.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Target<'a> {
+pub enum SettleTarget<'a> {
     /// The one with this `deliveryId`.
     Delivery(Position),
     /// The oldest outstanding one of this `messageId`.

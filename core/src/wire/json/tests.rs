@@ -20,19 +20,19 @@ use crate::types::value::{BadValue, check_value};
 use crate::wire::application::{AckMode, InForce, Replay};
 use crate::wire::draft::Draft;
 use crate::wire::message::{Fields, Kind, Message};
-use crate::wire::read::Read;
+use crate::wire::read::ReadRequest;
 use crate::wire::{self, Welcome};
 
 fn draft(frame: &str) -> Draft<'_> {
     match parse(frame, &Limits::default()) {
-        Ok(Request::Publish(draft)) => draft,
+        Ok(JsonRequest::Publish(draft)) => draft,
         other => panic!("{frame}: {other:?}"),
     }
 }
 
-fn settle(frame: &str) -> Settle<'_> {
+fn settle(frame: &str) -> SettleRequest<'_> {
     match parse(frame, &Limits::default()) {
-        Ok(Request::Settle(settle)) => settle,
+        Ok(JsonRequest::Settle(settle)) => settle,
         other => panic!("{frame}: {other:?}"),
     }
 }
@@ -92,20 +92,20 @@ fn each_kind_is_published_as_the_specification_shows() {
 #[test]
 fn deliveries_are_settled_as_the_specification_shows() {
     let seventeen = Position::new(17);
-    assert_eq!(settle(r#"{"type":"ACK","deliveryId":17}"#), Settle::Ack(seventeen));
+    assert_eq!(settle(r#"{"type":"ACK","deliveryId":17}"#), SettleRequest::Ack(seventeen));
     let up_to = settle(r#"{"type":"ACK","deliveryId":17,"upTo":true}"#);
-    assert_eq!(up_to, Settle::AckUpTo(seventeen));
+    assert_eq!(up_to, SettleRequest::AckUpTo(seventeen));
     let exact = settle(r#"{"type":"ACK","deliveryId":17,"upTo":false,"messageId":"m-1"}"#);
-    assert_eq!(exact, Settle::Ack(seventeen));
+    assert_eq!(exact, SettleRequest::Ack(seventeen));
     let by_id = settle(r#"{"type":"ACK","messageId":"m-1"}"#);
-    assert_eq!(by_id, Settle::AckId(Cow::Borrowed("m-1")));
+    assert_eq!(by_id, SettleRequest::AckId(Cow::Borrowed("m-1")));
     let retry =
         settle(r#"{"type":"NACK","deliveryId":17,"action":"retry","reason":"database is locked"}"#);
     let reason = Cow::Borrowed("database is locked");
-    assert_eq!(retry, Settle::Retry { target: Target::Delivery(seventeen), reason });
+    assert_eq!(retry, SettleRequest::Retry { target: SettleTarget::Delivery(seventeen), reason });
     let reject = settle(r#"{"type":"NACK","messageId":"m-1","action":"reject"}"#);
-    let target = Target::Id(Cow::Borrowed("m-1"));
-    assert_eq!(reject, Settle::Reject { target, reason: Cow::Borrowed("") });
+    let target = SettleTarget::Id(Cow::Borrowed("m-1"));
+    assert_eq!(reject, SettleRequest::Reject { target, reason: Cow::Borrowed("") });
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn a_delivery_that_is_not_named_properly_is_refused() {
     missing(r#"{"type":"ACK","deliveryId":null,"messageId":null}"#);
     missing(r#"{"type":"NACK","deliveryId":null,"action":"retry"}"#);
     let largest = settle(r#"{"type":"ACK","deliveryId":18446744073709551615}"#);
-    assert_eq!(largest, Settle::Ack(Position::new(u64::MAX)));
+    assert_eq!(largest, SettleRequest::Ack(Position::new(u64::MAX)));
     let up_to = r#"{"type":"ACK","deliveryId":1,"upTo":1}"#;
     assert_refused(up_to, Code::InvalidField, Some("$.upTo"), None);
 }
@@ -141,7 +141,9 @@ fn a_reason_never_costs_a_refusal_its_effect() {
     let said = |reason: &str| {
         let rest = format!(r#""deliveryId":1,"action":"reject","reason":{reason}"#);
         match settle(&format!(r#"{{"type":"NACK",{rest}}}"#)) {
-            Settle::Reject { target: Target::Delivery(one), reason } if one.get() == 1 => {
+            SettleRequest::Reject { target: SettleTarget::Delivery(one), reason }
+                if one.get() == 1 =>
+            {
                 reason.into_owned()
             }
             other => panic!("{other:?} instead of a rejection"),
@@ -179,16 +181,16 @@ fn escaped(character: &str) -> String {
 #[test]
 fn a_binary_client_settles_under_the_same_rules() {
     let delivery = Position::new(17);
-    let taken = |settle| Settle::from_wire(&settle).map_err(|refusal| refusal.code);
-    assert_eq!(taken(wire::Settle::Ack(delivery)), Ok(Settle::Ack(delivery)));
-    assert_eq!(taken(wire::Settle::AckUpTo(delivery)), Ok(Settle::AckUpTo(delivery)));
-    assert_eq!(taken(wire::Settle::AckId("m-1")), Ok(Settle::AckId(Cow::Borrowed("m-1"))));
+    let taken = |settle| SettleRequest::from_wire(&settle).map_err(|refusal| refusal.code);
+    assert_eq!(taken(wire::Settle::Ack(delivery)), Ok(SettleRequest::Ack(delivery)));
+    assert_eq!(taken(wire::Settle::AckUpTo(delivery)), Ok(SettleRequest::AckUpTo(delivery)));
+    assert_eq!(taken(wire::Settle::AckId("m-1")), Ok(SettleRequest::AckId(Cow::Borrowed("m-1"))));
     assert_eq!(taken(wire::Settle::AckId("")), Err(Code::InvalidField));
     let reason = format!("{}\u{20ac}", "x".repeat(MAX_REASON_BYTES - 1));
-    let (target, cut) = (Target::Delivery(delivery), Cow::Borrowed(&reason[..4095]));
-    let retry = Settle::Retry { target: target.clone(), reason: cut.clone() };
+    let (target, cut) = (SettleTarget::Delivery(delivery), Cow::Borrowed(&reason[..4095]));
+    let retry = SettleRequest::Retry { target: target.clone(), reason: cut.clone() };
     assert_eq!(taken(wire::Settle::Retry { delivery, reason: &reason }), Ok(retry));
-    let reject = Settle::Reject { target, reason: cut };
+    let reject = SettleRequest::Reject { target, reason: cut };
     assert_eq!(taken(wire::Settle::Reject { delivery, reason: &reason }), Ok(reject));
 }
 
@@ -254,7 +256,7 @@ fn fields_that_a_node_stamps_or_another_type_takes_are_not_looked_at() {
             r#"{{"type":"ACK","deliveryId":1,"key":{value},"value":{value},"ttlMs":{value},
                "targetedTags":{value},"x-trace":{value}}}"#,
         );
-        assert_eq!(settle(&frame), Settle::Ack(Position::new(1)));
+        assert_eq!(settle(&frame), SettleRequest::Ack(Position::new(1)));
     }
 }
 
@@ -317,7 +319,7 @@ fn many_unknown_fields_cost_no_more_than_reading_them() {
         frame.push_str(&format!(r#","x-{number}":0"#));
     }
     frame.push('}');
-    assert_eq!(settle(&frame), Settle::Ack(Position::new(1)));
+    assert_eq!(settle(&frame), SettleRequest::Ack(Position::new(1)));
 }
 
 // keeps: lenient-forms
@@ -337,7 +339,7 @@ fn a_whole_number_is_one_however_it_is_written() {
         ("9007199254740993", (1 << 53) + 1),
     ] {
         let frame = format!(r#"{{"type":"ACK","deliveryId":{number}}}"#);
-        assert_eq!(settle(&frame), Settle::Ack(Position::new(delivery)), "{number}");
+        assert_eq!(settle(&frame), SettleRequest::Ack(Position::new(delivery)), "{number}");
     }
 }
 
@@ -350,14 +352,18 @@ fn null_in_an_optional_field_is_its_absence() {
     assert_eq!(draft(nulls), draft(bare));
     let seventeen = Position::new(17);
     let exact = r#"{"type":"ACK","deliveryId":17,"messageId":null,"upTo":null}"#;
-    assert_eq!(settle(exact), Settle::Ack(seventeen));
+    assert_eq!(settle(exact), SettleRequest::Ack(seventeen));
     let named = r#"{"type":"ACK","deliveryId":null,"messageId":"m-1"}"#;
-    assert_eq!(settle(named), Settle::AckId(Cow::Borrowed("m-1")));
+    assert_eq!(settle(named), SettleRequest::AckId(Cow::Borrowed("m-1")));
     let retry = r#"{"type":"NACK","deliveryId":17,"action":"retry","reason":null}"#;
     let reason = Cow::Borrowed("");
-    assert_eq!(settle(retry), Settle::Retry { target: Target::Delivery(seventeen), reason });
+    assert_eq!(
+        settle(retry),
+        SettleRequest::Retry { target: SettleTarget::Delivery(seventeen), reason }
+    );
     let read = parse(r#"{"type":"GK","messageId":null,"key":"k"}"#, &Limits::default());
-    let read = read.map(|request| matches!(request, Request::Read(Read { id: None, .. })));
+    let read =
+        read.map(|request| matches!(request, JsonRequest::Read(ReadRequest { id: None, .. })));
     assert_eq!(read, Ok(true));
 }
 
@@ -448,8 +454,8 @@ fn a_read_names_a_key() {
     for (name, kind) in [("GK", Kind::Sk), ("GA", Kind::Sa), ("GW", Kind::Sw)] {
         let frame = json!({"type":name,"key":"k","value":7,"ttlMs":"x"}).to_string();
         let request = parse(&frame, &Limits::default());
-        let read = Read { kind: Some(kind), id: None, key: "k".into() };
-        assert_eq!(request, Ok(Request::Read(read)));
+        let read = ReadRequest { kind: Some(kind), id: None, key: "k".into() };
+        assert_eq!(request, Ok(JsonRequest::Read(read)));
     }
     let read = |key: &str| format!(r#"{{"type":"GK","messageId":"m-1","key":{key}}}"#);
     assert_refused(&read("7"), Code::InvalidField, Some("$.key"), Some("m-1"));

@@ -17,13 +17,13 @@ use bytes::{Bytes, BytesMut};
 use crate::config::{Durability, Limits};
 use crate::log::epochs::EpochHistory;
 use crate::log::lifetime::Lifetimes;
-use crate::log::receipts::{Bounds, Known, Receipt, Receipts};
-use crate::log::seen::{Seen, Verdict};
+use crate::log::receipts::{Bounds, GivenReceipt, ReceiptCheck, ReceiptLog};
+use crate::log::seen::{Seen, SeenVerdict};
 use crate::log::unclaimed::Unclaimed;
-use crate::mesh::topology::Record;
+use crate::mesh::topology::NodeRecord;
 use crate::mesh::unmet::Unmet;
 use crate::session::offer;
-use crate::session::{Application, Beginning, Flight, Peer, Role, Session};
+use crate::session::{AppRole, Beginning, Flight, Peer, Role, Session};
 use crate::store::DeadReason;
 use crate::store::digest::{Print, print_of};
 use crate::types::clock::Hlc;
@@ -36,13 +36,13 @@ use crate::types::tags::TagSet;
 use crate::types::time::{Instant, Now, WallMs};
 use crate::wire::application::{AckMode, InForce, Replay};
 use crate::wire::draft::Draft;
-use crate::wire::json::{self, Request, Settle as Said, Target, write};
+use crate::wire::json::{self, JsonRequest, SettleRequest as Said, SettleTarget, write};
 use crate::wire::message::{Fields, Kind, Message};
-use crate::wire::read::Read as Asked;
+use crate::wire::read::ReadRequest as Asked;
 use crate::wire::{
     self, Ack, BatchKind, Connect, DeliveryHead, DigestsHead, FrameWriter, Hello, Left, NotNow,
-    NotNowReason, Outcome, Publish, Read, ReadResult, ReadValue, Settle, TagSetDigest, TimedHead,
-    Welcome, Wire,
+    NotNowReason, OutcomeRecord, Publish, Read, ReadResult, ReadValue, Settle, TagSetDigest,
+    TimedHead, Welcome, Wire,
 };
 
 /// The lines of one file, and which of them were looked at.
@@ -255,8 +255,8 @@ fn digests() -> Bytes {
     inside(&writer.finish())
 }
 
-fn topology_record() -> Record {
-    Record {
+fn topology_record() -> NodeRecord {
+    NodeRecord {
         node: "azure-1".into(),
         store: StoreId(7),
         incarnation: Incarnation::new(300),
@@ -281,19 +281,19 @@ fn publish(kind: Kind) -> Publish<'static> {
     Publish { kind, id: "m-1", key: "order:123", tags: "gcp,aws", ttl_ms, body: "1.10" }
 }
 
-fn outcome_name(outcome: &Outcome<'_>) -> &'static str {
+fn outcome_name(outcome: &OutcomeRecord<'_>) -> &'static str {
     match outcome {
-        Outcome::Receipt { level: Durability::Full, .. } => "outcome.receipt.full",
-        Outcome::Receipt { level: Durability::Normal, .. } => "outcome.receipt.normal",
-        Outcome::Error { id: None, .. } => "outcome.error",
-        Outcome::Error { id: Some(_), .. } => "outcome.error.with_id",
+        OutcomeRecord::Receipt { level: Durability::Full, .. } => "outcome.receipt.full",
+        OutcomeRecord::Receipt { level: Durability::Normal, .. } => "outcome.receipt.normal",
+        OutcomeRecord::Error { id: None, .. } => "outcome.error",
+        OutcomeRecord::Error { id: Some(_), .. } => "outcome.error.with_id",
     }
 }
 
-fn outcomes() -> [Outcome<'static>; 4] {
+fn outcomes() -> [OutcomeRecord<'static>; 4] {
     let receipt =
-        |duplicate, level| Outcome::Receipt { id: "m-1", version: VERSION, duplicate, level };
-    let error = |id| Outcome::Error {
+        |duplicate, level| OutcomeRecord::Receipt { id: "m-1", version: VERSION, duplicate, level };
+    let error = |id| OutcomeRecord::Error {
         id,
         frame: 300,
         code: "STORE_FULL",
@@ -393,7 +393,7 @@ fn binary_frames_are_what_was_written_down() {
     for outcome in outcomes() {
         let bytes = record(BatchKind::Outcomes, &outcome);
         let bytes = vectors.hold_bytes(outcome_name(&outcome), &bytes);
-        assert_eq!(wire::records::<Outcome<'_>>(&bytes), Ok(vec![outcome]));
+        assert_eq!(wire::records::<OutcomeRecord<'_>>(&bytes), Ok(vec![outcome]));
     }
     for settle in settles() {
         let bytes = record(BatchKind::Settle, &settle);
@@ -475,9 +475,9 @@ fn text_frames_of_a_node_are_what_was_written_down() {
 }
 
 /// What the frames of applications that are written down must go on to mean.
-fn requests() -> Vec<(&'static str, Request<'static>)> {
+fn requests() -> Vec<(&'static str, JsonRequest<'static>)> {
     let draft = |kind, body, ttl: u64| {
-        Request::Publish(Draft {
+        JsonRequest::Publish(Draft {
             kind,
             id: Some("m-1".into()),
             key: "order:123".into(),
@@ -487,7 +487,11 @@ fn requests() -> Vec<(&'static str, Request<'static>)> {
         })
     };
     let read = |kind| {
-        Request::Read(Asked { kind: Some(kind), id: Some("r-1".into()), key: "order:123".into() })
+        JsonRequest::Read(Asked {
+            kind: Some(kind),
+            id: Some("r-1".into()),
+            key: "order:123".into(),
+        })
     };
     let delivery = Position::new(17);
     vec![
@@ -500,20 +504,23 @@ fn requests() -> Vec<(&'static str, Request<'static>)> {
         ("in.SA", draft(Kind::Sa, "[1,2]", 0)),
         ("in.CMD", draft(Kind::Cmd, "true", 60_000)),
         ("in.CMD.loose", draft(Kind::Cmd, "true", 60_000)),
-        ("in.ack", Request::Settle(Said::Ack(delivery))),
-        ("in.ack.float", Request::Settle(Said::Ack(delivery))),
-        ("in.ack.up_to", Request::Settle(Said::AckUpTo(delivery))),
-        ("in.ack.id", Request::Settle(Said::AckId("m-1".into()))),
+        ("in.ack", JsonRequest::Settle(Said::Ack(delivery))),
+        ("in.ack.float", JsonRequest::Settle(Said::Ack(delivery))),
+        ("in.ack.up_to", JsonRequest::Settle(Said::AckUpTo(delivery))),
+        ("in.ack.id", JsonRequest::Settle(Said::AckId("m-1".into()))),
         (
             "in.nack.retry",
-            Request::Settle(Said::Retry {
-                target: Target::Delivery(delivery),
+            JsonRequest::Settle(Said::Retry {
+                target: SettleTarget::Delivery(delivery),
                 reason: "later".into(),
             }),
         ),
         (
             "in.nack.reject",
-            Request::Settle(Said::Reject { target: Target::Id("m-1".into()), reason: "".into() }),
+            JsonRequest::Settle(Said::Reject {
+                target: SettleTarget::Id("m-1".into()),
+                reason: "".into(),
+            }),
         ),
     ]
 }
@@ -523,7 +530,7 @@ fn repeats() -> RateLimit {
 }
 
 fn application(tags: Option<&str>, keys: Option<Vec<String>>, ack: AckMode) -> Role {
-    Role::Application(Application {
+    Role::Application(AppRole {
         client: Some("pi-1".into()),
         tags: tags.map(|tags| TagSet::new(crate::types::tags::list(tags)).expect("good tags")),
         keys,
@@ -674,7 +681,8 @@ fn seen(vectors: &Vectors) {
     let mut again = Seen::recover(&records);
     let source = again.source(&origin, Incarnation::new(9));
     for sequence in 1..70_000 {
-        let expected = if marked.contains(&sequence) { Verdict::Seen } else { Verdict::New };
+        let expected =
+            if marked.contains(&sequence) { SeenVerdict::Seen } else { SeenVerdict::New };
         assert_eq!(again.check(source, Sequence::new(sequence)), expected, "{sequence}");
     }
 }
@@ -683,12 +691,12 @@ fn receipts(vectors: &Vectors) {
     let (session, wall) = (SessionId::new(5), WallMs(1_790_000_000_000));
     let bounds = Bounds { ids: 10, bytes: 1 << 20 };
     let (id, content) = (Hash128::of(&[b"m-1"]), Hash128::of(&[b"content"]));
-    let receipt = Receipt { content, version: Hlc::at(wall), batch: BatchId::new(0) };
+    let receipt = GivenReceipt { content, version: Hlc::at(wall), batch: BatchId::new(0) };
     let now = Now { instant: Instant::default(), wall };
-    let mut receipts = Receipts::recover(&[], bounds, wall, now);
+    let mut receipts = ReceiptLog::recover(&[], bounds, wall, now);
     receipts.insert(session, true, id, receipt, wall);
     let (blocks, _) = receipts.take_blocks([session].into_iter(), wall);
     vectors.hold_bytes("receipts", &blocks[0].receipts);
-    let again = Receipts::recover(&blocks, bounds, wall, now);
-    assert_eq!(again.check(session, &id, &content, wall), Known::Same(receipt));
+    let again = ReceiptLog::recover(&blocks, bounds, wall, now);
+    assert_eq!(again.check(session, &id, &content, wall), ReceiptCheck::Same(receipt));
 }

@@ -16,8 +16,8 @@ use slipstream_core::json::write::version_text;
 use slipstream_core::message::Message;
 use slipstream_core::tags::{TagSet, list};
 
-use super::pages::{Answer, Node, unexpected};
-use super::reply::Failure;
+use super::pages::{NodePages, PageAnswer, unexpected};
+use super::reply::ReplyFailure;
 use crate::daemon::DIGITS;
 
 /// What the paths may name.
@@ -34,10 +34,11 @@ pub(super) struct Selection {
 
 /// `GET /digests`
 pub(super) async fn tag_sets(
-    state: Node,
+    state: NodePages,
     selection: Result<Query<Selection>, QueryRejection>,
-) -> Answer {
-    let Query(selection) = selection.map_err(|error| Failure::bad_request(error.body_text()))?;
+) -> PageAnswer {
+    let Query(selection) =
+        selection.map_err(|error| ReplyFailure::bad_request(error.body_text()))?;
     let after = selection.after.as_deref().map(tag_set).transpose()?;
     let here = ask(state, DigestQuery::TagSets { after }).await?;
     let Digests::TagSets(roots) = here.digests else { return Err(other()) };
@@ -55,10 +56,11 @@ pub(super) async fn tag_sets(
 
 /// `GET /digests/buckets?tags=TAGS`
 pub(super) async fn buckets(
-    state: Node,
+    state: NodePages,
     selection: Result<Query<Selection>, QueryRejection>,
-) -> Answer {
-    let Query(selection) = selection.map_err(|error| Failure::bad_request(error.body_text()))?;
+) -> PageAnswer {
+    let Query(selection) =
+        selection.map_err(|error| ReplyFailure::bad_request(error.body_text()))?;
     let tags = tag_set(selection.tags.as_deref().unwrap_or_default())?;
     let here = ask(state, DigestQuery::Buckets { tags }).await?;
     let Digests::Buckets(buckets) = here.digests else { return Err(other()) };
@@ -68,14 +70,15 @@ pub(super) async fn buckets(
 
 /// `GET /digests/buckets/{bucket}?tags=TAGS`
 pub(super) async fn bucket(
-    state: Node,
+    state: NodePages,
     bucket: Result<Path<u16>, PathRejection>,
     selection: Result<Query<Selection>, QueryRejection>,
-) -> Answer {
-    let Path(bucket) = bucket.map_err(|error| Failure::bad_request(error.body_text()))?;
-    let Query(selection) = selection.map_err(|error| Failure::bad_request(error.body_text()))?;
+) -> PageAnswer {
+    let Path(bucket) = bucket.map_err(|error| ReplyFailure::bad_request(error.body_text()))?;
+    let Query(selection) =
+        selection.map_err(|error| ReplyFailure::bad_request(error.body_text()))?;
     if bucket >= BUCKETS {
-        return Err(Failure::not_found(format!("there are {BUCKETS} buckets, from 0 on")));
+        return Err(ReplyFailure::not_found(format!("there are {BUCKETS} buckets, from 0 on")));
     }
     let tags = tag_set(selection.tags.as_deref().unwrap_or_default())?;
     let after = selection.after.as_deref().map(hash).transpose()?;
@@ -111,15 +114,15 @@ fn shown(digest: &str, message: &Message) -> serde_json::Value {
     })
 }
 
-async fn ask(State(admin): Node, query: DigestQuery) -> Result<DigestsHere, Failure> {
+async fn ask(State(admin): NodePages, query: DigestQuery) -> Result<DigestsHere, ReplyFailure> {
     match admin.running()?.node.admin(AdminRequest::Digests(query)).await? {
         AdminAnswer::Digests(here) => Ok(*here),
         other => Err(unexpected(other)),
     }
 }
 
-fn other() -> Failure {
-    Failure::internal("the node answered another question")
+fn other() -> ReplyFailure {
+    ReplyFailure::internal("the node answered another question")
 }
 
 fn short(print: Print) -> String {
@@ -128,12 +131,12 @@ fn short(print: Print) -> String {
     digits
 }
 
-fn tag_set(text: &str) -> Result<TagSet, Failure> {
-    TagSet::new(list(text)).map_err(|bad| Failure::bad_request(format!("tags: {bad}")))
+fn tag_set(text: &str) -> Result<TagSet, ReplyFailure> {
+    TagSet::new(list(text)).map_err(|bad| ReplyFailure::bad_request(format!("tags: {bad}")))
 }
 
-fn hash(text: &str) -> Result<Hash128, Failure> {
+fn hash(text: &str) -> Result<Hash128, ReplyFailure> {
     let number = u128::from_str_radix(text, 16);
-    let number = number.map_err(|_| Failure::bad_request("after: 32 hexadecimal digits"))?;
+    let number = number.map_err(|_| ReplyFailure::bad_request("after: 32 hexadecimal digits"))?;
     Ok(Hash128(number.to_be_bytes()))
 }

@@ -9,22 +9,22 @@ use std::net::IpAddr;
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, Uri, header};
 
-use super::reply::Failure;
+use super::reply::ReplyFailure;
 
 /// Lets a request pass, or says why not.
 pub(super) fn check(
     uri: &Uri,
     headers: &HeaderMap,
     allowed_hosts: &[String],
-) -> Result<(), Failure> {
+) -> Result<(), ReplyFailure> {
     let mut hosts = headers.get_all(header::HOST).iter();
     let host = hosts.next().and_then(|host| host.to_str().ok()?.parse::<Authority>().ok());
     let Some(host) = host.filter(|_| hosts.next().is_none()) else {
-        return Err(Failure::forbidden("the request needs one well-formed Host header"));
+        return Err(ReplyFailure::forbidden("the request needs one well-formed Host header"));
     };
     for authority in [Some(&host), uri.authority()].into_iter().flatten() {
         if !is_answered(authority.host(), allowed_hosts) {
-            return Err(Failure::forbidden(
+            return Err(ReplyFailure::forbidden(
                 "this Host is neither an address nor localhost nor in listen.allowed_hosts",
             ));
         }
@@ -33,7 +33,7 @@ pub(super) fn check(
     if origins.all(|origin| origin.to_str().is_ok_and(|origin| is_same(origin, &host))) {
         Ok(())
     } else {
-        Err(Failure::forbidden("requests of web pages from elsewhere are refused (Origin)"))
+        Err(ReplyFailure::forbidden("requests of web pages from elsewhere are refused (Origin)"))
     }
 }
 

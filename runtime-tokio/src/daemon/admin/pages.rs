@@ -14,14 +14,14 @@ use serde_json::json;
 use slipstream_core::admin::{AdminAnswer, AdminRequest, Status};
 use slipstream_core::ids::{DeadLetterId, Position};
 
-use super::reply::{DeadLetterJson, Failure, streamed};
+use super::reply::{DeadLetterJson, ReplyFailure, streamed};
 use super::{Admin, Running};
 use crate::daemon::admin_client::segment;
 use crate::daemon::config::masked;
 use crate::daemon::reload::ReloadError;
 
-pub(super) type Node = State<Arc<Admin>>;
-pub(super) type Answer = Result<Response, Failure>;
+pub(super) type NodePages = State<Arc<Admin>>;
+pub(super) type PageAnswer = Result<Response, ReplyFailure>;
 
 /// How long a node that lives may take to tell a probe its state.
 const STATUS_TIMEOUT: Duration = Duration::from_millis(300);
@@ -33,7 +33,7 @@ const DEFAULT_DEAD_LETTERS: usize = 100;
 const MAX_DEAD_LETTERS: usize = 1000;
 
 /// `GET /livez`
-pub(super) async fn livez(State(admin): Node) -> Answer {
+pub(super) async fn livez(State(admin): NodePages) -> PageAnswer {
     // A start may take as long as the store needs.
     if let Ok(Running { node, .. }) = admin.running() {
         admin.pulse.lives(node).await?;
@@ -42,17 +42,17 @@ pub(super) async fn livez(State(admin): Node) -> Answer {
 }
 
 /// `GET /readyz`
-pub(super) async fn readyz(State(admin): Node) -> Answer {
+pub(super) async fn readyz(State(admin): NodePages) -> PageAnswer {
     let status = probe_status(&admin).await?;
     if status.shutting_down {
-        return Err(Failure::unavailable("the node is shutting down"));
+        return Err(ReplyFailure::unavailable("the node is shutting down"));
     }
     // Also while publishers are refused: what is delivered, acknowledged and read goes on.
     Ok("ready\n".into_response())
 }
 
 /// `GET /healthz`
-pub(super) async fn healthz(State(admin): Node) -> Response {
+pub(super) async fn healthz(State(admin): NodePages) -> Response {
     let check = |ok: bool, detail: &str| json!({ "ok": ok, "detail": detail });
     let state = probe_status(&admin).await;
     let (word, checks) = match &state {
@@ -108,7 +108,7 @@ fn peers_down(status: &Status) -> Vec<String> {
 }
 
 /// `GET /metrics`
-pub(super) async fn metrics(State(admin): Node) -> Answer {
+pub(super) async fn metrics(State(admin): NodePages) -> PageAnswer {
     let status = node_status(&admin).await?;
     let kind = (header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8");
     let text = admin.metrics.render(&status, admin.log.dropped_lines());
@@ -116,7 +116,7 @@ pub(super) async fn metrics(State(admin): Node) -> Answer {
 }
 
 /// `GET /status`
-pub(super) async fn status(State(admin): Node) -> Answer {
+pub(super) async fn status(State(admin): NodePages) -> PageAnswer {
     Ok(streamed(node_status(&admin).await?).await)
 }
 
@@ -129,12 +129,12 @@ pub(super) struct Start {
 
 /// `GET /where/{messageId}`
 pub(super) async fn whereabouts(
-    State(admin): Node,
+    State(admin): NodePages,
     id: Result<Path<String>, PathRejection>,
     start: Result<Query<Start>, QueryRejection>,
-) -> Answer {
+) -> PageAnswer {
     let id = name(id)?;
-    let Query(start) = start.map_err(|error| Failure::bad_request(error.body_text()))?;
+    let Query(start) = start.map_err(|error| ReplyFailure::bad_request(error.body_text()))?;
     let path = format!("/where/{}", segment(&id));
     let after = Position::new(start.after.unwrap_or_default());
     match admin.running()?.node.admin(AdminRequest::Where { id, after }).await? {
@@ -156,13 +156,13 @@ pub(super) struct Range {
 
 /// `GET /dead-letters`
 pub(super) async fn dead_letters(
-    State(admin): Node,
+    State(admin): NodePages,
     range: Result<Query<Range>, QueryRejection>,
-) -> Answer {
-    let Query(range) = range.map_err(|error| Failure::bad_request(error.body_text()))?;
+) -> PageAnswer {
+    let Query(range) = range.map_err(|error| ReplyFailure::bad_request(error.body_text()))?;
     let limit = range.limit.unwrap_or(DEFAULT_DEAD_LETTERS);
     if !(1..=MAX_DEAD_LETTERS).contains(&limit) {
-        return Err(Failure::bad_request(format!("limit must be 1 to {MAX_DEAD_LETTERS}")));
+        return Err(ReplyFailure::bad_request(format!("limit must be 1 to {MAX_DEAD_LETTERS}")));
     }
     let after = DeadLetterId::new(range.after.unwrap_or(0));
     match admin.running()?.node.admin(AdminRequest::DeadLetterList { after, limit }).await? {
@@ -178,9 +178,9 @@ pub(super) async fn dead_letters(
 
 /// `GET /dead-letters/{id}`
 pub(super) async fn dead_letter(
-    State(admin): Node,
+    State(admin): NodePages,
     id: Result<Path<String>, PathRejection>,
-) -> Answer {
+) -> PageAnswer {
     let id = letter_id(id)?;
     let request = AdminRequest::DeadLetters { after: id.before(), limit: 1 };
     let letters = match admin.running()?.node.admin(request).await? {
@@ -189,7 +189,7 @@ pub(super) async fn dead_letter(
     };
     match letters.first().filter(|(_, letter)| letter.id == id) {
         Some((session, letter)) => Ok(Json(DeadLetterJson::new(session, letter)).into_response()),
-        None => Err(Failure::not_found(format!("there is no dead letter {id}"))),
+        None => Err(ReplyFailure::not_found(format!("there is no dead letter {id}"))),
     }
 }
 
@@ -199,33 +199,42 @@ fn next_page(path: Option<String>) -> Option<[(HeaderName, String); 1]> {
 }
 
 /// `POST /dead-letters/{id}/replay`
-pub(super) async fn replay(State(admin): Node, id: Result<Path<String>, PathRejection>) -> Answer {
+pub(super) async fn replay(
+    State(admin): NodePages,
+    id: Result<Path<String>, PathRejection>,
+) -> PageAnswer {
     let id = letter_id(id)?;
     order(&admin, AdminRequest::ReplayDeadLetter(id), || format!("there is no dead letter {id}"))
         .await
 }
 
 /// `DELETE /dead-letters/{id}`
-pub(super) async fn purge(State(admin): Node, id: Result<Path<String>, PathRejection>) -> Answer {
+pub(super) async fn purge(
+    State(admin): NodePages,
+    id: Result<Path<String>, PathRejection>,
+) -> PageAnswer {
     let id = letter_id(id)?;
     order(&admin, AdminRequest::PurgeDeadLetter(id), || format!("there is no dead letter {id}"))
         .await
 }
 
 /// `GET /sessions`
-pub(super) async fn sessions(State(admin): Node) -> Answer {
+pub(super) async fn sessions(State(admin): NodePages) -> PageAnswer {
     Ok(streamed(node_status(&admin).await?.sessions).await)
 }
 
 /// `DELETE /sessions/{name}`
-pub(super) async fn forget(State(admin): Node, id: Result<Path<String>, PathRejection>) -> Answer {
+pub(super) async fn forget(
+    State(admin): NodePages,
+    id: Result<Path<String>, PathRejection>,
+) -> PageAnswer {
     let name = name(id)?;
     let request = AdminRequest::ForgetSession(name.clone());
     order(&admin, request, || format!("there is no session {name}")).await
 }
 
 /// `POST /clock/reset`
-pub(super) async fn reset_clock(State(admin): Node) -> Answer {
+pub(super) async fn reset_clock(State(admin): NodePages) -> PageAnswer {
     match admin.running()?.node.admin(AdminRequest::ResetClock).await? {
         AdminAnswer::ClockReset { restamped, lowered_ms, fault } => {
             let refusing = fault.map(|fault| fault.to_string());
@@ -241,44 +250,47 @@ pub(super) async fn reset_clock(State(admin): Node) -> Answer {
 }
 
 /// `GET /log`
-pub(super) async fn log(State(admin): Node) -> String {
+pub(super) async fn log(State(admin): NodePages) -> String {
     format!("{}\n", admin.log.filter())
 }
 
 /// `PUT /log`
-pub(super) async fn set_log(State(admin): Node, body: Result<Bytes, BytesRejection>) -> Answer {
-    let body = body.map_err(|error| Failure::new(error.status(), error.body_text()))?;
-    let filter = std::str::from_utf8(&body).map_err(|_| Failure::bad_request("not UTF-8"))?;
-    admin.log.set(filter.trim()).map_err(|bad| Failure::bad_request(bad.to_string()))?;
+pub(super) async fn set_log(
+    State(admin): NodePages,
+    body: Result<Bytes, BytesRejection>,
+) -> PageAnswer {
+    let body = body.map_err(|error| ReplyFailure::new(error.status(), error.body_text()))?;
+    let filter = std::str::from_utf8(&body).map_err(|_| ReplyFailure::bad_request("not UTF-8"))?;
+    admin.log.set(filter.trim()).map_err(|bad| ReplyFailure::bad_request(bad.to_string()))?;
     tracing::info!(filter = %admin.log.filter(), "the log level was changed");
     Ok(format!("{}\n", admin.log.filter()).into_response())
 }
 
 /// `POST /reload`
-pub(super) async fn reload(State(admin): Node) -> Answer {
+pub(super) async fn reload(State(admin): NodePages) -> PageAnswer {
     match admin.running()?.reloader.reload().await {
         Ok(report) => {
             let body = json!({ "reloaded": true, "needs_restart": report.needs_restart });
             Ok(Json(body).into_response())
         }
         Err(error @ (ReloadError::Config(_) | ReloadError::Log(_))) => {
-            Err(Failure::bad_request(error.to_string()))
+            Err(ReplyFailure::bad_request(error.to_string()))
         }
         Err(ReloadError::Gone(gone)) => Err(gone.into()),
     }
 }
 
 /// The state of a node that answers at once.
-async fn probe_status(admin: &Admin) -> Result<Status, Failure> {
+async fn probe_status(admin: &Admin) -> Result<Status, ReplyFailure> {
     admin.pulse.answers(&admin.running()?.node).await?;
     match tokio::time::timeout(STATUS_TIMEOUT, node_status(admin)).await {
         Ok(answer) => answer,
-        Err(_) => Err(Failure::unavailable("the event loop does not answer")),
+        Err(_) => Err(ReplyFailure::unavailable("the event loop does not answer")),
     }
 }
 
 /// The state of the node, without user information of URLs.
-async fn node_status(admin: &Admin) -> Result<Status, Failure> {
+async fn node_status(admin: &Admin) -> Result<Status, ReplyFailure> {
     let mut status = match admin.running()?.node.admin(AdminRequest::Status).await? {
         AdminAnswer::Status(status) => *status,
         other => return Err(unexpected(other)),
@@ -293,37 +305,41 @@ async fn node_status(admin: &Admin) -> Result<Status, Failure> {
 }
 
 /// Gives an order, and says what is missing if there is nothing to carry it out on.
-async fn order(admin: &Admin, request: AdminRequest, missing: impl FnOnce() -> String) -> Answer {
+async fn order(
+    admin: &Admin,
+    request: AdminRequest,
+    missing: impl FnOnce() -> String,
+) -> PageAnswer {
     match admin.running()?.node.admin(request).await? {
         AdminAnswer::Done => Ok(Json(json!({ "done": true })).into_response()),
-        AdminAnswer::NotFound => Err(Failure::not_found(missing())),
+        AdminAnswer::NotFound => Err(ReplyFailure::not_found(missing())),
         other => Err(unexpected(other)),
     }
 }
 
 /// An answer that is none to this question: a refusal, or a fault.
-pub(super) fn unexpected(answer: AdminAnswer) -> Failure {
+pub(super) fn unexpected(answer: AdminAnswer) -> ReplyFailure {
     match answer {
         AdminAnswer::Refused(refusal) => refusal.into(),
-        AdminAnswer::NotFound => Failure::not_found("there is nothing of that name"),
+        AdminAnswer::NotFound => ReplyFailure::not_found("there is nothing of that name"),
         AdminAnswer::Status(_)
         | AdminAnswer::Where { .. }
         | AdminAnswer::DeadLetters(_)
         | AdminAnswer::DeadLetterList(..)
         | AdminAnswer::Digests(_)
         | AdminAnswer::ClockReset { .. }
-        | AdminAnswer::Done => Failure::internal("the node answered another question"),
+        | AdminAnswer::Done => ReplyFailure::internal("the node answered another question"),
     }
 }
 
-fn name(path: Result<Path<String>, PathRejection>) -> Result<String, Failure> {
-    path.map(|Path(name)| name).map_err(|error| Failure::bad_request(error.body_text()))
+fn name(path: Result<Path<String>, PathRejection>) -> Result<String, ReplyFailure> {
+    path.map(|Path(name)| name).map_err(|error| ReplyFailure::bad_request(error.body_text()))
 }
 
-fn letter_id(path: Result<Path<String>, PathRejection>) -> Result<DeadLetterId, Failure> {
+fn letter_id(path: Result<Path<String>, PathRejection>) -> Result<DeadLetterId, ReplyFailure> {
     let text = name(path)?;
     match text.parse() {
         Ok(number) => Ok(DeadLetterId::new(number)),
-        Err(_) => Err(Failure::bad_request(format!("`{text}` is no number of a dead letter"))),
+        Err(_) => Err(ReplyFailure::bad_request(format!("`{text}` is no number of a dead letter"))),
     }
 }

@@ -30,7 +30,7 @@ impl Places {
     }
 
     /// The next place, if need be another connection's.
-    pub(super) async fn take(self: &Arc<Self>) -> Place {
+    pub(super) async fn take(self: &Arc<Self>) -> AdminPlace {
         let free = match self.free.clone().try_acquire_owned() {
             Ok(free) => free,
             Err(_) => {
@@ -40,7 +40,7 @@ impl Places {
         };
         let activity = Arc::new(Activity::new());
         self.taken().push(activity.clone());
-        Place { places: self.clone(), activity, _free: free }
+        AdminPlace { places: self.clone(), activity, _free: free }
     }
 
     fn make_room(&self) {
@@ -62,20 +62,20 @@ impl Places {
 
 /// The place of one connection, free again when this is dropped.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct AdminPlace {
     places: Arc<Places>,
     activity: Arc<Activity>,
     _free: OwnedSemaphorePermit,
 }
 
-impl Place {
+impl AdminPlace {
     /// What is known of the connection.
     pub(super) fn activity(&self) -> &Arc<Activity> {
         &self.activity
     }
 }
 
-impl Drop for Place {
+impl Drop for AdminPlace {
     fn drop(&mut self) {
         self.places.taken().retain(|other| !Arc::ptr_eq(other, &self.activity));
     }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::reply::Failure;
+use super::reply::ReplyFailure;
 use crate::Node;
 
 /// How long a probe waits for them. Those who probe mostly give up after a second.
@@ -16,10 +16,10 @@ const LONGEST_SILENCE: Duration = Duration::from_secs(5);
 
 /// The question whether they live, asked at most once at a time.
 #[derive(Debug, Clone)]
-pub(super) struct Pulse(Arc<watch::Sender<Answer>>);
+pub(super) struct Pulse(Arc<watch::Sender<PulseAnswer>>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Answer {
+enum PulseAnswer {
     Alive,
     AwaitedSince(Instant),
     Gone,
@@ -27,7 +27,7 @@ enum Answer {
 
 impl Default for Pulse {
     fn default() -> Self {
-        Self(Arc::new(watch::Sender::new(Answer::Alive)))
+        Self(Arc::new(watch::Sender::new(PulseAnswer::Alive)))
     }
 }
 
@@ -35,10 +35,10 @@ impl Pulse {
     /// Whether they live: a short silence is none.
     ///
     /// # Errors
-    /// [`Failure`] that says so if the node has ended, or has been silent for too long.
-    pub(super) async fn lives(&self, node: &Node) -> Result<(), Failure> {
+    /// [`ReplyFailure`] that says so if the node has ended, or has been silent for too long.
+    pub(super) async fn lives(&self, node: &Node) -> Result<(), ReplyFailure> {
         match self.feel(node).await {
-            Answer::AwaitedSince(since) if since.elapsed() < LONGEST_SILENCE => Ok(()),
+            PulseAnswer::AwaitedSince(since) if since.elapsed() < LONGEST_SILENCE => Ok(()),
             answer => answer.into_result(),
         }
     }
@@ -46,40 +46,40 @@ impl Pulse {
     /// Whether they answer now.
     ///
     /// # Errors
-    /// [`Failure`] that says since when they do not.
-    pub(super) async fn answers(&self, node: &Node) -> Result<(), Failure> {
+    /// [`ReplyFailure`] that says since when they do not.
+    pub(super) async fn answers(&self, node: &Node) -> Result<(), ReplyFailure> {
         self.feel(node).await.into_result()
     }
 
-    async fn feel(&self, node: &Node) -> Answer {
+    async fn feel(&self, node: &Node) -> PulseAnswer {
         let asks = self.0.send_if_modified(|answer| {
-            let asks = !matches!(answer, Answer::AwaitedSince(_));
+            let asks = !matches!(answer, PulseAnswer::AwaitedSince(_));
             if asks {
-                *answer = Answer::AwaitedSince(Instant::now());
+                *answer = PulseAnswer::AwaitedSince(Instant::now());
             }
             asks
         });
         if asks {
             let (told, node) = (self.0.clone(), node.clone());
             tokio::spawn(async move {
-                let answer = node.alive().await.map_or(Answer::Gone, |()| Answer::Alive);
+                let answer = node.alive().await.map_or(PulseAnswer::Gone, |()| PulseAnswer::Alive);
                 told.send_replace(answer);
             });
         }
         let mut answer = self.0.subscribe();
-        let awaited = answer.wait_for(|answer| !matches!(answer, Answer::AwaitedSince(_)));
+        let awaited = answer.wait_for(|answer| !matches!(answer, PulseAnswer::AwaitedSince(_)));
         // Without an answer in time, that one is awaited is the answer.
         let _in_time = tokio::time::timeout(PROBE_TIMEOUT, awaited).await.is_ok();
         *self.0.borrow()
     }
 }
 
-impl Answer {
-    fn into_result(self) -> Result<(), Failure> {
+impl PulseAnswer {
+    fn into_result(self) -> Result<(), ReplyFailure> {
         match self {
             Self::Alive => Ok(()),
-            Self::Gone => Err(Failure::unavailable("the node has ended")),
-            Self::AwaitedSince(since) => Err(Failure::unavailable(format!(
+            Self::Gone => Err(ReplyFailure::unavailable("the node has ended")),
+            Self::AwaitedSince(since) => Err(ReplyFailure::unavailable(format!(
                 "event loop or store thread has not answered for {} ms",
                 since.elapsed().as_millis()
             ))),

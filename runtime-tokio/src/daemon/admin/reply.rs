@@ -59,12 +59,12 @@ impl Write for Pieces {
 /// A request that is answered with an error.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
-pub(super) struct Failure {
+pub(super) struct ReplyFailure {
     status: StatusCode,
     message: String,
 }
 
-impl Failure {
+impl ReplyFailure {
     /// With any status.
     pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
         Self { status, message: message.into() }
@@ -101,13 +101,13 @@ impl Failure {
     }
 }
 
-impl From<NodeGone> for Failure {
+impl From<NodeGone> for ReplyFailure {
     fn from(gone: NodeGone) -> Self {
         Self::unavailable(gone.to_string())
     }
 }
 
-impl From<AdminRefusal> for Failure {
+impl From<AdminRefusal> for ReplyFailure {
     fn from(refusal: AdminRefusal) -> Self {
         let status = match &refusal {
             AdminRefusal::Connected(_) | AdminRefusal::OffFromPeers(_) | AdminRefusal::Clock(_) => {
@@ -119,7 +119,7 @@ impl From<AdminRefusal> for Failure {
     }
 }
 
-impl IntoResponse for Failure {
+impl IntoResponse for ReplyFailure {
     fn into_response(self) -> Response {
         (self.status, Json(json!({ "error": self.message }))).into_response()
     }

@@ -12,13 +12,13 @@ use crate::daemon::admin_client::{AdminArgs, AdminClient};
 /// Arguments of `clock`.
 #[derive(Debug, Args)]
 #[command(after_help = "Example:\n  slipstream clock reset --admin http://127.0.0.1:7401")]
-pub(crate) struct Clock {
+pub(crate) struct ClockArgs {
     #[command(subcommand)]
-    action: Action,
+    action: ClockAction,
 }
 
 #[derive(Debug, Subcommand)]
-enum Action {
+enum ClockAction {
     /// Say that the wall clock is right now: what was stamped in the future is stamped anew
     #[command(
         after_help = "Set the clock right first. Where the node has peers, wait until it is \
@@ -43,9 +43,9 @@ struct Reset {
     refusing: Option<String>,
 }
 
-impl Clock {
+impl ClockArgs {
     pub(super) fn execute(self) -> Result<ExitCode, Failed> {
-        let Action::Reset { admin, json } = self.action;
+        let ClockAction::Reset { admin, json } = self.action;
         let client = AdminClient::new(&admin.url)?;
         let body = client.post("/clock/reset")?;
         let mut out = std::io::stdout();

@@ -21,11 +21,11 @@ const PAGE: usize = 100;
                         slipstream dead-letters replay --all")]
 pub(crate) struct DeadLetters {
     #[command(subcommand)]
-    action: Action,
+    action: DeadLettersAction,
 }
 
 #[derive(Debug, Subcommand)]
-enum Action {
+enum DeadLettersAction {
     /// List dead letters in the order of their numbers
     #[command(after_help = "Example:\n  slipstream dead-letters list --after 100 --limit 50")]
     List {
@@ -77,7 +77,7 @@ struct Which {
 /// What is read of a dead letter; the value stays as it was written.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Letter<'a> {
+struct LetterRow<'a> {
     id: u64,
     session: String,
     reason: String,
@@ -100,15 +100,17 @@ struct Letter<'a> {
 impl DeadLetters {
     pub(super) fn execute(self) -> Result<ExitCode, Failed> {
         match self.action {
-            Action::List { admin, after, limit, json } => list(&admin, after, limit, json)?,
-            Action::Show { id, admin, json } => show(&admin, id, json)?,
-            Action::Replay(which) => {
+            DeadLettersAction::List { admin, after, limit, json } => {
+                list(&admin, after, limit, json)?
+            }
+            DeadLettersAction::Show { id, admin, json } => show(&admin, id, json)?,
+            DeadLettersAction::Replay(which) => {
                 let client = AdminClient::new(&which.admin.url)?;
                 each(&client, &which, "replayed", |id| {
                     client.post(&format!("/dead-letters/{id}/replay"))
                 })?;
             }
-            Action::Purge(which) => {
+            DeadLettersAction::Purge(which) => {
                 let client = AdminClient::new(&which.admin.url)?;
                 each(&client, &which, "purged", |id| {
                     client.delete(&format!("/dead-letters/{id}"))
@@ -129,7 +131,7 @@ fn list(admin: &AdminArgs, after: u64, limit: usize, json: bool) -> Result<(), F
     let (mut last, mut found) = (after, 0);
     while found < limit {
         let body = page(&client, last, limit - found)?;
-        let letters: Vec<Letter<'_>> = client.parse(&body)?;
+        let letters: Vec<LetterRow<'_>> = client.parse(&body)?;
         let Some(end) = letters.last() else { break };
         last = end.id;
         found += letters.len();
@@ -180,7 +182,7 @@ fn show(admin: &AdminArgs, id: u64, json: bool) -> Result<(), Failed> {
     Ok(())
 }
 
-fn write_letter(out: &mut impl Write, letter: &Letter<'_>) -> std::io::Result<()> {
+fn write_letter(out: &mut impl Write, letter: &LetterRow<'_>) -> std::io::Result<()> {
     for (name, text) in [
         ("id", letter.id.to_string()),
         ("session", letter.session.clone()),
@@ -231,7 +233,7 @@ fn all(client: &AdminClient) -> Result<Vec<u64>, Failed> {
     loop {
         let after = ids.last().copied().unwrap_or(0);
         let body = page(client, after, PAGE)?;
-        let letters: Vec<Letter<'_>> = client.parse(&body)?;
+        let letters: Vec<LetterRow<'_>> = client.parse(&body)?;
         if letters.is_empty() {
             return Ok(ids);
         }

@@ -55,12 +55,12 @@ struct Side {
 struct TagSets {
     node: String,
     tags: BTreeSet<String>,
-    digests: Vec<TagSet>,
+    digests: Vec<TagSetJson>,
     next: Option<String>,
 }
 
 #[derive(Deserialize)]
-struct TagSet {
+struct TagSetJson {
     tags: Vec<String>,
     digest: String,
 }
@@ -81,13 +81,13 @@ struct Keys {
 
 /// A key on which the two differ: what each holds.
 #[derive(Default)]
-struct Difference {
+struct KeyDifference {
     here: Option<Value>,
     there: Option<Value>,
 }
 
 /// What was found so far, by key and tag set.
-type Found = BTreeMap<(String, Vec<String>), Difference>;
+type Found = BTreeMap<(String, Vec<String>), KeyDifference>;
 
 impl Diff {
     pub(super) fn execute(self) -> Result<ExitCode, Failed> {
@@ -173,7 +173,7 @@ impl Diff {
             return Ok(());
         }
         let mut keys = table(&["KEY", "TAGS", &a.to_uppercase(), &b.to_uppercase()]);
-        for ((key, tags), Difference { here, there }) in shown {
+        for ((key, tags), KeyDifference { here, there }) in shown {
             keys.add_row([key.clone(), cell(&json!(tags)), version(here), version(there)]);
         }
         writeln!(out, "{}", keys.trim_fmt())?;

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 use slipstream_core::client::{ClientOptions, Filter, ReadError, Value};
 use slipstream_core::config::Reconnect;
 use slipstream_core::message::Kind;
-use slipstream_core::read::Read;
+use slipstream_core::read::ReadRequest;
 
 use super::connecting::{Speak, bare, duration, ended, goodbye, not_connected, options};
 use crate::client::Client;
@@ -113,7 +113,7 @@ impl Get {
 }
 
 fn read_kind(name: &str) -> Result<Kind, Failed> {
-    let kind = Kind::from_name(name).filter(|kind| Read::name_of(*kind).is_some());
+    let kind = Kind::from_name(name).filter(|kind| ReadRequest::name_of(*kind).is_some());
     kind.ok_or_else(|| Failed::usage(format!("{name} is no kind that is read: SK, SA or SW")))
 }
 

@@ -30,15 +30,15 @@ use crate::tools::{bench, demo};
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Run a node
-    Run(run::Run),
+    Run(run::RunArgs),
     /// Validate a configuration and print it in full, secrets masked
     Check(check::Check),
     /// Show a node, its links, sessions and store
-    Status(status::Status),
+    Status(status::StatusArgs),
     /// Show where messages with an id are at a node, per session
     Where(whereabouts::Where),
     /// Publish a message, or many from standard input
-    Pub(publish::Publish),
+    Pub(publish::PublishArgs),
     /// Print the value of a key, as this node knows it
     Get(get::Get),
     /// Print what an application is handed
@@ -51,9 +51,9 @@ pub(super) enum Command {
     /// Work on messages that a session could not be brought to acknowledge
     DeadLetters(dead_letters::DeadLetters),
     /// List sessions, or end one for good
-    Sessions(sessions::Sessions),
+    Sessions(sessions::SessionsArgs),
     /// Tell a node that its wall clock is right, after it was wrong
-    Clock(clock::Clock),
+    Clock(clock::ClockArgs),
     /// Mistreat a mesh of three nodes and check that nothing is lost or doubled
     #[cfg(feature = "tools")]
     Demo(demo::Demo),

@@ -16,9 +16,9 @@ use slipstream_core::json::write;
 use slipstream_core::message::Kind;
 use slipstream_core::value::{NO_VALUE, check_value};
 
-use self::input::{Batch, read_standard_input};
+use self::input::{LineBatch, read_standard_input};
 use self::progress::Progress;
-use self::publisher::{Fate, Item, Publisher};
+use self::publisher::{LineFate, LinePublisher, PublishedLine};
 use super::connecting::{Speak, bare, duration};
 use crate::daemon::Failed;
 
@@ -38,7 +38,7 @@ const SHOWN: usize = 60;
     \"targetedTags\":[\"gcp\"]}\n\n\
     With --client nothing is published twice, even if the connection breaks. Use a name that no \
     subscriber has: a name is connected once, and this one receives nothing.")]
-pub(crate) struct Publish {
+pub(crate) struct PublishArgs {
     /// SK, SA, SW, DK or CMD; `-` reads messages from standard input, one JSON object a line
     kind: String,
     /// Key
@@ -68,7 +68,7 @@ pub(crate) struct Publish {
     protocol: Speak,
 }
 
-impl Publish {
+impl PublishArgs {
     pub(super) fn execute(self) -> Result<ExitCode, Failed> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -100,7 +100,7 @@ impl Publish {
             (None, Some(_)) => format!("{}-1", run_name()?),
             (None, None) => String::new(),
         };
-        let item = Item {
+        let item = PublishedLine {
             line: 1,
             kind,
             id: id.into(),
@@ -114,18 +114,18 @@ impl Publish {
         publisher.publish(vec![item], &mut |_, fate| answer = Some(fate)).await?;
         publisher.close().await;
         match answer {
-            Some(Fate::Answered(Ok(receipt))) => {
-                let receipt = Receipt::of(&receipt, &instance);
+            Some(LineFate::Answered(Ok(receipt))) => {
+                let receipt = ReceiptJson::of(&receipt, &instance);
                 let receipt = serde_json::to_string(&receipt);
                 let receipt = receipt.map_err(|error| Failed::general(error.to_string()))?;
                 writeln!(std::io::stdout(), "{receipt}")?;
                 Ok(ExitCode::SUCCESS)
             }
-            Some(Fate::Answered(Err(refused))) => {
+            Some(LineFate::Answered(Err(refused))) => {
                 let url = bare(&self.url);
                 Err(Failed::general(format!("{url} refused to publish {key}: {refused}")))
             }
-            Some(Fate::Superseded) | None => {
+            Some(LineFate::Superseded) | None => {
                 Err(Failed::general(format!("{key} was not answered")))
             }
         }
@@ -146,7 +146,7 @@ impl Publish {
                 Ok(lines) => lines,
                 Err(reason) => break Err(Failed::general(reason)),
             };
-            let batch = Batch::parse(&lines, run.as_deref(), publisher.largest());
+            let batch = LineBatch::parse(&lines, run.as_deref(), publisher.largest());
             for (line, refusal) in &batch.refused {
                 count.refuse(*line, refusal.code.as_str(), &refusal.message);
             }
@@ -161,9 +161,9 @@ impl Publish {
         Ok(if count.refused == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
-    async fn publisher(&self) -> Result<Publisher, Failed> {
+    async fn publisher(&self) -> Result<LinePublisher, Failed> {
         let client = self.client.as_deref();
-        Publisher::connect(&self.url, client, self.protocol.into(), self.timeout).await
+        LinePublisher::connect(&self.url, client, self.protocol.into(), self.timeout).await
     }
 }
 
@@ -197,7 +197,7 @@ fn run_name() -> Result<String, Failed> {
 /// A receipt as a node writes it in JSON.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct Receipt<'a> {
+struct ReceiptJson<'a> {
     r#type: &'static str,
     message_id: &'a str,
     origin_instance_id: &'a str,
@@ -209,7 +209,7 @@ struct Receipt<'a> {
     duplicate: bool,
 }
 
-impl<'a> Receipt<'a> {
+impl<'a> ReceiptJson<'a> {
     fn of(receipt: &'a client::Receipt, node: &'a str) -> Self {
         Self {
             r#type: "ACK",
@@ -250,17 +250,17 @@ impl Count {
         }
     }
 
-    fn note(&mut self, line: u64, fate: &Fate) {
+    fn note(&mut self, line: u64, fate: &LineFate) {
         self.progress.advance(line);
         match fate {
-            Fate::Answered(Ok(receipt)) => {
+            LineFate::Answered(Ok(receipt)) => {
                 self.published += 1;
                 self.duplicates += u64::from(receipt.duplicate);
             }
-            Fate::Answered(Err(refused)) => {
+            LineFate::Answered(Err(refused)) => {
                 self.refuse(line, &refused.code, &refused.message);
             }
-            Fate::Superseded => self.superseded += 1,
+            LineFate::Superseded => self.superseded += 1,
         }
     }
 
@@ -320,7 +320,7 @@ mod tests {
             level: Durability::Full,
         };
         assert_eq!(
-            serde_json::to_string(&Receipt::of(&receipt, "aws")).ok().as_deref(),
+            serde_json::to_string(&ReceiptJson::of(&receipt, "aws")).ok().as_deref(),
             Some(concat!(
                 r#"{"type":"ACK","messageId":"m-1","originInstanceId":"aws","#,
                 r#""sourceInstanceId":"aws","messagePath":["aws"],"#,

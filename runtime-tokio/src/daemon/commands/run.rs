@@ -17,7 +17,7 @@ use crate::daemon::{Failed, config};
     SIGHUP reloads peers, tags and log level; SIGTERM ends it. The last two are for one start that \
     was refused: without the log of a node that was killed, what is missing is lost; a database \
     that was another node's serves this one from then on.")]
-pub(crate) struct Run {
+pub(crate) struct RunArgs {
     /// The configuration
     #[arg(short, long, value_name = "FILE")]
     config: PathBuf,
@@ -25,7 +25,7 @@ pub(crate) struct Run {
     once: Once,
 }
 
-impl Run {
+impl RunArgs {
     pub(super) fn execute(self) -> Result<ExitCode, Failed> {
         let settings = config::load(&self.config)?;
         crate::daemon::run::run(&self.config, settings, self.once)

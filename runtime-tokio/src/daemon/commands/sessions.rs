@@ -12,13 +12,13 @@ use crate::daemon::admin_client::{AdminArgs, AdminClient, segment};
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  slipstream sessions list\n  \
                         slipstream sessions forget app:pi-1")]
-pub(crate) struct Sessions {
+pub(crate) struct SessionsArgs {
     #[command(subcommand)]
-    action: Action,
+    action: SessionsAction,
 }
 
 #[derive(Debug, Subcommand)]
-enum Action {
+enum SessionsAction {
     /// List named sessions and peers
     #[command(after_help = "Example:\n  slipstream sessions list --json")]
     List {
@@ -38,11 +38,11 @@ enum Action {
     },
 }
 
-impl Sessions {
+impl SessionsArgs {
     pub(super) fn execute(self) -> Result<ExitCode, Failed> {
         let mut out = std::io::stdout();
         match self.action {
-            Action::List { admin, json } => {
+            SessionsAction::List { admin, json } => {
                 let client = AdminClient::new(&admin.url)?;
                 let body = client.get("/sessions")?;
                 if json {
@@ -51,7 +51,7 @@ impl Sessions {
                     writeln!(out, "{}", super::status::sessions(&client.parse(&body)?))?;
                 }
             }
-            Action::Forget { name, admin } => {
+            SessionsAction::Forget { name, admin } => {
                 let client = AdminClient::new(&admin.url)?;
                 client.delete(&format!("/sessions/{}", segment(&name)))?;
                 writeln!(out, "forgot session {name}")?;

@@ -23,7 +23,7 @@ const CLEAR: &str = "\x1b[2J\x1b[H";
 #[command(after_help = "Examples:\n  slipstream status\n  \
                         slipstream status --admin http://10.0.0.7:7401 --watch\n  \
                         slipstream status --json | jq .counters")]
-pub(crate) struct Status {
+pub(crate) struct StatusArgs {
     #[command(flatten)]
     admin: AdminArgs,
     /// Print JSON
@@ -34,7 +34,7 @@ pub(crate) struct Status {
     watch: bool,
 }
 
-impl Status {
+impl StatusArgs {
     pub(super) fn execute(self) -> Result<ExitCode, Failed> {
         let client = AdminClient::new(&self.admin.url)?;
         let mut out = std::io::stdout();

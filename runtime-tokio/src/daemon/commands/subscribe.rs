@@ -48,10 +48,10 @@ pub(crate) struct Subscribe {
     key: Vec<String>,
     /// Where a new session begins [default: all with --client, else new]
     #[arg(long, value_enum)]
-    replay: Option<Replay>,
+    replay: Option<ReplayArg>,
     /// Whether the node waits until a line is printed [default: manual with --client, else auto]
     #[arg(long, value_enum)]
-    ack: Option<Ack>,
+    ack: Option<AckArg>,
     /// While it lags, only the newest value of each key
     #[arg(long)]
     conflate: bool,
@@ -67,7 +67,7 @@ pub(crate) struct Subscribe {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Replay {
+enum ReplayArg {
     /// What is there first
     All,
     /// Only what is published from now on
@@ -75,7 +75,7 @@ enum Replay {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Ack {
+enum AckArg {
     /// Every delivery is acknowledged when its line was printed
     Manual,
     /// Handing it over is enough
@@ -84,7 +84,7 @@ enum Ack {
 
 /// Why it ended as it should.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
+enum SubscribeEnd {
     Counted,
     TimedOut,
     Interrupted,
@@ -99,17 +99,18 @@ impl Subscribe {
         let mut printer = Printer::new(self.count);
         let end = runtime.block_on(self.run(&mut printer))?;
         match (end, self.count) {
-            (End::TimedOut, Some(count)) => Err(Failed::general(format!(
+            (SubscribeEnd::TimedOut, Some(count)) => Err(Failed::general(format!(
                 "{} of {count} messages came from {} in time",
                 printer.printed,
                 bare(&self.url)
             ))),
-            (End::TimedOut, None) | (End::Counted | End::Interrupted, _) => Ok(ExitCode::SUCCESS),
+            (SubscribeEnd::TimedOut, None)
+            | (SubscribeEnd::Counted | SubscribeEnd::Interrupted, _) => Ok(ExitCode::SUCCESS),
         }
     }
 
-    async fn run(&self, printer: &mut Printer) -> Result<End, Failed> {
-        let mut stop = Stop::new(self.timeout)?;
+    async fn run(&self, printer: &mut Printer) -> Result<SubscribeEnd, Failed> {
+        let mut stop = StopAt::new(self.timeout)?;
         let client = Client::new(&self.url, self.options());
         let subscribed = tokio::select! {
             subscribed = client.subscribe(self.filter()) => subscribed,
@@ -126,8 +127,8 @@ impl Subscribe {
         &self,
         deliveries: &mut Subscription,
         printer: &mut Printer,
-        stop: &mut Stop,
-    ) -> Result<End, Failed> {
+        stop: &mut StopAt,
+    ) -> Result<SubscribeEnd, Failed> {
         loop {
             let mut next = tokio::select! {
                 biased;
@@ -149,7 +150,7 @@ impl Subscribe {
             printer.print(&batch, &welcome.map(|it| it.instance).unwrap_or_default())?;
             batch.into_iter().for_each(Delivery::ack);
             if printer.is_done() {
-                return Ok(End::Counted);
+                return Ok(SubscribeEnd::Counted);
             }
             if let Some(why) = lost {
                 return Err(ended(&self.url, &why));
@@ -159,7 +160,7 @@ impl Subscribe {
 
     fn acknowledges(&self) -> bool {
         match self.ack {
-            Some(ack) => ack == Ack::Manual,
+            Some(ack) => ack == AckArg::Manual,
             None => self.client.is_some(),
         }
     }
@@ -194,8 +195,8 @@ impl Subscribe {
         }
         if let Some(replay) = self.replay {
             filter = filter.replay(match replay {
-                Replay::All => From::All,
-                Replay::New => From::New,
+                ReplayArg::All => From::All,
+                ReplayArg::New => From::New,
             });
         }
         if self.conflate {
@@ -206,13 +207,13 @@ impl Subscribe {
 }
 
 /// What ends it from outside.
-struct Stop {
+struct StopAt {
     end: Option<tokio::time::Instant>,
     interrupt: Signal,
     terminate: Signal,
 }
 
-impl Stop {
+impl StopAt {
     fn new(timeout: Option<Duration>) -> Result<Self, Failed> {
         let listen = |kind| {
             signal(kind).map_err(|error| Failed::general(format!("cannot take signals: {error}")))
@@ -225,7 +226,7 @@ impl Stop {
         })
     }
 
-    async fn comes(&mut self) -> End {
+    async fn comes(&mut self) -> SubscribeEnd {
         let timeout = async {
             match self.end {
                 Some(end) => tokio::time::sleep_until(end).await,
@@ -233,9 +234,9 @@ impl Stop {
             }
         };
         tokio::select! {
-            () = timeout => End::TimedOut,
-            _ = self.interrupt.recv() => End::Interrupted,
-            _ = self.terminate.recv() => End::Interrupted,
+            () = timeout => SubscribeEnd::TimedOut,
+            _ = self.interrupt.recv() => SubscribeEnd::Interrupted,
+            _ = self.terminate.recv() => SubscribeEnd::Interrupted,
         }
     }
 }

@@ -8,7 +8,7 @@ use slipstream_core::ids::is_name;
 use slipstream_core::message::{MAX_KEY_BYTES, MAX_PATH, MAX_TAGS};
 
 use super::Settings;
-use super::units::{Size, Span};
+use super::units::{Size, SpanText};
 
 type Faults = Vec<(String, String)>;
 
@@ -82,7 +82,7 @@ fn check_sizes(settings: &Settings, faults: &mut Faults) {
 }
 
 fn check_spans(settings: &Settings, faults: &mut Faults) {
-    let check = |faults: &mut Faults, key, span: &Span, min, max| {
+    let check = |faults: &mut Faults, key, span: &SpanText, min, max| {
         if !(min..=max).contains(&span.time()) {
             let [span, min, max] = [span.time(), min, max].map(humantime::format_duration);
             fault(faults, key, format!("{span} is out of range, allowed are {min} to {max}"));

@@ -25,7 +25,7 @@ const PREFIX: &str = "SLIPSTREAM_";
 
 /// Where a value was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum KeyPlace {
     /// In a file, on this line.
     Line(PathBuf, usize),
     /// Somewhere in a file, or missing there.
@@ -34,7 +34,7 @@ pub enum Place {
     Variable(String),
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for KeyPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Line(file, line) => write!(f, "{}:{line}", file.display()),
@@ -45,15 +45,15 @@ impl fmt::Display for Place {
 }
 
 /// A configuration that is being put together.
-pub(super) struct Draft<'a> {
+pub(super) struct ConfigDraft<'a> {
     file: &'a Path,
     table: Table,
     keys: BTreeMap<String, Option<Value>>,
-    places: BTreeMap<String, Place>,
+    places: BTreeMap<String, KeyPlace>,
     problems: Vec<Problem>,
 }
 
-impl<'a> Draft<'a> {
+impl<'a> ConfigDraft<'a> {
     /// The defaults, to be overridden by `file`.
     pub(super) fn new(file: &'a Path) -> Self {
         let table: Table =
@@ -73,7 +73,7 @@ impl<'a> Draft<'a> {
         let line_of = |offset: usize| 1 + text[..offset.min(text.len())].matches('\n').count();
         let broken = |error: toml::de::Error| {
             let line = error.span().map_or(1, |span| line_of(span.start));
-            let place = Place::Line(self.file.to_owned(), line);
+            let place = KeyPlace::Line(self.file.to_owned(), line);
             ConfigError::of(place, format!("not TOML: {}", error.message()))
         };
         let spans = DeTable::parse(text).map_err(broken)?;
@@ -91,8 +91,8 @@ impl<'a> Draft<'a> {
     fn take_section(&mut self, section: &str, value: Value, lines: &BTreeMap<String, usize>) {
         let file = self.file;
         let place = |path: &str| match lines.get(path) {
-            Some(line) => Place::Line(file.to_owned(), *line),
-            None => Place::File(file.to_owned()),
+            Some(line) => KeyPlace::Line(file.to_owned(), *line),
+            None => KeyPlace::File(file.to_owned()),
         };
         if NOT_YET.contains(&section) {
             self.problem(place(section), not_yet(section));
@@ -139,7 +139,7 @@ impl<'a> Draft<'a> {
         section: &str,
         key: &str,
         value: Option<Value>,
-        place: Place,
+        place: KeyPlace,
         path: String,
     ) {
         let name = format!("{section}.{key}");
@@ -171,14 +171,14 @@ impl<'a> Draft<'a> {
             match self.variable_value(&path, text) {
                 Ok(value) => self.set_from_variable(name, &path, value),
                 Err(message) => {
-                    self.problem(Place::Variable(name.clone()), format!("{path} {message}"));
+                    self.problem(KeyPlace::Variable(name.clone()), format!("{path} {message}"));
                 }
             }
         }
     }
 
     fn set_from_variable(&mut self, name: &str, path: &str, value: Value) {
-        let place = Place::Variable(name.to_owned());
+        let place = KeyPlace::Variable(name.to_owned());
         if path == "peers" {
             self.places.retain(|key, _| !key.starts_with("peers"));
             self.table.insert(path.to_owned(), value);
@@ -223,7 +223,7 @@ impl<'a> Draft<'a> {
     /// The settings, or everything that is wrong with them.
     pub(super) fn finish(mut self) -> Result<Settings, ConfigError> {
         if !self.places.contains_key("node.id") {
-            let place = Place::File(self.file.to_owned());
+            let place = KeyPlace::File(self.file.to_owned());
             let message = "node.id is missing: give the node a name that is unique in the mesh";
             self.problem(place, message.into());
         }
@@ -249,7 +249,7 @@ impl<'a> Draft<'a> {
     }
 
     /// Where the value at `path`, or what holds it, was written.
-    fn place(&self, path: &str) -> Place {
+    fn place(&self, path: &str) -> KeyPlace {
         let mut path = path;
         loop {
             if let Some(place) = self.places.get(path) {
@@ -257,16 +257,16 @@ impl<'a> Draft<'a> {
             }
             match path.rfind(['.', '[']) {
                 Some(end) => path = &path[..end],
-                None => return Place::File(self.file.to_owned()),
+                None => return KeyPlace::File(self.file.to_owned()),
             }
         }
     }
 
-    fn problem(&mut self, place: Place, message: String) {
+    fn problem(&mut self, place: KeyPlace, message: String) {
         self.problems.push(Problem { place, message });
     }
 
-    fn unknown(&mut self, place: Place, name: &str) {
+    fn unknown(&mut self, place: KeyPlace, name: &str) {
         let message = match nearest(name, self.keys.keys().map(String::as_str)) {
             Some(near) => format!("unknown key {name}; the nearest is {near}"),
             None => format!("unknown key {name}"),
@@ -284,7 +284,7 @@ impl<'a> Draft<'a> {
             }
             None => "overrides no key".to_owned(),
         };
-        self.problem(Place::Variable(name.to_owned()), message);
+        self.problem(KeyPlace::Variable(name.to_owned()), message);
     }
 
     fn sections(&self) -> impl Iterator<Item = &str> {

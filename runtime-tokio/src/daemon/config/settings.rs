@@ -13,7 +13,7 @@ use slipstream_core::config::{
 use slipstream_core::ids::NodeId;
 use slipstream_core::tags::TagSet;
 
-use super::units::{self, PeerUrl, Size, Span};
+use super::units::{self, PeerUrl, Size, SpanText};
 use crate::Options;
 
 /// A whole configuration, checked.
@@ -79,16 +79,16 @@ pub struct PeerSettings {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct HeartbeatSettings {
-    pub interval: Span,
-    pub timeout: Span,
+    pub interval: SpanText,
+    pub timeout: SpanText,
 }
 
 /// `[reconnect]`
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct ReconnectSettings {
-    pub initial: Span,
-    pub max: Span,
+    pub initial: SpanText,
+    pub max: SpanText,
     #[serde(deserialize_with = "units::count")]
     pub max_attempts: u32,
 }
@@ -97,8 +97,8 @@ pub struct ReconnectSettings {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct RetrySettings {
-    pub ack_timeout: Span,
-    pub max_backoff: Span,
+    pub ack_timeout: SpanText,
+    pub max_backoff: SpanText,
     #[serde(deserialize_with = "units::count")]
     pub max_attempts: u32,
     #[serde(deserialize_with = "units::count")]
@@ -109,7 +109,7 @@ pub struct RetrySettings {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct RoutingSettings {
-    pub offer_delay: Span,
+    pub offer_delay: SpanText,
 }
 
 /// `[store]`
@@ -120,9 +120,9 @@ pub struct StoreSettings {
     pub max_bytes: Size,
     pub session_max_bytes: Size,
     pub history_max_bytes: Size,
-    pub event_ttl: Span,
-    pub tombstone_ttl: Span,
-    pub session_ttl: Span,
+    pub event_ttl: SpanText,
+    pub tombstone_ttl: SpanText,
+    pub session_ttl: SpanText,
 }
 
 /// `[limits]`
@@ -147,8 +147,8 @@ pub struct LimitSettings {
     pub delivery_window: u32,
     #[serde(deserialize_with = "units::count")]
     pub publish_rate: u32,
-    pub max_clock_drift: Span,
-    pub handshake_timeout: Span,
+    pub max_clock_drift: SpanText,
+    pub handshake_timeout: SpanText,
     #[serde(deserialize_with = "units::count")]
     pub idempotency_ids: u32,
     pub idempotency_max_bytes: Size,

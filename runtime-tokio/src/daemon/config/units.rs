@@ -96,12 +96,12 @@ impl<'de> Deserialize<'de> for Size {
 
 /// A duration, written with a unit.
 #[derive(Debug, Clone)]
-pub struct Span {
+pub struct SpanText {
     time: Duration,
     text: String,
 }
 
-impl Span {
+impl SpanText {
     /// The duration.
     pub fn time(&self) -> Duration {
         self.time
@@ -119,19 +119,19 @@ impl Span {
     }
 }
 
-impl PartialEq for Span {
+impl PartialEq for SpanText {
     fn eq(&self, other: &Self) -> bool {
         self.time == other.time
     }
 }
 
-impl Serialize for Span {
+impl Serialize for SpanText {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&self.text)
     }
 }
 
-impl<'de> Deserialize<'de> for Span {
+impl<'de> Deserialize<'de> for SpanText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         text(
             deserializer,
@@ -252,12 +252,12 @@ mod tests {
     fn sizes_and_durations_need_a_unit() {
         assert_eq!(Size::parse("10GiB").expect("good").bytes(), 10 << 30);
         assert_eq!(Size::parse("0B").expect("good").bytes(), 0);
-        assert_eq!(Span::parse("1m 30s").expect("good").time(), Duration::from_secs(90));
+        assert_eq!(SpanText::parse("1m 30s").expect("good").time(), Duration::from_secs(90));
         for bad in ["10", "10GiBB", "", "-1MiB"] {
             assert!(Size::parse(bad).is_err(), "{bad}");
         }
         for bad in ["10", "0", "10 parsecs", "", "-1s"] {
-            assert!(Span::parse(bad).is_err(), "{bad}");
+            assert!(SpanText::parse(bad).is_err(), "{bad}");
         }
     }
 

@@ -25,9 +25,9 @@ pub(super) struct Board {
     /// When each message was published, or should have been, in nanoseconds.
     published: Mutex<Vec<u64>>,
     /// Receipts, in the eyes of the publisher.
-    pub(super) receipts: Track,
+    pub(super) receipts: BoardTrack,
     /// Deliveries, in the eyes of the subscriber.
-    pub(super) deliveries: Track,
+    pub(super) deliveries: BoardTrack,
 }
 
 impl Board {
@@ -35,8 +35,8 @@ impl Board {
         Ok(Self {
             since: Instant::now(),
             published: Mutex::new(Vec::new()),
-            receipts: Track::new("receipts")?,
-            deliveries: Track::new("deliveries")?,
+            receipts: BoardTrack::new("receipts")?,
+            deliveries: BoardTrack::new("deliveries")?,
         })
     }
 
@@ -61,7 +61,7 @@ impl Board {
     /// Takes note of what arrived together; each is a number, or what is wrong with it.
     pub(super) fn arrived(
         &self,
-        track: &Track,
+        track: &BoardTrack,
         numbers: impl IntoIterator<Item = Result<u64, String>>,
     ) {
         let now = self.now();
@@ -80,7 +80,7 @@ impl Board {
 
 /// One of the two ends.
 #[derive(Debug)]
-pub(super) struct Track {
+pub(super) struct BoardTrack {
     what: &'static str,
     tally: Mutex<Tally>,
     // One task at a time waits for it.
@@ -129,7 +129,7 @@ impl Tally {
     }
 }
 
-impl Track {
+impl BoardTrack {
     fn new(what: &'static str) -> Result<Self, Failed> {
         let latencies = Histogram::new_with_max(LONGEST_NS, 3)
             .map_err(|error| Failed::general(error.to_string()))?;

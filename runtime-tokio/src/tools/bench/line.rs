@@ -24,22 +24,25 @@ use tokio::sync::{Mutex, Semaphore};
 
 use crate::runtime::Tokio;
 
-type Socket = <Tokio as Runtime>::Socket;
-type Reader = <Socket as socket::Socket>::Reader;
-type Writer = <Socket as socket::Socket>::Writer;
+type LineSocket = <Tokio as Runtime>::Socket;
+type LineReader = <LineSocket as socket::Socket>::Reader;
+type LineWriter = <LineSocket as socket::Socket>::Writer;
 
 /// Connects to the node behind `url`, and waits for its greeting.
 pub(super) async fn open(
     url: &str,
     filter: &Filter,
     options: &ClientOptions,
-) -> Result<(Sender, Receiver), ConnectError> {
+) -> Result<(LineSender, LineReceiver), ConnectError> {
     let limit = options.timeout;
     let opened = within::<Tokio, _>(limit, greet(&options.url(url, filter), options)).await;
     opened.unwrap_or(Err(ConnectError::TimedOut(limit)))
 }
 
-async fn greet(url: &str, options: &ClientOptions) -> Result<(Sender, Receiver), ConnectError> {
+async fn greet(
+    url: &str,
+    options: &ClientOptions,
+) -> Result<(LineSender, LineReceiver), ConnectError> {
     let (protocol, token) = (options.protocol, options.token.as_deref());
     let opened = connect::<Tokio>(url, protocol, token, &options.limits()).await?;
     let (mut reader, mut writer) = opened.transport.split(protocol).await;
@@ -57,21 +60,21 @@ async fn greet(url: &str, options: &ClientOptions) -> Result<(Sender, Receiver),
     }
     let window = options.window.clamp(1, Semaphore::MAX_PERMITS);
     let (room, writer) = (Arc::new(Semaphore::new(window)), Arc::new(Mutex::new(writer)));
-    let sender = Sender { writer: writer.clone(), room: room.clone(), window, protocol };
-    Ok((sender, Receiver { reader, writer, room, conflated: 0 }))
+    let sender = LineSender { writer: writer.clone(), room: room.clone(), window, protocol };
+    Ok((sender, LineReceiver { reader, writer, room, conflated: 0 }))
 }
 
 /// The half that publishes and settles. Clones share the connection.
 #[derive(Debug, Clone)]
-pub(super) struct Sender {
+pub(super) struct LineSender {
     // Per batch, and only a pong or another clone ever competes for it.
-    writer: Arc<Mutex<Writer>>,
+    writer: Arc<Mutex<LineWriter>>,
     room: Arc<Semaphore>,
     window: usize,
     protocol: Protocol,
 }
 
-impl Sender {
+impl LineSender {
     /// Publishes. Returns when the socket has taken the last message; waits while too many are
     /// unanswered.
     pub(super) async fn publish(&self, messages: &[Publish<'_>]) -> Result<(), Ended> {
@@ -95,14 +98,14 @@ impl Sender {
 
 /// The half that receives.
 #[derive(Debug)]
-pub(super) struct Receiver {
-    reader: Reader,
-    writer: Arc<Mutex<Writer>>,
+pub(super) struct LineReceiver {
+    reader: LineReader,
+    writer: Arc<Mutex<LineWriter>>,
     room: Arc<Semaphore>,
     conflated: u64,
 }
 
-impl Receiver {
+impl LineReceiver {
     /// What the node says next.
     pub(super) async fn next(&mut self) -> Result<Received, Ended> {
         loop {
@@ -135,7 +138,7 @@ impl Receiver {
     }
 }
 
-impl Drop for Receiver {
+impl Drop for LineReceiver {
     fn drop(&mut self) {
         // Without a receiver there is no answer to wait for.
         self.room.close();

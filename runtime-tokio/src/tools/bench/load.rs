@@ -2,8 +2,8 @@
 //!
 //! Message `i` has key number `i * STRIDE % keys`, so that a key comes again only after all the
 //! others, and in no order that a tree of keys would like. The publisher is never further ahead
-//! of the subscriber than [`Load::lead`]: with enough keys, no message is superseded on its way
-//! and every one has to arrive.
+//! of the subscriber than [`BenchLoad::lead`]: with enough keys, no message is superseded on its
+//! way and every one has to arrive.
 
 use std::fmt::Write as _;
 use std::ops::Range;
@@ -21,7 +21,7 @@ use slipstream_core::message::Kind;
 use slipstream_core::wire::{Publish, Settle};
 
 use super::board::{Board, Tally};
-use super::line::{self, Receiver, Sender};
+use super::line::{self, LineReceiver, LineSender};
 use crate::daemon::Failed;
 use crate::daemon::commands::connecting::{not_connected, options};
 
@@ -51,7 +51,7 @@ pub(super) struct Shape {
 
 /// How it is published.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Pace {
+pub(super) enum BenchPace {
     /// Each when the one before has come back and arrived.
     Alone {
         /// How many.
@@ -75,7 +75,7 @@ pub(super) enum Pace {
 
 /// What came of it.
 #[derive(Debug)]
-pub(super) struct Phase {
+pub(super) struct BenchPhase {
     /// How many were published, and all of them answered.
     pub(super) messages: u64,
     /// How many were handed over; fewer only if there are too few keys.
@@ -90,7 +90,7 @@ pub(super) struct Phase {
     pub(super) to_delivery: Histogram<u64>,
 }
 
-impl Phase {
+impl BenchPhase {
     /// Messages a second, up to the last receipt.
     pub(super) fn answered_a_second(&self) -> f64 {
         self.messages as f64 / self.receipts_in.as_secs_f64().max(f64::MIN_POSITIVE)
@@ -104,19 +104,19 @@ impl Phase {
 
 /// Both applications at work.
 #[derive(Debug)]
-pub(super) struct Load {
-    publisher: Sender,
+pub(super) struct BenchLoad {
+    publisher: LineSender,
     // Without it nothing more would be asked of its connection.
-    _subscriber: Sender,
+    _subscriber: LineSender,
     board: Arc<Board>,
     level: Arc<OnceLock<Durability>>,
     shape: Shape,
-    names: Names,
+    names: BenchNames,
     body: Arc<str>,
     sent: u64,
 }
 
-impl Load {
+impl BenchLoad {
     /// Connects both.
     pub(super) async fn connect(from: &str, to: &str, shape: Shape) -> Result<Self, Failed> {
         let deliveries = Filter::all().keys(["bench:"]).replay(Replay::New);
@@ -125,9 +125,10 @@ impl Load {
         let (publisher, answering) = connect(from, &Filter::none(), AckMode::Auto, shape).await?;
         let board = Arc::new(Board::new()?);
         let level = Arc::new(OnceLock::new());
-        let names = Names::new()?;
+        let names = BenchNames::new()?;
         let body: Arc<str> = body(shape.size).into();
-        let answers = Answers { board: board.clone(), names: names.clone(), level: level.clone() };
+        let answers =
+            BenchAnswers { board: board.clone(), names: names.clone(), level: level.clone() };
         tokio::spawn(answers.run(answering));
         let arrivals = Arrivals {
             board: board.clone(),
@@ -145,18 +146,18 @@ impl Load {
     }
 
     /// Publishes, waits until all has arrived, and tells how long it took.
-    pub(super) async fn measure(&mut self, pace: Pace) -> Result<Phase, Failed> {
+    pub(super) async fn measure(&mut self, pace: BenchPace) -> Result<BenchPhase, Failed> {
         let first = self.sent;
         let start = self.board.now();
         match pace {
-            Pace::Alone { messages } => self.alone(messages).await?,
-            Pace::Full { messages, time } => self.full(messages, time).await?,
-            Pace::Rate { rate, messages } => self.paced(rate, messages).await?,
+            BenchPace::Alone { messages } => self.alone(messages).await?,
+            BenchPace::Full { messages, time } => self.full(messages, time).await?,
+            BenchPace::Rate { rate, messages } => self.paced(rate, messages).await?,
         }
         self.all_arrived().await?;
         let (to_receipt, last_receipt) = self.board.receipts.take();
         let (to_delivery, last_delivery) = self.board.deliveries.take();
-        Ok(Phase {
+        Ok(BenchPhase {
             messages: self.sent - first,
             delivered: to_delivery.len(),
             receipts_in: Duration::from_nanos(last_receipt.saturating_sub(start)),
@@ -277,7 +278,7 @@ async fn connect(
     filter: &Filter,
     ack: AckMode,
     shape: Shape,
-) -> Result<(Sender, Receiver), Failed> {
+) -> Result<(LineSender, LineReceiver), Failed> {
     let options = options(url, shape.protocol);
     let mut query = QueryString::behind(&options.query);
     if !query.has("ack") {
@@ -291,11 +292,11 @@ async fn connect(
 
 /// The names of messages: this run, and a number.
 #[derive(Debug, Clone)]
-struct Names {
+struct BenchNames {
     run: Arc<str>,
 }
 
-impl Names {
+impl BenchNames {
     fn new() -> Result<Self, Failed> {
         let run = getrandom::u32()
             .map_err(|error| Failed::general(format!("no random numbers: {error}")))?;
@@ -336,14 +337,14 @@ fn body(size: usize) -> String {
 }
 
 /// Takes in what the first node answers.
-struct Answers {
+struct BenchAnswers {
     board: Arc<Board>,
-    names: Names,
+    names: BenchNames,
     level: Arc<OnceLock<Durability>>,
 }
 
-impl Answers {
-    async fn run(self, mut receiver: Receiver) {
+impl BenchAnswers {
+    async fn run(self, mut receiver: LineReceiver) {
         let reason = loop {
             match receiver.next().await {
                 Ok(Received::Outcomes(outcomes)) => {
@@ -371,13 +372,13 @@ impl Answers {
 /// Takes in what the second node hands over.
 struct Arrivals {
     board: Arc<Board>,
-    names: Names,
+    names: BenchNames,
     body: Arc<str>,
-    settle: Option<Sender>,
+    settle: Option<LineSender>,
 }
 
 impl Arrivals {
-    async fn run(self, mut receiver: Receiver) {
+    async fn run(self, mut receiver: LineReceiver) {
         let reason = loop {
             match receiver.next().await {
                 Ok(Received::Deliveries(deliveries)) => {
@@ -428,7 +429,7 @@ mod tests {
 
     #[test]
     fn names_lead_back_to_numbers() {
-        let (names, others) = (Names::new().unwrap(), Names { run: "other-".into() });
+        let (names, others) = (BenchNames::new().unwrap(), BenchNames { run: "other-".into() });
         let mut text = String::new();
         let range = names.id(42, &mut text);
         assert_eq!(names.number(&text[range]), Some(42));

@@ -25,20 +25,20 @@ const TICK: Duration = Duration::from_millis(10);
 
 /// The nodes. Messages go in at the first, and are received at the last.
 #[derive(Debug)]
-pub(super) struct Mesh {
+pub(super) struct BenchMesh {
     // Before the folder: they end before their files go.
-    nodes: Vec<Node>,
+    nodes: Vec<BenchNode>,
     folder: TempDir,
 }
 
 #[derive(Debug)]
-struct Node {
+struct BenchNode {
     child: Child,
     url: String,
     admin: AdminClient,
 }
 
-impl Drop for Node {
+impl Drop for BenchNode {
     fn drop(&mut self) {
         // It may have ended already.
         let _ = self.child.kill();
@@ -48,7 +48,7 @@ impl Drop for Node {
 
 /// Where a private mesh keeps its data.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct Place {
+pub(super) struct BenchPlace {
     /// The folder.
     pub(super) folder: PathBuf,
     /// Whether it is in memory, where syncing costs nothing.
@@ -57,7 +57,7 @@ pub(super) struct Place {
 
 /// What a node has used and done up to now.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Sample {
+pub(super) struct BenchSample {
     /// Processor time; `None` where the system does not tell.
     pub(super) cpu: Option<Duration>,
     /// Most memory that it ever had.
@@ -68,7 +68,7 @@ pub(super) struct Sample {
     pub(super) commits: f64,
 }
 
-impl Mesh {
+impl BenchMesh {
     /// Starts so many and waits for their links.
     pub(super) async fn start(
         program: Option<&Path>,
@@ -89,11 +89,12 @@ impl Mesh {
             let parent = parent.display();
             Failed::general(format!("cannot make a folder in {parent}: {error}; see --dir"))
         })?;
-        let mut nodes = Vec::<Node>::new();
+        let mut nodes = Vec::<BenchNode>::new();
         for number in 1..=count {
             let peers: Vec<&str> = nodes.iter().map(|node| node.url.as_str()).collect();
             let node =
-                Node::start(&program, folder.path(), &format!("bench-{number}"), &peers).await?;
+                BenchNode::start(&program, folder.path(), &format!("bench-{number}"), &peers)
+                    .await?;
             nodes.push(node);
         }
         let mesh = Self { nodes, folder };
@@ -103,21 +104,21 @@ impl Mesh {
 
     /// WebSocket URLs of the first node and the last.
     pub(super) fn urls(&self) -> (String, String) {
-        let url = |node: Option<&Node>| node.map(|node| node.url.clone()).unwrap_or_default();
+        let url = |node: Option<&BenchNode>| node.map(|node| node.url.clone()).unwrap_or_default();
         (url(self.nodes.first()), url(self.nodes.last()))
     }
 
     /// Where the data is.
-    pub(super) fn place(&self) -> Place {
+    pub(super) fn place(&self) -> BenchPlace {
         let folder = self.folder.path().to_owned();
         let in_memory = fs::read_to_string("/proc/mounts")
             .is_ok_and(|mounts| kind_of_mount(&mounts, &folder) == Some("tmpfs"));
-        Place { folder, in_memory }
+        BenchPlace { folder, in_memory }
     }
 
     /// What each node has used and done.
-    pub(super) fn sample(&self) -> Result<Vec<Sample>, Failed> {
-        self.nodes.iter().map(Node::sample).collect()
+    pub(super) fn sample(&self) -> Result<Vec<BenchSample>, Failed> {
+        self.nodes.iter().map(BenchNode::sample).collect()
     }
 
     async fn linked(&self) -> Result<(), Failed> {
@@ -137,7 +138,7 @@ impl Mesh {
     }
 }
 
-impl Node {
+impl BenchNode {
     async fn start(
         program: &Path,
         folder: &Path,
@@ -186,12 +187,12 @@ impl Node {
         }
     }
 
-    fn sample(&self) -> Result<Sample, Failed> {
+    fn sample(&self) -> Result<BenchSample, Failed> {
         let process = self.child.id();
         let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
         let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
         let metrics = self.admin.get("/metrics")?;
-        Ok(Sample {
+        Ok(BenchSample {
             cpu: cpu(&stat),
             peak_bytes: peak(&status),
             committed: metric(&metrics, "slipstream_store_batch_messages_sum"),

@@ -18,9 +18,9 @@ use std::time::Duration;
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 
-use self::load::{Load, Pace, Shape};
-use self::mesh::{Mesh, Sample};
-use self::report::{Cost, Report};
+use self::load::{BenchLoad, BenchPace, Shape};
+use self::mesh::{BenchMesh, BenchSample};
+use self::report::{BenchReport, Cost};
 use crate::daemon::Failed;
 use crate::daemon::commands::connecting::Speak;
 
@@ -99,13 +99,13 @@ impl Bench {
         Ok(ExitCode::SUCCESS)
     }
 
-    async fn run(&self) -> Result<Report, Failed> {
+    async fn run(&self) -> Result<BenchReport, Failed> {
         // Dropped last: its nodes end, and their files go.
         let mesh = match &self.url {
             Some(_) => None,
             None => {
                 let (program, place) = (self.program.as_deref(), self.dir.as_deref());
-                Some(Mesh::start(program, place, self.nodes.into()).await?)
+                Some(BenchMesh::start(program, place, self.nodes.into()).await?)
             }
         };
         let (from, to) = match (&self.url, &self.to, &mesh) {
@@ -120,27 +120,27 @@ impl Bench {
             protocol: self.protocol.into(),
             manual: self.manual,
         };
-        let mut load = Load::connect(&from, &to, shape).await?;
+        let mut load = BenchLoad::connect(&from, &to, shape).await?;
         let limit = self.messages.unwrap_or(u64::MAX);
         let time = Duration::from_secs(self.seconds);
         // Until every key is there once, the store is smaller than it is going to be.
-        load.measure(Pace::Full { messages: self.keys, time: Duration::MAX }).await?;
-        let alone = load.measure(Pace::Alone { messages: ALONE.min(limit) }).await?;
+        load.measure(BenchPace::Full { messages: self.keys, time: Duration::MAX }).await?;
+        let alone = load.measure(BenchPace::Alone { messages: ALONE.min(limit) }).await?;
         let before = sample(mesh.as_ref())?;
-        let full = load.measure(Pace::Full { messages: limit, time }).await?;
+        let full = load.measure(BenchPace::Full { messages: limit, time }).await?;
         let after = sample(mesh.as_ref())?;
         let rate = self.rate.unwrap_or_else(|| ((full.delivered_a_second() / 2.0) as u64).max(1));
         let messages = limit.min(rate.saturating_mul(self.seconds));
-        let paced = load.measure(Pace::Rate { rate, messages }).await?;
+        let paced = load.measure(BenchPace::Rate { rate, messages }).await?;
         let cost = Cost::between(&before, &after, full.messages);
-        let place = mesh.as_ref().map(Mesh::place);
+        let place = mesh.as_ref().map(BenchMesh::place);
         let level = load.level();
-        Ok(Report { shape, place, level, from, to, alone, full, paced, rate, cost })
+        Ok(BenchReport { shape, place, level, from, to, alone, full, paced, rate, cost })
     }
 }
 
-fn sample(mesh: Option<&Mesh>) -> Result<Vec<Sample>, Failed> {
-    mesh.map_or_else(|| Ok(Vec::new()), Mesh::sample)
+fn sample(mesh: Option<&BenchMesh>) -> Result<Vec<BenchSample>, Failed> {
+    mesh.map_or_else(|| Ok(Vec::new()), BenchMesh::sample)
 }
 
 /// Does the work, or gives it up when the process is told to end; what it holds is cleaned up.

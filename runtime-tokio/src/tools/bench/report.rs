@@ -9,19 +9,19 @@ use serde_json::{Value, json};
 use slipstream_core::config::Durability;
 use slipstream_core::io::Protocol;
 
-use super::load::{Phase, Shape};
-use super::mesh::{Place, Sample};
+use super::load::{BenchPhase, Shape};
+use super::mesh::{BenchPlace, BenchSample};
 use crate::daemon::Failed;
 use crate::daemon::commands::connecting::bare;
 use crate::daemon::commands::table::table;
 
 /// The outcome of a run. Every message arrived exactly once, or there is none.
 #[derive(Debug)]
-pub(super) struct Report {
+pub(super) struct BenchReport {
     /// What was published.
     pub(super) shape: Shape,
     /// Where the nodes of a private mesh keep their data.
-    pub(super) place: Option<Place>,
+    pub(super) place: Option<BenchPlace>,
     /// What the receipts of the first node stand for.
     pub(super) level: Durability,
     /// Where messages went in.
@@ -29,11 +29,11 @@ pub(super) struct Report {
     /// Where they came out.
     pub(super) to: String,
     /// One by one.
-    pub(super) alone: Phase,
+    pub(super) alone: BenchPhase,
     /// As fast as it goes.
-    pub(super) full: Phase,
+    pub(super) full: BenchPhase,
     /// At a steady rate.
-    pub(super) paced: Phase,
+    pub(super) paced: BenchPhase,
     /// That rate, messages a second.
     pub(super) rate: u64,
     /// What full speed cost each node of a private mesh.
@@ -53,7 +53,11 @@ pub(super) struct Cost {
 
 impl Cost {
     /// The cost of `messages` between two samples, for each node.
-    pub(super) fn between(before: &[Sample], after: &[Sample], messages: u64) -> Vec<Self> {
+    pub(super) fn between(
+        before: &[BenchSample],
+        after: &[BenchSample],
+        messages: u64,
+    ) -> Vec<Self> {
         let each = before.iter().zip(after);
         let cost = each.map(|(before, after)| Self {
             cpu: before.cpu.zip(after.cpu).map(|(before, after)| {
@@ -66,7 +70,7 @@ impl Cost {
     }
 }
 
-impl Report {
+impl BenchReport {
     /// Prints it to standard output.
     pub(super) fn print(&self, as_json: bool) -> Result<(), Failed> {
         let mut out = std::io::stdout();
@@ -98,7 +102,7 @@ impl Report {
         lines.join("\n") + "\n"
     }
 
-    fn phases(&self) -> [(String, &Phase); 3] {
+    fn phases(&self) -> [(String, &BenchPhase); 3] {
         [
             ("one alone".to_owned(), &self.alone),
             ("full speed".to_owned(), &self.full),
@@ -189,7 +193,7 @@ impl Report {
     }
 
     fn json(&self) -> Value {
-        let phase = |phase: &Phase| {
+        let phase = |phase: &BenchPhase| {
             json!({
                 "messages": phase.messages,
                 "delivered": phase.delivered,

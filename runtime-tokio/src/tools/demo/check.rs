@@ -12,18 +12,18 @@ use std::fmt;
 use serde::Serialize;
 use slipstream_core::tags;
 
-use super::traffic::{NODES, Sample};
+use super::traffic::{DemoSample, NODES};
 
 /// What was published at one node, and the receipts so far, in the same order.
 pub(super) struct Published<'a> {
     pub(super) node: &'static str,
-    pub(super) samples: &'a [Sample],
-    pub(super) receipts: &'a [Receipt],
+    pub(super) samples: &'a [DemoSample],
+    pub(super) receipts: &'a [CheckedReceipt],
 }
 
 /// A node's word that a message is in its store.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Receipt {
+pub(super) struct CheckedReceipt {
     pub(super) version: String,
     /// It was synced to disk.
     pub(super) durable: bool,
@@ -51,7 +51,7 @@ pub(super) struct Taken {
 
 /// From one node to one destination.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub(super) struct Cell {
+pub(super) struct CheckedCell {
     /// Different messages that arrived.
     pub(super) arrived: usize,
     /// Messages that target it, without those that a newer value overtook.
@@ -60,9 +60,9 @@ pub(super) struct Cell {
 
 /// What came of it all.
 #[derive(Debug, Default)]
-pub(super) struct Verdict {
+pub(super) struct CheckVerdict {
     /// By node of origin, then by destination, in the order of what was examined.
-    pub(super) cells: Vec<Vec<Cell>>,
+    pub(super) cells: Vec<Vec<CheckedCell>>,
     /// Receipts given.
     pub(super) receipts: usize,
     /// Receipts whose message is wherever it should be.
@@ -76,12 +76,12 @@ pub(super) struct Verdict {
     /// What the site that joined late has.
     pub(super) late: Late,
     /// What does not hold.
-    pub(super) failures: Vec<Failure>,
+    pub(super) failures: Vec<CheckFailure>,
 }
 
 /// A message with which something is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(super) struct Failure {
+pub(super) struct CheckFailure {
     /// Its `messageId`.
     pub(super) id: String,
     /// Where; a node that published or a node that handed over.
@@ -90,7 +90,7 @@ pub(super) struct Failure {
     pub(super) what: String,
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for CheckFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} at {}: {}", self.id, self.node, self.what)
     }
@@ -104,7 +104,7 @@ pub(super) struct Late {
     /// Those of which it was handed the newest value.
     pub(super) current: usize,
     /// What does not hold.
-    pub(super) failures: Vec<Failure>,
+    pub(super) failures: Vec<CheckFailure>,
 }
 
 impl Late {
@@ -131,7 +131,7 @@ pub(super) fn check_late(published: &[Published<'_>], arrived: &Arrived<'_>) -> 
     let mut ids = HashSet::new();
     let mut late = Late { keys: newest.len(), ..Late::default() };
     let mut fail = |id: &str, what: String| {
-        late.failures.push(Failure { id: id.into(), node: arrived.node.into(), what });
+        late.failures.push(CheckFailure { id: id.into(), node: arrived.node.into(), what });
     };
     for taken in arrived.deliveries {
         last.insert((&taken.key, &taken.tags), &taken.id);
@@ -150,24 +150,24 @@ pub(super) fn check_late(published: &[Published<'_>], arrived: &Arrived<'_>) -> 
 }
 
 /// A message with what is known of it.
-struct Known<'a> {
+struct CheckedKeys<'a> {
     from: usize,
-    sample: &'a Sample,
-    receipt: Option<&'a Receipt>,
+    sample: &'a DemoSample,
+    receipt: Option<&'a CheckedReceipt>,
 }
 
 /// Compares what was published with what arrived.
-pub(super) fn check(published: &[Published<'_>], arrived: &[Arrived<'_>]) -> Verdict {
-    let mut verdict = Verdict {
-        cells: vec![vec![Cell::default(); arrived.len()]; published.len()],
-        ..Verdict::default()
+pub(super) fn check(published: &[Published<'_>], arrived: &[Arrived<'_>]) -> CheckVerdict {
+    let mut verdict = CheckVerdict {
+        cells: vec![vec![CheckedCell::default(); arrived.len()]; published.len()],
+        ..CheckVerdict::default()
     };
     let mut known = HashMap::new();
     for (from, published) in published.iter().enumerate() {
         let receipts = published.receipts.iter().map(Some).chain(std::iter::repeat(None));
         for (sample, receipt) in published.samples.iter().zip(receipts) {
             verdict.receipt(published.node, sample, receipt);
-            known.insert(sample.id.as_str(), Known { from, sample, receipt });
+            known.insert(sample.id.as_str(), CheckedKeys { from, sample, receipt });
         }
     }
     let mut missing = HashSet::new();
@@ -178,14 +178,14 @@ pub(super) fn check(published: &[Published<'_>], arrived: &[Arrived<'_>]) -> Ver
     verdict
 }
 
-impl Verdict {
+impl CheckVerdict {
     /// Adds what came of the site that joined late.
     pub(super) fn take_late(&mut self, late: Late) {
         self.failures.extend(late.failures.iter().cloned());
         self.late = late;
     }
 
-    fn receipt(&mut self, node: &str, sample: &Sample, receipt: Option<&Receipt>) {
+    fn receipt(&mut self, node: &str, sample: &DemoSample, receipt: Option<&CheckedReceipt>) {
         let Some(receipt) = receipt else {
             return self.fail(&sample.id, node, "has no receipt".into());
         };
@@ -196,14 +196,14 @@ impl Verdict {
     }
 
     fn fail(&mut self, id: &str, node: &str, what: String) {
-        self.failures.push(Failure { id: id.into(), node: node.into(), what });
+        self.failures.push(CheckFailure { id: id.into(), node: node.into(), what });
     }
 }
 
 /// Judges all that one destination was handed, and what it was not handed.
 fn examine<'a>(
-    verdict: &mut Verdict,
-    known: &HashMap<&'a str, Known<'a>>,
+    verdict: &mut CheckVerdict,
+    known: &HashMap<&'a str, CheckedKeys<'a>>,
     to: usize,
     Arrived { node, deliveries }: &Arrived<'_>,
     missing: &mut HashSet<&'a str>,
@@ -252,8 +252,8 @@ fn examine<'a>(
 }
 
 /// What is wrong with one delivery by itself.
-fn fault(taken: &Taken, node: &str, known: Option<&Known<'_>>) -> Result<(), String> {
-    let Some(Known { from, sample, receipt }) = known else {
+fn fault(taken: &Taken, node: &str, known: Option<&CheckedKeys<'_>>) -> Result<(), String> {
+    let Some(CheckedKeys { from, sample, receipt }) = known else {
         return Err("nobody published it".into());
     };
     if !sample.targets(node) {

@@ -21,8 +21,8 @@ use clap::Args;
 use tempfile::TempDir;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use self::nodes::Mesh;
-use self::report::Report;
+use self::nodes::DemoMesh;
+use self::report::DemoReport;
 use crate::daemon::Failed;
 
 /// Arguments of `demo`.
@@ -86,17 +86,17 @@ impl Demo {
         outcome.map(|()| ExitCode::SUCCESS)
     }
 
-    async fn perform(&self, home: &TempDir) -> Result<(Mesh, Report), Failed> {
+    async fn perform(&self, home: &TempDir) -> Result<(DemoMesh, DemoReport), Failed> {
         let since = Instant::now();
         story::say(since, "start", "three nodes in a ring: aws, azure, gcp");
-        let mut mesh = Mesh::start(home.path()).await?;
+        let mut mesh = DemoMesh::start(home.path()).await?;
         let (verdict, figures) = story::tell(&mut mesh, self.messages as usize, since).await?;
-        Ok((mesh, Report::new(verdict, &figures, since.elapsed())))
+        Ok((mesh, DemoReport::new(verdict, &figures, since.elapsed())))
     }
 }
 
 /// Shows where the nodes are, and what to try.
-fn invite(mesh: &Mesh) -> Result<(), Failed> {
+fn invite(mesh: &DemoMesh) -> Result<(), Failed> {
     let mut page = "\nThe nodes go on running:\n".to_owned();
     for node in &mesh.nodes {
         page.push_str(&format!("  {:<6} {}  {}\n", node.id, node.url(), node.admin_url()));

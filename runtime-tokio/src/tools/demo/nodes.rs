@@ -42,15 +42,15 @@ const ENVIRONMENT: &str = "SLIPSTREAM_";
 
 /// The nodes; the link from the first to the second can be cut.
 #[derive(Debug)]
-pub(super) struct Mesh {
+pub(super) struct DemoMesh {
     /// In the order of [`NODES`], and then the one that joined.
-    pub(super) nodes: Vec<Node>,
+    pub(super) nodes: Vec<DemoNode>,
     /// The link from the first to the second.
     pub(super) link: Proxy,
     home: PathBuf,
 }
 
-impl Mesh {
+impl DemoMesh {
     /// Starts the nodes with their files under `home` and waits until every link is up.
     pub(super) async fn start(home: &Path) -> Result<Self, Failed> {
         let mut attempt = 1;
@@ -65,7 +65,7 @@ impl Mesh {
     async fn try_start(home: &Path) -> Result<Self, Failed> {
         let mut nodes = Vec::new();
         for id in NODES {
-            nodes.push(Node::new(id, home)?);
+            nodes.push(DemoNode::new(id, home)?);
         }
         let link = Proxy::to(nodes[1].address)
             .await
@@ -82,8 +82,8 @@ impl Mesh {
     }
 
     /// Starts a node that was never there before, linked to the first two.
-    pub(super) async fn join(&mut self, id: &'static str) -> Result<&Node, Failed> {
-        let mut late = Node::new(id, &self.home)?;
+    pub(super) async fn join(&mut self, id: &'static str) -> Result<&DemoNode, Failed> {
+        let mut late = DemoNode::new(id, &self.home)?;
         late.configure(&[self.nodes[0].address, self.nodes[1].address])?;
         late.start()?;
         late.linked(2).await?;
@@ -102,7 +102,7 @@ impl Mesh {
 
 /// One node.
 #[derive(Debug)]
-pub(super) struct Node {
+pub(super) struct DemoNode {
     /// Its id, which is also its tag.
     pub(super) id: &'static str,
     address: SocketAddr,
@@ -111,7 +111,7 @@ pub(super) struct Node {
     child: Option<Child>,
 }
 
-impl Node {
+impl DemoNode {
     fn new(id: &'static str, home: &Path) -> Result<Self, Failed> {
         let folder = home.join(id);
         fs::create_dir_all(&folder).map_err(|error| cannot_write(&folder, &error))?;
@@ -219,7 +219,7 @@ impl Node {
     }
 }
 
-impl Drop for Node {
+impl Drop for DemoNode {
     fn drop(&mut self) {
         self.kill();
     }

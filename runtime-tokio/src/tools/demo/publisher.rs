@@ -14,8 +14,8 @@ use slipstream_core::json::write::version_text;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
-use super::check::Receipt;
-use super::traffic::Sample;
+use super::check::CheckedReceipt;
+use super::traffic::DemoSample;
 use crate::client::{Client, Pending};
 use crate::daemon::Failed;
 
@@ -36,13 +36,13 @@ const WAITING: usize = 1024;
 
 /// A publisher at work. It ends with the value.
 #[derive(Debug)]
-pub(super) struct Publisher {
-    pace: Arc<Pace>,
-    task: JoinHandle<Result<Vec<Receipt>, String>>,
+pub(super) struct DemoPublisher {
+    pace: Arc<DemoPace>,
+    task: JoinHandle<Result<Vec<CheckedReceipt>, String>>,
 }
 
 #[derive(Debug, Default)]
-struct Pace {
+struct DemoPace {
     /// Messages given to the library.
     sent: AtomicUsize,
     /// Receipts.
@@ -53,22 +53,22 @@ struct Pace {
     lost: AtomicBool,
 }
 
-impl Publisher {
+impl DemoPublisher {
     /// Connects to the node `node`, and begins to publish `samples` there in their order.
     pub(super) async fn start(
         node: &'static str,
         url: &str,
         options: ClientOptions,
-        samples: Arc<[Sample]>,
+        samples: Arc<[DemoSample]>,
     ) -> Result<Self, Failed> {
-        let pace = Arc::new(Pace::default());
+        let pace = Arc::new(DemoPace::default());
         let lost = pace.clone();
         let on_lost = move |_: &Ended| lost.lost.store(true, Ordering::SeqCst);
         let options = ClientOptions { on_lost: Some(Arc::new(on_lost)), ..options };
         let publisher = Client::new(url, options).publisher(NAME).await;
         let publisher = publisher
             .map_err(|error| Failed::general(format!("cannot publish at {url}: {error}")))?;
-        let run = Run { node, samples, pace: pace.clone() };
+        let run = DemoRun { node, samples, pace: pace.clone() };
         Ok(Self { pace, task: tokio::spawn(run.all(publisher)) })
     }
 
@@ -100,31 +100,31 @@ impl Publisher {
     }
 
     /// Waits for the last receipt, and gives all of them in order.
-    pub(super) async fn finish(mut self) -> Result<Vec<Receipt>, Failed> {
+    pub(super) async fn finish(mut self) -> Result<Vec<CheckedReceipt>, Failed> {
         let receipts = (&mut self.task).await;
         let receipts = receipts.map_err(|error| format!("a publisher failed: {error}"));
         receipts.and_then(|receipts| receipts).map_err(Failed::general)
     }
 }
 
-impl Drop for Publisher {
+impl Drop for DemoPublisher {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-struct Run {
+struct DemoRun {
     node: &'static str,
-    samples: Arc<[Sample]>,
-    pace: Arc<Pace>,
+    samples: Arc<[DemoSample]>,
+    pace: Arc<DemoPace>,
 }
 
 /// A sample by its number, and the receipt to come.
-type Asked = (usize, Pending);
+type DemoAsked = (usize, Pending);
 
-impl Run {
+impl DemoRun {
     /// Publishes everything, and gives the receipts in order.
-    async fn all(self, publisher: crate::client::Publisher) -> Result<Vec<Receipt>, String> {
+    async fn all(self, publisher: crate::client::Publisher) -> Result<Vec<CheckedReceipt>, String> {
         let (asked, asking) = mpsc::channel(WAITING);
         let sending = async {
             let sent = self.send(&publisher, asked).await;
@@ -137,7 +137,7 @@ impl Run {
     async fn send(
         &self,
         publisher: &crate::client::Publisher,
-        asked: mpsc::Sender<Asked>,
+        asked: mpsc::Sender<DemoAsked>,
     ) -> Result<(), PublishError> {
         let step = self.samples.len().div_ceil(STEPS).max(1);
         let mut next = 0;
@@ -164,7 +164,10 @@ impl Run {
         Ok(())
     }
 
-    async fn receive(&self, mut asking: mpsc::Receiver<Asked>) -> Result<Vec<Receipt>, String> {
+    async fn receive(
+        &self,
+        mut asking: mpsc::Receiver<DemoAsked>,
+    ) -> Result<Vec<CheckedReceipt>, String> {
         let mut receipts = Vec::with_capacity(self.samples.len());
         while let Some((number, pending)) = asking.recv().await {
             let id = &self.samples[number].id;
@@ -185,8 +188,8 @@ impl Run {
         Ok(receipts)
     }
 
-    fn receipt(&self, receipt: &client::Receipt) -> Receipt {
+    fn receipt(&self, receipt: &client::Receipt) -> CheckedReceipt {
         let version = version_text(receipt.version, self.node);
-        Receipt { version, durable: receipt.level == Durability::Full }
+        CheckedReceipt { version, durable: receipt.level == Durability::Full }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::check::{Cell, Failure, Verdict};
+use super::check::{CheckFailure, CheckVerdict, CheckedCell};
 use super::nodes::Figures;
 use super::traffic::{LATE, NODES};
 use crate::daemon::Failed;
@@ -16,7 +16,7 @@ const FAILURES_TOLD: usize = 10;
 
 /// Everything that the demo found out. Field names are those of the JSON.
 #[derive(Debug, Serialize)]
-pub(super) struct Report {
+pub(super) struct DemoReport {
     ok: bool,
     deliveries: Vec<Delivered>,
     receipts: usize,
@@ -31,7 +31,7 @@ pub(super) struct Report {
     late_site: LateSite,
     seconds: f64,
     failed: usize,
-    failures: Vec<Failure>,
+    failures: Vec<CheckFailure>,
 }
 
 #[derive(Debug, Serialize)]
@@ -39,7 +39,7 @@ struct Delivered {
     published_at: &'static str,
     destination: &'static str,
     #[serde(flatten)]
-    cell: Cell,
+    cell: CheckedCell,
 }
 
 #[derive(Debug, Serialize)]
@@ -62,9 +62,9 @@ struct Copies {
     messages: u64,
 }
 
-impl Report {
+impl DemoReport {
     /// From the verdict on the messages and from what the nodes counted.
-    pub(super) fn new(mut verdict: Verdict, figures: &Figures, took: Duration) -> Self {
+    pub(super) fn new(mut verdict: CheckVerdict, figures: &Figures, took: Duration) -> Self {
         let failed = verdict.failures.len();
         verdict.failures.truncate(FAILURES_TOLD);
         let mut deliveries = Vec::new();
@@ -188,23 +188,23 @@ mod tests {
     use super::super::check::Late;
     use super::*;
 
-    fn verdict(failures: usize) -> Verdict {
-        let failure = |number| Failure {
+    fn verdict(failures: usize) -> CheckVerdict {
+        let failure = |number| CheckFailure {
             id: format!("aws-{number}"),
             node: "gcp".into(),
             what: "did not arrive".into(),
         };
-        Verdict {
-            cells: vec![vec![Cell { arrived: 7, expected: 8 }; 3]; 3],
+        CheckVerdict {
+            cells: vec![vec![CheckedCell { arrived: 7, expected: 8 }; 3]; 3],
             late: Late { keys: 9, current: 9, failures: Vec::new() },
             failures: (0..failures).map(failure).collect(),
-            ..Verdict::default()
+            ..CheckVerdict::default()
         }
     }
 
     #[test]
     fn a_failure_is_named_and_ends_with_code_1() {
-        let report = Report::new(verdict(12), &Figures::default(), Duration::from_secs(1));
+        let report = DemoReport::new(verdict(12), &Figures::default(), Duration::from_secs(1));
         let failed = report.outcome().expect_err("it did not hold");
         assert_eq!(failed.code, 1);
         assert!(failed.message.contains("12 checks failed"), "{failed}");
@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn the_page_has_a_row_per_node_and_a_line_per_figure() {
-        let report = Report::new(verdict(0), &Figures::default(), Duration::from_millis(7_312));
+        let report = DemoReport::new(verdict(0), &Figures::default(), Duration::from_millis(7_312));
         assert_eq!(report.outcome(), Ok(()));
         let mut page = Vec::new();
         report.write_page(&mut page).expect("memory can be written");

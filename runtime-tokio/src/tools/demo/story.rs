@@ -10,11 +10,11 @@ use slipstream_core::config::Reconnect;
 use slipstream_core::io::Protocol;
 use tokio::time::sleep;
 
-use super::check::{Arrived, Late, Published, Receipt, Verdict, check, check_late};
-use super::nodes::{Figures, Mesh, settled};
-use super::publisher::Publisher;
+use super::check::{Arrived, CheckVerdict, CheckedReceipt, Late, Published, check, check_late};
+use super::nodes::{DemoMesh, Figures, settled};
+use super::publisher::DemoPublisher;
 use super::subscriber::Subscriber;
-use super::traffic::{LATE, NODES, Sample, samples};
+use super::traffic::{DemoSample, LATE, NODES, samples};
 use crate::daemon::Failed;
 
 /// Everything has arrived by then, or it is missing.
@@ -56,17 +56,17 @@ pub(super) fn say(since: Instant, phase: &str, text: &str) {
 
 /// Who publishes and who receives, at each node.
 struct Cast {
-    samples: Vec<Arc<[Sample]>>,
-    publishers: Vec<Publisher>,
+    samples: Vec<Arc<[DemoSample]>>,
+    publishers: Vec<DemoPublisher>,
     subscribers: Vec<Subscriber>,
 }
 
 /// Runs it to the end, with so many messages at each node.
 pub(super) async fn tell(
-    mesh: &mut Mesh,
+    mesh: &mut DemoMesh,
     messages: usize,
     since: Instant,
-) -> Result<(Verdict, Figures), Failed> {
+) -> Result<(CheckVerdict, Figures), Failed> {
     let mut figures = Figures::default();
     let cast = Cast::start(mesh, messages).await?;
     let text = format!("{messages} messages at each node, to a durable subscriber at each");
@@ -98,7 +98,7 @@ pub(super) async fn tell(
 }
 
 impl Cast {
-    async fn start(mesh: &Mesh, messages: usize) -> Result<Self, Failed> {
+    async fn start(mesh: &DemoMesh, messages: usize) -> Result<Self, Failed> {
         let samples: Vec<_> = NODES.iter().map(|node| samples(node, messages)).collect();
         let mut subscribers = Vec::new();
         for (at, node) in mesh.nodes.iter().enumerate() {
@@ -107,7 +107,8 @@ impl Cast {
         let mut publishers = Vec::new();
         for (at, node) in mesh.nodes.iter().enumerate() {
             let samples = samples[at].clone();
-            publishers.push(Publisher::start(node.id, &node.url(), options(at), samples).await?);
+            publishers
+                .push(DemoPublisher::start(node.id, &node.url(), options(at), samples).await?);
         }
         Ok(Self { publishers, samples, subscribers })
     }
@@ -122,7 +123,7 @@ impl Cast {
     async fn until(&self, reached: impl Fn() -> bool) -> Result<(), Failed> {
         let waiting = async {
             // One that has failed is asked for its reason later.
-            while !reached() && !self.publishers.iter().all(Publisher::is_finished) {
+            while !reached() && !self.publishers.iter().all(DemoPublisher::is_finished) {
                 sleep(LOOK_AGAIN).await;
             }
             Ok(())
@@ -133,10 +134,10 @@ impl Cast {
 
 /// A site joins that was never there: its subscriber is handed the current value of every key.
 async fn join_late(
-    mesh: &mut Mesh,
-    samples: &[Arc<[Sample]>],
-    receipts: &[Vec<Receipt>],
-    verdict: &mut Verdict,
+    mesh: &mut DemoMesh,
+    samples: &[Arc<[DemoSample]>],
+    receipts: &[Vec<CheckedReceipt>],
+    verdict: &mut CheckVerdict,
     since: Instant,
 ) -> Result<(), Failed> {
     let joined = Instant::now();
@@ -177,7 +178,7 @@ async fn in_time<T>(publishing: impl Future<Output = Result<T, Failed>>) -> Resu
 
 /// Cuts a link and kills a node while messages flow, and heals both.
 async fn mistreat(
-    mesh: &mut Mesh,
+    mesh: &mut DemoMesh,
     cast: &Cast,
     messages: usize,
     figures: &mut Figures,
@@ -219,9 +220,9 @@ async fn mistreat(
 /// Waits until everything has arrived and no node owes anything: what could come twice has come.
 /// If that takes too long, the check says what is missing.
 async fn wait(
-    mesh: &Mesh,
-    samples: &[Arc<[Sample]>],
-    receipts: &[Vec<Receipt>],
+    mesh: &DemoMesh,
+    samples: &[Arc<[DemoSample]>],
+    receipts: &[Vec<CheckedReceipt>],
     subscribers: &[Subscriber],
 ) {
     let since = Instant::now();
@@ -233,7 +234,7 @@ async fn wait(
     }
 }
 
-async fn all_settled(mesh: &Mesh) -> bool {
+async fn all_settled(mesh: &DemoMesh) -> bool {
     for node in &mesh.nodes {
         if !node.status().await.is_ok_and(|status| settled(&status)) {
             return false;
@@ -243,10 +244,10 @@ async fn all_settled(mesh: &Mesh) -> bool {
 }
 
 fn judge(
-    samples: &[Arc<[Sample]>],
-    receipts: &[Vec<Receipt>],
+    samples: &[Arc<[DemoSample]>],
+    receipts: &[Vec<CheckedReceipt>],
     subscribers: &[Subscriber],
-) -> Verdict {
+) -> CheckVerdict {
     let published = published(samples, receipts);
     let taken: Vec<_> = subscribers.iter().map(Subscriber::taken).collect();
     let arrived: Vec<_> =
@@ -254,7 +255,10 @@ fn judge(
     check(&published, &arrived)
 }
 
-fn published<'a>(samples: &'a [Arc<[Sample]>], receipts: &'a [Vec<Receipt>]) -> Vec<Published<'a>> {
+fn published<'a>(
+    samples: &'a [Arc<[DemoSample]>],
+    receipts: &'a [Vec<CheckedReceipt>],
+) -> Vec<Published<'a>> {
     let published = NODES.iter().zip(samples.iter().zip(receipts));
     published.map(|(node, (samples, receipts))| Published { node, samples, receipts }).collect()
 }

@@ -17,18 +17,18 @@ const START_TIMEOUT: Duration = Duration::from_secs(15);
 /// A durable subscriber with manual acknowledgements. It ends with the value.
 #[derive(Debug)]
 pub(super) struct Subscriber {
-    shared: Arc<Shared>,
+    shared: Arc<DemoShared>,
     task: JoinHandle<()>,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
+struct DemoShared {
     taken: Mutex<Vec<Taken>>,
     /// Why the last connection ended, for when something is missing.
     trouble: Mutex<Option<String>>,
 }
 
-impl Shared {
+impl DemoShared {
     fn note(&self, why: &Ended) {
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(why.to_string());
     }
@@ -41,7 +41,7 @@ impl Subscriber {
         name: &str,
         options: ClientOptions,
     ) -> Result<Self, Failed> {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(DemoShared::default());
         let (synced, mut in_sync) = watch::channel(false);
         let lost = shared.clone();
         let on_lost = move |why: &Ended| lost.note(why);
@@ -80,7 +80,7 @@ impl Drop for Subscriber {
     }
 }
 
-async fn run(mut deliveries: Subscription, shared: Arc<Shared>, synced: watch::Sender<bool>) {
+async fn run(mut deliveries: Subscription, shared: Arc<DemoShared>, synced: watch::Sender<bool>) {
     while let Some(event) = deliveries.next_event().await {
         match event {
             Ok(SubscriptionEvent::Synced) => drop(synced.send_replace(true)),

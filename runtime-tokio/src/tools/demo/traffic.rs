@@ -26,7 +26,7 @@ const TAGS: [&str; 8] = ["", "aws", "", "azure", "azure,gcp", "gcp", "", "aws,az
 
 /// A message and what it should be when it arrives.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Sample {
+pub(super) struct DemoSample {
     pub(super) id: String,
     pub(super) kind: Kind,
     pub(super) key: String,
@@ -35,7 +35,7 @@ pub(super) struct Sample {
     pub(super) value: String,
 }
 
-impl Sample {
+impl DemoSample {
     /// What is told to the node.
     pub(super) fn publication(&self) -> Publication {
         Publication::of_kind(self.kind, &*self.key, &*self.value)
@@ -56,11 +56,11 @@ impl Sample {
 }
 
 /// The messages that are published at `node`, in order.
-pub(super) fn samples(node: &str, count: usize) -> Arc<[Sample]> {
+pub(super) fn samples(node: &str, count: usize) -> Arc<[DemoSample]> {
     (0..count).map(|number| sample(node, number)).collect()
 }
 
-fn sample(node: &str, number: usize) -> Sample {
+fn sample(node: &str, number: usize) -> DemoSample {
     let id = format!("{node}-{number:06}");
     // Amounts as they are written: 12.50 must not arrive as 12.5.
     let amount = format!("{}.{:02}", number % 977, number % 10 * 10);
@@ -68,12 +68,12 @@ fn sample(node: &str, number: usize) -> Sample {
     if number.is_multiple_of(HOT_EVERY) {
         let key = HOT_KEYS[number / HOT_EVERY % HOT_KEYS.len()].to_owned();
         let value = format!(r#"{{"value":1.{number:04}0,"by":"{node}","revision":{number}}}"#);
-        return Sample { id, kind: Kind::Sk, key, tags: "", value };
+        return DemoSample { id, kind: Kind::Sk, key, tags: "", value };
     }
     if number % 3 == 2 {
         let key = format!("terminal:{node}-{number:06}:pending");
         let value = format!(r#"["order:{number}","order:{}",{amount}]"#, number + 1);
-        return Sample { id, kind: Kind::Sa, key, tags, value };
+        return DemoSample { id, kind: Kind::Sa, key, tags, value };
     }
     let key = format!("payment:{node}-{number:06}");
     // Beyond what a double can tell apart.
@@ -81,7 +81,7 @@ fn sample(node: &str, number: usize) -> Sample {
     let value = format!(
         r#"{{"amount":{amount},"currency":"EUR","isolate":"{node}","reference":{reference}}}"#
     );
-    Sample { id, kind: Kind::Sk, key, tags, value }
+    DemoSample { id, kind: Kind::Sk, key, tags, value }
 }
 
 #[cfg(test)]
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn the_least_copies_are_one_for_each_other_destination() {
-        let least = |tags| Sample { tags, ..sample("aws", 1) }.least_copies("aws");
+        let least = |tags| DemoSample { tags, ..sample("aws", 1) }.least_copies("aws");
         assert_eq!(["", "aws", "azure", "aws,azure", "azure,gcp"].map(least), [2, 0, 1, 1, 2]);
     }
 

@@ -21,7 +21,7 @@ use crate::host::client::*;
 use crate::host::shared::{Shared, share};
 
 fn application(named: bool, receives: bool, window: usize) -> Shared<Application> {
-    let settings = Settings { window, ..settings(named) };
+    let settings = ClientSettings { window, ..settings(named) };
     share(Application::new(settings, receives, 42, NOW))
 }
 

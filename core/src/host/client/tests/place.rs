@@ -12,7 +12,7 @@ use bytes::{Bytes, BytesMut};
 use crate::app::tests::welcome;
 use crate::app::*;
 use crate::config::{Durability, Reconnect};
-use crate::host::channel::{self, Receiver};
+use crate::host::channel::{self, ChannelReceiver};
 use crate::host::client::*;
 use crate::host::connection::links::Link;
 use crate::host::connection::memory::Memory;
@@ -27,7 +27,7 @@ use crate::wire::{self, BatchKind, FrameWriter, Publish, Wire, json};
 /// The loop of a node that greets and gives receipts.
 struct Host {
     inputs: Inputs<ByHand>,
-    received: Receiver<Incoming<ByHand>>,
+    received: ChannelReceiver<Incoming<ByHand>>,
     links: Vec<(LinkId, Link)>,
     /// Ids that were published, in order.
     published: Vec<String>,
@@ -92,7 +92,7 @@ fn receipts(batch: &[u8]) -> (Vec<String>, Bytes) {
     let (mut ids, mut writer) = (Vec::new(), FrameWriter::new(BatchKind::Outcomes));
     for publish in wire::records::<Publish<'_>>(batch).expect("a client speaks well") {
         ids.push(publish.id.to_string());
-        writer.push(&wire::Outcome::Receipt {
+        writer.push(&wire::OutcomeRecord::Receipt {
             id: publish.id,
             version: Hlc::default(),
             duplicate: false,

@@ -7,11 +7,11 @@ use std::borrow::Cow;
 use std::io::{BufRead, BufReader, Read};
 
 use slipstream_core::config::Limits;
-use slipstream_core::json::{self, Request};
+use slipstream_core::json::{self, JsonRequest};
 use slipstream_core::refusal::{Code, Refusal};
 use tokio::sync::mpsc;
 
-use super::publisher::Item;
+use super::publisher::PublishedLine;
 
 /// Most lines, and about as many bytes, that are published together.
 const BATCH_LINES: usize = 16_384;
@@ -38,7 +38,7 @@ type Lines = Result<Vec<Line>, String>;
 pub(super) fn read_standard_input() -> mpsc::Receiver<Lines> {
     let (sender, receiver) = mpsc::channel(AHEAD);
     std::thread::spawn(move || {
-        let mut input = Input::new(std::io::stdin().lock());
+        let mut input = LineInput::new(std::io::stdin().lock());
         while let Some(lines) = input.next_batch() {
             let last = lines.is_err();
             if sender.blocking_send(lines).is_err() || last {
@@ -50,12 +50,12 @@ pub(super) fn read_standard_input() -> mpsc::Receiver<Lines> {
 }
 
 /// Lines of a stream.
-struct Input<R> {
+struct LineInput<R> {
     stream: BufReader<R>,
     number: u64,
 }
 
-impl<R: Read> Input<R> {
+impl<R: Read> LineInput<R> {
     fn new(stream: R) -> Self {
         Self { stream: BufReader::with_capacity(READ_BYTES, stream), number: 0 }
     }
@@ -92,14 +92,14 @@ impl<R: Read> Input<R> {
 
 /// What the lines of a batch ask for.
 #[derive(Debug)]
-pub(super) struct Batch<'a> {
+pub(super) struct LineBatch<'a> {
     /// What is to be published.
-    pub(super) items: Vec<Item<'a>>,
+    pub(super) items: Vec<PublishedLine<'a>>,
     /// What cannot be, with the numbers of the lines.
     pub(super) refused: Vec<(u64, Refusal)>,
 }
 
-impl<'a> Batch<'a> {
+impl<'a> LineBatch<'a> {
     /// Takes lines apart. With `run`, every message has an id: its own or one of that run.
     /// `largest` is the largest value that the node takes.
     pub(super) fn parse(lines: &'a [Line], run: Option<&str>, largest: usize) -> Self {
@@ -122,17 +122,21 @@ impl<'a> Batch<'a> {
     }
 }
 
-fn item<'a>(line: &'a Line, run: Option<&str>, limits: &Limits) -> Result<Item<'a>, Refusal> {
+fn item<'a>(
+    line: &'a Line,
+    run: Option<&str>,
+    limits: &Limits,
+) -> Result<PublishedLine<'a>, Refusal> {
     let text = std::str::from_utf8(line.bytes.trim_ascii())
         .map_err(|error| Refusal::new(Code::InvalidJson, error.to_string()))?;
     let draft = match json::parse(text, limits)? {
-        Request::Publish(draft) => draft,
-        Request::Settle(_) | Request::Read(_) => {
+        JsonRequest::Publish(draft) => draft,
+        JsonRequest::Settle(_) | JsonRequest::Read(_) => {
             let message = "this is no message to publish";
             return Err(Refusal::new(Code::InvalidField, message));
         }
     };
-    Ok(Item {
+    Ok(PublishedLine {
         line: line.number,
         kind: draft.kind,
         id: match (draft.id, run) {
@@ -154,7 +158,7 @@ mod tests {
     use super::*;
 
     fn lines(text: &str) -> Vec<Line> {
-        Input::new(text.as_bytes()).next_batch().unwrap().unwrap()
+        LineInput::new(text.as_bytes()).next_batch().unwrap().unwrap()
     }
 
     #[test]
@@ -162,7 +166,7 @@ mod tests {
         let lines = lines("a\n\n  \r\nb\r\nc");
         let numbers: Vec<_> = lines.iter().map(|line| line.number).collect();
         assert_eq!(numbers, [1, 4]);
-        let mut input = Input::new(&b"a\nb"[..]);
+        let mut input = LineInput::new(&b"a\nb"[..]);
         assert_eq!(input.next_batch().unwrap().unwrap().len(), 1);
         assert_eq!(input.next_batch().unwrap().unwrap()[0].number, 2);
         assert!(input.next_batch().is_none());
@@ -175,7 +179,7 @@ mod tests {
             r#""targetedTags":["gcp","aws"],"version":"x","x-more":{"a":1}}"#,
             "\n"
         ));
-        let batch = Batch::parse(&lines, None, 1 << 20);
+        let batch = LineBatch::parse(&lines, None, 1 << 20);
         let [item] = &batch.items[..] else { panic!("{batch:?}") };
         assert_eq!(item.body, r#"[1e400,  1E+2, "\u00e9\/"]"#);
         assert_eq!((item.kind, &*item.key, &*item.tags), (Kind::Sa, "aé", "aws,gcp"));
@@ -190,7 +194,7 @@ mod tests {
             r#"{"type":"CMD","key":"a","value":1,"messageId":"own","ttlMs":5}"#,
             "\n"
         ));
-        let batch = Batch::parse(&lines, Some("run"), 1 << 20);
+        let batch = LineBatch::parse(&lines, Some("run"), 1 << 20);
         let ids: Vec<_> = batch.items.iter().map(|item| (&*item.id, item.ttl_ms)).collect();
         assert_eq!(ids, [("run-1", 0), ("own", 5)]);
     }
@@ -205,7 +209,7 @@ mod tests {
             "{\"type\":\"SK\",\"key\":\"a\",\"value\":\"12345678\"}\n",
             "{\"type\":\"SK\",\"key\":\"a\",\"value\":1,\"targetTags\":[\"gcp\"]}\n",
         ));
-        let batch = Batch::parse(&lines, None, 8);
+        let batch = LineBatch::parse(&lines, None, 8);
         let codes: Vec<_> = batch.refused.iter().map(|(_, one)| one.code.as_str()).collect();
         let expected =
             ["INVALID_JSON", "NOT_AN_OBJECT", "MISSING_FIELD", "INVALID_FIELD", "TOO_LARGE"];

@@ -25,7 +25,7 @@ use crate::daemon::commands::connecting::{
 
 /// A message to publish.
 #[derive(Debug, Clone)]
-pub(super) struct Item<'a> {
+pub(super) struct PublishedLine<'a> {
     /// Line of the input.
     pub(super) line: u64,
     /// What it does.
@@ -42,7 +42,7 @@ pub(super) struct Item<'a> {
     pub(super) body: &'a str,
 }
 
-impl Item<'_> {
+impl PublishedLine<'_> {
     fn publication(&self) -> Publication {
         let mut publication =
             Publication::of_kind(self.kind, &*self.key, self.body).with_id(&*self.id);
@@ -57,20 +57,20 @@ impl Item<'_> {
 }
 
 /// The node's word on a message.
-pub(super) type Answer = Result<Receipt, Box<Refused>>;
+pub(super) type LineAnswer = Result<Receipt, Box<Refused>>;
 
 /// What became of a message.
 #[derive(Debug)]
-pub(super) enum Fate {
+pub(super) enum LineFate {
     /// The node's last word.
-    Answered(Answer),
+    Answered(LineAnswer),
     /// It was refused for a while, and meanwhile a later one of its key was accepted.
     Superseded,
 }
 
 /// A publisher that connects again.
 #[derive(Debug)]
-pub(super) struct Publisher {
+pub(super) struct LinePublisher {
     url: String,
     /// Whether the node knows ids from earlier connections.
     named: bool,
@@ -80,7 +80,7 @@ pub(super) struct Publisher {
     back_off: BackOff,
 }
 
-impl Publisher {
+impl LinePublisher {
     /// Connects. `timeout` bounds how long nothing may succeed.
     pub(super) async fn connect(
         url: &str,
@@ -122,8 +122,8 @@ impl Publisher {
     /// Publishes these and tells the fate of each, with its line.
     pub(super) async fn publish(
         &mut self,
-        items: Vec<Item<'_>>,
-        tell: &mut impl FnMut(u64, Fate),
+        items: Vec<PublishedLine<'_>>,
+        tell: &mut impl FnMut(u64, LineFate),
     ) -> Result<(), Failed> {
         let mut open = items;
         // Refused for now, and waiting to see what becomes of what came behind them.
@@ -147,7 +147,7 @@ impl Publisher {
                 match self.back_off.wait(asked) {
                     Some(wait) => tokio::time::sleep(wait).await,
                     None => held.drain(..).for_each(|(item, refused)| {
-                        tell(item.line, Fate::Answered(Err(refused)));
+                        tell(item.line, LineFate::Answered(Err(refused)));
                     }),
                 }
             }
@@ -157,9 +157,13 @@ impl Publisher {
 
     /// Publishes these and appends what the node says of them, in their order, up to the first that
     /// it will say nothing of.
-    async fn answers(&self, items: &[Item<'_>], answers: &mut Vec<Answer>) -> Result<(), Ended> {
+    async fn answers(
+        &self,
+        items: &[PublishedLine<'_>],
+        answers: &mut Vec<LineAnswer>,
+    ) -> Result<(), Ended> {
         let begun = Instant::now();
-        let messages = items.iter().map(Item::publication).collect();
+        let messages = items.iter().map(PublishedLine::publication).collect();
         let mut receipts = self.publisher.publish_all(messages);
         loop {
             let some = tokio::select! {
@@ -280,10 +284,10 @@ impl BackOff {
 /// Tells what is final of what was held and what was answered since, and gives back what is to
 /// be tried again.
 fn judge<'a>(
-    held: Vec<(Item<'a>, Box<Refused>)>,
-    answered: impl Iterator<Item = (Item<'a>, Answer)>,
-    tell: &mut impl FnMut(u64, Fate),
-) -> Vec<(Item<'a>, Box<Refused>)> {
+    held: Vec<(PublishedLine<'a>, Box<Refused>)>,
+    answered: impl Iterator<Item = (PublishedLine<'a>, LineAnswer)>,
+    tell: &mut impl FnMut(u64, LineFate),
+) -> Vec<(PublishedLine<'a>, Box<Refused>)> {
     let held = held.into_iter().map(|(item, refused)| (item, Err(refused)));
     let all: Vec<_> = held.chain(answered).collect();
     let mut accepted = HashMap::new();
@@ -300,18 +304,18 @@ fn judge<'a>(
                 let place = (item.key.to_string(), item.tags.clone());
                 let later = accepted.get(&place).is_some_and(|line| *line > item.line);
                 if item.kind.is_state() && later {
-                    tell(item.line, Fate::Superseded);
+                    tell(item.line, LineFate::Superseded);
                 } else {
                     again.push((item, refused));
                 }
             }
-            answer => tell(item.line, Fate::Answered(answer)),
+            answer => tell(item.line, LineFate::Answered(answer)),
         }
     }
     again
 }
 
-fn is_for_now(answer: &Answer) -> bool {
+fn is_for_now(answer: &LineAnswer) -> bool {
     matches!(answer, Err(refused) if refused.retryable)
 }
 
@@ -323,8 +327,8 @@ mod tests {
     use slipstream_core::clock::Hlc;
     use slipstream_core::config::Durability;
 
-    fn item(line: u64, kind: Kind, key: &str) -> Item<'_> {
-        Item {
+    fn item(line: u64, kind: Kind, key: &str) -> PublishedLine<'_> {
+        PublishedLine {
             line,
             kind,
             id: "".into(),
@@ -335,12 +339,12 @@ mod tests {
         }
     }
 
-    fn receipt() -> Answer {
+    fn receipt() -> LineAnswer {
         let (id, version) = ("m".to_owned().into(), Hlc::default());
         Ok(Receipt { id, version, duplicate: false, level: Durability::Full })
     }
 
-    fn refused(retryable: bool) -> Answer {
+    fn refused(retryable: bool) -> LineAnswer {
         Err(Box::new(Refused {
             id: None,
             frame: 1,
@@ -388,7 +392,7 @@ mod tests {
         ];
         let mut told = Vec::new();
         let again = judge(Vec::new(), answered.into_iter(), &mut |line, fate| {
-            told.push((line, matches!(fate, Fate::Superseded)));
+            told.push((line, matches!(fate, LineFate::Superseded)));
         });
         let again: Vec<_> = again.iter().map(|(item, _)| item.line).collect();
         assert_eq!(again, [2, 4]);

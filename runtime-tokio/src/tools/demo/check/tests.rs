@@ -7,8 +7,8 @@ const EACH: usize = 100;
 
 /// All that happens in a mesh without faults.
 struct World {
-    samples: Vec<std::sync::Arc<[Sample]>>,
-    receipts: Vec<Vec<Receipt>>,
+    samples: Vec<std::sync::Arc<[DemoSample]>>,
+    receipts: Vec<Vec<CheckedReceipt>>,
     deliveries: Vec<Vec<Taken>>,
 }
 
@@ -19,7 +19,7 @@ impl World {
             .map(|from| {
                 let version = |number: usize| format!("{number:06}-{}", NODES[from]);
                 (0..EACH)
-                    .map(|number| Receipt { version: version(number), durable: true })
+                    .map(|number| CheckedReceipt { version: version(number), durable: true })
                     .collect()
             })
             .collect();
@@ -59,7 +59,7 @@ impl World {
         published.collect()
     }
 
-    fn check(&self) -> Verdict {
+    fn check(&self) -> CheckVerdict {
         let published = self.published();
         let arrived: Vec<_> = (0..NODES.len())
             .map(|at| Arrived { node: NODES[at], deliveries: &self.deliveries[at] })
@@ -74,7 +74,7 @@ impl World {
 }
 
 /// The only failure.
-fn only(verdict: &Verdict) -> &Failure {
+fn only(verdict: &CheckVerdict) -> &CheckFailure {
     assert_eq!(verdict.failures.len(), 1, "{:?}", verdict.failures);
     &verdict.failures[0]
 }
@@ -89,7 +89,7 @@ fn a_world_without_faults_passes() {
     assert_eq!((verdict.receipts, verdict.honoured), (3 * EACH, 3 * EACH));
     assert_eq!(verdict.outstanding, 0);
     let targeting = samples("aws", EACH).iter().filter(|sample| sample.targets("azure")).count();
-    assert_eq!(verdict.cells[0][1], Cell { arrived: targeting, expected: targeting });
+    assert_eq!(verdict.cells[0][1], CheckedCell { arrived: targeting, expected: targeting });
 }
 
 #[test]
