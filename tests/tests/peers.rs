@@ -457,6 +457,22 @@ fn of_two_links_that_wait_for_an_older_one_the_last_stays() {
     assert!(world.closed.contains_key(&dead) && !world.closed.contains_key(&second));
 }
 
+// keeps: rollback-noticed
+#[test]
+fn a_peer_hears_of_the_log_end_before_a_row() {
+    let (mut a, mut b) = (dialling("a"), World::new("b"));
+    let wire = join(&mut a, &mut b);
+    carry(&mut a, &mut b, wire);
+    let till = a.connect("keys=");
+    a.publish(till, "m-1", "order:1", "1");
+    a.settle();
+    let sent = wires(&mut a, wire.0);
+    let end = sent.iter().position(|it| matches!(it, Wire::Ack(ack) if ack.position.get() == 1));
+    let row = sent.iter().position(|it| matches!(it, Wire::Messages(_) | Wire::Timed(_)));
+    // A peer that is killed behind the row would else not notice that this store lost it (P2).
+    assert!(end.is_some() && end < row, "{sent:?}");
+}
+
 // keeps: one-link
 #[test]
 fn a_link_about_to_close_does_not_replace_another() {

@@ -114,7 +114,7 @@ handlers! {$
     /// Decides from which links to read on.
     Backpressure[] { time, log, links, out }
     /// Brings a session and its link together: what is handed over, and what comes of it.
-    Handover[config] { time, log, sessions, links, mesh, out }
+    Handover[config] { id, time, log, sessions, links, mesh, out }
     /// What sockets have taken.
     Sockets[config] { time, log, sessions, links, out }
     /// Asks the store for rows of sessions.

@@ -36,6 +36,11 @@ impl Handover<'_> {
         let session = self.sessions.table.get_mut(&id)?;
         let link = self.links.by_id.get_mut(&session.link?)?;
         let (durable, committed) = (self.log.tail.durable(), self.log.tail.committed_id());
+        if link.peer().is_some_and(|peer| peer.told_position < durable) {
+            // Whoever has a row knows how far the log went before it, and so notices an older copy,
+            // though it may be killed behind the row (P2).
+            lend!(self, Acknowledging).acknowledge(link, durable);
+        }
         let before = session.cursor();
         let carrier = Carrier {
             config: self.config,
@@ -59,10 +64,6 @@ impl Handover<'_> {
         carrier.count(session, link);
         if carrier.first > 0 {
             session.note_use(Used::Handed);
-        }
-        if link.peer().is_some_and(|peer| peer.told_position < durable) {
-            // Whoever has heard of a row knows how far the log goes: it notices an older copy.
-            self.links.work.unflushed.insert(link.id);
         }
         let deaths = carrier.deaths;
         if session.cursor() != before {
