@@ -40,7 +40,7 @@ fn client_does_the_same_with_a_node_elsewhere() {
 }
 
 #[test]
-fn durable_consumer_applies_each_payment_once_though_it_is_killed() {
+fn a_killed_durable_consumer_applies_each_payment_once() {
     examples::durable_consumer(SLIPSTREAM, &example("durable_consumer"), cents);
 }
 

@@ -147,7 +147,7 @@ fn a_flipped_bit_in_the_database_is_noticed_or_changes_nothing() {
 
 // keeps: damaged-row
 #[test]
-fn a_flipped_bit_in_the_head_of_a_page_is_noticed_or_changes_nothing() {
+fn a_flipped_bit_in_a_page_head_is_noticed_or_harmless() {
     let file = CLOSED.path().join(DATABASE);
     let heads = places(size(&file) / 4096 * 24, 800);
     let heads = heads.map(|(byte, bit)| (byte / 24 * 4096 + byte % 24, bit));
@@ -241,7 +241,7 @@ fn everything(harness: &mut Harness, keys: &[Hash128]) -> Result<(Found, Found),
 
 // keeps: damaged-wal
 #[test]
-fn a_flipped_bit_in_the_write_ahead_log_is_noticed_but_at_its_end() {
+fn a_flipped_bit_in_the_log_is_noticed_but_at_its_end() {
     let file = KILLED.path().join(WAL);
     let size = size(&file);
     let header = (0..32).map(|byte| (byte, byte % 8));

@@ -76,7 +76,7 @@ fn digests_come_in_pages() {
 
 // keeps: digests-exact
 #[test]
-fn a_large_bucket_comes_in_pages_and_what_is_pending_in_its_place() {
+fn a_large_bucket_comes_in_pages_with_what_is_pending() {
     let directory = tempfile::tempdir().unwrap();
     let mut harness = Harness::open(directory.path());
     let none = TagSet::empty();

@@ -49,7 +49,7 @@ fn a_batch_without_room_leaves_nothing_and_the_store_goes_on() {
 
 // keeps: halt-on-doubt
 #[test]
-fn after_a_failure_that_nobody_understands_nothing_is_committed() {
+fn after_an_unknown_failure_nothing_is_committed() {
     let directory = tempfile::tempdir().unwrap();
     let mut harness = Harness::open(directory.path());
     harness.commit(batch(vec![state(1, "a", "1")]));

@@ -237,7 +237,7 @@ fn a_read_fails_at_every_point() {
 
 // keeps: survives-faults
 #[test]
-fn opening_deleting_sizing_cutting_and_locking_fail_at_every_point() {
+fn file_operations_fail_at_every_point() {
     strikes(&[
         Fault::Open,
         Fault::Delete,
@@ -249,7 +249,7 @@ fn opening_deleting_sizing_cutting_and_locking_fail_at_every_point() {
 }
 
 #[test]
-fn a_checkpoint_that_fails_at_the_start_is_no_matter_of_configuration() {
+fn a_failed_checkpoint_at_the_start_is_no_config_error() {
     let killed = killed(3);
     let disk = Disk::under(killed.path());
     // The first one is that of the mark that the database is open.

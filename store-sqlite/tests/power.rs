@@ -125,7 +125,7 @@ fn large(n: u64) -> Batch {
 
 // keeps: survives-faults
 #[test]
-fn a_checkpoint_while_the_store_is_at_work_loses_nothing_when_the_power_goes() {
+fn a_checkpoint_at_work_loses_nothing_in_a_power_cut() {
     let mut committed_at = BTreeMap::new();
     let mut points = (1..).step_by(901);
     loop {
@@ -173,6 +173,6 @@ fn what_was_committed_survives_a_power_loss_at_every_point() {
 
 // keeps: unsynced-tail
 #[test]
-fn without_syncing_a_power_loss_takes_the_end_and_nothing_before_it() {
+fn without_syncing_a_power_cut_takes_only_the_end() {
     every_loss(Durability::Normal);
 }

@@ -347,7 +347,7 @@ fn an_event_of_a_group_is_remembered_when_its_row_is_gone() {
 
 // keeps: group-once
 #[test]
-fn what_is_remembered_of_groups_is_bounded_and_the_last_ones_stay() {
+fn remembered_group_copies_are_bounded_and_the_last_stay() {
     let directory = tempfile::tempdir().unwrap();
     let mut harness = Harness::open(directory.path());
     let (kept, all) = (copies::kept(0) as u64, 3000);

@@ -364,7 +364,7 @@ fn find_looks_at_a_bounded_stretch() {
 
 // keeps: group-once
 #[test]
-fn of_a_group_what_is_the_newest_of_its_key_is_told_at_the_start() {
+fn the_start_tells_which_group_copies_are_newest() {
     let directory = tempfile::tempdir().unwrap();
     let mut harness = Harness::open(directory.path());
     let copy = |row: Row| {

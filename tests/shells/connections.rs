@@ -528,7 +528,7 @@ fn unfinished_handshakes_give_way_to_who_comes() {
 
 // keeps: no-hold-up
 #[test]
-fn a_flood_behind_a_refusal_or_a_close_frame_does_not_hold_a_place() {
+fn a_flood_behind_a_refusal_or_a_close_holds_no_place() {
     run(async {
         let mut door = Door::open(limits()).await;
         let mut refused = TcpStream::connect(door.address).await.unwrap();

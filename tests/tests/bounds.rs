@@ -106,7 +106,7 @@ fn a_peer_that_does_not_read_its_refusals_is_not_read_either() {
 /// others go on, and `store.session_ttl` ends those who never come back.
 // keeps: invented-names, memory-bounds
 #[test]
-fn names_without_end_meet_a_limit_and_go_when_their_time_is_over() {
+fn invented_names_meet_a_limit_and_go_in_time() {
     let mut world = few_sessions(20);
     let till = world.connect("client=till&keys=");
     world.settle();

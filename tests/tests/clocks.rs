@@ -451,7 +451,7 @@ fn a_reset_without_room_says_so_and_is_given_again() {
 
 // keeps: untimely-versions
 #[test]
-fn a_peer_that_is_far_ahead_does_not_acknowledge_what_it_would_outdo() {
+fn a_peer_far_ahead_acknowledges_nothing_it_would_outdo() {
     let mut line = Line::new();
     set(&mut line.a, "future", "k", "future");
     set(&mut line.c, "new", "k", "new");

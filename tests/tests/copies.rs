@@ -101,7 +101,7 @@ fn read(world: &mut World, app: LinkId) -> Value {
 
 // keeps: several-tag-sets
 #[test]
-fn an_older_value_of_another_tag_set_is_not_handed_after_a_newer_one() {
+fn an_older_value_of_another_tag_set_is_not_handed_over() {
     let mut world = node();
     let apps = [world.connect("client=both"), world.connect("client=one&tags=aws")];
     world.settle();
@@ -120,7 +120,7 @@ fn an_older_value_of_another_tag_set_is_not_handed_after_a_newer_one() {
 
 // keeps: several-tag-sets
 #[test]
-fn after_a_restart_an_application_is_handed_the_newest_of_all_tag_sets_alone() {
+fn after_a_restart_only_the_newest_of_all_tag_sets_is_handed() {
     let mut world = node();
     let link = peer(&mut world, "z");
     let of = |after, id, tags| Fields { tags, ..value(after, "z", id, "1") };
@@ -265,7 +265,7 @@ fn what_is_a_dead_letter_is_not_handed_over_as_a_copy() {
 
 // keeps: group-once
 #[test]
-fn a_copy_takes_the_place_of_the_one_that_it_replaced_in_flight() {
+fn a_copy_replaces_the_one_in_flight() {
     let mut world = node();
     let app = world.connect("client=pi-1");
     world.settle();
@@ -287,7 +287,7 @@ fn a_copy_takes_the_place_of_the_one_that_it_replaced_in_flight() {
 
 // keeps: group-once
 #[test]
-fn who_comes_between_two_copies_and_wants_new_ones_is_handed_the_second() {
+fn new_subscriber_between_group_copies_gets_the_second() {
     let mut world = node();
     let x = peer(&mut world, "x");
     send(&mut world, x, &[copy(3, "x", "m-1", "1"), event(4, "x", "e-1")]);
@@ -302,7 +302,7 @@ fn who_comes_between_two_copies_and_wants_new_ones_is_handed_the_second() {
 
 // keeps: group-once
 #[test]
-fn who_comes_when_an_event_is_forgotten_is_handed_the_copy_that_comes_later() {
+fn subscriber_after_a_forgotten_event_gets_the_later_copy() {
     for restarts in [false, true] {
         let mut world = node();
         world.config.store.history_max_bytes = 2_000;
@@ -337,7 +337,7 @@ fn who_comes_when_an_event_is_forgotten_is_handed_the_copy_that_comes_later() {
 }
 
 #[test]
-fn who_publishes_through_two_nodes_is_not_handed_its_own_message() {
+fn a_publisher_through_two_nodes_gets_no_own_message() {
     let mut config = Config::new(NodeId::new("a").expect("a good name"));
     config.cluster_group = Some("g".into());
     let mut world = World::with(config);
@@ -426,7 +426,7 @@ fn a_letter_of_an_event_that_was_passed_over_is_handed_over() {
 
 // keeps: group-once
 #[test]
-fn who_comes_when_an_event_is_over_is_handed_the_copy_that_lives() {
+fn subscriber_after_an_expired_event_gets_the_live_copy() {
     for (restarts, has_gone) in [(false, false), (false, true), (true, false), (true, true)] {
         let mut world = node();
         world.config.store.history_max_bytes = if has_gone { 2_000 } else { 1 << 30 };

@@ -59,7 +59,7 @@ fn live_on_alone(b: &mut World, copy: MemoryStore) {
 
 // keeps: rollback-noticed
 #[test]
-fn an_older_copy_that_lived_on_alone_is_noticed_when_it_meets_a_peer() {
+fn an_older_copy_that_lived_on_alone_is_noticed() {
     let (mut a, mut b) = (dialling("a"), World::new("b"));
     let wire = join(&mut a, &mut b);
     let till = a.connect("keys=");
@@ -93,7 +93,7 @@ fn an_older_copy_that_lived_on_alone_is_noticed_when_it_meets_a_peer() {
 
 // keeps: rollback-noticed
 #[test]
-fn who_starts_again_and_finds_an_older_copy_behind_an_address_offers_everything_again() {
+fn a_restarted_node_offers_all_to_an_older_copy() {
     let (mut a, mut b) = (dialling("a"), World::new("b"));
     let wire = join(&mut a, &mut b);
     let till = a.connect("keys=");
@@ -207,7 +207,7 @@ fn an_older_copy_is_noticed_though_its_clock_is_behind() {
 
 // keeps: digests-heal
 #[test]
-fn what_a_peer_lacks_and_nobody_has_noticed_is_found_and_offered_again() {
+fn what_a_peer_lacks_unnoticed_is_found_and_offered_again() {
     let (mut a, mut b) = (dialling("a"), World::new("b"));
     let wire = join(&mut a, &mut b);
     let till = a.connect("keys=");

@@ -14,7 +14,7 @@ fn kept(figures: impl IntoIterator<Item = Figure>) {
 
 // keeps: steady-state
 #[test]
-fn in_steady_state_payloads_cross_one_link_for_each_node_and_offers_cost_few_bytes() {
+fn payloads_cross_one_link_a_node_and_offers_are_cheap() {
     for shape in [Shape::full(3), Shape::full(6), Shape::random(16, 3, 1), Shape::random(16, 4, 1)]
     {
         let traffic = Traffic::of(shape.nodes, 4, 1000);
@@ -42,6 +42,6 @@ fn a_link_that_stalls_costs_the_offer_delay() {
 
 // keeps: flapping-link
 #[test]
-fn a_link_that_flaps_costs_a_bounded_number_of_rewinds_and_bytes() {
+fn a_flapping_link_costs_bounded_rewinds_and_bytes() {
     kept(flapping(&Shape::random(8, 3, 1), 0, 6));
 }

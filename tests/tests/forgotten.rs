@@ -361,7 +361,7 @@ fn they_wait_for_the_peer(mut a: World) {
 
 // keeps: peer-never-reached
 #[test]
-fn what_lives_longer_is_kept_longer_for_who_is_configured_later() {
+fn a_longer_life_is_kept_longer_for_later_peers() {
     for earlier in [&[][..], &["ws://another:7400"]] {
         let mut a = with_short_events(earlier);
         let app = a.connect("");

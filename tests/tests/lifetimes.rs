@@ -197,7 +197,7 @@ fn a_clock_that_is_corrected_during_a_link_changes_no_end() {
 
 // keeps: time-to-live
 #[test]
-fn a_clock_that_was_two_years_ahead_makes_no_event_live_so_long() {
+fn a_clock_two_years_ahead_makes_no_event_live_so_long() {
     let mut world = node("a", None, 2 * YEAR_MS);
     command(&mut world, "c-1", 60_000);
     world.pass(SECOND);
@@ -212,7 +212,7 @@ fn a_clock_that_was_two_years_ahead_makes_no_event_live_so_long() {
 
 // keeps: time-to-live
 #[test]
-fn what_comes_while_the_clock_is_behind_is_no_older_when_it_is_right() {
+fn an_event_from_a_clock_behind_is_no_older_once_it_is_right() {
     let mut b = node("b", None, 0);
     // It knows what time it was.
     command(&mut b, "c-0", 1_000);
@@ -262,7 +262,7 @@ fn what_was_written_before_a_past_that_was_wrong_lives_on() {
 
 // keeps: time-to-live
 #[test]
-fn an_event_from_two_years_ahead_reaches_peers_with_its_time_to_live() {
+fn an_event_from_far_ahead_keeps_its_time_to_live() {
     let mut a = node("a", Some("b"), 2 * YEAR_MS);
     command(&mut a, "c-1", 60_000);
     set_clock(&mut a, -2 * YEAR_MS);
@@ -281,7 +281,7 @@ fn an_event_from_two_years_ahead_reaches_peers_with_its_time_to_live() {
 
 // keeps: time-to-live
 #[test]
-fn a_clock_that_is_set_right_while_the_node_runs_ends_nothing_early() {
+fn a_clock_set_right_at_run_time_ends_nothing_early() {
     // Forward: what it wrote before is no older for that.
     let (mut worlds, wires) = line(&[-3_600_000, 0, 0]);
     command(&mut worlds[2], "c-1", 60_000);
@@ -433,7 +433,7 @@ fn a_peer_that_says_more_than_the_time_to_live_is_not_believed() {
 
 // keeps: time-to-live
 #[test]
-fn what_is_over_when_it_comes_is_handed_to_nobody_by_a_clock_that_is_behind() {
+fn a_late_event_is_handed_to_nobody_by_a_clock_behind() {
     let mut a = node("a", None, -40_000);
     let y = linked(&mut a, "y", "a");
     let message = message_of_y(Kind::Cmd, 1, a.now.wall.plus(40 * SECOND));

@@ -97,7 +97,7 @@ fn an_error_waits_for_the_answers_before_it() {
 
 // keeps: rollback-clean
 #[test]
-fn a_commit_without_room_refuses_its_publishers_and_leaves_no_trace() {
+fn a_commit_without_room_refuses_publishers_without_trace() {
     let mut world = World::new("a");
     let till = world.connect("client=till&keys=");
     world.settle();
@@ -122,7 +122,7 @@ fn a_commit_without_room_refuses_its_publishers_and_leaves_no_trace() {
 
 // keeps: rollback-clean
 #[test]
-fn a_receipt_that_waits_for_the_socket_survives_the_failure_of_a_later_batch() {
+fn a_waiting_receipt_survives_a_later_failed_batch() {
     let mut world = World::new("a");
     let till = world.connect("keys=");
     world.settle();
@@ -208,7 +208,7 @@ fn a_greeting_does_not_wait_behind_an_error() {
 
 // keeps: rollback-clean
 #[test]
-fn a_replay_that_cannot_be_written_leaves_the_dead_letter_where_it_was() {
+fn a_failed_replay_leaves_the_dead_letter_in_place() {
     let mut world = World::with(config(|config| config.retry.max_attempts = 1));
     let app = world.connect("client=pi-1");
     let till = world.connect("keys=");
@@ -263,7 +263,7 @@ fn an_expired_dead_letter_is_handed_over_when_it_is_replayed() {
 }
 
 #[test]
-fn a_node_that_starts_with_other_tags_hands_over_what_these_bring() {
+fn a_start_with_other_tags_hands_over_what_these_bring() {
     let mut world = World::new("a");
     let app = world.connect("client=pi-1");
     let till = world.connect("keys=");
@@ -294,7 +294,7 @@ fn after_a_failed_sync_nothing_is_acknowledged_any_more() {
 }
 
 #[test]
-fn the_same_message_twice_is_published_once_also_before_it_is_durable() {
+fn a_repeated_publish_counts_once_also_before_durability() {
     let mut world = World::new("a");
     let till = world.connect("client=till&keys=");
     world.settle();
@@ -313,7 +313,7 @@ fn the_same_message_twice_is_published_once_also_before_it_is_durable() {
 
 // keeps: retry-then-dead
 #[test]
-fn what_is_never_acknowledged_comes_again_later_and_later_and_then_dies() {
+fn the_unacknowledged_comes_ever_later_and_then_dies() {
     let mut world = World::with(config(|config| config.retry.max_attempts = 3));
     let app = world.connect("client=pi-1");
     let till = world.connect("keys=");
@@ -391,7 +391,7 @@ fn an_older_value_is_not_handed_over_again() {
 
 // keeps: receipt-overtakes
 #[test]
-fn a_receipt_does_not_wait_for_an_application_that_acknowledges_nothing() {
+fn a_receipt_does_not_wait_for_acknowledgements() {
     let mut world = World::with(config(|config| config.limits.delivery_window = 1));
     let mute = world.connect("client=mute");
     let till = world.connect("keys=");
@@ -410,7 +410,7 @@ fn a_receipt_does_not_wait_for_an_application_that_acknowledges_nothing() {
 }
 
 #[test]
-fn after_a_crash_what_was_acknowledged_stays_away_and_the_rest_is_marked() {
+fn after_a_crash_only_the_unacknowledged_comes_marked() {
     let mut world = World::new("a");
     let app = world.connect("client=pi-1");
     let till = world.connect("keys=");
@@ -432,7 +432,7 @@ fn after_a_crash_what_was_acknowledged_stays_away_and_the_rest_is_marked() {
 }
 
 #[test]
-fn an_acknowledgement_that_was_not_durable_is_forgotten_by_a_crash() {
+fn a_crash_forgets_an_ack_that_was_not_durable() {
     let mut world = World::new("a");
     let app = world.connect("client=pi-1");
     let till = world.connect("keys=");
@@ -452,7 +452,7 @@ fn an_acknowledgement_that_was_not_durable_is_forgotten_by_a_crash() {
 }
 
 #[test]
-fn a_replay_holds_the_newest_of_each_key_then_synced_then_what_is_new() {
+fn a_replay_is_the_newest_of_each_key_then_synced_then_new() {
     let mut world = World::new("a");
     let till = world.connect("keys=");
     world.settle();
@@ -560,7 +560,7 @@ fn no_event_ends_by_a_clock_that_jumped() {
 }
 
 #[test]
-fn a_store_at_its_bound_refuses_publishers_and_goes_on_when_there_is_room() {
+fn a_full_store_refuses_publishers_until_there_is_room() {
     let mut world = World::with(config(|config| config.store.max_bytes = 10_000));
     let till = world.connect("keys=");
     world.settle();
@@ -621,7 +621,7 @@ fn equal_inputs_give_equal_outputs() {
 }
 
 #[test]
-fn a_question_that_waited_while_its_session_was_set_back_skips_nothing() {
+fn a_waiting_query_skips_nothing_of_a_rewound_session() {
     let mut world = World::new("a");
     let till = world.connect("keys=");
     for n in 0..600 {
@@ -670,7 +670,7 @@ fn a_clock_that_jumps_forgets_no_receipt() {
 
 // keeps: clock-ages
 #[test]
-fn an_absence_that_begins_while_the_clock_has_jumped_ends_no_session() {
+fn an_absence_begun_after_a_clock_jump_ends_no_session() {
     let mut world = World::new("a");
     let app = world.connect("client=pi-1");
     world.settle();
@@ -688,7 +688,7 @@ fn an_absence_that_begins_while_the_clock_has_jumped_ends_no_session() {
 
 // keeps: clock-ages
 #[test]
-fn a_clock_that_is_set_right_between_two_starts_ends_no_session() {
+fn a_clock_set_right_between_starts_ends_no_session() {
     const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
     let mut world = World::new("a");
     let right = world.now.wall;
@@ -720,7 +720,7 @@ fn a_clock_that_is_set_right_between_two_starts_ends_no_session() {
 
 // keeps: cumulative-ack
 #[test]
-fn a_cumulative_ack_does_not_speak_of_what_an_earlier_link_lost() {
+fn a_cumulative_ack_leaves_what_an_earlier_link_lost() {
     let mut world = World::new("a");
     let till = world.connect("keys=");
     let lost = world.connect("client=pi-1");

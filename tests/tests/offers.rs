@@ -165,7 +165,7 @@ fn who_offers_each_other_the_same_needs_no_answer() {
 }
 
 #[test]
-fn who_was_offered_a_message_first_answers_instead_of_offering_it() {
+fn a_node_answers_an_offer_instead_of_offering_too() {
     let mut triangle = Triangle::new();
     let wire = triangle.wire;
     triangle.send(&[0, 1], 1);

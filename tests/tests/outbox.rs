@@ -69,7 +69,7 @@ fn applied(frames: &[Value]) -> (BTreeMap<String, u64>, usize) {
 
 // keeps: outbox-bound
 #[test]
-fn an_outbox_above_its_bound_keeps_the_newest_of_each_key_and_every_event() {
+fn a_full_outbox_keeps_the_newest_values_and_all_events() {
     for crashes in [false, true] {
         let mut world = World::with(config("a"));
         let app = world.connect("client=pi-1");
@@ -124,7 +124,7 @@ fn an_outbox_within_its_bound_holds_every_value() {
 
 // keeps: conflate-on-request
 #[test]
-fn an_application_that_asked_for_it_is_handed_the_newest_while_it_lags() {
+fn a_conflating_application_gets_the_newest_while_it_lags() {
     let mut config = config("a");
     config.limits.delivery_window = 4;
     config.store.session_max_bytes = 1 << 20;
@@ -167,7 +167,7 @@ fn an_application_that_keeps_up_is_handed_every_value() {
 }
 
 #[test]
-fn an_unnamed_application_that_lags_is_closed_unless_it_conflates() {
+fn a_lagging_unnamed_application_is_closed_or_conflates() {
     for conflates in [false, true] {
         let mut world = World::with(config("a"));
         world.takes_frames = false;
@@ -223,7 +223,7 @@ fn a_binary_client_is_told_before_the_delivery() {
 /// conflated meanwhile, and comes when they are purged.
 // keeps: dead-letter-bound
 #[test]
-fn dead_letters_above_the_bound_hold_a_session_that_is_conflated_meanwhile() {
+fn dead_letters_above_the_bound_hold_a_conflated_session() {
     let mut world = World::with(config("a"));
     let app = world.connect("client=pi-1");
     let till = world.connect("keys=");
@@ -262,7 +262,7 @@ fn pair() -> (World, World) {
 
 // keeps: outbox-bound
 #[test]
-fn a_peer_that_was_away_is_sent_the_newest_of_each_key_and_every_event() {
+fn a_returning_peer_gets_the_newest_values_and_all_events() {
     let (mut a, mut b) = pair();
     let wire = join(&mut a, &mut b);
     carry(&mut a, &mut b, wire);

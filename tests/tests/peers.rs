@@ -189,7 +189,7 @@ fn a_copy_by_another_route_spares_that_route_one() {
 }
 
 #[test]
-fn an_older_value_that_comes_late_is_neither_stored_nor_handed_over() {
+fn a_late_older_value_is_neither_stored_nor_handed_over() {
     let mut world = World::new("a");
     let link = peer(&mut world, "z");
     let display = world.connect("");
@@ -225,7 +225,7 @@ fn a_value_older_than_memory_is_judged_by_the_store() {
 }
 
 #[test]
-fn a_version_from_the_future_is_refused_for_now_and_taken_later() {
+fn a_future_version_is_refused_for_now_and_taken_later() {
     let mut world = World::new("a");
     let link = peer(&mut world, "z");
     let ahead = Hlc::at(WallMs(world.now.wall.0 + 61_000));
@@ -244,7 +244,7 @@ fn a_version_from_the_future_is_refused_for_now_and_taken_later() {
 }
 
 #[test]
-fn a_peer_without_room_is_sent_the_message_again_when_it_has_some() {
+fn a_peer_without_room_is_sent_the_message_again_later() {
     let (mut a, mut b) = (dialling("a"), World::new("b"));
     let wire = join(&mut a, &mut b);
     carry(&mut a, &mut b, wire);
@@ -294,7 +294,7 @@ fn a_burst_of_refusals_is_one_refusal() {
 
 // keeps: clock-doubt
 #[test]
-fn a_jump_of_the_wall_clock_is_not_excused_by_what_peers_said_before() {
+fn a_clock_jump_is_not_excused_by_earlier_peer_clocks() {
     let mut world = World::new("a");
     peer(&mut world, "z");
     let till = world.connect("keys=");
@@ -307,7 +307,7 @@ fn a_jump_of_the_wall_clock_is_not_excused_by_what_peers_said_before() {
 }
 
 #[test]
-fn a_peer_that_was_away_is_sent_what_it_missed_and_nothing_twice() {
+fn a_returning_peer_gets_what_it_missed_and_nothing_twice() {
     let (mut a, mut b) = (dialling("a"), World::new("b"));
     let wire = join(&mut a, &mut b);
     carry(&mut a, &mut b, wire);
@@ -353,7 +353,7 @@ fn of_two_links_the_one_that_the_smaller_id_dialled_stays() {
 
 // keeps: one-link
 #[test]
-fn a_second_node_with_the_same_id_is_refused_while_the_first_one_lives() {
+fn a_second_node_of_an_id_is_refused_while_the_first_lives() {
     let mut world = World::new("a");
     let first = peer(&mut world, "z");
     world.answers_pings = false;
@@ -729,7 +729,7 @@ fn what_breaks_the_protocol_closes_the_link_and_nothing_else() {
 
 // keeps: clock-moves
 #[test]
-fn a_peer_whose_clock_was_wrong_is_believed_again_without_any_traffic() {
+fn a_corrected_peer_clock_is_believed_without_traffic() {
     let (mut a, mut b) = (dialling("a"), World::new("b"));
     let (till, right) = (a.connect("keys="), b.now.wall);
     // b greets while its clock is a year behind.

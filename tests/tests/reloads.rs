@@ -105,7 +105,7 @@ fn a_peer_whose_entry_goes_while_it_is_linked_gets_all() {
 
 // keeps: peer-session-end
 #[test]
-fn the_status_says_that_an_entry_is_gone_until_one_leads_there_again() {
+fn status_says_an_entry_is_gone_until_it_leads_there_again() {
     let (mut a, mut b) = (dialling("a", &[OLD]), World::new("b"));
     let wire = join(&mut a, &mut b);
     carry(&mut a, &mut b, wire);
@@ -142,7 +142,7 @@ fn left_of_a_hundred(world: &mut World) -> usize {
 
 // keeps: peer-never-reached
 #[test]
-fn a_configured_peer_that_was_never_reached_gets_all_when_it_comes() {
+fn a_peer_never_reached_gets_all_when_it_comes() {
     let mut a = dialling("a", &[OLD]);
     let till = a.connect("keys=");
     publish(&mut a, till, 100);
@@ -164,7 +164,7 @@ fn a_configured_peer_that_was_never_reached_gets_all_when_it_comes() {
 
 // keeps: peer-never-reached
 #[test]
-fn what_came_right_before_a_crash_is_kept_for_a_peer_never_reached() {
+fn a_crash_keeps_the_last_rows_for_a_peer_never_reached() {
     let mut a = dialling("a", &[OLD]);
     a.config.store.event_ttl = Duration::from_secs(60);
     // Another entry, so that all that is there is kept for a minute from now on.
@@ -182,7 +182,7 @@ fn what_came_right_before_a_crash_is_kept_for_a_peer_never_reached() {
 
 // keeps: peer-never-reached
 #[test]
-fn nothing_is_kept_for_an_entry_that_is_gone_or_leads_nowhere_new() {
+fn nothing_is_kept_for_an_entry_that_is_gone() {
     let mut taken_out = dialling("a", &[OLD]);
     reload(&mut taken_out, &[]);
     assert!(left_of_a_hundred(&mut taken_out) < 50);

@@ -295,7 +295,7 @@ fn a_reason_of_any_size_or_type_is_in_the_letter() {
 
 // keeps: refusals-kept
 #[test]
-fn an_ack_behind_a_first_hand_over_does_not_settle_the_second_one() {
+fn an_ack_of_a_first_hand_over_leaves_the_second_one() {
     let mut world = world(|_| ());
     let app = connect(&mut world, "client=pi-1");
     publish(&mut world, "CMD", &["m-0", "m-1"]);
@@ -526,7 +526,7 @@ fn a_message_that_kills_its_consumer_becomes_a_dead_letter() {
 
 // keeps: poison-message
 #[test]
-fn a_message_that_kills_a_binary_consumer_becomes_a_dead_letter() {
+fn a_message_that_kills_a_binary_consumer_is_a_dead_letter() {
     let mut world = world(|config| config.retry.max_attempts = 3);
     let app = connect(&mut world, "client=pi-1");
     world.lose(app);
@@ -545,7 +545,7 @@ fn a_message_that_kills_a_binary_consumer_becomes_a_dead_letter() {
 
 // keeps: poison-message
 #[test]
-fn a_link_that_flaps_while_others_are_settled_costs_nobody_an_attempt() {
+fn a_flapping_link_costs_settling_consumers_no_attempt() {
     let mut world = world(|config| config.retry.max_attempts = 2);
     let app = connect(&mut world, "client=pi-1");
     world.lose(app);

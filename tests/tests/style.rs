@@ -16,6 +16,8 @@ const MAX_SHELL_LINES: usize = 700;
 /// Lines of code that both shells may have word for word.
 const MAX_EQUAL_LINES: usize = 60;
 
+/// Characters of the name of a test.
+const MAX_TEST_NAME: usize = 59;
 /// Parts of a node.
 const MAX_PARTS: usize = 14;
 /// Parts of a node that a handler may touch.
@@ -141,6 +143,29 @@ fn a_line_has_at_most_100_columns() {
         }
     }
     assert_none("longer lines, comments included", &offences);
+}
+
+// keeps: house-style
+#[test]
+fn a_test_has_a_name_of_at_most_59_characters() {
+    let (mut tests, mut offences) = (0, Vec::new());
+    for source in everything() {
+        let lines: Vec<&str> = source.text.lines().map(str::trim_start).collect();
+        for (index, line) in lines.iter().enumerate() {
+            let item = line.strip_prefix("async ").unwrap_or(line);
+            let Some((name, _)) = item.strip_prefix("fn ").and_then(|it| it.split_once('(')) else {
+                continue;
+            };
+            let mut attributes = lines[..index].iter().rev().take_while(|it| it.starts_with("#["));
+            let is_test = attributes.any(|it| it.ends_with("test]") || it.contains("::test("));
+            tests += usize::from(is_test);
+            if is_test && name.chars().count() > MAX_TEST_NAME {
+                offences.push(format!("{}:{}: {name}", source.path, index + 1));
+            }
+        }
+    }
+    assert!(tests > 100, "only {tests} tests are found");
+    assert_none("say what a test shows in fewer words", &offences);
 }
 
 // keeps: small-node

@@ -65,7 +65,7 @@ fn pass(a: &mut World, b: &mut World, wire: Wire, seconds: u64) {
 
 // keeps: node-letters
 #[test]
-fn an_event_that_nobody_was_handed_is_a_dead_letter_of_the_node() {
+fn an_event_handed_to_nobody_is_a_dead_letter_of_the_node() {
     let mut world = World::new("a");
     let till = world.connect("keys=");
     world.settle();
@@ -268,7 +268,7 @@ fn a_peer_that_has_it_is_the_one_that_answers_for_it() {
 
 // keeps: node-letter-replay
 #[test]
-fn a_dead_letter_of_the_node_is_offered_again_when_it_is_replayed() {
+fn a_replayed_dead_letter_of_the_node_is_offered_again() {
     let (mut a, mut b) = (node("a", &["a"], Some("b")), node("b", &["b"], None));
     let till = a.connect("keys=");
     a.settle();
@@ -376,7 +376,7 @@ fn offers(world: &mut World, link: LinkId) -> Vec<Bytes> {
 
 // keeps: node-letters
 #[test]
-fn an_event_is_owed_to_a_peer_on_its_path_until_that_says_it_has_it() {
+fn an_event_is_owed_to_a_peer_on_its_path_until_confirmed() {
     for says in [false, true] {
         let mut a = World::new("a");
         let y = linked(&mut a, "y", "a,z");
@@ -435,7 +435,7 @@ fn a_batch_without_room_makes_no_dead_letter_twice() {
 
 // keeps: node-letters
 #[test]
-fn above_its_bound_the_node_takes_no_dead_letter_until_some_are_purged() {
+fn a_node_full_of_dead_letters_takes_none_until_a_purge() {
     let mut config = Config::new(NodeId::new("a").expect("a good name"));
     config.store.session_max_bytes = 100;
     let mut world = World::with(config);

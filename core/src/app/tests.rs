@@ -400,7 +400,7 @@ impl World {
 proptest! {
     // keeps: client-publish
     #[test]
-    fn with_a_name_everything_is_published_once_and_in_order_whatever_is_cut(
+    fn with_a_name_all_is_published_once_and_in_order(
         steps in proptest::collection::vec(step(), 1..300),
         json: bool,
     ) {
@@ -419,7 +419,7 @@ proptest! {
 
     // keeps: client-publish
     #[test]
-    fn without_a_name_nothing_is_sent_twice_and_what_is_not_known_is_said_to_be(
+    fn without_a_name_nothing_is_sent_twice(
         steps in proptest::collection::vec(step(), 1..300),
         json: bool,
     ) {
@@ -440,7 +440,7 @@ proptest! {
 
     // keeps: client-deliver
     #[test]
-    fn no_message_is_handed_over_more_often_than_the_application_wants_and_all_are_settled(
+    fn every_message_is_settled_and_handed_over_as_often_as_wanted(
         steps in proptest::collection::vec(step(), 1..300),
         json: bool,
     ) {
@@ -485,7 +485,7 @@ proptest! {
 
 // keeps: client-deliver
 #[test]
-fn a_database_that_was_set_back_gives_numbers_again_and_no_settlement_meets_the_wrong_message() {
+fn no_settlement_meets_the_wrong_message_after_a_rollback() {
     let mut world = World::new(true);
     world.step(&Step::NodeDelivers);
     world.step(&Step::AppReads);
@@ -539,7 +539,7 @@ fn answers_to_nothing_and_frames_for_others_end_the_connection() {
 }
 
 #[test]
-fn reads_and_publications_are_said_in_the_order_in_which_they_were_asked() {
+fn reads_and_publications_are_sent_in_their_order() {
     let mut app = session(false);
     app.connected(&welcome(), NOW, &mut Vec::new());
     app.publish(Publication::set("k", "1"), 1);
@@ -564,7 +564,7 @@ fn reads_and_publications_are_said_in_the_order_in_which_they_were_asked() {
 }
 
 #[test]
-fn a_message_that_the_connection_would_not_survive_is_refused_here() {
+fn a_message_that_would_end_the_connection_is_refused_here() {
     let mut app = session(true);
     app.connected(&welcome(), NOW, &mut Vec::new());
     let large = format!("\"{}\"", "x".repeat(4096));
@@ -607,7 +607,7 @@ fn a_node_whose_bytes_move_is_not_given_up() {
 }
 
 #[test]
-fn what_says_do_not_come_again_is_obeyed_and_attempts_are_counted() {
+fn do_not_come_again_is_obeyed_and_attempts_are_counted() {
     let closed = |code| Ended::from(End::here(code, String::new()));
     for (code, again) in [(1001, true), (4400, false), (4408, true), (4409, false), (4429, true)] {
         let waits = session(true).lost(&closed(code), &mut Vec::new()).is_some();
@@ -722,7 +722,7 @@ fn a_refused_acknowledgement_is_no_answer_to_a_question() {
 }
 
 #[test]
-fn what_was_left_out_is_told_with_the_next_delivery_that_is_handed_over() {
+fn what_was_left_out_is_told_with_the_next_delivery() {
     let mut world = World::new(true);
     world.step(&Step::NodeDelivers);
     world.step(&Step::AppReads);
@@ -737,7 +737,7 @@ fn what_was_left_out_is_told_with_the_next_delivery_that_is_handed_over() {
 
 // keeps: client-memory
 #[test]
-fn whoever_settles_nothing_is_full_and_its_silent_node_is_not_given_up() {
+fn a_full_application_does_not_give_up_its_silent_node() {
     let at = |seconds: u64| Instant::from_micros(seconds * 1_000_000);
     let mut world = World::new(true);
     for _ in 0..=2 * WINDOW {
@@ -756,7 +756,7 @@ fn whoever_settles_nothing_is_full_and_its_silent_node_is_not_given_up() {
 }
 
 #[test]
-fn an_empty_tag_is_not_everybody_and_an_empty_prefix_is_every_key() {
+fn an_empty_tag_is_nobody_and_an_empty_prefix_every_key() {
     assert_eq!(Publication::set("k", "1").to([""]).record().tags, ",");
     assert_eq!(Publication::set("k", "1").to([]).record().tags, "");
     assert_eq!(Filter::all().keys([""]).query(), "ack=manual");

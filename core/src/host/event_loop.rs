@@ -426,7 +426,7 @@ mod tests {
 
     // keeps: end-of-connection
     #[test]
-    fn shutting_down_ends_when_everyone_was_told_or_its_time_is_over() {
+    fn shutdown_ends_when_all_were_told_or_its_time_is_over() {
         for (stores, is_told) in [(true, true), (true, false), (false, false)] {
             let mut turned = Turned::new();
             let turn = |turned: &mut Turned, now| match stores {

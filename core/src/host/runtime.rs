@@ -207,7 +207,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn an_alarm_comes_no_later_than_asked_whatever_it_was_set_to_before() {
+    fn an_alarm_is_never_later_than_it_was_set_last() {
         let now = ByHand::now().instant;
         let waiting = start(async move {
             let mut alarm = Alarm::<ByHand>::default();
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn a_task_ends_when_it_is_stopped_dropped_or_done_and_lets_go_of_all_it_had() {
+    fn a_task_that_ends_lets_go_of_all_it_had() {
         for stops in [true, false] {
             let held = Arc::new(());
             let had = held.clone();

@@ -193,7 +193,7 @@ mod tests {
 
     // keeps: rollback-noticed
     #[test]
-    fn a_later_start_that_found_less_than_was_told_found_an_older_copy() {
+    fn a_start_that_finds_less_than_was_told_has_an_older_copy() {
         let sound = history(&[(1, 0), (2, 100), (3, 500)]);
         assert_eq!(judge(&sound, 100, 1), EpochVerdict::Known);
         assert_eq!(judge(&sound, 500, 2), EpochVerdict::Known);
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn starts_are_bounded_and_what_lies_before_them_is_judged_by_its_length() {
+    fn starts_are_bounded_and_older_ones_judged_by_length() {
         let all: Vec<_> = (1..1000).map(|start| (start * 2, start)).collect();
         let known = history(&all);
         assert_eq!(known.known.len(), MAX_STARTS);

@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_was_set_forward_makes_nothing_older_at_a_later_start() {
+    fn a_clock_set_forward_ages_nothing_at_a_later_start() {
         let (mut before, _) = Lifetimes::recover(&[], Position::new(0), now(0, WALL));
         let row = event(1, WALL + 60_000);
         // It was a day behind, and set right for good.
@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_is_set_back_gives_its_events_one_more_time_to_live() {
+    fn a_clock_set_back_gives_events_one_more_time_to_live() {
         let (mut lifetimes, _) = Lifetimes::recover(&[], Position::new(4), now(0, WALL + DAY));
         let (earlier, own) = (event(4, WALL + 60_000), event(5, WALL + DAY + 60_000));
         lifetimes.set_back(Duration::from_millis(DAY), Position::new(5), now(10_000, 0));

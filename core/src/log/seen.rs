@@ -546,7 +546,7 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
 
         #[test]
-        fn a_full_memory_gives_up_the_oldest_and_never_takes_seen_for_new(
+        fn a_full_seen_set_never_takes_seen_for_new(
             steps in prop::collection::vec(crowded(), 1..80),
         ) {
             let mut seen = Seen::default();

@@ -425,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_over_and_under_way_stays_until_it_is_looked_at_again() {
+    fn an_expired_event_under_way_stays_until_looked_at_again() {
         let mut unclaimed = Unclaimed::recover(None, at(0));
         unclaimed.note(at(3), WallMs(1000), WallMs(0));
         unclaimed.noted(at(9));

@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tag_set_that_only_one_side_names_differs_if_the_other_one_named_all() {
+    fn a_tag_set_that_one_side_lacks_differs() {
         let found = |ours: &[(&str, u64)], theirs: &Claim| {
             differences(&own(ours), |tags| tags.as_str() != "x", theirs).len()
         };

@@ -379,7 +379,7 @@ mod tests {
 
     // keeps: offers-repeat
     #[test]
-    fn one_offerer_is_asked_at_a_time_and_the_next_one_when_it_is_late() {
+    fn one_offerer_is_asked_at_a_time_then_the_next_one() {
         let (_, sources) = seen();
         let id = (sources[0], Sequence::new(1));
         let (first, second) = (LinkId::new(1), LinkId::new(2));

@@ -374,7 +374,7 @@ proptest! {
     }
 
     #[test]
-    fn a_repeat_waits_for_its_doubled_time_and_no_longer_than_the_bound(
+    fn a_repeat_waits_twice_as_long_up_to_the_bound(
         ack_ms in 1..100_000_u64,
         max_ms in 1..1_000_000_u64,
         handed in 0..70_u32,

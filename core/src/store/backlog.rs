@@ -86,7 +86,7 @@ mod tests {
 
     // keeps: outbox-size
     #[test]
-    fn marks_are_bounded_and_the_error_is_less_than_what_lies_between_two() {
+    fn marks_are_bounded_and_so_is_their_error() {
         let mut backlog = Backlog::default();
         let size = |row: u64| 100 + row % 7 * 1000;
         let mut total = 0;

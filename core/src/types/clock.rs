@@ -509,7 +509,7 @@ mod tests {
 
     // keeps: clock-ages
     #[test]
-    fn what_was_written_before_the_clock_was_set_forward_is_no_older_for_that() {
+    fn what_was_written_before_a_forward_step_is_no_older() {
         const DAY: u64 = 86_400_000;
         let mut clock = Clock::new(Hlc(0), DRIFT, now(0, 1_000_000));
         clock.observe(now(1_000, 1_001_000 + DAY));
@@ -580,7 +580,7 @@ mod tests {
 
     // keeps: clock-doubt
     #[test]
-    fn a_clock_behind_its_past_that_jumps_beyond_the_peers_is_not_believed() {
+    fn a_clock_that_jumps_beyond_its_peers_is_not_believed() {
         let past = Hlc::at(WallMs(9_000_000));
         let set_to = |wall| {
             let mut clock = Clock::new(past, DRIFT, now(0, 1_000_000));
@@ -854,7 +854,7 @@ mod tests {
         }
 
         #[test]
-        fn a_wall_clock_that_goes_on_is_trusted_and_one_that_jumps_is_not(
+        fn a_steady_wall_clock_is_trusted_and_a_jump_is_not(
             pass in 0..100_000_000_u64,
             jump in -10_000_000_000..10_000_000_000_i64,
         ) {

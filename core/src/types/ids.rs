@@ -266,7 +266,7 @@ mod tests {
 
     // keeps: read-matches
     #[test]
-    fn the_tag_sets_of_a_key_lie_in_its_range_and_those_of_others_do_not() {
+    fn only_the_tag_sets_of_a_key_lie_in_its_range() {
         let range = Hash128::range_of_key("k");
         for tags in ["", "a", "a,b"] {
             let hash = Hash128::of_key("k", tags);

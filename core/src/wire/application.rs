@@ -426,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn a_named_session_replays_all_and_acknowledges_unless_it_says_otherwise() {
+    fn a_named_session_replays_all_and_acknowledges_by_default() {
         let named = wishes("client=pi-1");
         assert_eq!(named.client.as_deref(), Some("pi-1"));
         assert_eq!((named.replay(), named.ack()), (Replay::All, AckMode::Manual));
@@ -588,7 +588,7 @@ mod tests {
     }
 
     #[test]
-    fn a_page_of_this_machine_may_connect_while_the_listener_is_on_loopback() {
+    fn a_local_page_may_connect_to_a_loopback_listener() {
         for origin in [
             "http://localhost",
             "http://LOCALHOST:3000",

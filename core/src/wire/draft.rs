@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_is_within_its_limit_and_the_refusal_says_by_how_much() {
+    fn a_value_above_its_limit_is_refused_with_the_excess() {
         let limits = Limits { max_message_bytes: 4, ..Limits::default() };
         let at_limit = wire::Publish { body: " 1234 ", ..publish() };
         assert!(Draft::from_wire(&at_limit, &limits).is_ok());

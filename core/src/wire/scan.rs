@@ -159,7 +159,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn depth_is_counted_outside_strings_at_the_limit_and_one_beyond() {
+    fn depth_is_bounded_and_counted_outside_strings() {
         assert_eq!(deeper_than("[[]]", 2), None);
         assert_eq!(deeper_than("[[]]", 1), Some(1));
         assert_eq!(deeper_than("[{}, {}, {}, {}]", 2), None);

@@ -114,7 +114,7 @@ fn key(round: usize, index: usize, number: usize) -> String {
 
 // keeps: shells-equal
 #[test]
-fn nodes_of_both_shells_hand_each_other_every_message_once_also_what_one_was_away_for() {
+fn nodes_of_both_shells_hand_over_every_message_once() {
     run(async {
         let data = [(); RING.len()].map(|()| tempfile::tempdir().expect("a folder can be made"));
         let anywhere = "127.0.0.1:0".parse().expect("an address");

@@ -148,7 +148,7 @@ fn a_refusal_names_what_is_wrong_and_the_next_message_passes() {
 }
 
 #[test]
-fn the_rest_of_the_mesh_is_handed_each_message_once_and_in_order() {
+fn the_mesh_is_handed_each_message_once_and_in_order() {
     run(async {
         let aws = Site::start("aws", &[]).await;
         let azure = Site::start("azure", &[&aws]).await;
@@ -178,7 +178,7 @@ fn the_rest_of_the_mesh_is_handed_each_message_once_and_in_order() {
 }
 
 #[test]
-fn what_is_not_settled_comes_again_and_what_is_rejected_is_a_dead_letter() {
+fn unsettled_comes_again_and_rejected_is_a_dead_letter() {
     run(async {
         let site = Site::start("aws", &[]).await;
         for (index, client) in site.clients().await.into_iter().enumerate() {
@@ -213,7 +213,7 @@ fn what_is_not_settled_comes_again_and_what_is_rejected_is_a_dead_letter() {
 }
 
 #[test]
-fn a_delivery_that_is_dropped_without_a_word_comes_again_on_the_same_connection() {
+fn a_dropped_delivery_comes_again_on_the_same_connection() {
     run(async {
         let site = Site::start("aws", &[]).await;
         for (index, client) in site.clients().await.into_iter().enumerate() {
@@ -231,7 +231,7 @@ fn a_delivery_that_is_dropped_without_a_word_comes_again_on_the_same_connection(
 }
 
 #[test]
-fn a_subscription_begins_where_it_was_told_and_says_when_it_is_in_sync() {
+fn a_subscription_begins_as_told_and_says_when_synced() {
     run(async {
         let site = Site::start("aws", &[]).await;
         for (index, client) in site.clients().await.into_iter().enumerate() {
@@ -324,7 +324,7 @@ fn a_second_subscription_of_a_name_takes_the_session_over() {
 }
 
 #[test]
-fn what_was_acknowledged_is_there_after_a_restart_and_the_rest_is_known_not_to_be() {
+fn after_a_restart_all_that_was_acknowledged_is_there() {
     run(async {
         let mut site = Site::start("aws", &[]).await;
         let client = site.node.client().clone();
@@ -662,7 +662,7 @@ fn who_asks_for_the_newest_alone_is_told_how_much_was_left_out() {
 
 // keeps: client-deliver
 #[test]
-fn a_subscription_that_is_dropped_leaves_its_session_to_the_next_one() {
+fn a_dropped_subscription_leaves_its_session_to_the_next() {
     run(async {
         let site = Site::start("aws", &[]).await;
         for (index, client) in site.clients().await.into_iter().enumerate() {
@@ -709,7 +709,7 @@ fn what_is_closed_while_its_node_is_away_does_not_come_back() {
 }
 
 #[test]
-fn a_client_that_has_given_up_says_why_and_begins_anew_when_it_is_used() {
+fn a_client_that_gave_up_says_why_and_begins_anew() {
     run(async {
         let mut site = Site::start("aws", &[]).await;
         let mut options = patient();

@@ -305,7 +305,7 @@ mod tests {
 
     // keeps: signs-of-life
     #[test]
-    fn pings_and_pongs_go_past_what_is_queued_and_count_for_nothing() {
+    fn pings_and_pongs_overtake_what_is_queued_and_cost_nothing() {
         let mut state = ConnectionState::default();
         let ping = Frame::Ping(Bytes::from_static(b"i"));
         state.push(vec![frame("a"), ping.clone()]);

@@ -56,7 +56,7 @@ impl World {
 }
 
 #[test]
-fn what_was_queued_goes_first_then_the_close_frame_and_the_link_is_down_when_all_is_over() {
+fn a_close_frame_goes_behind_what_was_queued() {
     let mut world = World::new();
     world.link.transmit(frame("a"));
     world.link.transmit(frame("b"));
@@ -98,7 +98,7 @@ fn whoever_does_not_read_is_not_waited_for() {
 }
 
 #[test]
-fn what_came_is_handed_on_before_the_end_and_pings_are_answered() {
+fn what_came_is_handed_on_before_the_end() {
     let mut world = World::new();
     let (ping, pong) = (Bytes::from_static(b"p"), Bytes::from_static(b"p"));
     world.there.send(&[Frame::Ping(ping.clone()), frame("a")]);
@@ -119,7 +119,7 @@ fn what_came_is_handed_on_before_the_end_and_pings_are_answered() {
 }
 
 #[test]
-fn nothing_is_read_from_a_connection_that_pauses_or_whose_loop_has_no_room() {
+fn nothing_is_read_while_paused_or_without_room() {
     let mut world = World::new();
     world.link.pause(true);
     world.there.send(&[frame("a")]);
@@ -157,7 +157,7 @@ fn a_loop_that_is_gone_leaves_no_task_behind() {
 }
 
 #[test]
-fn a_loop_that_takes_nothing_any_more_ends_a_connection_even_if_it_holds_on_to_it() {
+fn a_loop_that_takes_nothing_ends_its_connections() {
     let World { mut link, received, mut there } = World::new();
     drop(received);
     link.transmit(frame("a"));
@@ -263,7 +263,7 @@ fn handshake_ends_in_time_or_when_its_place_is_needed() {
 
 // keeps: peers-get-in
 #[test]
-fn connection_gives_way_until_it_is_admitted_and_on_its_way_out() {
+fn a_connection_gives_way_before_admission_and_at_its_end() {
     let slots = slots(1);
     let connect = |admitted: bool| {
         let mut world = World::with_slot(Some(slot(&slots)));

@@ -195,7 +195,7 @@ fn a_binary_client_settles_under_the_same_rules() {
 }
 
 #[test]
-fn what_is_not_json_is_refused_with_the_id_where_one_can_be_read() {
+fn what_is_not_json_is_refused_with_its_id_if_readable() {
     for frame in [
         "",
         " ",
@@ -223,7 +223,7 @@ fn json_that_is_no_object_is_refused() {
 }
 
 #[test]
-fn a_field_twice_in_the_envelope_is_refused_however_it_is_written() {
+fn a_field_twice_in_the_envelope_is_refused() {
     let twice = |rest: &str, path| {
         let frame = format!(r#"{{"messageId":"m-1","type":"SK","key":"k","value":1,{rest}}}"#);
         assert_refused(&frame, Code::InvalidJson, path, Some("m-1"));
@@ -243,7 +243,7 @@ fn a_field_twice_inside_a_value_is_the_applications_affair() {
 }
 
 #[test]
-fn fields_that_a_node_stamps_or_another_type_takes_are_not_looked_at() {
+fn stamped_fields_and_those_of_other_types_are_ignored() {
     for value in ["1", "null", r#""x""#, "[[]]", r#"{"a":{}}"#] {
         let frame = format!(
             r#"{{"originInstanceId":{value},"sourceInstanceId":{value},"messagePath":{value},
@@ -429,7 +429,7 @@ fn types_that_are_not_known_are_refused() {
 }
 
 #[test]
-fn a_set_weighted_passes_as_it_was_written_or_is_refused_by_path() {
+fn a_weighted_set_passes_as_written_or_is_refused_by_path() {
     let frame =
         |value: &str| format!(r#"{{"type":"SW","messageId":"m-1","key":"k","value": {value} }}"#);
     let value = "{\"nets\" : 0.70,\"b\\u00e4\":3e-1}";
@@ -637,7 +637,7 @@ fn a_delivery_is_written_as_the_specification_shows() {
 }
 
 #[test]
-fn a_delivery_leaves_out_what_is_empty_and_says_that_it_is_repeated() {
+fn a_delivery_omits_empty_fields_and_marks_repeats() {
     let text = delivery(&message("a", "", ""), "a", 2);
     assert!(!text.contains("targetedTags") && !text.contains("clusterGroupId"), "{text}");
     assert!(text.ends_with(r#","deliveryId":17,"redelivery":2}"#), "{text}");
@@ -645,7 +645,7 @@ fn a_delivery_leaves_out_what_is_empty_and_says_that_it_is_repeated() {
 }
 
 #[test]
-fn the_path_of_a_delivery_ends_with_the_node_that_hands_it_over() {
+fn a_delivery_path_ends_with_the_node_that_hands_it_over() {
     let text = delivery(&message("a,b", "", ""), "c", 0);
     assert!(text.contains(r#""messagePath":["a","b","c"]"#), "{text}");
 }

@@ -103,7 +103,7 @@ fn receipts(batch: &[u8]) -> (Vec<String>, Bytes) {
 }
 
 #[test]
-fn a_client_of_a_node_in_the_process_publishes_and_leaves_no_connection_behind() {
+fn an_in_process_client_leaves_no_connection_behind() {
     let mut host = Host::new();
     let client = Client::<ByHand>::here(host.inputs.clone(), ClientOptions::default());
     let publishing = {
@@ -131,7 +131,7 @@ fn whoever_publishes_at_a_node_that_has_ended_is_told() {
 }
 
 #[test]
-fn a_node_that_cannot_be_reached_is_an_error_at_first_and_waited_for_later() {
+fn an_unreachable_node_is_an_error_first_and_awaited_later() {
     let options = ClientOptions::default();
     let limit = options.timeout;
     let connect = |options| start(Client::<ByHand>::connect("ws://node/?token=secret", options));
@@ -162,7 +162,7 @@ fn a_node_that_cannot_be_reached_is_an_error_at_first_and_waited_for_later() {
 }
 
 #[test]
-fn a_client_in_json_waits_for_the_greeting_and_hears_of_each_loss() {
+fn a_json_client_awaits_the_greeting_and_hears_of_each_loss() {
     let told = Arc::new(Mutex::new(Vec::new()));
     let lost = told.clone();
     let options = ClientOptions {
