@@ -92,7 +92,13 @@ pub use node::Node;
 pub use session::{interests, offer};
 pub use store::{backlog, digest};
 pub use types::{clock, ids, nearest, refusal, tags, time, value};
-pub use wire::{application, draft, message};
+pub use wire::{draft, message};
+
+/// What an application asks for in the query of its connection.
+pub mod application {
+    pub use crate::wire::application::ConnectParams as Wishes;
+    pub use crate::wire::application::*;
+}
 
 /// Channels between tasks of any runtime.
 pub mod channel {

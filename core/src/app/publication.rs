@@ -263,7 +263,7 @@ impl Filter {
     }
 }
 
-/// QueryString parameters, as [`Wishes`](crate::wire::application::Wishes) reads them.
+/// Query parameters, as [`ConnectParams`](crate::wire::application::ConnectParams) reads them.
 #[derive(Debug, Default)]
 pub struct QueryString(String);
 

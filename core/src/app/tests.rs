@@ -18,7 +18,7 @@ use crate::types::clock::Hlc;
 use crate::types::ids::{Incarnation, Position, Sequence};
 use crate::types::refusal::{Code, Refusal};
 use crate::types::time::{Instant, WallMs};
-use crate::wire::application::{AckMode, Replay, Wishes};
+use crate::wire::application::{AckMode, ConnectParams, Replay};
 use crate::wire::json::{JsonRequest, SettleTarget, parse, write};
 use crate::wire::message::{Fields, Kind, Message};
 use crate::wire::{self, BatchKind, DeliveryHead, FrameWriter, Publish, Settle, Welcome, Wire};
@@ -473,7 +473,8 @@ proptest! {
         if conflate {
             filter = filter.conflate();
         }
-        let wishes = Wishes::parse(&filter.query(), &Limits::default()).expect("it is understood");
+        let wishes = ConnectParams::parse(&filter.query(), &Limits::default());
+        let wishes = wishes.expect("it is understood");
         prop_assert_eq!(wishes.client, name);
         let read = wishes.tags.map(|tags| tags.iter().map(String::from).collect());
         prop_assert_eq!(read, tags);
@@ -763,5 +764,5 @@ fn an_empty_tag_is_nobody_and_an_empty_prefix_every_key() {
     assert_eq!(Filter::none().query(), "keys=&ack=manual");
     let commas = Filter::all().keys(["a,b", "c", "d,"]).tags(["x,y"]);
     assert_eq!(commas.query(), "tags=x%252Cy&keys=c&key=a%2Cb&key=d%2C&ack=manual");
-    assert!(Wishes::parse("tags=x%252Cy", &Limits::default()).is_err());
+    assert!(ConnectParams::parse("tags=x%252Cy", &Limits::default()).is_err());
 }

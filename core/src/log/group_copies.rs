@@ -126,7 +126,7 @@ impl GroupCopies {
 /// newest of its key then. What stays true: a stretch is known while a row that may have replaced
 /// one of it lies ahead.
 #[derive(Debug, Default)]
-pub struct Checked(VecDeque<CopyRange>);
+pub struct CompactedRanges(VecDeque<CopyRange>);
 
 /// Stretches that a session remembers, ...
 const MAX_STRETCHES: usize = 1024;
@@ -145,7 +145,7 @@ pub struct CopyRange {
     handed: u32,
 }
 
-impl Checked {
+impl CompactedRanges {
     /// The rows behind `after`, up to and with `upto`, were asked for when the log ended at `head`.
     pub fn note(&mut self, after: Position, upto: Position, head: Position) {
         self.0.retain(|stretch| stretch.head > after);
@@ -288,7 +288,7 @@ mod tests {
 
     #[test]
     fn what_was_replaced_before_the_store_was_asked_was_left_out() {
-        let mut checked = Checked::default();
+        let mut checked = CompactedRanges::default();
         checked.note(at(0), at(10), at(25));
         checked.note(at(20), at(30), at(31));
         assert_eq!(checked.left_out(at(10), at(25)), Some(0));
@@ -309,14 +309,14 @@ mod tests {
 
     #[test]
     fn stretches_are_bounded_and_none_is_forgotten() {
-        let mut checked = Checked::default();
+        let mut checked = CompactedRanges::default();
         let head = at(1 << 20);
         for number in 0..2 * MAX_STRETCHES as u64 {
             checked.note(at(10 * number), at(10 * number + 5), head);
         }
         assert_eq!(checked.0.len(), MAX_STRETCHES);
         assert!([1, 5001].iter().all(|row| checked.left_out(at(*row), head).is_some()));
-        let mut again = Checked::default();
+        let mut again = CompactedRanges::default();
         again.recover(checked.record());
         assert_eq!(again.0.len(), RECORDED_STRETCHES + 1);
         assert!([1, 5001].iter().all(|row| again.left_out(at(*row), head).is_some()));

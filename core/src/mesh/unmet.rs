@@ -10,7 +10,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use crate::session::{Passed, Stretch};
+use crate::session::{Skipped, Stretch};
 use crate::types::ids::{Hash128, Position};
 use crate::types::time::WallMs;
 
@@ -20,7 +20,7 @@ pub struct Unmet {
     /// By a hash of its URL, which may hold a password: since when it is waited for; `None`: it has
     /// led to a node, or its time is over.
     entries: BTreeMap<Hash128, Option<WallMs>>,
-    events: Passed,
+    events: Skipped,
 }
 
 impl Unmet {
@@ -29,7 +29,7 @@ impl Unmet {
         let Ok(((entries, events), rest)) = postcard::take_from_bytes(record) else {
             return (Self::default(), &[]);
         };
-        (Self { entries, events: Passed::recover(events) }, rest)
+        (Self { entries, events: Skipped::recover(events) }, rest)
     }
 
     /// Adds what is stored of them to `record`.
@@ -102,7 +102,7 @@ impl Unmet {
     /// The first event that is kept, by what the wall clock says if it can be trusted.
     pub fn kept(&mut self, wall: Option<WallMs>) -> Option<Position> {
         if !self.is_waiting() {
-            self.events = Passed::default();
+            self.events = Skipped::default();
         }
         self.events.kept(wall, None)
     }

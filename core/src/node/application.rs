@@ -15,7 +15,7 @@ use crate::session::{AppRole, Beginning, Dirty, Role, Session, Used};
 use crate::types::ids::{BatchId, LinkId, Position, SessionId};
 use crate::types::rate::RateLimit;
 use crate::types::refusal::{Code, Refusal};
-use crate::wire::application::{InForce, Replay, Wishes};
+use crate::wire::application::{ConnectParams, InForce, Replay};
 use crate::wire::draft::Draft;
 use crate::wire::json::{self, JsonRequest, SettleRequest};
 use crate::wire::{self, APPLICATION_PROTOCOL_VERSION, Welcome, Wire, records};
@@ -30,7 +30,7 @@ impl Connections<'_> {
     /// Greets an application that speaks up to this version: finds or makes its session.
     pub(super) fn welcome(&mut self, id: LinkId, protocol: u16) -> Result<(), Close> {
         let Some(link) = self.links.by_id.get(&id) else { return Ok(()) };
-        let wishes = Wishes::parse(&link.query, &self.config.limits)
+        let wishes = ConnectParams::parse(&link.query, &self.config.limits)
             .map_err(|reason| Close { code: CloseCode::Protocol, reason })?;
         self.check_room(&wishes)?;
         let (session, resumed) = self.application_session(id, &wishes)?;
@@ -99,7 +99,7 @@ impl Connections<'_> {
 
     /// Whether one more application is taken. Who takes the place of a connection of the same name
     /// needs none.
-    fn check_room(&self, wishes: &Wishes) -> Result<(), Close> {
+    fn check_room(&self, wishes: &ConnectParams) -> Result<(), Close> {
         let max = self.config.limits.max_connections;
         let takes_over = wishes.client.as_ref().is_some_and(|client| {
             let known = self.sessions.by_name.get(&format!("app:{client}"));
@@ -117,7 +117,7 @@ impl Connections<'_> {
     fn application_session(
         &mut self,
         link: LinkId,
-        wishes: &Wishes,
+        wishes: &ConnectParams,
     ) -> Result<(SessionId, bool), Close> {
         let known = wishes
             .client
@@ -133,7 +133,7 @@ impl Connections<'_> {
         let durable = self.log.tail.durable();
         if let Some(session) = self.sessions.table.get_mut(&id) {
             session.link = Some(link);
-            session.away_since = None;
+            session.keeping.away_since = None;
             if wishes.conflate {
                 // While it was away it lagged.
                 session.conflate(durable);
@@ -153,7 +153,7 @@ impl Connections<'_> {
         }
     }
 
-    fn begin_session(&mut self, wishes: &Wishes) -> Result<SessionId, Close> {
+    fn begin_session(&mut self, wishes: &ConnectParams) -> Result<SessionId, Close> {
         let is_full = wishes.client.is_some() && self.sessions_are_full();
         if is_full && !self.end_least_used_session() {
             let max = self.config.limits.max_sessions;
@@ -180,8 +180,8 @@ impl Connections<'_> {
         let id = self.new_session(Role::Application(application), from.max(Position::new(1)));
         if let Some(session) = self.sessions.table.get_mut(&id) {
             // Of what lies before, `replay=new` wants nothing.
-            session.beginning = Beginning::at(replay, time);
-            session.used = Used::Never;
+            session.walk.beginning = Beginning::at(replay, time);
+            session.keeping.used = Used::Never;
         }
         Ok(id)
     }
@@ -199,7 +199,7 @@ impl Connections<'_> {
     /// that is away for longest. Answers whether there was one.
     fn end_least_used_session(&mut self) -> bool {
         let now = self.time.clock.trusted_for_ages();
-        let may_go = |session: &&Session| match (session.used, session.away_since) {
+        let may_go = |session: &&Session| match (session.keeping.used, session.keeping.away_since) {
             (Used::Never, Some(_)) => true,
             (Used::Handed, Some(since)) => {
                 now.is_some_and(|now| now.0.saturating_sub(since.0) >= SILENT_MS)
@@ -211,7 +211,9 @@ impl Connections<'_> {
         let least = applications
             .filter(|session| session.link.is_none())
             .filter(may_go)
-            .min_by_key(|session| (session.used, self.is_owed_any(session), session.away_since))
+            .min_by_key(|session| {
+                (session.keeping.used, self.is_owed_any(session), session.keeping.away_since)
+            })
             .map(|session| session.id);
         if let Some(id) = least {
             let reason = "its application has never said anything, and room was needed";
@@ -226,7 +228,7 @@ impl Connections<'_> {
     }
 
     /// A named session goes on. Other tags or keys than before: it begins again.
-    fn resume(&mut self, id: SessionId, wishes: &Wishes) {
+    fn resume(&mut self, id: SessionId, wishes: &ConnectParams) {
         let before = self.sessions.table.get(&id).and_then(|session| session.link);
         if let Some(before) = before {
             let reason = "taken over by another connection of the same client name".into();
@@ -242,7 +244,7 @@ impl Connections<'_> {
         application.conflate = wishes.conflate;
         if changed {
             session.rewind(durable);
-            session.beginning.time = time;
+            session.walk.beginning.time = time;
             self.out.metrics.rewound("filter_changed");
             lend!(self, Records).arrange_write(id);
         }

@@ -27,14 +27,14 @@ impl Fetches<'_> {
             && let Some(id) = self.sessions.to_bury.pop_first()
         {
             let Some(session) = self.sessions.table.get_mut(&id) else { continue };
-            if session.is_burying {
+            if session.notes.is_burying {
                 continue;
             }
             let positions = session.take_dying(BURIED_AT_ONCE);
             if positions.is_empty() {
                 continue;
             }
-            session.is_burying = true;
+            session.notes.is_burying = true;
             let tags = session.tags(&self.config.tags).cloned();
             let timely = self.time.clock.timely();
             let query = Query::RowsAt { positions: positions.clone(), tags, timely };
@@ -53,7 +53,7 @@ impl Burial<'_> {
     ) {
         let durable = self.log.tail.durable();
         let Some(session) = self.sessions.table.get_mut(&id) else { return };
-        session.is_burying = false;
+        session.notes.is_burying = false;
         let mut rows = rows.into_iter().peekable();
         let mut deaths = Vec::new();
         for position in asked {
@@ -74,7 +74,7 @@ impl Burial<'_> {
             let Some(flight) = session.end_flight(*position) else { continue };
             match found {
                 Some(StoredRow { row, .. }) if session.is_durable() => {
-                    deaths.push(Death {
+                    deaths.push(DeadLetterDraft {
                         position: *position,
                         message: row.message,
                         reason,
@@ -89,13 +89,13 @@ impl Burial<'_> {
             }
         }
         session.touch(Dirty::Now);
-        if session.has_dying {
+        if session.notes.has_dying {
             self.sessions.to_bury.insert(id);
         }
         self.sessions.ready.insert(id);
         lend!(self, Records).arrange_write(id);
         self.note_delivered(id);
-        self.bury(id, deaths);
+        self.dead_letter(id, deaths);
     }
 
     /// An acknowledgement came late: its dead letters are none any more. Answers whether it has
@@ -151,7 +151,7 @@ impl Burial<'_> {
             }
             let session = self.sessions.table.get_mut(&letter.session);
             if let (Some(session), Some((position, letter))) = (session, letter.kept) {
-                session.letters.add(position, letter);
+                session.dead.letters.add(position, letter);
             }
         }
     }
@@ -163,12 +163,12 @@ impl Burial<'_> {
         let Some((was, _)) = &leaving.kept else { return false };
         let settled = match leaving.replay {
             Some(replay) => {
-                session.letters.forget_replay(*was, replay);
+                session.dead.letters.forget_replay(*was, replay);
                 session.known.contains(&replay)
             }
-            None => session.letters.end_purge(*was),
+            None => session.dead.letters.end_purge(*was),
         };
-        if session.letters.of(*was).is_some() {
+        if session.dead.letters.of(*was).is_some() {
             return true;
         }
         if settled {
@@ -184,11 +184,11 @@ impl Burial<'_> {
     }
 
     /// Writes down what will not be handed over again.
-    pub(super) fn bury(&mut self, owner: SessionId, deaths: Vec<Death>) {
+    pub(super) fn dead_letter(&mut self, owner: SessionId, deaths: Vec<DeadLetterDraft>) {
         if deaths.is_empty() {
             return;
         }
-        for Death { position, message, reason, flight } in deaths {
+        for DeadLetterDraft { position, message, reason, flight } in deaths {
             // Where the session has begun again, the message may be a letter already. That one
             // tells more of an event whose time is over by now; else the new one takes its place.
             let former = self.former_letters(owner, position, reason == DeadReason::Expired);
@@ -207,7 +207,7 @@ impl Burial<'_> {
             let letter = self.letter_id(&flight);
             let known = flight.letter(letter, reason, &message);
             if let Some(session) = self.sessions.table.get_mut(&owner) {
-                session.letters.add(position, known);
+                session.dead.letters.add(position, known);
             }
             let said = || reason.describe().into();
             let (first_error, last_error) = flight.errors.unwrap_or_else(|| (said(), said()));
@@ -229,10 +229,10 @@ impl Burial<'_> {
     /// The letters that a message is already; they are taken unless they are `kept`.
     fn former_letters(&mut self, owner: SessionId, position: Position, kept: bool) -> Vec<Letter> {
         let Some(session) = self.sessions.table.get_mut(&owner) else { return Vec::new() };
-        let all = session.letters.kin(position).into_iter().chain([position]);
+        let all = session.dead.letters.kin(position).into_iter().chain([position]);
         let letter = |position| match kept {
-            true => session.letters.of(position).cloned(),
-            false => session.letters.take(position),
+            true => session.dead.letters.of(position).cloned(),
+            false => session.dead.letters.take(position),
         };
         all.filter_map(letter).collect()
     }
@@ -251,7 +251,7 @@ impl Burial<'_> {
 
 /// A message that its session will not be handed again.
 #[derive(Debug)]
-pub(super) struct Death {
+pub(super) struct DeadLetterDraft {
     pub(super) position: Position,
     pub(super) message: Message,
     pub(super) reason: DeadReason,

@@ -55,10 +55,14 @@ impl Batches<'_> {
         let away_since = self.time.clock.estimate();
         for id in ids {
             if let Some(session) = self.sessions.table.get_mut(&id) {
-                session.dirty = Dirty::Clean;
+                session.keeping.dirty = Dirty::Clean;
                 growing.sessions.extend(session.record(away_since, &self.config.tags));
                 // What a session has acknowledged, and who has had it, is durable together.
-                session.answered.drain(..).for_each(|event| self.log.unclaimed.delivered(event));
+                session
+                    .notes
+                    .answered
+                    .drain(..)
+                    .for_each(|event| self.log.unclaimed.delivered(event));
             }
         }
         growing.sessions.extend(own_record(
@@ -289,8 +293,8 @@ impl Retention<'_> {
                 return;
             }
             // Events that led nowhere may still find their way.
-            let of = missing.as_ref().filter(|_| session.back_at.is_none());
-            let kept = session.passed.kept(trusted, of).map(Position::before);
+            let of = missing.as_ref().filter(|_| session.peering.back_at.is_none());
+            let kept = session.peering.skipped.kept(trusted, of).map(Position::before);
             floors.0 = floors.0.min(session.cursor()).min(kept.unwrap_or(floors.0));
             floors.1 = floors.1.min(session.state_settled());
         });

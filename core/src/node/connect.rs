@@ -153,14 +153,14 @@ impl Connections<'_> {
         if link.dialer.is_none() {
             lend!(self, Greeting).send_hello(link, Some(&node));
         }
-        self.doubt_its_store(id, session, hello);
+        self.check_rollback(id, session, hello);
         let Some(link) = self.links.by_id.get_mut(&id) else { return Ok(()) };
         let mut peer = PeerLink::new(session, node.clone(), hello, self.time.now);
         peer.began = self.log.tail.durable();
         link.state = LinkState::Peer(peer);
         if let Some(session) = self.sessions.table.get_mut(&session) {
             session.link = Some(id);
-            session.away_since = None;
+            session.keeping.away_since = None;
         }
         self.out.metrics.peer_known(node.as_str());
         self.out.push(Output::Admit(id));
@@ -168,9 +168,9 @@ impl Connections<'_> {
         lend!(self, LinkOut).ping(link);
         self.time.timers.set(Timer::Link(id), link.ping_at);
         lend!(self, LinkOut).tell_clock(link);
-        lend!(self, Telling).introduce(link);
+        lend!(self, Telling).send_topology(link);
         let remote = link.remote.clone();
-        self.say_where_the_log_ends(id, &node, hello);
+        self.report_log_end(id, &node, hello);
         let synced = hello.durability == crate::config::Durability::Full;
         self.out.event(Event::PeerUp { peer: node, link: id, remote, synced });
         Ok(())

@@ -154,9 +154,9 @@ impl Dialing<'_> {
             return;
         };
         if let Some(session) = self.sessions.table.get_mut(&id)
-            && session.has_lost_entry == is_there
+            && session.peering.has_lost_entry == is_there
         {
-            session.has_lost_entry = !is_there;
+            session.peering.has_lost_entry = !is_there;
             lend!(self, Records).touch(id, Dirty::Soon);
         }
     }
@@ -213,7 +213,7 @@ impl Connections<'_> {
         for session in self.sessions.table.values_mut() {
             if session.follows_node_tags() {
                 session.rewind(head);
-                session.beginning.time = time;
+                session.walk.beginning.time = time;
                 rewound.push(session.id);
             }
         }

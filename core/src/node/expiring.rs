@@ -15,7 +15,7 @@ use crate::types::ids::{Position, SessionId};
 use crate::types::tags::TagSet;
 use crate::types::time::WallMs;
 
-use super::burial::Death;
+use super::burial::DeadLetterDraft;
 use super::identity::Phase;
 use super::queries::Purpose;
 
@@ -44,13 +44,13 @@ impl Burial<'_> {
         if owner == NODE {
             return Some(&mut self.log.unclaimed.dead);
         }
-        self.sessions.table.get_mut(&owner).map(|session| &mut session.dead)
+        self.sessions.table.get_mut(&owner).map(|session| &mut session.dead.counts)
     }
 
     /// What a session has settled with its application or peer is not unclaimed.
     pub(super) fn note_delivered(&mut self, id: SessionId) {
         if let Some(session) = self.sessions.table.get_mut(&id) {
-            session.answered.drain(..).for_each(|event| self.log.unclaimed.delivered(event));
+            session.notes.answered.drain(..).for_each(|event| self.log.unclaimed.delivered(event));
         }
     }
 
@@ -58,7 +58,7 @@ impl Burial<'_> {
         let unclaimed = &mut self.log.unclaimed;
         // One that rests has answered none.
         self.sessions.table.each_awake(|session| {
-            session.answered.drain(..).for_each(|event| unclaimed.delivered(event));
+            session.notes.answered.drain(..).for_each(|event| unclaimed.delivered(event));
         });
     }
 }
@@ -121,13 +121,18 @@ impl Expiry<'_> {
                     }
                     let flight = Flight::new(row.message.version().wall());
                     let (message, reason) = (row.message, DeadReason::Expired);
-                    deaths.push(Death { position: row.position, message, reason, flight });
+                    deaths.push(DeadLetterDraft {
+                        position: row.position,
+                        message,
+                        reason,
+                        flight,
+                    });
                 }
             }
             self.log.unclaimed.delivered(row.position);
         }
         self.log.unclaimed.looked(at, upto, &later, now);
-        lend!(self, Burial).bury(NODE, deaths);
+        lend!(self, Burial).dead_letter(NODE, deaths);
         self.look_for_expired();
         self.look_for_held();
     }

@@ -17,7 +17,7 @@ use crate::store::{DeadReason, Row, StoredRow};
 use crate::types::ids::Position;
 use crate::types::time::Instant;
 
-use super::burial::Death;
+use super::burial::DeadLetterDraft;
 use super::expiring::EventFate;
 use super::identity::Phase;
 use super::queries::Purpose;
@@ -102,7 +102,12 @@ impl Forgetting<'_> {
                     looked += row.size() as u64;
                     let flight = Flight::new(row.message.version().wall());
                     let (message, reason) = (row.message, DeadReason::Forgotten);
-                    deaths.push(Death { position: row.position, message, reason, flight });
+                    deaths.push(DeadLetterDraft {
+                        position: row.position,
+                        message,
+                        reason,
+                        flight,
+                    });
                 }
                 Some(EventFate::Settled) => looked += row.size() as u64,
                 None => {}
@@ -110,7 +115,7 @@ impl Forgetting<'_> {
         }
         let before = self.log.unclaimed.first();
         self.log.unclaimed.settle_upto(judged);
-        lend!(self, Burial).bury(NODE, deaths);
+        lend!(self, Burial).dead_letter(NODE, deaths);
         if self.log.unclaimed.first() == before {
             return;
         }

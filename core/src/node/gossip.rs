@@ -21,7 +21,7 @@ use super::connect::protocol;
 
 impl Gossip<'_> {
     /// Brings the record of this node up to date, and has it told if it is another one.
-    pub(super) fn tell_mesh(&mut self) {
+    pub(super) fn update_own_record(&mut self) {
         let peers = self.links.by_id.values().filter_map(|link| link.peer());
         let mut links: BTreeSet<&str> = peers.map(|peer| peer.node.as_str()).collect();
         let mut is_cut = false;
@@ -62,7 +62,7 @@ impl Gossip<'_> {
     }
 
     /// Passes on what is new, to all peers but the one that told it.
-    pub(super) fn spread_news(&mut self) {
+    pub(super) fn flood_records(&mut self) {
         if self.mesh.records_to_flood.is_empty() {
             return;
         }
@@ -107,7 +107,7 @@ impl PeerFrames<'_> {
             match self.mesh.topology.learn(&node, record, self.time.now.instant) {
                 News::Fresh => {
                     if let Some(later) = known.filter(|known| *known > start) {
-                        lend!(self, Conflicts).met_older_start(node.clone(), start, later);
+                        lend!(self, Conflicts).on_older_start(node.clone(), start, later);
                     }
                     self.mesh.records_to_flood.insert(node, Some(link.id));
                 }
@@ -119,7 +119,7 @@ impl PeerFrames<'_> {
                     let heard = format!(
                         "its start {start} tells the mesh of itself, and this one is {here}"
                     );
-                    lend!(self, Conflicts).met_another(node, &heard);
+                    lend!(self, Conflicts).on_second_process(node, &heard);
                 }
                 News::OfMyself => drop(self.mesh.records_to_flood.insert(node, None)),
                 News::Known | News::TooMany => {}
@@ -138,7 +138,7 @@ impl PeerFrames<'_> {
 
 impl Telling<'_> {
     /// Tells a new peer all that is known of the mesh.
-    pub(super) fn introduce(&mut self, link: &mut Link) {
+    pub(super) fn send_topology(&mut self, link: &mut Link) {
         self.mesh.on_change(self.time);
         // A link that is back before its loss was told is no news to anybody.
         self.reconsider(link);

@@ -1,9 +1,9 @@
 //! Messages go out: one session walks the log and its link carries what is owed.
 //!
-//! A [`Desk`] holds what that needs, borrowed for one visit. What stays true: rows are looked at
-//! in log order, each once; nothing is carried beyond credit and window; what the session is owed
-//! becomes a flight before the desk moves on. Dead letters are returned as facts, not written
-//! here.
+//! A [`SessionWalk`] holds what that needs, borrowed for one visit. What stays true: rows are
+//! looked at in log order, each once; nothing is carried beyond credit and window; what the session
+//! is owed becomes a flight before the desk moves on. Dead letters are returned as facts, not
+//! written here.
 
 use alloc::vec::Vec;
 
@@ -17,7 +17,7 @@ use crate::log::seen::Seen;
 use crate::log::tail::Tail;
 use crate::mesh::topology::{Route, Topology};
 use crate::session::link::{Link, LinkState, PEER_WINDOW};
-use crate::session::{Flight, Had, Offer, Role, Session, Word};
+use crate::session::{Delivered, Flight, Offer, Role, Session, Word};
 use crate::store::{DeadReason, Query, Row, StoredRow};
 use crate::types::clock::Clock;
 use crate::types::ids::Position;
@@ -26,7 +26,7 @@ use crate::wire::application::AckMode;
 use crate::wire::json;
 use crate::wire::{BatchKind, DeliveryHead, FRAME_OVERHEAD, FRAME_TARGET, FrameWriter, Left, Wire};
 
-use super::burial::Death;
+use super::burial::DeadLetterDraft;
 use super::outbox::Outbox;
 
 /// Rows asked of the store at once.
@@ -35,15 +35,15 @@ const FETCH_ROWS: usize = 1024;
 const FETCH_BYTES: usize = 256 << 10;
 
 /// Where a session and its link meet.
-pub(super) struct Desk<'a> {
+pub(super) struct SessionWalk<'a> {
     pub(super) session: &'a mut Session,
     pub(super) link: &'a mut Link,
     pub(super) log: &'a mut Tail,
-    pub(super) carrier: Carrier<'a>,
+    pub(super) carrier: RowSender<'a>,
 }
 
 /// What carries a row: everything but session, link and log.
-pub(super) struct Carrier<'a> {
+pub(super) struct RowSender<'a> {
     pub(super) config: &'a Config,
     pub(super) out: &'a mut Outbox,
     pub(super) seen: &'a mut Seen,
@@ -53,7 +53,7 @@ pub(super) struct Carrier<'a> {
     pub(super) clock: (&'a Clock, Moment),
     /// What a lost life of the store may have handed over, and when copies have ended.
     pub(super) past: (crate::log::epochs::LostLife<'a>, &'a GroupCopies),
-    pub(super) deaths: Vec<Death>,
+    pub(super) deaths: Vec<DeadLetterDraft>,
     pub(super) first: u64,
     pub(super) again: u64,
     pub(super) pulled: u64,
@@ -75,7 +75,7 @@ pub(super) enum WalkStop {
     Held,
 }
 
-impl Desk<'_> {
+impl SessionWalk<'_> {
     /// Hands over what is owed up to and with `upto`, as far as it goes.
     pub(super) fn walk(&mut self, upto: Position) -> WalkStop {
         if !self.session.receives() {
@@ -154,7 +154,7 @@ impl Desk<'_> {
     pub(super) fn rows(&mut self, rows: &[StoredRow], upto: Position, judged: Position) {
         let (after, head) = (self.session.next.before(), self.log.durable());
         if self.session.application().is_some() {
-            self.session.checked.note(after, upto.min(judged), head);
+            self.session.walk.checked.note(after, upto.min(judged), head);
         }
         for StoredRow { row, superseded } in rows {
             if row.position < self.session.next {
@@ -176,7 +176,7 @@ impl Desk<'_> {
             } else if self.session.is_owed(row, &self.carrier.config.tags) {
                 self.carrier.out.metrics.superseded += 1;
                 if row.copy.is_some() {
-                    self.session.checked.note_row(row.position, None, 0);
+                    self.session.walk.checked.note_row(row.position, None, 0);
                 }
             }
             self.session.next = row.position.next();
@@ -215,7 +215,7 @@ impl Desk<'_> {
                     }
                     let is_carried = self.carrier.repeat(self.session, self.link, row);
                     if is_limited && !is_carried {
-                        self.session.repeats.give_back();
+                        self.session.notes.repeats.give_back();
                     }
                 }
                 // Superseded, or gone for that reason.
@@ -223,7 +223,7 @@ impl Desk<'_> {
                     let row = found.map(|stored| &stored.row);
                     let flight = self.session.outdo(*position, row, self.log.durable());
                     if is_limited {
-                        self.session.repeats.give_back();
+                        self.session.notes.repeats.give_back();
                     }
                     self.carrier.out.metrics.superseded += 1;
                     if let Some(Flight { offer: Offer::Wanted(id), .. }) = flight {
@@ -236,7 +236,7 @@ impl Desk<'_> {
     }
 }
 
-impl Carrier<'_> {
+impl RowSender<'_> {
     /// Hands a row over for the first time on this session, if it is owed.
     fn offer(
         &mut self,
@@ -255,22 +255,22 @@ impl Carrier<'_> {
         }
         let route = self.route(link, row);
         if route == Route::Nowhere {
-            session.passed.note(row);
+            session.peering.skipped.note(row);
             return;
         }
         let mut flight = Flight { is_event, ..Flight::new(self.now.wall) };
         match session.had(row, self.past.1) {
-            Had::Nothing(handed) => {
+            Delivered::Nothing(handed) => {
                 flight.handed = handed;
                 if let Some(first) = row.copy.and_then(|copy| copy.of) {
-                    session.checked.forget_row(first);
+                    session.walk.checked.forget_row(first);
                     // It may have been handed that one in an earlier life.
-                    flight.handed = handed.max(u32::from(first <= session.doubt));
+                    flight.handed = handed.max(u32::from(first <= session.walk.redelivery_upto));
                 }
             }
-            Had::Flight(first) => return session.wait_for(first, row.position, flight),
-            Had::All => {
-                session.answered.extend(is_event.then_some(row.position));
+            Delivered::Flight(first) => return session.wait_for(first, row.position, flight),
+            Delivered::All => {
+                session.notes.answered.extend(is_event.then_some(row.position));
                 self.out.metrics.copies += 1;
                 return;
             }
@@ -347,11 +347,11 @@ impl Carrier<'_> {
         // a dead letter of the node it would come again.
         let was_handed = session.application().is_some() && flight.handed > 0;
         if flight.is_event && (is_kept || was_handed) {
-            session.answered.push(row.position);
+            session.notes.answered.push(row.position);
         }
         if is_kept {
             let message = row.message.clone();
-            self.deaths.push(Death { position: row.position, message, reason, flight });
+            self.deaths.push(DeadLetterDraft { position: row.position, message, reason, flight });
         }
     }
 
@@ -369,8 +369,8 @@ impl Carrier<'_> {
         // first hand-over does not speak of this one.
         let is_first = !flight.on_link;
         if is_first || flight.word.is_said() {
-            session.carries += 1;
-            flight.carried = session.carries;
+            session.notes.send_seq += 1;
+            flight.carried = session.notes.send_seq;
         }
         flight.on_link = true;
         flight.word = Word::None;
@@ -382,8 +382,8 @@ impl Carrier<'_> {
         } else {
             self.again += 1;
         }
-        session.handed_upto = session.handed_upto.max(row.position);
-        let conflated = core::mem::take(&mut session.conflation.untold);
+        session.walk.handed_upto = session.walk.handed_upto.max(row.position);
+        let conflated = core::mem::take(&mut session.walk.conflation.untold);
         match &session.role {
             Role::Peer(_) => self.carry_to_peer(link, row),
             Role::Application(application) => {
@@ -466,8 +466,8 @@ impl Carrier<'_> {
 
     /// Adds this visit to the counters.
     pub(super) fn count(&mut self, session: &mut Session, link: &Link) {
-        session.delivered += self.first;
-        session.retransmits += self.again;
+        session.counts.delivered += self.first;
+        session.counts.retransmits += self.again;
         if self.conflated > 0 {
             let unnamed = !session.is_durable();
             let name = if unnamed { "app:other" } else { &session.name };

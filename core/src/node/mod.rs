@@ -203,9 +203,9 @@ impl Node {
     /// the shell sends.
     fn gather(&mut self) {
         lend!(self, Batches).seal_if_wanted();
-        lend!(self, Gossip).spread_news();
+        lend!(self, Gossip).flood_records();
         for session in core::mem::take(&mut self.sessions.ready) {
-            self.serve(session);
+            self.flush_session(session);
         }
         // Behind the sessions, which may just have found what has failed too often.
         lend!(self, Fetches).ask_burials();
@@ -228,9 +228,9 @@ impl Node {
     }
 
     /// Hands a session what its link can take now.
-    fn serve(&mut self, id: SessionId) {
+    fn flush_session(&mut self, id: SessionId) {
         lend!(self, Gossip).go_back_if_due(id);
-        let stop = lend!(self, Handover).visit(id, |desk, durable, committed| {
+        let stop = lend!(self, Handover).with_session(id, |desk, durable, committed| {
             desk.answer(durable, committed);
             if desk.link.is_greeted() { desk.walk(durable) } else { WalkStop::Held }
         });
@@ -251,11 +251,11 @@ impl Node {
     fn on_timers(&mut self) {
         while let Some(timer) = self.time.timers.take_due(self.time.now.instant) {
             match timer {
-                Timer::Link(link) => lend!(self, Connections).link_timer(link),
+                Timer::Link(link) => lend!(self, Connections).on_link_timer(link),
                 Timer::Session(session) => drop(self.sessions.ready.insert(session)),
                 Timer::Dial(index) => lend!(self, Dialing).dial(index),
                 Timer::Cursors => self.log.commit_wanted = true,
-                Timer::Topology => lend!(self, Gossip).tell_mesh(),
+                Timer::Topology => lend!(self, Gossip).update_own_record(),
                 Timer::Upkeep => self.on_upkeep_timer(),
             }
         }
@@ -267,7 +267,7 @@ impl Node {
         self.time.timers.set_earlier(Timer::Upkeep, now + UPKEEP_INTERVAL);
         let offsets_ms = self.links.clock_offsets_ms(self.time.now);
         lend!(self, Upkeep).look_at_the_clock(&offsets_ms);
-        lend!(self, Gossip).tell_mesh();
+        lend!(self, Gossip).update_own_record();
         lend!(self, DigestComparison).compare_with_peers();
         self.mesh.topology.forget_lost(now);
         lend!(self, Room).look_for_room();
@@ -415,7 +415,7 @@ impl Node {
         lend!(self, Resetting).reset_on();
         lend!(self, Room).notice_room();
         lend!(self, Connections).begin_to_talk();
-        lend!(self, Connections).say_what_is_durable(id);
+        lend!(self, Connections).report_durable(id);
     }
 
     fn on_failed_commit(&mut self, failed: CommitFailed) {

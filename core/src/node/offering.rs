@@ -21,7 +21,7 @@ use crate::types::time::Instant;
 use crate::wire::BatchKind;
 
 use super::connect::protocol;
-use super::handover::{Carrier, Desk};
+use super::handover::{RowSender, SessionWalk};
 
 impl PeerFrames<'_> {
     /// A peer has these durable: what this node owes it of them is settled, what this node has
@@ -146,12 +146,12 @@ impl Records<'_> {
     }
 }
 
-impl Desk<'_> {
+impl SessionWalk<'_> {
     /// Offers what is to be offered now, and with it what came within half of the delay behind it:
     /// so a frame names many, however evenly they come.
     pub(super) fn offer_due(&mut self) {
         let now = self.carrier.now.instant;
-        if self.session.offers.next().is_none_or(|at| at > now) {
+        if self.session.peering.offers.next().is_none_or(|at| at > now) {
             return;
         }
         if self.is_held() || !self.link.has_credit() {
@@ -164,7 +164,7 @@ impl Desk<'_> {
     }
 }
 
-impl Carrier<'_> {
+impl RowSender<'_> {
     /// Where a message leads by way of a peer. An application is the end of its way.
     pub(super) fn route(&mut self, link: &Link, row: &Row) -> Route {
         match link.peer() {
@@ -185,8 +185,8 @@ impl Carrier<'_> {
     ) -> Option<(Id, Instant)> {
         let peer = link.peer()?;
         let message = &row.message;
-        let old = row.position <= peer.began.max(session.lost)
-            || row.position < session.again
+        let old = row.position <= peer.began.max(session.peering.lost_upto)
+            || row.position < session.peering.rewalk_upto
             || message.visited(&peer.node);
         let at = match route {
             Route::Now if !old => return None,

@@ -194,7 +194,7 @@ impl Operator<'_> {
         };
         let bytes = (letter.message.encoded().len() + 64) as u64;
         let (session, reason) = (letter.session, letter.reason);
-        let kept = self.sessions.table.get_mut(&session).and_then(|it| it.letters.remove(id));
+        let kept = self.sessions.table.get_mut(&session).and_then(|it| it.dead.letters.remove(id));
         let mut again = None;
         if replay && session == NODE {
             lend!(self, Ingest).append_again(&letter.message);
@@ -203,13 +203,13 @@ impl Operator<'_> {
             if let (Some(session), Some((was, kept))) =
                 (self.sessions.table.get_mut(&session), &kept)
             {
-                session.letters.replayed(*was, kept, at);
+                session.dead.letters.replayed(*was, kept, at);
             }
             again = Some(at);
         } else if let (Some(session), Some((position, letter))) =
             (self.sessions.table.get_mut(&session), &kept)
         {
-            session.letters.purge(*position, letter.clone());
+            session.dead.letters.purge(*position, letter.clone());
         }
         lend!(self, Records).touch(session, Dirty::Now);
         let (replay, stands) = (again, false);

@@ -28,7 +28,7 @@ use crate::wire::{
 
 use super::accept::Accepted;
 use super::connect::{NO_PLACE, protocol};
-use super::handover::Carrier;
+use super::handover::RowSender;
 
 impl PeerFrames<'_> {
     /// Takes a frame of a peer. Its messages are parked, to be taken as far as the newest of their
@@ -233,7 +233,7 @@ impl PeerFrames<'_> {
             (peer.reported, peer.incarnation) = (position, incarnation);
         }
         if moved {
-            session.refusals = 0;
+            session.peering.refusals = 0;
             lend!(self, Records).touch(id, Dirty::Soon);
         }
         self.sessions.ready.insert(id);
@@ -241,7 +241,7 @@ impl PeerFrames<'_> {
             let peer = peer.node.clone();
             if by_another {
                 let heard = "its database knows nothing of what it had told before";
-                lend!(self, Conflicts).met_another(peer, heard);
+                lend!(self, Conflicts).on_second_process(peer, heard);
             } else {
                 self.out.event(Event::PeerStoreWentBack { peer });
             }
@@ -267,18 +267,19 @@ impl PeerFrames<'_> {
         let now = self.time.now.instant;
         if session.next_wake(now).is_none() {
             // The first refusal since the last wait was over.
-            session.refusals = session.refusals.saturating_add(1);
+            session.peering.refusals = session.peering.refusals.saturating_add(1);
         }
-        let limit = backoff(retry.ack_timeout / 8, retry.max_backoff, session.refusals.min(32));
+        let limit =
+            backoff(retry.ack_timeout / 8, retry.max_backoff, session.peering.refusals.min(32));
         // All that is refused during one wait comes again when that is over, and so in the order of
         // the log: a peer with little room takes what the cursor waits for.
-        let held = session.hold_until.filter(|until| *until > now);
+        let held = session.peering.hold_until.filter(|until| *until > now);
         let at = held.unwrap_or(now + self.time.random.upper_half(limit));
         for position in peer.refuse(not_now.first, not_now.last) {
             session.schedule_at(position, at);
         }
         if not_now.reason != NotNowReason::Clock {
-            session.hold_until = Some(at);
+            session.peering.hold_until = Some(at);
             session.wake_at(at);
         }
         self.sessions.ready.insert(id);
@@ -297,7 +298,7 @@ impl LinkOut<'_> {
     }
 }
 
-impl Carrier<'_> {
+impl RowSender<'_> {
     pub(super) fn carry_to_peer(&mut self, link: &mut Link, row: &Row) {
         let Some(peer) = link.peer_mut() else { return };
         peer.sent.push_back(Some(row.position));

@@ -26,7 +26,7 @@ use crate::wire::read::ReadRequest;
 use crate::wire::{self, records};
 
 use super::connect::protocol;
-use super::handover::Desk;
+use super::handover::SessionWalk;
 use super::identity::Phase;
 use super::queries::Purpose;
 
@@ -142,12 +142,12 @@ impl Handover<'_> {
         }
         application.reading = None;
         let session = application.session;
-        self.visit(session, |desk, _, _| desk.tell(found));
+        self.with_session(session, |desk, _, _| desk.tell(found));
         self.sessions.ready.insert(session);
     }
 }
 
-impl Desk<'_> {
+impl SessionWalk<'_> {
     fn tell(&mut self, found: Vec<StoredValue>) {
         for value in found {
             let Some(application) = self.link.application_mut() else { return };

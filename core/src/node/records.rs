@@ -22,7 +22,7 @@ impl Records<'_> {
     }
 
     pub(super) fn arrange_write(&mut self, id: SessionId) {
-        match self.sessions.table.get(&id).map(|session| session.dirty) {
+        match self.sessions.table.get(&id).map(|session| session.keeping.dirty) {
             Some(Dirty::Now) => {
                 self.sessions.dirty_now.insert(id);
                 self.log.commit_wanted = true;
@@ -37,11 +37,11 @@ impl Records<'_> {
 
     /// Counts every absence from now on: the clock by which it was dated may have been wrong. All
     /// records are written: once the node is killed, those of sessions with a link count as well.
-    pub(super) fn begin_absences_anew(&mut self, unmet: &mut Unmet) {
+    pub(super) fn reset_away_timers(&mut self, unmet: &mut Unmet) {
         let wall = self.time.clock.estimate();
         unmet.begin_anew(wall);
         for session in self.sessions.table.values_mut().filter(|session| session.is_durable()) {
-            session.away_since = session.away_since.map(|_| wall);
+            session.keeping.away_since = session.keeping.away_since.map(|_| wall);
             session.touch(Dirty::Now);
             self.sessions.dirty_now.insert(session.id);
             self.log.commit_wanted = true;

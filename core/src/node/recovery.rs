@@ -29,7 +29,7 @@ impl Recovery<'_> {
             };
             let id = session.id;
             // One that has begun again for other tags has done so now.
-            let beginning = &mut session.beginning;
+            let beginning = &mut session.walk.beginning;
             beginning.time = beginning.time.min(self.time.over_upto());
             session
                 .recover_dying(self.config.retry.max_attempts, &mut self.sessions.last_dead_letter);
@@ -40,7 +40,7 @@ impl Recovery<'_> {
         }
         // Between two starts, time that passed cannot be told from a clock that was set right.
         if recovered.clock.wall().plus(self.config.store.session_ttl) <= now.wall {
-            lend!(self, Records).begin_absences_anew(&mut self.mesh.dialers.unmet);
+            lend!(self, Records).reset_away_timers(&mut self.mesh.dialers.unmet);
         }
         for (id, reason, count, bytes) in &recovered.dead_letters {
             if let Some(dead) = lend!(self, Burial).dead_of(*id) {
@@ -48,9 +48,9 @@ impl Recovery<'_> {
             }
         }
         let has_unknown =
-            |session: &&mut Session| session.dead_count() > session.letters.count() as u64;
+            |session: &&mut Session| session.dead_count() > session.dead.letters.count() as u64;
         for session in self.sessions.table.values_mut().filter(has_unknown) {
-            session.letters.forget_upto(recovered.head);
+            session.dead.letters.forget_upto(recovered.head);
         }
     }
 

@@ -28,7 +28,7 @@ use super::UPKEEP_INTERVAL;
 const MAX_PRESENCE_INTERVAL: Duration = Duration::from_secs(60 * 60);
 
 impl Connections<'_> {
-    pub(super) fn link_timer(&mut self, id: LinkId) {
+    pub(super) fn on_link_timer(&mut self, id: LinkId) {
         let Some(link) = self.links.by_id.get_mut(&id) else { return };
         let timeout = |reason| Close { code: CloseCode::Timeout, reason };
         match &link.state {
@@ -223,7 +223,7 @@ impl Upkeep<'_> {
     pub(super) fn look_at_the_clock(&mut self, offsets_ms: &[i64]) {
         let fault = self.time.clock.fault();
         if self.time.clock.compare_with_peers(offsets_ms.iter().copied()) {
-            lend!(self, Records).begin_absences_anew(&mut self.mesh.dialers.unmet);
+            lend!(self, Records).reset_away_timers(&mut self.mesh.dialers.unmet);
             self.note_set_right(fault);
         }
         self.time.notice_clock(self.out);
@@ -239,8 +239,9 @@ impl Upkeep<'_> {
             return Vec::new();
         }
         let (ttl, wall) = (self.config.store.session_ttl, self.time.now.wall);
-        let is_over =
-            |session: &&Session| session.away_since.is_some_and(|since| since.plus(ttl) <= wall);
+        let is_over = |session: &&Session| {
+            session.keeping.away_since.is_some_and(|since| since.plus(ttl) <= wall)
+        };
         let ended = self.sessions.table.values().filter(is_over).map(|session| session.id);
         let ended = ended.collect();
         self.give_up_unmet();

@@ -37,7 +37,7 @@ impl Resetting<'_> {
             return;
         }
         match self.time.clock.believe_operator(offsets_ms.iter().copied()) {
-            Ok(true) => lend!(self, Records).begin_absences_anew(&mut self.mesh.dialers.unmet),
+            Ok(true) => lend!(self, Records).reset_away_timers(&mut self.mesh.dialers.unmet),
             Ok(false) => {}
             Err(off) => {
                 let answer = AdminAnswer::Refused(off.into());
@@ -127,7 +127,7 @@ impl Resetting<'_> {
         resetting.after = resetting.first.map_or(resetting.upto, Position::before);
         if resetting.lowered_ms > 0 {
             // Whoever is away was dated by the time that never was.
-            lend!(self, Records).begin_absences_anew(&mut self.mesh.dialers.unmet);
+            lend!(self, Records).reset_away_timers(&mut self.mesh.dialers.unmet);
             self.time.notice_clock(self.out);
         }
         self.reset_on();

@@ -44,7 +44,7 @@ impl Connections<'_> {
                     let stays = (self.config.id < node) == dialed;
                     (rival_dialed != dialed && (dialed || stays)).then_some(stays)
                 } else {
-                    self.met_start(id, rival, &node, (hello.incarnation, incarnation));
+                    self.on_another_start(id, rival, &node, (hello.incarnation, incarnation));
                     Some(hello.incarnation > incarnation)
                 }
             }
@@ -117,7 +117,7 @@ impl Connections<'_> {
             let rival = self.links.by_id.get(rival).and_then(|link| link.peer());
             if session.and_then(Session::peer).is_some_and(|known| known.store != hello.store) {
                 let heard = format!("{} calls itself so, with another database", link.remote);
-                lend!(self, Conflicts).met_another(peer, &heard);
+                lend!(self, Conflicts).on_second_process(peer, &heard);
             } else if rival.is_some_and(|rival| rival.incarnation == hello.incarnation) {
                 // The dialling end learns from this who is here, and that it has a link already.
                 let mut hello = lend!(self, Greeting).own_hello(None);

@@ -20,17 +20,17 @@ use crate::wire::message::Message;
 use crate::wire::read::ReadRequest;
 use crate::wire::{Ack, BatchKind, OutcomeRecord, ReadResult, ReadValue, Wire};
 
-use super::handover::{Carrier, Desk};
+use super::handover::{RowSender, SessionWalk};
 
 /// Flights that are handed over again at once.
 const REPEATS: usize = 256;
 
 impl Handover<'_> {
     /// Brings session and link together, and takes care of what comes of it.
-    pub(super) fn visit<T>(
+    pub(super) fn with_session<T>(
         &mut self,
         id: SessionId,
-        work: impl FnOnce(&mut Desk<'_>, Position, crate::types::ids::BatchId) -> T,
+        work: impl FnOnce(&mut SessionWalk<'_>, Position, crate::types::ids::BatchId) -> T,
     ) -> Option<T> {
         let lifetimes = self.time.moment();
         let session = self.sessions.table.get_mut(&id)?;
@@ -42,7 +42,7 @@ impl Handover<'_> {
             lend!(self, Acknowledging).acknowledge(link, durable);
         }
         let before = session.cursor();
-        let carrier = Carrier {
+        let carrier = RowSender {
             config: self.config,
             out: self.out,
             seen: &mut self.log.seen,
@@ -56,10 +56,10 @@ impl Handover<'_> {
             pulled: 0,
             conflated: 0,
         };
-        let mut desk = Desk { session, link, log: &mut self.log.tail, carrier };
+        let mut desk = SessionWalk { session, link, log: &mut self.log.tail, carrier };
         let result = work(&mut desk, durable, committed);
         desk.offer_due();
-        let Desk { session, link, mut carrier, .. } = desk;
+        let SessionWalk { session, link, mut carrier, .. } = desk;
         carrier.send_filled(link);
         carrier.count(session, link);
         if carrier.first > 0 {
@@ -77,7 +77,7 @@ impl Handover<'_> {
         }
         lend!(self, Records).arrange_write(id);
         lend!(self, Burial).note_delivered(id);
-        lend!(self, Burial).bury(id, deaths);
+        lend!(self, Burial).dead_letter(id, deaths);
         Some(result)
     }
 
@@ -103,7 +103,7 @@ impl Handover<'_> {
         // A question that waited while the session was set back is asked again.
         let fits = self.sessions.table.get(&id).is_some_and(|session| after < session.next);
         if self.is_awaited(id, fetch) && fits {
-            let conflated = self.visit(id, |desk, _, _| {
+            let conflated = self.with_session(id, |desk, _, _| {
                 desk.rows(&rows, upto, judged);
                 desk.carrier.conflated
             });
@@ -120,7 +120,7 @@ impl Handover<'_> {
         rows: Vec<StoredRow>,
     ) {
         if self.is_awaited(id, fetch) {
-            self.visit(id, |desk, _, _| desk.repeats(asked, &rows));
+            self.with_session(id, |desk, _, _| desk.repeats(asked, &rows));
             lend!(self, Records).touch(id, Dirty::Soon);
         }
     }
@@ -133,7 +133,7 @@ impl Handover<'_> {
         let (greeted, protocol) = (link.is_greeted(), link.protocol);
         let Some(application) = link.application_mut() else { return };
         let Some(at) = application.synced_at else { return };
-        if !greeted || session.next <= at || session.fresh {
+        if !greeted || session.next <= at || session.notes.has_unsent {
             return;
         }
         application.synced_at = None;
@@ -160,7 +160,7 @@ impl Fetches<'_> {
             return;
         }
         let due = session.take_due(now, REPEATS, self.config.retry.max_attempts);
-        if session.has_dying {
+        if session.notes.has_dying {
             self.sessions.to_bury.insert(id);
         }
         let tags = session.tags(&self.config.tags).cloned();
@@ -325,7 +325,7 @@ impl Connections<'_> {
     }
 }
 
-impl Desk<'_> {
+impl SessionWalk<'_> {
     /// Lets answers leave whose batch is durable, each behind the deliveries of its place. Where
     /// those cannot leave now, the answer overtakes them, and they are handed over only while
     /// they are the newest: the application never sees a key go back behind its own write (P6).
@@ -345,7 +345,8 @@ impl Desk<'_> {
                     break;
                 }
                 if self.session.next < place {
-                    self.session.overtaken = self.session.overtaken.max(place);
+                    self.session.walk.receipt_overtook =
+                        self.session.walk.receipt_overtook.max(place);
                 }
             }
             let Some(application) = self.link.application_mut() else { break };
@@ -380,7 +381,7 @@ impl Desk<'_> {
     }
 
     fn say_in_json(&mut self, answer: &AppAnswer) {
-        let Carrier { config, out, .. } = &mut self.carrier;
+        let RowSender { config, out, .. } = &mut self.carrier;
         let buffer = &mut out.buffer;
         let frame = match answer {
             AppAnswer::Welcome(frame) => frame.clone(),

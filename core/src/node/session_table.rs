@@ -208,7 +208,7 @@ impl Resting {
         let session = &kept.session;
         let is_idle = session.application().is_some()
             && session.fetch.is_none()
-            && session.answered.is_empty();
+            && session.notes.answered.is_empty();
         let rest = match session.link {
             Some(_) if session.next == self.end => Rest::AtEnd,
             None if !may_conflate(session) => Rest::Away,
@@ -219,7 +219,7 @@ impl Resting {
         }
         kept.rest = Some(rest);
         let id = session.id;
-        if rest == Rest::AtEnd && session.beginning.first_event == Beginning::NO_EVENT {
+        if rest == Rest::AtEnd && session.walk.beginning.first_event == Beginning::NO_EVENT {
             self.eventless.insert(id);
         }
         let needs_rows = rest == Rest::Away || !session.flights.is_empty();

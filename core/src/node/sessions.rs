@@ -62,7 +62,7 @@ impl Sessions {
             if let Some((session, position)) = self.dead_letters_in_flight.remove(letter).flatten()
                 && let Some(session) = self.table.get_mut(&session)
             {
-                session.letters.end_purge(position);
+                session.dead.letters.end_purge(position);
             }
         }
     }

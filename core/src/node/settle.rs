@@ -74,7 +74,7 @@ impl Settling<'_> {
         flight.fail(why, true, self.config.retry.max_attempts);
         if flight.word.is_final() {
             flight.due = None;
-            session.has_dying = true;
+            session.notes.has_dying = true;
             self.sessions.to_bury.insert(id);
         } else {
             let wait = retry_wait(&self.config.retry, flight.handed, &mut self.time.random);
@@ -103,7 +103,7 @@ impl Settling<'_> {
         };
         flight.reject(why, letter);
         session.end_kin(position);
-        session.has_dying = true;
+        session.notes.has_dying = true;
         session.touch(Dirty::Now);
         self.sessions.to_bury.insert(id);
         Ok(true)
@@ -122,7 +122,7 @@ impl Connections<'_> {
             && session.link == Some(link.id)
         {
             session.lost_unsettled(link.frames_taken, self.config.retry.max_attempts);
-            if session.has_dying {
+            if session.notes.has_dying {
                 self.sessions.to_bury.insert(session.id);
             }
         }

@@ -66,7 +66,7 @@ impl Connections<'_> {
             }
         } else {
             let heard = format!("{} calls itself so, with another database", link.remote);
-            lend!(self, Conflicts).met_another(self.config.id.clone(), &heard);
+            lend!(self, Conflicts).on_second_process(self.config.id.clone(), &heard);
         }
         duplicate(SAME_ID)
     }
@@ -76,7 +76,7 @@ impl Connections<'_> {
     /// that found, and one of which another copy had told says so; on each link until the peer has
     /// heard it, and the peer offers everything again (P2). What this start must not forget of that
     /// is durable before.
-    pub(super) fn say_where_the_log_ends(&mut self, link: LinkId, peer: &NodeId, hello: &Hello) {
+    pub(super) fn report_log_end(&mut self, link: LinkId, peer: &NodeId, hello: &Hello) {
         let (told, by) = (hello.reported, hello.reported_incarnation);
         match self.log.epochs.judge(told, by) {
             EpochVerdict::Known => {}
@@ -90,8 +90,10 @@ impl Connections<'_> {
                 self.note_lost_life(self.id.incarnation, hello.wall);
                 let me = self.config.id.clone();
                 let heard = format!("{peer} was told of a log up to {told} by its start {by}");
-                lend!(self, Conflicts)
-                    .met_another(me, &format!("{heard}, which this database knows nothing of"));
+                lend!(self, Conflicts).on_second_process(
+                    me,
+                    &format!("{heard}, which this database knows nothing of"),
+                );
             }
         }
         if self.id.is_durable {
@@ -104,7 +106,7 @@ impl Connections<'_> {
     }
 
     /// A batch is durable: what waited for it is said to the peers.
-    pub(super) fn say_what_is_durable(&mut self, batch: BatchId) {
+    pub(super) fn report_durable(&mut self, batch: BatchId) {
         if self.id.is_durable || batch < self.id.durable_with {
             return;
         }
@@ -132,7 +134,7 @@ impl Connections<'_> {
     /// A node that has started again does not know whom it will find at an address: its first
     /// Hello there reminds nobody of what was reported. A peer that has started again, too, may
     /// hold an older copy and cannot tell: doubt means rewind (P2).
-    pub(super) fn doubt_its_store(&mut self, link: LinkId, id: SessionId, hello: &Hello) {
+    pub(super) fn check_rollback(&mut self, link: LinkId, id: SessionId, hello: &Hello) {
         let head = self.log.tail.durable();
         let Some(session) = self.sessions.table.get_mut(&id) else { return };
         let Some(known) = session.peer() else { return };
@@ -146,7 +148,7 @@ impl Connections<'_> {
             }
             self.out.metrics.rewound("identity_conflict");
             lend!(self, Records).arrange_write(id);
-            lend!(self, Conflicts).met_older_start(node, hello.incarnation, later);
+            lend!(self, Conflicts).on_older_start(node, hello.incarnation, later);
             return;
         }
         let reminded = self.links.by_id.get(&link).and_then(|link| link.reminded.as_ref());
@@ -160,7 +162,7 @@ impl Connections<'_> {
 
     /// A start of a node speaks where another one has a link. Where it is the earlier one there are
     /// two; where it is the later one the other may be gone. Each is told of the other one.
-    pub(super) fn met_start(
+    pub(super) fn on_another_start(
         &mut self,
         id: LinkId,
         rival: LinkId,
@@ -168,7 +170,7 @@ impl Connections<'_> {
         (start, linked): (Incarnation, Incarnation),
     ) {
         if start < linked {
-            lend!(self, Conflicts).met_older_start(node.clone(), start, linked);
+            lend!(self, Conflicts).on_older_start(node.clone(), start, linked);
             if let Some(link) = self.links.by_id.get_mut(&id) {
                 if link.dialer.is_none() {
                     // It learns from this that another one was told something.
@@ -218,13 +220,13 @@ impl Acknowledging<'_> {
 
 impl Conflicts<'_> {
     /// An earlier start of a node speaks after a later one.
-    pub(super) fn met_older_start(&mut self, node: NodeId, start: Incarnation, later: Incarnation) {
+    pub(super) fn on_older_start(&mut self, node: NodeId, start: Incarnation, later: Incarnation) {
         let heard = format!("its start {start} speaks, and so did its later start {later}");
-        self.met_another(node, &heard);
+        self.on_second_process(node, &heard);
     }
 
     /// Two processes run, or have run, under one id: said once a minute, counted each time.
-    pub(super) fn met_another(&mut self, node: NodeId, heard: &str) {
+    pub(super) fn on_second_process(&mut self, node: NodeId, heard: &str) {
         self.out.metrics.identity_conflicts += 1;
         let (said, now) = (self.id.conflicts.get(&node), self.time.now.instant);
         if said.is_some_and(|said| now.since(*said) < SAY_INTERVAL) {

@@ -147,7 +147,7 @@ impl StatusReport<'_> {
         if self.mesh.dialers.is_configured(&peer.node) {
             return Some("configured");
         }
-        session.has_lost_entry.then_some("no longer configured")
+        session.peering.has_lost_entry.then_some("no longer configured")
     }
 
     fn session_status(&self, session: &Session) -> SessionStatus {
@@ -173,12 +173,15 @@ impl StatusReport<'_> {
             behind: behind.min(self.log.capacity.usage.rows),
             behind_bytes: behind_bytes.min(self.log.capacity.usage.used_bytes),
             oldest_ms: oldest.map_or(0, |at| self.time.now.wall.0.saturating_sub(at.0)),
-            delivered_total: session.delivered,
-            retransmits_total: session.retransmits,
-            conflated_total: session.conflation.total,
+            delivered_total: session.counts.delivered,
+            retransmits_total: session.counts.retransmits,
+            conflated_total: session.walk.conflation.total,
             conflating: session.is_conflating(),
-            dead_letters: by_reason(&session.dead),
-            away_ms: session.away_since.map_or(0, |at| self.time.now.wall.0.saturating_sub(at.0)),
+            dead_letters: by_reason(&session.dead.counts),
+            away_ms: session
+                .keeping
+                .away_since
+                .map_or(0, |at| self.time.now.wall.0.saturating_sub(at.0)),
             lag_ms,
             digests,
         }

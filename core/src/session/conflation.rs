@@ -32,15 +32,15 @@ impl Session {
         }
         let begins = !self.is_conflating();
         if begins {
-            self.conflation.from = checked.max(self.next.before());
+            self.walk.conflation.from = checked.max(self.next.before());
         }
-        self.conflation.upto = durable;
+        self.walk.conflation.upto = durable;
         begins
     }
 
     /// Whether it has not come to the end of a conflated stretch.
     pub fn is_conflating(&self) -> bool {
-        self.conflation.upto >= self.next
+        self.walk.conflation.upto >= self.next
     }
 
     /// Whether it is an application that asked for it.
@@ -50,16 +50,16 @@ impl Session {
 
     /// The conflated rows among those from the next one up to `upto`: the first and the last.
     pub fn conflated_upto(&self, upto: Position) -> Option<(Position, Position)> {
-        let first = self.next.max(self.conflation.from.next());
-        let last = upto.min(self.conflation.upto);
+        let first = self.next.max(self.walk.conflation.from.next());
+        let last = upto.min(self.walk.conflation.upto);
         (first <= last).then_some((first, last))
     }
 
     /// Of the rows up to `upto`, which are not counted again, so many values were left out.
     pub fn leave_out(&mut self, upto: Position, values: u64) {
-        self.conflation.from = self.conflation.from.max(upto);
-        self.conflation.untold += values;
-        self.conflation.total += values;
+        self.walk.conflation.from = self.walk.conflation.from.max(upto);
+        self.walk.conflation.untold += values;
+        self.walk.conflation.total += values;
     }
 
     /// Superseded state at or below this is nothing that it will be handed. What an application

@@ -13,7 +13,7 @@ use super::{Flight, Session, Word};
 impl Session {
     /// Whether there may be flights to hand over again now.
     pub fn has_due(&self, now: Instant) -> bool {
-        self.fresh || self.wake.is_some_and(|wake| wake <= now)
+        self.notes.has_unsent || self.notes.wake.is_some_and(|wake| wake <= now)
     }
 
     /// The flights to hand over again now, in log order, at most `most`: those that the link has
@@ -32,9 +32,9 @@ impl Session {
                 flight.fail("no ACK in time", false, max_attempts);
             }
             if flight.word.is_final() {
-                self.has_dying = true;
+                self.notes.has_dying = true;
             } else if is_due && due.len() < most && !limited {
-                if !fresh && let Err(wait) = self.repeats.take(now) {
+                if !fresh && let Err(wait) = self.notes.repeats.take(now) {
                     limited = true;
                     wake = Some(now + wait);
                 } else {
@@ -44,8 +44,8 @@ impl Session {
                 wake = Some(wake.map_or(at, |wake| wake.min(at)));
             }
         }
-        self.fresh = self.flights.values().any(Flight::is_fresh);
-        self.wake = if due.is_empty() { wake } else { Some(now) };
+        self.notes.has_unsent = self.flights.values().any(Flight::is_fresh);
+        self.notes.wake = if due.is_empty() { wake } else { Some(now) };
         due
     }
 
@@ -69,18 +69,18 @@ impl Session {
         };
         if let Some(flight) = self.flights.values_mut().find(taken) {
             flight.fail("its connection was lost before anything was settled", false, max_attempts);
-            self.has_dying |= flight.word.is_final();
+            self.notes.has_dying |= flight.word.is_final();
         }
     }
 
     /// Flights that are to become dead letters, at most `most`.
     pub fn take_dying(&mut self, most: usize) -> Vec<Position> {
-        if !core::mem::take(&mut self.has_dying) {
+        if !core::mem::take(&mut self.notes.has_dying) {
             return Vec::new();
         }
         let dying = self.flights.iter().filter(|(_, flight)| flight.word.is_final());
         let dying: Vec<Position> = dying.map(|(position, _)| *position).take(most).collect();
-        self.has_dying = dying.len() == most;
+        self.notes.has_dying = dying.len() == most;
         dying
     }
 
@@ -95,8 +95,8 @@ impl Session {
             } else if flight.failed >= max_attempts {
                 flight.word = Word::Exhausted { said: false };
             }
-            self.has_dying |= flight.word.is_final();
+            self.notes.has_dying |= flight.word.is_final();
         }
-        self.fresh = self.flights.values().any(Flight::is_fresh);
+        self.notes.has_unsent = self.flights.values().any(Flight::is_fresh);
     }
 }

@@ -21,7 +21,7 @@ use super::{Flight, Session};
 
 /// What the session has had of a message of which a row is a copy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Had {
+pub enum Delivered {
     /// Nothing that it has acknowledged, or still may: it was handed one so often before.
     Nothing(u32),
     /// This flight is not acknowledged yet.
@@ -63,32 +63,36 @@ impl Session {
     /// log, and none that lies ahead of a session: behind the first one it has come to all of them
     /// but those that were over by then.
     pub fn came_to_event(&mut self, position: Position) {
-        self.beginning.first_event = self.beginning.first_event.min(position);
+        self.walk.beginning.first_event = self.walk.beginning.first_event.min(position);
     }
 
     /// What the session, an application's, has had of the message.
-    pub fn had(&self, row: &Row, copies: &GroupCopies) -> Had {
-        let Some(first) = row.copy.and_then(|copy| copy.of) else { return Had::Nothing(0) };
-        let Some(application) = self.application() else { return Had::Nothing(0) };
+    pub fn had(&self, row: &Row, copies: &GroupCopies) -> Delivered {
+        let Some(first) = row.copy.and_then(|copy| copy.of) else { return Delivered::Nothing(0) };
+        let Some(application) = self.application() else { return Delivered::Nothing(0) };
         if self.flights.contains_key(&first) {
-            return Had::Flight(first);
+            return Delivered::Flight(first);
         }
         if first < application.from {
-            return Had::Nothing(0);
+            return Delivered::Nothing(0);
         }
         if row.message.kind().is_state() {
-            let left_out = self.checked.left_out(first, row.position);
-            return left_out.map_or(Had::All, Had::Nothing);
+            let left_out = self.walk.checked.left_out(first, row.position);
+            return left_out.map_or(Delivered::All, Delivered::Nothing);
         }
-        let is_forgotten = first < self.beginning.first_event;
-        let is_missed = is_forgotten || self.beginning.is_too_late_for(first, copies);
-        if is_missed || self.checked.missed(first) { Had::Nothing(0) } else { Had::All }
+        let is_forgotten = first < self.walk.beginning.first_event;
+        let is_missed = is_forgotten || self.walk.beginning.is_too_late_for(first, copies);
+        if is_missed || self.walk.checked.missed(first) {
+            Delivered::Nothing(0)
+        } else {
+            Delivered::All
+        }
     }
 
     /// An event was over before it could be handed over: a copy of it may live.
     pub fn missed(&mut self, row: &Row) {
         if row.copy.is_some() && self.application().is_some() {
-            self.checked.note_row(row.position, None, 0);
+            self.walk.checked.note_row(row.position, None, 0);
         }
     }
 
@@ -97,7 +101,7 @@ impl Session {
         // If it is handed over after all, then not as something new.
         let handed = self.flights.get(&first).map_or(1, |first| first.handed.max(1));
         self.flights.insert(position, Flight { handed, copy_of: Some(first), ..flight });
-        self.copies += 1;
+        self.notes.copies += 1;
     }
 
     /// Ends a flight, and those that are copies of it: what was handed over is acknowledged, or a
@@ -105,10 +109,10 @@ impl Session {
     pub fn end_flight(&mut self, position: Position) -> Option<Flight> {
         let flight = self.flights.remove(&position)?;
         if flight.is_event && flight.handed > 0 {
-            self.answered.push(position);
+            self.notes.answered.push(position);
         }
-        self.copies -= usize::from(flight.copy_of.is_some());
-        while self.copies > 0
+        self.notes.copies -= usize::from(flight.copy_of.is_some());
+        while self.notes.copies > 0
             && let Some(copy) = self.copy_of(position)
         {
             self.end_flight(copy);
@@ -120,17 +124,17 @@ impl Session {
     pub fn give_up(&mut self, position: Position) -> Option<Flight> {
         let flight = self.flights.remove(&position)?;
         if flight.handed > 0 {
-            self.ended.outdone(position, flight.id.clone());
+            self.notes.ended.outdone(position, flight.id.clone());
         }
-        self.copies -= usize::from(flight.copy_of.is_some());
-        if self.copies > 0
+        self.notes.copies -= usize::from(flight.copy_of.is_some());
+        if self.notes.copies > 0
             && let Some(copy) = self.copy_of(position)
         {
             // What was said of the message stays true.
             let (due, on_link, copy_of) = (None, false, None);
             self.flights.insert(copy, Flight { due, on_link, copy_of, ..flight.clone() });
-            self.copies -= 1;
-            self.fresh = true;
+            self.notes.copies -= 1;
+            self.notes.has_unsent = true;
         }
         Some(flight)
     }
@@ -147,7 +151,7 @@ impl Session {
         let is_copy = row.is_none_or(|row| row.copy.is_some());
         if is_copy && self.application().is_some() {
             let handed = flight.as_ref().map_or(0, |flight| flight.handed);
-            self.checked.note_row(position, row.is_none().then_some(durable), handed);
+            self.walk.checked.note_row(position, row.is_none().then_some(durable), handed);
         }
         flight
     }

@@ -14,10 +14,11 @@ pub mod interests;
 mod letters;
 pub mod link;
 pub mod offer;
-mod passed;
 mod peering;
 mod record;
 mod settling;
+mod skipped;
+mod state;
 
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
@@ -25,10 +26,8 @@ use alloc::vec::Vec;
 use core::ops::RangeInclusive;
 use core::time::Duration;
 
-use crate::log::group_copies::Checked;
 use crate::session::interests::begins_with_any;
-use crate::session::offer::Offers;
-use crate::store::{DeadReason, Row};
+use crate::store::Row;
 use crate::types::ids::{FetchId, Incarnation, LinkId, NodeId, Position, SessionId, StoreId};
 use crate::types::rate::{Random, RateLimit, backoff};
 use crate::types::tags::TagSet;
@@ -36,17 +35,17 @@ use crate::types::time::{Instant, WallMs};
 use crate::wire::application::{AckMode, Replay};
 
 pub use self::flight::{Flight, Offer, Word};
-pub use self::letters::Letters;
-pub use self::passed::{Passed, Stretch};
 pub use self::record::Used;
 use self::settling::EndedDeliveries;
 pub use self::settling::{Settled, Unheard};
+pub use self::skipped::{Skipped, Stretch};
+pub use self::state::{Dead, FlightNotes, HandOvers, Keeping, Peering, Walk};
 
 /// Unnamed applications' sessions have numbers from here on; they are never stored.
 pub const UNNAMED: u64 = 1 << 62;
 
 pub use self::conflation::Conflation;
-pub use self::group_copies::{Beginning, Had};
+pub use self::group_copies::{Beginning, Delivered};
 
 /// Rows ahead of a session that its peer is remembered to have.
 const MAX_KNOWN: usize = 65_536;
@@ -115,81 +114,27 @@ pub struct Session {
     pub role: Role,
     /// The next row to look at.
     pub next: Position,
-    /// Rows up to here may have been handed over in an earlier life of the session: they are
-    /// marked `redelivery`, and handed over only while they are the newest.
-    pub doubt: Position,
-    /// The peer's store has lost what it had: rows up to here are offered to it, also those that
-    /// came over it.
-    pub lost: Position,
-    /// A receipt for a row up to here has overtaken deliveries: those are handed over only
-    /// while they are the newest.
-    pub overtaken: Position,
-    /// What of the log it is handed only the newest of.
-    pub conflation: Conflation,
+    /// How the rows before and behind that are to be taken.
+    pub walk: Walk,
+    /// What concerns peers alone.
+    pub peering: Peering,
     /// Handed over and not acknowledged.
     pub flights: BTreeMap<Position, Flight>,
-    /// Flights that wait for another one, of which they are copies.
-    copies: usize,
+    /// What is known of the flights together.
+    pub notes: FlightNotes,
     /// Rows ahead of `next` that the peer is known to have, or the application: replayed letters
     /// that it has acknowledged meanwhile.
     pub known: BTreeSet<Position>,
-    /// What the peer is offered instead of being sent it.
-    pub offers: Offers,
-    /// Targeted rows that led nowhere behind the peer.
-    pub passed: Passed,
-    /// Rows before this one were looked at before: only targeted ones are looked at again.
-    pub again: Position,
-    /// When it may go back to what it passed over.
-    pub back_at: Option<Instant>,
-    /// When it did so last.
-    back_last: Option<Instant>,
-    /// Where values were left out because newer ones were there.
-    pub checked: Checked,
-    /// What an application came too late for.
-    pub beginning: Beginning,
-    /// Highest row ever handed over.
-    pub handed_upto: Position,
-    /// Flights that links have begun to carry, so that each knows which came before it.
-    pub carries: u64,
-    /// Events that somebody has been handed here, or that are dead letters of this session: they
-    /// are not the node's any more.
-    pub answered: Vec<Position>,
     /// The link that serves it.
     pub link: Option<LinkId>,
     /// Rows are on their way from the store.
     pub fetch: Option<FetchId>,
-    /// No flight is due before this time; `None`: none is due by time.
-    pub wake: Option<Instant>,
-    /// Whether there may be flights that the link has not carried.
-    pub fresh: bool,
-    /// Whether there may be flights that are to become dead letters.
-    pub has_dying: bool,
-    /// Whether the store was asked for some of them.
-    pub is_burying: bool,
-    /// Deliveries that ended last.
-    ended: EndedDeliveries,
-    /// Its dead letters, by the deliveries that they were.
-    pub letters: Letters,
-    /// Nothing is handed over before this time.
-    pub hold_until: Option<Instant>,
-    /// Refusals in a row by the peer, for the length of the hold.
-    pub refusals: u32,
-    /// Limit of repeats.
-    pub repeats: RateLimit,
-    /// Of a peer: the entry of the configuration that led to it is gone.
-    pub has_lost_entry: bool,
-    /// When it was last disconnected; `None` while connected.
-    pub away_since: Option<WallMs>,
-    /// What its application has done with it; of others than new named ones that does not count.
-    pub used: Used,
-    /// Number and bytes of its dead letters.
-    pub dead: BTreeMap<DeadReason, (u64, u64)>,
-    /// Whether its record must be written.
-    pub dirty: Dirty,
-    /// First hand-overs since the start.
-    pub delivered: u64,
-    /// Later hand-overs since the start.
-    pub retransmits: u64,
+    /// Its dead letters.
+    pub dead: Dead,
+    /// How it is kept in the store.
+    pub keeping: Keeping,
+    /// Hand-overs since the start.
+    pub counts: HandOvers,
 }
 
 impl Session {
@@ -202,46 +147,32 @@ impl Session {
             }
             Role::Application(_) => alloc::format!("link:{}", id.get() - UNNAMED),
         };
+        let notes = FlightNotes {
+            copies: 0,
+            send_seq: 0,
+            has_unsent: false,
+            has_dying: false,
+            is_burying: false,
+            wake: None,
+            repeats,
+            ended: EndedDeliveries::default(),
+            answered: Vec::new(),
+        };
         Self {
             id,
             name,
             role,
             next,
-            doubt: Position::default(),
-            lost: Position::default(),
-            overtaken: Position::default(),
-            conflation: Conflation::default(),
+            walk: Walk::default(),
+            peering: Peering::default(),
             flights: BTreeMap::new(),
-            copies: 0,
+            notes,
             known: BTreeSet::new(),
-            offers: Offers::default(),
-            passed: Passed::default(),
-            again: Position::default(),
-            back_at: None,
-            back_last: None,
-            checked: Checked::default(),
-            beginning: Beginning::default(),
-            handed_upto: Position::default(),
-            carries: 0,
-            answered: Vec::new(),
             link: None,
             fetch: None,
-            wake: None,
-            fresh: false,
-            has_dying: false,
-            is_burying: false,
-            ended: EndedDeliveries::default(),
-            letters: Letters::default(),
-            hold_until: None,
-            refusals: 0,
-            repeats,
-            has_lost_entry: false,
-            away_since: None,
-            used: Used::Answered,
-            dead: BTreeMap::new(),
-            dirty: Dirty::Clean,
-            delivered: 0,
-            retransmits: 0,
+            dead: Dead::default(),
+            keeping: Keeping { away_since: None, used: Used::Answered, dirty: Dirty::Clean },
+            counts: HandOvers::default(),
         }
     }
 
@@ -277,7 +208,9 @@ impl Session {
     pub fn may_have_had(&self, row: &Row, lost: crate::log::epochs::LostLife<'_>) -> bool {
         let by_lost = || self.is_durable() && lost.may_have_handed(&row.message);
         let is_application = self.application().is_some();
-        row.position <= self.doubt || row.only.is_some() || (is_application && by_lost())
+        row.position <= self.walk.redelivery_upto
+            || row.only.is_some()
+            || (is_application && by_lost())
     }
 
     /// Rows at or below this need the store's word that they are the newest of their key.
@@ -286,7 +219,11 @@ impl Session {
             Role::Peer(_) => Position::default(),
             Role::Application(application) => application.replay,
         };
-        self.doubt.max(self.overtaken).max(replay).max(self.conflation.upto)
+        self.walk
+            .redelivery_upto
+            .max(self.walk.receipt_overtook)
+            .max(replay)
+            .max(self.walk.conflation.upto)
     }
 
     /// Whether the session is handed the row only while the store says that it is the newest of its
@@ -306,7 +243,7 @@ impl Session {
         match &self.role {
             Role::Peer(peer) => {
                 let handed = || row.message.sender() == Some(peer.node.as_str());
-                row.position <= self.lost || !handed()
+                row.position <= self.peering.lost_upto || !handed()
             }
             Role::Application(application) => {
                 application.wants(&row.message, node_tags)
@@ -329,18 +266,18 @@ impl Session {
 
     /// Makes the record due; answers whether it was clean before.
     pub fn touch(&mut self, dirty: Dirty) -> bool {
-        let was_clean = self.dirty == Dirty::Clean;
+        let was_clean = self.keeping.dirty == Dirty::Clean;
         if self.is_durable() {
-            self.dirty = self.dirty.max(dirty);
+            self.keeping.dirty = self.keeping.dirty.max(dirty);
         }
-        was_clean && self.dirty != Dirty::Clean
+        was_clean && self.keeping.dirty != Dirty::Clean
     }
 
     /// Ends the obligation for a row in flight. Answers whether there was one.
     pub fn settle(&mut self, position: Position) -> bool {
         let Some(flight) = self.end_flight(position) else { return false };
         if let Offer::Open(id) = flight.offer {
-            self.offers.close(id);
+            self.peering.offers.close(id);
         }
         true
     }
@@ -357,20 +294,21 @@ impl Session {
 
     /// Begins again at the first row: everything may have been handed over before.
     pub fn rewind(&mut self, head: Position) {
-        self.doubt = head;
-        self.conflation.upto = Position::default();
+        self.walk.redelivery_upto = head;
+        self.walk.conflation.upto = Position::default();
         self.next = match &self.role {
             Role::Peer(_) => Position::new(1),
             Role::Application(application) => application.from.max(Position::new(1)),
         };
-        self.beginning = Beginning::at(head, WallMs(u64::MAX));
+        self.walk.beginning = Beginning::at(head, WallMs(u64::MAX));
         self.flights.clear();
         self.known.clear();
-        self.offers.clear();
-        self.checked.clear();
-        self.letters.disconnected();
-        (self.passed, self.again, self.back_at) = (Passed::default(), Position::default(), None);
-        (self.copies, self.fetch) = (0, None);
+        self.peering.offers.clear();
+        self.walk.checked.clear();
+        self.dead.letters.disconnected();
+        (self.peering.skipped, self.peering.rewalk_upto, self.peering.back_at) =
+            (Skipped::default(), Position::default(), None);
+        (self.notes.copies, self.fetch) = (0, None);
         self.touch(Dirty::Now);
     }
 
@@ -378,26 +316,26 @@ impl Session {
     pub fn disconnected(&mut self, wall: WallMs) {
         self.link = None;
         self.fetch = None;
-        self.hold_until = None;
-        self.wake = None;
-        self.away_since.get_or_insert(wall);
-        self.letters.disconnected();
+        self.peering.hold_until = None;
+        self.notes.wake = None;
+        self.keeping.away_since.get_or_insert(wall);
+        self.dead.letters.disconnected();
         match &self.role {
             Role::Peer(_) => {
                 self.next = self.cursor().next();
                 // What was in flight is owed again, targeted or not.
-                self.again = self.again.min(self.next);
+                self.peering.rewalk_upto = self.peering.rewalk_upto.min(self.next);
                 self.flights.clear();
                 self.known.clear();
-                self.offers.clear();
-                self.back_at = None;
+                self.peering.offers.clear();
+                self.peering.back_at = None;
             }
             Role::Application(_) => {
                 for flight in self.flights.values_mut() {
                     flight.on_link = false;
                     flight.due = None;
                 }
-                self.fresh = !self.flights.is_empty();
+                self.notes.has_unsent = !self.flights.is_empty();
             }
         }
     }
@@ -411,16 +349,16 @@ impl Session {
 
     /// Wants to be looked at by this time.
     pub fn wake_at(&mut self, at: Instant) {
-        self.wake = Some(self.wake.map_or(at, |wake| wake.min(at)));
+        self.notes.wake = Some(self.notes.wake.map_or(at, |wake| wake.min(at)));
     }
 
     /// When the session has something to do by itself. What is due already waits for something
     /// else: the socket, the store, or the operator.
     pub fn next_wake(&self, now: Instant) -> Option<Instant> {
-        let hold = self.hold_until.filter(|until| *until > now);
-        let wake = self.wake.filter(|at| *at > now && self.fetch.is_none());
-        let offers = self.offers.next().filter(|at| *at > now);
-        let back = self.back_at.filter(|at| *at > now);
+        let hold = self.peering.hold_until.filter(|until| *until > now);
+        let wake = self.notes.wake.filter(|at| *at > now && self.fetch.is_none());
+        let offers = self.peering.offers.next().filter(|at| *at > now);
+        let back = self.peering.back_at.filter(|at| *at > now);
         let wake = wake.into_iter().chain(offers).chain(back).min();
         hold.or(wake)
     }
@@ -428,7 +366,8 @@ impl Session {
     /// Whether it is to be handed nothing: refused by the peer for now, or with more dead letters
     /// than its bound (P8).
     pub fn is_held(&self, now: Instant, max_dead_bytes: u64) -> bool {
-        self.hold_until.is_some_and(|until| until > now) || self.dead_bytes() > max_dead_bytes
+        self.peering.hold_until.is_some_and(|until| until > now)
+            || self.dead_bytes() > max_dead_bytes
     }
 
     /// The peer, if it is one's session.
@@ -462,12 +401,12 @@ impl Session {
 
     /// How many dead letters it has.
     pub fn dead_count(&self) -> u64 {
-        self.dead.values().map(|(count, _)| count).sum()
+        self.dead.counts.values().map(|(count, _)| count).sum()
     }
 
     /// Bytes of dead letters.
     pub fn dead_bytes(&self) -> u64 {
-        self.dead.values().map(|(_, bytes)| bytes).sum()
+        self.dead.counts.values().map(|(_, bytes)| bytes).sum()
     }
 }
 

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use super::letters::{Letters, LettersRecord};
-use super::passed::{Passed, PassedRecord};
+use super::skipped::{Skipped, SkippedRecord};
 use super::{AppRole, Beginning, Conflation, Dirty, Flight, Peer, Role, Session, Word};
 use crate::store::SessionRecord;
 use crate::types::ids::{DeadLetterId, Incarnation, NodeId, Position, StoreId, is_name};
@@ -42,7 +42,7 @@ enum RoleRecord {
         store: StoreId,
         incarnation: Incarnation,
         reported: Position,
-        passed: PassedRecord,
+        passed: SkippedRecord,
         lost: Position,
     },
     Application {
@@ -93,8 +93,8 @@ pub enum Used {
 impl Session {
     /// Takes note of what its application has done.
     pub fn note_use(&mut self, used: Used) {
-        if self.used < used {
-            self.used = used;
+        if self.keeping.used < used {
+            self.keeping.used = used;
             self.touch(Dirty::Soon);
         }
     }
@@ -110,11 +110,11 @@ impl Session {
         let (StoredState { role, next, open, away_since, node_tags: before }, rest) =
             postcard::take_from_bytes(&record.state).ok()?;
         let (kind, name) = record.name.split_once(':')?;
-        let (mut passed, mut lost) = (Passed::default(), Position::default());
+        let (mut passed, mut lost) = (Skipped::default(), Position::default());
         let role = match role {
             RoleRecord::Peer { store, incarnation, reported, passed: over, lost: upto } => {
                 let node = NodeId::new(name).ok()?;
-                passed = Passed::recover(over);
+                passed = Skipped::recover(over);
                 lost = upto;
                 Role::Peer(Peer { node, store, incarnation, reported })
             }
@@ -138,11 +138,11 @@ impl Session {
         // that says so is damaged, and would pass over what is still to come.
         let impossible = next > head.next() || open.iter().any(|flight| flight.position >= next);
         let mut session = Self::new(record.id, role, next, repeats);
-        session.doubt = head;
-        session.passed = passed;
-        session.lost = lost.min(head);
-        session.handed_upto = head;
-        session.away_since = Some(away_since);
+        session.walk.redelivery_upto = head;
+        session.peering.skipped = passed;
+        session.peering.lost_upto = lost.min(head);
+        session.walk.handed_upto = head;
+        session.keeping.away_since = Some(away_since);
         for OpenRecord { position, handed, failed, first_at } in open {
             session.flights.insert(position, Flight { handed, failed, ..Flight::new(first_at) });
         }
@@ -150,33 +150,34 @@ impl Session {
             // How far it had come since is not written down each time.
             let (ConflationRecord { from }, rest) = postcard::take_from_bytes(rest).ok()?;
             if from != NOT_CONFLATED {
-                session.conflation = Conflation { from, upto: head, ..Conflation::default() };
+                session.walk.conflation = Conflation { from, upto: head, ..Conflation::default() };
             }
             if !rest.is_empty() {
                 let (checked, rest) = postcard::take_from_bytes(rest).ok()?;
-                session.checked.recover(checked);
+                session.walk.checked.recover(checked);
                 if !rest.is_empty() {
                     let (first_event, rest) = postcard::take_from_bytes(rest).ok()?;
-                    session.beginning.first_event = first_event;
+                    session.walk.beginning.first_event = first_event;
                     if !rest.is_empty() {
                         let (settling, rest) = postcard::take_from_bytes(rest).ok()?;
                         session.recover_settling(settling);
                         if !rest.is_empty() && session.application().is_some() {
                             let (used, rest) = postcard::take_from_bytes(rest).ok()?;
-                            session.used = used;
+                            session.keeping.used = used;
                             if !rest.is_empty() {
                                 let (head, time) = postcard::from_bytes(rest).ok()?;
-                                session.beginning = Beginning { head, time, ..session.beginning };
+                                session.walk.beginning =
+                                    Beginning { head, time, ..session.walk.beginning };
                             }
                         } else {
-                            session.has_lost_entry = !rest.is_empty();
+                            session.peering.has_lost_entry = !rest.is_empty();
                         }
                     }
                 }
             }
         }
         session.disconnected(away_since);
-        session.dirty = Dirty::Clean;
+        session.keeping.dirty = Dirty::Clean;
         if impossible || (before != node_tags.as_str() && session.follows_node_tags()) {
             session.rewind(head);
         }
@@ -190,8 +191,8 @@ impl Session {
                 store: peer.store,
                 incarnation: peer.incarnation,
                 reported: peer.reported,
-                passed: self.passed.record(),
-                lost: self.lost,
+                passed: self.peering.skipped.record(),
+                lost: self.peering.lost_upto,
             },
             Role::Application(application) => {
                 application.client.as_ref()?;
@@ -210,23 +211,24 @@ impl Session {
             Role::Peer(_) => (self.cursor().next(), Vec::new()),
             Role::Application(_) => (self.next, self.open_records()),
         };
-        let away_since = self.away_since.unwrap_or(wall);
+        let away_since = self.keeping.away_since.unwrap_or(wall);
         let node_tags = node_tags.as_str().into();
         let encoded = "a record can be encoded";
         let mut state =
             postcard::to_allocvec(&StoredState { role, next, open, away_since, node_tags })
                 .expect(encoded);
-        let checked = self.checked.record();
+        let checked = self.walk.checked.record();
         let settling = self.settling_record();
-        let Beginning { first_event, head, time } = self.beginning;
+        let Beginning { first_event, head, time } = self.walk.beginning;
         let has_head = self.application().is_some() && head > Position::default();
-        let has_used = self.application().is_some() && (self.used != Used::Answered || has_head);
-        let has_settling = !settling.is_empty() || self.has_lost_entry || has_used;
+        let has_used =
+            self.application().is_some() && (self.keeping.used != Used::Answered || has_head);
+        let has_settling = !settling.is_empty() || self.peering.has_lost_entry || has_used;
         let came = self.application().is_some() && first_event != Position::default();
         let has_first = came || has_settling;
         let has_checked = has_first || !checked.is_empty();
         if self.is_conflating() || has_checked {
-            let from = if self.is_conflating() { self.conflation.from } else { NOT_CONFLATED };
+            let from = if self.is_conflating() { self.walk.conflation.from } else { NOT_CONFLATED };
             state = postcard::to_extend(&ConflationRecord { from }, state).expect(encoded);
         }
         if has_checked {
@@ -238,10 +240,10 @@ impl Session {
         if has_settling {
             state = postcard::to_extend(&settling, state).expect(encoded);
         }
-        if self.has_lost_entry {
+        if self.peering.has_lost_entry {
             state = postcard::to_extend(&true, state).expect(encoded);
         } else if has_used {
-            state = postcard::to_extend(&self.used, state).expect(encoded);
+            state = postcard::to_extend(&self.keeping.used, state).expect(encoded);
         }
         if has_head {
             state = postcard::to_extend(&(head, time), state).expect(encoded);
@@ -266,14 +268,14 @@ impl Session {
             return SettlingRecord::default();
         }
         let acknowledged = self.known.range(self.next..).copied().collect();
-        let letters = self.letters.record();
+        let letters = self.dead.letters.record();
         SettlingRecord { rejected: rejected.collect(), acknowledged, letters }
     }
 
     fn recover_settling(&mut self, record: SettlingRecord) {
         let SettlingRecord { rejected, acknowledged, letters } = record;
         self.known.extend(acknowledged);
-        self.letters = letters.map(Letters::recover).unwrap_or_default();
+        self.dead.letters = letters.map(Letters::recover).unwrap_or_default();
         for (position, error) in rejected {
             if let Some(flight) = self.flights.get_mut(&position) {
                 // It gets its number when the node starts.

@@ -99,17 +99,18 @@ impl Session {
     /// not refused.
     pub fn acknowledge(&mut self, delivery: Position) -> Result<Settled, Unheard> {
         let place = self.place_of(delivery);
-        let is_here = self.flights.contains_key(&place) || self.letters.of(place).is_some();
-        self.letters.settle_purged(place);
-        if !is_here && place == delivery && self.letters.kin(place).is_empty() {
+        let is_here = self.flights.contains_key(&place) || self.dead.letters.of(place).is_some();
+        self.dead.letters.settle_purged(place);
+        if !is_here && place == delivery && self.dead.letters.kin(place).is_empty() {
             return self.was_settled(place).map(|()| Settled::default());
         }
         // Elsewhere it may have been refused only where it is nowhere else any more.
-        let kin = if is_here { Vec::new() } else { self.letters.kin(place) };
+        let kin = if is_here { Vec::new() } else { self.dead.letters.kin(place) };
         if let Some(letter) = [place].iter().chain(&kin).find_map(|it| self.refused_at(*it)) {
             return Err(refused(letter));
         }
-        if is_here || place >= self.next || kin.iter().any(|it| self.letters.of(*it).is_some()) {
+        if is_here || place >= self.next || kin.iter().any(|it| self.dead.letters.of(*it).is_some())
+        {
             return Ok(self.end_acknowledged(&[place], Dirty::Now));
         }
         self.was_settled(place).map(|()| Settled::default())
@@ -117,7 +118,10 @@ impl Session {
 
     /// The dead letter that a refusal has made, or will make, of a delivery.
     fn refused_at(&self, delivery: Position) -> Option<DeadLetterId> {
-        match (self.flights.get(&delivery).map(|flight| flight.word), self.letters.of(delivery)) {
+        match (
+            self.flights.get(&delivery).map(|flight| flight.word),
+            self.dead.letters.of(delivery),
+        ) {
             (Some(Word::Reject(letter)), _) => Some(letter),
             (None, Some(letter)) if letter.is_refused() => Some(letter.id),
             (Some(_), _) | (None, _) => None,
@@ -127,8 +131,9 @@ impl Session {
     /// Where a delivery lies: in flight, a dead letter, or where that was replayed to. It may be
     /// more than one of these where the session has begun again since.
     fn place_of(&self, delivery: Position) -> Position {
-        let is_here = self.flights.contains_key(&delivery) || self.letters.of(delivery).is_some();
-        if is_here { delivery } else { self.letters.place(delivery) }
+        let is_here =
+            self.flights.contains_key(&delivery) || self.dead.letters.of(delivery).is_some();
+        if is_here { delivery } else { self.dead.letters.place(delivery) }
     }
 
     /// Ends a delivery and those before it that had no word of their own.
@@ -141,9 +146,9 @@ impl Session {
             place != delivery && !self.flights.get(&place).is_some_and(|it| it.word.is_said());
         let named = if is_replayed { self.acknowledge(delivery)? } else { Settled::default() };
         let flight = self.flights.get(&delivery).map(|flight| flight.carried);
-        let last = flight.or_else(|| self.letters.of(delivery)?.carried());
+        let last = flight.or_else(|| self.dead.letters.of(delivery)?.carried());
         let carried = self.carried_before(delivery, last);
-        let letters = self.letters.carried_before(delivery, last);
+        let letters = self.dead.letters.carried_before(delivery, last);
         let carried = [carried, letters].concat();
         let mut heard = self.end_acknowledged(&carried, Dirty::Now);
         heard.settled |= named.settled;
@@ -153,10 +158,10 @@ impl Session {
 
     /// Ends the oldest open delivery of this `messageId`; else takes its dead letter back.
     pub fn acknowledge_id(&mut self, id: &str) -> Result<Settled, Unheard> {
-        if let Some(position) = self.open_of(id).or_else(|| self.letters.named(id)) {
+        if let Some(position) = self.open_of(id).or_else(|| self.dead.letters.named(id)) {
             let heard = self.acknowledge(position)?;
             if !heard.letters.is_empty() {
-                self.ended.settled(id.into());
+                self.notes.ended.settled(id.into());
             }
             return Ok(heard);
         }
@@ -171,7 +176,7 @@ impl Session {
     fn may_come_again(&self) -> bool {
         let unknown =
             |flight: &Flight| flight.id.is_none() && flight.handed > 0 && flight.copy_of.is_none();
-        self.next <= self.doubt || self.flights.values().any(unknown)
+        self.next <= self.walk.redelivery_upto || self.flights.values().any(unknown)
     }
 
     /// The flight that a refusal speaks of. `None`: it is refused already, or ended without a word.
@@ -184,7 +189,7 @@ impl Session {
         let position = match target {
             SettleTarget::Delivery(delivery) => Some(self.place_of(*delivery)),
             SettleTarget::Id(id) => {
-                let letter = || self.letters.named(id).map(|was| self.place_of(was));
+                let letter = || self.dead.letters.named(id).map(|was| self.place_of(was));
                 self.open_of(id).or_else(letter)
             }
         };
@@ -199,23 +204,24 @@ impl Session {
         }
         if let Some(position) = position {
             let said = if retry { Said::Retry } else { Said::Reject };
-            if self.letters.note_said(position, said) {
+            if self.dead.letters.note_said(position, said) {
                 self.touch(if retry { Dirty::Soon } else { Dirty::Now });
             }
         }
-        if let Some(letter) = position.and_then(|position| self.letters.of(position)) {
+        if let Some(letter) = position.and_then(|position| self.dead.letters.of(position)) {
             return if retry { Err(Unheard::Letter(letter.id)) } else { Ok(None) };
         }
         let comes = |position| position >= self.next && !self.known.contains(&position);
         let is_ahead = position.is_some_and(comes);
-        if (is_ahead && self.was_settled_by(target).is_ok()) || self.ended.is_outdone(target) {
+        if (is_ahead && self.was_settled_by(target).is_ok()) || self.notes.ended.is_outdone(target)
+        {
             // It was replayed, and comes anyway; or something newer has come.
             return Ok(None);
         }
         if position.is_none() && self.may_come_again() {
             return Ok(None);
         }
-        if self.ended.is_rejected(target) && !retry {
+        if self.notes.ended.is_rejected(target) && !retry {
             return Ok(None);
         }
         self.was_settled_by(target).and(Err(Unheard::Settled))
@@ -223,9 +229,9 @@ impl Session {
 
     /// Remembers that a delivery was rejected: without a name there is no dead letter to tell.
     pub fn note_rejected(&mut self, delivery: Position, id: Option<Box<str>>) {
-        self.ended.rejected.push_back((delivery, id));
-        if self.ended.rejected.len() > REMEMBERED {
-            self.ended.rejected.pop_front();
+        self.notes.ended.rejected.push_back((delivery, id));
+        if self.notes.ended.rejected.len() > REMEMBERED {
+            self.notes.ended.rejected.pop_front();
         }
     }
 
@@ -233,9 +239,9 @@ impl Session {
     fn was_settled(&self, delivery: Position) -> Result<(), Unheard> {
         if !self.was_handed(delivery) {
             Err(Unheard::Never)
-        } else if self.ended.is_rejected(&SettleTarget::Delivery(delivery)) {
+        } else if self.notes.ended.is_rejected(&SettleTarget::Delivery(delivery)) {
             Err(Unheard::Settled)
-        } else if self.has_forgotten_letters() && self.letters.may_have_forgotten(delivery) {
+        } else if self.has_forgotten_letters() && self.dead.letters.may_have_forgotten(delivery) {
             Err(Unheard::Forgotten)
         } else {
             Ok(())
@@ -246,10 +252,11 @@ impl Session {
         match target {
             SettleTarget::Delivery(delivery) => self.was_settled(*delivery),
             SettleTarget::Id(id) => {
-                let is_known = self.ended.is_settled(id) || self.ended.is_outdone(target);
-                if is_known || self.is_automatic() || self.letters.named(id).is_some() {
+                let is_known =
+                    self.notes.ended.is_settled(id) || self.notes.ended.is_outdone(target);
+                if is_known || self.is_automatic() || self.dead.letters.named(id).is_some() {
                     Ok(())
-                } else if self.ended.is_rejected(target) {
+                } else if self.notes.ended.is_rejected(target) {
                     Err(Unheard::Settled)
                 } else if self.has_forgotten_letters() {
                     Err(Unheard::Forgotten)
@@ -261,7 +268,7 @@ impl Session {
     }
 
     fn has_forgotten_letters(&self) -> bool {
-        self.dead_count() > self.letters.count() as u64
+        self.dead_count() > self.dead.letters.count() as u64
     }
 
     /// What a cumulative acknowledgement of `delivery` speaks of: what this link had begun to carry
@@ -282,7 +289,7 @@ impl Session {
 
     /// Whether the delivery was ever handed out, as far as that is known.
     fn was_handed(&self, delivery: Position) -> bool {
-        delivery > Position::default() && delivery <= self.handed_upto
+        delivery > Position::default() && delivery <= self.walk.handed_upto
     }
 
     pub(super) fn is_automatic(&self) -> bool {
@@ -304,13 +311,15 @@ impl Session {
         for delivery in deliveries {
             let kin = self.end_kin(*delivery);
             if let Some(id) = self.end_flight(*delivery).and_then(|flight| flight.id) {
-                self.ended.settled(id);
+                self.notes.ended.settled(id);
             } else if *delivery >= self.next {
                 self.known.insert(*delivery);
             }
             for position in kin.into_iter().chain([*delivery]) {
-                self.letters.settle_purged(position);
-                heard.letters.extend(self.letters.take(position).map(|letter| (position, letter)));
+                self.dead.letters.settle_purged(position);
+                heard
+                    .letters
+                    .extend(self.dead.letters.take(position).map(|letter| (position, letter)));
             }
         }
         if heard.settled {
@@ -322,7 +331,7 @@ impl Session {
     /// Ends the other deliveries of the same message, which has come to its end. Answers where they
     /// lie.
     pub fn end_kin(&mut self, delivery: Position) -> Vec<Position> {
-        let kin = self.letters.kin(delivery);
+        let kin = self.dead.letters.kin(delivery);
         for position in &kin {
             if *position >= self.next {
                 self.known.insert(*position);

@@ -234,7 +234,10 @@ fn walk(role: &Role, steps: Vec<Step>) {
                 assert_eq!(record.cursor, session.cursor(), "the store keeps rows above it");
                 let head = Position::new(100);
                 session = Session::recover(&record, head, &tags, repeats(0)).expect("it is read");
-                assert_eq!(session.doubt, head, "all of it may have been handed over");
+                assert_eq!(
+                    session.walk.redelivery_upto, head,
+                    "all of it may have been handed over"
+                );
             }
             Step::Rewind => {
                 session.rewind(Position::new(model.next() - 1));
@@ -323,7 +326,8 @@ proptest! {
         }
         let is_open = |flight: &Flight| matches!(flight.offer, Offer::Open(_));
         prop_assert!(!session.flights.values().any(is_open));
-        prop_assert_eq!(session.offers.close(id(0)), None, "nor is any on offer without a flight");
+        let open = session.peering.offers.close(id(0));
+        prop_assert_eq!(open, None, "nor is any on offer without a flight");
     }
 
     #[test]
@@ -334,7 +338,7 @@ proptest! {
         rate in 0..5_u32,
     ) {
         let mut session = session(Role::Application(named()));
-        session.repeats = repeats(rate);
+        session.notes.repeats = repeats(rate);
         for (position, (due, on_link)) in (1..).zip(&flights) {
             let due = due.map(Instant::from_micros);
             let flight = Flight { due, on_link: *on_link, ..Flight::new(WALL) };
@@ -367,9 +371,9 @@ proptest! {
         };
         let earliest = (1..).zip(&flights).filter_map(left).min();
         match (expected.is_empty(), earliest) {
-            (false, _) => prop_assert_eq!(session.wake, Some(at)),
-            (true, Some(_)) => prop_assert!(session.wake.is_some_and(|wake| wake > at)),
-            (true, None) => prop_assert_eq!(session.wake, None),
+            (false, _) => prop_assert_eq!(session.notes.wake, Some(at)),
+            (true, Some(_)) => prop_assert!(session.notes.wake.is_some_and(|wake| wake > at)),
+            (true, None) => prop_assert_eq!(session.notes.wake, None),
         }
     }
 

@@ -33,7 +33,7 @@ pub const MAX_TOKEN_BYTES: usize = 8192;
 /// What an application asks for in the query string of its upgrade
 /// request. What it does not say is `None`.
 #[derive(Clone, PartialEq, Eq, Default)]
-pub struct Wishes {
+pub struct ConnectParams {
     /// Name of a durable session.
     pub client: Option<String>,
     /// Its tags; `None`: the node's.
@@ -116,7 +116,7 @@ pub struct InForce {
     pub conflate: bool,
 }
 
-impl Wishes {
+impl ConnectParams {
     /// Reads a query string, without its question mark, as builders of URLs write it
     /// (`application/x-www-form-urlencoded`). Lists that are there more than once add up.
     ///
@@ -217,10 +217,10 @@ fn add<'a>(
     Some(())
 }
 
-impl fmt::Debug for Wishes {
+impl fmt::Debug for ConnectParams {
     /// Never shows the token (P11).
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Wishes")
+        f.debug_struct("ConnectParams")
             .field("client", &self.client)
             .field("tags", &self.tags)
             .field("keys", &self.keys)
@@ -406,12 +406,12 @@ mod tests {
 
     use super::*;
 
-    fn wishes(query: &str) -> Wishes {
-        Wishes::parse(query, &Limits::default()).expect(query)
+    fn wishes(query: &str) -> ConnectParams {
+        ConnectParams::parse(query, &Limits::default()).expect(query)
     }
 
     fn refusal(query: &str) -> String {
-        let reason = Wishes::parse(query, &Limits::default()).expect_err(query);
+        let reason = ConnectParams::parse(query, &Limits::default()).expect_err(query);
         assert!(reason.len() <= 123, "{} bytes: {reason}", reason.len());
         reason
     }
@@ -420,7 +420,7 @@ mod tests {
     fn without_parameters_everything_is_the_default() {
         for query in ["", "&", "&&"] {
             let wishes = wishes(query);
-            assert_eq!(wishes, Wishes::default());
+            assert_eq!(wishes, ConnectParams::default());
             assert_eq!((wishes.replay(), wishes.ack()), (Replay::New, AckMode::Auto));
         }
     }
@@ -646,7 +646,7 @@ mod tests {
         fn any_query_is_taken_or_refused_in_a_close_frame(
             query in r"(\PC|[=&%,+]|keys|key|tags|token|[0-9a-f]{2}){0,30}",
         ) {
-            if let Err(reason) = Wishes::parse(&query, &Limits::default()) {
+            if let Err(reason) = ConnectParams::parse(&query, &Limits::default()) {
                 prop_assert!(reason.len() <= 123);
             }
         }

@@ -26,7 +26,7 @@ fn session(number: u64) -> Session {
     let role = Role::Application(application);
     let repeats = RateLimit::new(0, Instant::from_micros(0));
     let mut session = Session::new(SessionId::new(number), role, Position::new(1), repeats);
-    session.beginning = Beginning::at(Position::new(0), WALL);
+    session.walk.beginning = Beginning::at(Position::new(0), WALL);
     session
 }
 
@@ -96,7 +96,7 @@ impl Lab {
             Step::Settle(_) => {
                 let first = session.flights.keys().next().copied();
                 first.into_iter().for_each(|first| drop(session.end_flight(first)));
-                session.answered.clear();
+                session.notes.answered.clear();
             }
             Step::Connect(_) => session.link = Some(LinkId::new(id.get() + 1)),
             Step::Disconnect(_) => session.disconnected(WALL),
@@ -147,8 +147,9 @@ impl Lab {
     }
 
     fn told(&mut self) -> Vec<(Position, Position, Position, Position)> {
-        let told =
-            |it: &mut Session| (it.next, it.cursor(), it.state_settled(), it.beginning.first_event);
+        let told = |it: &mut Session| {
+            (it.next, it.cursor(), it.state_settled(), it.walk.beginning.first_event)
+        };
         self.sessions.values_mut().map(told).collect()
     }
 }
@@ -184,7 +185,7 @@ fn who_leaves_at_rest_knows_where_the_log_ends() {
     lab.take(&Step::Batch(9, true, 1));
     assert!(!lab.sessions.awake().any(|session| session.id == id), "it rests");
     let mut left = lab.sessions.remove(&id).expect("it was there");
-    assert_eq!((left.next, left.beginning.first_event), (Position::new(11), Position::new(2)));
+    assert_eq!((left.next, left.walk.beginning.first_event), (Position::new(11), Position::new(2)));
     assert!(left.touch(Dirty::Now), "nothing of it is to be written");
     assert_eq!((lab.sessions.len(), lab.sessions.get(&id).is_none()), (3, true));
 }

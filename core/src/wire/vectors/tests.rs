@@ -556,10 +556,10 @@ fn sessions() -> Vec<(&'static str, Session)> {
     conflated.conflate(Position::new(400));
     let role = application(None, None, AckMode::Manual);
     let mut late = Session::new(id, role, next, repeats());
-    late.beginning.first_event = Position::new(200);
+    late.walk.beginning.first_event = Position::new(200);
     let role = application(None, None, AckMode::Manual);
     let mut began = Session::new(id, role, next, repeats());
-    began.beginning = Beginning::at(Position::new(300), WallMs(1_790_000_000_000));
+    began.walk.beginning = Beginning::at(Position::new(300), WallMs(1_790_000_000_000));
     let role = application(None, None, AckMode::Manual);
     let mut refusing = Session::new(id, role, next, repeats());
     let mut flight = Flight::new(WallMs(1_790_000_000_000));
@@ -567,8 +567,8 @@ fn sessions() -> Vec<(&'static str, Session)> {
     let silent = Flight::new(WallMs(1_790_000_000_000));
     let reason = DeadReason::Unacknowledged;
     let letter = silent.letter(DeadLetterId::new(7), reason, &message(Kind::Cmd));
-    refusing.letters.add(Position::new(240), letter.clone());
-    refusing.letters.replayed(Position::new(230), &letter, Position::new(310));
+    refusing.dead.letters.add(Position::new(240), letter.clone());
+    refusing.dead.letters.replayed(Position::new(230), &letter, Position::new(310));
     refusing.flights.insert(Position::new(250), flight);
     refusing.known.insert(Position::new(310));
     let keys = Some(vec!["order:".into(), "é".into()]);

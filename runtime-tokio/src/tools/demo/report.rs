@@ -18,7 +18,7 @@ const FAILURES_TOLD: usize = 10;
 #[derive(Debug, Serialize)]
 pub(super) struct DemoReport {
     ok: bool,
-    deliveries: Vec<Delivered>,
+    deliveries: Vec<DeliveredCounts>,
     receipts: usize,
     receipts_honoured: usize,
     duplicates_suppressed: Suppressed,
@@ -35,7 +35,7 @@ pub(super) struct DemoReport {
 }
 
 #[derive(Debug, Serialize)]
-struct Delivered {
+struct DeliveredCounts {
     published_at: &'static str,
     destination: &'static str,
     #[serde(flatten)]
@@ -70,7 +70,7 @@ impl DemoReport {
         let mut deliveries = Vec::new();
         for (published_at, row) in NODES.iter().zip(&verdict.cells) {
             for (destination, cell) in NODES.iter().zip(row) {
-                deliveries.push(Delivered { published_at, destination, cell: *cell });
+                deliveries.push(DeliveredCounts { published_at, destination, cell: *cell });
             }
         }
         let copies = figures.copies.iter();
@@ -122,9 +122,9 @@ impl DemoReport {
         let mut deliveries = table(&heading);
         for row in self.deliveries.chunks(NODES.len()) {
             let from = row.first().map_or("", |first| first.published_at).to_owned();
-            let cells = row
-                .iter()
-                .map(|Delivered { cell, .. }| format!("{} / {}", cell.arrived, cell.expected));
+            let cells = row.iter().map(|DeliveredCounts { cell, .. }| {
+                format!("{} / {}", cell.arrived, cell.expected)
+            });
             deliveries.add_row(std::iter::once(from).chain(cells));
         }
         writeln!(out, "Arrived / expected, each message once:\n\n{}\n", deliveries.trim_fmt())?;

@@ -31,7 +31,7 @@ const STRETCH: Duration = Duration::from_secs(30 * 60);
 
 /// Targeted rows that were passed over.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Passed {
+pub struct Skipped {
     /// The first of them; 0: none.
     first: Position,
     /// Their tags, and the first row of each; `None`: any.
@@ -49,7 +49,7 @@ pub struct Stretch {
     pub ends: WallMs,
 }
 
-impl Passed {
+impl Skipped {
     /// A row was passed over.
     pub fn note(&mut self, row: &Row) {
         let Row { position, message, .. } = row;
@@ -139,13 +139,13 @@ impl Passed {
     }
 
     /// As it is stored.
-    pub fn record(&self) -> PassedRecord {
+    pub fn record(&self) -> SkippedRecord {
         let tags = self.tags.as_ref().map(|tags| tags::join(tags.keys().map(|tag| &**tag)));
-        PassedRecord { first: self.first, tags, events: self.events.iter().copied().collect() }
+        SkippedRecord { first: self.first, tags, events: self.events.iter().copied().collect() }
     }
 
     /// What was stored. Where each tag begins is not: at the first of all.
-    pub fn recover(PassedRecord { first, tags, events }: PassedRecord) -> Self {
+    pub fn recover(SkippedRecord { first, tags, events }: SkippedRecord) -> Self {
         let tags = tags.map(|tags| tags::list(&tags).map(|tag| (tag.into(), first)).collect());
         Self { first, tags, events: events.into() }
     }
@@ -153,7 +153,7 @@ impl Passed {
 
 /// What is stored of it.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PassedRecord {
+pub struct SkippedRecord {
     first: Position,
     /// As a list; `None`: any.
     tags: Option<String>,
@@ -193,20 +193,20 @@ mod tests {
     #[test]
     fn any_tag_concerns_all_that_was_passed_over() {
         let any = Reach { any: true, ..Reach::nobody() };
-        let mut passed = Passed::default();
+        let mut passed = Skipped::default();
         assert!(!passed.concerns(&any), "nothing was passed over");
         assert_eq!(passed.take(&any), None);
         passed.note(&row(Position::new(7), "aws,eu", 0));
         passed.note(&row(Position::new(9), "gcp", 0));
         assert!(passed.concerns(&any));
         assert_eq!(passed.take(&any), Some(Position::new(7)));
-        assert_eq!(passed, Passed::default());
+        assert_eq!(passed, Skipped::default());
     }
 
     // keeps: shortest-paths
     #[test]
     fn what_was_passed_over_concerns_who_has_one_of_its_tags() {
-        let mut passed = Passed::default();
+        let mut passed = Skipped::default();
         assert!(!passed.concerns(&tags(&["aws"])));
         passed.note(&row(Position::new(7), "aws,eu", 0));
         passed.note(&row(Position::new(9), "gcp", 0));
@@ -214,7 +214,7 @@ mod tests {
         assert!(passed.concerns(&tags(&["azure", "gcp"])));
         assert!(!passed.concerns(&tags(&["azure"])));
         assert_eq!(passed.take(&tags(&["azure"])), None);
-        let mut recovered = Passed::recover(passed.record());
+        let mut recovered = Skipped::recover(passed.record());
         assert_eq!(recovered.record(), passed.record());
         assert_eq!(recovered.take(&tags(&["gcp"])), Some(Position::new(7)), "or later");
         assert_eq!(passed.take(&tags(&["eu"])), Some(Position::new(7)));
@@ -224,7 +224,7 @@ mod tests {
     // keeps: flapping-link
     #[test]
     fn going_back_for_one_tag_begins_where_that_tag_does() {
-        let mut passed = Passed::default();
+        let mut passed = Skipped::default();
         passed.note(&row(Position::new(7), "aws,eu", 0));
         passed.note(&row(Position::new(900), "gcp", 0));
         passed.note(&row(Position::new(901), "gcp", 0));
@@ -234,30 +234,30 @@ mod tests {
         assert_eq!(passed.take(&tags(&["gcp"])), Some(Position::new(950)));
         assert_eq!(passed.take(&tags(&["eu", "gcp"])), Some(Position::new(7)));
         assert_eq!(passed.take(&tags(&["aws"])), Some(Position::new(7)));
-        assert_eq!(passed, Passed::default(), "nothing is left of it");
+        assert_eq!(passed, Skipped::default(), "nothing is left of it");
     }
 
     #[test]
     fn too_many_tags_are_any_tag() {
-        let mut passed = Passed::default();
+        let mut passed = Skipped::default();
         for number in 0..=MAX_TAGS as u64 {
             passed.note(&row(Position::new(1 + number), &std::format!("t{number}"), 0));
         }
         assert!(passed.concerns(&tags(&["whatever"])));
         assert!(!passed.concerns(&tags(&[])), "who has no tag is targeted by none");
-        assert_eq!(Passed::recover(passed.record()), passed);
+        assert_eq!(Skipped::recover(passed.record()), passed);
         assert_eq!(passed.take(&tags(&["whatever"])), Some(Position::new(1)));
-        assert_eq!(passed, Passed::default());
+        assert_eq!(passed, Skipped::default());
     }
 
     // keeps: led-nowhere
     #[test]
     fn events_that_nobody_waits_for_may_go() {
-        let mut passed = Passed::default();
+        let mut passed = Skipped::default();
         passed.note(&row(Position::new(3), "aws", 1000));
         passed.note(&row(Position::new(5), "eu", 0));
         passed.note(&row(Position::new(7), "eu,gcp", 1000));
-        let kept = |passed: &mut Passed, of: &[&str]| passed.kept(None, Some(&tags(of)));
+        let kept = |passed: &mut Skipped, of: &[&str]| passed.kept(None, Some(&tags(of)));
         assert_eq!(kept(&mut passed, &[]), None);
         assert_eq!(kept(&mut passed, &["azure"]), None);
         assert_eq!(kept(&mut passed, &["aws", "gcp"]), Some(Position::new(3)));
@@ -274,7 +274,7 @@ mod tests {
     #[test]
     fn what_lies_ahead_is_kept_as_long_as_it_lives() {
         const HOUR: u64 = 3_600_000;
-        let mut passed = Passed::default();
+        let mut passed = Skipped::default();
         passed.note_event(Position::new(500), WallMs(10 * HOUR));
         let stretch =
             |first, hours| Stretch { first: Position::new(first), ends: WallMs(hours * HOUR) };
@@ -291,7 +291,7 @@ mod tests {
 
     #[test]
     fn events_that_led_nowhere_are_kept_until_their_time_is_over() {
-        let mut passed = Passed::default();
+        let mut passed = Skipped::default();
         passed.note(&row(Position::new(3), "aws", 0));
         assert_eq!(passed.kept(Some(WallMs(0)), None), None, "state stays anyway");
         let hour = 60 * 60 * 1000;
@@ -305,6 +305,6 @@ mod tests {
             passed.note(&row(Position::new(100 + number), "aws", (4 + number) * hour));
         }
         assert_eq!(passed.kept(Some(WallMs(4 * hour - 1)), None), Some(Position::new(100)));
-        assert_eq!(Passed::recover(passed.record()).record(), passed.record());
+        assert_eq!(Skipped::recover(passed.record()).record(), passed.record());
     }
 }
