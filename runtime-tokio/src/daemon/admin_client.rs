@@ -14,7 +14,7 @@ use ureq::unversioned::resolver::DefaultResolver;
 use ureq::{Agent, Body};
 
 use self::transport::Racing;
-use super::Failed;
+use super::failed::Failed;
 
 /// For a whole request; the endpoint itself gives up earlier.
 const TIMEOUT: Duration = Duration::from_secs(60);

@@ -8,6 +8,8 @@ pub(crate) mod admin_client;
 mod cli;
 pub(crate) mod commands;
 pub mod config;
+mod digits;
+pub(crate) mod failed;
 pub mod logging;
 pub mod metrics;
 mod reload;
@@ -15,53 +17,7 @@ mod run;
 
 use std::process::ExitCode;
 
-/// Hexadecimal digits of a digest where many are listed: 48 bits, so that of a thousand keys no two
-/// look alike but once in a hundred million times.
-const DIGITS: usize = 12;
-
-/// Exit code: failed.
-const EXIT_FAILED: u8 = 1;
-
-/// Exit code: wrong usage or configuration.
-const EXIT_USAGE: u8 = 2;
-
-/// Why a command did not do what it was asked: what to tell, and the exit code.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct Failed {
-    /// Exit code of the process.
-    pub code: u8,
-    /// What was tried, on what, and what to do; empty if there is nobody to tell.
-    pub message: String,
-}
-
-impl Failed {
-    /// Something failed.
-    pub(crate) fn general(message: impl Into<String>) -> Self {
-        Self { code: EXIT_FAILED, message: message.into() }
-    }
-
-    /// It was called in a wrong way, or its configuration is wrong.
-    pub(crate) fn usage(message: impl Into<String>) -> Self {
-        Self { code: EXIT_USAGE, message: message.into() }
-    }
-}
-
-impl From<std::io::Error> for Failed {
-    /// Of writing to standard output. Whoever closed it, as `head` does, wants to hear no more.
-    fn from(error: std::io::Error) -> Self {
-        if error.kind() == std::io::ErrorKind::BrokenPipe {
-            return Self { code: 0, message: String::new() };
-        }
-        Self::general(format!("cannot write to standard output: {error}"))
-    }
-}
-
-impl From<config::ConfigError> for Failed {
-    fn from(error: config::ConfigError) -> Self {
-        Self::usage(error.to_string())
-    }
-}
+pub use failed::Failed;
 
 /// The whole of the `slipstream` binary.
 pub fn main() -> ExitCode {

@@ -14,10 +14,11 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::admin::{self, Admin};
 use super::config::Settings;
+use super::failed::{EXIT_FAILED, EXIT_USAGE, Failed};
+use super::logging;
 use super::logging::LogHandle;
 use super::metrics::Metrics;
 use super::reload::Reloader;
-use super::{EXIT_FAILED, EXIT_USAGE, Failed, logging};
 use crate::{Exit, Node, Options, StartError};
 
 /// Between two turns of housekeeping for histograms.

@@ -18,7 +18,7 @@ use slipstream_core::tags::{TagSet, list};
 
 use super::pages::{NodePages, PageAnswer, unexpected};
 use super::reply::ReplyFailure;
-use crate::daemon::DIGITS;
+use crate::daemon::digits::DIGITS;
 
 /// What the paths may name.
 #[derive(Debug, Deserialize)]

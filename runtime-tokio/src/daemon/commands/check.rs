@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::daemon::{Failed, config};
+use crate::daemon::config;
+use crate::daemon::failed::Failed;
 
 /// Arguments of `check`.
 #[derive(Debug, Args)]

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde::Deserialize;
 
-use crate::daemon::Failed;
 use crate::daemon::admin_client::{AdminArgs, AdminClient};
+use crate::daemon::failed::Failed;
 
 /// Arguments of `clock`.
 #[derive(Debug, Args)]

@@ -11,7 +11,7 @@ use slipstream_core::config::Reconnect;
 use slipstream_core::io::Protocol;
 
 use crate::client::Publisher;
-use crate::daemon::Failed;
+use crate::daemon::failed::Failed;
 
 /// First wait before a lost connection is opened again, and the longest one.
 pub(crate) const WAITS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));

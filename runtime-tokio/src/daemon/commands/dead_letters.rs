@@ -8,8 +8,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::table::{table, time};
-use crate::daemon::Failed;
 use crate::daemon::admin_client::{AdminArgs, AdminClient};
+use crate::daemon::failed::Failed;
 
 /// Dead letters that are listed at once, if no other number is named.
 const PAGE: usize = 100;

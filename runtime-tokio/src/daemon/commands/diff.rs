@@ -14,7 +14,8 @@ use serde_json::{Value, json};
 
 use super::table::{cell, table};
 use crate::daemon::admin_client::{AdminArgs, AdminClient, segment};
-use crate::daemon::{DIGITS, EXIT_FAILED, Failed};
+use crate::daemon::digits::DIGITS;
+use crate::daemon::failed::{EXIT_FAILED, Failed};
 
 /// Messages asked for at once; each takes some bytes of a URL.
 const ASKED_AT_ONCE: usize = 64;

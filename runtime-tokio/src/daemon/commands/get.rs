@@ -14,7 +14,7 @@ use slipstream_core::read::ReadRequest;
 
 use super::connecting::{Speak, bare, duration, ended, goodbye, not_connected, options};
 use crate::client::Client;
-use crate::daemon::Failed;
+use crate::daemon::failed::Failed;
 
 /// Arguments of `get`.
 #[derive(Debug, Args)]

@@ -22,7 +22,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use super::Failed;
+use super::failed::Failed;
 #[cfg(feature = "tools")]
 use crate::tools::{bench, demo};
 

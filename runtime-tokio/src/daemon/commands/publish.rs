@@ -20,7 +20,7 @@ use self::input::{LineBatch, read_standard_input};
 use self::progress::Progress;
 use self::publisher::{LineFate, LinePublisher, PublishedLine};
 use super::connecting::{Speak, bare, duration};
-use crate::daemon::Failed;
+use crate::daemon::failed::Failed;
 
 /// Longest part of a value that an error shows.
 const SHOWN: usize = 60;

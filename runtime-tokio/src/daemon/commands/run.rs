@@ -5,8 +5,9 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use crate::daemon::config;
+use crate::daemon::failed::Failed;
 use crate::daemon::run::Once;
-use crate::daemon::{Failed, config};
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use crate::daemon::Failed;
 use crate::daemon::admin_client::{AdminArgs, AdminClient, segment};
+use crate::daemon::failed::Failed;
 
 /// Arguments of `sessions`.
 #[derive(Debug, Args)]

@@ -9,8 +9,8 @@ use clap::Args;
 use serde_json::Value;
 
 use super::table::{bytes, cell, duration, table};
-use crate::daemon::Failed;
 use crate::daemon::admin_client::{AdminArgs, AdminClient};
+use crate::daemon::failed::Failed;
 
 /// Between two looks with `--watch`.
 const WATCH_EVERY: Duration = Duration::from_secs(2);

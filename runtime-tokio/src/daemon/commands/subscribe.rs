@@ -15,7 +15,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::connecting::{Speak, bare, duration, ended, goodbye, not_connected, told_options};
 use crate::client::{Client, Delivery, Subscription, SubscriptionEvent};
-use crate::daemon::Failed;
+use crate::daemon::failed::Failed;
 
 /// Deliveries that are printed together.
 const BATCH: u64 = 1024;

@@ -7,8 +7,8 @@ use clap::Args;
 use serde_json::Value;
 
 use super::table::{cell, table};
-use crate::daemon::Failed;
 use crate::daemon::admin_client::{AdminArgs, AdminClient, segment};
+use crate::daemon::failed::Failed;
 
 /// Arguments of `where`.
 #[derive(Debug, Args)]

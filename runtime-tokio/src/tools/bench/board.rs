@@ -10,7 +10,7 @@ use hdrhistogram::Histogram;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use crate::daemon::Failed;
+use crate::daemon::failed::Failed;
 
 /// Nothing came for so long: it will not come any more.
 const STALL: Duration = Duration::from_secs(20);

@@ -22,8 +22,8 @@ use slipstream_core::wire::{Publish, Settle};
 
 use super::board::{Board, Tally};
 use super::line::{self, LineReceiver, LineSender};
-use crate::daemon::Failed;
 use crate::daemon::commands::connecting::{not_connected, options};
+use crate::daemon::failed::Failed;
 
 /// Messages that are encoded and handed to the socket together.
 const CHUNK: u64 = 256;

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use tempfile::TempDir;
 
-use crate::daemon::Failed;
 use crate::daemon::admin_client::AdminClient;
+use crate::daemon::failed::Failed;
 
 /// For a node to be ready, and for the links between them.
 const PATIENCE: Duration = Duration::from_secs(20);

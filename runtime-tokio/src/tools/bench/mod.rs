@@ -21,8 +21,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use self::load::{BenchLoad, BenchPace, Shape};
 use self::mesh::{BenchMesh, BenchSample};
 use self::report::{BenchReport, Cost};
-use crate::daemon::Failed;
 use crate::daemon::commands::connecting::Speak;
+use crate::daemon::failed::Failed;
 
 /// Messages that are published one by one, each when the one before has arrived.
 const ALONE: u64 = 500;

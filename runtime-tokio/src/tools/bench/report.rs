@@ -11,9 +11,9 @@ use slipstream_core::io::Protocol;
 
 use super::load::{BenchPhase, Shape};
 use super::mesh::{BenchPlace, BenchSample};
-use crate::daemon::Failed;
 use crate::daemon::commands::connecting::bare;
 use crate::daemon::commands::table::table;
+use crate::daemon::failed::Failed;
 
 /// The outcome of a run. Every message arrived exactly once, or there is none.
 #[derive(Debug)]

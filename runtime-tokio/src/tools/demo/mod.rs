@@ -23,7 +23,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::nodes::DemoMesh;
 use self::report::DemoReport;
-use crate::daemon::Failed;
+use crate::daemon::failed::Failed;
 
 /// Arguments of `demo`.
 #[derive(Debug, Args)]

@@ -17,8 +17,8 @@ use tokio::time::sleep;
 
 use super::proxy::Proxy;
 use super::traffic::NODES;
-use crate::daemon::Failed;
 use crate::daemon::admin_client::AdminClient;
+use crate::daemon::failed::Failed;
 
 /// Until a node answers, or has its links.
 const READY_TIMEOUT: Duration = Duration::from_secs(20);

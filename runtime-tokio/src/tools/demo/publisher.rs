@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 use super::check::CheckedReceipt;
 use super::traffic::DemoSample;
 use crate::client::{Client, Pending};
-use crate::daemon::Failed;
+use crate::daemon::failed::Failed;
 
 /// Name of the application.
 const NAME: &str = "demo-publisher";

@@ -8,8 +8,8 @@ use serde::Serialize;
 use super::check::{CheckFailure, CheckVerdict, CheckedCell};
 use super::nodes::Figures;
 use super::traffic::{LATE, NODES};
-use crate::daemon::Failed;
 use crate::daemon::commands::table::table;
+use crate::daemon::failed::Failed;
 
 /// Failures that are told; the others are counted.
 const FAILURES_TOLD: usize = 10;

@@ -15,7 +15,7 @@ use super::nodes::{DemoMesh, Figures, settled};
 use super::publisher::DemoPublisher;
 use super::subscriber::Subscriber;
 use super::traffic::{DemoSample, LATE, NODES, samples};
-use crate::daemon::Failed;
+use crate::daemon::failed::Failed;
 
 /// Everything has arrived by then, or it is missing.
 const ARRIVAL_TIMEOUT: Duration = Duration::from_secs(60);

@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::check::Taken;
 use crate::client::{Client, Subscription, SubscriptionEvent};
-use crate::daemon::Failed;
+use crate::daemon::failed::Failed;
 
 /// Until it is connected and has been told of all that there is.
 const START_TIMEOUT: Duration = Duration::from_secs(15);

@@ -18,10 +18,10 @@ use slipstream_core::message::Kind;
 use tokio::sync::watch;
 
 use crate::client::{self, Client};
-use crate::daemon::Failed;
 use crate::daemon::commands::connecting::{
     WAITS, bare, ended, goodbye, not_connected, options, say_lost,
 };
+use crate::daemon::failed::Failed;
 
 /// A message to publish.
 #[derive(Debug, Clone)]
