@@ -91,7 +91,7 @@ impl Connections<'_> {
         self.out.push(Output::Admit(id));
         self.links.work.awaiting_commit.insert(id);
         self.sessions.ready.insert(session);
-        self.time.timers.set(crate::types::timers::Timer::Link(id), link.ping_at);
+        self.time.timers.set(crate::types::timers::Timer::Link(id), link.liveness.ping_at);
         let (client, remote) = (wishes.client, link.remote.clone());
         self.out.event(Event::ApplicationUp { link: id, client, remote });
         Ok(())
@@ -253,14 +253,14 @@ impl Connections<'_> {
 
 impl AppFrames<'_> {
     pub(super) fn text(&mut self, link: &mut ActiveLink<'_>, text: &Bytes) -> Result<(), Close> {
-        link.frames_in += 1;
+        link.traffic.frames_in += 1;
         if link.protocol == Protocol::Postcard {
             return Err(protocol("a text frame on a binary connection"));
         }
         let Ok(frame) = core::str::from_utf8(text) else {
             return Err(protocol("text that is not UTF-8"));
         };
-        let ordinal = link.frames_in;
+        let ordinal = link.traffic.frames_in;
         match json::parse(frame, &self.config.limits) {
             Ok(JsonRequest::Publish(draft)) => self.publish_on(link, &draft, ordinal),
             Ok(JsonRequest::Settle(settle)) => {
@@ -278,7 +278,7 @@ impl AppFrames<'_> {
             "this connection speaks JSON in text frames; binary frames need the subprotocol \
              slipstream.postcard.v1",
         );
-        let ordinal = link.frames_in;
+        let ordinal = link.traffic.frames_in;
         lend!(self, Settling).reject(link, refusal, ordinal);
     }
 
@@ -299,7 +299,7 @@ impl AppFrames<'_> {
     ) -> Result<(), Close> {
         let publishes =
             records::<wire::Publish<'_>>(batch).map_err(|error| protocol(&format!("{error}")))?;
-        let ordinal = link.frames_in;
+        let ordinal = link.traffic.frames_in;
         for publish in &publishes {
             if link.is_ending() {
                 break;
@@ -319,7 +319,7 @@ impl AppFrames<'_> {
     ) -> Result<(), Close> {
         let settles =
             records::<wire::Settle<'_>>(batch).map_err(|error| protocol(&format!("{error}")))?;
-        let ordinal = link.frames_in;
+        let ordinal = link.traffic.frames_in;
         for settle in &settles {
             if link.is_ending() {
                 break;

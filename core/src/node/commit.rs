@@ -123,7 +123,7 @@ impl Batches<'_> {
             LinkState::Peer(peer) => {
                 peer.committed(batch);
                 let seen = peer.take_seen(batch);
-                if !peer.waiting.is_empty() || !peer.seen_later.is_empty() {
+                if !peer.rows_in.waiting.is_empty() || !peer.rows_in.seen_later.is_empty() {
                     self.links.work.awaiting_commit.insert(id);
                 }
                 self.links.work.unflushed.insert(id);

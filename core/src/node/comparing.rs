@@ -61,7 +61,7 @@ impl DigestComparison<'_> {
                 .entry(peer.node.clone())
                 .or_insert_with(|| Convergence::new(head, now));
             convergence.look(link.id, session.cursor(), head, now);
-            let claims = peer.compares && convergence.may_claim(session.cursor(), now);
+            let claims = peer.terms.compares && convergence.may_claim(session.cursor(), now);
             wanted |= claims || convergence.has_heard();
         }
         let by_name = &self.sessions.by_name;
@@ -104,8 +104,8 @@ impl DigestComparison<'_> {
 impl Claims<'_> {
     pub(super) fn compare_with(&mut self, link: &mut Link, own: &Roots) {
         let Some(peer) = link.peer() else { return };
-        let (node, id, compares) = (peer.node.clone(), peer.session, peer.compares);
-        let limit = peer.max_frame_bytes;
+        let (node, id, compares) = (peer.node.clone(), peer.session, peer.terms.compares);
+        let limit = peer.terms.max_frame_bytes;
         let (head, now) = (self.log.tail.durable(), self.time.now.instant);
         let Some(cursor) = self.sessions.table.get(&id).map(Session::cursor) else { return };
         let Some(theirs) = self.mesh.topology.record(&node).map(|record| tag_set(&record.tags))
@@ -134,7 +134,7 @@ impl Claims<'_> {
 
     /// Claims the digests of the tag sets that are for both.
     fn claim(&mut self, link: &mut Link, own: &Roots, is_shared: impl Fn(&TagSet) -> bool) {
-        let limit = link.peer().map_or(0, |peer| peer.max_frame_bytes);
+        let limit = link.peer().map_or(0, |peer| peer.terms.max_frame_bytes);
         let mut writer = FrameWriter::new(BatchKind::Digests);
         let all = own.digests.iter().filter(|(tags, _)| is_shared(tags));
         // A peer with tiny frames is told of as many as fit.

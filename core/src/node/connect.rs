@@ -7,7 +7,7 @@ use alloc::string::String;
 use crate::admin::event::Event;
 use crate::io::{Close, CloseCode, Frame, LinkUp, Output, Protocol};
 use crate::mesh::dial::DialState;
-use crate::session::link::{Link, LinkState, PeerLink};
+use crate::session::link::{Link, LinkState, Liveness, PeerLink, Traffic};
 use crate::session::{Dirty, Peer, Role, Session};
 use crate::types::close::MAX_REASON;
 use crate::types::ids::{Incarnation, LinkId, NodeId, Position, SessionId};
@@ -27,25 +27,23 @@ impl Connections<'_> {
     pub(super) fn link_up(&mut self, up: LinkUp) {
         let dialer = up.dial.and_then(|dial| lend!(self, Dialing).dialer_of(dial));
         let id = up.link;
+        let now = self.time.now.instant;
         let link = Link {
             id,
             remote: up.remote,
             dialer,
             protocol: up.protocol,
             query: up.query,
-            opened: self.time.now.instant,
+            opened: now,
             state: LinkState::Handshake,
-            frames_in: 0,
-            cost_in_flight: 0,
-            counted: 0,
-            taken_at: self.time.now.instant,
-            frames_out: 0,
-            frames_taken: 0,
+            traffic: Traffic::default(),
+            liveness: Liveness {
+                heard: now,
+                taken_at: now,
+                ping_at: now + self.config.heartbeat.interval,
+                rtt: None,
+            },
             paused: false,
-            heard: self.time.now.instant,
-            ping_at: self.time.now.instant + self.config.heartbeat.interval,
-            rtt: None,
-            bytes: (0, 0),
             writer: None,
             reminded: None,
         };
@@ -156,7 +154,7 @@ impl Connections<'_> {
         self.check_rollback(id, session, hello);
         let Some(link) = self.links.by_id.get_mut(&id) else { return Ok(()) };
         let mut peer = PeerLink::new(session, node.clone(), hello, self.time.now);
-        peer.began = self.log.tail.durable();
+        peer.rows_out.began = self.log.tail.durable();
         link.state = LinkState::Peer(peer);
         if let Some(session) = self.sessions.table.get_mut(&session) {
             session.link = Some(id);
@@ -166,7 +164,7 @@ impl Connections<'_> {
         self.out.push(Output::Admit(id));
         self.sessions.ready.insert(session);
         lend!(self, LinkOut).ping(link);
-        self.time.timers.set(Timer::Link(id), link.ping_at);
+        self.time.timers.set(Timer::Link(id), link.liveness.ping_at);
         lend!(self, LinkOut).tell_clock(link);
         lend!(self, Telling).send_topology(link);
         let remote = link.remote.clone();
@@ -250,7 +248,7 @@ impl Connections<'_> {
     }
 
     fn detach(&mut self, link: Link, reason: &str, slowest: bool) {
-        self.links.unsent -= link.counted;
+        self.links.unsent -= link.traffic.counted;
         self.time.timers.clear(Timer::Link(link.id));
         self.links.work.awaiting_commit.remove(&link.id);
         self.links.work.unflushed.remove(&link.id);
@@ -260,7 +258,7 @@ impl Connections<'_> {
         match &link.state {
             LinkState::Handshake | LinkState::Candidate { .. } => {}
             LinkState::Peer(peer) => {
-                self.out.metrics.peer_bytes(peer.node.as_str(), link.bytes);
+                self.out.metrics.peer_bytes(peer.node.as_str(), link.traffic.bytes);
                 self.out.metrics.reconnect(peer.node.as_str(), reason_label(&reason));
                 let peer = peer.node.clone();
                 self.out.event(Event::PeerDown { peer, link: link.id, reason: reason.clone() });

@@ -149,7 +149,7 @@ impl Telling<'_> {
 
     fn tell(&mut self, link: &mut Link, nodes: &[NodeId]) {
         let Some(peer) = link.peer() else { return };
-        let largest = peer.max_frame_bytes;
+        let largest = peer.terms.max_frame_bytes;
         let limit = largest.min(FRAME_TARGET);
         let mut writer = FrameWriter::new(BatchKind::Topology);
         let records = nodes.iter().filter_map(|node| self.mesh.topology.record(node));

@@ -328,9 +328,9 @@ impl RowSender<'_> {
             return Some(DeadReason::Expired);
         }
         let too_large = link.peer().is_some_and(|peer| {
-            row.message.body_bytes() > peer.max_message_bytes
+            row.message.body_bytes() > peer.terms.max_message_bytes
                 || row.message.encoded().len() + Left::MAX_BYTES + FRAME_OVERHEAD
-                    > peer.max_frame_bytes
+                    > peer.terms.max_frame_bytes
         });
         too_large.then_some(DeadReason::TooLarge)
     }
@@ -389,7 +389,7 @@ impl RowSender<'_> {
             Role::Application(application) => {
                 let manual = application.ack == AckMode::Manual;
                 self.carry_to_application(link, row, (redelivery, conflated), json);
-                let frame = link.frames_out + u64::from(link.writer.is_some());
+                let frame = link.traffic.frames_out + u64::from(link.writer.is_some());
                 if manual {
                     if is_first {
                         flight.frame = frame;

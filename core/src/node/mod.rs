@@ -292,8 +292,8 @@ impl Node {
             self.out.metrics.stale += 1;
             return;
         };
-        link.heard = self.time.now.instant;
-        link.bytes.0 += (frame.cost() - 64) as u64;
+        link.liveness.heard = self.time.now.instant;
+        link.traffic.bytes.0 += (frame.cost() - 64) as u64;
         let pong = if let Frame::Pong(payload) = &frame { pinged_at(payload) } else { None };
         let done = match frame {
             Frame::Ping(_) => Ok(()),
@@ -311,7 +311,7 @@ impl Node {
 
     fn on_binary_frame(&mut self, id: LinkId, bytes: &Bytes) -> Result<(), Close> {
         let Some(mut link) = self.links.active(id) else { return Ok(()) };
-        link.frames_in += 1;
+        link.traffic.frames_in += 1;
         if link.protocol == Protocol::Json {
             lend!(self, AppFrames).unexpected_binary(&mut link);
             return Ok(());
@@ -340,7 +340,7 @@ impl Node {
         if !keys.is_empty() {
             let (purpose, query) = (Purpose::Lookup(id, keys.clone()), Query::Latest(keys));
             let lookup = self.queries.ask(&mut self.out, purpose, query);
-            link.peer_mut().into_iter().for_each(|peer| peer.lookup = Some(lookup));
+            link.peer_mut().into_iter().for_each(|peer| peer.rows_in.lookup = Some(lookup));
         }
         lend!(self, PeerFrames).take_parked(&mut link, count);
     }
@@ -349,7 +349,7 @@ impl Node {
     fn on_looked_up(&mut self, id: LinkId, keys: Vec<Hash128>, found: Vec<Option<Latest>>) {
         self.log.learn_newest(keys.into_iter().zip(found), self.id.source);
         let Some(link) = self.links.by_id.get_mut(&id) else { return };
-        link.peer_mut().into_iter().for_each(|peer| peer.lookup = None);
+        link.peer_mut().into_iter().for_each(|peer| peer.rows_in.lookup = None);
         self.take_parked(id);
         lend!(self, Connections).after_frame(id, Ok(()));
     }

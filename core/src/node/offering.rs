@@ -63,8 +63,8 @@ impl PeerFrames<'_> {
     fn say_seen_with(&mut self, link: &mut ActiveLink<'_>, batch: BatchId, id: Id) {
         let Some(peer) = link.peer_mut() else { return };
         // What finds no room is offered again.
-        if peer.seen_later.len() < PEER_WINDOW {
-            peer.seen_later.push_back((batch, id));
+        if peer.rows_in.seen_later.len() < PEER_WINDOW {
+            peer.rows_in.seen_later.push_back((batch, id));
             link.work.awaiting_commit.insert(link.id);
         }
     }
@@ -185,7 +185,7 @@ impl RowSender<'_> {
     ) -> Option<(Id, Instant)> {
         let peer = link.peer()?;
         let message = &row.message;
-        let old = row.position <= peer.began.max(session.peering.lost_upto)
+        let old = row.position <= peer.rows_out.began.max(session.peering.lost_upto)
             || row.position < session.peering.rewalk_upto
             || message.visited(&peer.node);
         let at = match route {

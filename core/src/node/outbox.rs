@@ -61,16 +61,16 @@ impl Outbox {
     /// Queues a frame and charges it to the link.
     pub(super) fn transmit(&mut self, link: &mut Link, frame: Frame) {
         let cost = frame.cost();
-        link.cost_in_flight += cost;
-        link.frames_out += 1;
-        link.bytes.1 += (cost - 64) as u64;
+        link.traffic.cost_in_flight += cost;
+        link.traffic.frames_out += 1;
+        link.traffic.bytes.1 += (cost - 64) as u64;
         self.push(Output::Transmit { link: link.id, frame });
     }
 
     /// Names messages to a peer, behind what its link is being filled with.
     pub(super) fn name(&mut self, link: &mut Link, kind: BatchKind, ids: Vec<Id>, seen: &Seen) {
         let Some(peer) = link.peer() else { return };
-        let limit = peer.max_frame_bytes.min(FRAME_TARGET);
+        let limit = peer.terms.max_frame_bytes.min(FRAME_TARGET);
         if ids.is_empty() {
             return;
         }

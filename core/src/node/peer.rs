@@ -85,7 +85,7 @@ impl PeerFrames<'_> {
         }
         lend!(self, Dialing).dialer_succeeded(link);
         if let Some(peer) = link.peer_mut() {
-            peer.parked.extend(messages);
+            peer.rows_in.parked.extend(messages);
         }
         Ok(())
     }
@@ -112,11 +112,11 @@ impl PeerFrames<'_> {
         link: &mut ActiveLink<'_>,
     ) -> Option<(usize, Vec<Hash128>)> {
         let peer = link.peer_mut()?;
-        if peer.lookup.is_some() {
+        if peer.rows_in.lookup.is_some() {
             return None;
         }
         let timely = self.time.clock.timely().also_for(peer.clock_offset_ms(self.time.now));
-        let parked = peer.parked.make_contiguous();
+        let parked = peer.rows_in.parked.make_contiguous();
         Some(self.unknown_keys(parked, timely).unwrap_or((parked.len(), Vec::new())))
     }
 
@@ -125,19 +125,19 @@ impl PeerFrames<'_> {
         let Some(peer) = link.peer_mut() else { return };
         let timely = self.time.clock.timely().also_for(peer.clock_offset_ms(self.time.now));
         let session = peer.session;
-        let mut messages = core::mem::take(&mut peer.parked);
+        let mut messages = core::mem::take(&mut peer.rows_in.parked);
         for (message, ends) in messages.drain(..count) {
             let accepted = lend!(self, Ingest).accept((&message, ends), session, (link.id, timely));
             let Some(peer) = link.peer_mut() else { return };
-            peer.received += 1;
+            peer.rows_in.received += 1;
             match accepted {
                 Accepted::With(batch) => peer.received_with(batch),
                 Accepted::NotNow(reason) => self.say_not_now(link, reason, &message),
             }
         }
         if let Some(peer) = link.peer_mut() {
-            peer.parked = messages;
-            if !peer.waiting.is_empty() {
+            peer.rows_in.parked = messages;
+            if !peer.rows_in.waiting.is_empty() {
                 link.work.awaiting_commit.insert(link.id);
             }
         }
@@ -180,7 +180,7 @@ impl PeerFrames<'_> {
     fn say_not_now(&mut self, link: &mut ActiveLink<'_>, reason: NotNowReason, message: &Message) {
         let wall = self.time.now.wall.0;
         let Some(peer) = link.peer_mut() else { return };
-        let number = peer.received;
+        let number = peer.rows_in.received;
         // Its obligation is the sender's; the number counts as answered.
         peer.received_with(None);
         if reason == NotNowReason::Clock {
@@ -301,8 +301,8 @@ impl LinkOut<'_> {
 impl RowSender<'_> {
     pub(super) fn carry_to_peer(&mut self, link: &mut Link, row: &Row) {
         let Some(peer) = link.peer_mut() else { return };
-        peer.sent.push_back(Some(row.position));
-        let limit = FRAME_TARGET.min(peer.max_frame_bytes);
+        peer.rows_out.sent.push_back(Some(row.position));
+        let limit = FRAME_TARGET.min(peer.terms.max_frame_bytes);
         let length = row.message.encoded().len() + Left::MAX_BYTES;
         if peer.transit.is_none() {
             self.make_room(link, BatchKind::Messages, length, limit).push_message(&row.message);

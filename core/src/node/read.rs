@@ -43,7 +43,7 @@ impl AppFrames<'_> {
     ) -> Result<(), Close> {
         let reads =
             records::<wire::Read<'_>>(batch).map_err(|error| protocol(&format!("{error}")))?;
-        let ordinal = link.frames_in;
+        let ordinal = link.traffic.frames_in;
         for read in &reads {
             if link.is_ending() {
                 break;

@@ -54,7 +54,7 @@ impl Connections<'_> {
     /// Bytes have moved on a link, if not a whole frame: it is alive, however slow.
     pub(super) fn moved(&mut self, id: LinkId) {
         match self.links.by_id.get_mut(&id) {
-            Some(link) => link.heard = self.time.now.instant,
+            Some(link) => link.liveness.heard = self.time.now.instant,
             None => self.out.metrics.stale += 1,
         }
         self.on_sign_of_life(id, None);
@@ -95,25 +95,25 @@ impl LinkHeartbeat<'_> {
     /// Pings a link if it is time. Answers how long nothing was heard on it, if that is too long.
     pub(super) fn beat(&mut self, link: &mut Link) -> Option<Duration> {
         let now = self.time.now.instant;
-        let was_away = now.since(link.ping_at) > self.config.heartbeat.interval;
+        let was_away = now.since(link.liveness.ping_at) > self.config.heartbeat.interval;
         if link.paused || was_away {
             // Nothing is read, so nothing can be heard; nor could it be while this node was
             // stopped, or its machine suspended.
-            link.heard = now;
+            link.liveness.heard = now;
         }
-        let silent = now.since(link.heard);
+        let silent = now.since(link.liveness.heard);
         if silent >= self.config.heartbeat.timeout {
             return Some(silent);
         }
-        if link.ping_at <= now {
+        if link.liveness.ping_at <= now {
             lend!(self, LinkOut).ping(link);
             // A peer that is sent nothing must hear all the same when a clock is right again: the
             // last acknowledgement, said once more, tells it.
             let durable = self.log.tail.durable();
             lend!(self, Acknowledging).acknowledge(link, durable);
         }
-        let deadline = link.heard + self.config.heartbeat.timeout;
-        self.time.timers.set(Timer::Link(link.id), link.ping_at.min(deadline));
+        let deadline = link.liveness.heard + self.config.heartbeat.timeout;
+        self.time.timers.set(Timer::Link(link.id), link.liveness.ping_at.min(deadline));
         None
     }
 }
@@ -122,7 +122,7 @@ impl Dialing<'_> {
     /// A link has answered the ping that was sent then.
     pub(super) fn pong(&mut self, link: &mut Link, pinged_at: Option<Instant>) {
         if let Some(sent) = pinged_at {
-            link.rtt = Some(self.time.now.instant.since(sent));
+            link.liveness.rtt = Some(self.time.now.instant.since(sent));
             self.dialer_succeeded(link);
         }
     }
@@ -133,7 +133,7 @@ impl LinkOut<'_> {
         let payload = self.time.now.instant.as_micros().to_be_bytes();
         let frame = Frame::Ping(Bytes::copy_from_slice(&payload));
         self.out.push(Output::Transmit { link: link.id, frame });
-        link.ping_at = self.time.now.instant + self.config.heartbeat.interval;
+        link.liveness.ping_at = self.time.now.instant + self.config.heartbeat.interval;
     }
 }
 
@@ -144,10 +144,10 @@ impl Sockets<'_> {
             self.out.metrics.stale += 1;
             return;
         };
-        link.cost_in_flight = link.cost_in_flight.saturating_sub(cost);
-        link.frames_taken += frames as u64;
-        link.taken_at = self.time.now.instant;
-        let taken = link.frames_taken;
+        link.traffic.cost_in_flight = link.traffic.cost_in_flight.saturating_sub(cost);
+        link.traffic.frames_taken += frames as u64;
+        link.liveness.taken_at = self.time.now.instant;
+        let taken = link.traffic.frames_taken;
         let Some(session) = link.session() else { return };
         let mut done = Vec::new();
         if let Some(application) = link.application_mut()

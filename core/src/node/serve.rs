@@ -36,7 +36,7 @@ impl Handover<'_> {
         let session = self.sessions.table.get_mut(&id)?;
         let link = self.links.by_id.get_mut(&session.link?)?;
         let (durable, committed) = (self.log.tail.durable(), self.log.tail.committed_id());
-        if link.peer().is_some_and(|peer| peer.told_position < durable) {
+        if link.peer().is_some_and(|peer| peer.rows_in.told_position < durable) {
             // Whoever has a row knows how far the log went before it, and so notices an older copy,
             // though it may be killed behind the row (P2).
             lend!(self, Acknowledging).acknowledge(link, durable);
@@ -178,7 +178,9 @@ impl Acknowledging<'_> {
     /// Tells a peer what is durable, if that is news.
     pub(super) fn flush(&mut self, link: &mut Link) {
         let durable = self.log.tail.durable();
-        let news = |peer: &PeerLink| peer.settled != peer.told || peer.told_position < durable;
+        let news = |peer: &PeerLink| {
+            peer.rows_in.settled != peer.rows_in.told || peer.rows_in.told_position < durable
+        };
         if link.peer().is_some_and(news) {
             self.acknowledge(link, durable);
         }
@@ -191,9 +193,9 @@ impl Acknowledging<'_> {
             return;
         }
         let Some(peer) = link.peer_mut() else { return };
-        peer.told = peer.settled;
-        peer.told_position = position;
-        let ack = Wire::Ack(Ack { upto: peer.told, position, wall });
+        peer.rows_in.told = peer.rows_in.settled;
+        peer.rows_in.told_position = position;
+        let ack = Wire::Ack(Ack { upto: peer.rows_in.told, position, wall });
         self.out.transmit(link, Frame::Binary(ack.encode()));
     }
 }
@@ -271,11 +273,12 @@ impl Backpressure<'_> {
         for id in core::mem::take(&mut self.links.work.backpressure_dirty) {
             let Some(link) = self.links.by_id.get_mut(&id) else { continue };
             if link.application().is_some() {
-                if link.counted == 0 {
-                    link.taken_at = self.time.now.instant;
+                if link.traffic.counted == 0 {
+                    link.liveness.taken_at = self.time.now.instant;
                 }
-                self.links.unsent = self.links.unsent - link.counted + link.cost_in_flight;
-                link.counted = link.cost_in_flight;
+                self.links.unsent =
+                    self.links.unsent - link.traffic.counted + link.traffic.cost_in_flight;
+                link.traffic.counted = link.traffic.cost_in_flight;
             }
             let pause = full || link.is_congested();
             if pause != link.paused {
@@ -299,9 +302,11 @@ impl Connections<'_> {
             let now = self.time.now.instant;
             let applications =
                 self.links.by_id.values().filter(|link| link.application().is_some());
-            let stalled =
-                |link: &Link| link.cost_in_flight > 0 && now.since(link.taken_at) >= STALLED;
-            let largest = applications.max_by_key(|link| (stalled(link), link.cost_in_flight));
+            let stalled = |link: &Link| {
+                link.traffic.cost_in_flight > 0 && now.since(link.liveness.taken_at) >= STALLED
+            };
+            let largest =
+                applications.max_by_key(|link| (stalled(link), link.traffic.cost_in_flight));
             let largest = largest.map(|link| link.id);
             let Some(mut link) = largest.and_then(|id| self.links.by_id.remove(&id)) else {
                 return;
@@ -317,7 +322,7 @@ impl Connections<'_> {
             }
             let reason = alloc::format!(
                 "{} bytes wait for it to read, and memory is short (limits.connections_max_bytes)",
-                link.cost_in_flight
+                link.traffic.cost_in_flight
             );
             let code = crate::io::CloseCode::Limit;
             self.finish(link, Some(crate::io::Close { code, reason }), "");

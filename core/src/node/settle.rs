@@ -121,7 +121,7 @@ impl Connections<'_> {
         if let Some(session) = self.sessions.table.get_mut(&application.session)
             && session.link == Some(link.id)
         {
-            session.lost_unsettled(link.frames_taken, self.config.retry.max_attempts);
+            session.lost_unsettled(link.traffic.frames_taken, self.config.retry.max_attempts);
             if session.notes.has_dying {
                 self.sessions.to_bury.insert(session.id);
             }

@@ -26,8 +26,8 @@ impl StatusReport<'_> {
         for link in self.links.by_id.values() {
             if let Some(peer) = link.peer() {
                 let bytes = counters.peer_bytes.entry(peer.node.as_str().into()).or_default();
-                bytes.0 += link.bytes.0;
-                bytes.1 += link.bytes.1;
+                bytes.0 += link.traffic.bytes.0;
+                bytes.1 += link.traffic.bytes.1;
             }
         }
         Status {
@@ -131,13 +131,13 @@ impl StatusReport<'_> {
                 Protocol::Json => "json",
                 Protocol::Postcard => "postcard",
             },
-            rtt_ms: link.rtt.map(|rtt| rtt.as_secs_f64() * 1000.0),
+            rtt_ms: link.liveness.rtt.map(|rtt| rtt.as_secs_f64() * 1000.0),
             clock_offset_ms: peer.map(|peer| peer.clock_offset_ms(self.time.now)),
-            received_bytes: link.bytes.0,
-            sent_bytes: link.bytes.1,
+            received_bytes: link.traffic.bytes.0,
+            sent_bytes: link.traffic.bytes.1,
             up_ms: Some(self.time.now.instant.since(link.opened).as_millis() as u64),
             last_error: None,
-            durability: peer.map(|peer| peer.durability),
+            durability: peer.map(|peer| peer.terms.durability),
         }
     }
 

@@ -7,23 +7,21 @@
 
 use alloc::collections::VecDeque;
 use alloc::string::String;
-use alloc::vec::Vec;
 use core::time::Duration;
 
 use bytes::Bytes;
 
-use crate::config::Durability;
 use crate::io::{Close, CloseCode, Protocol};
-use crate::log::lifetime::{Ends, Transit};
-use crate::log::seen::Id;
 use crate::types::clock::Hlc;
-use crate::types::ids::{BatchId, FetchId, Incarnation, LinkId, NodeId, Position, SessionId};
+use crate::types::ids::{BatchId, FetchId, LinkId, NodeId, Position, SessionId};
 use crate::types::rate::RateLimit;
 use crate::types::refusal::{Code, Refusal};
-use crate::types::time::{Instant, Now, WallMs};
+use crate::types::time::Instant;
 use crate::wire::message::Message;
 use crate::wire::read::ReadRequest;
-use crate::wire::{FEATURE_DIGESTS, FEATURE_ENDS, FrameWriter, Hello};
+use crate::wire::{FrameWriter, Hello};
+
+pub use super::peer_link::PeerLink;
 
 /// Cost of the frames that an application's link may have in flight.
 pub const APPLICATION_CREDIT: usize = 256 << 10;
@@ -58,32 +56,46 @@ pub struct Link {
     pub opened: Instant,
     /// How far it has come.
     pub state: LinkState,
-    /// Frames received, the one at hand included.
-    pub frames_in: u64,
-    /// Cost of frames that the socket has not taken.
-    pub cost_in_flight: usize,
-    /// What of that the node counts against `limits.connections_max_bytes`.
-    pub counted: usize,
-    /// When its socket took something last, or was given something after it had taken all.
-    pub taken_at: Instant,
-    /// Frames transmitted.
-    pub frames_out: u64,
-    /// Frames that the socket has taken.
-    pub frames_taken: u64,
+    /// What has crossed it.
+    pub traffic: Traffic,
+    /// When it was heard of.
+    pub liveness: Liveness,
     /// Whether the shell was told not to read.
     pub paused: bool,
-    /// When bytes came last, or the socket took some after it had no room.
-    pub heard: Instant,
-    /// When the next ping is due.
-    pub ping_at: Instant,
-    /// Last round trip.
-    pub rtt: Option<Duration>,
-    /// Bytes received and sent.
-    pub bytes: (u64, u64),
     /// Binary frame that is being filled.
     pub writer: Option<FrameWriter>,
     /// The peer that this node's Hello has reminded of what it had reported.
     pub reminded: Option<NodeId>,
+}
+
+/// What has crossed a link.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    /// Frames received, the one at hand included.
+    pub frames_in: u64,
+    /// Frames transmitted.
+    pub frames_out: u64,
+    /// Frames that the socket has taken.
+    pub frames_taken: u64,
+    /// Cost of frames that the socket has not taken.
+    pub cost_in_flight: usize,
+    /// What of that the node counts against `limits.connections_max_bytes`.
+    pub counted: usize,
+    /// Bytes received and sent.
+    pub bytes: (u64, u64),
+}
+
+/// When a link was heard of.
+#[derive(Debug)]
+pub struct Liveness {
+    /// When bytes came last, or the socket took some after it had no room.
+    pub heard: Instant,
+    /// When its socket took something last, or was given something after it had taken all.
+    pub taken_at: Instant,
+    /// When the next ping is due.
+    pub ping_at: Instant,
+    /// Last round trip.
+    pub rtt: Option<Duration>,
 }
 
 /// How far a link has come.
@@ -98,56 +110,6 @@ pub enum LinkState {
     Peer(PeerLink),
     /// An application.
     Application(AppLink),
-}
-
-/// A link to a node.
-#[derive(Debug)]
-pub struct PeerLink {
-    /// Its session.
-    pub session: SessionId,
-    /// Its id.
-    pub node: NodeId,
-    /// Its start.
-    pub incarnation: Incarnation,
-    /// Whether it syncs before it acknowledges.
-    pub durability: Durability,
-    /// Whether it compares digests.
-    pub compares: bool,
-    /// How long the way from it takes, if it says, and is told, how long events have left.
-    pub transit: Option<Transit>,
-    /// Largest value that it takes.
-    pub max_message_bytes: usize,
-    /// Largest frame that it takes.
-    pub max_frame_bytes: usize,
-    /// Messages sent and not acknowledged, oldest first; `None`: refused for now.
-    pub sent: VecDeque<Option<Position>>,
-    /// Number of the message before the first in `sent`.
-    pub acknowledged: u64,
-    /// Rows behind this one came while the link was up: they are sent at once to children. What
-    /// was there before is offered.
-    pub began: Position,
-    /// What it has offered and is under way here: said to be seen with the batch.
-    pub seen_later: VecDeque<(BatchId, Id)>,
-    /// Messages received.
-    pub received: u64,
-    /// Received up to this number, durable with this batch; in order.
-    pub waiting: VecDeque<(BatchId, u64)>,
-    /// Received up to this number and durable.
-    pub settled: u64,
-    /// Told the peer so.
-    pub told: u64,
-    /// Told the peer that the log ends here.
-    pub told_position: Position,
-    /// Whether it has told where its log ends.
-    pub has_reported: bool,
-    /// Messages that wait for the store to say what is the newest of their keys.
-    pub parked: VecDeque<(Message, Ends)>,
-    /// That question.
-    pub lookup: Option<FetchId>,
-    /// Its wall clock less this node's monotonic clock, milliseconds.
-    clock_reference_ms: i64,
-    /// Whether a version was refused on this link: said once.
-    pub warned_of_clock: bool,
 }
 
 /// A link to an application.
@@ -248,7 +210,7 @@ impl Link {
                 APPLICATION_CREDIT
             }
         };
-        self.cost_in_flight < credit
+        self.traffic.cost_in_flight < credit
     }
 
     /// Whether too much waits on it to read on.
@@ -258,7 +220,8 @@ impl Link {
             // Acknowledgements and refusals leave whatever the credit says, because they answer
             // what came: who does not read them is not read either.
             LinkState::Peer(peer) => {
-                peer.parked.len() > MAX_PARKED || self.cost_in_flight > 2 * PEER_CREDIT
+                peer.rows_in.parked.len() > MAX_PARKED
+                    || self.traffic.cost_in_flight > 2 * PEER_CREDIT
             }
             LinkState::Application(application) => application.answers.len() > MAX_ANSWERS,
         }
@@ -382,186 +345,5 @@ impl AppLink {
     /// To be closed so, unless its end has begun.
     pub fn end(&mut self, close: Close, now: Instant) {
         self.ending.get_or_insert((close, now + ANSWER_PATIENCE));
-    }
-}
-
-impl PeerLink {
-    /// A link to the node that said `hello`.
-    pub fn new(session: SessionId, node: NodeId, hello: &Hello, now: Now) -> Self {
-        Self {
-            session,
-            node,
-            incarnation: hello.incarnation,
-            durability: hello.durability,
-            compares: hello.features & FEATURE_DIGESTS != 0,
-            transit: (hello.features & FEATURE_ENDS != 0).then(Transit::default),
-            max_message_bytes: usize::try_from(hello.max_message_bytes).unwrap_or(usize::MAX),
-            max_frame_bytes: usize::try_from(hello.max_frame_bytes).unwrap_or(usize::MAX),
-            sent: VecDeque::new(),
-            acknowledged: 0,
-            began: Position::default(),
-            seen_later: VecDeque::new(),
-            received: 0,
-            waiting: VecDeque::new(),
-            settled: 0,
-            told: 0,
-            told_position: Position::default(),
-            has_reported: false,
-            parked: VecDeque::new(),
-            lookup: None,
-            clock_reference_ms: clock_reference(hello.wall, now),
-            warned_of_clock: false,
-        }
-    }
-
-    /// Takes note of what its wall clock says.
-    pub fn hear_clock(&mut self, wall: WallMs, now: Now) {
-        self.clock_reference_ms = clock_reference(wall, now);
-    }
-
-    /// How far its wall clock is ahead of this node's, milliseconds. Measured against the
-    /// monotonic clock, so that a jump of this node's wall clock shows at once.
-    pub fn clock_offset_ms(&self, now: Now) -> i64 {
-        let monotonic = (now.instant.as_micros() / 1000).cast_signed();
-        self.clock_reference_ms + monotonic - now.wall.0.cast_signed()
-    }
-
-    /// The message received last is durable with `batch`, or already (`None`). Acknowledgements
-    /// are cumulative, so it waits for what came before it.
-    pub fn received_with(&mut self, batch: Option<BatchId>) {
-        let last = self.waiting.back().map(|(batch, _)| *batch);
-        match batch.max(last) {
-            None => self.settled = self.received,
-            Some(batch) => match self.waiting.back_mut() {
-                Some((last, upto)) if *last == batch => *upto = self.received,
-                Some(_) | None => self.waiting.push_back((batch, self.received)),
-            },
-        }
-    }
-
-    /// A batch is durable.
-    pub fn committed(&mut self, batch: BatchId) {
-        while let Some((waiting, upto)) = self.waiting.front() {
-            if *waiting > batch {
-                break;
-            }
-            self.settled = *upto;
-            self.waiting.pop_front();
-        }
-    }
-
-    /// What was offered, and is durable with this batch.
-    pub fn take_seen(&mut self, batch: BatchId) -> Vec<Id> {
-        let count = self.seen_later.iter().take_while(|(waiting, _)| *waiting <= batch).count();
-        self.seen_later.drain(..count).map(|(_, id)| id).collect()
-    }
-
-    /// Nothing that waits will become durable. Answers the numbers of what is to be sent again.
-    pub fn failed(&mut self) -> Option<(u64, u64)> {
-        // It is offered again.
-        self.seen_later.clear();
-        let (_, last) = *self.waiting.back()?;
-        let first = self.settled + 1;
-        self.waiting.clear();
-        self.settled = last;
-        Some((first, last))
-    }
-
-    /// The positions that the peer acknowledges with the cumulative number `upto`.
-    pub fn acknowledge(&mut self, upto: u64) -> impl Iterator<Item = Position> + '_ {
-        let count = upto.saturating_sub(self.acknowledged).min(self.sent.len() as u64);
-        self.acknowledged += count;
-        self.sent.drain(..count as usize).flatten()
-    }
-
-    /// Whether an acknowledgement of this number makes sense.
-    pub fn may_acknowledge(&self, upto: u64) -> bool {
-        upto <= self.acknowledged + self.sent.len() as u64
-    }
-
-    /// The positions that the peer refuses for now.
-    pub fn refuse(&mut self, first: u64, last: u64) -> impl Iterator<Item = Position> + '_ {
-        let start = first.saturating_sub(self.acknowledged + 1);
-        let end = last.saturating_sub(self.acknowledged);
-        let (start, end) = (start as usize, (end as usize).min(self.sent.len()));
-        self.sent.range_mut(start.min(end)..end).filter_map(Option::take)
-    }
-}
-
-fn clock_reference(wall: WallMs, now: Now) -> i64 {
-    wall.0.cast_signed() - (now.instant.as_micros() / 1000).cast_signed()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::types::ids::Incarnation;
-    use crate::types::ids::StoreId;
-
-    fn peer_link() -> PeerLink {
-        let now = Now { instant: Instant::from_micros(0), wall: WallMs(0) };
-        let hello = Hello {
-            protocol: 1,
-            node: "b".into(),
-            store: StoreId(1),
-            incarnation: Incarnation::new(1),
-            group: String::new(),
-            tags: String::new(),
-            wall: WallMs(0),
-            durability: Durability::Full,
-            features: 0,
-            max_message_bytes: 1,
-            max_frame_bytes: 4,
-            reported: Position::new(0),
-            reported_incarnation: Incarnation::new(0),
-        };
-        PeerLink::new(SessionId::new(1), NodeId::new("b").expect("a name"), &hello, now)
-    }
-
-    fn receive(link: &mut PeerLink, batch: Option<u64>) {
-        link.received += 1;
-        link.received_with(batch.map(BatchId::new));
-    }
-
-    // keeps: commit-first
-    #[test]
-    fn an_acknowledgement_waits_for_everything_before_it() {
-        let mut link = peer_link();
-        receive(&mut link, None);
-        assert_eq!(link.settled, 1);
-        receive(&mut link, Some(3));
-        receive(&mut link, None);
-        receive(&mut link, Some(2));
-        assert_eq!(link.settled, 1, "the duplicate waits behind the new message");
-        link.committed(BatchId::new(2));
-        assert_eq!(link.settled, 1);
-        link.committed(BatchId::new(3));
-        assert_eq!(link.settled, 4);
-    }
-
-    // keeps: rollback-clean
-    #[test]
-    fn what_a_failed_batch_held_is_named_once() {
-        let mut link = peer_link();
-        receive(&mut link, Some(1));
-        link.committed(BatchId::new(1));
-        receive(&mut link, Some(2));
-        receive(&mut link, Some(3));
-        assert_eq!(link.failed(), Some((2, 3)));
-        assert_eq!(link.failed(), None);
-        assert_eq!(link.settled, 3);
-    }
-
-    #[test]
-    fn refused_messages_are_not_acknowledged_by_a_later_number() {
-        let mut link = peer_link();
-        link.sent.extend((1..=5).map(|n| Some(Position::new(n))));
-        let refused: alloc::vec::Vec<_> = link.refuse(2, 3).collect();
-        assert_eq!(refused, [Position::new(2), Position::new(3)]);
-        let acknowledged: alloc::vec::Vec<_> = link.acknowledge(4).collect();
-        assert_eq!(acknowledged, [Position::new(1), Position::new(4)]);
-        assert!(link.may_acknowledge(5));
-        assert!(!link.may_acknowledge(6));
-        assert_eq!(link.refuse(1, 9).count(), 1);
     }
 }

@@ -14,6 +14,7 @@ pub mod interests;
 mod letters;
 pub mod link;
 pub mod offer;
+mod peer_link;
 mod peering;
 mod record;
 mod settling;
