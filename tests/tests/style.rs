@@ -16,6 +16,29 @@ const MAX_SHELL_LINES: usize = 700;
 /// Lines of code that both shells may have word for word.
 const MAX_EQUAL_LINES: usize = 60;
 
+/// Lines of a function.
+const MAX_FUNCTION_LINES: usize = 70;
+/// Fields of a type.
+const MAX_FIELDS: usize = 14;
+
+/// Longer functions: one arm of a `match` for each event.
+const LONG_FUNCTIONS: [&str; 1] = ["core/src/admin/event.rs: fmt"];
+
+/// Wider types. What operators are shown, a frame or a report as it is written, and counters, have
+/// as many fields as there are things to say.
+const WIDE_TYPES: [&str; 10] = [
+    "core/src/admin/metrics.rs: NodeMetrics",
+    "core/src/admin/mod.rs: Counters",
+    "core/src/admin/mod.rs: SessionStatus",
+    "core/src/admin/mod.rs: Status",
+    "core/src/app/json.rs: Any",
+    "core/src/host/client/application.rs: Application",
+    "core/src/store/mod.rs: Batch",
+    "runtime-tokio/src/daemon/admin/reply.rs: DeadLetterJson",
+    "runtime-tokio/src/daemon/commands/dead_letters.rs: LetterRow",
+    "runtime-tokio/src/tools/demo/report.rs: DemoReport",
+];
+
 /// Characters of the name of a test.
 const MAX_TEST_NAME: usize = 59;
 /// Parts of a node.
@@ -143,6 +166,73 @@ fn a_line_has_at_most_100_columns() {
         }
     }
     assert_none("longer lines, comments included", &offences);
+}
+
+/// Items that begin with this word in product code, as `path: name`, with the number of lines up to
+/// the brace that closes each, and these lines.
+fn items(keyword: &str) -> Vec<(String, Vec<String>)> {
+    let mut found = Vec::new();
+    for source in product() {
+        let lines: Vec<&str> = source.product_lines().map(|(_, line)| line).collect();
+        for (index, line) in lines.iter().enumerate() {
+            let code = line.trim_start();
+            let indent = &line[..line.len() - code.len()];
+            let words: Vec<&str> = code.split([' ', '(', '<', ':']).collect();
+            let is_item = !code.starts_with("//") && words.contains(&keyword);
+            let name = words.iter().skip_while(|word| **word != keyword).nth(1);
+            let (Some(name), true) = (name.filter(|name| !name.is_empty()), is_item) else {
+                continue;
+            };
+            let close = format!("{indent}}}");
+            let body = lines[index..].iter().take_while(|line| **line != close);
+            let body: Vec<String> = body.map(|line| (*line).to_owned()).collect();
+            // A declaration ends with a semicolon before anything is opened.
+            let head = body.iter().find(|line| line.ends_with('{') || line.ends_with(';'));
+            if head.is_some_and(|line| line.ends_with('{')) {
+                found.push((format!("{}: {name}", source.path), body));
+            }
+        }
+    }
+    assert!(found.len() > 100, "no items are found");
+    found
+}
+
+/// Fails for what is too large and not on the list, and for what is on the list and is not.
+fn assert_only(rule: &str, large: &[String], known: &[&str]) {
+    let is_known = |item: &&String| !known.iter().any(|known| known == item);
+    let others: Vec<String> = large.iter().filter(is_known).cloned().collect();
+    assert_none(rule, &others);
+    let gone = known.iter().filter(|known| !large.iter().any(|item| item == *known));
+    assert_none(
+        "on the list, and within the bound",
+        &gone.map(ToString::to_string).collect::<Vec<_>>(),
+    );
+}
+
+// keeps: house-style
+#[test]
+fn a_function_has_at_most_70_lines() {
+    let long = items("fn").into_iter().filter(|(_, body)| body.len() + 1 > MAX_FUNCTION_LINES);
+    let long: Vec<String> = long.map(|(item, _)| item).collect();
+    assert_only("two things are done in a longer function", &long, &LONG_FUNCTIONS);
+}
+
+// keeps: house-style
+#[test]
+fn a_type_has_at_most_14_fields() {
+    let is_field = |line: &&String| {
+        let code = line.trim_start();
+        let name = code.rsplit_once("pub").map_or(code, |(_, rest)| rest);
+        let name = name.rsplit_once(") ").map_or(name, |(_, rest)| rest).trim_start();
+        let indent = line.len() - code.len();
+        let is_name = |name: &str| name.chars().all(|c| c.is_ascii_lowercase() || c == '_');
+        indent == 4 && name.split_once(": ").is_some_and(|(name, _)| is_name(name))
+    };
+    let wide = items("struct")
+        .into_iter()
+        .filter(|(_, body)| body.iter().filter(is_field).count() > MAX_FIELDS);
+    let wide: Vec<String> = wide.map(|(item, _)| item).collect();
+    assert_only("two things live in a wider type", &wide, &WIDE_TYPES);
 }
 
 // keeps: house-style

@@ -55,6 +55,37 @@ enum RoleRecord {
     },
 }
 
+impl RoleRecord {
+    /// Whose session of this name it is, and what a peer has skipped and lost. `None` if the record
+    /// cannot be read.
+    fn recover(self, name: &str, head: Position) -> Option<(Role, Skipped, Position)> {
+        let (kind, name) = name.split_once(':')?;
+        match self {
+            Self::Peer { store, incarnation, reported, passed, lost } => {
+                let node = NodeId::new(name).ok()?;
+                let role = Role::Peer(Peer { node, store, incarnation, reported });
+                Some((role, Skipped::recover(passed), lost))
+            }
+            Self::Application { tags, keys, auto, conflate, from, replay } => {
+                let tags = tags.map(|tags| TagSet::new(crate::types::tags::list(&tags)));
+                if kind != "app" || !is_name(name) {
+                    return None;
+                }
+                let role = Role::Application(AppRole {
+                    client: Some(name.into()),
+                    tags: tags.transpose().ok()?,
+                    keys,
+                    ack: if auto { AckMode::Auto } else { AckMode::Manual },
+                    conflate,
+                    from: from.min(head.next()),
+                    replay: replay.min(head),
+                });
+                Some((role, Skipped::default(), Position::default()))
+            }
+        }
+    }
+}
+
 /// Follows all that where the application has refused something, or has dead letters.
 #[derive(Default, Serialize, Deserialize)]
 struct SettlingRecord {
@@ -109,38 +140,14 @@ impl Session {
     ) -> Option<Self> {
         let (StoredState { role, next, open, away_since, node_tags: before }, rest) =
             postcard::take_from_bytes(&record.state).ok()?;
-        let (kind, name) = record.name.split_once(':')?;
-        let (mut passed, mut lost) = (Skipped::default(), Position::default());
-        let role = match role {
-            RoleRecord::Peer { store, incarnation, reported, passed: over, lost: upto } => {
-                let node = NodeId::new(name).ok()?;
-                passed = Skipped::recover(over);
-                lost = upto;
-                Role::Peer(Peer { node, store, incarnation, reported })
-            }
-            RoleRecord::Application { tags, keys, auto, conflate, from, replay } => {
-                let tags = tags.map(|tags| TagSet::new(crate::types::tags::list(&tags)));
-                if kind != "app" || !is_name(name) {
-                    return None;
-                }
-                Role::Application(AppRole {
-                    client: Some(name.into()),
-                    tags: tags.transpose().ok()?,
-                    keys,
-                    ack: if auto { AckMode::Auto } else { AckMode::Manual },
-                    conflate,
-                    from: from.min(head.next()),
-                    replay: replay.min(head),
-                })
-            }
-        };
+        let (role, skipped, lost_upto) = role.recover(&record.name, head)?;
         // Nothing lies behind the end of the log, and no flight ahead of the next row: a record
         // that says so is damaged, and would pass over what is still to come.
         let impossible = next > head.next() || open.iter().any(|flight| flight.position >= next);
         let mut session = Self::new(record.id, role, next, repeats);
         session.walk.redelivery_upto = head;
-        session.peering.skipped = passed;
-        session.peering.lost_upto = lost.min(head);
+        session.peering.skipped = skipped;
+        session.peering.lost_upto = lost_upto.min(head);
         session.walk.handed_upto = head;
         session.keeping.away_since = Some(away_since);
         for OpenRecord { position, handed, failed, first_at } in open {
