@@ -1,7 +1,6 @@
 //! Messages come in: published here, or sent by a peer. Each gets its place in the log, or the
 //! reason why it gets none.
 
-use super::handlers::Ingest;
 use crate::log::group_copies::{self, GroupCopy};
 use crate::log::lifetime::{Ends, time_to_live};
 use crate::log::newest::{Before, Comparison, NewestOfKey};
@@ -21,6 +20,7 @@ use alloc::borrow::Cow;
 use alloc::format;
 
 use super::CURSOR_DELAY;
+use super::handlers::Ingest;
 use super::identity::Phase;
 
 /// What became of a message from a peer.

@@ -4,7 +4,6 @@
 //! the store is asked for it at once. What stays true: a flight that is to be a dead letter ends in
 //! the batch that brings the letter.
 
-use super::handlers::{Burial, Fetches, Records, lend};
 use alloc::vec::Vec;
 
 use crate::admin::event::Event;
@@ -15,6 +14,7 @@ use crate::store::{DeadLetter, DeadReason, Query, StoredRow};
 use crate::types::ids::{DeadLetterId, Position, SessionId};
 use crate::wire::message::Message;
 
+use super::handlers::{Burial, Fetches, Records, lend};
 use super::queries::Purpose;
 
 /// Messages that the store is asked for at once.

@@ -4,7 +4,6 @@
 //! asked only if something was written since it was asked last. What stays true: the digests that
 //! are claimed or compared are those of everything that is durable at that moment.
 
-use super::handlers::{Claims, DigestComparison, Operator, PeerFrames, Records, lend};
 use alloc::boxed::Box;
 use alloc::format;
 
@@ -23,6 +22,7 @@ use crate::types::tags::{self, TagSet};
 use crate::wire::{BatchKind, DigestsHead, FrameWriter, TagSetDigest, digests};
 
 use super::connect::protocol;
+use super::handlers::{Claims, DigestComparison, Operator, PeerFrames, Records, lend};
 use super::identity::Phase;
 use super::queries::Purpose;
 use super::queries::Search;

@@ -1,6 +1,5 @@
 //! Links come, say who they are, and go.
 
-use super::handlers::{Connections, Dialing, Greeting, LinkOut, Records, Telling, lend};
 use alloc::format;
 use alloc::string::String;
 
@@ -21,6 +20,7 @@ use crate::wire::{
     PROTOCOL_VERSION, Wire,
 };
 
+use super::handlers::{Connections, Dialing, Greeting, LinkOut, Records, Telling, lend};
 use super::identity::Phase;
 
 impl Connections<'_> {

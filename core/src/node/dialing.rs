@@ -1,6 +1,5 @@
 //! The peers of the configuration: dialled, covered by another link, given up.
 
-use super::handlers::{Connections, Dialing, Records, lend};
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -12,6 +11,8 @@ use crate::session::link::Link;
 use crate::session::{Dirty, Stretch};
 use crate::types::ids::{DialId, Incarnation, LinkId, NodeId};
 use crate::types::timers::Timer;
+
+use super::handlers::{Connections, Dialing, Records, lend};
 
 impl Dialing<'_> {
     pub(super) fn add_dialer(&mut self, url: String) {

@@ -4,7 +4,6 @@
 //! that an application was owed is that application's affair, and one that came from elsewhere and
 //! was for this node alone has arrived.
 
-use super::handlers::{Burial, Expiry, Looks, lend};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 
@@ -16,6 +15,7 @@ use crate::types::tags::TagSet;
 use crate::types::time::WallMs;
 
 use super::burial::DeadLetterDraft;
+use super::handlers::{Burial, Expiry, Looks, lend};
 use super::identity::Phase;
 use super::queries::Purpose;
 

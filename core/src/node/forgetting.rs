@@ -6,7 +6,6 @@
 //! and none above the bound of the node's dead letters: then such an event goes as other history
 //! does, counted (P8).
 
-use super::handlers::{Burial, Expiry, Forgetting, Looks, Retention, lend};
 use alloc::vec::Vec;
 
 use crate::config::Config;
@@ -19,6 +18,7 @@ use crate::types::time::Instant;
 
 use super::burial::DeadLetterDraft;
 use super::expiring::EventFate;
+use super::handlers::{Burial, Expiry, Forgetting, Looks, Retention, lend};
 use super::identity::Phase;
 use super::queries::Purpose;
 

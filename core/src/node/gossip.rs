@@ -1,6 +1,5 @@
 //! The topology of the mesh: this node tells what has changed here, and passes on what it hears.
 
-use super::handlers::{Conflicts, Gossip, PeerFrames, Records, Telling, lend};
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::String;
@@ -18,6 +17,7 @@ use crate::wire::message::{MAX_PATH, MAX_TAGS};
 use crate::wire::{BatchKind, FRAME_TARGET, FrameWriter, records};
 
 use super::connect::protocol;
+use super::handlers::{Conflicts, Gossip, PeerFrames, Records, Telling, lend};
 
 impl Gossip<'_> {
     /// Brings the record of this node up to date, and has it told if it is another one.

@@ -23,7 +23,7 @@ mod connect;
 mod dialing;
 mod ending;
 mod expiring;
-mod fetched;
+mod fetches;
 mod forgetting;
 mod gossip;
 mod handlers;

@@ -1,6 +1,5 @@
 //! Operators: questions about the node, and orders.
 
-use super::handlers::{Burial, Ingest, Operator, Records, lend};
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -14,6 +13,7 @@ use crate::types::ids::{DeadLetterId, FetchId, Position, Ticket};
 use crate::types::tags;
 use crate::wire::json::write::version_text;
 
+use super::handlers::{Burial, Ingest, Operator, Records, lend};
 use super::queries::{Finding, Order, Purpose, Search};
 
 /// Dead letters of one message that are looked at, at most.

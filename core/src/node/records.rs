@@ -8,7 +8,6 @@ use crate::types::timers::Timer;
 
 use super::CURSOR_DELAY;
 use super::handlers::Records;
-
 impl Records<'_> {
     /// Notes that the record of a session must be written, and arranges for it.
     pub(super) fn touch(&mut self, id: SessionId, dirty: Dirty) {

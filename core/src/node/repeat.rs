@@ -1,9 +1,5 @@
 //! Timers: heartbeats, repeats, cursors, upkeep; and what sockets have taken.
 
-use super::handlers::{
-    Acknowledging, Burial, Connections, Dialing, LinkHeartbeat, LinkOut, Records, Sockets, Upkeep,
-    lend,
-};
 use alloc::format;
 use alloc::vec::Vec;
 use core::time::Duration;
@@ -23,6 +19,10 @@ use crate::wire::application::AckMode;
 use crate::wire::draft::MAX_TTL;
 
 use super::UPKEEP_INTERVAL;
+use super::handlers::{
+    Acknowledging, Burial, Connections, Dialing, LinkHeartbeat, LinkOut, Records, Sockets, Upkeep,
+    lend,
+};
 
 /// How rarely the records of connected sessions are written at most.
 const MAX_PRESENCE_INTERVAL: Duration = Duration::from_secs(60 * 60);
@@ -250,5 +250,3 @@ impl Upkeep<'_> {
         ended
     }
 }
-
-impl Records<'_> {}

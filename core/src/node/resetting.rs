@@ -8,7 +8,6 @@
 //! for the store the mark is where it was until the second walk is over, so a node that ends
 //! between starts as one whose clock was never reset, and the order is given again.
 
-use super::handlers::{Ingest, Records, Resetting, lend};
 use alloc::vec::Vec;
 
 use crate::admin::event::Event;
@@ -22,6 +21,7 @@ use crate::types::time::WallMs;
 use crate::wire::message::{Fields, Message};
 
 use super::clock_reset::{ClockReset, Stage};
+use super::handlers::{Ingest, Records, Resetting, lend};
 use super::queries::Purpose;
 
 /// Rows asked of the store at once, ...

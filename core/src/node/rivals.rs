@@ -3,7 +3,6 @@
 //! What stays true: one of the two stays, and both ends mean the same one. The link that was there
 //! may be dead without knowing it; a newer one waits until that has answered, or has not.
 
-use super::handlers::{Conflicts, Connections, Dialing, Greeting, LinkOut, lend};
 use alloc::boxed::Box;
 use alloc::format;
 use core::time::Duration;
@@ -17,6 +16,7 @@ use crate::types::timers::Timer;
 use crate::wire::{Hello, LINK_IS_SURPLUS, Wire};
 
 use super::connect::duplicate;
+use super::handlers::{Conflicts, Connections, Dialing, Greeting, LinkOut, lend};
 
 /// How long a link in doubt has to answer a ping.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(1);

@@ -1,8 +1,5 @@
 //! A visit to one session: answers and deliveries leave in the order of the log.
 
-use super::handlers::{
-    Acknowledging, Backpressure, Burial, Connections, Fetches, Handover, Records, lend,
-};
 use alloc::vec::Vec;
 use core::time::Duration;
 
@@ -20,6 +17,9 @@ use crate::wire::message::Message;
 use crate::wire::read::ReadRequest;
 use crate::wire::{Ack, BatchKind, OutcomeRecord, ReadResult, ReadValue, Wire};
 
+use super::handlers::{
+    Acknowledging, Backpressure, Burial, Connections, Fetches, Handover, Records, lend,
+};
 use super::handover::{RowSender, SessionWalk};
 
 /// Flights that are handed over again at once.

@@ -1,6 +1,5 @@
 //! What applications say of deliveries, and what comes of it.
 
-use super::handlers::{Burial, Connections, Records, Settling, lend};
 use alloc::borrow::Cow;
 use alloc::string::{String, ToString};
 
@@ -10,6 +9,7 @@ use crate::types::ids::{DeadLetterId, SessionId};
 use crate::types::refusal::{Code, Refusal};
 use crate::wire::json::{SettleRequest, SettleTarget};
 
+use super::handlers::{Burial, Connections, Records, Settling, lend};
 use super::identity::Phase;
 
 impl Settling<'_> {

@@ -4,7 +4,6 @@
 //! What stays true: whoever was told something by another copy of a store offers it everything
 //! again (P2), and a second process is an ERROR in the log and counted.
 
-use super::handlers::{Acknowledging, Conflicts, Connections, Greeting, Records, Telling, lend};
 use alloc::format;
 use alloc::string::String;
 use core::time::Duration;
@@ -22,6 +21,7 @@ use crate::types::timers::Timer;
 use crate::wire::{BatchKind, FrameWriter, Hello};
 
 use super::connect::duplicate;
+use super::handlers::{Acknowledging, Conflicts, Connections, Greeting, Records, Telling, lend};
 
 /// Why a link to a node of this id is closed.
 const SAME_ID: &str = "this node has the same id";

@@ -1,10 +1,9 @@
-//! What the store found, on its way to whoever asked.
-
-use super::handlers::Fetches;
+//! Questions to the store for rows of sessions: asked now, or when another one is answered.
 
 use crate::store::Query;
 use crate::types::ids::{FetchId, SessionId};
 
+use super::handlers::Fetches;
 use super::queries::Purpose;
 
 impl Fetches<'_> {
