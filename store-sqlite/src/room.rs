@@ -36,7 +36,7 @@ const TIGHT: u64 = 256 << 20;
 #[derive(Debug)]
 pub(crate) struct DatabaseRoom {
     /// Is not dropped before the database is closed: that releases SQLite's locks.
-    database: Option<disk::Handle>,
+    database: Option<disk::DiskFile>,
     /// Whether the file system promises blocks.
     promises: bool,
     /// Pages of the database for which the disk has room.
@@ -48,8 +48,8 @@ pub(crate) struct DatabaseRoom {
 impl DatabaseRoom {
     /// Of a database that this process has locked.
     pub(crate) fn new(database: &Path, wal: &Path) -> Self {
-        let handle = disk::Handle::open(database);
-        if let Some(mut wal) = disk::Handle::open(wal) {
+        let handle = disk::DiskFile::open(database);
+        if let Some(mut wal) = disk::DiskFile::open(wal) {
             // Without it the log has less room when the disk is full, and no commit is wrong.
             let _full = wal.take(0, WAL_RESERVE);
         }
@@ -118,9 +118,9 @@ mod disk {
     use rustix::io::Errno;
 
     #[derive(Debug)]
-    pub(super) struct Handle(File);
+    pub(super) struct DiskFile(File);
 
-    impl Handle {
+    impl DiskFile {
         pub(super) fn open(path: &Path) -> Option<Self> {
             OpenOptions::new().write(true).open(path).ok().map(Self)
         }
@@ -154,9 +154,9 @@ mod disk {
     use std::path::Path;
 
     #[derive(Debug)]
-    pub(super) struct Handle;
+    pub(super) struct DiskFile;
 
-    impl Handle {
+    impl DiskFile {
         pub(super) fn open(_: &Path) -> Option<Self> {
             None
         }

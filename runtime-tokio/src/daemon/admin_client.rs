@@ -131,10 +131,10 @@ impl AdminClient {
 /// What an answer that is no success says.
 fn refusal(status: StatusCode, body: &str) -> String {
     #[derive(Deserialize)]
-    struct Refusal {
+    struct RefusalBody {
         error: String,
     }
-    match serde_json::from_str::<Refusal>(body) {
+    match serde_json::from_str::<RefusalBody>(body) {
         Ok(refusal) => refusal.error,
         Err(_) => format!("{status}: is it the admin endpoint of a node?"),
     }

@@ -26,9 +26,9 @@ pub(super) fn text<'de, D, T>(
 where
     D: Deserializer<'de>,
 {
-    struct Text<F>(&'static str, F);
+    struct SettingVisitor<F>(&'static str, F);
 
-    impl<T, F: Fn(&str) -> Result<T, String>> Visitor<'_> for Text<F> {
+    impl<T, F: Fn(&str) -> Result<T, String>> Visitor<'_> for SettingVisitor<F> {
         type Value = T;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -41,7 +41,7 @@ where
         }
     }
 
-    deserializer.deserialize_str(Text(expected, parse))
+    deserializer.deserialize_str(SettingVisitor(expected, parse))
 }
 
 /// A size in bytes, written with a unit.
@@ -143,9 +143,9 @@ impl<'de> Deserialize<'de> for SpanText {
 
 /// Reads a count.
 pub(super) fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
-    struct Count;
+    struct CountVisitor;
 
-    impl Visitor<'_> for Count {
+    impl Visitor<'_> for CountVisitor {
         type Value = u32;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -157,7 +157,7 @@ pub(super) fn count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D
         }
     }
 
-    deserializer.deserialize_i64(Count)
+    deserializer.deserialize_i64(CountVisitor)
 }
 
 /// Reads a node id.

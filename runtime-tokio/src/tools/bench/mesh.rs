@@ -224,17 +224,17 @@ struct Ready {
 
 fn ready(line: &str) -> Option<Ready> {
     #[derive(Deserialize)]
-    struct Line {
+    struct ReadyLine {
         message: String,
         listen: Option<String>,
         admin: Option<String>,
     }
     #[derive(Deserialize)]
-    struct Nested {
-        fields: Line,
+    struct NestedReadyLine {
+        fields: ReadyLine,
     }
-    let line = serde_json::from_str::<Line>(line)
-        .or_else(|_| serde_json::from_str::<Nested>(line).map(|nested| nested.fields))
+    let line = serde_json::from_str::<ReadyLine>(line)
+        .or_else(|_| serde_json::from_str::<NestedReadyLine>(line).map(|nested| nested.fields))
         .ok()?;
     if line.message != "ready" {
         return None;
