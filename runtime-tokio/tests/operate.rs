@@ -179,5 +179,5 @@ fn commands_end_with_close_code_1000() {
 // keeps: client-publish
 #[test]
 fn a_pub_whose_node_is_killed_goes_on_or_tells() {
-    leaving::a_pub_whose_node_is_killed_goes_on_or_says_what_is_not_known(SLIPSTREAM);
+    leaving::a_pub_whose_node_is_killed_goes_on_or_tells(SLIPSTREAM);
 }

@@ -41,7 +41,7 @@ pub fn commands_end_with_close_code_1000(binary: &str) {
 
 /// With a name, what is read from standard input is published whatever becomes of the node, and
 /// once. Without one, it is said what is not known.
-pub fn a_pub_whose_node_is_killed_goes_on_or_says_what_is_not_known(binary: &str) {
+pub fn a_pub_whose_node_is_killed_goes_on_or_tells(binary: &str) {
     const LINES: usize = 100_000;
     let folder = TempDir::new().expect("a temporary folder can be made");
     let input = folder.path().join("input.ndjson");
