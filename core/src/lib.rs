@@ -131,6 +131,9 @@ pub mod client {
     pub use crate::app::*;
     pub use crate::app::{
         ClientSession as Session, ClientSettings as Settings, DeliveredMessage as Delivery,
+        DisconnectReason as Ended,
     };
-    pub use crate::host::client::{Application, Client, Turn, handles, service};
+    pub use crate::host::client::{
+        Application, Client, Turn, handles, supervisor, supervisor as service,
+    };
 }

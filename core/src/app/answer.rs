@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::string::String;
 use core::time::Duration;
 
-use super::Ended;
+use super::DisconnectReason;
 use super::delivery::{DeliveredMessage, Text, Version};
 use crate::config::Durability;
 use crate::types::clock::Hlc;
@@ -104,10 +104,10 @@ pub enum PublishError {
     /// The connection ended before the answer, and nobody will ask again: it may be there or not.
     /// It can be published again with the same id under the same name.
     #[error("no answer: {0}; the message may be there or not (a publisher with a name asks again)")]
-    Unanswered(Ended),
+    Unanswered(DisconnectReason),
     /// It was not sent, or refused by a node that was ending; it is not there.
     #[error("not sent: {0}")]
-    NotSent(Ended),
+    NotSent(DisconnectReason),
 }
 
 /// Why there is no answer to a read.
@@ -119,7 +119,7 @@ pub enum ReadError {
     Refused(Box<Refused>),
     /// The session is over.
     #[error("no answer: {0}")]
-    Ended(Ended),
+    Ended(DisconnectReason),
 }
 
 /// What became known. `P` and `R` are the tickets of publications and reads.

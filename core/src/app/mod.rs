@@ -9,15 +9,15 @@
 //! outside both are [`crate::client`].
 
 mod answer;
-mod beat;
+mod deliveries;
 mod delivery;
-mod ended;
+mod disconnect;
 mod frames;
-mod hands;
+mod heartbeat;
 mod json;
 mod options;
 mod publication;
-mod questions;
+mod requests;
 mod session;
 
 #[cfg(test)]
@@ -27,10 +27,10 @@ use alloc::string::String;
 use alloc::vec::Vec;
 
 pub use answer::{Heard, Outcome, PublishError, ReadError, Receipt, Refused, Value, Verdict};
-pub use beat::Beat;
 pub use delivery::{DeliveredMessage, Text, Version};
-pub use ended::{ConnectError, Ended};
+pub use disconnect::{ConnectError, DisconnectReason};
 pub use frames::{connect, publish, read, received, settle, welcome};
+pub use heartbeat::Beat;
 pub use options::{ClientOptions, OnLost};
 pub use publication::{Filter, Publication, QueryString};
 pub use session::{ClientSession, ClientSettings, Settlement};

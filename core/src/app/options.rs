@@ -5,13 +5,13 @@ use alloc::sync::Arc;
 use core::fmt;
 use core::time::Duration;
 
-use super::{ClientSettings, Ended, Filter, QueryString};
+use super::{ClientSettings, DisconnectReason, Filter, QueryString};
 use crate::config::{Config, Heartbeat, Limits, Reconnect};
 use crate::io::Protocol;
 
 /// Is told why a connection is lost, or could not be opened again, each time that another one is
 /// going to be opened. Called by the task of the application: it must not wait.
-pub type OnLost = Arc<dyn Fn(&Ended) + Send + Sync>;
+pub type OnLost = Arc<dyn Fn(&DisconnectReason) + Send + Sync>;
 
 /// How applications connect.
 #[derive(Clone)]

@@ -19,12 +19,12 @@ use alloc::vec::Vec;
 use core::time::Duration;
 
 use super::answer::{Heard, Outcome, Verdict};
-use super::beat::{AppHeartbeat, Beat};
+use super::deliveries::{DeliveryStep, OpenDeliveries};
 use super::delivery::{DeliveredMessage, Mark};
 use super::frames;
-use super::hands::{DeliveryStep, Hands};
-use super::questions::Questions;
-use super::{CodecError, Ended, Publication, Received};
+use super::heartbeat::{AppHeartbeat, Beat};
+use super::requests::OpenRequests;
+use super::{CodecError, DisconnectReason, Publication, Received};
 use crate::config::{Heartbeat, Reconnect};
 use crate::io::{Frame, Protocol};
 use crate::types::ids::Position;
@@ -61,8 +61,8 @@ pub struct ClientSession<P, R> {
     /// Of ids made up here.
     prefix: u64,
     last_id: u64,
-    questions: Questions<P, R>,
-    hands: Hands,
+    questions: OpenRequests<P, R>,
+    hands: OpenDeliveries,
     verdicts: Vec<(Position, Verdict)>,
     /// Largest frame that the node takes; `None` while there is no connection.
     frame_bytes: Option<usize>,
@@ -83,8 +83,8 @@ impl<P, R> ClientSession<P, R> {
             prefix: random.next(),
             random,
             last_id: 0,
-            questions: Questions::default(),
-            hands: Hands::default(),
+            questions: OpenRequests::default(),
+            hands: OpenDeliveries::default(),
             verdicts: Vec::new(),
             frame_bytes: None,
             window: 1,
@@ -223,7 +223,11 @@ impl<P, R> ClientSession<P, R> {
 
     /// The connection has ended, or could not be opened. Answers how long to wait before the next
     /// attempt; `None`: the session is over, and every question is answered.
-    pub fn lost(&mut self, why: &Ended, heard: &mut Vec<Heard<P, R>>) -> Option<Duration> {
+    pub fn lost(
+        &mut self,
+        why: &DisconnectReason,
+        heard: &mut Vec<Heard<P, R>>,
+    ) -> Option<Duration> {
         self.frame_bytes = None;
         self.verdicts.clear();
         self.failures = self.failures.saturating_add(1);
@@ -237,7 +241,7 @@ impl<P, R> ClientSession<P, R> {
     }
 
     /// Ends it: every question is answered.
-    pub fn end(&mut self, why: &Ended, heard: &mut Vec<Heard<P, R>>) {
+    pub fn end(&mut self, why: &DisconnectReason, heard: &mut Vec<Heard<P, R>>) {
         self.frame_bytes = None;
         self.verdicts.clear();
         self.questions.lost(why, true, self.settings.named, heard);

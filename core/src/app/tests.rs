@@ -74,8 +74,8 @@ pub(crate) fn message(number: u64) -> Message {
     Message::encode(&fields, &mut BytesMut::new())
 }
 
-pub(crate) fn lost() -> Ended {
-    Ended::Lost("a cable was pulled".into())
+pub(crate) fn lost() -> DisconnectReason {
+    DisconnectReason::Lost("a cable was pulled".into())
 }
 
 /// A node with one application, and the frames under way.
@@ -609,7 +609,7 @@ fn a_node_whose_bytes_move_is_not_given_up() {
 
 #[test]
 fn do_not_come_again_is_obeyed_and_attempts_are_counted() {
-    let closed = |code| Ended::from(End::here(code, String::new()));
+    let closed = |code| DisconnectReason::from(End::here(code, String::new()));
     for (code, again) in [(1001, true), (4400, false), (4408, true), (4409, false), (4429, true)] {
         let waits = session(true).lost(&closed(code), &mut Vec::new()).is_some();
         assert_eq!(waits, again, "{code}");
@@ -630,7 +630,7 @@ fn what_was_ever_said_is_never_called_not_sent() {
     let mut heard = Vec::new();
     assert!(app.lost(&lost(), &mut heard).is_some());
     app.publish(Publication::set("k", "2"), 2);
-    assert!(app.lost(&Ended::Here, &mut heard).is_none());
+    assert!(app.lost(&DisconnectReason::Here, &mut heard).is_none());
     let [
         Heard::Published(1, Err(PublishError::Unanswered(_))),
         Heard::Published(2, Err(PublishError::NotSent(_))),

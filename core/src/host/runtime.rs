@@ -12,7 +12,7 @@ use core::task::{Context, Poll};
 use core::time::Duration;
 
 use crate::admin::event::Event;
-use crate::app::{ConnectError, Ended};
+use crate::app::{ConnectError, DisconnectReason};
 use crate::config::Limits;
 use crate::host::shared::{OneShot, OneShotSender, Shared, StreamSource, Wakes};
 use crate::host::socket::{Opened, Socket};
@@ -78,7 +78,7 @@ pub trait LogSink {
     fn observe(observation: &Observation);
 
     /// An application of this process has lost its connection.
-    fn lost(why: &Ended);
+    fn lost(why: &DisconnectReason);
 
     /// The store of a node that has ended could not be closed as it should.
     fn not_closed(failure: &StoreFailure);

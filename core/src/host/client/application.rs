@@ -24,8 +24,8 @@ use bytes::Bytes;
 
 use super::waiting::{Answers, Queue};
 use crate::app::{
-    Beat, ClientSession, ClientSettings, DeliveredMessage, Ended, Heard, Publication, PublishError,
-    ReadError, Receipt, Settlement, Value,
+    Beat, ClientSession, ClientSettings, DeliveredMessage, DisconnectReason, Heard, Publication,
+    PublishError, ReadError, Receipt, Settlement, Value,
 };
 use crate::host::shared::{Wakes, keep};
 use crate::io::Frame;
@@ -38,7 +38,7 @@ use crate::wire::message::Kind;
 pub(super) enum InboxItem {
     Delivery(DeliveredMessage),
     Synced,
-    Ended(Ended),
+    Ended(DisconnectReason),
 }
 
 /// What the task of an application is to do next on its connection.
@@ -75,7 +75,7 @@ pub struct Application {
     /// Whether it is to end once everything is said and answered.
     closing: bool,
     /// Why the session is over, if it is.
-    ended: Option<Ended>,
+    ended: Option<DisconnectReason>,
     /// Whether the task has not looked since something changed.
     changed: bool,
     task: Option<Waker>,
@@ -127,8 +127,8 @@ impl Application {
     /// What to do next on the connection.
     ///
     /// # Errors
-    /// [`Ended::Lost`] if the node has been silent for too long.
-    pub fn turn(&mut self, now: Instant) -> Result<Turn, Ended> {
+    /// [`DisconnectReason::Lost`] if the node has been silent for too long.
+    pub fn turn(&mut self, now: Instant) -> Result<Turn, DisconnectReason> {
         self.changed = false;
         let frames = self.session.frames(now, &mut self.heard);
         self.tell();
@@ -144,8 +144,8 @@ impl Application {
     /// What to do while the connection has not sent what it was given.
     ///
     /// # Errors
-    /// [`Ended::Lost`] if the node has been silent for too long.
-    pub fn beat(&mut self, now: Instant) -> Result<Turn, Ended> {
+    /// [`DisconnectReason::Lost`] if the node has been silent for too long.
+    pub fn beat(&mut self, now: Instant) -> Result<Turn, DisconnectReason> {
         Ok(match self.session.beat(now) {
             Beat::Ping => Turn::Send(vec![Frame::Ping(Bytes::new())]),
             Beat::Wait(until) => Turn::Wait { reads: !self.session.is_full(), until },
@@ -161,8 +161,8 @@ impl Application {
     /// Takes a frame of the node.
     ///
     /// # Errors
-    /// [`Ended::Codec`]: the connection is of no more use.
-    pub fn received(&mut self, frame: &Frame, now: Instant) -> Result<(), Ended> {
+    /// [`DisconnectReason::Codec`]: the connection is of no more use.
+    pub fn received(&mut self, frame: &Frame, now: Instant) -> Result<(), DisconnectReason> {
         let understood = self.session.received(frame, now, &mut self.heard);
         self.tell();
         Ok(understood?)
@@ -170,7 +170,7 @@ impl Application {
 
     /// The connection has ended, or could not be opened. Answers how long to wait before the next
     /// attempt; `None`: the session is over, and everybody knows.
-    pub fn lost(&mut self, why: &Ended) -> Option<Duration> {
+    pub fn lost(&mut self, why: &DisconnectReason) -> Option<Duration> {
         let wait = self.session.lost(why, &mut self.heard);
         self.tell();
         if wait.is_none() {
@@ -181,13 +181,13 @@ impl Application {
 
     /// Ends the session, if it has not ended, and tells everybody. A task that is given up must do
     /// this too.
-    pub fn finish(&mut self, why: Ended) {
+    pub fn finish(&mut self, why: DisconnectReason) {
         if self.ended.is_some() {
             return;
         }
         self.session.end(&why, &mut self.heard);
         self.tell();
-        if why != Ended::Here {
+        if why != DisconnectReason::Here {
             self.items.push_back(InboxItem::Ended(why.clone()));
         }
         self.ended = Some(why);
@@ -262,8 +262,8 @@ impl Application {
     }
 
     /// Why nothing can be asked any more.
-    pub(super) fn is_over(&self) -> Option<Ended> {
-        self.ended.clone().or(self.closing.then_some(Ended::Here))
+    pub(super) fn is_over(&self) -> Option<DisconnectReason> {
+        self.ended.clone().or(self.closing.then_some(DisconnectReason::Here))
     }
 
     /// Ready when there is room for a question.
@@ -271,7 +271,7 @@ impl Application {
         &mut self,
         place: &mut Option<u64>,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<(), Ended>> {
+    ) -> Poll<Result<(), DisconnectReason>> {
         let over = self.is_over();
         if over.is_none() && self.session.room() == 0 {
             self.room.wait(place, cx.waker(), &mut self.woken);
@@ -383,6 +383,6 @@ impl Application {
     }
 }
 
-fn dead(silent: Duration) -> Ended {
-    Ended::Lost(format!("nothing came for {silent:?}"))
+fn dead(silent: Duration) -> DisconnectReason {
+    DisconnectReason::Lost(format!("nothing came for {silent:?}"))
 }

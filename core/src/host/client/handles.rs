@@ -14,7 +14,8 @@ use core::task::{Context, Poll, ready};
 
 use super::application::{Application, InboxItem};
 use crate::app::{
-    self, Ended, Publication, PublishError, ReadError, Receipt, Settlement, Value, Verdict,
+    self, DisconnectReason, Publication, PublishError, ReadError, Receipt, Settlement, Value,
+    Verdict,
 };
 use crate::host::shared::{Shared, StreamSource};
 use crate::wire::Welcome;
@@ -132,7 +133,10 @@ impl Publisher {
     }
 
     /// Asks once there is room.
-    async fn ask(&self, ask: impl FnOnce(&mut Application) -> u64) -> Result<u64, Ended> {
+    async fn ask(
+        &self,
+        ask: impl FnOnce(&mut Application) -> u64,
+    ) -> Result<u64, DisconnectReason> {
         let mut ask = Some(ask);
         let mut place =
             OnDrop { application: &self.application, held: None, drop: Application::leave_room };
@@ -283,12 +287,12 @@ impl Receiver {
     }
 
     /// The next delivery; `None` after the end. Can be given up and called again without loss.
-    pub async fn next(&mut self) -> Option<Result<Delivery, Ended>> {
+    pub async fn next(&mut self) -> Option<Result<Delivery, DisconnectReason>> {
         poll_fn(|cx| self.poll_item(cx)).await
     }
 
     /// The next delivery, or the word that all that was there has been handed over.
-    pub async fn next_event(&mut self) -> Option<Result<SubscriptionEvent, Ended>> {
+    pub async fn next_event(&mut self) -> Option<Result<SubscriptionEvent, DisconnectReason>> {
         poll_fn(|cx| self.poll_event(cx)).await
     }
 
@@ -305,7 +309,7 @@ impl Receiver {
     fn poll_event(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<SubscriptionEvent, Ended>>> {
+    ) -> Poll<Option<Result<SubscriptionEvent, DisconnectReason>>> {
         let application = &self.publisher.application;
         Poll::Ready(match ready!(application.with(|it| it.poll_item(cx))) {
             Some(InboxItem::Delivery(message)) => {
@@ -323,7 +327,7 @@ impl Receiver {
 }
 
 impl StreamSource for Receiver {
-    type Item = Result<Delivery, Ended>;
+    type Item = Result<Delivery, DisconnectReason>;
 
     fn poll_item(&mut self, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {

@@ -4,10 +4,10 @@
 //! [`handles`] serve; a [`service`] opens its connections. What is said on them is decided there.
 
 mod application;
+mod endpoint;
 pub mod handles;
 mod opening;
-mod place;
-pub mod service;
+pub mod supervisor;
 mod waiting;
 
 #[cfg(test)]

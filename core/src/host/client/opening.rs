@@ -5,12 +5,12 @@ use alloc::vec::Vec;
 use core::task::Waker;
 
 use super::Application;
+use super::endpoint::Endpoint;
 use super::handles::{Pending, Publisher, Receiver};
-use super::place::Endpoint;
-use super::service::Service;
+use super::supervisor::Supervisor;
 use crate::app::{
-    ClientOptions, ConnectError, Ended, Filter, Publication, PublishError, ReadError, Receipt,
-    Value,
+    ClientOptions, ConnectError, DisconnectReason, Filter, Publication, PublishError, ReadError,
+    Receipt, Value,
 };
 use crate::host::connection::Inputs;
 use crate::host::runtime::Runtime;
@@ -158,14 +158,14 @@ impl<R: Runtime> Client<R> {
 
     /// Starts the task of an application, which opens its connection.
     fn open(&self, filter: Filter, receives: bool, goes_on: bool) -> Result<Opening, ConnectError> {
-        let seed = R::random().map_err(Ended::Lost)?;
+        let seed = R::random().map_err(DisconnectReason::Lost)?;
         let settings = self.options.settings(&filter, goes_on);
         let now = R::now().instant;
         let application = Application::new(settings, receives, seed, now);
         let (application, first) = (R::share(application), R::share(Once::default()));
         let publisher = Publisher::of(application.clone());
-        let told = Promise::of(first.clone(), Err(Ended::Here.into()));
-        let service = Service::new(application, told, filter, self.options.clone(), now);
+        let told = Promise::of(first.clone(), Err(DisconnectReason::Here.into()));
+        let service = Supervisor::new(application, told, filter, self.options.clone(), now);
         R::spawn(self.place.clone().serve(service));
         Ok((publisher, first))
     }

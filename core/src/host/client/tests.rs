@@ -1,5 +1,5 @@
 //! Clients, their handles and their tasks, on a clock that is set by hand.
 
+mod endpoint;
 mod handles;
-mod place;
-mod service;
+mod supervisor;

@@ -28,7 +28,7 @@ struct World {
     /// What dials lead to; without any they take for ever.
     dials: VecDeque<Opened<Memory>>,
     dialled: Vec<String>,
-    lost: Vec<Ended>,
+    lost: Vec<DisconnectReason>,
     reported: Vec<Event>,
     not_closed: Vec<StoreFailure>,
 }
@@ -109,7 +109,7 @@ pub(crate) fn dialled() -> Vec<String> {
 }
 
 /// What was told of lost connections.
-pub(crate) fn lost() -> Vec<Ended> {
+pub(crate) fn lost() -> Vec<DisconnectReason> {
     world(|world| core::mem::take(&mut world.lost))
 }
 
@@ -234,7 +234,7 @@ impl LogSink for Kept {
 
     fn observe(_: &Observation) {}
 
-    fn lost(why: &Ended) {
+    fn lost(why: &DisconnectReason) {
         world(|world| world.lost.push(why.clone()));
     }
 

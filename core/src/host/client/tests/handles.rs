@@ -174,7 +174,7 @@ impl Mesh {
                 }
                 Turn::Done => {
                     self.closed = true;
-                    assert!(self.application.with(|it| it.lost(&Ended::Here)).is_none());
+                    assert!(self.application.with(|it| it.lost(&DisconnectReason::Here)).is_none());
                 }
             }
         }
@@ -333,14 +333,14 @@ fn many_are_published_in_order_and_each_is_answered() {
     }
     assert_eq!(mesh.node.accepted, ["m-0", "m-1", "m-2", "m-3"]);
     mesh.carry();
-    mesh.application.with(|it| it.finish(Ended::Here));
+    mesh.application.with(|it| it.finish(DisconnectReason::Here));
     mesh.run();
     assert!(mesh.tasks.is_empty());
     let answers = answers.lock().expect("one thread");
     let ids = answers.iter().flatten().map(|receipt| receipt.id.as_str());
     assert_eq!(ids.collect::<Vec<_>>(), ["m-0", "m-1", "m-2", "m-3"]);
     let last = answers.last();
-    assert_eq!(last, Some(&Err(PublishError::NotSent(Ended::Here))));
+    assert_eq!(last, Some(&Err(PublishError::NotSent(DisconnectReason::Here))));
     assert_eq!(answers.len(), 5);
     drop(answers);
 
@@ -349,7 +349,7 @@ fn many_are_published_in_order_and_each_is_answered() {
     let Poll::Ready(late) = late.as_mut().poll(&mut Context::from_waker(Waker::noop())) else {
         panic!("it is over")
     };
-    assert_eq!(late, Some(vec![Err(PublishError::NotSent(Ended::Here))]));
+    assert_eq!(late, Some(vec![Err(PublishError::NotSent(DisconnectReason::Here))]));
 }
 
 /// A task that ends without a word, as with its runtime, leaves nobody waiting.
@@ -365,20 +365,20 @@ fn a_task_that_is_given_up_leaves_nobody_waiting() {
     mesh.spawn(async move { publisher.close().await });
     let publisher = mesh.publisher.clone().expect("a publisher");
     mesh.spawn(async move {
-        assert_eq!(publisher.get("k").await, Err(ReadError::Ended(Ended::Here)));
+        assert_eq!(publisher.get("k").await, Err(ReadError::Ended(DisconnectReason::Here)));
     });
-    mesh.application.with(|it| it.finish(Ended::Here));
+    mesh.application.with(|it| it.finish(DisconnectReason::Here));
     mesh.run();
     assert!(mesh.tasks.is_empty(), "somebody waits for ever");
     let answered = core::mem::take(&mut *mesh.answered.lock().expect("one thread"));
-    let why = Ended::Here;
+    let why = DisconnectReason::Here;
     assert_eq!(
         answered,
         [Err(PublishError::NotSent(why.clone())), Err(PublishError::Unanswered(why))]
     );
     mesh.publish();
     let late = mesh.answered.lock().expect("one thread").pop();
-    assert_eq!(late, Some(Err(PublishError::NotSent(Ended::Here))), "and for ever");
+    assert_eq!(late, Some(Err(PublishError::NotSent(DisconnectReason::Here))), "and for ever");
 }
 
 /// The wakers of one task do not always know each other: whoever waits does not wake itself by

@@ -1,9 +1,9 @@
 //! What serves an application: it wants a connection, greets the node, carries frames between the
 //! two, and wants another connection when that one is lost.
 //!
-//! A task (`place`) gives it what comes ([`Service::take`]), does what [`Service::turn`] says, and
-//! waits: for what comes, for [`Service::changed`], and for the time that it was told. What stays
-//! true:
+//! A task (`place`) gives it what comes ([`Supervisor::take`]), does what [`Supervisor::turn`]
+//! says, and waits: for what comes, for [`Supervisor::changed`], and for the time that it was told.
+//! What stays true:
 //!
 //! - A connection is given frames only when it has sent what it was given before: meanwhile they
 //!   grow, as many messages fit into one.
@@ -14,7 +14,7 @@ use alloc::string::String;
 use core::time::Duration;
 
 use super::{Application, Turn};
-use crate::app::{ClientOptions, ConnectError, Ended, Filter, connect, welcome};
+use crate::app::{ClientOptions, ConnectError, DisconnectReason, Filter, connect, welcome};
 use crate::host::connection::links::Link;
 use crate::host::incoming::Incoming;
 use crate::host::shared::{Promise, Shared};
@@ -27,12 +27,12 @@ const CLOSE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// What the task is to do next.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Step {
-    /// Open a connection that asks for [`Service::filter`], and give it to [`Service::take`], or
-    /// why there is none.
+pub enum SupervisorStep {
+    /// Open a connection that asks for [`Supervisor::filter`], and give it to [`Supervisor::take`],
+    /// or why there is none.
     Open {
         /// Why the one before is no more, if there was one.
-        lost: Option<Ended>,
+        lost: Option<DisconnectReason>,
     },
     /// Wait, until this time at most.
     Wait(Instant),
@@ -44,7 +44,7 @@ pub enum Step {
 #[derive(Debug)]
 enum SupervisorState {
     /// There is no connection, and none is wanted before this time.
-    Resting(Instant, Option<Ended>),
+    Resting(Instant, Option<DisconnectReason>),
     /// One is being opened; it must be there, and greet, before this time.
     Opening(Instant),
     /// It is there and has not greeted.
@@ -59,7 +59,7 @@ enum SupervisorState {
 
 /// See the module.
 #[derive(Debug)]
-pub struct Service {
+pub struct Supervisor {
     application: Shared<Application>,
     /// What came of the first attempt, for whoever waits for it.
     first: Option<Promise<Result<(), ConnectError>>>,
@@ -70,7 +70,7 @@ pub struct Service {
     link: LinkId,
 }
 
-impl Service {
+impl Supervisor {
     /// Of an application that is not connected.
     pub fn new(
         application: Shared<Application>,
@@ -95,16 +95,20 @@ impl Service {
     }
 
     /// What to do next.
-    pub fn turn(&mut self, now: Instant) -> Step {
+    pub fn turn(&mut self, now: Instant) -> SupervisorStep {
         loop {
             match &mut self.state {
-                SupervisorState::Over => return Step::Done,
+                SupervisorState::Over => return SupervisorStep::Done,
                 SupervisorState::Closing(_, until) => {
-                    return if now < *until { Step::Wait(*until) } else { Step::Done };
+                    return if now < *until {
+                        SupervisorStep::Wait(*until)
+                    } else {
+                        SupervisorStep::Done
+                    };
                 }
                 SupervisorState::Connected(link, unsent) => {
                     match carry(&self.application, link, unsent, now) {
-                        Ok(Some(until)) => return Step::Wait(until),
+                        Ok(Some(until)) => return SupervisorStep::Wait(until),
                         Ok(None) => self.close(now),
                         Err(why) => self.failed(why.into(), now),
                     }
@@ -114,12 +118,12 @@ impl Service {
                 | SupervisorState::Open(..)
                     if self.application.with(|it| it.is_done()) =>
                 {
-                    return Step::Done;
+                    return SupervisorStep::Done;
                 }
                 SupervisorState::Resting(until, lost) if *until <= now => {
                     let lost = lost.take();
                     self.state = SupervisorState::Opening(now + self.options.timeout);
-                    return Step::Open { lost };
+                    return SupervisorStep::Open { lost };
                 }
                 SupervisorState::Opening(until) | SupervisorState::Open(_, until)
                     if *until <= now =>
@@ -129,19 +133,19 @@ impl Service {
                 SupervisorState::Resting(until, _)
                 | SupervisorState::Opening(until)
                 | SupervisorState::Open(_, until) => {
-                    return Step::Wait(*until);
+                    return SupervisorStep::Wait(*until);
                 }
             }
         }
     }
 
-    /// Returns when there may be something new for [`Service::turn`]. Can be given up.
+    /// Returns when there may be something new for [`Supervisor::turn`]. Can be given up.
     pub async fn changed(&self) {
         self.application.wait(Application::poll_changed).await;
     }
 
     /// Takes what has come. Answers with a connection whose tasks are to be started, and which is
-    /// then given to [`Service::opened`].
+    /// then given to [`Supervisor::opened`].
     pub fn take<O>(&mut self, incoming: Incoming<O>, now: Instant) -> Option<O> {
         match incoming {
             Incoming::Opened(opened) => return Some(opened),
@@ -165,7 +169,7 @@ impl Service {
                 match self.state {
                     SupervisorState::Closing(..) => self.state = SupervisorState::Over,
                     SupervisorState::Open(..) | SupervisorState::Connected(..) => {
-                        self.failed(Ended::Lost(reason).into(), now);
+                        self.failed(DisconnectReason::Lost(reason).into(), now);
                     }
                     SupervisorState::Resting(..)
                     | SupervisorState::Opening(_)
@@ -213,7 +217,7 @@ impl Service {
         }
     }
 
-    fn hear(&mut self, frames: &[Frame], now: Instant) -> Result<(), Ended> {
+    fn hear(&mut self, frames: &[Frame], now: Instant) -> Result<(), DisconnectReason> {
         let mut frames = frames.iter();
         while let SupervisorState::Open(..) = self.state
             && let Some(frame) = frames.next()
@@ -226,7 +230,7 @@ impl Service {
         Ok(())
     }
 
-    fn greeted(&mut self, frame: &Frame, now: Instant) -> Result<(), Ended> {
+    fn greeted(&mut self, frame: &Frame, now: Instant) -> Result<(), DisconnectReason> {
         if let Frame::Ping(_) | Frame::Pong(_) = frame {
             return Ok(());
         }
@@ -254,7 +258,7 @@ impl Service {
             self.application.with(|it| it.finish(error.into()));
             return;
         }
-        let why = Ended::from(error);
+        let why = DisconnectReason::from(error);
         if let Some(wait) = self.application.with(|it| it.lost(&why)) {
             if let Some(on_lost) = &self.options.on_lost {
                 on_lost(&why);
@@ -281,7 +285,7 @@ fn carry(
     link: &mut Link,
     unsent: &mut usize,
     now: Instant,
-) -> Result<Option<Instant>, Ended> {
+) -> Result<Option<Instant>, DisconnectReason> {
     loop {
         let is_sending = *unsent > 0;
         match application.with(|it| if is_sending { it.beat(now) } else { it.turn(now) })? {
@@ -305,9 +309,9 @@ fn farewell() -> End {
     End::here(1000, String::new())
 }
 
-impl Drop for Service {
+impl Drop for Supervisor {
     /// Also with a runtime that ends, or by a panic.
     fn drop(&mut self) {
-        self.application.with(|it| it.finish(Ended::Here));
+        self.application.with(|it| it.finish(DisconnectReason::Here));
     }
 }

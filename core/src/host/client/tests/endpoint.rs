@@ -127,7 +127,7 @@ fn whoever_publishes_at_a_node_that_has_ended_is_told() {
     drop(host);
     let publishing = start(async move { client.publish(Publication::set("k", "1")).await });
     let told = taken(&publishing);
-    assert!(matches!(told, Some(Err(PublishError::NotSent(Ended::Here)))), "{told:?}");
+    assert!(matches!(told, Some(Err(PublishError::NotSent(DisconnectReason::Here)))), "{told:?}");
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn a_json_client_awaits_the_greeting_and_hears_of_each_loss() {
     let options = ClientOptions {
         protocol: Protocol::Json,
         query: "token=t".into(),
-        on_lost: Some(Arc::new(move |why: &Ended| {
+        on_lost: Some(Arc::new(move |why: &DisconnectReason| {
             lost.lock().expect("one thread").push(why.clone());
         })),
         ..ClientOptions::default()
@@ -200,5 +200,8 @@ fn a_json_client_awaits_the_greeting_and_hears_of_each_loss() {
     drop(link);
     by_hand::settle();
     let told = told.lock().expect("one thread");
-    assert!(matches!(&told[..], [Ended::Closed { .. } | Ended::Lost(_)]), "{told:?}");
+    assert!(
+        matches!(&told[..], [DisconnectReason::Closed { .. } | DisconnectReason::Lost(_)]),
+        "{told:?}"
+    );
 }

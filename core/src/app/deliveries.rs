@@ -46,7 +46,7 @@ pub(super) enum DeliveryStep {
 
 /// See the module.
 #[derive(Debug, Default)]
-pub(super) struct Hands {
+pub(super) struct OpenDeliveries {
     entries: BTreeMap<Position, Entry>,
     /// Settled, oldest first; some may be gone from the entries.
     settled: VecDeque<Position>,
@@ -55,7 +55,7 @@ pub(super) struct Hands {
     connection: u64,
 }
 
-impl Hands {
+impl OpenDeliveries {
     /// A new connection: nothing was delivered on it.
     pub(super) fn connected(&mut self) {
         self.connection += 1;

@@ -13,7 +13,7 @@ use core::time::Duration;
 use super::answer::{Heard, Outcome, PublishError, ReadError, Receipt, Refused, Value};
 use super::delivery::{Text, Version};
 use super::frames::batches;
-use super::{CodecError, Ended, Publication, json};
+use super::{CodecError, DisconnectReason, Publication, json};
 use crate::io::{Frame, Protocol};
 use crate::log::receipts::WINDOW;
 use crate::types::refusal::Code;
@@ -52,7 +52,7 @@ enum OpenRequest<P, R> {
 
 /// See the module.
 #[derive(Debug)]
-pub(super) struct Questions<P, R> {
+pub(super) struct OpenRequests<P, R> {
     /// The first `sent` were said on this connection.
     asked: VecDeque<OpenRequest<P, R>>,
     sent: usize,
@@ -60,13 +60,13 @@ pub(super) struct Questions<P, R> {
     postponed: Vec<OpenRequest<P, R>>,
 }
 
-impl<P, R> Default for Questions<P, R> {
+impl<P, R> Default for OpenRequests<P, R> {
     fn default() -> Self {
         Self { asked: VecDeque::new(), sent: 0, postponed: Vec::new() }
     }
 }
 
-impl<P, R> Questions<P, R> {
+impl<P, R> OpenRequests<P, R> {
     pub(super) fn len(&self) -> usize {
         self.asked.len() + self.postponed.len()
     }
@@ -117,7 +117,8 @@ impl<P, R> Questions<P, R> {
                 OpenRequest::Publish { ticket, said: Some(said), .. }
                     if now.since(said) > REMEMBERED =>
                 {
-                    let why = Ended::Lost("there was no connection for nearly a day".into());
+                    let why =
+                        DisconnectReason::Lost("there was no connection for nearly a day".into());
                     heard.push(Heard::Published(ticket, Err(PublishError::Unanswered(why))));
                 }
                 OpenRequest::Publish { publication, ticket, said }
@@ -279,7 +280,7 @@ impl<P, R> Questions<P, R> {
     /// never will be, is answered.
     pub(super) fn lost(
         &mut self,
-        why: &Ended,
+        why: &DisconnectReason,
         over: bool,
         named: bool,
         heard: &mut Vec<Heard<P, R>>,
@@ -342,7 +343,7 @@ fn no_room<P, R>(
     match said {
         None => too_large(publication, ticket, frame_bytes),
         Some(_) => {
-            let why = Ended::Lost("the node takes smaller frames now".into());
+            let why = DisconnectReason::Lost("the node takes smaller frames now".into());
             Heard::Published(ticket, Err(PublishError::Unanswered(why)))
         }
     }

@@ -1,13 +1,13 @@
 //! Where a node is, and the tasks of its applications.
 //!
 //! What is said, to whom it is told, and when another connection is opened is decided by their
-//! [`Service`]s.
+//! [`Supervisor`]s.
 
 use alloc::boxed::Box;
 use alloc::string::String;
 
-use super::service::{Service, Step};
-use crate::app::Ended;
+use super::supervisor::{Supervisor, SupervisorStep};
+use crate::app::DisconnectReason;
 use crate::host::channel;
 use crate::host::connection::memory::Memory;
 use crate::host::connection::{self, Incoming, Inputs, Transport};
@@ -35,16 +35,16 @@ impl<R: Runtime> Endpoint<R> {
     }
 
     /// Serves an application until that is done.
-    pub(super) async fn serve(self, mut service: Service) {
+    pub(super) async fn serve(self, mut service: Supervisor) {
         let mut alarm = Alarm::<R>::default();
         let (inputs, mut received) = channel::bounded::<R, _>(INPUTS);
         loop {
             match service.turn(R::now().instant) {
-                Step::Open { lost } => {
+                SupervisorStep::Open { lost } => {
                     lost.iter().for_each(R::Log::lost);
                     R::spawn(self.open(&service, inputs.clone()));
                 }
-                Step::Wait(until) => {
+                SupervisorStep::Wait(until) => {
                     let came = first(async { Some(received.next().await) }, async {
                         service.changed().await;
                         None
@@ -56,7 +56,7 @@ impl<R: Runtime> Endpoint<R> {
                         service.opened(connection::open::<R>(*opened, inputs.clone()));
                     }
                 }
-                Step::Done => return,
+                SupervisorStep::Done => return,
             }
         }
     }
@@ -64,7 +64,7 @@ impl<R: Runtime> Endpoint<R> {
     /// Opens a connection, and reports what came of it.
     fn open(
         &self,
-        service: &Service,
+        service: &Supervisor,
         inputs: Inputs<R>,
     ) -> impl Future<Output = ()> + Send + use<R> {
         let (place, filter) = (self.clone(), service.filter().clone());
@@ -95,7 +95,10 @@ impl<R: Runtime> Endpoint<R> {
                     let there = Incoming::<R>::Opened(opened(there, filter.query()));
                     let incoming = match node.send(there).await {
                         Ok(()) => Incoming::<R>::Opened(opened(here, String::new())),
-                        Err(_) => Incoming::<R>::NotOpened(DialId::default(), Ended::Here.into()),
+                        Err(_) => Incoming::<R>::NotOpened(
+                            DialId::default(),
+                            DisconnectReason::Here.into(),
+                        ),
                     };
                     // Whoever wanted it may have given up.
                     let _ = inputs.send(incoming).await;

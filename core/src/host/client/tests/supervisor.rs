@@ -9,7 +9,7 @@ use core::task::{Context, Poll, Waker};
 use bytes::Bytes;
 
 use super::super::handles::{Pending, Publisher};
-use super::super::service::{Service, Step};
+use super::super::supervisor::{Supervisor, SupervisorStep};
 use crate::app::tests::{NOW, settings, welcome};
 use crate::app::*;
 use crate::host::client::*;
@@ -40,7 +40,7 @@ fn poll<F: Future + Unpin>(future: &mut F) -> Option<F::Output> {
 
 /// A service with a publisher, and the connection that it has.
 struct World {
-    service: Service,
+    service: Supervisor,
     publisher: Option<Publisher>,
     first: Shared<Once<Result<(), ConnectError>>>,
     line: Shared<Line>,
@@ -53,9 +53,9 @@ impl World {
         let application = share(Application::new(settings, false, 42, NOW));
         let first = share(Once::default());
         let publisher = Some(Publisher::of(application.clone()));
-        let told = Promise::of(first.clone(), Err(Ended::Here.into()));
+        let told = Promise::of(first.clone(), Err(DisconnectReason::Here.into()));
         let options = ClientOptions { timeout: at(5).since(NOW), ..ClientOptions::default() };
-        let service = Service::new(application, told, Filter::none(), options, NOW);
+        let service = Supervisor::new(application, told, Filter::none(), options, NOW);
         Self { service, publisher, first, line: share(Line::default()), link: LinkId::default() }
     }
 
@@ -66,7 +66,7 @@ impl World {
         }
     }
 
-    fn take(&mut self, incoming: Incoming<()>, now: Instant) -> Step {
+    fn take(&mut self, incoming: Incoming<()>, now: Instant) -> SupervisorStep {
         if self.service.take(incoming, now).is_some() {
             (self.line, self.link) = (share(Line::default()), self.service.next_link());
             self.service.opened(Link::new(self.line.clone()));
@@ -94,7 +94,7 @@ impl World {
     }
 
     /// The connection reports that as sent.
-    fn report(&mut self, frames: usize, now: Instant) -> Step {
+    fn report(&mut self, frames: usize, now: Instant) -> SupervisorStep {
         self.take(Incoming::Input(Input::Sent { link: self.link, frames, cost: 0 }), now)
     }
 
@@ -117,19 +117,22 @@ fn a_first_attempt_that_fails_is_told_and_is_the_last() {
     let refused = ConnectError::Unreachable("nobody".into());
     let mut world = World::new(true);
     let mut pending = world.publish();
-    assert_eq!(world.service.turn(NOW), Step::Open { lost: None });
-    assert_eq!(world.service.turn(NOW), Step::Wait(at(5)));
+    assert_eq!(world.service.turn(NOW), SupervisorStep::Open { lost: None });
+    assert_eq!(world.service.turn(NOW), SupervisorStep::Wait(at(5)));
     assert_eq!(world.first(), None);
     let failed = Incoming::NotOpened(DialId::default(), refused.clone());
-    assert_eq!(world.take(failed, at(1)), Step::Done);
+    assert_eq!(world.take(failed, at(1)), SupervisorStep::Done);
     assert_eq!(world.first(), Some(Err(refused)));
     let answer = poll(&mut pending);
-    assert!(matches!(answer, Some(Err(PublishError::NotSent(Ended::Lost(_))))), "{answer:?}");
+    assert!(
+        matches!(answer, Some(Err(PublishError::NotSent(DisconnectReason::Lost(_))))),
+        "{answer:?}"
+    );
 
     let mut world = World::new(true);
     world.service.turn(NOW);
     world.take(Incoming::Opened(()), at(1));
-    assert_eq!(world.service.turn(at(5)), Step::Done);
+    assert_eq!(world.service.turn(at(5)), SupervisorStep::Done);
     assert_eq!(world.first(), Some(Err(ConnectError::TimedOut(at(5).since(NOW)))));
     assert!(world.ended().is_some(), "it never greeted");
 }
@@ -143,7 +146,7 @@ fn messages_gather_while_the_connection_sends() {
     assert_eq!(world.first(), Some(Ok(())));
     assert_eq!(world.sent().len(), 1, "what was published before there was a connection");
     let others = [world.publish(), world.publish(), world.publish()];
-    assert!(matches!(world.service.turn(at(1)), Step::Wait(_)));
+    assert!(matches!(world.service.turn(at(1)), SupervisorStep::Wait(_)));
     assert_eq!(world.sent(), []);
     world.report(1, at(1));
     assert_eq!(world.sent().len(), 1, "three in one frame");
@@ -160,10 +163,10 @@ fn a_node_is_asked_for_life_while_the_connection_sends() {
     world.connect(NOW);
     assert_eq!(world.sent().len(), 1, "and that takes long");
     for seconds in (10..200).step_by(10) {
-        assert!(matches!(world.service.turn(at(seconds)), Step::Wait(_)));
+        assert!(matches!(world.service.turn(at(seconds)), SupervisorStep::Wait(_)));
         assert_eq!(world.sent(), [Frame::Ping(Bytes::new())]);
         let moved = Input::Moved { link: world.link };
-        assert!(matches!(world.take(Incoming::Input(moved), at(seconds)), Step::Wait(_)));
+        assert!(matches!(world.take(Incoming::Input(moved), at(seconds)), SupervisorStep::Wait(_)));
     }
     world.report(1, at(191));
     let _next = world.publish();
@@ -182,12 +185,13 @@ fn a_lost_connection_is_opened_again_and_not_heard_any_more() {
     world.service.turn(NOW);
     assert_eq!(world.sent().len(), 1);
     let (old, end) = (world.link, End::here(1001, "bye".into()));
-    let Step::Wait(again) = world.take(Incoming::Received(old, vec![], Some(end.clone())), at(1))
+    let SupervisorStep::Wait(again) =
+        world.take(Incoming::Received(old, vec![], Some(end.clone())), at(1))
     else {
         panic!("it comes back")
     };
     assert_eq!(world.ended(), Some(end.clone()), "the close frame is answered");
-    assert_eq!(world.service.turn(again), Step::Open { lost: Some(end.into()) });
+    assert_eq!(world.service.turn(again), SupervisorStep::Open { lost: Some(end.into()) });
     world.connect(again);
     assert_eq!(world.sent().len(), 1, "it is said again");
     let nonsense = vec![Frame::Binary(Bytes::from_static(b"\xff"))];
@@ -197,9 +201,12 @@ fn a_lost_connection_is_opened_again_and_not_heard_any_more() {
     assert_eq!(world.ended(), None);
     assert!(poll(&mut pending).is_none());
     let over = world.take(Incoming::Received(world.link, nonsense, None), again);
-    assert_eq!(over, Step::Done, "another attempt would be of no use");
+    assert_eq!(over, SupervisorStep::Done, "another attempt would be of no use");
     let answer = poll(&mut pending);
-    assert!(matches!(answer, Some(Err(PublishError::Unanswered(Ended::Codec(_))))), "{answer:?}");
+    assert!(
+        matches!(answer, Some(Err(PublishError::Unanswered(DisconnectReason::Codec(_))))),
+        "{answer:?}"
+    );
 }
 
 #[test]
@@ -208,12 +215,13 @@ fn a_connection_that_comes_too_late_ends() {
     world.service.turn(NOW);
     world.connect(NOW);
     let end = Some(End::silent("cut".into()));
-    let Step::Wait(again) = world.take(Incoming::Received(world.link, vec![], end), NOW) else {
+    let SupervisorStep::Wait(again) = world.take(Incoming::Received(world.link, vec![], end), NOW)
+    else {
         panic!("it comes back")
     };
-    assert!(matches!(world.service.turn(again), Step::Open { .. }));
+    assert!(matches!(world.service.turn(again), SupervisorStep::Open { .. }));
     let late = again + at(5).since(NOW);
-    assert!(matches!(world.service.turn(late), Step::Wait(_)));
+    assert!(matches!(world.service.turn(late), SupervisorStep::Wait(_)));
     world.take(Incoming::Opened(()), late);
     assert_eq!(world.sent(), []);
     assert!(world.ended().is_some());
@@ -226,7 +234,7 @@ fn who_wants_nothing_any_more_is_sent_and_told_what_was_begun() {
         world.service.turn(NOW);
         world.connect(NOW);
         world.publisher = None;
-        assert_eq!(world.service.turn(at(1)), Step::Wait(at(6)));
+        assert_eq!(world.service.turn(at(1)), SupervisorStep::Wait(at(6)));
         assert_eq!(world.ended(), Some(End::here(1000, String::new())));
         let last = if reports {
             let down = Input::LinkDown { link: world.link, code: None, reason: String::new() };
@@ -234,12 +242,12 @@ fn who_wants_nothing_any_more_is_sent_and_told_what_was_begun() {
         } else {
             world.service.turn(at(6))
         };
-        assert_eq!(last, Step::Done);
+        assert_eq!(last, SupervisorStep::Done);
     }
     let mut world = World::new(true);
     world.service.turn(NOW);
     world.publisher = None;
-    assert_eq!(world.service.turn(at(1)), Step::Done, "before there was a connection");
+    assert_eq!(world.service.turn(at(1)), SupervisorStep::Done, "before there was a connection");
 }
 
 #[test]
@@ -251,10 +259,13 @@ fn a_task_that_is_given_up_ends_its_application() {
     let World { service, publisher, .. } = world;
     drop(service);
     let answer = poll(&mut pending);
-    assert!(matches!(answer, Some(Err(PublishError::NotSent(Ended::Here)))), "{answer:?}");
+    assert!(
+        matches!(answer, Some(Err(PublishError::NotSent(DisconnectReason::Here)))),
+        "{answer:?}"
+    );
     assert!(publisher.is_some_and(|publisher| publisher.is_over()));
     let World { service, first, .. } = first;
     drop(service);
     let first = first.with(|first| first.poll(&mut cx()));
-    assert_eq!(first, Poll::Ready(Err(Ended::Here.into())));
+    assert_eq!(first, Poll::Ready(Err(DisconnectReason::Here.into())));
 }

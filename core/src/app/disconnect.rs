@@ -9,7 +9,7 @@ use crate::io::{CloseCode, End};
 /// Why a connection has ended, and perhaps the session with it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum Ended {
+pub enum DisconnectReason {
     /// Closed with a close code.
     #[error("the connection was closed: {code} {reason}")]
     Closed {
@@ -32,7 +32,7 @@ pub enum Ended {
     Here,
 }
 
-impl Ended {
+impl DisconnectReason {
     /// Whether trying again may help.
     pub fn may_pass(&self) -> bool {
         match self {
@@ -43,7 +43,7 @@ impl Ended {
     }
 }
 
-impl From<End> for Ended {
+impl From<End> for DisconnectReason {
     fn from(End { close, reason, .. }: End) -> Self {
         match close {
             Some((code, reason)) => Self::Closed { code, reason },
@@ -81,7 +81,7 @@ pub enum ConnectError {
     NotANode(String),
     /// The node accepted the connection and ended it before its greeting.
     #[error(transparent)]
-    Ended(#[from] Ended),
+    Ended(#[from] DisconnectReason),
 }
 
 impl ConnectError {
@@ -96,7 +96,7 @@ impl ConnectError {
     }
 }
 
-impl From<ConnectError> for Ended {
+impl From<ConnectError> for DisconnectReason {
     fn from(error: ConnectError) -> Self {
         match error {
             ConnectError::Ended(why) => why,
