@@ -130,6 +130,12 @@ fn a_read_only_mount_is_named_with_its_owner() {
 
 // keeps: files-in-place
 #[test]
+fn a_directory_made_anew_is_served_by_a_second_node_alone() {
+    faults::files::made_anew_for_a_second_node(SLIPSTREAM);
+}
+
+// keeps: files-in-place
+#[test]
 fn files_that_are_taken_away_end_the_node() {
     faults::files::that_are_taken_away(SLIPSTREAM);
 }

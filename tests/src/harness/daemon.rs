@@ -306,8 +306,23 @@ impl Daemon {
 
     /// Resident memory in bytes; `None` where the system does not tell.
     pub fn resident_bytes(&self) -> Option<u64> {
+        self.status_bytes("VmRSS:")
+    }
+
+    /// Begins to watch for the largest resident memory anew; gives what is resident now.
+    pub fn watch_peak_bytes(&self) -> Option<u64> {
+        fs::write(format!("/proc/{}/clear_refs", self.pid()), "5").ok()?;
+        self.resident_bytes()
+    }
+
+    /// Largest resident memory since [`Self::watch_peak_bytes`].
+    pub fn peak_bytes(&self) -> Option<u64> {
+        self.status_bytes("VmHWM:")
+    }
+
+    fn status_bytes(&self, name: &str) -> Option<u64> {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).ok()?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
         line.trim().trim_end_matches("kB").trim().parse::<u64>().ok().map(|kib| kib * 1024)
     }
 

@@ -145,6 +145,11 @@ pub fn large_dead_letters(binary: &str) {
         app.nack(&handed, "reject");
     }
     until("them again", PATIENCE, || dead_letters(&node).len() == COUNT);
+    let before = node.watch_peak_bytes();
     assert_eq!(run(&["purge", "--all"]).lines().count(), COUNT);
     assert!(dead_letters(&node).is_empty());
+    if let (Some(before), Some(peak)) = (before, node.peak_bytes()) {
+        let grown = peak.saturating_sub(before);
+        assert!(grown < 12 << 20, "the node grew by {grown} bytes for {COUNT} letters of 900 KiB");
+    }
 }

@@ -5,7 +5,7 @@ use std::fs::{self, OpenOptions};
 use std::path::Path;
 use std::process::ExitStatus;
 
-use crate::harness::{App, Daemon, Need, NodeConfig, PATIENCE, Publisher, Said};
+use crate::harness::{App, Daemon, Need, NodeConfig, PATIENCE, Publisher, Said, Subscriber};
 
 use super::super::load;
 use super::Tally;
@@ -74,6 +74,30 @@ pub fn that_are_taken_away(binary: &str) {
         }
     }
     tally.report("files that are taken away", HAPPENINGS.len());
+}
+
+/// A directory is made anew under a running node, and a second node starts there: the first ends
+/// with code 3 and has acknowledged nothing since, the second keeps what it acknowledges.
+pub fn made_anew_for_a_second_node(binary: &str) {
+    let mut first = Daemon::start(binary, NodeConfig::new("aws"));
+    let data = first.data_dir();
+    Publisher::publish_all(&first, "till", load("before", 50));
+    let mut app = App::connect(&first, "client=pos&keys=");
+    fs::remove_dir_all(&data).expect("it can be removed");
+    fs::create_dir(&data).expect("it can be made");
+    let folder = data.to_str().expect("temporary folders have plain names");
+    let config = NodeConfig::new("azure").text("node.data_dir", folder);
+    let mut second = Daemon::start(binary, config);
+    app.try_send(LATE);
+    names_the_file("directory made anew", first.ended(), &first);
+    while let Said::Frame(frame) = app.next(PATIENCE) {
+        assert_ne!(frame.kind, "ACK", "{frame:?}");
+    }
+    let consumer = Subscriber::start(&second, "client=out");
+    let published = Publisher::publish_all(&second, "till", load("after", 50));
+    second.kill();
+    second.run();
+    consumer.wait_for("azure", published.ids().count(), PATIENCE);
 }
 
 fn names_the_file(what: &str, status: ExitStatus, node: &Daemon) {
