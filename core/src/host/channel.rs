@@ -4,8 +4,8 @@
 //!
 //! - Whoever finds no room waits, and room that comes is kept for those who asked first. Whoever
 //!   gives up leaves the place to the next one.
-//! - What is [pushed](ChannelSender::push) neither waits nor takes room, and is received first. It is
-//!   bounded by whoever asked for it.
+//! - What is [pushed](ChannelSender::push) neither waits nor takes room, and is received first. It
+//!   is bounded by whoever asked for it.
 //! - With the receiving end goes what is queued: whoever waits for an answer to that hears of it.
 //! - A [`ChannelReceiver::next`] that never waits lets others run now and then: its thread may be
 //!   the only one.
@@ -152,8 +152,8 @@ impl<T> Channel<T> {
     }
 }
 
-/// A channel for at most `capacity`, and what is [pushed](ChannelSender::push). It takes its memory at
-/// once.
+/// A channel for at most `capacity`, and what is [pushed](ChannelSender::push). It takes its memory
+/// at once.
 pub fn bounded<R: Runtime, T: Send + 'static>(
     capacity: usize,
 ) -> (ChannelSender<T>, ChannelReceiver<T>) {
